@@ -1,0 +1,253 @@
+"""The four steps as functions: prepare, train, sample, evaluate; and all of them on phantoms, the demo."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samgan import evaluation
+from samgan.config import Config
+from samgan.data import PreparedSet, prepare
+from samgan.data.phantom import write_phantoms
+from samgan.errors import SamganError, UsageError
+from samgan.files import write_json
+from samgan.metrics.features import FeaturesUnavailable, load_features
+from samgan.pictures import to_uint8
+from samgan.presets import preset_config
+from samgan.report import write_report
+from samgan.runs import Run, describe_environment
+from samgan.sampling import load_model, write_samples
+from samgan.sampling import sample as sample_seeds
+from samgan.training import Score, choose_device, make_fabric
+from samgan.training import train as train_loop
+
+__all__ = ["PreparedSet", "demo", "evaluate", "prepare", "preset_config", "sample", "train"]
+
+Location = str | os.PathLike[str]
+
+DEMO_NOTE = "Phantoms are not patients: these images were drawn by a formula, and nothing medical follows from them."
+
+
+def train(
+    config: Config,
+    data: PreparedSet,
+    out: Location,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    processes: int = 1,
+    hosts: int = 1,
+    tensorboard: bool = False,
+) -> Run:
+    """Train on the train split of a prepared set; held-out images only choose the best checkpoint.
+
+    Args:
+        config: From `preset_config`, with `override` for what should differ.
+        data: The prepared set; `data.classes` of the configuration chooses a part of it.
+        out: New run folder, or the one to continue.
+        resume: Continue the run in `out`, bit for bit.
+        device: "auto", "cpu", "cuda" or "mps".
+        processes: Processes per host.
+        hosts: Hosts.
+        tensorboard: Also write TensorBoard events.
+
+    Returns:
+        The run.
+
+    Raises:
+        UsageError: Data and network, or data and run, do not fit.
+        SamganError: `out` is in use, or training failed.
+    """
+    images = data.select("train", config.data.classes)
+    fabric = make_fabric(device, processes, hosts, config.training.precision)
+    if fabric.device.type == "cpu" and config.network.max_channels > 128:
+        message = f"{config.network.max_channels} channels on a CPU take weeks; --scale cpu is made for it"
+        warnings.warn(message, stacklevel=2)
+    fabric.launch()
+    problem = None
+    if fabric.global_rank == 0:
+        try:
+            _open_run(Path(out), config, data, resume, len(images), str(fabric.device))
+        except (SamganError, OSError) as error:
+            problem = error
+    problem = fabric.broadcast(problem)
+    if problem:
+        raise problem
+    run = Run.open(out)
+    score = _quick_score(data, config)
+    train_loop(config, images, run, fabric, resume=resume, score=score, tensorboard=tensorboard)
+    return run
+
+
+def _open_run(out: Path, config: Config, data: PreparedSet, resume: bool, count: int, device: str) -> None:
+    if not resume:
+        description = {"path": str(data.path.resolve()), "sha256": data.sha256, "images": count}
+        Run.create(out, config, describe_environment(device, description))
+        return
+    trained_on = Run.open(out).environment["data"]["sha256"]
+    if data.sha256 != trained_on:
+        raise UsageError(f"{out} was trained on other data (sha256 {trained_on[:12]}, not {data.sha256[:12]})")
+
+
+def _quick_score(data: PreparedSet, config: Config) -> Score | None:
+    """SWD and MS-SSIM against held-out images, or against training images where fewer than 64 are held out."""
+    real = data.select("holdout", config.data.classes)
+    if len(real) < 64:
+        real = data.select("train", config.data.classes)
+    if len(real) < 3:
+        return None
+
+    def score(fake: np.ndarray) -> dict[str, float]:
+        order = np.random.default_rng(0).permutation(len(real))  # files lie in order of class and patient
+        return evaluation.quick_scores(real=real[order[: len(fake)]], fake=fake[: len(real)])
+
+    return score
+
+
+def sample(
+    run: Location,
+    out: Location,
+    count: int = 64,
+    *,
+    seed: int = 0,
+    file_format: str = "png",
+    sheets: Sequence[str] = (),
+    checkpoint: str = "newest",
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Write synthetic images of a run; arguments and result are those of `samgan.sampling.write_samples`.
+
+    Raises:
+        UsageError: A count below 1 or a seed below 0.
+        SamganError: No such checkpoint, or `out` is in use.
+    """
+    if count < 1:
+        raise UsageError(f"--count {count}: expected 1 or more")
+    if not 0 <= seed < 2**63 - count:
+        raise UsageError(f"--seed {seed}: expected 0 or more, below 2^63")
+    model = load_model(Run.open(run), checkpoint, choose_device(device))
+    return write_samples(model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets)
+
+
+def evaluate(
+    source: Location,
+    data: PreparedSet,
+    *,
+    count: int | None = None,
+    split: str = "train",
+    classes: Sequence[str] = (),
+    features: str | None = None,
+    inception_weights: Path | None = None,
+    protocol: str = "standard",
+    seed: int = 0,
+    checkpoint: str = "newest",
+    out: Location | None = None,
+    device: str = "auto",
+    notes: Sequence[str] = (),
+) -> tuple[dict[str, Any], Path]:
+    """Score a run, or a set of images, against real ones; write scores.json and report.html.
+
+    Args:
+        source: A run folder, a folder of PNGs, a .npz or a .npy.
+        data: The prepared set of real images.
+        count: Images per set; default: half the real ones, since the floor needs two halves of them.
+        split: Real images to compare with: "train", "holdout" or "all".
+        classes: Of these classes; default: the run's.
+        features: "inception" or a module file; default: what the protocol asks for.
+        inception_weights: A file of the Inception's weights, where there is no network.
+        protocol: "standard" or "legacy".
+        seed: Of samples, pairs and projections.
+        checkpoint: "newest", "best" or a file.
+        out: Where to write; default: the run, the folder of images, or beside the file.
+        device: Where networks run.
+        notes: Banners of the report.
+
+    Returns:
+        The scores (`samgan.evaluation.evaluate` describes them) and the path of the report.
+
+    Raises:
+        SamganError: What is missing or does not fit, in one line.
+    """
+    source = Path(source)
+    if count is not None and count < 1:
+        raise UsageError(f"--count {count}: expected 1 or more")
+    if split not in ("train", "holdout", "all"):
+        raise UsageError(f"--split {split}: expected train, holdout or all")
+    run = Run.open(source) if (source / "config.json").is_file() else None
+    real = data.select(None if split == "all" else split, classes or (run.config.data.classes if run else ()))
+    target = choose_device(device)
+    if run:
+        model = load_model(run, checkpoint, target)
+        fake = to_uint8(sample_seeds(model, range(seed, seed + (count or max(1, len(real) // 2))))).numpy()
+    else:
+        fake = evaluation.load_images(source).numpy()
+    spec = features or {"standard": "inception", "legacy": "imagenet-inception"}.get(protocol, "inception")
+    extractor, reason = None, ""
+    try:
+        extractor = load_features(spec, inception_weights=inception_weights, device=target)
+    except FeaturesUnavailable as error:
+        reason = str(error)
+        print(f"samgan: scores that need features are skipped: {reason}", file=sys.stderr)
+    scores = evaluation.evaluate(
+        real=real, fake=fake, features=extractor, protocol=protocol, seed=seed, count=count, skip_reason=reason
+    )
+    folder = Path(out) if out else source if source.is_dir() else source.with_name(f"{source.stem}-scores")
+    suffix = "" if protocol == "standard" else f"-{protocol}"
+    write_json(folder / f"scores{suffix}.json", scores)
+    report = folder / f"report{suffix}.html"
+    write_report(
+        report,
+        title=f"samgan: {source.resolve().name}",
+        config=run.config if run else None,
+        environment=run.environment if run else None,
+        stats=run.stats() if run else [],
+        scores=scores,
+        real=real,
+        fake=fake,
+        notes=notes,
+    )
+    return scores, report
+
+
+def demo(out: Location, *, kimg: float = 10.0, device: str = "auto") -> dict[str, Any]:
+    """Draw phantoms, prepare them, train a small SAMGAN, sample and evaluate: all four steps in some three minutes.
+
+    Args:
+        out: New folder.
+        kimg: Length of training.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Returns:
+        `run`, `samples`, `report` (paths) and `scores`.
+
+    Raises:
+        SamganError: `out` exists and is not empty.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SamganError(f"{out} exists and is not empty; name a new folder with --out")
+    print(f"samgan: {DEMO_NOTE}", file=sys.stderr)
+    write_phantoms(out / "phantoms", 200)
+    data = prepare(out / "phantoms", out / "data", resolution=64)
+    config = preset_config("samgan-8", "cpu").override(
+        {
+            "preset": "demo",
+            "network": {"max_channels": 32, "generator_attention": [16], "discriminator_attention": [16]},
+            # Of minutes, not of a night: a higher rate, and an average that forgets its first images in time.
+            "training": {
+                "kimg": kimg,
+                "learning_rate": 0.002,
+                "ema_halflife_kimg": 0.5,
+                "snapshot_every_kimg": max(kimg / 4, 0.1),
+                "log_every_kimg": 0.2,
+            },
+        }
+    )
+    run = train(config, data, out / "run", device=device)
+    sample(run.path, out / "samples", sheets=["grid", "scales"], device=device)
+    scores, report = evaluate(run.path, data, device=device, notes=[DEMO_NOTE])
+    return {"run": str(run.path), "samples": str(out / "samples"), "report": str(report), "scores": scores}

@@ -1,0 +1,410 @@
+"""The command line. Results go to standard output, progress and messages to standard error.
+
+Every command imports what it needs when it runs, so that `samgan --help` does not wait for torch.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from samgan import __version__
+from samgan.config import Config, settings
+from samgan.errors import SamganError, UsageError
+from samgan.presets import PRESETS, SCALES, preset_config, preset_document
+
+if TYPE_CHECKING:
+    from samgan.data import PreparedSet
+    from samgan.runs import Run
+
+# Settings that change how long a run is and what it keeps, not what it computes.
+RESUMABLE = {"training.kimg", "training.log_every_kimg", "training.snapshot_every_kimg", "training.keep_checkpoints"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong use, 128 + n stopped by signal n."""
+    warnings.showwarning = lambda message, *_, **__: print(f"samgan: warning: {message}", file=sys.stderr)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not _train:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.settings = rest
+    try:
+        document, text = options.run(options)
+    except UsageError as error:
+        return _fail(error, 2)
+    except SamganError as error:
+        number = getattr(error, "signal_number", None)
+        return _fail(error, 128 + number if number else 1)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:  # of several processes one speaks
+        print(json.dumps(document, indent=2) if options.json else text)
+    return 0
+
+
+def _fail(message: object, status: int) -> int:
+    print(f"samgan: error: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="samgan",
+        description="SAMGAN / MSG-SAGAN: diverse synthetic radiographs. Research only: its images diagnose nobody.",
+        epilog="Four steps: prepare, train, sample, evaluate. `samgan COMMAND --help` tells more.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"samgan {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[..., tuple[Any, str]], text: str, **more: Any) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False, formatter_class=_HelpFormatter, **more
+        )
+        sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="print one JSON document on standard output")
+        return sub
+
+    p = command("prepare", _prepare, "make a training set from a folder, .zip or .npz of radiographs")
+    p.add_argument("source", help="folder (sub-folders are classes), .zip of one, MedMNIST .npz, or medmnist:NAME")
+    p.add_argument("out", type=Path, help="folder to write")
+    p.add_argument("--resolution", type=int, default=64, help="side in pixels, a power of two")
+    p.add_argument("--channels", type=int, default=1, choices=(1, 3), help="1 grey, 3 colour")
+    p.add_argument("--fit", default="crop", choices=("crop", "pad", "stretch"), help="how an image becomes square")
+    p.add_argument("--normalize", default="none", choices=("none", "percentile", "clahe"), help="contrast, per image")
+    p.add_argument("--duplicates", default="drop", choices=("drop", "keep"), help="what to do with exact duplicates")
+    p.add_argument("--holdout", type=float, default=0.2, help="share held out")
+    p.add_argument("--patient-regex", metavar="REGEX", help="its first group that matched names the patient of a file")
+    p.add_argument("--max-bad", type=float, default=0.01, help="share of unreadable files above which nothing is made")
+    p.add_argument("--workers", type=int, help="processes (default: one per core)")
+    p.add_argument("--seed", type=int, default=0, help="of the split")
+
+    epilog = "settings, each as --KEY=VALUE, here or in a YAML file (--config); a preset gives the defaults:\n\n"
+    epilog += "\n".join(f"  --{key}\n      {text}\n      {allowed}" for key, allowed, _, text in settings())
+    p = command("train", _train, "train a preset, or any settings, on a prepared set", epilog=epilog)
+    p.add_argument("data", type=Path, nargs="?", help="prepared set (--dry-run does without)")
+    p.add_argument("--out", type=Path, help="run folder to write, or with --resume to continue")
+    p.add_argument("--preset", default="samgan-8", help="row of Table 2 (`samgan presets`; default: samgan-8)")
+    p.add_argument(
+        "--scale", default="paper", choices=sorted(SCALES), help="paper: 512 channels; cpu: 64 (default: paper)"
+    )
+    p.add_argument("--classes", nargs="+", metavar="NAME", help="train on these classes of the set")
+    p.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, applied before flags")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit")
+    p.add_argument(
+        "--dry-run", action="store_true", help="print configuration, parameters, FLOPs and memory; train nothing"
+    )
+    p.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+    _add_device(p)
+    p.add_argument("--processes", type=int, default=1, help="processes (devices) per host (default: 1)")
+    p.add_argument("--hosts", type=int, default=1, help="hosts; start the same command on each (default: 1)")
+
+    p = command("sample", _sample, "make images from a run")
+    p.add_argument("source", metavar="RUN", type=Path, help="run folder")
+    p.add_argument("--count", type=int, default=64, help="number of images")
+    p.add_argument("--seed", type=int, default=0, help="of the first image; image i has seed + i")
+    p.add_argument("--out", type=Path, required=True, help="new folder to write")
+    p.add_argument("--format", default="png", choices=("png", "png16", "npz"), help="8-bit PNG, 16-bit PNG or one NPZ")
+    p.add_argument(
+        "--sheets", nargs="+", default=[], choices=("grid", "interpolation", "scales"), help="extra pictures"
+    )
+    p.add_argument("--checkpoint", default="newest", help="newest, best (by quick scores while training) or a file")
+    _add_device(p)
+
+    p = command("evaluate", _evaluate, "score a run or a folder of images against real ones")
+    p.add_argument("source", metavar="RUN_OR_FOLDER", type=Path, help="run folder, folder of PNGs, .npz or .npy")
+    p.add_argument("--data", type=Path, required=True, help="prepared set of real images")
+    p.add_argument("--count", type=int, help="images per set (default: half the real ones: the floor needs two halves)")
+    p.add_argument("--split", default="train", choices=("train", "holdout", "all"), help="real images to compare with")
+    p.add_argument("--classes", nargs="+", metavar="NAME", default=(), help="of these classes (default: the run's)")
+    p.add_argument(
+        "--features", default=None, help="inception, or a module you trust (.pt, .pt2): uint8 in, features out"
+    )
+    p.add_argument("--inception-weights", type=Path, metavar="FILE", help="weights file, where there is no network")
+    p.add_argument(
+        "--protocol", default="standard", choices=("standard", "legacy"), help="legacy: as the paper's group"
+    )
+    p.add_argument("--seed", type=int, default=0, help="of samples, pairs and projections")
+    p.add_argument("--checkpoint", default="newest", help="newest, best or a file")
+    p.add_argument("--out", type=Path, help="folder for scores.json and report.html (default: beside the images)")
+    _add_device(p)
+
+    command("presets", _presets, "list the rows of the paper's Table 2 with its scores")
+
+    p = command("demo", _demo, "the whole of it on phantoms, in about three minutes on a CPU")
+    p.add_argument("--out", type=Path, default=Path("demo"), help="new folder to write")
+    p.add_argument("--kimg", type=float, default=10.0, help="length of training")
+    _add_device(p)
+    return parser
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        shown = action.default not in (None, False, argparse.SUPPRESS, []) and "default" not in text
+        return text + " (default: %(default)s)" if shown and action.option_strings else text
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    text = "auto takes CUDA, else MPS, else the CPU (default: auto)"
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help=text)
+
+
+# --- prepare
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan.data import prepare
+
+    names = (
+        "resolution",
+        "channels",
+        "fit",
+        "normalize",
+        "duplicates",
+        "holdout",
+        "patient_regex",
+        "max_bad",
+        "workers",
+    )
+    prepared = prepare(
+        options.source, options.out, seed=options.seed, **{name: getattr(options, name) for name in names}
+    )
+    return prepared.info, _describe_set(prepared)
+
+
+def _describe_set(prepared: "PreparedSet") -> str:
+    info = prepared.info
+    lines = [
+        f"{prepared.path}: {info['images']} images of {prepared.resolution}x{prepared.resolution}, "
+        f"{prepared.channels} channel(s), split by {info['split_by']}"
+    ]
+    for name, counts in info["counts"].items():
+        lines.append(f"  {name}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    return "\n".join(lines)
+
+
+# --- train
+
+
+def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """`--training.kimg=50 --network.generator_attention 8,16` as a mapping of dotted keys.
+
+    A value is read as JSON (`50`, `1e-4`, `true`, `null`, `[8, 16]`), else as a list where it has commas, else as text.
+
+    Raises:
+        UsageError: Something that is no setting, or a setting without a value.
+    """
+    result = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or "." not in word.split("=")[0]:
+            raise UsageError(
+                f"unrecognized argument {word}; settings look like --training.kimg=50 (samgan train --help)"
+            )
+        key, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise UsageError(f"--{key} needs a value: --{key}=VALUE")
+            value = rest.pop(0)
+        result[key] = _parse_value(value)
+    return result
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return [_parse_value(part) for part in text.split(",") if part] if "," in text else text
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings of a YAML file: sections of keys, dotted keys, or both.
+
+    Raises:
+        UsageError: Not there, not YAML, or not a mapping.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.1 takes 1e-4 for text; everybody else takes it for a number."""
+
+    number = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
+    try:
+        document = yaml.load(path.read_text(), Loader)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not YAML: {' '.join(str(error).split())}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise UsageError(f"--config {path}: expected settings such as 'training: {{kimg: 50}}', got {document!r}")
+    return document
+
+
+def _train(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan import api
+
+    flags = parse_settings(options.settings)
+    if options.classes:
+        flags["data.classes"] = options.classes
+    if options.resume:
+        return _resume(options, flags)
+    prepared = None
+    shape = {}
+    if options.data is not None:
+        from samgan.data import PreparedSet
+
+        prepared = PreparedSet.open(options.data)
+        shape = {"network.image_channels": prepared.channels}
+    base = preset_config(options.preset, options.scale, *([prepared.resolution] if prepared else []))
+    config = base.override(shape)
+    if options.config:
+        config = config.override(read_settings(options.config))
+    config = config.override(flags)
+    if options.dry_run:
+        return _dry_run(config)
+    if prepared is None:
+        raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
+    if options.out is None:
+        raise UsageError("where should the run go? --out RUN")
+    return _finish_training(api.train(config, prepared, options.out, **_where(options)))
+
+
+def _dry_run(config: Config) -> tuple[Any, str]:
+    from samgan.planning import plan
+
+    cost = plan(config)
+    document = {"config": config.to_dict(), **cost}
+    lines = [
+        f"{key} = {json.dumps(getattr(getattr(config, key.split('.')[0]), key.split('.')[1]))}"
+        for key, *_ in settings()
+    ]
+    lines += [
+        "",
+        f"generator      {cost['generator_parameters']:>14,} parameters",
+        f"discriminator  {cost['discriminator_parameters']:>14,} parameters",
+        f"one step       {cost['flops_per_step'] / 1e9:>14,.1f} GFLOP",
+        f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB, about",
+        f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
+    ]
+    return document, "\n".join(lines)
+
+
+def _resume(options: argparse.Namespace, flags: dict[str, Any]) -> tuple[Any, str]:
+    from samgan import api
+    from samgan.data import PreparedSet
+    from samgan.runs import Run
+
+    if options.out is None or options.data is None:
+        raise UsageError("--resume needs the prepared set and the run: samgan train DATA --out RUN --resume")
+    if options.config:
+        flags = {**read_settings(options.config), **flags}
+    refused = sorted(set(flags) - RESUMABLE)
+    if refused:
+        raise UsageError(
+            f"{', '.join(refused)}: fixed in a resumed run; what may change: {', '.join(sorted(RESUMABLE))}"
+        )
+    config = Run.open(options.out).config.override(flags)
+    return _finish_training(
+        api.train(config, PreparedSet.open(options.data), options.out, resume=True, **_where(options))
+    )
+
+
+def _where(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("device", "processes", "hosts", "tensorboard")}
+
+
+def _finish_training(run: "Run") -> tuple[Any, str]:
+    newest = run.checkpoints()[-1]
+    images_seen = [line["images_seen"] for line in run.stats()][-1]
+    document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(newest), "best": run.best()}
+    return document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR"
+
+
+# --- sample and evaluate
+
+
+def _sample(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan import api
+
+    document = api.sample(
+        options.source,
+        options.out,
+        options.count,
+        seed=options.seed,
+        file_format=options.format,
+        sheets=options.sheets,
+        checkpoint=options.checkpoint,
+        device=options.device,
+    )
+    return document, f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {document['last_seed']}"
+
+
+def _evaluate(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan import api
+    from samgan.data import PreparedSet
+    from samgan.evaluation import format_table
+
+    names = (
+        "count",
+        "split",
+        "classes",
+        "features",
+        "inception_weights",
+        "protocol",
+        "seed",
+        "checkpoint",
+        "out",
+        "device",
+    )
+    scores, report = api.evaluate(
+        options.source, PreparedSet.open(options.data), **{name: getattr(options, name) for name in names}
+    )
+    return scores, f"{format_table(scores)}\n{report}"
+
+
+# --- presets
+
+
+def _presets(options: argparse.Namespace) -> tuple[Any, str]:
+    lines = [f"{'preset':<11} SN AM FA  optimizer  rate    loss     data     paper's FID   MR    MG"]
+    mark = {True: "y ", False: ". "}
+    for row in PRESETS:
+        real, generated = (
+            f"{x:.2f}" if x is not None else "-" for x in (row.paper_ms_ssim_real, row.paper_ms_ssim_generated)
+        )
+        lines.append(
+            f"{row.name:<11} {mark[row.spectral_norm]} {mark[row.attention]} {mark[row.flip]}  {row.optimizer:<9}  "
+            f"{row.learning_rate:<6g}  {row.loss:<7}  {row.data:<7}  {row.paper_fid:>11g}  {real:>4}  {generated:>4}"
+        )
+    lines += [
+        "",
+        "SN spectral norm, AM self-attention, FA random flips; MR, MG: MS-SSIM of real, generated pairs (the paper's).",
+        "All rows: pixel norm, minibatch std, 64x64, batch 16. --scale paper: 512 channels, 1,808 kimg (500 epochs of",
+        f"3,616 images); --scale cpu: {SCALES['cpu']['max_channels']} channels, {SCALES['cpu']['kimg']:g} kimg.",
+    ]
+    return preset_document(), "\n".join(lines)
+
+
+# --- demo
+
+
+def _demo(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan import api
+    from samgan.evaluation import format_table
+
+    document = api.demo(options.out, kimg=options.kimg, device=options.device)
+    return document, f"{api.DEMO_NOTE}\n\n{format_table(document['scores'])}\n{document['report']}"

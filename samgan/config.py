@@ -1,0 +1,287 @@
+"""The configuration tree: frozen dataclasses, checked where data enters, written as JSON with every run.
+
+Every setting stands here once, with its default, its allowed values and its help text. Command line, YAML files and
+`config.json` all pass through `Config.override` and `Config.from_dict`, so they give the same errors.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from samgan.errors import UsageError
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Which images of a prepared set are trained on."""
+
+    classes: tuple[str, ...] = _setting((), "classes to train on; none named: all")
+    flip: Literal["none", "random", "double"] = _setting(
+        "none", "horizontal flips: none, at random when loaded, or the set doubled by its mirror images"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """Generator and discriminator."""
+
+    resolution: int = _setting(64, "side of the largest image in pixels: 32, 64, 128 or 256")
+    image_channels: int = _setting(1, "1 (grey) or 3 (colour)")
+    max_channels: int = _setting(512, "width up to 32 px; it halves with every doubling above (MSG-GAN: 512)")
+    latent_dim: int | None = _setting(None, "length of the latent vector; null: as max_channels")
+    pixel_norm: bool = _setting(True, "pixel norm after each generator convolution (PN of the paper's Table 2)")
+    equalized_lr: bool = _setting(True, "N(0, 1) weights scaled by sqrt(2 / fan_in) at run time")
+    spectral_norm: Literal["none", "generator", "discriminator", "both"] = _setting(
+        "none", "which networks have spectral norm (SN of Table 2)"
+    )
+    spectral_norm_layers: Literal["all", "hidden"] = _setting(
+        "all", "every convolution, or all but to_image, from_image and the last one"
+    )
+    spectral_norm_scale: Literal["unit", "equalized"] = _setting(
+        "unit", "with equalized_lr: the largest singular value becomes 1, or the equalized scale (a very quiet network)"
+    )
+    minibatch_std: Literal["none", "last", "every"] = _setting(
+        "last", "minibatch standard deviation in the discriminator's last block, in every block, or not (MBD)"
+    )
+    minibatch_std_group: int = _setting(0, "images per statistic; 0: the whole batch")
+    generator_attention: tuple[int, ...] = _setting((), "resolutions (4, 8, ...) with self-attention in the generator")
+    discriminator_attention: tuple[int, ...] = _setting((), "the same for the discriminator (AM)")
+    attention_pooled: bool = _setting(True, "keys and values 2x2 max-pooled, as in SAGAN's code")
+    attention_reduction: int = _setting(8, "k: queries and keys have channels / k")
+    attention_value_reduction: int = _setting(2, "values have channels / this (SAGAN's code: 2, its paper: 8)")
+    combine: Literal["simple", "lin_cat", "cat_lin"] = _setting(
+        "lin_cat", "how the discriminator joins an image to its features (MSG-GAN, section 2.2)"
+    )
+    image_activation: Literal["linear", "tanh"] = _setting("linear", "last operation of to_image")
+
+    def __post_init__(self) -> None:
+        """Check ranges and combinations."""
+        _require(self.resolution in (32, 64, 128, 256), "network.resolution", self.resolution, "32, 64, 128 or 256")
+        _require(self.image_channels in (1, 3), "network.image_channels", self.image_channels, "1 or 3")
+        power = self.max_channels > 0 and self.max_channels & (self.max_channels - 1) == 0
+        smallest = max(8, 4 * self.resolution // 32)
+        _require(
+            power and self.max_channels >= smallest,
+            "network.max_channels",
+            self.max_channels,
+            f"a power of two from {smallest} on (the width at {self.resolution} px is to be 4 at least)",
+        )
+        if self.latent_dim is not None:
+            _require(self.latent_dim >= 1, "network.latent_dim", self.latent_dim, "1 or more, or null")
+        _require(self.minibatch_std_group >= 0, "network.minibatch_std_group", self.minibatch_std_group, "0 or more")
+        for name in ("attention_reduction", "attention_value_reduction"):
+            _require(getattr(self, name) >= 1, f"network.{name}", getattr(self, name), "1 or more")
+        allowed = self.resolutions
+        for name in ("generator_attention", "discriminator_attention"):
+            value = getattr(self, name)
+            known = set(value) <= set(allowed) and len(set(value)) == len(value)
+            _require(known, f"network.{name}", value, f"a set of {', '.join(map(str, allowed))}")
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """The sides of the image pyramid, smallest first: 4, 8, ..., resolution."""
+        return tuple(4 << scale for scale in range(int(math.log2(self.resolution)) - 1))
+
+    @property
+    def latent_size(self) -> int:
+        """Length of the latent vector, with null resolved."""
+        return self.max_channels if self.latent_dim is None else self.latent_dim
+
+    def channels(self, resolution: int) -> int:
+        """Feature channels at `resolution` px: max_channels up to 32 px, then halved per doubling."""
+        return self.max_channels * 32 // max(resolution, 32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """Losses, optimizers, length, what is logged and kept."""
+
+    loss: Literal["relativistic-average-hinge", "relativistic-paired", "wgan", "hinge", "non-saturating"] = _setting(
+        "relativistic-average-hinge", "adversarial loss"
+    )
+    penalty: Literal["none", "gradient-per-scale", "gradient-joint", "r1", "r2", "r1-r2"] = _setting(
+        "none", "penalty on the discriminator's gradient over all scales (WGAN-GP: wgan with gradient-per-scale)"
+    )
+    penalty_weight: float = _setting(10.0, "weight of the penalty: lambda of WGAN-GP, gamma / 2 of R1 and R2")
+    drift_weight: float = _setting(0.0, "weight of the mean squared logit of real images (ProGAN: 0.001 with WGAN-GP)")
+    optimizer: Literal["adam", "rmsprop"] = _setting("adam", "optimizer of both networks")
+    learning_rate: float = _setting(0.003, "learning rate of both networks")
+    discriminator_learning_rate: float | None = _setting(None, "the discriminator's, if it differs")
+    adam_betas: tuple[float, float] = _setting((0.0, 0.99), "Adam's beta1, beta2 (MSG-GAN: 0, 0.99)")
+    rmsprop_alpha: float = _setting(0.99, "RMSprop's smoothing constant")
+    batch_size: int = _setting(16, "images per step, over all processes together")
+    kimg: float = _setting(1808.0, "length of training in thousands of real images shown")
+    shared_latents: bool = _setting(True, "the generator's step uses the latents of the discriminator's step")
+    ema_halflife_kimg: float = _setting(11.08, "half-life of the averaged generator; 0: no averaging (MSG-GAN: 0.999)")
+    precision: Literal["fp32", "bf16"] = _setting("fp32", "arithmetic of the networks; weights stay fp32")
+    seed: int = _setting(0, "seed of weights, order of images, flips and latents")
+    log_every_kimg: float = _setting(0.8, "how often losses are written")
+    snapshot_every_kimg: float = _setting(20.0, "how often a checkpoint, a sample grid and scores are written")
+    keep_checkpoints: int = _setting(2, "newest checkpoints kept, beside the best one")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.batch_size >= 2, "training.batch_size", self.batch_size, "2 or more")
+        for name in ("learning_rate", "kimg", "log_every_kimg", "snapshot_every_kimg"):
+            _require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "a number above 0")
+        if self.discriminator_learning_rate is not None:
+            rate = self.discriminator_learning_rate
+            _require(rate > 0, "training.discriminator_learning_rate", rate, "a number above 0, or null")
+        for name in ("penalty_weight", "drift_weight", "ema_halflife_kimg", "seed"):
+            _require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+        betas = all(0 <= beta < 1 for beta in self.adam_betas)
+        _require(betas, "training.adam_betas", self.adam_betas, "two numbers from 0 up to, not including, 1")
+        _require(0 <= self.rmsprop_alpha < 1, "training.rmsprop_alpha", self.rmsprop_alpha, "from 0 up to 1")
+        _require(self.keep_checkpoints >= 1, "training.keep_checkpoints", self.keep_checkpoints, "1 or more")
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of `batch_size` images that reach `kimg`."""
+        return math.ceil(self.kimg * 1000 / self.batch_size)
+
+    def steps(self, kimg: float) -> int:
+        """`kimg` as a number of steps, at least one."""
+        return max(1, round(kimg * 1000 / self.batch_size))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """Everything that decides what a run computes."""
+
+    preset: str = _setting("custom", "the row this configuration started from; a label, nothing depends on it")
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        """Check what spans sections."""
+        group, batch_size = self.network.minibatch_std_group, self.training.batch_size
+        fits = group == 0 or batch_size % group == 0
+        _require(fits, "network.minibatch_std_group", group, f"a divisor of training.batch_size, {batch_size}")
+
+    def override(self, settings: Mapping[str, Any]) -> Self:
+        """Return a copy with `settings` applied.
+
+        Args:
+            settings: Dotted keys (`{"training.kimg": 50}`), nested mappings (`{"training": {"kimg": 50}}`) or both.
+
+        Raises:
+            UsageError: An unknown key (with the nearest known one), a wrong type or a value out of range.
+        """
+        nested: dict[str, Any] = {}
+        for key, value in settings.items():
+            if not isinstance(key, str):
+                raise UsageError(f"{key!r}: a key must be text, such as training.kimg")
+            *parents, leaf = key.split(".")
+            branch = nested
+            for parent in parents:
+                branch = branch.setdefault(parent, {})
+                if not isinstance(branch, dict):
+                    raise UsageError(f"{key}: {parent} was given a value already")
+            if isinstance(value, Mapping):
+                branch.setdefault(leaf, {}).update(value)
+            else:
+                branch[leaf] = value
+        return _merge(self, nested, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tree as plain JSON types: `Config.from_dict(config.to_dict()) == config`."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote; missing keys take their defaults.
+
+        Raises:
+            UsageError: As `override`.
+        """
+        return cls().override(document)
+
+
+def settings() -> list[tuple[str, str, Any, str]]:
+    """All settings as (dotted key, allowed values, default, help), in the order of the tree."""
+    rows = []
+    for section in dataclasses.fields(Config):
+        if section.name == "preset":
+            continue
+        default = getattr(Config(), section.name)
+        hints = get_type_hints(type(default))
+        for field in dataclasses.fields(default):
+            allowed = _describe(hints[field.name])
+            rows.append((f"{section.name}.{field.name}", allowed, field.default, field.metadata["help"]))
+    return rows
+
+
+def _require(condition: bool, key: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise UsageError(f"{key}: {value!r} is not allowed; expected {allowed}")
+
+
+def _merge(node: Any, changes: Mapping[str, Any], path: str) -> Any:
+    hints = get_type_hints(type(node))
+    values = {}
+    for name, value in changes.items():
+        key = f"{path}{name}"
+        if name not in hints:
+            known = [f"{path}{hint}" for hint in hints] if path else [row[0] for row in settings()]
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"unknown setting {key} (value {value!r}); {hint}")
+        current = getattr(node, name)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{key}: expected a section of settings, got {value!r}")
+            values[name] = _merge(current, value, f"{key}.")
+        else:
+            values[name] = _checked(value, hints[name], key)
+    return dataclasses.replace(node, **values)
+
+
+def _checked(value: Any, hint: Any, key: str) -> Any:
+    """`value` as the type `hint` asks for; the only conversions are int to float and list to tuple."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if isinstance(value, str) and value in arguments:
+            return value
+    elif origin in (Union, types.UnionType):
+        for option in arguments:
+            try:
+                return _checked(value, option, key)
+            except UsageError:
+                continue
+    elif origin is tuple:
+        if isinstance(value, list | tuple) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
+            return tuple(_checked(item, arguments[0], key) for item in value)
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    elif type(value) is hint:
+        return value
+    raise UsageError(f"{key}: {value!r} is not allowed; expected {_describe(hint)}")
+
+
+def _describe(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(option) for option in arguments)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"a list of {_describe(arguments[0])}"
+        return f"a list of {len(arguments)} x {_describe(arguments[0])}"
+    names = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
+    return names[hint]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

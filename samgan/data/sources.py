@@ -1,0 +1,304 @@
+"""List and read the images of a folder, a .zip, a MedMNIST-style .npz, or a MedMNIST set fetched by name."""
+
+import contextlib
+import functools
+import os
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES, is_dicom
+from samgan.errors import SamganError, UsageError
+
+OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".xlsx")
+MASK_FOLDERS = ("mask", "masks")  # segmentation masks beside the radiographs, as in COVID-19 Radiography Database
+SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
+    ("val", "valid", "validation", "test", "testing", "holdout"), "holdout"
+)
+MEDMNIST_URL = "https://zenodo.org/records/10519652/files/{name}_64.npz?download=1"
+MEDMNIST_MD5 = {
+    "pneumoniamnist": "8f4eceb4ccffa70c672198ea285246c6",
+    "chestmnist": "9de6cd0b934ebb5b7426cfba5efbae16",
+}
+NPZ_CLASSES = {"pneumoniamnist": ("normal", "pneumonia")}
+MAXIMUM_ARRAY_BYTES = 16 * 2**30
+
+
+class Entry(NamedTuple):
+    """One image in a source, before it is read."""
+
+    path: str
+    """Relative to the source, with forward slashes."""
+    size: int
+    version: int
+    """Modification time in ns; the CRC of a zip member."""
+    class_name: str
+    split: str
+    """"train" or "holdout" where the source itself says so, else empty."""
+
+
+class Source(NamedTuple):
+    """What `prepare` was pointed at."""
+
+    name: str
+    path: Path
+    entries: list[Entry]
+    ignored: dict[str, int]
+    """Number of files left aside as no images, by suffix."""
+
+
+def open_source(source: str | Path) -> Source:
+    """List a source without reading its images.
+
+    Sub-folders are classes; without sub-folders there is one class, named after the folder. Where every top folder is
+    named like a split (train, val, test, ...), the level below holds the classes and the source's splits are kept:
+    train stays train, val and test become holdout. The same holds for the arrays of an .npz.
+
+    Args:
+        source: a folder, a .zip of one, an .npz with {train,val,test}_{images,labels}, or "medmnist:<name>".
+
+    Raises:
+        UsageError: there is no such source.
+        SamganError: the source is unsafe, damaged, not to be had, or holds no images.
+    """
+    if str(source).startswith("medmnist:"):
+        path, name = _fetch_medmnist(str(source).removeprefix("medmnist:")), str(source)
+    else:
+        path = Path(source).expanduser()
+        name = path.resolve().name
+    if path.is_dir():
+        entries, ignored = _list_folder(path)
+    elif path.suffix.lower() == ".zip" and path.is_file():
+        entries, ignored = _list_zip(path)
+    elif path.suffix.lower() == ".npz" and path.is_file():
+        entries, ignored = _list_npz(path), {}
+    else:
+        known = ", ".join(f"medmnist:{known}" for known in MEDMNIST_MD5)
+        raise UsageError(f"{source}: expected a folder, a .zip, an .npz or one of {known}")
+    if not entries:
+        raise SamganError(f"{source}: no images found (known suffixes: {' '.join(IMAGE_SUFFIXES)}, and DICOM without)")
+    if {entry.split for entry in entries} != {"train", "holdout"}:  # one part alone is no split
+        entries = [entry._replace(split="") for entry in entries]
+    return Source(name, path, sorted(entries, key=lambda entry: entry.path), ignored)
+
+
+def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shaped[np.ndarray, "..."] | Exception]:
+    """Yield each entry's bytes (or array, for an .npz), or the exception that kept it from being read."""
+    for entry in entries:
+        try:
+            if path.is_dir():
+                yield _read_file(path / entry.path)
+            elif path.suffix.lower() == ".zip":
+                yield _read_member(_open_zip(path, path.stat().st_mtime_ns), entry.path)
+            else:
+                split, index = entry.path.split("/")
+                yield _load_array(path, path.stat().st_mtime_ns, f"{split}_images")[int(index)]
+        except (OSError, SamganError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
+            yield error
+
+
+def close_sources() -> None:
+    """Drop the archive and the arrays that `read_entries` keeps open from one call to the next."""
+    _open_zip.cache_clear()
+    _load_array.cache_clear()
+
+
+# folder and zip
+
+
+def _is_image(path: PurePosixPath, head: bytes | None) -> bool:
+    """Decide by suffix, else by DICOM's preamble (`head`, the first 132 bytes; None if not at hand)."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    return head is not None and is_dicom(head) and path.name.upper() != "DICOMDIR"
+
+
+def _is_skipped(path: PurePosixPath) -> bool:
+    parts = path.parts
+    return any(part.startswith((".", "__MACOSX")) for part in parts) or any(
+        part.lower() in MASK_FOLDERS for part in parts[1:-1]
+    )
+
+
+def _classify(found: list[tuple[str, int, int]], root_name: str, strip: int = 0) -> list[Entry]:
+    """Give every file its class and split from the folders it lies in, `strip` leading folders aside."""
+    folders = [PurePosixPath(path).parts[strip:-1] for path, _, _ in found]
+    has_splits = all(parts and parts[0].lower() in SPLITS for parts in folders)
+    entries = []
+    for (path, size, version), parts in zip(found, folders, strict=True):
+        split = SPLITS[parts[0].lower()] if has_splits else ""
+        parts = parts[1:] if has_splits else parts
+        entries.append(Entry(path, size, version, parts[0] if parts else root_name, split))
+    return entries
+
+
+def _list_folder(root: Path) -> tuple[list[Entry], dict[str, int]]:
+    found: list[tuple[str, int, int]] = []
+    ignored: Counter[str] = Counter()
+    seen = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real_folder = os.path.realpath(folder)
+        if real_folder in seen:  # a link that leads back up
+            subfolders.clear()
+            continue
+        seen.add(real_folder)
+        for name in names:
+            file = Path(folder, name)
+            path = PurePosixPath(file.relative_to(root).as_posix())
+            if _is_skipped(path):
+                continue
+            looks_other = path.suffix.lower() in OTHER_SUFFIXES
+            if _is_image(path, None) or (not looks_other and _is_image(path, _head(file))):
+                size, version = 0, 0
+                with contextlib.suppress(OSError):  # a dangling link is listed, so that reading it names the reason
+                    size, version = file.stat().st_size, file.stat().st_mtime_ns
+                found.append((str(path), size, version))
+            else:
+                ignored[path.suffix.lower()] += 1
+    return _classify(found, root.resolve().name), dict(sorted(ignored.items()))
+
+
+def _head(file: Path) -> bytes | None:
+    try:
+        if not file.is_file():  # a named pipe would wait for ever
+            return None
+        with open(file, "rb") as opened:
+            return opened.read(132)
+    except OSError:
+        return None
+
+
+def _read_file(file: Path) -> bytes:
+    if file.exists() and not file.is_file():
+        raise SamganError("not a regular file")
+    with open(file, "rb") as opened:
+        data = opened.read(MAXIMUM_BYTES + 1)
+    if len(data) > MAXIMUM_BYTES:
+        raise SamganError(f"larger than {MAXIMUM_BYTES // 2**20} MiB")
+    return data
+
+
+def _list_zip(archive: Path) -> tuple[list[Entry], dict[str, int]]:
+    found = []
+    ignored: Counter[str] = Counter()
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for info in opened.infolist():
+                _refuse_unsafe(archive, info)
+                path = PurePosixPath(info.filename)
+                if info.is_dir() or _is_skipped(path):
+                    continue
+                looks_other = path.suffix.lower() in OTHER_SUFFIXES
+                if _is_image(path, None) or (not looks_other and _is_image(path, _member_head(opened, info))):
+                    found.append((str(path), info.file_size, info.CRC))
+                else:
+                    ignored[path.suffix.lower()] += 1
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise SamganError(f"{archive}: not a readable zip archive ({error})") from error
+    # `zip -r set.zip set` puts everything into one folder, which is the set and not a class
+    tops = {PurePosixPath(path).parts[0] for path, _, _ in found}
+    wrapped = len(tops) == 1 and all(len(PurePosixPath(path).parts) > 2 for path, _, _ in found)
+    return _classify(found, archive.stem, strip=int(wrapped)), dict(sorted(ignored.items()))
+
+
+def _refuse_unsafe(archive: Path, info: zipfile.ZipInfo) -> None:
+    """Refuse the whole archive for one member that would leave its folder if somebody unpacked it."""
+    name = info.filename.replace("\\", "/")
+    is_link = stat.S_ISLNK(info.external_attr >> 16)
+    if is_link or name.startswith("/") or ".." in name.split("/") or name[1:2] == ":":
+        kind = "a symbolic link" if is_link else "a path outside the archive"
+        raise SamganError(f"{archive}: refused, member {info.filename!r} is {kind}")
+
+
+def _member_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | None:
+    try:
+        with archive.open(info) as opened:
+            return opened.read(132)
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+        return None
+
+
+@functools.lru_cache(maxsize=1)
+def _open_zip(path: Path, version: int) -> zipfile.ZipFile:
+    """Keep the archive open: its directory of 100,000 members takes as long to parse as 200 images."""
+    return zipfile.ZipFile(path)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read one member in memory; neither the declared nor the actual size may pass the limit."""
+    info = archive.getinfo(name)
+    if info.file_size <= MAXIMUM_BYTES:
+        with archive.open(info) as opened:
+            data = opened.read(MAXIMUM_BYTES + 1)
+        if len(data) <= MAXIMUM_BYTES:
+            return data
+    raise SamganError(f"larger than {MAXIMUM_BYTES // 2**20} MiB")
+
+
+# npz
+
+
+def _list_npz(path: Path) -> list[Entry]:
+    status = path.stat()
+    entries = []
+    try:
+        with zipfile.ZipFile(path) as opened:
+            if sum(info.file_size for info in opened.infolist()) > MAXIMUM_ARRAY_BYTES:
+                raise SamganError(f"{path}: arrays of more than {MAXIMUM_ARRAY_BYTES // 2**30} GiB")
+            names = {info.filename.removesuffix(".npy") for info in opened.infolist()}
+        for split in ("train", "val", "test"):
+            if f"{split}_images" in names and f"{split}_labels" in names:
+                labels = _load_array(path, status.st_mtime_ns, f"{split}_labels")
+                count = len(_load_array(path, status.st_mtime_ns, f"{split}_images"))
+                if count != len(labels):
+                    raise SamganError(f"{path}: {count} {split}_images but {len(labels)} {split}_labels")
+                class_names = _npz_class_names(labels, path.stem)
+                entries += [
+                    Entry(f"{split}/{index:07d}", status.st_size, status.st_mtime_ns, class_name, SPLITS[split])
+                    for index, class_name in enumerate(class_names)
+                ]
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+        raise SamganError(f"{path}: not a readable .npz without pickles ({error})") from error
+    if not entries:
+        raise SamganError(f"{path}: expected arrays {{train,val,test}}_{{images,labels}}, found {sorted(names)}")
+    return entries
+
+
+@functools.lru_cache(maxsize=2)
+def _load_array(path: Path, version: int, name: str) -> Shaped[np.ndarray, "..."]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays[name]
+
+
+def _npz_class_names(labels: Shaped[np.ndarray, "..."], stem: str) -> list[str]:
+    """Name each image's class; several binary labels per image (ChestMNIST) become finding against no_finding."""
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return ["finding" if any_set else "no_finding" for any_set in np.any(labels, axis=1).tolist()]
+    known = next((names for name, names in NPZ_CLASSES.items() if stem.startswith(name)), ())
+    return [known[label] if 0 <= label < len(known) else f"class_{label}" for label in labels.reshape(-1).tolist()]
+
+
+def _fetch_medmnist(name: str) -> Path:
+    if name not in MEDMNIST_MD5:
+        raise UsageError(f"medmnist:{name} is unknown; known: {', '.join(MEDMNIST_MD5)}")
+    import pooch
+
+    try:
+        file = pooch.retrieve(
+            MEDMNIST_URL.format(name=name),
+            known_hash=f"md5:{MEDMNIST_MD5[name]}",
+            fname=f"{name}_64.npz",
+            path=pooch.os_cache("samgan"),
+        )
+    except Exception as error:  # requests and urllib3 have a dozen; the remedy is the same
+        reason = " ".join(str(error).split())[:200]
+        raise SamganError(
+            f"medmnist:{name}: could not be downloaded ({reason}); with the file {name}_64.npz at hand, give its path"
+        ) from error
+    return Path(file)

@@ -1,0 +1,9 @@
+"""The two exceptions that reach a user as one line and no traceback."""
+
+
+class SamganError(Exception):
+    """Something asked for could not be done; the message says what was expected, what came, what to do."""
+
+
+class UsageError(SamganError):
+    """The request itself was wrong (an unknown key, a value out of range): exit status 2."""

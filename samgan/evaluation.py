@@ -1,0 +1,346 @@
+"""Score generated images against real ones, every number beside what real images score against real images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from scipy import stats
+from torch import Tensor
+
+from samgan.errors import SamganError, UsageError
+from samgan.metrics.features import FeatureExtractor, extract
+from samgan.metrics.frechet import frechet_distance, frechet_distance_per_batch, kernel_distance
+from samgan.metrics.legacy import adjacent_ms_ssim
+from samgan.metrics.ms_ssim import PairMean, mean_ms_ssim, pair_mean
+from samgan.metrics.prdc import prdc
+from samgan.metrics.swd import sliced_wasserstein_distance
+
+Images = UInt8[Tensor, "n c h w"] | UInt8[np.ndarray, "n c h w"]
+Scores = dict[str, Any]
+
+MIN_COUNT = 8
+COLLAPSE = "mode collapse"
+NO_COLLAPSE = "no sign of mode collapse"
+# Row of the table: label, decimals, which direction is better.
+ROWS = {
+    "frechet": ("Frechet distance", 3, "lower"),
+    "kid_x1000": ("KID x 1000", 3, "lower"),
+    "precision": ("precision", 3, "higher"),
+    "recall": ("recall", 3, "higher"),
+    "density": ("density", 3, "higher"),
+    "coverage": ("coverage", 3, "higher"),
+}
+
+
+def evaluate(
+    *,
+    real: Images,
+    fake: Images,
+    features: FeatureExtractor | None,
+    protocol: str = "standard",
+    seed: int = 0,
+    count: int | None = None,
+    skip_reason: str = "no feature extractor was given",
+) -> Scores:
+    """Score a set of generated images.
+
+    Scores of distributions depend on the number of images, so all are taken at m = min(count, fakes, reals // 2):
+    `value` is m reals against m fakes, `floor` the same m reals against m other reals. A generator that cannot be told
+    from the data scores its floor.
+
+    Args:
+        real: the images to compare with, the training set or a held-out split.
+        fake: the generated images, of the same channels and resolution.
+        features: from `samgan.metrics.features.load_features`; None leaves out the scores that need features. For the
+            legacy protocol load "imagenet-inception".
+        protocol: "standard", or "legacy" for comparison with the numbers of the paper's group only.
+        seed: of everything drawn: halves, pairs, patches, directions.
+        count: images to use of each set, at most; default all.
+        skip_reason: what to say of the scores left out for want of features.
+
+    Returns:
+        What scores.json holds: `protocol`, `resolution` (px), `seed`, `count` (m), `counts` of both sets,
+        `ms_ssim_real` and `ms_ssim_generated` (mean, low, high, standard_error, pairs), `mode_collapse` (verdict,
+        difference, low, high), `features` (name, sha256, dim) or None, and each score as {"value", "floor"}, or None
+        and then in `skipped` with its reason. Standard: `frechet`, `kid_x1000`, `precision`, `recall`, `density`,
+        `coverage`, and `swd` by level and "mean". Legacy: `frechet` only.
+
+    Raises:
+        UsageError: an unknown protocol.
+        SamganError: too few images, or real and generated ones differ in channels or resolution.
+
+    Source: the rule for mode collapse, generated images more alike than real ones (MG > MR), is the paper's; here the
+        difference has to leave its 95 % interval as well.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}")
+    real, fake = _tensor(real), _tensor(fake)
+    _check_comparable(real, fake)
+    m = min(len(fake), len(real) // 2, len(fake) if count is None else count)
+    if m < MIN_COUNT:
+        raise SamganError(
+            f"scores need {MIN_COUNT} generated and {2 * MIN_COUNT} real images or more, "
+            f"there are {len(fake)} and {len(real)} (count: {count if count is not None else 'all'})"
+        )
+    scores: Scores = {
+        "protocol": protocol,
+        "resolution": real.shape[2],
+        "seed": seed,
+        "count": m,
+        "counts": {"real": len(real), "fake": len(fake)},
+        "features": None,
+        "skipped": [],
+    }
+    PROTOCOLS[protocol](scores, real, fake, features, skip_reason)
+    return scores
+
+
+def quick_scores(real: Images, fake: Images, *, seed: int = 0) -> dict[str, float]:
+    """Score a snapshot in seconds, without features: SWD, and how much more alike the fakes are than the reals.
+
+    Args:
+        real: some real images; 256 of each set tell enough.
+        fake: as many generated ones.
+        seed: of pairs, patches and directions.
+
+    Returns:
+        `swd` (mean over levels, x 1000; lower is better), `ms_ssim_real`, `ms_ssim_generated`, and `ms_ssim_gap`,
+        generated minus real: above 0 is the sign of mode collapse.
+
+    Raises:
+        SamganError: the sets differ in shape, hold fewer than three images, or images below 16 px.
+    """
+    real, fake = _tensor(real), _tensor(fake)
+    _check_comparable(real, fake)
+    ms_ssim_real, ms_ssim_generated = (mean_ms_ssim(images, seed=seed).mean for images in (real, fake))
+    return {
+        "swd": sliced_wasserstein_distance(real, fake, seed=seed)["mean"],
+        "ms_ssim_real": ms_ssim_real,
+        "ms_ssim_generated": ms_ssim_generated,
+        "ms_ssim_gap": ms_ssim_generated - ms_ssim_real,
+    }
+
+
+def format_table(scores: Scores) -> str:
+    """Lay out scores as a Markdown table, every score beside its floor, with the features and the verdict named.
+
+    Args:
+        scores: from `evaluate`, or read back from scores.json.
+
+    Returns:
+        Lines to print.
+    """
+    generated, real = (_interval(scores[name]) for name in ("ms_ssim_generated", "ms_ssim_real"))
+    lines = [
+        "| score | generated | real against real (floor) | better |",
+        "|---|---|---|---|",
+        f"| MS-SSIM [95 %] | {generated} | {real} | near the real |",
+    ]
+    rows = {name: scores[name] for name in ROWS if scores.get(name)}
+    labels = {name: ROWS[name] for name in rows}
+    for level, score in (scores.get("swd") or {}).items():
+        rows[level] = score
+        labels[level] = ("SWD x 1000, mean" if level == "mean" else f"SWD x 1000 at {level} px", 2, "lower")
+    for name, score in rows.items():
+        label, decimals, better = labels[name]
+        arrow = {"lower": "↓ lower", "higher": "↑ higher"}[better]
+        lines.append(f"| {label} | {score['value']:.{decimals}f} | {score['floor']:.{decimals}f} | {arrow} |")
+    lines.append("")
+    if collapse := scores["mode_collapse"]:
+        lines.append(
+            f"Verdict: {collapse['verdict']} (MS-SSIM generated - real = {collapse['difference']:+.3f}, "
+            f"95 % interval {collapse['low']:+.3f} to {collapse['high']:+.3f})."
+        )
+    counts = scores["counts"]
+    lines.append(
+        f"{scores['count']} images a set at {scores['resolution']} px ({counts['fake']} generated and {counts['real']} "
+        f"real were given; the floor takes two sets of real ones). Scores compare at equal numbers of images only."
+    )
+    if scores["features"]:
+        lines.append(f"Features: {scores['features']['name']}, sha256 {scores['features']['sha256']}.")
+    if scores["protocol"] == "legacy":
+        lines.append("Legacy protocol: compares with the numbers of the paper's group only, with nobody's FID.")
+    lines += [f"Skipped: {skipped['score']} ({skipped['reason']})." for skipped in scores["skipped"]]
+    return "\n".join(lines) + "\n"
+
+
+def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
+    """Read a folder of PNG files in the order of their names, or one .npy or .npz array.
+
+    Args:
+        path: a folder of 8-bit grey or RGB PNGs of one size; or an array of uint8 [n h w], [n c h w] or [n h w c], in
+            a .npz under the name "images" or as the only one.
+
+    Returns:
+        Images with one channel or three.
+
+    Raises:
+        SamganError: nothing there, mixed sizes, other depths than 8 bits; the message names the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _load_folder(path)
+    if path.suffix not in {".npy", ".npz"} or not path.exists():
+        raise SamganError(f"{path}: expected an existing folder of PNG files, or a .npy or .npz file")
+    try:
+        array = np.load(path, allow_pickle=False)
+        if path.suffix == ".npz":
+            array = array["images" if "images" in array or len(array.files) != 1 else array.files[0]]
+    except KeyError as error:
+        raise SamganError(f'{path}: expected an array named "images" among {", ".join(array.files)}') from error
+    except Exception as error:  # zip, header and pickle errors have no common class
+        raise SamganError(f"{path} is not a readable array: {str(error).splitlines()[0]}") from error
+    if array.ndim == 3:
+        array = array[:, None]
+    if array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
+        raise SamganError(f"{path}: expected uint8 images [n h w] or [n c h w], got {array.dtype} {list(array.shape)}")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _standard(scores: Scores, real: Tensor, fake: Tensor, features: FeatureExtractor | None, skip_reason: str) -> None:
+    """Fill in the scores of the standard protocol."""
+    m, seed = scores["count"], scores["seed"]
+    # Random, since files often lie in order of class or patient; a prefix of one order, so one cache serves every m.
+    drawn_real, drawn_fake = (_order(len(images), seed) for images in (real, fake))
+    real, fake = real[drawn_real[: 2 * m]], fake[drawn_fake[:m]]
+    first, second = real[:m], real[m:]
+
+    def swd() -> Scores:
+        value, floor = (sliced_wasserstein_distance(first, other, seed=seed) for other in (fake, second))
+        return {level: {"value": value[level], "floor": floor[level]} for level in value}
+
+    def ms_ssim() -> tuple[PairMean, PairMean]:
+        return mean_ms_ssim(first, seed=seed), mean_ms_ssim(fake, seed=seed)
+
+    _add_ms_ssim(scores, ms_ssim)
+    _add(scores, ["swd"], lambda: {"swd": swd()})
+    if features is None:
+        scores |= dict.fromkeys(ROWS)
+        scores["skipped"] += [{"score": name, "reason": skip_reason} for name in ROWS]
+        return
+    features_real = extract(features, real)
+    # The next evaluation brings other fakes: keeping their features would only fill the disk.
+    features_fake = extract(features, fake, cache=False)
+    features_first, features_second = features_real[:m], features_real[m:]
+    scores["features"] = _describe(features)
+    for name, distance in {"frechet": frechet_distance, "kid_x1000": lambda a, b: 1000 * kernel_distance(a, b)}.items():
+        scores[name] = {
+            "value": distance(features_first, features_fake),
+            "floor": distance(features_first, features_second),
+        }
+    values, floors = (prdc(features_first, other)._asdict() for other in (features_fake, features_second))
+    scores |= {name: {"value": values[name], "floor": floors[name]} for name in values}
+
+
+def _legacy(scores: Scores, real: Tensor, fake: Tensor, features: FeatureExtractor | None, skip_reason: str) -> None:
+    """Fill in the scores of the legacy protocol, which goes by the order of the files."""
+    m = scores["count"]
+
+    def ms_ssim() -> tuple[PairMean, PairMean]:
+        adjacent = torch.stack([torch.arange(m - 1), torch.arange(1, m)], dim=1)
+        return pair_mean(adjacent_ms_ssim(real[:m]), adjacent), pair_mean(adjacent_ms_ssim(fake[:m]), adjacent)
+
+    _add_ms_ssim(scores, ms_ssim)
+    if features is None:
+        scores["frechet"] = None
+        scores["skipped"].append({"score": "frechet", "reason": skip_reason})
+        return
+    # Halves drawn at random, each left in file order: the first and the last files may be of different classes.
+    order = _order(len(real), scores["seed"])
+    first, second = (extract(features, real[half.sort().values]) for half in (order[:m], order[m : 2 * m]))
+    features_fake = extract(features, fake[:m], cache=False)
+    scores["features"] = _describe(features)
+
+    def frechet() -> Scores:
+        value, floor = (frechet_distance_per_batch(first, other) for other in (features_fake, second))
+        return {"frechet": {"value": value, "floor": floor}}
+
+    _add(scores, ["frechet"], frechet)
+
+
+PROTOCOLS = {"standard": _standard, "legacy": _legacy}
+
+
+def _add(scores: Scores, names: list[str], compute: Callable[[], Scores]) -> None:
+    """Add what `compute` returns, or say why these scores cannot be had of such images."""
+    try:
+        scores |= compute()
+    except SamganError as error:
+        scores |= dict.fromkeys(names)
+        scores["skipped"] += [{"score": name, "reason": str(error)} for name in names]
+
+
+def _add_ms_ssim(scores: Scores, compute: Callable[[], tuple[PairMean, PairMean]]) -> None:
+    """Add MS-SSIM of both sets and the verdict on mode collapse."""
+
+    def ms_ssim() -> Scores:
+        real, generated = compute()
+        difference = generated.mean - real.mean
+        degrees = scores["count"] - 1
+        half = float(stats.t.ppf(0.975, degrees)) * (real.standard_error**2 + generated.standard_error**2) ** 0.5
+        verdict = COLLAPSE if difference - half > 0 else NO_COLLAPSE
+        bounds = {"difference": difference, "low": difference - half, "high": difference + half}
+        return {
+            "ms_ssim_real": real._asdict(),
+            "ms_ssim_generated": generated._asdict(),
+            "mode_collapse": {"verdict": verdict, **bounds},
+        }
+
+    _add(scores, ["ms_ssim_real", "ms_ssim_generated", "mode_collapse"], ms_ssim)
+
+
+def _order(length: int, seed: int) -> Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed))
+
+
+def _describe(features: FeatureExtractor) -> Scores:
+    return {"name": features.name, "sha256": features.sha256, "dim": features.dim}
+
+
+def _interval(mean: Scores | None) -> str:
+    return f"{mean['mean']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]" if mean else "-"
+
+
+def _tensor(images: Images) -> Tensor:
+    # np.require copies read-only arrays (memory maps), which torch would warn about.
+    return images if isinstance(images, Tensor) else torch.from_numpy(np.require(images, requirements=["C", "W"]))
+
+
+def _check_comparable(real: Tensor, fake: Tensor) -> None:
+    def say(images: Tensor) -> str:
+        _, c, h, w = images.shape
+        return f"{w}x{h} px with {c} channel{'s' if c > 1 else ''}"
+
+    if real.shape[1:] != fake.shape[1:]:
+        raise SamganError(
+            f"the real images are {say(real)}, the generated ones {say(fake)}: bring both to one shape first"
+        )
+
+
+def _load_folder(folder: Path) -> Tensor:
+    """All PNG files of a folder, in the order of their names."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".png")
+    if not files:
+        raise SamganError(f"{folder} holds no PNG files")
+    images: list[np.ndarray] = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                if image.mode not in {"L", "RGB"}:
+                    raise SamganError(f"{file}: expected an 8-bit grey or RGB PNG, got mode {image.mode}")
+                array = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
+        except OSError as error:
+            raise SamganError(f"{file} is not a readable image: {error}") from error
+        if images and array.shape != images[0].shape:
+            raise SamganError(
+                f"images of one size and kind were expected: {files[0].name} is {list(images[0].shape)}, "
+                f"{file.name} is {list(array.shape)} (channels, height, width)"
+            )
+        images.append(array)
+    return torch.from_numpy(np.stack(images))

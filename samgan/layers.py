@@ -1,0 +1,201 @@
+"""The layers of MSG-GAN and SAGAN: equalized convolution with spectral norm, pixel norm, minibatch std, attention."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from samgan.distributed import gather, rank
+
+
+class EqualizedConv2d(nn.Module):
+    """Convolution with equalized learning rate and spectral norm, each of them optional.
+
+        w_hat = w * sqrt(2 / fan_in),  w ~ N(0, 1)        (equalized)
+        w_hat = w / sigma(w)                              (spectral norm, scale "unit")
+        w_hat = w / sigma(w) * sqrt(2 / fan_in)           (both, scale "equalized")
+
+    sigma is estimated as u^T W v with W of shape [out, in * k * k]. `u` and `v` move only in `power_iteration`, which
+    the training step calls after each weight update: a forward pass changes nothing, so it may be repeated, and it is
+    the same in training and evaluation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the square kernel.
+        padding: Zeros added on each side.
+        bias: Whether a bias is added.
+        equalized: Whether the weight is scaled at run time; if not, it is drawn at that scale.
+        spectral: Whether the weight is divided by its largest singular value.
+        spectral_scale: "unit" or "equalized", see above.
+        transposed: A transposed convolution; its fan-in is `in_channels`, as in MSG-GAN's first layer.
+
+    Source: equalized: Karras et al. 2018 (ProGAN), section 4.1; spectral norm: Miyato et al. 2018, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        padding: int = 0,
+        bias: bool = True,
+        equalized: bool = True,
+        spectral: bool = False,
+        spectral_scale: str = "unit",
+        transposed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.padding = padding
+        self.transposed = transposed
+        self.spectral = spectral
+        ends = (in_channels, out_channels) if transposed else (out_channels, in_channels)
+        fan_in = in_channels if transposed else in_channels * kernel_size**2
+        scale = math.sqrt(2 / fan_in)
+        self.weight = nn.Parameter(torch.randn(*ends, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        if not equalized:
+            self.weight.data.mul_(scale)
+        self.scale = scale if equalized else 1.0
+        if spectral:
+            if spectral_scale == "unit":
+                self.scale = 1.0
+            self.register_buffer("u", F.normalize(torch.randn(ends[0]), dim=0))
+            self.register_buffer("v", F.normalize(torch.randn(self.weight[0].numel()), dim=0))
+            self.power_iteration(15)  # torch.nn.utils.spectral_norm also starts with 15
+
+    u: Tensor
+    v: Tensor
+
+    @torch.no_grad()
+    def power_iteration(self, count: int = 1) -> None:
+        """Move `u` and `v` towards the leading singular vectors; does nothing without spectral norm."""
+        if not self.spectral:
+            return
+        matrix = self.weight.flatten(1)
+        for _ in range(count):
+            self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=1e-12))
+            self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=1e-12))
+
+    def effective_weight(self) -> Tensor:
+        """The weight that the convolution uses, w_hat above."""
+        if not self.spectral:
+            return self.weight * self.scale
+        sigma = self.u @ self.weight.flatten(1) @ self.v
+        return self.weight * (self.scale / sigma)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
+        """Convolve."""
+        if self.transposed:
+            return F.conv_transpose2d(x, self.effective_weight(), self.bias, padding=self.padding)
+        return F.conv2d(x, self.effective_weight(), self.bias, padding=self.padding)
+
+
+def power_iteration(network: nn.Module) -> None:
+    """One power iteration in every layer of `network` that has spectral norm."""
+    for module in network.modules():
+        if isinstance(module, EqualizedConv2d):
+            module.power_iteration()
+
+
+class PixelNorm(nn.Module):
+    """Scale each pixel's feature vector to unit root mean square: x / sqrt(mean_c(x^2) + 1e-8).
+
+    Source: Karras et al. 2018 (ProGAN), section 4.2.
+    """
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Normalise over channels."""
+        return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class MinibatchStdDev(nn.Module):
+    """Append one map: the standard deviation over the batch, averaged over features and pixels.
+
+    Over the global batch of all processes. With groups, image i belongs to group i mod (n / group) and each group has
+    its own value.
+
+    Args:
+        group: Images per statistic; 0: the whole batch, as in MSG-GAN.
+
+    Source: Karras et al. 2018 (ProGAN), section 3; groups: its code.
+    """
+
+    def __init__(self, group: int = 0) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
+        """Return [n, c + 1, h, w]."""
+        batch = gather(x)
+        group = self.group or len(batch)
+        if len(batch) % group:
+            raise ValueError(f"minibatch std: a batch of {len(batch)} images is not divisible into groups of {group}")
+        y = batch.reshape(group, -1, *x.shape[1:])
+        y = (y.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3)).repeat(group)
+        own = y[rank() * len(x) : (rank() + 1) * len(x)]
+        return torch.cat([x, own.view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])], dim=1)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with a gate that starts closed.
+
+        s_ij = f(x_i)^T g(x_j),  beta_ji = softmax_i(s_ij)
+        o_j = v(sum_i beta_ji h(x_i)),  y = gamma * o + x,  gamma = 0 at the start
+
+    f, g, h, v are 1x1 convolutions without bias; in this class they are `key`, `query`, `value` and `out`. The scores
+    are not divided by sqrt(d). With `pooled`, i runs over the 2x2 max-pooled positions.
+
+    Args:
+        channels: Channels of the input.
+        reduction: k: queries and keys have channels / k, at least 1.
+        value_reduction: Values have channels / this, at least 1.
+        pooled: Whether keys and values are max-pooled.
+        conv: Constructor of the four convolutions, `EqualizedConv2d` or that with some arguments given.
+
+    Source: the paper's eq. 3-5; Zhang et al. 2019 (SAGAN), section 3. Pooling and the width of values: SAGAN's code.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        conv: Callable[..., EqualizedConv2d] = EqualizedConv2d,
+        *,
+        reduction: int = 8,
+        value_reduction: int = 2,
+        pooled: bool = True,
+    ) -> None:
+        super().__init__()
+        narrow, middle = max(1, channels // reduction), max(1, channels // value_reduction)
+        self.pooled = pooled
+        self.query = conv(channels, narrow, 1, bias=False)
+        self.key = conv(channels, narrow, 1, bias=False)
+        self.value = conv(channels, middle, 1, bias=False)
+        self.out = conv(middle, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        if self.pooled:
+            key, value = F.max_pool2d(key, 2), F.max_pool2d(value, 2)
+        return query, key, value
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend; memory grows with the number of positions, not with its square, where the fused kernel runs."""
+        query, key, value = (t.flatten(2).transpose(1, 2).unsqueeze(1) for t in self._project(x))
+        # Zeros change no score, and equal widths are what the fused CPU kernel asks for: 2.5-4 times faster.
+        missing = value.shape[-1] - query.shape[-1]
+        if missing > 0:
+            query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+        o = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        o = o.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
+        return self.gamma * self.out(o) + x
+
+    def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
+        """Beta of eq. 3, for pictures and as the plain reference: rows are query positions j and sum to 1."""
+        query, key, _ = self._project(x)
+        return torch.einsum("ncj,nci->nji", query.flatten(2), key.flatten(2)).softmax(dim=-1)

@@ -1,0 +1,152 @@
+"""Adversarial losses on raw logits and gradient penalties over all scales. Pure functions; `real` before `fake`."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Logits = Float[Tensor, " n"]
+Scalar = Float[Tensor, ""]
+Pyramid = list[Tensor]
+
+
+def relativistic_average_hinge(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
+    """Relativistic average hinge losses of discriminator and generator, the paper's choice ("RLHinge").
+
+        D~(x_r) = C(x_r) - E[C(x_g)],  D~(x_g) = C(x_g) - E[C(x_r)]
+        L_D = E relu(1 - D~(x_r)) + E relu(1 + D~(x_g))
+        L_G = E relu(1 - D~(x_g)) + E relu(1 + D~(x_r))
+
+    There is no factor 1/2. The generator's loss needs real images too. A constant added to all logits changes nothing.
+
+    Args:
+        real: Raw logits C of real images.
+        fake: Raw logits C of generated images.
+
+    Returns:
+        L_D and L_G, each 0 or more; the step uses one of them.
+
+    Source: the paper's eq. 1-2 (the P and Q under E in its eq. 2 are swapped by a typo); Jolicoeur-Martineau 2018.
+    """
+    real_against_fake = real - fake.mean()
+    fake_against_real = fake - real.mean()
+    discriminator = F.relu(1 - real_against_fake).mean() + F.relu(1 + fake_against_real).mean()
+    generator = F.relu(1 - fake_against_real).mean() + F.relu(1 + real_against_fake).mean()
+    return discriminator, generator
+
+
+def relativistic_paired(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
+    """RpGAN: L_D = E softplus(C(x_g) - C(x_r)), L_G = E softplus(C(x_r) - C(x_g)), image i against image i.
+
+    Source: Jolicoeur-Martineau 2018, eq. 8; Huang et al. 2024 (R3GAN), eq. 2.
+    """
+    return F.softplus(fake - real).mean(), F.softplus(real - fake).mean()
+
+
+def wasserstein(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
+    """Wasserstein losses: L_D = E C(x_g) - E C(x_r), L_G = -E C(x_g); to be used with a gradient penalty.
+
+    Source: Arjovsky et al. 2017; Gulrajani et al. 2017, eq. 3.
+    """
+    return fake.mean() - real.mean(), -fake.mean()
+
+
+def hinge(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
+    """Hinge losses: L_D = E relu(1 - C(x_r)) + E relu(1 + C(x_g)), L_G = -E C(x_g).
+
+    Source: Lim and Ye 2017; Zhang et al. 2019 (SAGAN), eq. 4.
+    """
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean(), -fake.mean()
+
+
+def non_saturating(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
+    """The original GAN's: L_D = -E log sigmoid(C(x_r)) - E log(1 - sigmoid(C(x_g))), L_G = -E log sigmoid(C(x_g)).
+
+    Source: Goodfellow et al. 2014, section 3.
+    """
+    return F.softplus(-real).mean() + F.softplus(fake).mean(), F.softplus(-fake).mean()
+
+
+LOSSES: dict[str, Callable[[Logits, Logits], tuple[Scalar, Scalar]]] = {
+    "relativistic-average-hinge": relativistic_average_hinge,
+    "relativistic-paired": relativistic_paired,
+    "wgan": wasserstein,
+    "hinge": hinge,
+    "non-saturating": non_saturating,
+}
+RELATIVISTIC = frozenset({"relativistic-average-hinge", "relativistic-paired"})
+"""Losses whose generator part needs the logits of real images."""
+
+
+def _squared_gradients(discriminator: Callable[[Pyramid], Tensor], pyramid: Pyramid) -> Float[Tensor, "scales n"]:
+    """Squared norm of d(sum of logits) / d(images), per scale and image; differentiable."""
+    inputs = [images.detach().requires_grad_() for images in pyramid]
+    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
+        gradients = torch.autograd.grad(discriminator(inputs).sum(), inputs, create_graph=True)
+    return torch.stack([gradient.square().sum(dim=(1, 2, 3)) for gradient in gradients])
+
+
+def _mixture(real: Pyramid, fake: Pyramid, mix: Tensor) -> Pyramid:
+    mix = mix.view(-1, 1, 1, 1)
+    return [mix * r + (1 - mix) * f.detach() for r, f in zip(real, fake, strict=True)]
+
+
+def gradient_penalty_per_scale(
+    discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: Pyramid, mix: Logits
+) -> Scalar:
+    """WGAN-GP's penalty, averaged over the scales: mean_s E (||dC/dx_s|| - 1)^2 at x = mix * real + (1 - mix) * fake.
+
+    Each scale's image is an input of its own, with its own gradient norm. A critic of slope k at every scale gives
+    (k - 1)^2.
+
+    Args:
+        discriminator: From a pyramid, smallest first, to logits.
+        real: Real pyramid.
+        fake: Generated pyramid; no gradient flows to it.
+        mix: One number in [0, 1] per image, the same at every scale.
+
+    Returns:
+        The penalty without its weight, 0 or more.
+
+    Source: Gulrajani et al. 2017, eq. 3; average over scales: Karnewar and Wang 2020 (MSG-GAN), section 3.
+    """
+    squares = _squared_gradients(discriminator, _mixture(real, fake, mix))
+    return ((squares + 1e-12).sqrt() - 1).square().mean()
+
+
+def gradient_penalty_joint(
+    discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: Pyramid, mix: Logits
+) -> Scalar:
+    """WGAN-GP's penalty with all scales as one long input: E (||dC/d(x_1, ..., x_S)|| - 1)^2.
+
+    Args and Returns: as `gradient_penalty_per_scale`. Source: Gulrajani et al. 2017, eq. 3.
+    """
+    squares = _squared_gradients(discriminator, _mixture(real, fake, mix)).sum(dim=0)
+    return ((squares + 1e-12).sqrt() - 1).square().mean()
+
+
+def r1_penalty(discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: Pyramid, mix: Logits) -> Scalar:
+    """R1: E ||dC/dx||^2 on real images, summed over the scales. Source: Mescheder et al. 2018, eq. 9."""
+    return _squared_gradients(discriminator, real).sum(dim=0).mean()
+
+
+def r2_penalty(discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: Pyramid, mix: Logits) -> Scalar:
+    """R2: E ||dC/dx||^2 on generated images, summed over the scales. Source: Mescheder et al. 2018, eq. 10."""
+    return _squared_gradients(discriminator, fake).sum(dim=0).mean()
+
+
+def r1_r2_penalty(discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: Pyramid, mix: Logits) -> Scalar:
+    """R1 + R2. Source: Huang et al. 2024 (R3GAN), section 2.2."""
+    return r1_penalty(discriminator, real, fake, mix) + r2_penalty(discriminator, real, fake, mix)
+
+
+PENALTIES: dict[str, Callable[[Callable[[Pyramid], Tensor], Pyramid, Pyramid, Logits], Scalar]] = {
+    "gradient-per-scale": gradient_penalty_per_scale,
+    "gradient-joint": gradient_penalty_joint,
+    "r1": r1_penalty,
+    "r2": r2_penalty,
+    "r1-r2": r1_r2_penalty,
+}

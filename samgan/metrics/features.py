@@ -1,0 +1,310 @@
+"""Feature extractors for the distribution scores, named by the hash of their weights, and a cache of their work."""
+
+import hashlib
+import io
+import os
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+
+from samgan.errors import SamganError, UsageError
+from samgan.files import atomic_write
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+IMAGENET_INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
+# The eight digits in the file's name, all of its hash that its publisher states.
+IMAGENET_INCEPTION_SHA256_PREFIX = "0cc3c7bd"
+CACHE_CHUNK = 256
+
+
+class FeaturesUnavailable(SamganError):
+    """The weights of a feature extractor cannot be had; scores that need them are left out."""
+
+
+class FeatureExtractor:
+    """A frozen network from uint8 images to features, with the name and hash to print beside every number.
+
+    Attributes:
+        name: what to print, such as "inception".
+        sha256: of the file that the network or its weights came from.
+        dim: features per image; None until the first call where the file does not say.
+        device: where the network runs.
+    """
+
+    def __init__(
+        self, network: Callable[[Tensor], Any], *, name: str, sha256: str, device: torch.device, dim: int | None = None
+    ) -> None:
+        """Keep `network`, a function from uint8 [n c h w] to features [n d] on `device`."""
+        self.network = network
+        self.name = name
+        self.sha256 = sha256
+        self.device = device
+        self.dim = dim
+
+    @torch.no_grad()
+    def __call__(self, images: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n d"]:
+        """Compute the features of one batch.
+
+        Args:
+            images: one batch.
+
+        Returns:
+            Features, on the CPU.
+
+        Raises:
+            SamganError: the network fails on such images, or gives anything but finite numbers [n d].
+        """
+        try:
+            features = self.network(images.to(self.device))
+        except Exception as error:  # a network that the user brought may raise anything
+            last_line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise SamganError(
+                f"{self.name} failed on uint8 images {list(images.shape)}, whose number may vary: {last_line[0]}"
+            ) from error
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+            got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise SamganError(
+                f"{self.name} should map {len(images)} images to features [{len(images)}, d], it gave {got}"
+            )
+        if not features.isfinite().all():
+            raise SamganError(f"{self.name} gave features that are not finite")
+        self.dim = features.shape[1]
+        return features.float().cpu()
+
+
+def load_features(
+    spec: str | Path, *, inception_weights: Path | None = None, device: str | torch.device = "cpu"
+) -> FeatureExtractor:
+    """Load a feature extractor.
+
+    "inception" is the network of every published FID (2048 features, images of one channel repeated to three); its
+    weights come from torch.hub's folder, or are downloaded there once, and are used only if their SHA-256 is right.
+    "imagenet-inception" is torchvision's Inception v3 (768 features), for `--protocol legacy` only.
+
+    A path names a network of your own that takes uint8 [n c h w], any n, and gives features [n d]: TorchScript
+    (.pt) or an exported program (.pt2). Loading either may run code from the file: TorchScript is a program, and
+    torch.export.load falls back to unrestricted unpickling. Give only files that you trust as you trust a script.
+
+    Args:
+        spec: "inception", "imagenet-inception" or the path of a .pt or .pt2 file.
+        inception_weights: the weights file of either Inception, instead of the cached one. Another SHA-256 than
+            the standard one is accepted and becomes part of the name, since its numbers compare with no one's.
+        device: where to run the network.
+
+    Returns:
+        The extractor.
+
+    Raises:
+        FeaturesUnavailable: the weights are not there and cannot be downloaded.
+        UsageError: `spec` is none of the above.
+        SamganError: a file does not hold what it should.
+
+    Source: Heusel et al. 2017 (arXiv:1706.08500), with the weights that torch-fidelity converted from TensorFlow.
+    """
+    device = torch.device(device)
+    if spec in INCEPTIONS:
+        return INCEPTIONS[str(spec)](inception_weights, device)
+    path = Path(spec)
+    if path.suffix not in MODULE_LOADERS:
+        known = ", ".join([*INCEPTIONS, *(f"a {suffix} file" for suffix in MODULE_LOADERS)])
+        raise UsageError(f"--features {spec}: expected one of {known}")
+    data = _read(path)
+    try:
+        network = MODULE_LOADERS[path.suffix](io.BytesIO(data), device)
+    except Exception as error:
+        raise SamganError(f"{path} cannot be loaded as a {path.suffix} module: {_first_line(error)}") from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    return FeatureExtractor(network, name=f"{path.name} (sha256:{sha256[:8]})", sha256=sha256, device=device)
+
+
+def extract(
+    extractor: FeatureExtractor, images: UInt8[Tensor, "n c h w"], *, batch_size: int = 64, cache: bool = True
+) -> Float32[Tensor, "n d"]:
+    """Compute the features of a set, and keep them so that the same images are not computed again.
+
+    The cache ($SAMGAN_CACHE, else ~/.cache/samgan) goes by content, in chunks of 256 images: an interrupted run goes on
+    where it was, and a longer prefix of the same images re-uses the shorter one. It may be deleted at any time.
+
+    Args:
+        extractor: from `load_features`.
+        images: the set.
+        batch_size: images per call of the network; the features do not depend on it.
+        cache: False leaves the cache alone, for images that nobody will score again.
+
+    Returns:
+        Features in the order of the images.
+
+    Raises:
+        SamganError: no images, or as for `FeatureExtractor`.
+    """
+    if not len(images):
+        raise SamganError("there are no images to compute features of")
+    chunks = []
+    console = Console(stderr=True)
+    parts = images.split(CACHE_CHUNK)
+    for part in track(parts, description=f"features of {len(images)} images", console=console, transient=True):
+        path = _cache_path(extractor, part)
+        features = _load_cached(path, len(part)) if cache else None
+        if features is None:
+            features = torch.cat([extractor(batch) for batch in part.split(batch_size)])
+            if cache:
+                _store(path, features)
+        chunks.append(features)
+    features = torch.cat(chunks)
+    extractor.dim = features.shape[1]
+    return features
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached features: $SAMGAN_CACHE, else ~/.cache/samgan."""
+    return Path(os.environ.get("SAMGAN_CACHE") or Path.home() / ".cache" / "samgan")
+
+
+def _cache_path(extractor: FeatureExtractor, images: Tensor) -> Path:
+    """Where the features of exactly these images by exactly this network are kept."""
+    content = hashlib.sha256(f"{extractor.name} {extractor.sha256} {list(images.shape)}".encode())
+    content.update(images.cpu().contiguous().numpy().data)
+    return cache_folder() / "features" / f"{content.hexdigest()}.npz"
+
+
+def _load_cached(path: Path, count: int) -> Tensor | None:
+    """Cached features, or None where there are none that can be trusted (the archive's checksum tells)."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            features = archive["features"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    usable = features.dtype == np.float32 and features.ndim == 2 and len(features) == count
+    return torch.from_numpy(features) if usable and np.isfinite(features).all() else None
+
+
+def _store(path: Path, features: Tensor) -> None:
+    """Keep features; a full or read-only disk costs the cache, not the evaluation."""
+    try:
+        with atomic_write(path) as file:
+            np.savez(file, features=features.numpy())
+    except OSError as error:
+        Console(stderr=True).print(f"features are not cached ({error})", style="yellow", markup=False)
+
+
+def _load_inception(weights: Path | None, device: torch.device) -> FeatureExtractor:
+    """Load the standard FID network."""
+    # Costs a second, and only the standard features need it.
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    state, sha256 = _read_weights(weights or _download_inception())
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    # The constructor unpickles whatever it is given, therefore a file of ours that holds nothing but tensors.
+    try:
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=file).to(device)
+    except RuntimeError as error:
+        raise SamganError(f"{weights} does not hold the weights of the FID Inception: {_first_line(error)}") from error
+
+    def features(images: Tensor) -> Tensor:
+        return network(_three_channels(images))[0]
+
+    name = _inception_name("inception", sha256, standard=sha256 == INCEPTION_SHA256)
+    return FeatureExtractor(features, name=name, sha256=sha256, device=device, dim=2048)
+
+
+def _download_inception() -> Path:
+    """Return the cached weights of the standard network, downloaded and verified."""
+    import pooch
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    try:
+        return Path(pooch.retrieve(INCEPTION_URL, f"sha256:{INCEPTION_SHA256}", INCEPTION_FILE, folder))
+    except (OSError, ValueError) as error:
+        raise FeaturesUnavailable(
+            f"the FID Inception is not in {folder} and cannot be downloaded ({type(error).__name__}); fetch "
+            f"{INCEPTION_URL} elsewhere and name it with --inception-weights"
+        ) from error
+
+
+def _load_imagenet_inception(weights: Path | None, device: torch.device) -> FeatureExtractor:
+    """Load torchvision's Inception v3 up to Mixed_6e (768 features), as pytorch-fid lays it out."""
+    from torchvision.models import inception_v3
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    path = weights or Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_INCEPTION_FILE
+    if not path.exists():
+        raise FeaturesUnavailable(
+            f"the ImageNet Inception is not at {path}; fetch "
+            f"https://download.pytorch.org/models/{IMAGENET_INCEPTION_FILE} and name it with --inception-weights"
+        )
+    state, sha256 = _read_weights(path)
+    whole = inception_v3(weights=None, init_weights=False, transform_input=False)
+    try:
+        whole.load_state_dict(state)
+    except RuntimeError as error:
+        raise SamganError(
+            f"{path} does not hold the weights of torchvision's Inception v3: {_first_line(error)}"
+        ) from error
+    network = create_feature_extractor(whole.eval(), ["Mixed_6e"]).to(device).requires_grad_(False)
+
+    def features(images: Tensor) -> Tensor:
+        images = _three_channels(images).float() / 127.5 - 1
+        images = F.interpolate(images, size=(299, 299), mode="bilinear", align_corners=False)
+        return network(images)["Mixed_6e"].mean(dim=(2, 3))
+
+    standard = sha256.startswith(IMAGENET_INCEPTION_SHA256_PREFIX)
+    name = _inception_name("imagenet-inception", sha256, standard=standard)
+    return FeatureExtractor(features, name=name, sha256=sha256, device=device, dim=768)
+
+
+def _inception_name(name: str, sha256: str, *, standard: bool) -> str:
+    return name if standard else f"{name} (non-standard weights sha256:{sha256[:8]})"
+
+
+def _three_channels(images: Tensor) -> Tensor:
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SamganError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A file of tensors and its SHA-256; the bytes that are hashed are the bytes that are loaded."""
+    data = _read(path)
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds for a broken file
+        raise SamganError(f"{path} is not a file of weights: {_first_line(error)}") from error
+    return state, hashlib.sha256(data).hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _load_torchscript(file: io.BytesIO, device: torch.device) -> Callable[[Tensor], Any]:
+    with warnings.catch_warnings():
+        # Deprecated for writing new programs; the files in circulation have no other loader.
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.load` is (deprecated|not supported)")
+        return torch.jit.load(file, map_location=device).eval()
+
+
+def _load_exported(file: io.BytesIO, device: torch.device) -> Callable[[Tensor], Any]:
+    return torch.export.load(file).module().to(device)
+
+
+INCEPTIONS = {"inception": _load_inception, "imagenet-inception": _load_imagenet_inception}
+MODULE_LOADERS = {".pt": _load_torchscript, ".pt2": _load_exported}

@@ -1,0 +1,178 @@
+"""Generator and Discriminator: MSG-GAN with every switch of the paper's Table 2. Nothing else.
+
+A pyramid is a list of images of sides 4, 8, ..., resolution, smallest first, float32 around [-1, 1].
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from samgan.config import NetworkConfig
+from samgan.layers import EqualizedConv2d, MinibatchStdDev, PixelNorm, SelfAttention
+
+Pyramid = list[Tensor]
+
+
+def _convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., EqualizedConv2d], ...]:
+    """Constructors of a hidden convolution and of one at the network's ends (images, logits)."""
+    spectral = config.spectral_norm in (network, "both")
+    conv = partial(EqualizedConv2d, equalized=config.equalized_lr, spectral_scale=config.spectral_norm_scale)
+    return partial(conv, spectral=spectral), partial(conv, spectral=spectral and config.spectral_norm_layers == "all")
+
+
+def _attention(config: NetworkConfig, channels: int, conv: Callable[..., EqualizedConv2d], used: bool) -> nn.Module:
+    if not used:
+        return nn.Identity()
+    return SelfAttention(
+        channels,
+        conv,
+        reduction=config.attention_reduction,
+        value_reduction=config.attention_value_reduction,
+        pooled=config.attention_pooled,
+    )
+
+
+class _GeneratorBlock(nn.Module):
+    """One scale: [up-sample or unfold the latent], two convolutions, attention, and the head to_image."""
+
+    def __init__(self, config: NetworkConfig, resolution: int) -> None:
+        super().__init__()
+        conv, end = _convolutions(config, "generator")
+        width = config.channels(resolution)
+        self.first = resolution == 4
+        norm = PixelNorm() if config.pixel_norm else nn.Identity()
+        # MSG-GAN normalises the 4x4 block once, after its second convolution.
+        self.norm_1, self.norm_2 = (nn.Identity() if self.first else norm), norm
+        if self.first:
+            self.conv_1 = conv(config.latent_size, width, 4, transposed=True)
+        else:
+            self.conv_1 = conv(config.channels(resolution // 2), width, 3, padding=1)
+        self.conv_2 = conv(width, width, 3, padding=1)
+        self.attention = _attention(config, width, conv, resolution in config.generator_attention)
+        self.to_image = end(width, config.image_channels, 1)
+        self.tanh = config.image_activation == "tanh"
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.first:
+            x = F.interpolate(x, scale_factor=2)
+        x = self.norm_1(F.leaky_relu(self.conv_1(x), 0.2))
+        x = self.norm_2(F.leaky_relu(self.conv_2(x), 0.2))
+        x = self.attention(x)
+        image = self.to_image(x)
+        return x, image.tanh() if self.tanh else image
+
+
+class Generator(nn.Module):
+    """From a latent to an image at every scale.
+
+    The latent is scaled to length sqrt(latent_size) here, so that every user of the network feeds it alike.
+
+    Source: Karnewar and Wang 2020 (MSG-GAN), section 2; attention in each block: the paper's Fig. 1.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.latent_size = config.latent_size
+        self.blocks = nn.ModuleList(_GeneratorBlock(config, side) for side in config.resolutions)
+
+    def forward(self, latents: Float[Tensor, "n latent"]) -> Pyramid:
+        """Return the pyramid [n, channels, side, side], smallest first."""
+        x = F.normalize(latents, dim=1) * self.latent_size**0.5
+        x = x[:, :, None, None]
+        pyramid = []
+        for block in self.blocks:
+            x, image = block(x)
+            pyramid.append(image)
+        return pyramid
+
+
+class _DiscriminatorBlock(nn.Module):
+    """One scale: join the image to the features from above, attention, minibatch std, two convolutions, halve.
+
+    The last block (4 px) ends in a logit instead.
+    """
+
+    def __init__(self, config: NetworkConfig, resolution: int) -> None:
+        super().__init__()
+        conv, end = _convolutions(config, "discriminator")
+        width, images = config.channels(resolution), config.image_channels
+        self.last = resolution == 4
+        self.combine = "first" if resolution == config.resolution else config.combine
+        joined = width + images if self.combine == "simple" else width
+        if self.combine == "first":
+            self.from_image = end(images, width, 1)
+        elif self.combine == "lin_cat":
+            self.from_image = end(images, width // 2, 1)
+        elif self.combine == "cat_lin":
+            self.from_image = end(width + images, width, 1)
+        self.attention = _attention(config, joined, conv, resolution in config.discriminator_attention)
+        has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
+        self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else nn.Identity()
+        self.conv_1 = conv(joined + has_std, width, 3, padding=1)
+        if self.last:
+            self.conv_2 = conv(width, width, 4)
+            self.to_logit = end(width, 1, 1)
+        else:
+            below = config.channels(resolution // 2)
+            self.conv_2 = conv(width, below // 2 if config.combine == "lin_cat" else below, 3, padding=1)
+
+    def forward(self, image: Tensor, x: Tensor | None) -> Tensor:
+        if x is None:
+            x = self.from_image(image)
+        elif self.combine == "lin_cat":
+            x = torch.cat([self.from_image(image), x], dim=1)
+        else:
+            x = torch.cat([x, image], dim=1)
+            x = self.from_image(x) if self.combine == "cat_lin" else x
+        x = self.minibatch_std(self.attention(x))
+        x = F.leaky_relu(self.conv_1(x), 0.2)
+        x = F.leaky_relu(self.conv_2(x), 0.2)
+        return self.to_logit(x).flatten() if self.last else F.avg_pool2d(x, 2)
+
+
+class Discriminator(nn.Module):
+    """From a pyramid to one raw logit per image; every scale's image enters at its own block.
+
+    Source: Karnewar and Wang 2020 (MSG-GAN), section 2; the combine functions: its section 2.2.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.resolutions = config.resolutions
+        self.blocks = nn.ModuleList(_DiscriminatorBlock(config, side) for side in config.resolutions)
+
+    def forward(self, pyramid: Pyramid) -> Float[Tensor, " n"]:
+        """Return the logits of a pyramid given smallest first.
+
+        Raises:
+            ValueError: The images are not of the sides this network was built for, in that order.
+        """
+        sides = tuple(image.shape[-1] for image in pyramid)
+        if sides != self.resolutions:
+            raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
+        x = None
+        for block, image in zip(reversed(self.blocks), reversed(pyramid), strict=True):
+            x = block(image, x)
+        assert x is not None
+        return x
+
+
+def image_pyramid(images: Float[Tensor, "n c h w"], resolutions: tuple[int, ...]) -> Pyramid:
+    """Average `images` down to every side of `resolutions`, smallest first. Source: MSG-GAN, section 2."""
+    pyramid = [images]
+    for _ in resolutions[1:]:
+        pyramid.append(F.avg_pool2d(pyramid[-1], 2))
+    return pyramid[::-1]
+
+
+def attention_gammas(network: Generator | Discriminator) -> dict[int, Tensor]:
+    """The gate gamma of each self-attention layer by its resolution."""
+    return {
+        4 << scale: block.attention.gamma.detach()
+        for scale, block in enumerate(network.blocks)
+        if isinstance(block.attention, SelfAttention)
+    }

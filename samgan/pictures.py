@@ -1,0 +1,54 @@
+"""From the networks' numbers to pictures: uint8 or 16 bit, grids, PNG files that say what they are."""
+
+import math
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+SYNTHETIC = "SYNTHETIC IMAGE made by a generative model (samgan). Not a patient. For research only, not for diagnosis."
+
+
+def from_uint8(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """0..255 to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+    """[-1, 1] to 0..255, rounded; what lies outside is clipped."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_uint16(images: Float[Tensor, "n c h w"]) -> np.ndarray:
+    """[-1, 1] to 0..65535, rounded; what lies outside is clipped. Numpy, since torch's uint16 is of little use."""
+    return ((images.double() + 1) * 32767.5).round().clamp(0, 65535).numpy().astype(np.uint16)
+
+
+def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
+    """Lay uint8 [n, c, h, w] out row by row, white lines of `gap` px between: uint8 [c, H, W]."""
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    grid = np.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        grid[:, top : top + height, left : left + width] = image
+    return grid
+
+
+def write_png(file: BinaryIO, image: np.ndarray, text: dict[str, str]) -> None:
+    """Write uint8 [c, h, w] (c 1 or 3) or uint16 [1, h, w] with `text` in the file's metadata.
+
+    Raises:
+        ValueError: 16 bit with 3 channels, which the PNG writer does not know.
+    """
+    if image.dtype == np.uint16 and len(image) != 1:
+        raise ValueError("16-bit PNG is written for 1 channel only")
+    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+    info = PngImagePlugin.PngInfo()
+    for key, value in text.items():
+        info.add_text(key, value)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", pnginfo=info)

@@ -1,0 +1,156 @@
+"""The run folder: the interface between training, sampling, evaluation and reports. docs/run-folder.md describes it."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from samgan import __version__
+from samgan.config import Config
+from samgan.errors import SamganError
+from samgan.files import write_json
+
+CHECKPOINT_PATTERN = "step-*.pt"
+
+
+class Run:
+    """One training run on disk.
+
+    Files: `config.json` (resolved configuration), `environment.json` (versions, device, data), `stats.jsonl`
+    (append-only; where a step stands twice after a resume, the later line counts), `checkpoints/step-*.pt`,
+    `checkpoints/best.json`, `grids/*.png`, `scores.json`, `report.html`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Config, environment: dict[str, Any]) -> Self:
+        """Start a run: write its configuration and environment before anything else happens.
+
+        Raises:
+            SamganError: The folder exists and is not empty.
+        """
+        run = cls(path)
+        allowed = {"checkpoints", "environment.json"}  # of a start that was cut off before config.json
+        if run.path.exists() and (not run.path.is_dir() or {p.name for p in run.path.iterdir()} - allowed):
+            raise SamganError(
+                f"{run.path} exists and is not empty; name a new folder, or continue the run in it with --resume"
+            )
+        run.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / "environment.json", environment)
+        write_json(run.path / "config.json", config.to_dict())  # last: it makes the folder a run
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open an existing run.
+
+        Raises:
+            SamganError: The folder holds no `config.json`.
+        """
+        run = cls(path)
+        if not (run.path / "config.json").is_file():
+            raise SamganError(f"{run.path} is not a run folder: expected a config.json in it, as samgan train writes")
+        return run
+
+    @property
+    def config(self) -> Config:
+        """The configuration the run was started with."""
+        return Config.from_dict(self._read("config.json"))
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device and data of the run's first start."""
+        return self._read("environment.json")
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    def checkpoint_path(self, step: int) -> Path:
+        """The checkpoint after `step` steps."""
+        return self.checkpoint_folder / f"step-{step:08d}.pt"
+
+    def checkpoints(self) -> list[Path]:
+        """All checkpoints, oldest first."""
+        return sorted(self.checkpoint_folder.glob(CHECKPOINT_PATTERN))
+
+    def best(self) -> dict[str, Any] | None:
+        """`{"checkpoint", "score", "value"}` of the best snapshot, or None before the first score."""
+        return self._read("checkpoints/best.json") if (self.checkpoint_folder / "best.json").is_file() else None
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line to `stats.jsonl`; a line torn by a crash is left behind as it is."""
+        path = self.path / "stats.jsonl"
+        text = json.dumps(line, allow_nan=False) + "\n"
+        with open(path, "ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    text = "\n" + text
+            file.write(text.encode())
+
+    def stats(self) -> Iterator[dict[str, Any]]:
+        """Lines of `stats.jsonl` in order of step; of the lines of one kind for one step the last one counts."""
+        path = self.path / "stats.jsonl"
+        lines: dict[tuple[int, str], dict[str, Any]] = {}
+        if path.is_file():
+            for text in path.read_text().splitlines():
+                try:
+                    line = json.loads(text)
+                except json.JSONDecodeError:
+                    continue  # torn by a crash
+                lines[line["step"], line["kind"]] = line
+        yield from (lines[key] for key in sorted(lines))
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            document = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise SamganError(f"{path} is missing; is {self.path} a run folder?") from None
+        except ValueError as error:
+            raise SamganError(f"{path} is not valid JSON ({error}); restore it from a copy") from None
+        if not isinstance(document, dict):
+            raise SamganError(f"{path}: expected a JSON object, got {type(document).__name__}")
+        return document
+
+
+def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:
+    """What a reader needs to repeat a run: versions, machine, command, source commit, data."""
+    commit = None
+    source = Path(__file__).parent
+    if (source.parent / ".git").exists():
+        result = subprocess.run(
+            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        commit = result.stdout.strip() or None
+    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "pillow", "pydicom")
+    return {
+        "samgan": __version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "command": sys.argv[1:],
+        "data": data,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

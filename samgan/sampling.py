@@ -1,0 +1,199 @@
+"""From a run to images: seeds -> latents -> pyramid of the averaged generator. The same seed, the same image."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from samgan import __version__
+from samgan.checkpoint import choose_checkpoint
+from samgan.config import Config
+from samgan.errors import SamganError, UsageError
+from samgan.files import write_json
+from samgan.networks import Generator, Pyramid
+from samgan.pictures import SYNTHETIC, image_grid, to_uint8, to_uint16, write_png
+from samgan.runs import Run
+
+# Every forward pass has this many latents, the last one padded: the arithmetic, and with it the last bit of a pixel,
+# then does not depend on how many images were asked for.
+FORWARD_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A generator ready to sample, and what its images say of themselves."""
+
+    generator: Generator
+    config: Config
+    images_seen: int
+    sha256: str
+    """Of the generator's weights, in the order of their names."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.generator.parameters()).device
+
+    def provenance(self, seed: int) -> dict[str, str]:
+        """PNG text entries of the image of `seed`."""
+        return {
+            "Description": SYNTHETIC,
+            "Synthetic": "true",
+            "Software": f"samgan {__version__}",
+            "Model-SHA256": self.sha256,
+            "Model-Preset": self.config.preset,
+            "Model-Images-Seen": str(self.images_seen),
+            "Seed": str(seed),
+        }
+
+
+def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
+    """The averaged generator of a run (the plain one where averaging was off).
+
+    Args:
+        run: The run folder.
+        checkpoint: "newest", "best" or a checkpoint file.
+        device: Where to put it.
+
+    Raises:
+        SamganError: No such checkpoint, or not readable.
+    """
+    _, state = choose_checkpoint(run, checkpoint)
+    config = Config.from_dict(state["config"])
+    with torch.random.fork_rng(devices=[]):
+        generator = Generator(config.network)
+    weights = state["ema_generator"] or state["generator"]
+    generator.load_state_dict(weights)
+    generator.eval().requires_grad_(False).to(device)
+    return Model(generator, config, state["images_seen"], hash_weights(weights))
+
+
+def hash_weights(weights: dict[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def latents_of_seeds(seeds: Sequence[int], latent_size: int) -> Float[Tensor, "n latent"]:
+    """One N(0, 1) latent per seed, drawn on the CPU, each from its own generator."""
+    return torch.stack([torch.randn(latent_size, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+
+
+@torch.inference_mode()
+def generate(generator: Generator, latents: Float[Tensor, "n latent"]) -> Iterator[Pyramid]:
+    """Yield CPU pyramids of up to `FORWARD_BATCH` images, in the order of `latents`; values are not clipped."""
+    device = next(generator.parameters()).device
+    for start in range(0, len(latents), FORWARD_BATCH):
+        chunk = latents[start : start + FORWARD_BATCH]
+        padding = chunk.new_zeros(FORWARD_BATCH - len(chunk), chunk.shape[1])
+        pyramid = generator(torch.cat([chunk, padding]).to(device))
+        yield [images[: len(chunk)].float().cpu() for images in pyramid]
+
+
+def sample(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
+    """The full-size images of `seeds`, float around [-1, 1] on the CPU."""
+    latents = latents_of_seeds(seeds, model.generator.latent_size)
+    return torch.cat([pyramid[-1] for pyramid in generate(model.generator, latents)])
+
+
+def interpolate(model: Model, seeds: Sequence[int], steps: int) -> Float[Tensor, "n c h w"]:
+    """`steps` images along the great circle from each seed's latent to the next one's, the last seed included.
+
+    Latents are spread evenly over a sphere, so straight lines would pass through lengths the generator never saw.
+    """
+    ends = torch.nn.functional.normalize(latents_of_seeds(seeds, model.generator.latent_size), dim=1)
+    path = []
+    for a, b in itertools.pairwise(ends):
+        angle = torch.arccos((a @ b).clamp(-1, 1))
+        for t in np.arange(steps) / steps:
+            path.append((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle))
+    latents = torch.stack([*path, ends[-1]])
+    return torch.cat([pyramid[-1] for pyramid in generate(model.generator, latents)])
+
+
+def scales_sheet(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
+    """Every scale of every seed's pyramid, enlarged to full size by repetition: scales in rows, seeds in columns."""
+    latents = latents_of_seeds(seeds, model.generator.latent_size)
+    pyramids = list(generate(model.generator, latents))
+    rows = [torch.cat(scale) for scale in zip(*pyramids, strict=True)]
+    side = rows[-1].shape[-1]
+    return torch.cat([torch.nn.functional.interpolate(row, size=(side, side), mode="nearest") for row in rows])
+
+
+def write_samples(
+    model: Model, out: Path, count: int, *, seed: int = 0, file_format: str = "png", sheets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Write images of seeds `seed` ... `seed + count - 1` into the new folder `out`, which appears when it is complete.
+
+    Args:
+        model: From `load_model`.
+        out: Folder to make.
+        count: Number of images.
+        seed: Seed of the first image.
+        file_format: "png" (8 bit), "png16" (16 bit, 1 channel) or "npz" (`images` uint8, `seeds`, `provenance`).
+        sheets: Extra pictures: "grid", "interpolation" (from seed to seed), "scales" (the pyramid of each seed).
+
+    Returns:
+        What `samples.json` in the folder holds: the provenance of its images.
+
+    Raises:
+        SamganError: `out` exists and is not empty.
+        UsageError: 16 bit with 3 channels.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SamganError(f"{out} exists and is not empty; name a new folder")
+    if file_format == "png16" and model.config.network.image_channels != 1:
+        raise UsageError("--format png16 is for 1 channel; use png or npz")
+    seeds = range(seed, seed + count)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        images = sample(model, seeds)
+        if file_format == "npz":
+            provenance = json.dumps(model.provenance(seed))
+            np.savez_compressed(
+                temporary / "samples.npz", images=to_uint8(images).numpy(), seeds=np.array(seeds), provenance=provenance
+            )
+        else:
+            values = to_uint16(images) if file_format == "png16" else to_uint8(images).numpy()
+            for number, image in zip(seeds, values, strict=True):
+                with open(temporary / f"seed-{number:08d}.png", "wb") as file:
+                    write_png(file, image, model.provenance(number))
+        for name in sheets:
+            with open(temporary / f"{name}.png", "wb") as file:
+                write_png(file, _sheet(model, seeds, name), {**model.provenance(seed), "Seed": f"{seed}..."})
+        document = {**model.provenance(seed), "count": count, "first_seed": seed, "last_seed": seed + count - 1}
+        document = {"format": file_format, **{key: value for key, value in document.items() if key != "Seed"}}
+        write_json(temporary / "samples.json", document)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return document
+
+
+def _sheet(model: Model, seeds: Sequence[int], name: str) -> np.ndarray:
+    if name == "grid":
+        images, columns = sample(model, seeds[:64]), None
+    elif name == "interpolation":
+        few = seeds[:9] if len(seeds) > 1 else (seeds[0], seeds[0] + 1)
+        images, columns = interpolate(model, few, 8)[:-1], 8
+    else:
+        few = seeds[:8]
+        images, columns = scales_sheet(model, few), len(few)
+    return image_grid(to_uint8(images).numpy(), columns)

@@ -1,0 +1,513 @@
+"""Training: the state, one step, and the one loop.
+
+Every random draw is a pure function of (seed, purpose, step), never of what was drawn before. So a run needs no
+generator states to resume bit for bit, and N processes draw the global batch that one process would.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import hashlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from samgan.checkpoint import newest_checkpoint, prune_checkpoints, record_best, save_checkpoint
+from samgan.config import Config, TrainingConfig
+from samgan.distributed import average_gradients, gather, rank, world_size
+from samgan.errors import SamganError, UsageError
+from samgan.files import atomic_write
+from samgan.layers import power_iteration
+from samgan.losses import LOSSES, PENALTIES, RELATIVISTIC
+from samgan.networks import Discriminator, Generator, Pyramid, attention_gammas, image_pyramid
+from samgan.pictures import SYNTHETIC, from_uint8, image_grid, to_uint8, write_png
+from samgan.runs import Run
+from samgan.sampling import generate, latents_of_seeds
+
+GRID_IMAGES = 64
+SCORED_IMAGES = 512
+
+Score = Callable[[np.ndarray], dict[str, float]]
+"""From uint8 [n, c, h, w] to scores; the first one chooses the best checkpoint, lower is better."""
+
+
+class Interrupted(SamganError):
+    """A signal asked the run to stop; everything up to its last step is saved."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def random_generator(seed: int, purpose: str, index: int) -> torch.Generator:
+    """A CPU generator that depends on nothing but its arguments."""
+    digest = hashlib.blake2b(f"{seed} {purpose} {index}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+@dataclasses.dataclass
+class Batch:
+    """This process's slice of one global batch."""
+
+    real: Float[Tensor, "n c h w"]
+    latents: Float[Tensor, "n latent"]
+    generator_latents: Float[Tensor, "n latent"] | None
+    """Latents of the generator's own step; None where it shares the discriminator's."""
+    mix: Float[Tensor, " n"]
+
+
+class Sampler:
+    """Real images and random draws by step number: each epoch is a fresh permutation, epochs follow without gaps.
+
+    Args:
+        images: uint8 [n, c, h, w], in memory or memory-mapped.
+        config: The run's configuration.
+        device: Where batches go. A set of up to 2 GiB is kept there whole.
+    """
+
+    def __init__(self, images: np.ndarray, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.images = images
+        resident = images.nbytes <= 2 << 30
+        self.tensor = torch.from_numpy(np.array(images)).to(device) if resident else None
+        self.length = len(images) * (2 if config.data.flip == "double" else 1)
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.long)
+
+    def _index(self, position: int) -> int:
+        epoch, offset = divmod(position, self.length)
+        if epoch != self._epoch:
+            generator = random_generator(self.config.training.seed, "epoch", epoch)
+            self._epoch, self._order = epoch, torch.randperm(self.length, generator=generator)
+        return int(self._order[offset])
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of `step` (0, 1, ...)."""
+        training, latent_size = self.config.training, self.config.network.latent_size
+        total = training.batch_size
+        own = slice(rank() * total // world_size(), (rank() + 1) * total // world_size())
+        index = torch.tensor([self._index(step * total + i) for i in range(own.start, own.stop)])
+        count = len(self.images)
+        if self.config.data.flip == "random":
+            flip = torch.rand(total, generator=random_generator(training.seed, "flip", step))[own] < 0.5
+        else:
+            flip = index >= count  # the second half of a doubled set
+        index %= count
+        if self.tensor is not None:
+            real = self.tensor[index.to(self.device)]
+        else:
+            real = torch.from_numpy(self.images[index.numpy()]).to(self.device)
+        real = torch.where(flip.to(self.device).view(-1, 1, 1, 1), real.flip(3), real)
+        draw = random_generator(training.seed, "latents", step)
+        latents = torch.randn(2, total, latent_size, generator=draw)[:, own].to(self.device)
+        mix = torch.rand(total, generator=random_generator(training.seed, "mix", step))[own].to(self.device)
+        return Batch(from_uint8(real), latents[0], None if training.shared_latents else latents[1], mix)
+
+
+class TrainingState:
+    """Everything a step changes: two networks, the averaged generator, two optimizers, the number of steps done."""
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.step = 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.training.seed)
+            self.generator = Generator(config.network).to(device)
+            self.discriminator = Discriminator(config.network).to(device)
+        self.ema_generator: Generator | None = None
+        if config.training.ema_halflife_kimg > 0:
+            self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
+        rate = config.training.learning_rate
+        self.generator_optimizer = _optimizer(self.generator, config.training, rate)
+        rate = config.training.discriminator_learning_rate or rate
+        self.discriminator_optimizer = _optimizer(self.discriminator, config.training, rate)
+
+    _parts = ("generator", "discriminator", "ema_generator", "generator_optimizer", "discriminator_optimizer")
+
+    @property
+    def images_seen(self) -> int:
+        """Real images shown so far."""
+        return self.step * self.config.training.batch_size
+
+    @property
+    def sampling_generator(self) -> Generator:
+        """The averaged generator, or the plain one where averaging is off."""
+        return self.ema_generator or self.generator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data that `load_state_dict` and `samgan.sampling` read."""
+        parts = {name: getattr(self, name) for name in self._parts}
+        return {
+            "config": self.config.to_dict(),
+            "step": self.step,
+            "images_seen": self.images_seen,
+            **{name: part.state_dict() if part else None for name, part in parts.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.step = state["step"]
+        for name in self._parts:
+            part = getattr(self, name)
+            if part is not None:
+                part.load_state_dict(state[name])
+
+    def nonfinite(self) -> str | None:
+        """Name of the first weight that is NaN or infinite, if there is one."""
+        for network in ("generator", "discriminator"):
+            for name, parameter in getattr(self, network).named_parameters():
+                if not torch.isfinite(parameter).all():
+                    return f"{network}.{name}"
+        return None
+
+
+def _optimizer(network: nn.Module, training: TrainingConfig, rate: float) -> torch.optim.Optimizer:
+    if training.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), lr=rate, betas=training.adam_betas, fused=True)
+    return torch.optim.RMSprop(network.parameters(), lr=rate, alpha=training.rmsprop_alpha)
+
+
+def discriminator_loss(
+    training: TrainingConfig, discriminator: Discriminator, real: Pyramid, fake: Pyramid
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The discriminator's loss without penalty, over the global batch, and what is logged of it."""
+    real_logits, fake_logits = gather(discriminator(real).float()), gather(discriminator(fake).float())
+    loss = LOSSES[training.loss](real_logits, fake_logits)[0]
+    if training.drift_weight:
+        loss = loss + training.drift_weight * real_logits.square().mean()
+    logged = {"loss_discriminator": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
+    return loss, logged
+
+
+def generator_loss(training: TrainingConfig, discriminator: Discriminator, real: Pyramid, fake: Pyramid) -> Tensor:
+    """The generator's loss over the global batch; real images are looked at only by relativistic losses."""
+    fake_logits = gather(discriminator(fake).float())
+    real_logits = torch.zeros_like(fake_logits)
+    if training.loss in RELATIVISTIC:
+        with torch.no_grad():
+            real_logits = gather(discriminator(real).float())
+    return LOSSES[training.loss](real_logits, fake_logits)[1]
+
+
+def train_step(
+    state: TrainingState, batch: Batch, autocast: Callable[[], contextlib.AbstractContextManager] | None = None
+) -> dict[str, Tensor]:
+    """One discriminator update, then one generator update against the updated discriminator.
+
+    Args:
+        state: Changed in place.
+        batch: This process's slice of the global batch.
+        autocast: Context for the networks' forward passes (bf16); penalties are always computed in fp32.
+
+    Returns:
+        Scalars to log, on the device, not synchronised.
+
+    Source: MSG-GAN's order of updates; the paper's eq. 1-2 by `samgan.losses`.
+    """
+    training, autocast = state.config.training, autocast or contextlib.nullcontext
+    generator, discriminator = state.generator, state.discriminator
+    real = image_pyramid(batch.real, state.config.network.resolutions)
+    with autocast():
+        fake = generator(batch.latents)
+
+    # Discriminator.
+    discriminator.requires_grad_(True)
+    constant = [images.detach() for images in fake]
+    with autocast():
+        loss, logged = discriminator_loss(training, discriminator, real, constant)
+    if training.penalty != "none":
+        constant = [images.float() for images in constant]
+        penalty = PENALTIES[training.penalty](discriminator, real, constant, batch.mix)
+        loss = loss + training.penalty_weight * penalty
+        logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process is to see a NaN of any of them
+    _update(discriminator, state.discriminator_optimizer, loss)
+
+    # Generator: the fake batch above is still that of the current generator, so it is used again where latents are.
+    discriminator.requires_grad_(False)
+    with autocast():
+        if batch.generator_latents is not None:
+            fake = generator(batch.generator_latents)
+        loss = generator_loss(training, discriminator, real, fake)
+    _update(generator, state.generator_optimizer, loss)
+
+    # Average.
+    if state.ema_generator is not None:
+        decay = 0.5 ** (training.batch_size / (training.ema_halflife_kimg * 1000))
+        with torch.no_grad():
+            averages: list[Tensor] = list(state.ema_generator.parameters())
+            torch._foreach_lerp_(averages, list[Tensor](generator.parameters()), 1 - decay)
+        power_iteration(state.ema_generator)
+    state.step += 1
+    return {**{name: value.detach() for name, value in logged.items()}, "loss_generator": loss.detach()}
+
+
+def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    average_gradients(list(network.parameters()))
+    optimizer.step()
+    power_iteration(network)
+
+
+def choose_device(device: str) -> str:
+    """Resolve "auto" to CUDA, else MPS, else the CPU.
+
+    Raises:
+        UsageError: The device is not on this machine.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, here in available.items() if here)
+    if not available.get(device, False):
+        known = ", ".join(name for name, here in available.items() if here)
+        raise UsageError(f"--device {device}: not on this machine; here: auto, {known}")
+    return device
+
+
+def make_fabric(device: str = "auto", processes: int = 1, hosts: int = 1, precision: str = "fp32") -> Fabric:
+    """Lightning Fabric for a run.
+
+    Args:
+        device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda" or "mps".
+        processes: Processes (devices) per host.
+        hosts: Number of hosts; start the same command on each, as Fabric's documentation tells.
+        precision: "fp32" or "bf16".
+
+    Raises:
+        UsageError: The device is not on this machine.
+    """
+    device = choose_device(device)
+    return Fabric(
+        accelerator=device,
+        devices=processes,
+        num_nodes=hosts,
+        strategy="ddp" if processes * hosts > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+
+
+def train(
+    config: Config,
+    images: np.ndarray,
+    run: Run,
+    fabric: Fabric,
+    *,
+    resume: bool = False,
+    score: Score | None = None,
+    tensorboard: bool = False,
+) -> TrainingState:
+    """Train until `training.kimg`; the run's files are described in `docs/run-folder.md`.
+
+    Args:
+        config: What to do; `run` holds the same in `config.json`.
+        images: uint8 [n, c, h, w] of `network.resolution` and `network.image_channels`.
+        run: A run from `Run.create` or `Run.open`.
+        fabric: From `make_fabric`, launched.
+        resume: Continue from the newest readable checkpoint.
+        score: Called on generated images at every snapshot; its first score chooses the best checkpoint.
+        tensorboard: Also write TensorBoard events.
+
+    Returns:
+        The final state, which is also the newest checkpoint.
+
+    Raises:
+        UsageError: Images do not fit the network, or the batch the processes.
+        SamganError: A loss or weight became NaN or infinite; the last checkpoint is untouched.
+        Interrupted: SIGINT or SIGTERM came; the last step is saved.
+    """
+    training, network = config.training, config.network
+    expected = (network.image_channels, network.resolution, network.resolution)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise UsageError(f"the network takes images of (channels, height, width) {expected}; got {images.shape[1:]}")
+    if len(images) < 2:
+        raise UsageError(f"training takes 2 images or more; got {len(images)}")
+    if training.batch_size % world_size():
+        raise UsageError(f"training.batch_size {training.batch_size} does not divide by {world_size()} processes")
+
+    state = TrainingState(config, fabric.device)
+    newest = newest_checkpoint(run, device=fabric.device) if resume else None
+    if newest:  # none: the run was cut off before its first checkpoint, and starts at its first step
+        path, saved = newest
+        state.load_state_dict(saved)
+        _say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
+    sampler = Sampler(images, config, fabric.device)
+    log = _Log(run, state, tensorboard)
+    log_every, snapshot_every = training.steps(training.log_every_kimg), training.steps(training.snapshot_every_kimg)
+    if state.step == 0 and rank() == 0:
+        _write_grid(run, "real.png", images[:GRID_IMAGES], "Real images of the training set.")
+
+    with _signals() as received:
+        while state.step < training.total_steps:
+            log.add(train_step(state, sampler(state.step), fabric.autocast))
+            finished = state.step == training.total_steps
+            snapshot = finished or state.step % snapshot_every == 0
+            flush = snapshot or state.step % log_every == 0
+            # Several processes must agree to stop, which costs a message, so they ask only when a line is written.
+            stop = _agree(received, fabric.device) if world_size() == 1 or flush else 0
+            if flush or stop:
+                log.flush()
+            if snapshot or stop:
+                _snapshot(run, state, score if snapshot else None)
+            if stop and not finished:
+                name = signal.Signals(stop).name
+                raise Interrupted(stop, f"stopped by {name} at {state.images_seen / 1000:.3f} kimg; --resume continues")
+    return state
+
+
+def _snapshot(run: Run, state: TrainingState, score: Score | None) -> None:
+    """Checkpoint, grid and scores; only the first process writes."""
+    bad = state.nonfinite()
+    if bad:
+        raise SamganError(f"step {state.step}: weight {bad} is NaN or infinite; the last checkpoint is untouched")
+    if rank() > 0:
+        return
+    path = run.checkpoint_path(state.step)
+    save_checkpoint(path, state.state_dict())
+    count = SCORED_IMAGES if score else GRID_IMAGES
+    latents = latents_of_seeds(range(count), state.config.network.latent_size)
+    fake = torch.cat([to_uint8(pyramid[-1]) for pyramid in generate(state.sampling_generator, latents)]).numpy()
+    _write_grid(run, f"kimg-{state.images_seen / 1000:010.3f}.png", fake[:GRID_IMAGES], SYNTHETIC)
+    if score:
+        scores = score(fake)
+        run.log({"kind": "scores", "step": state.step, "images_seen": state.images_seen, **scores})
+        name = next(iter(scores))
+        record_best(run, path, name, scores[name])
+    prune_checkpoints(run, state.config.training.keep_checkpoints)
+
+
+def _write_grid(run: Run, name: str, images: np.ndarray, description: str) -> None:
+    with atomic_write(run.path / "grids" / name) as file:
+        write_png(file, image_grid(images), {"Description": description})
+
+
+class _Log:
+    """Collects scalars on the device, and reads them only when a line is due: no synchronisation in between."""
+
+    def __init__(self, run: Run, state: TrainingState, tensorboard: bool) -> None:
+        self.run, self.state = run, state
+        self.pending: list[dict[str, Tensor]] = []
+        self.start_step = state.step
+        before = (line for line in run.stats() if line["kind"] == "train" and line["step"] <= state.step)
+        self.wall_before = max((line["wall_seconds"] for line in before), default=0.0)
+        self.start = self.last = self.spoken = time.monotonic()
+        self.writer = None
+        if tensorboard and rank() == 0:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run.path / "tensorboard"))
+
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        self.pending.append(scalars)
+
+    def flush(self) -> None:
+        names = list(self.pending[0])
+        table = torch.stack([torch.stack([line[name] for name in names]) for line in self.pending]).double().cpu()
+        self._require_finite(names, table)
+        now = time.monotonic()
+        state, training = self.state, self.state.config.training
+        line = {
+            "kind": "train",
+            "step": state.step,
+            "images_seen": state.images_seen,
+            "wall_seconds": round(self.wall_before + now - self.start, 3),
+            "images_per_second": round(len(self.pending) * training.batch_size / (now - self.last), 3),
+            **dict(zip(names, table.mean(dim=0).tolist(), strict=True)),
+            "gamma": {
+                f"{name}_{side}": value.item()
+                for name in ("generator", "discriminator")
+                for side, value in attention_gammas(getattr(state, name)).items()
+            },
+        }
+        self.pending.clear()
+        self.last = now
+        if rank() > 0:
+            return
+        self.run.log(line)
+        if self.writer is not None:
+            for name in (*names, "images_per_second"):
+                self.writer.add_scalar(name, line[name], state.images_seen)
+            for name, value in line["gamma"].items():
+                self.writer.add_scalar(f"gamma/{name}", value, state.images_seen)
+            self.writer.flush()
+        self._speak(line, now)
+
+    def _require_finite(self, names: list[str], table: Tensor) -> None:
+        bad = (~torch.isfinite(table)).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            step = self.state.step - len(table) + 1 + row
+            raise SamganError(
+                f"step {step}: {names[column]} is {table[row, column].item()}; stopped, and the last checkpoint is "
+                "untouched. A lower training.learning_rate or another loss may help"
+            )
+
+    def _speak(self, line: dict[str, Any], now: float) -> None:
+        done, total = line["step"], self.state.config.training.total_steps
+        terminal = sys.stderr.isatty()
+        if not terminal and done < total and now - self.spoken < 30:
+            return
+        self.spoken = now
+        remaining = (now - self.start) / (done - self.start_step) * (total - done)
+        gammas = " ".join(f"{name}={value:+.3f}" for name, value in line["gamma"].items())
+        text = (
+            f"{line['images_seen'] / 1000:.1f}/{total * self.state.config.training.batch_size / 1000:.1f} kimg  "
+            f"{line['images_per_second']:.1f} images/s  ETA {_clock(remaining)}  "
+            f"D {line['loss_discriminator']:.3f}  G {line['loss_generator']:.3f}"
+        )
+        text += f"  gamma {gammas}" if gammas else ""
+        if terminal:
+            sys.stderr.write(f"\r\x1b[2K{text}" + ("\n" if done == total else ""))
+            sys.stderr.flush()
+        else:
+            _say(text)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(math.ceil(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _say(text: str) -> None:
+    if rank() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _agree(received: list[int], device: torch.device) -> int:
+    """The signal that any process received, 0 for none; the same answer on every process."""
+    own = received[0] if received else 0
+    if world_size() == 1:
+        return own
+    return int(gather(torch.tensor([float(own)], device=device)).max())
