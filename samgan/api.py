@@ -85,7 +85,7 @@ def train(
 
 def _open_run(out: Path, config: Config, data: PreparedSet, resume: bool, count: int, device: str) -> None:
     if not resume:
-        description = {"path": str(data.path.resolve()), "sha256": data.sha256, "images": count}
+        description = {"name": data.path.resolve().name, "sha256": data.sha256, "images": count}
         Run.create(out, config, describe_environment(device, description))
         return
     trained_on = Run.open(out).environment["data"]["sha256"]

@@ -30,10 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 wrong use, 128 + n stopped by signal n."""
     warnings.showwarning = lambda message, *_, **__: print(f"samgan: warning: {message}", file=sys.stderr)
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if rest and options.run is not _train:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.settings = rest
+    try:
+        words, flags = split_settings(sys.argv[1:] if arguments is None else arguments)
+    except UsageError as error:
+        return _fail(error, 2)
+    options = parser.parse_args(words)
+    options.settings = flags
+    if flags and options.run is not _train:
+        parser.error(f"--{next(iter(flags))}: settings are for samgan train")
     try:
         document, text = options.run(options)
     except UsageError as error:
@@ -196,29 +200,29 @@ def _describe_set(prepared: "PreparedSet") -> str:
 # --- train
 
 
-def parse_settings(arguments: Sequence[str]) -> dict[str, Any]:
-    """`--training.kimg=50 --network.generator_attention 8,16` as a mapping of dotted keys.
+def split_settings(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Separate settings (`--training.kimg=50`, `--network.generator_attention 8,16`) from the other words.
 
     A value is read as JSON (`50`, `1e-4`, `true`, `null`, `[8, 16]`), else as a list where it has commas, else as text.
 
     Raises:
-        UsageError: Something that is no setting, or a setting without a value.
+        UsageError: A setting without a value.
     """
-    result = {}
+    words: list[str] = []
+    flags: dict[str, Any] = {}
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        if not word.startswith("--") or "." not in word.split("=")[0]:
-            raise UsageError(
-                f"unrecognized argument {word}; settings look like --training.kimg=50 (samgan train --help)"
-            )
-        key, equals, value = word[2:].partition("=")
+        key, equals, value = word.partition("=")
+        if not key.startswith("--") or "." not in key:
+            words.append(word)
+            continue
         if not equals:
             if not rest or rest[0].startswith("--"):
-                raise UsageError(f"--{key} needs a value: --{key}=VALUE")
+                raise UsageError(f"{key} needs a value: {key}=VALUE")
             value = rest.pop(0)
-        result[key] = _parse_value(value)
-    return result
+        flags[key[2:]] = _parse_value(value)
+    return words, flags
 
 
 def _parse_value(text: str) -> Any:
@@ -255,9 +259,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _train(options: argparse.Namespace) -> tuple[Any, str]:
-    from samgan import api
-
-    flags = parse_settings(options.settings)
+    flags = options.settings
     if options.classes:
         flags["data.classes"] = options.classes
     if options.resume:
@@ -280,6 +282,8 @@ def _train(options: argparse.Namespace) -> tuple[Any, str]:
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
     if options.out is None:
         raise UsageError("where should the run go? --out RUN")
+    from samgan import api
+
     return _finish_training(api.train(config, prepared, options.out, **_where(options)))
 
 

@@ -9,7 +9,7 @@ import difflib
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from samgan.errors import UsageError
 
@@ -166,7 +166,7 @@ class Config:
         fits = group == 0 or batch_size % group == 0
         _require(fits, "network.minibatch_std_group", group, f"a divisor of training.batch_size, {batch_size}")
 
-    def override(self, settings: Mapping[str, Any]) -> Self:
+    def override(self, settings: Mapping[str, Any]) -> "Config":
         """Return a copy with `settings` applied.
 
         Args:
@@ -196,7 +196,7 @@ class Config:
         return _plain(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+    def from_dict(cls, document: Mapping[str, Any]) -> "Config":
         """Read what `to_dict` wrote; missing keys take their defaults.
 
         Raises:

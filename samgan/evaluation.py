@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from samgan.errors import SamganError, UsageError
@@ -19,7 +19,7 @@ from samgan.metrics.ms_ssim import PairMean, mean_ms_ssim, pair_mean
 from samgan.metrics.prdc import prdc
 from samgan.metrics.swd import sliced_wasserstein_distance
 
-Images = UInt8[Tensor, "n c h w"] | UInt8[np.ndarray, "n c h w"]
+Images = Tensor | np.ndarray  # uint8 [n c h w], checked when called
 Scores = dict[str, Any]
 
 MIN_COUNT = 8
@@ -71,7 +71,7 @@ def evaluate(
 
     Raises:
         UsageError: an unknown protocol.
-        SamganError: too few images, or real and generated ones differ in channels or resolution.
+        SamganError: too few images, not uint8, or real and generated ones differ in channels or resolution.
 
     Source: the rule for mode collapse, generated images more alike than real ones (MG > MR), is the paper's; here the
         difference has to leave its 95 % interval as well.
@@ -112,7 +112,7 @@ def quick_scores(real: Images, fake: Images, *, seed: int = 0) -> dict[str, floa
         generated minus real: above 0 is the sign of mode collapse.
 
     Raises:
-        SamganError: the sets differ in shape, hold fewer than three images, or images below 16 px.
+        SamganError: the sets are not uint8, differ in shape, hold fewer than three images, or images below 16 px.
     """
     real, fake = _tensor(real), _tensor(fake)
     _check_comparable(real, fake)
@@ -142,6 +142,8 @@ def format_table(scores: Scores) -> str:
     ]
     rows = {name: scores[name] for name in ROWS if scores.get(name)}
     labels = {name: ROWS[name] for name in rows}
+    if scores["features"] and scores["features"]["name"] == "inception":
+        labels["frechet"] = ("FID", 2, "lower")  # no other features make it one
     for level, score in (scores.get("swd") or {}).items():
         rows[level] = score
         labels[level] = ("SWD x 1000, mean" if level == "mean" else f"SWD x 1000 at {level} px", 2, "lower")
@@ -164,7 +166,10 @@ def format_table(scores: Scores) -> str:
         lines.append(f"Features: {scores['features']['name']}, sha256 {scores['features']['sha256']}.")
     if scores["protocol"] == "legacy":
         lines.append("Legacy protocol: compares with the numbers of the paper's group only, with nobody's FID.")
-    lines += [f"Skipped: {skipped['score']} ({skipped['reason']})." for skipped in scores["skipped"]]
+    reasons: dict[str, list[str]] = {}
+    for skipped in scores["skipped"]:
+        reasons.setdefault(skipped["reason"], []).append(skipped["score"])
+    lines += [f"Skipped: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -187,13 +192,16 @@ def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
     if path.suffix not in {".npy", ".npz"} or not path.exists():
         raise SamganError(f"{path}: expected an existing folder of PNG files, or a .npy or .npz file")
     try:
-        array = np.load(path, allow_pickle=False)
-        if path.suffix == ".npz":
-            array = array["images" if "images" in array or len(array.files) != 1 else array.files[0]]
-    except KeyError as error:
-        raise SamganError(f'{path}: expected an array named "images" among {", ".join(array.files)}') from error
+        with open(path, "rb") as file:
+            array = np.load(file, allow_pickle=False)
+            if path.suffix == ".npz":
+                names = array.files
+                name = names[0] if len(names) == 1 else "images"
+                array = array[name] if name in names else None
     except Exception as error:  # zip, header and pickle errors have no common class
-        raise SamganError(f"{path} is not a readable array: {str(error).splitlines()[0]}") from error
+        raise SamganError(f"{path} is not a readable array: {(str(error) or 'empty').splitlines()[0]}") from error
+    if array is None:
+        raise SamganError(f'{path}: expected an array named "images" among {", ".join(names)}')
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
@@ -283,7 +291,7 @@ def _add_ms_ssim(scores: Scores, compute: Callable[[], tuple[PairMean, PairMean]
         real, generated = compute()
         difference = generated.mean - real.mean
         degrees = scores["count"] - 1
-        half = float(stats.t.ppf(0.975, degrees)) * (real.standard_error**2 + generated.standard_error**2) ** 0.5
+        half = float(special.stdtrit(degrees, 0.975)) * (real.standard_error**2 + generated.standard_error**2) ** 0.5
         verdict = COLLAPSE if difference - half > 0 else NO_COLLAPSE
         bounds = {"difference": difference, "low": difference - half, "high": difference + half}
         return {
@@ -308,6 +316,8 @@ def _interval(mean: Scores | None) -> str:
 
 
 def _tensor(images: Images) -> Tensor:
+    if images.ndim != 4 or images.dtype not in (torch.uint8, np.uint8):
+        raise SamganError(f"expected uint8 images [n c h w], got {images.dtype} {list(images.shape)}")
     # np.require copies read-only arrays (memory maps), which torch would warn about.
     return images if isinstance(images, Tensor) else torch.from_numpy(np.require(images, requirements=["C", "W"]))
 

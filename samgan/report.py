@@ -6,11 +6,11 @@ that comes from outside (titles, notes, settings, file names) is escaped by `_te
 
 import base64
 import html
-import io
 import itertools
 import json
 import math
 import shlex
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from string import Template
@@ -40,7 +40,7 @@ CHARTS = (
     ("Penalty", "penalty, before its weight", ("penalty",)),
     ("Sliced Wasserstein distance", "SWD x 1000, lower is better", ("swd",)),
     ("Likeness within a set", "MS-SSIM of pairs, lower is more diverse", ("ms_ssim_real", "ms_ssim_generated")),
-    ("MS-SSIM gap", "generated - real, above 0: mode collapse", ("ms_ssim_gap",)),
+    ("MS-SSIM gap", "generated - real, above 0 hints at collapse", ("ms_ssim_gap",)),
 )
 
 
@@ -110,13 +110,16 @@ def _pictures(real: np.ndarray, fake: np.ndarray) -> str:
     ):
         # Evenly spaced, since real images often lie in order of class or patient.
         shown = images[np.arange(count) * len(images) // count]
-        file = io.BytesIO()
         grid = image_grid(shown, columns)
-        write_png(file, grid, {"Description": description})
+        # Not io.BytesIO: having no mode and name, it does not pass for a BinaryIO where types are checked at run time.
+        with tempfile.TemporaryFile() as file:
+            write_png(file, grid, {"Description": description})
+            file.seek(0)
+            encoded = base64.b64encode(file.read()).decode()
         width = grid.shape[-1] * (3 if images.shape[-1] <= 32 else 2)
         figures.append(
             f'<figure><h3>{kind}</h3><img class="grid" width="{width}" alt="{kind} images: a grid of {count}" '
-            f'src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"><figcaption>'
+            f'src="data:image/png;base64,{encoded}"><figcaption>'
             f"<strong>{_text(description)}</strong> {count} of {len(images)}, evenly spaced, not chosen by eye; "
             f"{images.shape[-1]} x {images.shape[-2]} px each, magnified.</figcaption></figure>"
         )
@@ -144,7 +147,7 @@ def _curves(stats: list[dict[str, Any]]) -> str:
     for line in stats:
         for name, value in _flat(line):
             if _is_number(value) and _is_number(line.get("images_seen")):
-                curves.setdefault(name, []).append((line["images_seen"] / 1000, value))
+                curves.setdefault(name, []).append((line["images_seen"] / 1000, float(value)))
     gammas = tuple(name for name in curves if name.startswith("gamma."))
     known = {"kind", "step", "images_seen"}.union(*(names for _, _, names in CHARTS))
     others = {name: None for line in stats if line.get("kind") == "scores" for name in line if name not in known}
@@ -153,7 +156,7 @@ def _curves(stats: list[dict[str, Any]]) -> str:
         ("Self-attention", "gamma, by network and resolution in px", gammas),
         *((name, name, (name,)) for name in others),
     )
-    end_kimg = max((kimg for curve in curves.values() for kimg, _ in curve), default=0) or 1
+    end_kimg = max((kimg for curve in curves.values() for kimg, _ in curve), default=0.0) or 1.0
     drawn = [
         _chart(title, unit, {name: curves[name] for name in names if name in curves}, end_kimg)
         for title, unit, names in charts
@@ -185,7 +188,7 @@ def _chart(title: str, unit: str, curves: dict[str, Curve], end_kimg: float) -> 
         axis = ' class="axis"' if tick == 0 else ""
         marks.append(f'<path{axis} d="M{left} {y(tick)}H{right}"/>')
         marks.append(f'<text x="{left - 8}" y="{y(tick)}" dy="0.35em" text-anchor="end">{tick:g}</text>')
-    for tick in _ticks(0, end_kimg):
+    for tick in _ticks(0.0, end_kimg):
         marks.append(f'<path d="M{x(tick)} {bottom}v5"/>')
         marks.append(f'<text x="{x(tick)}" y="{bottom + 20}" text-anchor="middle">{tick:g}</text>')
     for index, (name, curve) in enumerate(curves.items()):
@@ -207,8 +210,8 @@ def _chart(title: str, unit: str, curves: dict[str, Curve], end_kimg: float) -> 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Some 3 to 6 round numbers between `low` and `high`."""
-    rough = (high - low) / 5
+    """Some 3 to 8 round numbers between `low` and `high`."""
+    rough = (high - low) / 8
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= rough)
     return [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
@@ -224,7 +227,7 @@ def _thin(curve: Curve) -> Curve:
     return [point for pair in extremes for point in sorted(pair)]
 
 
-def _section(heading: str, body: str, style: str = "") -> str:
+def _section(heading: str, body: str, style: str = "text") -> str:
     return f'<section class="{style}"><h2>{heading}</h2>{body}</section>'
 
 
@@ -235,7 +238,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for first, *rest in rows
     )
     # Reachable by keyboard, so that a table wider than the screen can be scrolled.
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    label = _text(", ".join(header))
+    return (
+        f'<div class="scroll" role="region" aria-label="Table: {label}" tabindex="0">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -295,9 +302,9 @@ figcaption strong { color: var(--fore); }
 .chart text { fill: var(--faint); font-size: 14px; }
 .chart path, .swatch path { fill: none; stroke: var(--line); }
 .chart path.axis { stroke: var(--faint); }
-figure .c0 { stroke: var(--c0); stroke-width: 2; } figure .c1 { stroke: var(--c1); stroke-width: 2; }
-figure .c2 { stroke: var(--c2); stroke-width: 2; } figure .c3 { stroke: var(--c3); stroke-width: 2; }
-figure .c4 { stroke: var(--c4); stroke-width: 2; }
+figure .c0 { stroke: var(--c0); stroke-width: 1.6; } figure .c1 { stroke: var(--c1); stroke-width: 1.6; }
+figure .c2 { stroke: var(--c2); stroke-width: 1.6; } figure .c3 { stroke: var(--c3); stroke-width: 1.6; }
+figure .c4 { stroke: var(--c4); stroke-width: 1.6; }
 path.d1 { stroke-dasharray: 8 4; } path.d2 { stroke-dasharray: 2 4; }
 circle { fill: var(--panel); }
 .swatch { width: 28px; height: 8px; vertical-align: middle; }

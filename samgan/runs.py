@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from samgan import __version__
 from samgan.config import Config
@@ -30,7 +30,7 @@ class Run:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], config: Config, environment: dict[str, Any]) -> Self:
+    def create(cls, path: str | os.PathLike[str], config: Config, environment: dict[str, Any]) -> "Run":
         """Start a run: write its configuration and environment before anything else happens.
 
         Raises:
@@ -48,7 +48,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str]) -> "Run":
         """Open an existing run.
 
         Raises:

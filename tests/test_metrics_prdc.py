@@ -53,7 +53,7 @@ def test_precision_and_recall_equal_torch_fidelity(shift):
 def test_prdc_of_equal_distributions():
     scores = prdc(features(1000, 8), features(1000, 8, seed=1))
     assert scores.density == pytest.approx(1, abs=0.05)
-    assert scores.coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # Naeem et al., eq. 9, for n = m
+    assert scores.coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # its expectation at n = m (Naeem et al., section 3)
     assert scores.precision == pytest.approx(scores.recall, abs=0.05)
 
 

@@ -213,7 +213,9 @@ def _skeleton(x: Field, y: Field, width: float, apex: float, rng: np.random.Gene
     for side in (-1, 1):
         inner, outer = (side * 0.09, apex + 0.06), (side * rng.uniform(0.55, 0.62), apex + 0.06 - slope)
         total += 1.3 * rod(x, y, inner, outer, rng.uniform(0.022, 0.03))
-        total += 0.08 * step(ellipsoid(x, y, (side * 0.68, -0.38), (0.09, 0.3), 1, side * 20) - 0.4, 0.15)  # scapula
+        total += 0.08 * step(
+            ellipsoid(x, y, (side * 0.68, -0.38), (0.09, 0.3), 1.0, side * 20.0) - 0.4, 0.15
+        )  # scapula
         total += ellipsoid(x, y, (side * rng.uniform(0.76, 0.84), -0.6), (0.1, 0.11), 0.14)  # head of the humerus
     return total
 

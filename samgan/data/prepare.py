@@ -8,12 +8,13 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from PIL import Image
 
 from samgan import __version__
 from samgan.data import curation
-from samgan.data.dataset import COLUMNS, FORMAT, PreparedSet
+from samgan.data.dataset import COLUMNS, FORMAT, SPLITS, PreparedSet
 from samgan.data.readers import BadImageError, read_radiograph
 from samgan.data.sources import Entry, Source, close_sources, open_source, read_entries
 from samgan.errors import SamganError, UsageError
@@ -60,6 +61,8 @@ class Record:
     patient_key: str
     pixel_hash: bytes
     thumbnail: UInt8[np.ndarray, "s s"]
+    patient: str = ""
+    """Set once all are known."""
 
 
 def prepare(
@@ -102,29 +105,27 @@ def prepare(
         UsageError: an option out of range, no such source, or `out` holds something else.
         SamganError: no images, too many bad ones, fewer than two distinct ones, or no space left.
     """
-    source_options = {
+    options = {
         **{"resolution": resolution, "channels": channels, "fit": fit, "normalize": normalize},
         **{"duplicates": duplicates, "holdout": holdout, "patient_regex": patient_regex},
         **{"max_bad": max_bad, "seed": seed},
     }
-    _check_options(source_options, workers)
+    _check_options(options, workers)
     out = Path(out)
     opened = open_source(source)
-    fingerprint = _sha256_of({"algorithm": ALGORITHM, "options": source_options, "files": opened.entries})
+    fingerprint = _sha256_of({"algorithm": ALGORITHM, "options": options, "files": opened.entries})
     finished = _finished_set(out, opened.name)
     if finished is not None and finished.info["fingerprint"] == fingerprint:
+        shutil.rmtree(out / PARTIAL, ignore_errors=True)
         return finished
     pixel_options = PixelOptions(resolution, channels, fit, normalize)
     try:
         chunks = _prepare_chunks(opened, out / PARTIAL, pixel_options, workers)
-        info = {"fingerprint": fingerprint, "options": source_options}
-        _assemble(opened, out, chunks, source_options, info)
+        _assemble(opened, out, chunks, options, fingerprint)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise SamganError(
-            f"{out}: no space left; free some and run the same command again, finished images are kept"
-        ) from error
+        remedy = "free some and run the same command again: " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        reason = error.strerror or str(error)
+        raise SamganError(f"{out} cannot be written ({reason}): {remedy}finished images are kept") from error
     finally:
         close_sources()
     shutil.rmtree(out / PARTIAL)
@@ -278,7 +279,7 @@ def _run_chunks(
             yield _prepare_chunk(path, file, entries, options)
         return
     # spawn: forking a process with threads (a progress bar, torch) can deadlock
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         futures = [pool.submit(_prepare_chunk, path, file, entries, options) for file, entries in jobs]
         try:
             for future in as_completed(futures):
@@ -290,6 +291,18 @@ def _run_chunks(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed; else it would wait for work for ever."""
+
+    def wait_and_end() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelOptions) -> int:
@@ -332,15 +345,11 @@ def _load_chunk(file: Path) -> tuple[UInt8[np.ndarray, "n c h w"], list[dict[str
 # from chunks to a set
 
 
-def _assemble(source: Source, out: Path, chunks: list[Path], options: dict[str, Any], info: dict[str, Any]) -> None:
+def _assemble(source: Source, out: Path, chunks: list[Path], options: dict[str, Any], fingerprint: str) -> None:
     """Decide what stays and on which side, and write the three files, dataset.json last."""
     records, bad_files = _collect(source, chunks)
     if len(bad_files) > options["max_bad"] * len(source.entries):
-        bad_paths = {bad["source"] for bad in bad_files}
-        for number, chunk in enumerate(chunks):  # read again next time: a decoder may have been installed by then
-            start = number * CHUNK_IMAGES
-            if any(entry.path in bad_paths for entry in source.entries[start : start + CHUNK_IMAGES]):
-                chunk.unlink()
+        _forget_bad(source, chunks, bad_files)
         named = "; ".join(f"{bad['source']}: {bad['reason']}" for bad in bad_files[:3])
         raise SamganError(
             f"{len(bad_files)} of {len(source.entries)} files cannot be used, more than max_bad {options['max_bad']:g} "
@@ -354,87 +363,114 @@ def _assemble(source: Source, out: Path, chunks: list[Path], options: dict[str, 
             f"{source.name}: {distinct} distinct image left of {len(source.entries)} files ({int(is_duplicate.sum())} "
             f"exact duplicates, {len(bad_files)} bad): at least 2 are needed"
         )
-    near_pairs = curation.near_duplicates(np.stack([record.thumbnail for record in records]))
-    patients, known_share, split_by = _identify_patients(records, options["patient_regex"])
     exact_pairs = [(int(first[index]), int(index)) for index in np.flatnonzero(is_duplicate)]
-    groups = curation.connected_groups(patients, exact_pairs + near_pairs)
+    near_pairs = curation.near_duplicates(np.stack([record.thumbnail for record in records]))
+    split_by, matched_share = _identify_patients(records, options["patient_regex"])
+    groups = curation.connected_groups([record.patient for record in records], exact_pairs + near_pairs)
+    near_duplicate_of: dict[int, int] = {}
+    for left, right in near_pairs:
+        near_duplicate_of.setdefault(right, left)
 
     is_kept = ~is_duplicate if options["duplicates"] == "drop" else np.ones_like(is_duplicate)
-    kept = np.flatnonzero(is_kept)
+    kept = np.flatnonzero(is_kept).tolist()
+    patients = [records[index].patient for index in kept]
     classes = [records[index].entry.class_name for index in kept]
-    kept_groups, kept_patients = [groups[index] for index in kept], [patients[index] for index in kept]
-    if records[0].entry.split:
-        split_by, splits = "source", [records[index].entry.split for index in kept]
+    splits = [records[index].entry.split for index in kept]
+    if all(splits):
+        split_by = "source"
     else:
-        splits = curation.split_by_group(kept_groups, kept_patients, classes, options["holdout"], options["seed"])
+        kept_groups = [groups[index] for index in kept]
+        splits = curation.split_by_group(kept_groups, patients, classes, options["holdout"], options["seed"])
 
-    position = {int(index): place for place, index in enumerate(kept)}
-    partner: dict[int, int] = {}
-    for left, right in near_pairs:
-        if left in position and right in position:
-            partner.setdefault(position[right], position[left])
+    place = {index: row for row, index in enumerate(kept)}
+    published = _publishable_patients(records)
     rows = [
         {
-            "index": place,
-            "source": record.entry.path,
-            **{name: getattr(record, name) for name in ("sha256", "width", "height", "bits")},
-            "class": record.entry.class_name,
-            "patient": patient,
+            "index": place[index],
+            "source": records[index].entry.path,
+            "sha256": records[index].sha256,
+            "width": records[index].width,
+            "height": records[index].height,
+            "bits": records[index].bits,
+            "class": class_name,
+            "patient": published.get(patient, patient),
             "split": split,
-            "near_duplicate_of": partner.get(place, ""),
+            # the first of several near ones is never a duplicate that was dropped
+            "near_duplicate_of": place[near_duplicate_of[index]] if index in near_duplicate_of else "",
         }
-        for place, (record, patient, split) in enumerate(
-            zip([records[index] for index in kept], kept_patients, splits, strict=True)
-        )
+        for index, class_name, patient, split in zip(kept, classes, patients, splits, strict=True)
     ]
-    manifest = io.StringIO(newline="")
-    writer = csv.DictWriter(manifest, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    manifest_bytes = manifest.getvalue().encode("utf-8", "surrogateescape")
+    counts = Counter(zip(classes, splits, strict=True))
+    info = {
+        "format": FORMAT,
+        "samgan": __version__,
+        "source": source.name,
+        "images": len(rows),
+        "channels": options["channels"],
+        "resolution": options["resolution"],
+        "classes": sorted(set(classes)),
+        "counts": {name: {split: counts[name, split] for split in SPLITS} for name in sorted(set(classes))},
+        "patients": len(set(patients)),
+        "split_by": split_by,
+        "matched_share": matched_share,
+        "near_duplicates": sum(row["near_duplicate_of"] != "" for row in rows),
+        "left_out": {
+            "exact_duplicates": [
+                {"source": records[right].entry.path, "same_as": records[left].entry.path}
+                for left, right in exact_pairs
+                if not is_kept[right]
+            ],
+            "bad_files": bad_files,
+            "ignored_by_suffix": source.ignored,
+        },
+        "options": options,
+        "fingerprint": fingerprint,
+    }
+    _write_set(out, chunks, is_kept, rows, info)
 
+
+def _write_set(
+    out: Path, chunks: list[Path], is_kept: Bool[np.ndarray, " n"], rows: list[dict[str, Any]], info: dict[str, Any]
+) -> None:
+    """Write images.npy (streamed from the chunks), manifest.csv and dataset.json, in this order."""
     if (out / "dataset.json").exists():
         print(f"{out}: files or options have changed, replacing the set", file=sys.stderr)
         (out / "dataset.json").unlink()
     for leftover in out.glob(".*.tmp"):
         leftover.unlink()
-    shape = (len(kept), options["channels"], options["resolution"], options["resolution"])
-    digest = _write_images(out / "images.npy", chunks, is_kept, shape)
+
+    header = io.BytesIO()
+    shape = (info["images"], info["channels"], info["resolution"], info["resolution"])
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    digest = hashlib.sha256(header.getvalue())
+    with atomic_write(out / "images.npy") as file:
+        file.write(header.getvalue())
+        start = 0
+        for chunk in chunks:
+            images, _ = _load_chunk(chunk)
+            kept = images[is_kept[start : start + len(images)]].tobytes()
+            start += len(images)
+            file.write(kept)
+            digest.update(kept)
+
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    manifest = table.getvalue().encode("utf-8", "surrogateescape")
+    digest.update(manifest)
     with atomic_write(out / "manifest.csv") as file:
-        file.write(manifest_bytes)
-    digest.update(manifest_bytes)
-    counts = Counter(zip(classes, splits, strict=True))
-    write_json(
-        out / "dataset.json",
-        {
-            "format": FORMAT,
-            "samgan": __version__,
-            "source": source.name,
-            "images": len(rows),
-            "channels": options["channels"],
-            "resolution": options["resolution"],
-            "classes": sorted(set(classes)),
-            "counts": {
-                name: {split: counts[name, split] for split in ("train", "holdout")} for name in sorted(set(classes))
-            },
-            "patients": len(set(kept_patients)),
-            "split_by": split_by,
-            "matched_share": known_share,
-            "near_duplicates": len(partner),
-            "near_duplicates_across_splits": sum(splits[left] != splits[right] for left, right in partner.items()),
-            "left_out": {
-                "exact_duplicates": [
-                    {"source": records[right].entry.path, "same_as": records[left].entry.path}
-                    for left, right in exact_pairs
-                    if right not in position
-                ],
-                "bad_files": bad_files,
-                "ignored_by_suffix": source.ignored,
-            },
-            **info,
-            "sha256": digest.hexdigest(),
-        },
-    )
+        file.write(manifest)
+    write_json(out / "dataset.json", {**info, "sha256": digest.hexdigest()})
+
+
+def _forget_bad(source: Source, chunks: list[Path], bad_files: list[dict[str, str]]) -> None:
+    """Delete the chunks with bad files, so that the next run reads them again: it may have the decoder they lack."""
+    bad_paths = {bad["source"] for bad in bad_files}
+    for number, chunk in enumerate(chunks):
+        start = number * CHUNK_IMAGES
+        if any(entry.path in bad_paths for entry in source.entries[start : start + CHUNK_IMAGES]):
+            chunk.unlink()
 
 
 def _collect(source: Source, chunks: list[Path]) -> tuple[list[Record], list[dict[str, str]]]:
@@ -463,43 +499,34 @@ def _thumbnails(images: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n s 
     return np.rint(blocks.mean(axis=(1, 3, 5), dtype=np.float32)).astype(np.uint8)
 
 
-def _identify_patients(records: list[Record], pattern: str | None) -> tuple[list[str], float, str]:
-    """Name each image's patient; return the names, the share of images that tell, and what told.
+def _identify_patients(records: list[Record], pattern: str | None) -> tuple[str, float]:
+    """Set each record's patient; return what told, and for which share of the images.
 
-    An image that tells nothing is its own patient, named by its path. DICOM's IDs are hashed with a salt made of all
-    IDs together, so that one short ID cannot be found by trying all short IDs.
+    A pattern that was asked for goes before DICOM's PatientID, and that before the default pattern. An image that
+    tells nothing is its own patient, named by its path.
     """
     named = curation.patients_from_names([record.entry.path for record in records], pattern)
     keys = [record.patient_key for record in records]
-    distinct = sorted(set(keys) - {""})
-    if len(distinct) < 2:  # the one ID of an anonymised set tells nothing
+    if len(set(keys) - {""}) < 2:  # the one ID of an anonymised set tells nothing
         keys = [""] * len(records)
-    salt = "".join(distinct)
-    from_dicom = [hashlib.sha256(f"{salt}{key}".encode()).hexdigest()[:16] if key else "" for key in keys]
-    first, second = (named, from_dicom) if pattern is not None else (from_dicom, named)
-    told = [one or other for one, other in zip(first, second, strict=True)]
-    if not any(told):
-        split_by = "image"
-    elif sum(map(bool, from_dicom)) * 2 > sum(map(bool, told)):
-        split_by = "patient (DICOM PatientID)"
-    else:
-        split_by = "patient (file names)"
-    patients = [patient or record.entry.path for patient, record in zip(told, records, strict=True)]
-    return patients, sum(map(bool, told)) / len(told), split_by
+    from_dicom, from_names = 0, 0
+    for record, name, key in zip(records, named, keys, strict=True):
+        by_name = bool(name) and (pattern is not None or not key)
+        record.patient = (name if by_name else key) or record.entry.path
+        from_names += by_name
+        from_dicom += bool(key) and not by_name
+    told = from_names + from_dicom
+    if told == 0:
+        return "image", 0.0
+    return "patient (DICOM PatientID)" if from_dicom > from_names else "patient (file names)", told / len(records)
 
 
-def _write_images(file: Path, chunks: list[Path], is_kept: Bool[np.ndarray, " n"], shape: tuple[int, ...]) -> Any:
-    """Stream the kept images into one .npy file and return the running SHA-256 of its bytes."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    digest = hashlib.sha256(header.getvalue())
-    with atomic_write(file) as opened:
-        opened.write(header.getvalue())
-        start = 0
-        for chunk in chunks:
-            images, _ = _load_chunk(chunk)
-            kept = images[is_kept[start : start + len(images)]].tobytes()
-            start += len(images)
-            opened.write(kept)
-            digest.update(kept)
-    return digest
+def _publishable_patients(records: list[Record]) -> dict[str, str]:
+    """Map each hashed PatientID to a salted prefix.
+
+    The salt is made of all the set's IDs together: a short ID cannot be found by trying all short IDs, and the same
+    set gives the same manifest.
+    """
+    keys = sorted({record.patient_key for record in records} - {""})
+    salt = "".join(keys)
+    return {key: hashlib.sha256(f"{salt}{key}".encode()).hexdigest()[:16] for key in keys}

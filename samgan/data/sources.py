@@ -142,7 +142,7 @@ def _list_folder(root: Path) -> tuple[list[Entry], dict[str, int]]:
     found: list[tuple[str, int, int]] = []
     ignored: Counter[str] = Counter()
     seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
         real_folder = os.path.realpath(folder)
         if real_folder in seen:  # a link that leads back up
             subfolders.clear()
@@ -162,6 +162,10 @@ def _list_folder(root: Path) -> tuple[list[Entry], dict[str, int]]:
             else:
                 ignored[path.suffix.lower()] += 1
     return _classify(found, root.resolve().name), dict(sorted(ignored.items()))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise SamganError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
 def _head(file: Path) -> bytes | None:

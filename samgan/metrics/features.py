@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,7 @@ class FeatureExtractor:
             ) from error
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
             got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise SamganError(
-                f"{self.name} should map {len(images)} images to features [{len(images)}, d], it gave {got}"
-            )
+            raise SamganError(f"{self.name} should give features [{len(images)}, d] of {len(images)} images, not {got}")
         if not features.isfinite().all():
             raise SamganError(f"{self.name} gave features that are not finite")
         self.dim = features.shape[1]
@@ -154,7 +151,8 @@ def extract(
     chunks = []
     console = Console(stderr=True)
     parts = images.split(CACHE_CHUNK)
-    for part in track(parts, description=f"features of {len(images)} images", console=console, transient=True):
+    label = f"features of {len(images)} images"
+    for part in track(parts, description=label, console=console, transient=True, disable=not console.is_terminal):
         path = _cache_path(extractor, part)
         features = _load_cached(path, len(part)) if cache else None
         if features is None:
@@ -182,9 +180,9 @@ def _cache_path(extractor: FeatureExtractor, images: Tensor) -> Path:
 def _load_cached(path: Path, count: int) -> Tensor | None:
     """Cached features, or None where there are none that can be trusted (the archive's checksum tells)."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             features = archive["features"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # whatever is wrong with a cached file, computing again is right
         return None
     usable = features.dtype == np.float32 and features.ndim == 2 and len(features) == count
     return torch.from_numpy(features) if usable and np.isfinite(features).all() else None
@@ -204,15 +202,16 @@ def _load_inception(weights: Path | None, device: torch.device) -> FeatureExtrac
     # Costs a second, and only the standard features need it.
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    state, sha256 = _read_weights(weights or _download_inception())
+    path = weights or _download_inception()
+    state, sha256 = _read_weights(path)
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
     # The constructor unpickles whatever it is given, therefore a file of ours that holds nothing but tensors.
     try:
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=file).to(device)
-    except RuntimeError as error:
-        raise SamganError(f"{weights} does not hold the weights of the FID Inception: {_first_line(error)}") from error
+    except (RuntimeError, TypeError) as error:
+        raise SamganError(f"{path} does not hold the weights of the FID Inception: {_first_line(error)}") from error
 
     def features(images: Tensor) -> Tensor:
         return network(_three_channels(images))[0]
@@ -238,7 +237,6 @@ def _download_inception() -> Path:
 def _load_imagenet_inception(weights: Path | None, device: torch.device) -> FeatureExtractor:
     """Load torchvision's Inception v3 up to Mixed_6e (768 features), as pytorch-fid lays it out."""
     from torchvision.models import inception_v3
-    from torchvision.models.feature_extraction import create_feature_extractor
 
     path = weights or Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_INCEPTION_FILE
     if not path.exists():
@@ -250,16 +248,18 @@ def _load_imagenet_inception(weights: Path | None, device: torch.device) -> Feat
     whole = inception_v3(weights=None, init_weights=False, transform_input=False)
     try:
         whole.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise SamganError(
-            f"{path} does not hold the weights of torchvision's Inception v3: {_first_line(error)}"
+            f"{path} does not hold weights of torchvision's Inception v3: {_first_line(error)}"
         ) from error
-    network = create_feature_extractor(whole.eval(), ["Mixed_6e"]).to(device).requires_grad_(False)
+    names = [name for name, _ in whole.named_children()]  # in the order of the forward pass up to here
+    layers = [whole.get_submodule(name) for name in names[: names.index("Mixed_6e") + 1]]
+    network = torch.nn.Sequential(*layers).eval().requires_grad_(False).to(device)
 
     def features(images: Tensor) -> Tensor:
         images = _three_channels(images).float() / 127.5 - 1
         images = F.interpolate(images, size=(299, 299), mode="bilinear", align_corners=False)
-        return network(images)["Mixed_6e"].mean(dim=(2, 3))
+        return network(images).mean(dim=(2, 3))
 
     standard = sha256.startswith(IMAGENET_INCEPTION_SHA256_PREFIX)
     name = _inception_name("imagenet-inception", sha256, standard=standard)
@@ -281,7 +281,7 @@ def _read(path: Path) -> bytes:
         raise SamganError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+def _read_weights(path: Path) -> tuple[Any, str]:
     """A file of tensors and its SHA-256; the bytes that are hashed are the bytes that are loaded."""
     data = _read(path)
     try:

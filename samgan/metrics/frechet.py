@@ -61,9 +61,7 @@ def frechet_distance_per_batch(
     """
     batches = min(len(real), len(fake)) // batch_size
     if not batches:
-        raise SamganError(
-            f"the Frechet distance per batch needs {batch_size} images or more, not {len(real)}/{len(fake)}"
-        )
+        raise SamganError(f"batches of {batch_size} need as many images, there are {len(real)} and {len(fake)}")
     starts = range(0, batches * batch_size, batch_size)
     return sum(frechet_distance(real[i : i + batch_size], fake[i : i + batch_size]) for i in starts) / batches
 
@@ -83,7 +81,7 @@ def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> f
     Raises:
         SamganError: fewer than two images in a set, or features that are not finite.
 
-    Source: Binkowski et al. 2018, eq. 4 (arXiv:1801.01401).
+    Source: Binkowski et al. 2018, section 4 (arXiv:1801.01401).
     """
     real, fake = _checked(real, fake)
     everything = (real.new_ones(1, len(real)), fake.new_ones(1, len(fake)))

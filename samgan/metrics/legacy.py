@@ -34,9 +34,8 @@ def adjacent_ms_ssim(images: UInt8[Tensor, "n c h w"]) -> Float64[Tensor, " n-1"
     if len(images) < 2:
         raise SamganError(f"adjacent pairs need two images or more, there are {len(images)}")
     resized = _resize(images)
-    return torch.cat(
-        [sewar_ms_ssim(a, b) for a, b in zip(resized[:-1].split(CHUNK), resized[1:].split(CHUNK), strict=True)]
-    )
+    chunks = zip(resized[:-1].split(CHUNK), resized[1:].split(CHUNK), strict=True)
+    return torch.cat([sewar_ms_ssim(a, b) for a, b in chunks])
 
 
 def sewar_ms_ssim(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from scipy import stats
+from scipy import special
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -123,7 +123,7 @@ def pair_mean(values: Float[Tensor, " pairs"], pairs: Int[Tensor, "pairs 2"]) ->
     Returns:
         Mean, 95 % interval of the mean over the population that the images come from, and its standard error.
 
-    Source: Aronow, Samii, Assenova 2015, eq. 5 (doi:10.1093/pan/mpv018), the dyadic cluster-robust variance.
+    Source: Aronow, Samii, Assenova 2015 (doi:10.1093/pan/mpv018), the dyadic cluster-robust variance.
     """
     values = values.double()
     mean = values.mean()
@@ -134,7 +134,7 @@ def pair_mean(values: Float[Tensor, " pairs"], pairs: Int[Tensor, "pairs 2"]) ->
     variance = torch.maximum(per_image.square().sum() - plain, plain) / len(values) ** 2
     degrees = max(len(images) - 1, 1)
     standard_error = math.sqrt(float(variance) * len(images) / degrees)
-    half = float(stats.t.ppf(0.975, degrees)) * standard_error
+    half = float(special.stdtrit(degrees, 0.975)) * standard_error
     return PairMean(float(mean), float(mean) - half, float(mean) + half, standard_error, len(values))
 
 

@@ -42,7 +42,7 @@ def prdc(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, k: int = 5) 
     Raises:
         SamganError: k or fewer images in a set, or features that are not finite.
 
-    Source: Kynkaanniemi et al. 2019, eq. 1-2 (arXiv:1904.06991); Naeem et al. 2020, eq. 4 and 6 (arXiv:2002.09797).
+    Source: Kynkaanniemi et al. 2019, eq. 1-2 (arXiv:1904.06991); Naeem et al. 2020, section 3 (arXiv:2002.09797).
     """
     if min(len(real), len(fake)) <= k:
         raise SamganError(f"precision and recall need more than k = {k} images, there are {len(real)} and {len(fake)}")

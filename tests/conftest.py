@@ -1,0 +1,80 @@
+"""What several test files share: one thread, tiny configurations, pictures made up here, and the real ones if there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from samgan.config import Config
+
+REAL_IMAGES = Path(__file__).parents[2] / "shared/data/kermany-cxr"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """SAMGAN with everything on, 32 px, 8 channels, 10 steps of 4 images."""
+    return Config().override(
+        {
+            "network": {
+                "resolution": 32,
+                "max_channels": 8,
+                "spectral_norm": "both",
+                "generator_attention": [8, 16],
+                "discriminator_attention": [8, 32],
+            },
+            "training": {
+                "batch_size": 4,
+                "kimg": 0.04,
+                "log_every_kimg": 0.008,
+                "snapshot_every_kimg": 0.016,
+                "ema_halflife_kimg": 0.02,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def images():
+    """22 different random pictures, uint8 [n, 1, 32, 32]; not a multiple of the batch."""
+    return np.random.default_rng(7).integers(0, 256, (22, 1, 32, 32), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def real_images_folder():
+    if not REAL_IMAGES.is_dir():
+        pytest.skip(f"no real X-rays at {REAL_IMAGES}")
+    return REAL_IMAGES
+
+
+@pytest.fixture(scope="session")
+def run_script(tmp_path_factory):
+    """Run Python source in a process of its own and return the JSON it prints last."""
+
+    def run(source, *arguments, folder=None):
+        folder = folder or tmp_path_factory.mktemp("script")
+        script = folder / "script.py"
+        script.write_text(source)
+        root = str(Path(__file__).parents[1])
+        result = subprocess.run(
+            [sys.executable, "-W", "error", str(script), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=250,
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root},
+        )
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout.splitlines()[-1])
+
+    return run

@@ -1,0 +1,323 @@
+"""The commands as a user types them: documents on standard output, one-line errors, exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samgan.cli import main, read_settings, split_settings
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.errors import UsageError
+from samgan.presets import PRESETS
+
+TINY = [
+    "--network.max_channels=8",
+    "--training.batch_size=4",
+    "--training.kimg=0.04",
+    "--training.log_every_kimg=0.008",
+]
+TINY += ["--training.snapshot_every_kimg=0.02"]
+
+
+def run(capsys, *arguments):
+    """Exit status, parsed standard output and standard error of `samgan *arguments --json`."""
+    status = main([*map(str, arguments), "--json"])
+    captured = capsys.readouterr()
+    return status, json.loads(captured.out) if captured.out else None, captured.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 24, resolution=32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    return prepare(folder / "images", folder / "data", resolution=32, workers=1).path
+
+
+@pytest.fixture(scope="module")
+def trained(data, folder):
+    assert (
+        main(["train", str(data), "--preset", "samgan-8", "--scale", "cpu", "--out", str(folder / "run"), *TINY]) == 0
+    )
+    return folder / "run"
+
+
+def test_presets_json_lists_every_row_with_switches_and_the_papers_scores(capsys):
+    status, rows, _ = run(capsys, "presets")
+    assert status == 0
+    assert [row["name"] for row in rows] == [row.name for row in PRESETS]
+    last = rows[-1]
+    assert (last["paper_fid"], last["paper_ms_ssim_real"], last["paper_ms_ssim_generated"]) == (139.6, 0.5, 0.5)
+    assert all(last[switch] for switch in ("pixel_norm", "spectral_norm", "minibatch_std", "attention", "flip"))
+
+
+def test_dry_run_json_holds_parameters_flops_and_memory(capsys):
+    status, plan, _ = run(capsys, "train", "--preset", "msg-gan-6", "--dry-run")
+    assert status == 0
+    assert plan["generator_parameters"] == 22_485_765
+    assert plan["discriminator_parameters"] == 18_361_601
+    assert plan["flops_per_step"] > 1e12
+    assert plan["memory_bytes"] > 4 * 4 * (22_485_765 + 18_361_601)
+    assert plan["config"]["training"]["learning_rate"] == 0.003
+
+
+def test_flags_win_over_yaml_and_yaml_over_the_preset(capsys, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("training:\n  kimg: 50\n  learning_rate: 1e-3\nnetwork.max_channels: 32\n")
+    arguments = [
+        "--preset",
+        "samgan-8",
+        "--config",
+        file,
+        "--training.kimg=60",
+        "--network.generator_attention",
+        "8,16",
+    ]
+    status, plan, _ = run(capsys, "train", "--dry-run", *arguments)
+    assert status == 0
+    assert plan["config"]["training"]["kimg"] == 60
+    assert plan["config"]["training"]["learning_rate"] == 1e-3
+    assert plan["config"]["network"]["max_channels"] == 32
+    assert plan["config"]["network"]["generator_attention"] == [8, 16]
+    assert plan["config"]["network"]["spectral_norm"] == "both"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--training.kmig=5"], ["training.kmig", "5", "training.kimg"]),
+        (["--training.kimg=many"], ["training.kimg", "many", "number"]),
+        (["--training.loss=mse"], ["training.loss", "mse", "relativistic-average-hinge"]),
+        (["--network.max_channels=60"], ["network.max_channels", "60", "power of two"]),
+        (["--training.kimg"], ["training.kimg", "needs a value"]),
+        (["--preset", "samgan-9"], ["samgan-9", "samgan-8"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    ],
+)
+def test_wrong_settings_are_named_in_one_line_with_status_2(capsys, arguments, words):
+    status, document, error = run(capsys, "train", "--dry-run", *arguments)
+    assert status == 2
+    assert document is None
+    assert error.count("\n") == 1
+    assert all(word in error for word in words)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "training: [", "5\n"])
+def test_a_yaml_file_that_holds_no_settings_is_refused(tmp_path, text):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"settings\.yaml"):
+        read_settings(file)
+
+
+def test_values_are_json_lists_or_text():
+    arguments = ["--a.b=1e-4", "--a.c", "null", "--a.d=[4, 8]", "--a.e=4,8", "--a.f=none", "--a.g=-1"]
+    words, flags = split_settings(["train", "a.b", *arguments, "--json"])
+    assert words == ["train", "a.b", "--json"]
+    assert flags == {
+        "a.b": 1e-4,
+        "a.c": None,
+        "a.d": [4, 8],
+        "a.e": [4, 8],
+        "a.f": "none",
+        "a.g": -1,
+    }
+
+
+def test_the_four_steps_leave_what_they_promise(capsys, data, trained, tmp_path):
+    status, document, _ = run(capsys, "sample", trained, "--count", 5, "--seed", 7, "--out", tmp_path / "samples")
+    assert status == 0
+    files = sorted(path.name for path in (tmp_path / "samples").glob("*.png"))
+    assert files == [f"seed-{seed:08d}.png" for seed in range(7, 12)]
+    with Image.open(tmp_path / "samples" / files[0]) as image:
+        assert image.size == (32, 32)
+        assert image.text["Synthetic"] == "true"
+        assert image.text["Seed"] == "7"
+        assert image.text["Model-SHA256"] == document["Model-SHA256"]
+
+    status, scores, error = run(
+        capsys, "evaluate", trained, "--data", data, "--features", _stub(tmp_path), "--count", 16
+    )
+    assert status == 0, error
+    assert scores == json.loads((trained / "scores.json").read_text())
+    assert {"value", "floor"} <= set(scores["frechet"])
+    assert scores["mode_collapse"]["verdict"]
+    assert "<html" in (trained / "report.html").read_text()
+
+    status, scores, error = run(capsys, "evaluate", tmp_path / "samples", "--data", data, "--features", _stub(tmp_path))
+    assert status == 1  # five images are too few to score
+    assert "5" in error
+
+
+def _stub(folder):
+    """A feature extractor of the user's own: mean and standard deviation."""
+    import torch
+
+    class Stub(torch.nn.Module):
+        def forward(self, images):
+            pixels = images.float().flatten(1)
+            return torch.stack([pixels.mean(dim=1), pixels.std(dim=1)], dim=1)
+
+    path = folder / "stub.pt2"
+    if not path.exists():
+        example = (torch.zeros(3, 1, 32, 32, dtype=torch.uint8),)
+        shapes = {"images": {0: torch.export.Dim("n", min=1, max=10_000)}}
+        torch.export.save(torch.export.export(Stub(), example, dynamic_shapes=shapes), path)
+    return path
+
+
+def test_16_bit_npz_and_sheets(capsys, trained, tmp_path):
+    assert main(["sample", str(trained), "--count", "2", "--format", "png16", "--out", str(tmp_path / "deep")]) == 0
+    with Image.open(tmp_path / "deep" / "seed-00000000.png") as image:
+        deep = np.asarray(image)
+    assert deep.dtype == np.uint16 or deep.max() > 255
+    sheets = ["--sheets", "grid", "interpolation", "scales"]
+    assert (
+        main(["sample", str(trained), "--count", "2", "--format", "npz", "--out", str(tmp_path / "npz"), *sheets]) == 0
+    )
+    with np.load(tmp_path / "npz" / "samples.npz", allow_pickle=False) as archive:
+        assert archive["images"].shape == (2, 1, 32, 32)
+        assert np.abs(archive["images"][0, 0].astype(int) - deep.astype(int) / 257).max() <= 1
+        assert "SYNTHETIC" in str(archive["provenance"])
+    assert {path.name for path in (tmp_path / "npz").glob("*.png")} == {"grid.png", "interpolation.png", "scales.png"}
+
+
+def test_a_sample_folder_in_use_is_left_alone(capsys, trained, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    status, _, error = run(capsys, "sample", trained, "--out", tmp_path)
+    assert status == 1
+    assert "not empty" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_run_folder_in_use_is_left_alone(capsys, data, trained):
+    before = (trained / "stats.jsonl").read_bytes()
+    status, _, error = run(capsys, "train", data, "--scale", "cpu", "--out", trained, *TINY)
+    assert status == 1
+    assert "--resume" in error
+    assert (trained / "stats.jsonl").read_bytes() == before
+
+
+def test_resume_refuses_other_settings_and_other_data(capsys, data, trained, folder):
+    status, _, error = run(capsys, "train", data, "--out", trained, "--resume", "--training.learning_rate=0.1")
+    assert status == 2
+    assert "training.learning_rate" in error
+    other = prepare(folder / "images", folder / "other", resolution=32, workers=1, seed=1).path
+    status, _, error = run(capsys, "train", other, "--out", trained, "--resume")
+    assert status == 2
+    assert "other data" in error
+
+
+def test_resume_can_lengthen_a_finished_run(capsys, data, tmp_path):
+    assert main(["train", str(data), "--scale", "cpu", "--out", str(tmp_path / "run"), *TINY]) == 0
+    capsys.readouterr()
+    status, document, _ = run(capsys, "train", data, "--out", tmp_path / "run", "--resume", "--training.kimg=0.06")
+    assert status == 0
+    assert document["images_seen"] == 60
+
+
+def test_images_of_another_shape_than_the_network_are_refused(capsys, data, tmp_path):
+    arguments = [*TINY, "--network.resolution=64"]
+    status, _, error = run(capsys, "train", data, "--scale", "cpu", "--out", tmp_path / "run", *arguments)
+    assert status == 2
+    assert "(1, 64, 64)" in error
+    assert "(1, 32, 32)" in error
+
+
+def test_without_weights_scores_are_skipped_and_said_so(capsys, data, trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("pooch.retrieve", _no_network)
+    status, scores, error = run(capsys, "evaluate", trained, "--data", data, "--out", tmp_path / "scores")
+    assert status == 0
+    assert scores["frechet"] is None
+    assert {"frechet", "recall"} <= {skipped["score"] for skipped in scores["skipped"]}
+    assert "--inception-weights" in error
+    assert scores["swd"]["mean"]["value"] > 0
+
+
+def _no_network(*_, **__):
+    raise OSError("no network")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "nowhere", "--data", "nowhere"], ["nowhere"]),
+        (["sample", "nowhere", "--out", "x"], ["nowhere", "config.json"]),
+        (["train", "nowhere", "--out", "x"], ["nowhere"]),
+        (["prepare", "nowhere", "x"], ["nowhere"]),
+    ],
+)
+def test_what_is_not_there_is_named_without_a_traceback(capsys, arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, document, error = run(capsys, *arguments)
+    assert status in (1, 2)
+    assert document is None
+    assert error.startswith("samgan: error: ")
+    assert error.count("\n") == 1
+    assert all(word in error for word in words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_use_has_status_2():
+    for arguments in (["presets", "--nonsense"], ["presets", "--training.kimg=5"], ["train", "--kimg=5"], []):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+
+
+def test_help_is_quick_and_does_not_import_torch():
+    code = "import sys; from samgan.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines()[-1] == "False"
+    assert time.monotonic() - start < 5  # 0.1 s on a quiet machine; a torch import alone takes seconds
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_a_run_that_resume_finishes(data, tmp_path, number, status):
+    command = [sys.executable, "-m", "samgan", "train", str(data), "--out", str(tmp_path / "run")]
+    start = [*command, "--scale", "cpu", *TINY, "--training.kimg=100", "--training.log_every_kimg=0.004"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=environment)
+    stats = tmp_path / "run" / "stats.jsonl"
+    while not stats.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status, error
+    assert "--resume" in error
+    assert "Traceback" not in error
+    steps = int(max((tmp_path / "run" / "checkpoints").glob("step-*.pt")).stem.split("-")[1])
+    assert main([*command[3:], "--resume", f"--training.kimg={(steps + 3) * 4 / 1000}"]) == 0
+
+
+def test_two_processes_from_the_command_line_train_what_one_does(data, tmp_path):
+    import torch
+
+    results = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        command = [sys.executable, "-m", "samgan", "train", str(data), "--out", str(out), "--scale", "cpu", *TINY]
+        command += ["--processes", str(processes), "--device", "cpu", "--json"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+        assert result.returncode == 0, result.stderr
+        checkpoint = Path(json.loads(result.stdout)["checkpoint"])
+        results.append(torch.load(checkpoint, weights_only=True)["generator"])
+    for name, weight in results[0].items():
+        torch.testing.assert_close(
+            results[1][name], weight, rtol=1e-4, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+        )

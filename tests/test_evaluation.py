@@ -1,0 +1,266 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from samgan.errors import SamganError, UsageError
+from samgan.evaluation import evaluate, format_table, load_images, quick_scores
+from samgan.metrics.features import FeatureExtractor
+from samgan.metrics.frechet import frechet_distance, kernel_distance
+from samgan.metrics.prdc import prdc
+
+DISTRIBUTION_SCORES = ["frechet", "kid_x1000", "precision", "recall", "density", "coverage"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMGAN_CACHE", str(tmp_path / "cache"))
+
+
+def blobs(n, c=1, size=32, *, seed=0):
+    random = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(random.normal(size=(n, c, size, size)), (0, 0, 2, 2))
+    return torch.from_numpy((smooth / smooth.std() * 40 + 128).clip(0, 255).astype(np.uint8))
+
+
+def stub_extractor():
+    """Four features, the means of the quarters of an image."""
+
+    def network(images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.float().mean(dim=1), 2).flatten(1) / 30 - 4
+
+    return FeatureExtractor(network, name="stub", sha256="ab" * 32, device=torch.device("cpu"))
+
+
+def test_a_generator_like_the_data_scores_its_floor():
+    scores = evaluate(real=blobs(160), fake=blobs(80, seed=1), features=stub_extractor())
+    assert scores["count"] == 80
+    assert scores["counts"] == {"real": 160, "fake": 80}
+    assert scores["resolution"] == 32
+    assert scores["features"] == {"name": "stub", "sha256": "ab" * 32, "dim": 4}
+    assert scores["skipped"] == []
+    assert scores["mode_collapse"]["verdict"] == "no sign of mode collapse"
+    for name in ("precision", "recall", "density", "coverage"):
+        assert scores[name]["value"] == pytest.approx(scores[name]["floor"], abs=0.25)
+    assert scores["swd"]["mean"]["value"] == pytest.approx(scores["swd"]["mean"]["floor"], rel=0.25)
+    assert list(scores["swd"]) == ["32", "16", "mean"]
+    assert abs(scores["kid_x1000"]["value"]) < 50
+
+
+def test_scores_are_those_of_the_metrics_at_one_number_of_images():
+    real, fake, extractor = blobs(50), blobs(40, seed=1), stub_extractor()
+    scores = evaluate(real=real, fake=fake, features=extractor, count=20, seed=3)
+    order_real, order_fake = (torch.randperm(n, generator=torch.Generator().manual_seed(3)) for n in (50, 40))
+    first, second = extractor(real[order_real[:20]]), extractor(real[order_real[20:40]])
+    generated = extractor(fake[order_fake[:20]])
+    assert scores["count"] == 20
+    assert scores["frechet"]["value"] == pytest.approx(frechet_distance(first, generated))
+    assert scores["frechet"]["floor"] == pytest.approx(frechet_distance(first, second))
+    assert scores["kid_x1000"]["value"] == pytest.approx(1000 * kernel_distance(first, generated))
+    assert scores["recall"]["value"] == prdc(first, generated).recall
+    assert scores["coverage"]["floor"] == prdc(first, second).coverage
+    assert scores["ms_ssim_real"]["pairs"] == scores["ms_ssim_generated"]["pairs"] == 20
+
+
+def test_a_collapsed_generator_is_told():
+    fake = blobs(4, seed=1).repeat(20, 1, 1, 1)
+    scores = evaluate(real=blobs(160), fake=fake, features=stub_extractor())
+    collapse = scores["mode_collapse"]
+    assert collapse["verdict"] == "mode collapse"
+    assert 0 < collapse["low"] < collapse["difference"] < collapse["high"]
+    expected = scores["ms_ssim_generated"]["mean"] - scores["ms_ssim_real"]["mean"]
+    assert collapse["difference"] == pytest.approx(expected)
+    assert scores["recall"]["value"] < 0.5 * scores["recall"]["floor"]
+    assert scores["coverage"]["value"] < 0.5 * scores["coverage"]["floor"]
+
+
+def test_more_diverse_images_than_the_real_ones_are_no_collapse():
+    scores = evaluate(real=blobs(2).repeat(40, 1, 1, 1), fake=blobs(40, seed=1), features=None)
+    assert scores["mode_collapse"]["high"] < 0
+    assert scores["mode_collapse"]["verdict"] == "no sign of mode collapse"
+
+
+def test_the_real_images_themselves_score_perfectly():
+    real = blobs(80)
+    fake = real[torch.randperm(80, generator=torch.Generator().manual_seed(0))[:40]]
+    scores = evaluate(real=real, fake=fake, features=stub_extractor(), seed=0)
+    assert scores["frechet"]["value"] == pytest.approx(0, abs=1e-6)
+    assert [scores[name]["value"] for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+    assert scores["frechet"]["floor"] > 0.001
+
+
+@pytest.mark.parametrize("protocol", ["standard", "legacy"])
+def test_scores_are_json_and_repeat(protocol):
+    real, fake = blobs(100), blobs(44, seed=1)
+    scores = evaluate(real=real, fake=fake, features=stub_extractor(), protocol=protocol)
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    assert evaluate(real=real, fake=fake, features=stub_extractor(), protocol=protocol) == scores
+    as_arrays = evaluate(real=real.numpy(), fake=fake.numpy(), features=stub_extractor(), protocol=protocol)
+    assert as_arrays == scores
+
+
+def test_the_real_set_limits_the_count():
+    scores = evaluate(real=blobs(31), fake=blobs(64, seed=1), features=None)
+    assert scores["count"] == 15
+    assert scores["ms_ssim_generated"]["pairs"] == 15
+    assert "15 images a set at 32 px (64 generated and 31 real were given" in format_table(scores)
+
+
+def test_scores_without_features_are_skipped_with_the_reason():
+    scores = evaluate(real=blobs(32), fake=blobs(16, seed=1), features=None, skip_reason="no weights")
+    assert scores["features"] is None
+    assert [skipped["score"] for skipped in scores["skipped"]] == DISTRIBUTION_SCORES
+    assert {skipped["reason"] for skipped in scores["skipped"]} == {"no weights"}
+    assert all(scores[name] is None for name in DISTRIBUTION_SCORES)
+    assert "Skipped: frechet, kid_x1000, precision, recall, density, coverage (no weights)." in format_table(scores)
+
+
+def test_images_too_small_for_a_score_are_skipped_with_the_reason():
+    scores = evaluate(real=blobs(32, size=8), fake=blobs(16, size=8, seed=1), features=stub_extractor())
+    assert scores["ms_ssim_real"] is scores["mode_collapse"] is scores["swd"] is None
+    assert scores["frechet"]["value"] > 0
+    assert {skipped["score"] for skipped in scores["skipped"]} >= {"swd", "ms_ssim_generated"}
+    assert "16 px or more" in format_table(scores)
+
+
+def test_legacy_protocol_goes_by_file_order():
+    real, fake = blobs(100), blobs(44, seed=1)
+    scores = evaluate(real=real, fake=fake, features=stub_extractor(), protocol="legacy")
+    assert scores["protocol"] == "legacy"
+    assert scores["ms_ssim_generated"]["pairs"] == 43
+    assert scores["frechet"]["value"] > 0 < scores["frechet"]["floor"]
+    assert "swd" not in scores
+    assert "Legacy protocol" in format_table(scores)
+    few = evaluate(real=real[:30], fake=fake, features=stub_extractor(), protocol="legacy")
+    assert few["frechet"] is None
+    assert "batches of 20" in few["skipped"][0]["reason"]
+    missing = evaluate(real=real, fake=fake, features=None, protocol="legacy", skip_reason="no weights")
+    assert missing["skipped"] == [{"score": "frechet", "reason": "no weights"}]
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "arguments", "error", "message"),
+    [
+        ((32, 1, 32), (16, 1, 64), {}, SamganError, "32x32 px with 1 channel, the generated ones 64x64"),
+        ((32, 1, 32), (16, 3, 32), {}, SamganError, "1 channel, the generated ones 32x32 px with 3 channels"),
+        ((32, 1, 32), (7, 1, 32), {}, SamganError, "8 generated and 16 real"),
+        ((15, 1, 32), (16, 1, 32), {}, SamganError, "8 generated and 16 real"),
+        ((32, 1, 32), (16, 1, 32), {"count": 3}, SamganError, "count: 3"),
+        ((32, 1, 32), (16, 1, 32), {"protocol": "fid"}, UsageError, "standard, legacy"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(real, fake, arguments, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(real=blobs(*real), fake=blobs(*fake), features=None, **arguments)
+
+
+@pytest.mark.parametrize("images", [blobs(20).float() / 255, blobs(20)[:, 0], blobs(20).numpy().astype(np.int64)])
+def test_images_that_are_not_uint8_are_refused(images):
+    with pytest.raises(SamganError, match="expected uint8 images"):
+        evaluate(real=images, fake=blobs(20), features=None)
+    with pytest.raises(SamganError, match="expected uint8 images"):
+        quick_scores(blobs(20), images)
+
+
+def test_read_only_arrays_are_scored(tmp_path):
+    np.save(tmp_path / "real.npy", blobs(32).numpy())
+    real = np.load(tmp_path / "real.npy", mmap_mode="r")
+    assert quick_scores(real, real)["ms_ssim_gap"] == 0
+
+
+def test_the_table_says_fid_of_the_standard_features_only():
+    extractor = stub_extractor()
+    assert "| FID |" not in format_table(evaluate(real=blobs(40), fake=blobs(20), features=extractor))
+    extractor.name = "inception"
+    table = format_table(evaluate(real=blobs(40), fake=blobs(20), features=extractor))
+    assert "| FID |" in table
+    assert "Frechet" not in table
+
+
+def test_the_table_puts_every_score_beside_its_floor():
+    scores = evaluate(real=blobs(80), fake=blobs(40, seed=1), features=stub_extractor())
+    table = format_table(scores)
+    for name, label in {"frechet": "Frechet distance", "recall": "recall"}.items():
+        assert f"| {label} | {scores[name]['value']:.3f} | {scores[name]['floor']:.3f} |" in table
+    for level in ("32", "16"):
+        score = scores["swd"][level]
+        assert f"| SWD x 1000 at {level} px | {score['value']:.2f} | {score['floor']:.2f} | ↓ lower |" in table
+    assert f"Features: stub, sha256 {'ab' * 32}" in table
+    assert "Verdict: no sign of mode collapse" in table
+    assert format_table(json.loads(json.dumps(scores))) == table
+
+
+def test_quick_scores_see_collapse_and_agree_with_the_metrics():
+    real, fake = blobs(64), blobs(64, seed=1)
+    healthy, collapsed = quick_scores(real, fake), quick_scores(real, fake[:2].repeat(32, 1, 1, 1))
+    assert set(healthy) == {"swd", "ms_ssim_real", "ms_ssim_generated", "ms_ssim_gap"}
+    assert abs(healthy["ms_ssim_gap"]) < 0.1 < collapsed["ms_ssim_gap"]
+    assert collapsed["swd"] > healthy["swd"]
+    assert quick_scores(real.numpy(), fake.numpy()) == healthy
+    with pytest.raises(SamganError, match="64x64"):
+        quick_scores(real, blobs(64, size=64))
+
+
+def write_pngs(folder, images):
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image.squeeze(0).numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()).save(
+            folder / f"{i:03d}.png"
+        )
+    return folder
+
+
+@pytest.mark.parametrize("c", [1, 3])
+def test_a_folder_of_pngs_is_read_in_order(c, tmp_path):
+    images = blobs(5, c)
+    folder = write_pngs(tmp_path / "images", images)
+    (folder / "seeds.txt").write_text("0 1 2 3 4")
+    assert torch.equal(load_images(folder), images)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("a.npy", lambda path, array: np.save(path, array)),
+        ("a.npz", lambda path, array: np.savez(path, array)),
+        ("b.npz", lambda path, array: np.savez(path, images=array, labels=np.zeros(3))),
+    ],
+)
+def test_arrays_are_read_in_every_layout(name, write, tmp_path):
+    for c, layout in ((1, "nchw"), (3, "nchw"), (1, "nhw"), (1, "nhwc"), (3, "nhwc")):
+        images = blobs(4, c)
+        array = {"nchw": images, "nhw": images[:, 0], "nhwc": images.permute(0, 2, 3, 1)}[layout].numpy()
+        write(tmp_path / name, array)
+        assert torch.equal(load_images(tmp_path / name), images)
+
+
+def test_unusable_images_are_named(tmp_path):
+    def refused(path, message):
+        with pytest.raises(SamganError, match=message):
+            load_images(path)
+
+    refused(tmp_path / "missing", "expected an existing folder")
+    refused(tmp_path, "holds no PNG files")
+    folder = write_pngs(tmp_path / "mixed", blobs(2))
+    Image.new("L", (16, 32)).save(folder / "900.png")
+    refused(folder, r"000\.png is \[1, 32, 32\], 900\.png is \[1, 32, 16\]")
+    folder = write_pngs(tmp_path / "deep", blobs(1))
+    Image.fromarray(np.zeros((32, 32), np.uint16)).save(folder / "900.png")
+    refused(folder, r"900\.png: expected an 8-bit grey or RGB PNG, got mode I;16")
+    folder = write_pngs(tmp_path / "broken", blobs(2))
+    data = (folder / "001.png").read_bytes()
+    (folder / "001.png").write_bytes(data[: len(data) // 2])
+    refused(folder, r"001\.png is not a readable image")
+    np.save(tmp_path / "float.npy", np.zeros((4, 1, 8, 8)))
+    refused(tmp_path / "float.npy", "expected uint8 images")
+    np.save(tmp_path / "flat.npy", np.zeros((4, 8), np.uint8))
+    refused(tmp_path / "flat.npy", "expected uint8 images")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    refused(tmp_path / "objects.npy", "not a readable array")
+    (tmp_path / "text.npz").write_text("nothing")
+    refused(tmp_path / "text.npz", "not a readable array")
+    np.savez(tmp_path / "two.npz", train=np.zeros(3), test=np.zeros(3))
+    refused(tmp_path / "two.npz", 'expected an array named "images" among train, test')
