@@ -119,7 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, help="new folder to write")
     p.add_argument("--format", default="png", choices=("png", "png16", "npz"), help="8-bit PNG, 16-bit PNG or one NPZ")
     p.add_argument(
-        "--sheets", nargs="+", default=[], choices=("grid", "interpolation", "scales"), help="extra pictures"
+        "--sheets",
+        nargs="+",
+        default=[],
+        choices=("grid", "interpolation", "scales", "attention"),
+        help="extra pictures",
     )
     p.add_argument("--checkpoint", default="newest", help="newest, best (by quick scores while training) or a file")
     _add_device(p)

@@ -176,3 +176,30 @@ def attention_gammas(network: Generator | Discriminator) -> dict[int, Tensor]:
         for scale, block in enumerate(network.blocks)
         if isinstance(block.attention, SelfAttention)
     }
+
+
+def attention_maps(network: Generator | Discriminator, inputs: Tensor | Pyramid) -> dict[int, Tensor]:
+    """Where each self-attention layer looks, for pictures.
+
+    Args:
+        network: Either network.
+        inputs: What its forward pass takes.
+
+    Returns:
+        Per resolution beta of eq. 3, [n, queries, keys] over positions row by row; half a side of keys if pooled.
+    """
+    maps: dict[int, Tensor] = {}
+    hooks = []
+    for scale, block in enumerate(network.blocks):
+        if isinstance(block.attention, SelfAttention):
+
+            def keep(layer: SelfAttention, arguments: tuple[Tensor], side: int = 4 << scale) -> None:
+                maps[side] = layer.attention_maps(arguments[0])
+
+            hooks.append(block.attention.register_forward_pre_hook(keep))
+    try:
+        network(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps

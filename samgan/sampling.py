@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from samgan.checkpoint import choose_checkpoint
 from samgan.config import Config
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
-from samgan.networks import Generator, Pyramid
+from samgan.networks import Generator, Pyramid, attention_maps
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, to_uint16, write_png
 from samgan.runs import Run
 
@@ -133,6 +134,30 @@ def scales_sheet(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]
     return torch.cat([torch.nn.functional.interpolate(row, size=(side, side), mode="nearest") for row in rows])
 
 
+@torch.inference_mode()
+def attention_sheet(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
+    """The images of `seeds`, and below them where the generator looks from the image's centre, a row per layer.
+
+    White is the strongest of a map; layers from small to large.
+
+    Raises:
+        UsageError: The generator has no self-attention.
+    """
+    latents = latents_of_seeds(seeds, model.generator.latent_size)
+    maps = attention_maps(model.generator, latents.to(model.device))
+    if not maps:
+        raise UsageError(f"the generator of preset {model.config.preset} has no self-attention to show")
+    images = sample(model, seeds)
+    rows = [images]
+    for side, beta in maps.items():
+        centre = beta[:, side * side // 2 + side // 2].float().cpu()
+        centre = 2 * centre / centre.amax(dim=1, keepdim=True) - 1
+        keys = math.isqrt(centre.shape[1])
+        picture = centre.view(-1, 1, keys, keys).expand(-1, images.shape[1], -1, -1)
+        rows.append(torch.nn.functional.interpolate(picture, size=images.shape[2:], mode="nearest"))
+    return torch.cat(rows)
+
+
 def write_samples(
     model: Model, out: Path, count: int, *, seed: int = 0, file_format: str = "png", sheets: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -144,7 +169,8 @@ def write_samples(
         count: Number of images.
         seed: Seed of the first image.
         file_format: "png" (8 bit), "png16" (16 bit, 1 channel) or "npz" (`images` uint8, `seeds`, `provenance`).
-        sheets: Extra pictures: "grid", "interpolation" (from seed to seed), "scales" (the pyramid of each seed).
+        sheets: Extra pictures: "grid", "interpolation" (from seed to seed), "scales" (the pyramid of each seed),
+            "attention" (where the generator looks).
 
     Returns:
         What `samples.json` in the folder holds: the provenance of its images.
@@ -195,5 +221,5 @@ def _sheet(model: Model, seeds: Sequence[int], name: str) -> np.ndarray:
         images, columns = interpolate(model, few, 8)[:-1], 8
     else:
         few = seeds[:8]
-        images, columns = scales_sheet(model, few), len(few)
+        images, columns = {"scales": scales_sheet, "attention": attention_sheet}[name](model, few), len(few)
     return image_grid(to_uint8(images).numpy(), columns)

@@ -183,7 +183,7 @@ def test_16_bit_npz_and_sheets(capsys, trained, tmp_path):
     with Image.open(tmp_path / "deep" / "seed-00000000.png") as image:
         deep = np.asarray(image)
     assert deep.dtype == np.uint16 or deep.max() > 255
-    sheets = ["--sheets", "grid", "interpolation", "scales"]
+    sheets = ["--sheets", "grid", "interpolation", "scales", "attention"]
     assert (
         main(["sample", str(trained), "--count", "2", "--format", "npz", "--out", str(tmp_path / "npz"), *sheets]) == 0
     )
@@ -191,7 +191,12 @@ def test_16_bit_npz_and_sheets(capsys, trained, tmp_path):
         assert archive["images"].shape == (2, 1, 32, 32)
         assert np.abs(archive["images"][0, 0].astype(int) - deep.astype(int) / 257).max() <= 1
         assert "SYNTHETIC" in str(archive["provenance"])
-    assert {path.name for path in (tmp_path / "npz").glob("*.png")} == {"grid.png", "interpolation.png", "scales.png"}
+    assert {path.name for path in (tmp_path / "npz").glob("*.png")} == {f"{name}.png" for name in sheets[1:]}
+
+
+def test_tensorboard_events_are_written_when_asked_for(data, tmp_path):
+    assert main(["train", str(data), "--scale", "cpu", "--out", str(tmp_path / "run"), *TINY, "--tensorboard"]) == 0
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
 def test_a_sample_folder_in_use_is_left_alone(capsys, trained, tmp_path):

@@ -64,7 +64,7 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1) 
             elif is_dicom(data):
                 radiograph = _from_dicom(data)
             else:
-                radiograph = _from_pillow(data)
+                radiograph = _from_pillow(data, channels)
     except BadImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -142,7 +142,7 @@ def _from_array(values: Shaped[np.ndarray, "..."]) -> Radiograph:
 # PIL
 
 
-def _from_pillow(data: bytes) -> Radiograph:
+def _from_pillow(data: bytes, channels: int) -> Radiograph:
     with Image.open(io.BytesIO(data), formats=PIL_FORMATS) as opened:
         _check_size(*opened.size)
         if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO: a JPEG with a preview behind it
@@ -153,7 +153,7 @@ def _from_pillow(data: bytes) -> Radiograph:
     if image.mode.startswith("I") or image.mode == "F":
         pixels, bits = _full_scale(np.asarray(image))
         return Radiograph(pixels[None], bits, "")
-    values = _eight_bit_values(image)
+    values = _eight_bit_values(image, channels)
     if deep_colour:
         # PIL keeps the high byte only. That is exact enough unless the low byte is where the picture is.
         used_bits = 8 + int(values.max()).bit_length()
@@ -173,8 +173,10 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
     return False
 
 
-def _eight_bit_values(image: Image.Image) -> Float32[np.ndarray, "h w c"]:
+def _eight_bit_values(image: Image.Image, channels: int) -> Float32[np.ndarray, "h w c"]:
     """Bring any 8-bit or smaller mode to grey or RGB in [0, 255]; transparency is composited on black."""
+    if channels == 1 and image.mode in ("RGB", "YCbCr"):
+        image = image.convert("L")  # the common case, three times faster here than with floating point
     if image.has_transparency_data or image.mode == "PA":
         grey = image.mode in ("LA", "La")
         values = np.asarray(image.convert("LA" if grey else "RGBA"), dtype=np.float32)

@@ -1,0 +1,342 @@
+"""Every file format, pixel mode and way of being broken that a radiograph comes in."""
+
+import hashlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pydicom
+import pydicom.data
+import pytest
+import skimage.io
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+
+from samgan.data.prepare import fit_image
+from samgan.data.readers import BadImageError, read_radiograph
+
+GREY = np.add.outer(np.arange(32) * 4, np.arange(48) * 2).astype(np.uint8)  # 0 to 218, no symmetry
+
+
+def encode(image, format="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def png_with_16_bit_colour(values):
+    """Write what PIL cannot: a PNG of 16 bits per channel, from an array [h, w, 3]."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def dicom(values, *, bits=12, photometric="MONOCHROME2", **attributes):
+    """Build a DICOM file in memory."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = attributes.pop("syntax", ExplicitVRLittleEndian)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
+    dataset.Rows, dataset.Columns = values.shape[:2]
+    dataset.SamplesPerPixel = values.shape[2] if values.ndim == 3 else 1
+    if values.ndim == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.PhotometricInterpretation = photometric
+    dataset.BitsAllocated = values.dtype.itemsize * 8
+    dataset.BitsStored, dataset.HighBit = bits, bits - 1
+    dataset.PixelRepresentation = int(values.dtype.kind == "i")
+    dataset.PixelData = values.tobytes()
+    for name, value in attributes.items():
+        setattr(dataset, name, value)
+    if dataset.file_meta.TransferSyntaxUID.is_compressed:
+        dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8 nothing"])
+        dataset["PixelData"].is_undefined_length = True
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def palette_image():
+    image = Image.fromarray(255 - GREY).convert("P")
+    image.putpalette([255 - value for value in range(256) for _ in range(3)])  # index 0 is white
+    return image
+
+
+def floating(image):
+    return Image.fromarray(np.asarray(image, dtype=np.float32) / 255)
+
+
+SMOOTH = Image.fromarray(GREY)
+ENCODED = {
+    "png grey": encode(SMOOTH),
+    "png grey and alpha": encode(SMOOTH.convert("LA")),
+    "png palette": encode(palette_image()),
+    "png palette with transparency": encode(palette_image(), transparency=0),
+    "png colour": encode(SMOOTH.convert("RGB")),
+    "png colour and alpha": encode(SMOOTH.convert("RGBA")),
+    "jpeg grey": encode(SMOOTH, "JPEG", quality=98),
+    "jpeg colour": encode(SMOOTH.convert("RGB"), "JPEG", quality=98),
+    "jpeg cmyk": encode(SMOOTH.convert("RGB").convert("CMYK"), "JPEG", quality=98),
+    "tiff grey": encode(SMOOTH, "TIFF"),
+    "tiff deflate": encode(SMOOTH, "TIFF", compression="tiff_deflate"),
+    "tiff cmyk": encode(SMOOTH.convert("RGB").convert("CMYK"), "TIFF"),
+    "tiff float": encode(floating(SMOOTH), "TIFF"),
+    "bmp": encode(SMOOTH, "BMP"),
+    "bmp colour": encode(SMOOTH.convert("RGB"), "BMP"),
+    "webp": encode(SMOOTH.convert("RGB"), "WEBP", lossless=True),
+    "dicom 8 bit": dicom(GREY, bits=8),
+    "dicom colour": dicom(np.repeat(GREY[..., None], 3, axis=2), bits=8, photometric="RGB"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_encoding_gives_the_same_picture(name, channels):
+    radiograph = read_radiograph(ENCODED[name], channels)
+    assert radiograph.pixels.shape == (channels, 32, 48)
+    assert radiograph.pixels.dtype == np.float32
+    assert radiograph.bits == (32 if name == "tiff float" else 8)
+    tolerance = 4 / 255 if "jpeg" in name or "palette" in name else 1 / 255
+    np.testing.assert_allclose(radiograph.pixels, np.broadcast_to(GREY / 255, (channels, 32, 48)), atol=tolerance)
+
+
+def test_one_bit_images_are_black_and_white():
+    pixels = read_radiograph(encode(SMOOTH.point(lambda value: 255 * (value > 100)).convert("1"))).pixels
+    np.testing.assert_array_equal(pixels[0], GREY > 100)
+
+
+def test_alpha_is_composited_on_black():
+    image = Image.merge("LA", [Image.new("L", (16, 16), 200), Image.new("L", (16, 16), 51)])
+    for mode in ("LA", "RGBA"):
+        np.testing.assert_allclose(read_radiograph(encode(image.convert(mode))).pixels, 200 / 255 * 0.2, atol=1e-5)
+
+
+def test_colour_becomes_luma():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    pixels = read_radiograph(encode(image)).pixels
+    np.testing.assert_allclose(pixels[0], np.asarray(image.convert("L")) / 255, atol=1 / 255)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "bits"),
+    [
+        (1, 8),
+        (255, 8),
+        (256, 10),
+        (1023, 10),
+        (1024, 12),
+        (4095, 12),
+        (4096, 14),
+        (16383, 14),
+        (16384, 16),
+        (65535, 16),
+    ],
+)
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "TIFF big-endian", "array"])
+def test_bit_depth_is_the_smallest_that_holds_the_maximum(maximum, bits, format):
+    values = np.linspace(0, maximum, 20 * 30).round().astype(np.uint16).reshape(20, 30)
+    if format == "array":
+        data = values
+    elif format == "TIFF big-endian":
+        data = encode(Image.frombytes("I;16B", (30, 20), values.astype(">u2").tobytes()), "TIFF")
+    else:
+        data = encode(Image.fromarray(values), format)
+        np.testing.assert_array_equal(skimage.io.imread(io.BytesIO(data)), values)  # a stranger reads the same file
+    radiograph = read_radiograph(data)
+    assert radiograph.bits == bits
+    np.testing.assert_allclose(radiograph.pixels[0], values / (2**bits - 1), rtol=1e-6)
+
+
+def test_32_bit_integers_and_negative_values_are_shifted_and_scaled():
+    values = np.linspace(-1000, 100_000, 400).astype(np.int32).reshape(20, 20)
+    radiograph = read_radiograph(encode(Image.fromarray(values), "TIFF"))
+    assert radiograph.bits == 32
+    np.testing.assert_allclose(radiograph.pixels[0], (values + 1000) / 101_000, rtol=1e-6)
+
+
+def test_values_that_are_not_finite_are_refused():
+    values = np.full((16, 16), 0.5, dtype=np.float32)
+    values[3, 4] = np.nan
+    with pytest.raises(BadImageError, match="not finite"):
+        read_radiograph(encode(Image.fromarray(values), "TIFF"))
+
+
+def test_16_bit_colour_is_read_where_the_high_byte_is_enough_and_else_refused():
+    values = np.repeat(np.linspace(0, 65535, 400).round().reshape(20, 20, 1), 3, axis=2).astype(np.uint16)
+    radiograph = read_radiograph(png_with_16_bit_colour(values))
+    assert radiograph.bits == 16
+    np.testing.assert_allclose(radiograph.pixels[0], values[..., 0] / 65535, atol=1 / 255)
+    with pytest.raises(BadImageError, match="16-bit grey"):
+        read_radiograph(png_with_16_bit_colour(values // 16))  # 12 bits: the high byte has 16 levels
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_honoured(orientation, format):
+    undo = {  # how to store an upright image so that the tag turns it upright
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = SMOOTH if orientation == 1 else SMOOTH.transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(stored, format, exif=exif, **({"quality": 98} if format == "JPEG" else {}))
+    pixels = read_radiograph(data).pixels
+    assert pixels.shape == (1, 32, 48)
+    np.testing.assert_allclose(pixels[0], GREY / 255, atol=8 / 255)
+
+
+def multipage():
+    return encode(SMOOTH, "TIFF", save_all=True, append_images=[SMOOTH])
+
+
+def bomb():
+    """A PNG of 60 bytes that claims 400 million pixels."""
+    data = bytearray(encode(SMOOTH))
+    data[16:24] = struct.pack(">II", 20_000, 20_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def large(side):
+    data = bytearray(encode(SMOOTH))
+    data[16:24] = struct.pack(">II", side, side)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+JPEG = ENCODED["jpeg grey"]
+BAD = {
+    "empty": (b"", "not an image"),
+    "text": (b"this is no image at all\n" * 20, "not an image"),
+    "truncated jpeg": (JPEG[:-60], "truncated"),
+    "truncated png": (ENCODED["png grey"][:-40], "damaged"),
+    "broken png": (ENCODED["png grey"][:60] + b"\0" * 9 + ENCODED["png grey"][69:], "damaged"),
+    "truncated dicom": (ENCODED["dicom 8 bit"][:-100], "damaged"),
+    "1x1": (encode(Image.new("L", (1, 1))), "1x1 is smaller than 8x8"),
+    "7 high": (encode(Image.new("L", (100, 7))), "100x7 is smaller than 8x8"),
+    "bomb": (bomb(), "pixels"),
+    "just too large": (large(14_500), "pixels"),
+    "large but no bomb": (large(10_000), "truncated"),  # PIL by itself warns from 89 million pixels on
+    "several pages": (multipage(), "holds 2 frames"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", "not an image"),
+    "gif": (encode(SMOOTH, "GIF"), "not an image"),
+    "dicom without pixels": (dicom(GREY)[:132] + dicom(GREY)[132:].split(b"\xe0\x7f\x10\x00")[0], "without pixel data"),
+    "multi-frame dicom": (dicom(np.vstack([GREY, GREY]), bits=8, NumberOfFrames=2, Rows=32), "multi-frame"),
+    "tiny dicom": (dicom(GREY[:4]), "48x4 is smaller"),
+    "no decoder": (dicom(GREY, bits=8, syntax=JPEGLSLossless), "no decoder for DICOM JPEG-LS.*pip install"),
+    "array of three dimensions": (np.zeros((16, 16, 16), dtype=np.uint8), "is not"),
+    "array of text": (np.full((16, 16), "x"), "is not"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_used_is_refused_with_its_reason_in_one_line(name):
+    data, reason = BAD[name]
+    limit = Image.MAX_IMAGE_PIXELS
+    with pytest.raises(BadImageError, match=reason) as caught:
+        read_radiograph(data)
+    assert "\n" not in str(caught.value)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("keep", np.linspace(0.02, 0.97, 12))
+@pytest.mark.parametrize("name", ["jpeg grey", "png grey", "tiff grey", "bmp", "webp", "dicom 8 bit"])
+def test_a_file_cut_anywhere_gives_no_part_of_a_picture(name, keep):
+    whole = read_radiograph(ENCODED[name]).pixels
+    try:
+        pixels = read_radiograph(ENCODED[name][: int(len(ENCODED[name]) * keep)]).pixels
+    except BadImageError:
+        return
+    np.testing.assert_array_equal(pixels, whole)  # a lost checksum behind the last pixel loses nothing
+
+
+# DICOM
+
+
+def test_dicom_modality_rescale_then_window_then_inversion():
+    stored = np.linspace(0, 4095, 32 * 48).round().astype(np.uint16).reshape(32, 48)
+    rescale = {"RescaleSlope": 2, "RescaleIntercept": -1000, "RescaleType": "US"}
+    window = {"WindowCenter": 3000, "WindowWidth": 4000}  # in rescaled values: 1000 to 5000
+    shown = ((stored * 2.0 - 1000 - (3000 - 0.5)) / (4000 - 1) + 0.5).clip(0, 1)  # DICOM PS3.3 C.11.2.1.2.1
+    for photometric, expected in (("MONOCHROME2", shown), ("MONOCHROME1", 1 - shown)):
+        pixels = read_radiograph(dicom(stored, photometric=photometric, **rescale, **window)).pixels
+        np.testing.assert_allclose(pixels[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [None, "INVERSE"])
+def test_dicom_monochrome1_is_inverted_once_with_and_without_presentation_lut_shape(shape):
+    stored = np.linspace(0, 4095, 32 * 48).round().astype(np.uint16).reshape(32, 48)
+    attributes = {"PresentationLUTShape": shape} if shape else {}
+    pixels = read_radiograph(dicom(stored, photometric="MONOCHROME1", **attributes)).pixels
+    np.testing.assert_allclose(pixels[0], 1 - stored / 4095, atol=1e-6)
+
+
+def test_dicom_voi_lut_sequence_is_applied():
+    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    item = Dataset()
+    item.LUTDescriptor = [256, 0, 12]
+    item.LUTData = (np.arange(256) ** 2 // 16).astype("<u2").tobytes()
+    pixels = read_radiograph(dicom(stored, bits=8, VOILUTSequence=Sequence([item]))).pixels
+    np.testing.assert_allclose(pixels[0], (stored.astype(int) ** 2 // 16) / 4095, atol=1e-6)
+
+
+def test_dicom_signed_values_without_window_are_shifted_to_black():
+    stored = np.linspace(-1000, 1000, 400).astype(np.int16).reshape(20, 20)
+    radiograph = read_radiograph(dicom(stored, bits=16))
+    assert radiograph.bits == 12
+    np.testing.assert_allclose(radiograph.pixels[0], (stored + 1000) / 4095, atol=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["WindowCenter", "WindowWidth"])
+def test_dicom_with_half_a_window_is_read_without_it(missing):
+    stored = np.linspace(0, 4095, 400).astype(np.uint16).reshape(20, 20)
+    window = {"WindowCenter": 100, "WindowWidth": 50} | {missing: None}
+    np.testing.assert_allclose(read_radiograph(dicom(stored, **window)).pixels[0], stored / 4095, atol=1e-6)
+
+
+def test_dicom_patient_id_leaves_the_reader_hashed_only():
+    radiograph = read_radiograph(dicom(GREY, bits=8, PatientID=" MRN 4711 "))
+    assert radiograph.patient_key == hashlib.sha256(b"MRN 4711").hexdigest()
+    assert read_radiograph(dicom(GREY, bits=8, PatientID="")).patient_key == ""
+
+
+def real_dicom(name):
+    path = pydicom.data.get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip(f"pydicom-data with {name} is not installed")
+    with open(path, "rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_real_radiograph_is_the_same_from_jpeg2000(number):
+    plain = read_radiograph(real_dicom(f"RG{number}_UNCR.dcm"))
+    compressed = read_radiograph(real_dicom(f"RG{number}_J2KR.dcm"))
+    np.testing.assert_array_equal(plain.pixels, compressed.pixels)
+    assert plain.bits == {1: 15, 3: 10}[number]
+
+
+def test_real_radiograph_has_bright_spine_between_dark_lungs():
+    image = fit_image(read_radiograph(real_dicom("RG1_UNCR.dcm")).pixels, 64)[0].astype(float)
+    rows = slice(20, 36)
+    left_lung, spine, right_lung = (
+        image[rows, columns].mean() for columns in (slice(14, 22), slice(29, 35), slice(44, 52))
+    )
+    assert spine > left_lung + 30
+    assert spine > right_lung + 30
+    assert image.min() < 60
+    assert image.max() > 180

@@ -1,0 +1,278 @@
+"""Folders, archives and arrays: what counts as an image, of which class, and what is unsafe."""
+
+import io
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+from PIL import Image
+
+from samgan.data import sources
+from samgan.data.sources import close_sources, open_source, read_entries
+from samgan.errors import SamganError, UsageError
+
+
+def png(shade=100, side=16):
+    file = io.BytesIO()
+    Image.new("L", (side, side), shade).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_tree(root, names, content=None):
+    for name in names:
+        path = Path(root, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png() if content is None else content)
+
+
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in members:
+            archive.writestr(member, png())
+
+
+def write_npz(path, **counts):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in counts.items():
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
+    np.savez(path, **arrays)
+    return arrays
+
+
+def summary(source):
+    return {entry.path: (entry.class_name, entry.split) for entry in source.entries}
+
+
+LAYOUTS = {
+    "classes": (["A/1.png", "B/2.JPEG", "B/deep/3.dcm"], {"A/1.png": "A", "B/2.JPEG": "B", "B/deep/3.dcm": "B"}),
+    "no sub-folders": (["1.png", "2.tif"], {"1.png": "set", "2.tif": "set"}),
+    "root and sub-folder": (["1.png", "A/2.bmp"], {"1.png": "set", "A/2.bmp": "A"}),
+    "masks are no radiographs": (
+        ["A/images/1.png", "A/masks/1.png", "B/2.png"],
+        {"A/images/1.png": "A", "B/2.png": "B"},
+    ),
+    "a class may be called masks": (["masks/1.png", "B/1.webp"], {"masks/1.png": "masks", "B/1.webp": "B"}),
+    "hidden files": (["A/1.png", "A/._1.png", ".cache/2.png", "__MACOSX/A/1.png"], {"A/1.png": "A"}),
+    "train alone is no split": (["train/A/1.png", "train/B/1.png"], {"train/A/1.png": "A", "train/B/1.png": "B"}),
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout_gives_classes(tmp_path, kind, name):
+    files, classes = LAYOUTS[name]
+    if kind == "folder":
+        write_tree(tmp_path / "set", files)
+        source = open_source(tmp_path / "set")
+    else:
+        write_zip(tmp_path / "set.zip", files)
+        source = open_source(tmp_path / "set.zip")
+    assert summary(source) == {path: (class_name, "") for path, class_name in classes.items()}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_split_folders_are_kept_as_splits(tmp_path, kind):
+    files = [f"{split}/{name}/1.png" for split in ("train", "val", "test") for name in ("A", "B")]
+    if kind == "folder":
+        write_tree(tmp_path / "set", files)
+        source = open_source(tmp_path / "set")
+    else:
+        write_zip(tmp_path / "set.zip", [f"set/{file}" for file in files])
+        source = open_source(tmp_path / "set.zip")
+    kept = {(entry.path.removeprefix("set/"), entry.class_name, entry.split) for entry in source.entries}
+    assert kept == {(file, file.split("/")[1], "train" if file.startswith("train") else "holdout") for file in files}
+
+
+def test_wrapping_folder_of_an_archive_is_no_class(tmp_path):
+    write_zip(tmp_path / "set.zip", ["top/", "top/A/", "top/A/1.png", "top/B/2.png"])
+    assert summary(open_source(tmp_path / "set.zip")) == {"top/A/1.png": ("A", ""), "top/B/2.png": ("B", "")}
+
+
+def test_files_that_are_no_images_are_counted_and_left_aside(tmp_path):
+    write_tree(tmp_path, ["A/1.png", "A/notes.txt", "A/list.csv", "b.md", "LICENSE", "A/.DS_Store"], content=b"words")
+    source = open_source(tmp_path)
+    assert list(summary(source)) == ["A/1.png"]  # a text named .png is the reader's affair
+    assert source.ignored == {"": 1, ".csv": 1, ".md": 1, ".txt": 1}
+
+
+def test_dicom_is_known_by_its_preamble_where_the_suffix_does_not_tell(tmp_path):
+    write_tree(tmp_path, ["A/IM0001", "A/1.2.840.113", "A/DICOMDIR", "A/notes.txt"], content=bytes(128) + b"DICM rest")
+    write_tree(tmp_path, ["A/README"], content=b"words")
+    assert list(summary(open_source(tmp_path))) == ["A/1.2.840.113", "A/IM0001"]
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("IM0001", bytes(128) + b"DICM rest")
+        archive.writestr("README", b"words")
+    assert list(summary(open_source(tmp_path / "set.zip"))) == ["IM0001"]
+
+
+def test_folder_links_are_followed_once(tmp_path):
+    write_tree(tmp_path, ["elsewhere/1.png", "set/A/2.png"])
+    (tmp_path / "set/B").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set/A/loop").symlink_to(tmp_path / "set")
+    assert sorted(entry.class_name for entry in open_source(tmp_path / "set").entries) == ["A", "B"]
+
+
+def test_what_is_no_regular_file_is_an_error_of_that_file_alone(tmp_path):
+    write_tree(tmp_path, ["A/1.png"])
+    (tmp_path / "A/2.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "A/3.png")
+    os.mkfifo(tmp_path / "A/4")
+    source = open_source(tmp_path)
+    read = list(read_entries(tmp_path, source.entries))
+    assert [isinstance(data, bytes) for data in read] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "member", ["/etc/passwd.png", "../up.png", "A/../../up.png", "A\\..\\..\\up.png", "C:\\up.png", "\\\\host\\up.png"]
+)
+def test_archive_with_a_path_outside_itself_is_refused(tmp_path, member):
+    write_zip(tmp_path / "set.zip", ["A/1.png", "A/2.png"])
+    with zipfile.ZipFile(tmp_path / "set.zip", "a") as archive:
+        info = zipfile.ZipInfo("x")
+        info.filename = member
+        archive.writestr(info, png())
+    with pytest.raises(SamganError, match=r"refused, member .* is a path outside"):
+        open_source(tmp_path / "set.zip")
+
+
+def test_archive_with_a_symbolic_link_is_refused(tmp_path):
+    write_zip(tmp_path / "set.zip", ["A/1.png"])
+    with zipfile.ZipFile(tmp_path / "set.zip", "a") as archive:
+        info = zipfile.ZipInfo("A/link.png")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(SamganError, match="symbolic link"):
+        open_source(tmp_path / "set.zip")
+
+
+def test_archive_member_larger_than_the_limit_is_an_error_of_that_member(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAXIMUM_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("A/bomb.png", bytes(10_000_000))
+        archive.writestr("A/fine.png", png())
+    source = open_source(tmp_path / "set.zip")
+    bomb, fine = read_entries(source.path, source.entries)
+    close_sources()
+    assert isinstance(bomb, SamganError)
+    assert fine == png()
+
+
+def test_archive_that_lies_about_a_member_is_an_error_of_that_member(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAXIMUM_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("A/bomb.png", bytes(5000))
+    data = (tmp_path / "set.zip").read_bytes()
+    true_size = (5000).to_bytes(4, "little")
+    (tmp_path / "set.zip").write_bytes(data.replace(true_size, (900).to_bytes(4, "little")))
+    source = open_source(tmp_path / "set.zip")
+    assert source.entries[0].size == 900
+    (read,) = read_entries(source.path, source.entries)
+    close_sources()
+    assert isinstance(read, Exception)
+
+
+def test_damaged_archive_member_is_an_error_of_that_member(tmp_path):
+    write_zip(tmp_path / "set.zip", ["A/1.png", "A/2.png"])
+    data = bytearray((tmp_path / "set.zip").read_bytes())
+    data[60] ^= 255  # inside the first member's content
+    (tmp_path / "set.zip").write_bytes(data)
+    source = open_source(tmp_path / "set.zip")
+    first, second = read_entries(source.path, source.entries)
+    close_sources()
+    assert isinstance(first, zipfile.BadZipFile)
+    assert second == png()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("no.zip", b"PK not really", "not a readable zip"),
+        ("no.npz", b"PK not really", "not a readable .npz"),
+        ("no.rar", b"Rar!", "expected a folder, a .zip, an .npz"),
+    ],
+)
+def test_damaged_and_unknown_sources_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SamganError, match=message):
+        open_source(tmp_path / name)
+
+
+def test_missing_and_empty_sources_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="expected a folder"):
+        open_source(tmp_path / "nowhere")
+    with pytest.raises(SamganError, match="no images found"):
+        open_source(tmp_path)
+
+
+def test_npz_keeps_its_splits_and_names_pneumoniamnist_classes(tmp_path):
+    arrays = write_npz(tmp_path / "pneumoniamnist_64.npz", train=4, val=2, test=3)
+    source = open_source(tmp_path / "pneumoniamnist_64.npz")
+    found = summary(source)
+    assert len(found) == 9
+    assert found["train/0000001"] == ("pneumonia", "train")
+    assert found["val/0000000"] == ("normal", "holdout")
+    assert found["test/0000002"] == ("normal", "holdout")
+    for entry, image in zip(source.entries, read_entries(source.path, source.entries), strict=True):
+        split, index = entry.path.split("/")
+        np.testing.assert_array_equal(image, arrays[f"{split}_images"][int(index)])
+    close_sources()
+
+
+def test_npz_of_several_labels_per_image_has_two_classes(tmp_path):
+    labels = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 0]])
+    images = np.zeros((3, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "chest.npz", train_images=images, train_labels=labels)
+    source = open_source(tmp_path / "chest.npz")
+    assert [entry.class_name for entry in source.entries] == ["no_finding", "finding", "finding"]
+    assert {entry.split for entry in source.entries} == {""}
+    close_sources()
+
+
+def test_npz_with_pickles_or_other_arrays_is_refused(tmp_path):
+    np.savez(tmp_path / "pickle.npz", train_images=np.array([{"a": 1}]), train_labels=np.array([{"a": 1}]))
+    with pytest.raises(SamganError, match="without pickles"):
+        open_source(tmp_path / "pickle.npz")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with pytest.raises(SamganError, match=r"expected arrays .*found \['x'\]"):
+        open_source(tmp_path / "other.npz")
+    np.savez(tmp_path / "short.npz", train_images=np.zeros((3, 8, 8)), train_labels=np.zeros(2))
+    with pytest.raises(SamganError, match="3 train_images but 2 train_labels"):
+        open_source(tmp_path / "short.npz")
+
+
+def test_medmnist_is_fetched_with_its_checksum(tmp_path, monkeypatch):
+    asked = {}
+
+    def retrieve(url, **options):
+        asked.update(url=url, **options)
+        write_npz(tmp_path / options["fname"], train=4, test=2)
+        return str(tmp_path / options["fname"])
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    source = open_source("medmnist:pneumoniamnist")
+    assert source.name == "medmnist:pneumoniamnist"
+    assert len(source.entries) == 6
+    assert asked["url"] == "https://zenodo.org/records/10519652/files/pneumoniamnist_64.npz?download=1"
+    assert asked["known_hash"] == "md5:8f4eceb4ccffa70c672198ea285246c6"
+    close_sources()
+
+
+def test_medmnist_without_network_is_one_clear_line(monkeypatch):
+    def retrieve(url, **options):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    with pytest.raises(SamganError, match=r"could not be downloaded.*give its path") as caught:
+        open_source("medmnist:chestmnist")
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_medmnist_set_is_refused_and_the_known_are_named():
+    with pytest.raises(UsageError, match="known: pneumoniamnist, chestmnist"):
+        open_source("medmnist:bloodmnist")
