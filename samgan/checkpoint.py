@@ -120,6 +120,6 @@ def prune_checkpoints(run: Run, keep: int) -> None:
     for path in run.checkpoints()[:-keep]:
         if best is None or path.name != best["checkpoint"]:
             path.unlink(missing_ok=True)
-    for path in run.checkpoint_folder.glob(".*.tmp"):
+    for path in run.path.rglob(".*.tmp"):
         if not path.name.endswith(f".{os.getpid()}.tmp"):
             path.unlink(missing_ok=True)

@@ -134,8 +134,9 @@ class TrainingConfig:
         if self.discriminator_learning_rate is not None:
             rate = self.discriminator_learning_rate
             _require(rate > 0, "training.discriminator_learning_rate", rate, "a number above 0, or null")
-        for name in ("penalty_weight", "drift_weight", "ema_halflife_kimg", "seed"):
+        for name in ("penalty_weight", "drift_weight", "ema_halflife_kimg"):
             _require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+        _require(0 <= self.seed < 1 << 64, "training.seed", self.seed, "from 0 up to, not including, 2^64")
         betas = all(0 <= beta < 1 for beta in self.adam_betas)
         _require(betas, "training.adam_betas", self.adam_betas, "two numbers from 0 up to, not including, 1")
         _require(0 <= self.rmsprop_alpha < 1, "training.rmsprop_alpha", self.rmsprop_alpha, "from 0 up to 1")
@@ -144,7 +145,7 @@ class TrainingConfig:
     @property
     def total_steps(self) -> int:
         """Steps of `batch_size` images that reach `kimg`."""
-        return math.ceil(self.kimg * 1000 / self.batch_size)
+        return math.ceil(round(self.kimg * 1000, 6) / self.batch_size)  # 2.007 * 1000 > 2007
 
     def steps(self, kimg: float) -> int:
         """`kimg` as a number of steps, at least one."""

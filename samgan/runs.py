@@ -37,8 +37,7 @@ class Run:
             SamganError: The folder exists and is not empty.
         """
         run = cls(path)
-        allowed = {"checkpoints", "environment.json"}  # of a start that was cut off before config.json
-        if run.path.exists() and (not run.path.is_dir() or {p.name for p in run.path.iterdir()} - allowed):
+        if run.path.exists() and (not run.path.is_dir() or any(not _is_unfinished(p) for p in run.path.iterdir())):
             raise SamganError(
                 f"{run.path} exists and is not empty; name a new folder, or continue the run in it with --resume"
             )
@@ -102,12 +101,12 @@ class Run:
         path = self.path / "stats.jsonl"
         lines: dict[tuple[int, str], dict[str, Any]] = {}
         if path.is_file():
-            for text in path.read_text().splitlines():
+            for text in path.read_text(errors="replace").splitlines():
                 try:
                     line = json.loads(text)
-                except json.JSONDecodeError:
+                    lines[line["step"], line["kind"]] = line
+                except (ValueError, TypeError, KeyError):
                     continue  # torn by a crash
-                lines[line["step"], line["kind"]] = line
         yield from (lines[key] for key in sorted(lines))
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -121,6 +120,11 @@ class Run:
         if not isinstance(document, dict):
             raise SamganError(f"{path}: expected a JSON object, got {type(document).__name__}")
         return document
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a start that was cut off before `config.json` leaves such a file."""
+    return path.name in ("checkpoints", "environment.json") or (path.name[0] == "." and path.suffix == ".tmp")
 
 
 def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:

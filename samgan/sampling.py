@@ -118,7 +118,7 @@ def interpolate(model: Model, seeds: Sequence[int], steps: int) -> Float[Tensor,
     ends = torch.nn.functional.normalize(latents_of_seeds(seeds, model.generator.latent_size), dim=1)
     path = []
     for a, b in itertools.pairwise(ends):
-        angle = torch.arccos((a @ b).clamp(-1, 1))
+        angle = torch.arccos((a @ b).clamp(-1, 1)).clamp(1e-4, math.pi - 1e-4)  # sin(angle) stands below
         for t in np.arange(steps) / steps:
             path.append((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle))
     latents = torch.stack([*path, ends[-1]])

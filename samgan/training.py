@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from samgan.checkpoint import newest_checkpoint, prune_checkpoints, record_best, save_checkpoint
 from samgan.config import Config, TrainingConfig
@@ -218,7 +218,8 @@ def train_step(
     training, autocast = state.config.training, autocast or contextlib.nullcontext
     generator, discriminator = state.generator, state.discriminator
     real = image_pyramid(batch.real, state.config.network.resolutions)
-    with autocast():
+    shared = batch.generator_latents is None
+    with autocast(), torch.set_grad_enabled(shared):
         fake = generator(batch.latents)
 
     # Discriminator.
@@ -236,7 +237,7 @@ def train_step(
     # Generator: the fake batch above is still that of the current generator, so it is used again where latents are.
     discriminator.requires_grad_(False)
     with autocast():
-        if batch.generator_latents is not None:
+        if not shared:
             fake = generator(batch.generator_latents)
         loss = generator_loss(training, discriminator, real, fake)
     _update(generator, state.generator_optimizer, loss)
@@ -370,8 +371,13 @@ def _snapshot(run: Run, state: TrainingState, score: Score | None) -> None:
     bad = state.nonfinite()
     if bad:
         raise SamganError(f"step {state.step}: weight {bad} is NaN or infinite; the last checkpoint is untouched")
-    if rank() > 0:
-        return
+    if rank() == 0:
+        _write_snapshot(run, state, score)
+    if world_size() > 1:  # a process that left now would have its launcher stop the one that writes
+        distributed.barrier()
+
+
+def _write_snapshot(run: Run, state: TrainingState, score: Score | None) -> None:
     path = run.checkpoint_path(state.step)
     save_checkpoint(path, state.state_dict())
     count = SCORED_IMAGES if score else GRID_IMAGES
@@ -412,7 +418,7 @@ class _Log:
 
     def flush(self) -> None:
         names = list(self.pending[0])
-        table = torch.stack([torch.stack([line[name] for name in names]) for line in self.pending]).double().cpu()
+        table = torch.stack([torch.stack([line[name] for name in names]) for line in self.pending]).cpu().double()
         self._require_finite(names, table)
         now = time.monotonic()
         state, training = self.state, self.state.config.training

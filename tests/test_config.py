@@ -1,0 +1,208 @@
+"""The configuration: what is accepted, what is refused and in which words, and that it survives a file."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from samgan.config import Config, DataConfig, NetworkConfig, TrainingConfig, settings
+from samgan.errors import UsageError
+
+
+def test_round_trip_through_json():
+    config = Config().override(
+        {
+            "preset": "x",
+            "data.classes": ["a", "b"],
+            "network": {"latent_dim": 7, "generator_attention": [4, 32], "resolution": 32},
+            "training": {"adam_betas": [0.5, 0.9], "discriminator_learning_rate": 4e-4, "kimg": 3},
+        }
+    )
+    document = json.loads(json.dumps(config.to_dict(), allow_nan=False))
+    assert Config.from_dict(document) == config
+    assert document == config.to_dict()  # nothing but JSON types
+    assert config.network.generator_attention == (4, 32)
+    assert isinstance(config.training.kimg, float)
+
+
+def test_missing_keys_take_their_defaults():
+    assert Config.from_dict({}) == Config()
+    assert Config.from_dict({"training": {"seed": 5}}).training == TrainingConfig(seed=5)
+
+
+def test_override_leaves_the_original_and_its_argument_alone():
+    changes = {"training": {"kimg": 5}, "training.seed": 3, "network": {"resolution": 32}}
+    before = json.dumps(changes)
+    config = Config()
+    changed = config.override(changes)
+    assert (changed.training.kimg, changed.training.seed, changed.network.resolution) == (5.0, 3, 32)
+    assert config == Config()
+    assert json.dumps(changes) == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.preset = "y"
+
+
+# Each message names the key, the value and what is allowed.
+REFUSED = [
+    # unknown keys, with the nearest known one
+    ("training.learning_rat", 0.1, ("training.learning_rat", "0.1", "did you mean training.learning_rate?")),
+    ("trainin.kimg", 5, ("trainin", "kimg", "did you mean training")),
+    ("kimg", 5, ("kimg", "5", "training.kimg")),
+    ("network.xyzzy", 5, ("network.xyzzy", "5", "network.resolution")),
+    # wrong types
+    ("training.kimg", "long", ("training.kimg", "'long'", "number")),
+    ("training.kimg", True, ("training.kimg", "True", "number")),
+    ("training.kimg", float("nan"), ("training.kimg", "nan", "number")),
+    ("training.kimg", float("inf"), ("training.kimg", "inf", "number")),
+    ("training.kimg", None, ("training.kimg", "None", "number")),
+    ("training.kimg", {"a": 1}, ("training.kimg", "'a'", "number")),
+    ("training.seed", 1.5, ("training.seed", "1.5", "whole number")),
+    ("training.seed", True, ("training.seed", "True", "whole number")),
+    ("training.batch_size", "16", ("training.batch_size", "'16'", "whole number")),
+    ("training.shared_latents", 1, ("training.shared_latents", "1", "true or false")),
+    ("training.discriminator_learning_rate", "x", ("training.discriminator_learning_rate", "'x'", "number or null")),
+    ("training.adam_betas", [0.5], ("training.adam_betas", "[0.5]", "a list of 2 x number")),
+    ("training.adam_betas", 0.5, ("training.adam_betas", "0.5", "a list of 2 x number")),
+    ("network.generator_attention", "8", ("network.generator_attention", "'8'", "a list of whole number")),
+    ("network.generator_attention", [8.0], ("network.generator_attention", "8.0", "whole number")),
+    ("data.classes", "normal", ("data.classes", "'normal'", "a list of text")),
+    ("data.classes", [1], ("data.classes", "1", "text")),
+    ("preset", 3, ("preset", "3", "text")),
+    ("training", 3, ("training", "3", "a section of settings")),
+    ("training", None, ("training", "None", "a section of settings")),
+    # outside the set
+    ("training.loss", "ragan", ("training.loss", "'ragan'", "relativistic-average-hinge", "non-saturating")),
+    ("training.optimizer", "sgd", ("training.optimizer", "'sgd'", "adam, rmsprop")),
+    ("network.combine", 3, ("network.combine", "3", "simple, lin_cat, cat_lin")),
+    ("data.flip", "yes", ("data.flip", "'yes'", "none, random, double")),
+    # out of range
+    ("network.resolution", 48, ("network.resolution", "48", "32, 64, 128 or 256")),
+    ("network.image_channels", 2, ("network.image_channels", "2", "1 or 3")),
+    ("network.max_channels", 100, ("network.max_channels", "100", "a power of two from 8")),
+    ("network.max_channels", 4, ("network.max_channels", "4", "a power of two from 8")),
+    ("network.max_channels", 0, ("network.max_channels", "0", "a power of two")),
+    ("network.latent_dim", 0, ("network.latent_dim", "0", "1 or more, or null")),
+    ("network.attention_reduction", 0, ("network.attention_reduction", "0", "1 or more")),
+    ("network.generator_attention", [5], ("network.generator_attention", "5", "4, 8, 16, 32, 64")),
+    ("network.discriminator_attention", [128], ("network.discriminator_attention", "128", "4, 8, 16, 32, 64")),
+    ("network.discriminator_attention", [8, 8], ("network.discriminator_attention", "(8, 8)", "a set of 4, 8")),
+    ("network.minibatch_std_group", -1, ("network.minibatch_std_group", "-1", "0 or more")),
+    ("network.minibatch_std_group", 3, ("network.minibatch_std_group", "3", "a divisor of training.batch_size, 16")),
+    ("training.kimg", 0, ("training.kimg", "0.0", "above 0")),
+    ("training.learning_rate", -0.1, ("training.learning_rate", "-0.1", "above 0")),
+    ("training.discriminator_learning_rate", 0, ("training.discriminator_learning_rate", "0.0", "above 0, or null")),
+    ("training.batch_size", 1, ("training.batch_size", "1", "2 or more")),
+    ("training.penalty_weight", -1, ("training.penalty_weight", "-1.0", "0 or more")),
+    ("training.ema_halflife_kimg", -1, ("training.ema_halflife_kimg", "-1.0", "0 or more")),
+    ("training.adam_betas", [0, 1], ("training.adam_betas", "(0.0, 1.0)", "up to, not including, 1")),
+    ("training.rmsprop_alpha", 1, ("training.rmsprop_alpha", "1.0", "from 0 up to 1")),
+    ("training.keep_checkpoints", 0, ("training.keep_checkpoints", "0", "1 or more")),
+    ("training.seed", -1, ("training.seed", "-1", "from 0")),
+    ("training.seed", 1 << 64, ("training.seed", str(1 << 64), "2^64")),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "words"), REFUSED)
+def test_refused_in_words_that_help(key, value, words):
+    for settings_ in ({key: value}, nested(key, value)):
+        with pytest.raises(UsageError) as caught:
+            Config().override(settings_)
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in words:
+            assert word in message
+
+
+def nested(key, value):
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def test_dotted_key_into_a_value():
+    with pytest.raises(UsageError):
+        Config().override({"training.kimg.x": 1})
+    with pytest.raises(UsageError, match="kimg"):
+        Config().override({"training": {"kimg": 3}, "training.kimg.x": 1})
+
+
+def test_width_has_to_reach_the_largest_images():
+    NetworkConfig(resolution=256, max_channels=32)
+    with pytest.raises(UsageError, match="a power of two from 32 on"):
+        NetworkConfig(resolution=256, max_channels=16)
+
+
+def test_attention_has_to_fit_the_resolution_it_ends_with():
+    config = Config().override({"network.generator_attention": [64]})
+    with pytest.raises(UsageError, match=r"network\.generator_attention"):
+        config.override({"network.resolution": 32})
+
+
+@pytest.mark.parametrize(
+    ("resolution", "sides", "widths"),
+    [
+        (32, (4, 8, 16, 32), (512, 512, 512, 512)),
+        (64, (4, 8, 16, 32, 64), (512, 512, 512, 512, 256)),
+        (128, (4, 8, 16, 32, 64, 128), (512, 512, 512, 512, 256, 128)),
+        (256, (4, 8, 16, 32, 64, 128, 256), (512, 512, 512, 512, 256, 128, 64)),
+    ],
+)
+def test_scales_and_widths(resolution, sides, widths):
+    network = NetworkConfig(resolution=resolution)
+    assert network.resolutions == sides
+    assert tuple(network.channels(side) for side in sides) == widths
+
+
+def test_latent_size():
+    assert NetworkConfig(max_channels=64).latent_size == 64
+    assert NetworkConfig(latent_dim=5).latent_size == 5
+
+
+def test_steps():
+    training = TrainingConfig()
+    assert training.total_steps == 113_000  # 500 epochs of 226 steps
+    assert training.steps(20.0) == 1250
+    assert training.steps(1e-6) == 1
+    assert TrainingConfig(kimg=0.1, batch_size=16).total_steps == 7  # 6.25 rounded up
+    # MSG-GAN's decay of 0.999 per step of 16 images.
+    assert 0.5 ** (16 / (1000 * training.ema_halflife_kimg)) == pytest.approx(0.999, abs=1e-6)
+
+
+@given(steps=st.integers(1, 200_000), batch_size=st.integers(2, 512))
+@example(steps=223, batch_size=9)  # 2.007 * 1000 > 2007
+def test_total_steps_do_not_suffer_from_rounding(steps, batch_size):
+    assert TrainingConfig(kimg=steps * batch_size / 1000, batch_size=batch_size).total_steps == steps
+    assert TrainingConfig(kimg=(steps * batch_size + 1) / 1000, batch_size=batch_size).total_steps == steps + 1
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 99) | st.floats() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+        max_leaves=4,
+    ),
+    st.sampled_from([row[0] for row in settings()] + ["training", "preset", "a.b", ""]),
+)
+def test_any_value_is_either_kept_exactly_or_refused(value, key):
+    try:
+        config = Config().override({key: value})
+    except UsageError:
+        return
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    if "." in key:
+        section, name = key.split(".")
+        assert config.to_dict()[section][name] == value
+
+
+def test_settings_list_every_field_with_help():
+    rows = settings()
+    keys = [row[0] for row in rows]
+    sections = {"data": DataConfig, "network": NetworkConfig, "training": TrainingConfig}
+    assert keys == [f"{name}.{field.name}" for name, part in sections.items() for field in dataclasses.fields(part)]
+    for key, allowed, default, text in rows:
+        section, name = key.split(".")
+        assert getattr(getattr(Config(), section), name) == default
+        assert allowed
+        assert text

@@ -1,0 +1,194 @@
+"""Two processes compute what one does: values, gradients, gradients of gradients, whole training steps, stopping."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from samgan import distributed
+
+# One process imports torch, then forks the ranks; float64 makes the comparison sharp (Adam with beta1 = 0 turns the
+# rounding error of a gradient near 0 into a full step).
+DRIVER = """
+import dataclasses, json, os, signal, sys, time
+from pathlib import Path
+import numpy as np
+import torch
+import torch.distributed
+import samgan.training
+from samgan.config import Config
+from samgan.distributed import gather, rank
+from samgan.errors import SamganError
+from samgan.runs import Run
+from samgan.training import Interrupted, Sampler, TrainingState, make_fabric, train, train_step
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+images = np.load(folder / "images.npy")
+configs = {name: Config.from_dict(tree) for name, tree in json.loads((folder / "configs.json").read_text()).items()}
+CPU = torch.device("cpu")
+
+def steps(config, count=4):
+    state = TrainingState(config, CPU)
+    for part in (state.generator, state.discriminator, state.ema_generator):
+        part.double()
+    sampler = Sampler(images, config, CPU)
+    logged = []
+    for step in range(count):
+        batch = sampler(step)
+        batch = dataclasses.replace(
+            batch, real=batch.real.double(), latents=batch.latents.double(), mix=batch.mix.double()
+        )
+        line = train_step(state, batch)
+        weights = [p.detach().flatten() for part in (state.generator, state.discriminator, state.ema_generator)
+                   for p in (*part.parameters(), *part.buffers())]
+        logged.append({"weights": torch.cat(weights), **line})
+    return logged
+
+def gradients():
+    # f = sum over images i of a_i * (sum_j x_j^2)^2 needs the whole batch; its gradient's square needs it twice.
+    own = torch.arange(1.0, 5.0, dtype=torch.float64).view(-1, 1)
+    if torch.distributed.is_initialized():
+        own = own[2 * rank() : 2 * rank() + 2]
+    own.requires_grad_()
+    x = gather(own)
+    loss = (x.square().sum() ** 2 + x.prod())
+    (gradient,) = torch.autograd.grad(loss, own, create_graph=True)
+    (second,) = torch.autograd.grad((gather(gradient) ** 2).sum(), own, create_graph=True)
+    (third,) = torch.autograd.grad(gather(second).sum(), own)
+    return {"x": x.detach(), "first": gradient.detach(), "second": second.detach(), "third": third}
+
+def interrupted():
+    lengths = {"kimg": 8.0, "log_every_kimg": 0.016, "snapshot_every_kimg": 4.0}
+    config = configs["rahinge"].override({"training": lengths})
+    path = folder / "interrupted"
+    if rank() == 0:
+        Run.create(path, config, {})
+    torch.distributed.barrier()
+    if rank() == 1:  # only one of the processes gets the signal
+        original = samgan.training.train_step
+        def step(state, *arguments):
+            if state.step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(state, *arguments)
+        samgan.training.train_step = step
+    try:
+        train(config, images, Run.open(path), make_fabric("cpu"))
+    except Interrupted as error:
+        torch.distributed.barrier()  # only the first process writes
+        return {"signal": error.signal_number, "files": sorted(p.name for p in (path / "checkpoints").iterdir())}
+
+def nan():
+    config = configs["wgan-gp"].override({"training": {"kimg": 8.0, "log_every_kimg": 0.016}})
+    path = folder / "nan"
+    if rank() == 0:
+        Run.create(path, config, {})
+    torch.distributed.barrier()
+    if rank() == 1:  # only one of the processes computes a NaN
+        original = samgan.training.PENALTIES["gradient-per-scale"]
+        samgan.training.PENALTIES["gradient-per-scale"] = lambda *arguments: original(*arguments) * float("nan")
+    try:
+        train(config, images, Run.open(path), make_fabric("cpu"))
+    except SamganError as error:
+        return {"message": str(error)}
+
+def uneven():
+    config = configs["rahinge"].override({"training.batch_size": 5})
+    try:
+        train(config, images, Run(folder / "uneven"), make_fabric("cpu"))
+    except SamganError as error:
+        return {"message": str(error)}
+
+def in_two(name, function):
+    pids = []
+    for number in (0, 1):
+        pid = os.fork()
+        if pid == 0:
+            torch.distributed.init_process_group(
+                "gloo", init_method=f"file://{folder / name}.init", rank=number, world_size=2
+            )
+            torch.save(function(), folder / f"{name}-{number}.pt")
+            torch.distributed.destroy_process_group()
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        assert os.waitpid(pid, 0)[1] == 0, f"{name}: a process failed"
+
+work = {name: (lambda config=config: steps(config)) for name, config in configs.items()}
+work["gradients"] = gradients
+for name, function in work.items():
+    in_two(name, function)
+for name, function in (("interrupted", interrupted), ("nan", nan), ("uneven", uneven)):
+    in_two(name, function)
+for name, function in work.items():  # last: forking after a backward pass is not safe
+    torch.save(function(), folder / f"{name}.pt")
+print(json.dumps(None))
+"""
+
+CONFIGS = {
+    "rahinge": {},
+    "groups": {
+        "network": {"minibatch_std": "every", "minibatch_std_group": 2},
+        "training": {"optimizer": "rmsprop", "loss": "relativistic-paired"},
+        "data": {"flip": "random"},
+    },
+    "wgan-gp": {
+        "network": {"spectral_norm": "none"},
+        "training": {"loss": "wgan", "penalty": "gradient-per-scale", "drift_weight": 0.001},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def results(tiny_config, images, run_script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distributed")
+    configs = {name: tiny_config.override(changes).to_dict() for name, changes in CONFIGS.items()}
+    (folder / "configs.json").write_text(json.dumps(configs))
+    np.save(folder / "images.npy", images)
+    run_script(DRIVER, folder)
+    return lambda name: torch.load(folder / f"{name}.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_two_processes_step_like_one(results, name):
+    alone, first, second = results(name), results(f"{name}-0"), results(f"{name}-1")
+    assert alone[0].keys() >= {"weights", "loss_discriminator", "loss_generator", "logit_real", "logit_fake"}
+    assert ("penalty" in alone[0]) == (name == "wgan-gp")
+    for one, a, b in zip(alone, first, second, strict=True):
+        for key, expected in one.items():
+            torch.testing.assert_close(a[key], expected, rtol=1e-5, atol=1e-5)
+            assert torch.equal(a[key], b[key]), f"the processes differ in {key}"
+    assert not torch.equal(alone[0]["weights"], alone[1]["weights"])
+
+
+def test_gather_differentiates_three_times(results):
+    alone, first, second = results("gradients"), results("gradients-0"), results("gradients-1")
+    torch.testing.assert_close(first["x"], alone["x"])
+    # Every process computes the same loss, so each order brings a factor of two: averaging over processes removes it.
+    # (The second loss squares a gradient, factor 4, and is itself differentiated, factor 2.)
+    for key, factor in (("first", 2), ("second", 8), ("third", 16)):
+        torch.testing.assert_close(torch.cat([first[key], second[key]]), factor * alone[key])
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(results):
+    for name in ("interrupted-0", "interrupted-1"):
+        assert results(name) == {"signal": 15, "files": ["step-00000008.pt"]}
+
+
+def test_a_nan_in_one_process_stops_both(results):
+    first, second = results("nan-0"), results("nan-1")
+    assert first == second
+    assert "step 1: penalty is nan" in first["message"]
+
+
+def test_batch_that_does_not_divide(results):
+    assert "5 does not divide by 2 processes" in results("uneven-0")["message"]
+
+
+def test_alone_nothing_is_communicated():
+    x = torch.nn.Parameter(torch.ones(3))
+    assert (distributed.world_size(), distributed.rank()) == (1, 0)
+    assert distributed.gather(x) is x
+    distributed.average_gradients([x])
+    assert x.grad is None

@@ -1,0 +1,295 @@
+"""Layers: the property that defines each one, and a plain reference."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from samgan.layers import EqualizedConv2d, MinibatchStdDev, PixelNorm, SelfAttention, power_iteration
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def singular_values(weight):
+    return torch.linalg.svdvals(weight.detach().flatten(1))
+
+
+# ---- EqualizedConv2d
+
+CONVOLUTIONS = {
+    "3x3": {"in_channels": 12, "out_channels": 16, "kernel_size": 3, "padding": 1},
+    "1x1": {"in_channels": 16, "out_channels": 5, "kernel_size": 1},
+    "4x4 transposed": {"in_channels": 12, "out_channels": 10, "kernel_size": 4, "transposed": True},
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_equalized_scale(kind):
+    arguments = CONVOLUTIONS[kind]
+    layer = EqualizedConv2d(**arguments)
+    fan_in = arguments["in_channels"] * (1 if arguments.get("transposed") else arguments["kernel_size"] ** 2)
+    torch.testing.assert_close(layer.effective_weight(), layer.weight * math.sqrt(2 / fan_in))
+    assert layer.weight.std().item() == pytest.approx(1, abs=0.15)
+    assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_not_equalized_starts_at_the_same_scale(kind):
+    layers = []
+    for equalized in (True, False):
+        torch.manual_seed(0)
+        layers.append(EqualizedConv2d(**CONVOLUTIONS[kind], equalized=equalized))
+    torch.testing.assert_close(layers[0].effective_weight(), layers[1].effective_weight())
+    torch.testing.assert_close(layers[1].effective_weight(), layers[1].weight)
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_convolution_equals_torch(kind, spectral):
+    arguments = CONVOLUTIONS[kind]
+    layer = EqualizedConv2d(**arguments, spectral=spectral)
+    torch.nn.init.normal_(layer.bias)
+    reference = torch.nn.ConvTranspose2d if arguments.get("transposed") else torch.nn.Conv2d
+    other = reference(*(v for k, v in arguments.items() if k in ("in_channels", "out_channels", "kernel_size")))
+    other.padding = (layer.padding, layer.padding)
+    with torch.no_grad():
+        other.weight.copy_(layer.effective_weight())
+        other.bias.copy_(layer.bias)
+    x = torch.randn(2, arguments["in_channels"], 6, 6)
+    torch.testing.assert_close(layer(x), other(x))
+
+
+def test_unit_variance_is_kept():
+    layer = EqualizedConv2d(64, 64, 3)
+    x = F.leaky_relu(layer(torch.randn(4, 64, 16, 16)))
+    assert x.square().mean().item() == pytest.approx(1, abs=0.1)  # He's gain of sqrt(2) undoes the activation's loss
+
+
+@pytest.mark.parametrize("equalized", [True, False])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_spectral_norm_takes_the_top_singular_value_to_1(kind, equalized):
+    layer = EqualizedConv2d(**CONVOLUTIONS[kind], spectral=True, equalized=equalized)
+    assert singular_values(layer.effective_weight())[0].item() == pytest.approx(1, abs=0.1)  # from the first step on
+    layer.power_iteration(300)
+    values = singular_values(layer.effective_weight())
+    assert values[0].item() == pytest.approx(1, abs=1e-3)
+    own = singular_values(layer.weight)
+    torch.testing.assert_close(values, own / own[0], rtol=1e-3, atol=1e-3)
+
+
+def test_spectral_norm_recovers_after_a_perturbation():
+    layer = EqualizedConv2d(12, 16, 3, spectral=True)
+    layer.power_iteration(300)
+    with torch.no_grad():
+        layer.weight += 3 * torch.outer(F.normalize(torch.randn(16), dim=0), torch.randn(108)).view(16, 12, 3, 3)
+    assert singular_values(layer.effective_weight())[0].item() > 1.1
+    for _ in range(50):
+        power_iteration(torch.nn.Sequential(torch.nn.Identity(), layer))
+    assert singular_values(layer.effective_weight())[0].item() == pytest.approx(1, abs=1e-3)
+
+
+def test_spectral_norm_with_the_equalized_scale():
+    layer = EqualizedConv2d(12, 16, 3, spectral=True, spectral_scale="equalized")
+    layer.power_iteration(300)
+    assert singular_values(layer.effective_weight())[0].item() == pytest.approx(math.sqrt(2 / 108), rel=1e-3)
+
+
+def test_forward_moves_neither_u_nor_v():
+    layer = EqualizedConv2d(4, 4, 3, spectral=True)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    x = torch.randn(2, 4, 8, 8)
+    first = layer.train()(x)
+    assert torch.equal(layer(x), first)
+    assert torch.equal(layer.eval()(x), first)
+    assert all(torch.equal(before[name], value) for name, value in layer.state_dict().items())
+    layer.power_iteration()
+    assert not torch.equal(before["u"], layer.u)
+
+
+def test_spectral_norm_equals_torch():
+    """Weight and gradient, with the u and v of torch's own implementation (which moves them in forward)."""
+    ours = EqualizedConv2d(4, 6, 3, spectral=True)
+    theirs = torch.nn.Conv2d(4, 6, 3)
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight)
+    theirs = torch.nn.utils.parametrizations.spectral_norm(theirs).eval()
+    ours.u.copy_(theirs.parametrizations.weight[0]._u)
+    ours.v.copy_(theirs.parametrizations.weight[0]._v)
+    torch.testing.assert_close(ours.effective_weight(), theirs.weight)
+    direction = torch.randn(6, 4, 3, 3)
+    (ours.effective_weight() * direction).sum().backward()
+    (theirs.weight * direction).sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.parametrizations.weight.original.grad)
+
+
+def test_power_iteration_without_spectral_norm_does_nothing():
+    layer = EqualizedConv2d(4, 4, 3)
+    before = layer.weight.clone()
+    power_iteration(layer)
+    assert torch.equal(before, layer.weight)
+    assert set(layer.state_dict()) == {"weight", "bias"}
+
+
+# ---- PixelNorm, MinibatchStdDev
+
+
+def test_pixel_norm_gives_unit_root_mean_square():
+    x = torch.randn(2, 8, 3, 5) * torch.logspace(-1, 2, 5)
+    y = PixelNorm()(x)
+    torch.testing.assert_close(y.square().mean(dim=1), torch.ones(2, 3, 5), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(y, x / x.square().mean(dim=1, keepdim=True).sqrt(), rtol=1e-4, atol=1e-4)
+    assert not PixelNorm()(torch.zeros(1, 8, 2, 2)).any()
+
+
+@pytest.mark.parametrize("group", [0, 2])
+def test_minibatch_std_of_identical_images_is_the_square_root_of_epsilon(group):
+    x = torch.randn(1, 3, 4, 4).expand(4, -1, -1, -1)
+    y = MinibatchStdDev(group)(x)
+    assert y.shape == (4, 4, 4, 4)
+    assert torch.equal(y[:, :3], x)
+    torch.testing.assert_close(y[:, 3], torch.full((4, 4, 4), 1e-4))
+
+
+def test_minibatch_std_is_the_mean_population_deviation():
+    x = torch.randn(6, 3, 4, 4)
+    y = MinibatchStdDev()(x)
+    expected = x.numpy().std(axis=0).mean()  # numpy's default divides by n
+    torch.testing.assert_close(y[:, 3], torch.full((6, 4, 4), float(expected)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 6])
+def test_minibatch_std_of_each_group(group):
+    x = torch.randn(6, 3, 4, 4)
+    y = MinibatchStdDev(group)(x)
+    groups = 6 // group
+    for number in range(groups):
+        members = torch.arange(number, 6, groups)
+        assert len(members) == group
+        torch.testing.assert_close(y[members], MinibatchStdDev()(x[members]))
+
+
+def test_minibatch_std_of_a_batch_that_does_not_divide():
+    with pytest.raises(ValueError, match="5 images is not divisible into groups of 2"):
+        MinibatchStdDev(2)(torch.randn(5, 3, 4, 4))
+
+
+def test_minibatch_std_has_a_finite_second_derivative_for_identical_images():
+    x = torch.ones(3, 2, 4, 4, dtype=torch.double, requires_grad=True)
+    (gradient,) = torch.autograd.grad(MinibatchStdDev()(x).square().sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+# ---- SelfAttention
+
+
+def attention(pooled, value_reduction=2, channels=16, gamma=0.8, conv=EqualizedConv2d):
+    layer = SelfAttention(channels, conv, reduction=8, value_reduction=value_reduction, pooled=pooled).double()
+    torch.nn.init.constant_(layer.gamma, gamma)
+    return layer
+
+
+def plain(layer, x):
+    """The paper's eq. 3-5 written out, i a key position and j a query position."""
+    n, c, height, width = x.shape
+    weight = {name: getattr(layer, name).effective_weight()[:, :, 0, 0] for name in ("key", "query", "value", "out")}
+    f, g, h = (torch.einsum("dc,nchw->ndhw", weight[name], x) for name in ("key", "query", "value"))
+    if layer.pooled:
+        f, h = (t.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax(dim=(3, 5)) for t in (f, h))
+    f, g, h = f.flatten(2), g.flatten(2), h.flatten(2)
+    s = torch.einsum("ndi,ndj->nij", f, g)
+    beta = torch.exp(s) / torch.exp(s).sum(dim=1, keepdim=True)
+    o = torch.einsum("cd,ndj->ncj", weight["out"], torch.einsum("nij,ndi->ndj", beta, h))
+    return layer.gamma * o.view(n, c, height, width) + x, beta.transpose(1, 2)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_attention_is_the_identity_at_first(pooled):
+    layer, x = SelfAttention(16, pooled=pooled), torch.randn(2, 16, 8, 8)
+    assert torch.equal(layer(x), x)
+    assert layer.gamma.item() == 0
+    assert {name for name, _ in layer.named_parameters()} == {
+        "gamma", "query.weight", "key.weight", "value.weight", "out.weight",
+    }  # fmt: skip
+
+
+# Values of C/2 are wider than queries of C/8, which are then padded; of C/8 as wide, of C/16 narrower.
+@pytest.mark.parametrize("value_reduction", [2, 8, 16])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_attention_equals_the_equations(pooled, value_reduction):
+    layer = attention(pooled, value_reduction)
+    x = 2 * torch.randn(2, 16, 8, 6, dtype=torch.double)
+    expected, beta = plain(layer, x)
+    torch.testing.assert_close(layer(x), expected)
+    maps = layer.attention_maps(x)
+    torch.testing.assert_close(maps, beta)
+    assert maps.shape == (2, 48, 12 if pooled else 48)
+    torch.testing.assert_close(maps.sum(dim=2), torch.ones(2, 48, dtype=torch.double))
+    assert layer.query.weight.shape[0] == 2
+    assert layer.value.weight.shape[0] == 16 // value_reduction
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_attention_gradients_equal_those_of_the_equations(pooled):
+    layer = attention(pooled)
+    x = torch.randn(2, 16, 4, 4, dtype=torch.double, requires_grad=True)
+    inputs = [x, *layer.parameters()]
+    direction = torch.randn(2, 16, 4, 4, dtype=torch.double)
+    ours = torch.autograd.grad((layer(x) * direction).sum(), inputs)
+    theirs = torch.autograd.grad((plain(layer, x)[0] * direction).sum(), inputs)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_scores_are_not_divided():
+    """Scaled by 1/sqrt(d), d = 2, the result would be another one."""
+    layer = attention(pooled=False)
+    x = 2 * torch.randn(1, 16, 4, 4, dtype=torch.double)
+    scaled = attention(pooled=False)
+    scaled.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        scaled.query.weight /= math.sqrt(2)
+    assert (scaled(x) - layer(x)).abs().max() > 1e-3
+    torch.testing.assert_close(layer(x), plain(layer, x)[0])
+
+
+def test_unpooled_attention_does_not_see_the_order_of_positions():
+    layer = attention(pooled=False)
+    x = torch.randn(2, 16, 4, 4, dtype=torch.double)
+    order = torch.randperm(16)
+
+    def shuffled(t):
+        return t.flatten(2)[:, :, order].unflatten(2, (4, 4))
+
+    torch.testing.assert_close(layer(shuffled(x)), shuffled(layer(x)))
+    pooled = attention(pooled=True)
+    assert not torch.allclose(pooled(shuffled(x)), shuffled(pooled(x)))
+
+
+def test_attention_reaches_across_the_image():
+    """The output at one corner depends on the opposite one: what a 1x1 convolution cannot do."""
+    layer = attention(pooled=True)
+    x = torch.randn(1, 16, 8, 8, dtype=torch.double, requires_grad=True)
+    (gradient,) = torch.autograd.grad(layer(x)[0, :, 0, 0].sum(), x)
+    assert gradient[0, :, 6:, 6:].abs().sum() > 0
+
+
+@pytest.mark.parametrize("channels", [4, 6])
+def test_narrow_attention_keeps_one_channel_at_least(channels):
+    layer = attention(pooled=True, channels=channels, value_reduction=8)
+    assert layer.query.weight.shape[0] == 1
+    x = torch.randn(1, channels, 4, 4, dtype=torch.double)
+    torch.testing.assert_close(layer(x), plain(layer, x)[0])
+
+
+def test_attention_takes_the_convolution_it_is_given():
+    layer = attention(pooled=True, conv=partial(EqualizedConv2d, spectral=True))
+    assert all(getattr(layer, name).spectral for name in ("query", "key", "value", "out"))
+    power_iteration(layer)
+    x = torch.randn(1, 16, 4, 4, dtype=torch.double)
+    torch.testing.assert_close(layer(x), plain(layer, x)[0])

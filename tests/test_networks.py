@@ -1,0 +1,229 @@
+"""Networks: sizes, the order of the pyramid, and gradient from the logit to every head of the generator."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from samgan.config import NetworkConfig
+from samgan.layers import EqualizedConv2d, MinibatchStdDev, PixelNorm, SelfAttention
+from samgan.networks import Discriminator, Generator, attention_gammas, image_pyramid
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def small(**settings):
+    return NetworkConfig(**{"resolution": 32, "max_channels": 8, **settings})
+
+
+def pyramid_of(config, count=3):
+    return [torch.randn(count, config.image_channels, side, side) for side in config.resolutions]
+
+
+VARIANTS = {
+    "32 px": {},
+    "64 px": {"resolution": 64},
+    "128 px": {"resolution": 128, "max_channels": 16},
+    "256 px": {"resolution": 256, "max_channels": 32},
+    "colour": {"image_channels": 3},
+    "colour simple": {"image_channels": 3, "combine": "simple"},
+    "colour cat_lin": {"image_channels": 3, "combine": "cat_lin"},
+    "simple": {"combine": "simple"},
+    "cat_lin": {"combine": "cat_lin"},
+    "std none": {"minibatch_std": "none"},
+    "std every": {"minibatch_std": "every"},
+    "std every simple": {"minibatch_std": "every", "combine": "simple"},
+    "std groups": {"minibatch_std_group": 3},
+    "tanh": {"image_activation": "tanh"},
+    "plain": {"pixel_norm": False, "equalized_lr": False},
+    "latent": {"latent_dim": 5},
+    "sn both": {"spectral_norm": "both"},
+    "attention": {"generator_attention": (4, 8, 16, 32), "discriminator_attention": (4, 8, 16, 32)},
+    "attention simple": {"discriminator_attention": (8, 16), "combine": "simple", "attention_pooled": False},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_shapes_and_gradient_to_every_head(variant):
+    config = small(**VARIANTS[variant])
+    generator, discriminator = Generator(config), Discriminator(config)
+    pyramid = generator(torch.randn(3, config.latent_size))
+    assert [tuple(image.shape) for image in pyramid] == [(3, config.image_channels, s, s) for s in config.resolutions]
+    logits = discriminator(pyramid)
+    assert logits.shape == (3,)
+    for image in pyramid:
+        image.retain_grad()
+    logits.sum().backward()
+    for side, image, block in zip(config.resolutions, pyramid, generator.blocks, strict=True):
+        assert image.grad.abs().sum() > 0, f"no gradient reaches the image at {side} px"
+        assert block.to_image.weight.grad.abs().sum() > 0, f"no gradient reaches to_image at {side} px"
+        assert block.conv_1.weight.grad.abs().sum() > 0
+    for name, parameter in (*generator.named_parameters(), *discriminator.named_parameters()):
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_each_head_is_reached_by_its_own_way():
+    """Cut all scales but one: the gradient of its head is still there, straight from the discriminator."""
+    config = small()
+    generator, discriminator = Generator(config), Discriminator(config)
+    for kept in range(len(config.resolutions)):
+        generator.zero_grad()
+        pyramid = generator(torch.randn(3, 8))
+        discriminator([image if s == kept else image.detach() for s, image in enumerate(pyramid)]).sum().backward()
+        for scale, block in enumerate(generator.blocks):
+            reached = block.to_image.weight.grad is not None and block.to_image.weight.grad.abs().sum() > 0
+            assert reached == (scale == kept)
+
+
+# facts.md, section 3: 64x64, one channel.
+@pytest.mark.parametrize(
+    ("width", "generator_millions", "discriminator_millions"), [(512, 22.5, 18.4), (256, 5.6, 4.6), (128, 1.4, 1.15)]
+)
+def test_parameters_are_those_of_msg_gan(width, generator_millions, discriminator_millions):
+    config = NetworkConfig(resolution=64, max_channels=width)
+    with torch.device("meta"):
+        counts = [sum(p.numel() for p in net(config).parameters()) / 1e6 for net in (Generator, Discriminator)]
+    digits = 0.5 * 10 ** -len(str(generator_millions).split(".")[1])
+    assert counts[0] == pytest.approx(generator_millions, abs=digits)
+    assert counts[1] == pytest.approx(discriminator_millions, abs=0.05)
+
+
+def test_layers_are_those_of_msg_gan():
+    """Widths and kernels as facts.md lists them, from the 4x4 block of the generator to the logit."""
+    config = NetworkConfig(resolution=64, max_channels=512)
+    with torch.device("meta"):
+        generator, discriminator = Generator(config), Discriminator(config)
+
+    def convolutions(block):
+        return [tuple(m.weight.shape) for m in block.modules() if isinstance(m, EqualizedConv2d)]
+
+    wide = [(512, 512, 3, 3), (512, 512, 3, 3), (1, 512, 1, 1)]
+    assert convolutions(generator.blocks[0]) == [(512, 512, 4, 4), (512, 512, 3, 3), (1, 512, 1, 1)]
+    assert [convolutions(block) for block in generator.blocks[1:4]] == [wide] * 3
+    assert convolutions(generator.blocks[4]) == [(256, 512, 3, 3), (256, 256, 3, 3), (1, 256, 1, 1)]
+    assert convolutions(discriminator.blocks[4]) == [(256, 1, 1, 1), (256, 256, 3, 3), (256, 256, 3, 3)]
+    middle = [(256, 1, 1, 1), (512, 512, 3, 3), (256, 512, 3, 3)]
+    assert [convolutions(block) for block in discriminator.blocks[1:4]] == [middle] * 3
+    last = [(256, 1, 1, 1), (512, 513, 3, 3), (512, 512, 4, 4), (1, 512, 1, 1)]
+    assert convolutions(discriminator.blocks[0]) == last
+    norms = [sum(isinstance(m, PixelNorm) for m in (b.norm_1, b.norm_2)) for b in generator.blocks]
+    assert norms == [1, 2, 2, 2, 2]
+    stds = [sum(isinstance(m, MinibatchStdDev) for m in block.modules()) for block in discriminator.blocks]
+    assert stds == [1, 0, 0, 0, 0]
+
+
+def test_generator_equals_msg_gan_written_out():
+    config = small()
+    generator = Generator(config)
+    for module in generator.modules():
+        if isinstance(module, EqualizedConv2d):
+            torch.nn.init.normal_(module.bias)
+    latents = torch.randn(2, 8)
+    pyramid = generator(latents)
+
+    def norm(x):
+        return x / (x**2).mean(dim=1, keepdim=True).add(1e-8).sqrt()
+
+    def conv(x, layer):
+        weight = layer.weight * math.sqrt(2 / layer.weight[0].numel())
+        return F.conv2d(x, weight, layer.bias, padding=layer.weight.shape[-1] // 2)
+
+    first = generator.blocks[0]
+    x = (latents / latents.norm(dim=1, keepdim=True) * math.sqrt(8))[:, :, None, None]
+    x = F.conv_transpose2d(x, first.conv_1.weight * math.sqrt(2 / 8), first.conv_1.bias)
+    x = norm(F.leaky_relu(conv(F.leaky_relu(x, 0.2), first.conv_2), 0.2))
+    images = [conv(x, first.to_image)]
+    for block in generator.blocks[1:]:
+        x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        x = norm(F.leaky_relu(conv(x, block.conv_1), 0.2))
+        x = norm(F.leaky_relu(conv(x, block.conv_2), 0.2))
+        images.append(conv(x, block.to_image))
+    for ours, plain in zip(pyramid, images, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_direction_of_a_latent_counts():
+    generator, latents = Generator(small()), torch.randn(2, 8)
+    for a, b in zip(generator(latents), generator(3 * latents), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("combine", ["simple", "lin_cat", "cat_lin"])
+def test_combine_functions(combine):
+    config = small(combine=combine, image_channels=3)
+    block = Discriminator(config).blocks[2]
+    image, x = torch.randn(2, 3, 16, 16), torch.randn(2, 4 if combine == "lin_cat" else 8, 16, 16)
+    if combine == "simple":
+        joined = torch.cat([x, image], dim=1)
+        assert not hasattr(block, "from_image")
+    elif combine == "lin_cat":
+        joined = torch.cat([block.from_image(image), x], dim=1)
+    else:
+        joined = block.from_image(torch.cat([x, image], dim=1))
+    expected = F.leaky_relu(block.conv_2(F.leaky_relu(block.conv_1(joined), 0.2)), 0.2)
+    torch.testing.assert_close(block(image, x), F.avg_pool2d(expected, 2))
+
+
+@pytest.mark.parametrize("resolution", [32, 128])
+def test_pyramid_in_another_order_is_refused(resolution):
+    config = small(resolution=resolution, max_channels=16)
+    discriminator, pyramid = Discriminator(config), pyramid_of(config)
+    for wrong in (pyramid[::-1], pyramid[:-1], pyramid[1:], [*pyramid, pyramid[-1]]):
+        with pytest.raises(ValueError, match="smallest first"):
+            discriminator(wrong)
+
+
+def test_tanh_stays_within_1_and_linear_does_not():
+    for activation in ("tanh", "linear"):
+        generator = Generator(small(image_activation=activation))
+        for block in generator.blocks:
+            torch.nn.init.constant_(block.to_image.weight, 50.0)
+        extremes = [image.detach().abs().max().item() for image in generator(torch.randn(4, 8))]
+        assert all((extreme <= 1) == (activation == "tanh") for extreme in extremes)
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator", "both", "none"])
+@pytest.mark.parametrize("layers", ["all", "hidden"])
+def test_which_layers_have_spectral_norm(network, layers):
+    config = small(spectral_norm=network, spectral_norm_layers=layers, generator_attention=(8,), combine="cat_lin")
+    for name, net in (("generator", Generator(config)), ("discriminator", Discriminator(config))):
+        for path, module in net.named_modules():
+            if isinstance(module, EqualizedConv2d):
+                is_end = path.endswith(("to_image", "from_image", "to_logit"))
+                assert module.spectral == (network in (name, "both") and not (is_end and layers == "hidden")), path
+
+
+def test_attention_sits_where_it_is_asked_for():
+    config = small(generator_attention=(8, 32), discriminator_attention=(4, 16), attention_reduction=4)
+    generator, discriminator = Generator(config), Discriminator(config)
+    assert sorted(attention_gammas(generator)) == [8, 32]
+    assert sorted(attention_gammas(discriminator)) == [4, 16]
+    generator.blocks[1].attention.gamma.data.fill_(0.25)
+    assert attention_gammas(generator)[8].item() == 0.25
+    layer = generator.blocks[1].attention
+    assert isinstance(layer, SelfAttention)
+    assert (layer.query.weight.shape[0], layer.value.weight.shape[0], layer.pooled) == (2, 4, True)
+
+
+def test_image_pyramid_averages():
+    images = torch.randn(2, 3, 32, 32)
+    pyramid = image_pyramid(images, (4, 8, 16, 32))
+    assert [image.shape[-1] for image in pyramid] == [4, 8, 16, 32]
+    assert torch.equal(pyramid[-1], images)
+    for image in pyramid:
+        factor = 32 // image.shape[-1]
+        blocks = images.unflatten(3, (-1, factor)).unflatten(2, (-1, factor)).mean(dim=(3, 5))
+        torch.testing.assert_close(image, blocks, rtol=1e-5, atol=1e-6)
+
+
+def test_discriminator_sees_the_whole_batch_through_minibatch_std_only():
+    for std, alone_is_the_same in (("none", True), ("last", False)):
+        config = small(minibatch_std=std)
+        discriminator, pyramid = Discriminator(config), pyramid_of(config)
+        together, alone = discriminator(pyramid)[:1], discriminator([image[:1] for image in pyramid])
+        assert torch.allclose(together, alone, atol=1e-6) == alone_is_the_same

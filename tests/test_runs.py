@@ -1,0 +1,115 @@
+"""The run folder: what is written, what is read back from a torn file, what is refused."""
+
+import json
+
+import pytest
+
+from samgan.errors import SamganError
+from samgan.runs import Run, describe_environment
+
+
+def line(step, kind="train", **more):
+    return {"kind": kind, "step": step, **more}
+
+
+@pytest.fixture
+def run(tmp_path, tiny_config):
+    return Run.create(tmp_path / "run", tiny_config, {"device": "cpu"})
+
+
+def test_create_and_open(run, tiny_config):
+    opened = Run.open(run.path)
+    assert opened.config == tiny_config
+    assert opened.environment == {"device": "cpu"}
+    assert opened.checkpoints() == []
+    assert opened.best() is None
+    assert list(opened.stats()) == []
+
+
+def test_create_takes_an_empty_folder(tmp_path, tiny_config):
+    Run.create(tmp_path, tiny_config, {})
+    assert Run.open(tmp_path).config == tiny_config
+
+
+@pytest.mark.parametrize("content", ["file", "folder", "is a file", "run"])
+def test_create_refuses_what_is_not_empty(tmp_path, tiny_config, content):
+    path = tmp_path / "run"
+    if content == "is a file":
+        path.write_text("precious")
+    elif content == "run":
+        Run.create(path, tiny_config, {})
+    else:
+        path.mkdir()
+        (path / "notes.txt").mkdir() if content == "folder" else (path / "notes.txt").write_text("precious")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(SamganError, match=r"not empty; name a new folder, or .*--resume"):
+        Run.create(path, tiny_config.override({"training.seed": 9}), {})
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("content", [None, "empty"])
+def test_open_refuses_what_is_no_run(tmp_path, content):
+    if content:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(SamganError, match="not a run folder"):
+        Run.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00" * 20])
+def test_damaged_config(run, text):
+    (run.path / "config.json").write_text(text)
+    with pytest.raises(SamganError, match=r"config\.json"):
+        _ = Run.open(run.path).config
+
+
+def test_checkpoints_are_listed_oldest_first(run):
+    for step in (100, 20, 3):
+        run.checkpoint_path(step).touch()
+    (run.checkpoint_folder / ".step-00000200.pt.77.tmp").touch()
+    assert [path.name for path in run.checkpoints()] == [f"step-{step:08d}.pt" for step in (3, 20, 100)]
+
+
+def test_stats_come_in_order_of_step_and_the_later_line_counts(run):
+    for entry in (line(1, x=1), line(2, x=2), line(2, "scores", y=9), line(3, x=3), line(2, x=20), line(3, x=30)):
+        run.log(entry)
+    expected = [line(1, x=1), line(2, "scores", y=9), line(2, x=20), line(3, x=30)]
+    assert list(run.stats()) == expected
+    assert len((run.path / "stats.jsonl").read_text().splitlines()) == 6  # append-only
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+def test_a_torn_last_line_is_passed_over_and_does_not_swallow_the_next(run, keep):
+    path = run.path / "stats.jsonl"
+    run.log(line(1, x=1))
+    whole = path.read_bytes()
+    torn = (json.dumps(line(2, x=2.125)) + "\n").encode()
+    path.write_bytes(whole + torn[: int(len(torn) * keep)])
+    before = [entry["step"] for entry in run.stats()]
+    assert before == ([1, 2] if keep == 0.99 else [1])  # only the line's end was torn off: it is whole
+    run.log(line(3, x=3))
+    assert [entry["step"] for entry in run.stats()] == [*before, 3]
+
+
+@pytest.mark.parametrize("damage", [b"\x00" * 30, b"\xff\xfe torn", b"12", b"null", b'{"loss": 1}'])
+def test_other_damage_to_a_line_is_passed_over(run, damage):
+    run.log(line(1))
+    with open(run.path / "stats.jsonl", "ab") as file:
+        file.write(damage)
+    run.log(line(2))
+    assert [entry["step"] for entry in run.stats()] == [1, 2]
+
+
+def test_log_refuses_nan(run):
+    run.log(line(1))
+    with pytest.raises(ValueError, match="JSON"):
+        run.log(line(2, x=float("nan")))
+    assert list(run.stats()) == [line(1)]
+
+
+def test_environment_tells_versions_machine_and_data():
+    environment = describe_environment("cpu", {"images": 3})
+    assert json.loads(json.dumps(environment)) == environment
+    assert environment["data"] == {"images": 3}
+    assert environment["device"] == "cpu"
+    assert {"samgan", "commit", "python", "packages", "platform", "processor", "cores", "command"} <= environment.keys()
+    assert environment["packages"].keys() >= {"torch", "numpy"}

@@ -1,0 +1,240 @@
+"""Sampling: the same seed, the same bytes, whatever else is asked for; and files that say what they are."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import samgan.sampling
+from samgan import __version__
+from samgan.errors import SamganError, UsageError
+from samgan.layers import SelfAttention
+from samgan.pictures import SYNTHETIC, to_uint8
+from samgan.runs import Run
+from samgan.sampling import (
+    FORWARD_BATCH,
+    attention_sheet,
+    generate,
+    hash_weights,
+    interpolate,
+    latents_of_seeds,
+    load_model,
+    sample,
+    scales_sheet,
+    write_samples,
+)
+from samgan.training import make_fabric, train
+
+
+def trained(folder, config, images):
+    run = Run.create(folder, config, {})
+    return run, train(config, images, run, make_fabric("cpu"))
+
+
+@pytest.fixture(scope="module")
+def run_and_state(tiny_config, images, tmp_path_factory):
+    config = tiny_config.override({"preset": "tiny", "training.kimg": 0.016})
+    return trained(tmp_path_factory.mktemp("sampling") / "run", config, images)
+
+
+@pytest.fixture(scope="module")
+def model(run_and_state):
+    model = load_model(run_and_state[0])
+    for module in model.generator.modules():
+        if isinstance(module, SelfAttention):
+            module.gamma.fill_(0.5)
+    return model
+
+
+def pixels(model, seeds):
+    return to_uint8(sample(model, seeds)).numpy()
+
+
+def test_latents_are_standard_normal_and_belong_to_their_seed():
+    latents = latents_of_seeds(range(400), 64)
+    assert latents.mean().item() == pytest.approx(0, abs=0.02)
+    assert latents.std().item() == pytest.approx(1, abs=0.02)
+    assert torch.equal(latents_of_seeds([5, 399, 5], 64), latents[[5, 399, 5]])
+    assert len({tuple(row.tolist()) for row in latents}) == 400
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_count_position_and_order(model):
+    count = 2 * FORWARD_BATCH + 3
+    all_images = pixels(model, range(count))
+    assert all_images.shape == (count, 1, 32, 32)
+    for seeds in ([7], [7, 66], [66, 7, 7], list(range(count))[::-1], range(30, 40), range(1, 34)):
+        np.testing.assert_array_equal(pixels(model, seeds), all_images[list(seeds)])
+    assert len({image.tobytes() for image in all_images}) == count
+
+
+def test_every_pass_has_the_same_shape(model, monkeypatch):
+    shapes = []
+    forward = model.generator.forward
+    monkeypatch.setattr(model.generator, "forward", lambda z: (shapes.append(tuple(z.shape)), forward(z))[1])
+    pyramids = list(generate(model.generator, torch.randn(FORWARD_BATCH + 1, 8)))
+    assert shapes == [(FORWARD_BATCH, 8)] * 2
+    assert [[len(images) for images in pyramid] for pyramid in pyramids] == [[FORWARD_BATCH] * 4, [1] * 4]
+
+
+def test_the_model_is_the_averaged_generator(run_and_state, tmp_path, tiny_config, images):
+    run, state = run_and_state
+    model = load_model(run)
+    weights = state.ema_generator.state_dict()
+    assert model.sha256 == hash_weights(weights) != hash_weights(state.generator.state_dict())
+    assert (model.images_seen, model.config, model.device.type) == (16, run.config, "cpu")
+    assert not any(p.requires_grad for p in model.generator.parameters())
+    expected = next(generate(state.ema_generator, latents_of_seeds([3], 8)))[-1]
+    assert torch.equal(sample(model, [3]), expected)
+
+    config = tiny_config.override({"training": {"kimg": 0.004, "ema_halflife_kimg": 0}})
+    run, state = trained(tmp_path / "run", config, images)
+    assert load_model(run).sha256 == hash_weights(state.generator.state_dict())
+
+
+def test_loading_leaves_the_global_random_state_alone(run_and_state):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    load_model(run_and_state[0])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_hash_sees_names_shapes_and_values():
+    ones = torch.ones(4)
+    variants = [{"a": ones}, {"b": ones}, {"a": ones.view(2, 2)}, {"a": ones * 2}, {"a": ones.double()}]
+    assert len({hash_weights(weights) for weights in variants}) == len(variants)
+    both = {"a": ones, "b": 2 * ones}
+    assert hash_weights(both) == hash_weights(dict(reversed(both.items())))
+
+
+def test_a_checkpoint_is_needed(tmp_path, tiny_config):
+    with pytest.raises(SamganError, match="checkpoint"):
+        load_model(Run.create(tmp_path / "run", tiny_config, {}))
+
+
+def test_interpolation_ends_at_the_images_of_the_seeds(model):
+    path = interpolate(model, [3, 8, 5], 4)
+    assert len(path) == 9
+    torch.testing.assert_close(path[[0, 4, 8]], sample(model, [3, 8, 5]), rtol=1e-4, atol=1e-4)
+
+
+def test_interpolation_moves_evenly_along_the_sphere(model, monkeypatch):
+    seen = []
+    original = samgan.sampling.generate
+    monkeypatch.setattr(samgan.sampling, "generate", lambda g, latents: (seen.append(latents), original(g, latents))[1])
+    interpolate(model, [3, 8], 5)
+    latents = seen[0]
+    torch.testing.assert_close(latents.norm(dim=1), torch.ones(6))
+    cosines = [a @ b for a, b in itertools.pairwise(latents)]
+    torch.testing.assert_close(torch.stack(cosines), cosines[0].expand(5), rtol=1e-4, atol=1e-4)
+
+
+def test_interpolation_from_a_seed_to_itself_stands_still(model):
+    path = interpolate(model, [3, 3], 3)
+    torch.testing.assert_close(path, sample(model, [3, 3, 3, 3]), rtol=1e-3, atol=1e-3)
+
+
+def test_scales_sheet_shows_every_scale(model):
+    sheet = scales_sheet(model, [1, 2])
+    assert sheet.shape == (8, 1, 32, 32)
+    pyramid = next(generate(model.generator, latents_of_seeds([1, 2], 8)))
+    for row, images in enumerate(pyramid):
+        factor = 32 // images.shape[-1]
+        assert torch.equal(sheet[2 * row : 2 * row + 2, :, ::factor, ::factor], images)
+
+
+def test_attention_sheet_shows_where_the_centre_looks(model, images, tmp_path, tiny_config):
+    sheet = attention_sheet(model, [1, 2])
+    assert sheet.shape == (6, 1, 32, 32)  # the images, then attention at 8 and at 16 px
+    assert torch.equal(sheet[:2], sample(model, [1, 2]))
+    assert sheet[2:].amax(dim=(1, 2, 3)).tolist() == [1.0] * 4
+    assert sheet[2:].min() >= -1
+    config = tiny_config.override({"network.generator_attention": [], "training.kimg": 0.004})
+    run, _ = trained(tmp_path / "run", config, images)
+    with pytest.raises(UsageError, match="no self-attention"):
+        attention_sheet(load_model(run), [1])
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("file_format", ["png", "png16"])
+def test_pictures_hold_the_seed_and_where_they_come_from(model, tmp_path, file_format):
+    document = write_samples(model, tmp_path / "out", 3, seed=40, file_format=file_format)
+    expected = sample(model, [40, 41, 42])
+    for number in range(3):
+        with Image.open(tmp_path / "out" / f"seed-{40 + number:08d}.png") as image:
+            assert image.text == {
+                "Description": SYNTHETIC,
+                "Synthetic": "true",
+                "Software": f"samgan {__version__}",
+                "Model-SHA256": model.sha256,
+                "Model-Preset": "tiny",
+                "Model-Images-Seen": "16",
+                "Seed": str(40 + number),
+            }
+            values = np.asarray(image)
+        if file_format == "png":
+            np.testing.assert_array_equal(values, to_uint8(expected)[number, 0].numpy())
+        else:
+            assert values.dtype == np.uint16
+            np.testing.assert_allclose(values / 32767.5 - 1, expected[number, 0].clamp(-1, 1), atol=2e-5)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"samples.json", *(f"seed-{seed:08d}.png" for seed in (40, 41, 42))}
+    assert json.loads((tmp_path / "out" / "samples.json").read_text()) == document
+    assert (document["count"], document["first_seed"], document["last_seed"]) == (3, 40, 42)
+    assert document["Model-SHA256"] == model.sha256
+
+
+def test_archive(model, tmp_path):
+    write_samples(model, tmp_path / "out", 3, seed=5, file_format="npz")
+    with np.load(tmp_path / "out" / "samples.npz", allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive["images"], pixels(model, [5, 6, 7]))
+        assert archive["seeds"].tolist() == [5, 6, 7]
+        assert json.loads(str(archive["provenance"]))["Synthetic"] == "true"
+
+
+def test_sheets(model, tmp_path):
+    write_samples(model, tmp_path / "out", 2, sheets=["grid", "interpolation", "scales", "attention"])
+    sizes = {}
+    for name in ("grid", "interpolation", "scales", "attention"):
+        with Image.open(tmp_path / "out" / f"{name}.png") as image:
+            assert image.text["Synthetic"] == "true"
+            sizes[name] = image.size
+    assert sizes == {"grid": (65, 32), "interpolation": (263, 32), "scales": (65, 131), "attention": (65, 98)}
+
+
+def test_another_process_writes_the_same_bytes(run_and_state, tmp_path):
+    run, _ = run_and_state
+    write_samples(load_model(run), tmp_path / "here", 2)
+    source = (
+        "import sys, torch; torch.set_num_threads(1); from pathlib import Path;"
+        "from samgan.runs import Run; from samgan.sampling import load_model, write_samples;"
+        "write_samples(load_model(Run(sys.argv[1])), Path(sys.argv[2]), 5)"
+    )
+    subprocess.run([sys.executable, "-c", source, str(run.path), str(tmp_path / "there")], check=True, timeout=100)
+    for seed in (0, 1):
+        name = f"seed-{seed:08d}.png"
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(model, tmp_path):
+    (tmp_path / "notes.txt").write_text("precious")
+    with pytest.raises(SamganError, match="not empty"):
+        write_samples(model, tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(samgan.sampling, "write_png", full)
+    with pytest.raises(OSError, match="No space"):
+        write_samples(model, tmp_path / "out", 2)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,613 @@
+"""Training: the step against a plain one, the run against being stopped, and what is read and drawn when."""
+
+import copy
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import samgan.training
+from samgan.errors import SamganError, UsageError
+from samgan.losses import relativistic_average_hinge
+from samgan.networks import Discriminator, Generator, image_pyramid
+from samgan.pictures import from_uint8, to_uint8
+from samgan.presets import preset_config, preset_names
+from samgan.runs import Run
+from samgan.sampling import generate, latents_of_seeds
+from samgan.training import Batch, Sampler, TrainingState, make_fabric, random_generator, train, train_step
+
+CPU = torch.device("cpu")
+
+VARIANTS = {
+    "everything-on": {},
+    "wgan-gp-rmsprop": {
+        "network": {"spectral_norm": "none", "image_activation": "tanh"},
+        "training": {"loss": "wgan", "penalty": "gradient-per-scale", "drift_weight": 0.001, "optimizer": "rmsprop"},
+    },
+    "own-latents-no-average": {
+        "data": {"flip": "random"},
+        "training": {"shared_latents": False, "ema_halflife_kimg": 0, "discriminator_learning_rate": 0.004},
+    },
+}
+
+
+@pytest.fixture
+def fabric():
+    return make_fabric("cpu")
+
+
+def new_run(folder, config):
+    return Run.create(folder, config, {})
+
+
+def batches(config, images, count):
+    sampler = Sampler(images, config, CPU)
+    return [sampler(step) for step in range(count)]
+
+
+def assert_equal_weights(network, expected, tolerance=0.0):
+    for (name, value), other in zip(network.state_dict().items(), expected.state_dict().values(), strict=True):
+        torch.testing.assert_close(
+            value, other, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+# ---- one step
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_steps(name):
+    config = preset_config(name, "cpu", resolution=32)
+    rate = (
+        1e-4  # large updates, and unlucky weights, reach the flat part of the hinge, where the generator stands still
+    )
+    config = config.override(
+        {"network.max_channels": 8, "training": {"batch_size": 4, "learning_rate": rate, "seed": 1}}
+    )
+    network = config.network
+    torch.manual_seed(0)
+    state = TrainingState(config, CPU)
+    before = copy.deepcopy(state)
+    real = torch.rand(4, network.image_channels, 32, 32) * 2 - 1
+    logged = train_step(state, Batch(real, torch.randn(4, 8), None, torch.rand(4)))
+    assert state.step == 1
+    assert all(torch.isfinite(value) for value in logged.values())
+    assert ("penalty" in logged) == (config.training.penalty != "none")
+    assert state.nonfinite() is None
+    for part in ("generator", "discriminator"):
+        for (key, old), new in zip(
+            getattr(before, part).named_parameters(), getattr(state, part).parameters(), strict=True
+        ):
+            # With gamma = 0 no gradient reaches the projections of self-attention in the very first step, and the
+            # logit's bias cancels out of relativistic losses.
+            if (".attention." not in key or key.endswith("gamma")) and "to_logit.bias" not in key:
+                assert not torch.equal(old, new), f"{part}.{key} did not move"
+
+
+def plain_steps(config, batches):
+    """MSG-GAN's own loop: generate, update D, generate again, update G, average; nothing shared or frozen."""
+    training = config.training
+    torch.manual_seed(training.seed)
+    generator, discriminator = Generator(config.network), Discriminator(config.network)
+    average = copy.deepcopy(generator)
+    arguments = {"lr": training.learning_rate, "betas": training.adam_betas}
+    generator_optimizer = torch.optim.Adam(generator.parameters(), **arguments)
+    discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), **arguments)
+    decay = 0.5 ** (training.batch_size / (1000 * training.ema_halflife_kimg))
+    losses = []
+    for batch in batches:
+        real = image_pyramid(batch.real, config.network.resolutions)
+        fake = [images.detach() for images in generator(batch.latents)]
+        discriminator_loss = relativistic_average_hinge(discriminator(real), discriminator(fake))[0]
+        discriminator_optimizer.zero_grad()
+        discriminator_loss.backward()
+        discriminator_optimizer.step()
+        iterate_power(discriminator)
+
+        latents = batch.latents if batch.generator_latents is None else batch.generator_latents
+        fake = generator(latents)
+        generator_loss = relativistic_average_hinge(discriminator(real), discriminator(fake))[1]
+        generator_optimizer.zero_grad()
+        generator_loss.backward()
+        generator_optimizer.step()
+        iterate_power(generator)
+
+        with torch.no_grad():
+            for mean, weight in zip(average.parameters(), generator.parameters(), strict=True):
+                mean.copy_(decay * mean + (1 - decay) * weight)
+        iterate_power(average)
+        losses.append((discriminator_loss.item(), generator_loss.item()))
+    return generator, discriminator, average, losses
+
+
+def iterate_power(network):
+    for module in network.modules():
+        if getattr(module, "spectral", False):
+            with torch.no_grad():
+                matrix = module.weight.flatten(1)
+                module.v.copy_(torch.nn.functional.normalize(matrix.T @ module.u, dim=0))
+                module.u.copy_(torch.nn.functional.normalize(matrix @ module.v, dim=0))
+
+
+@pytest.mark.parametrize("shared_latents", [True, False])
+@pytest.mark.parametrize("spectral_norm", ["none", "both"])
+def test_step_equals_the_plain_loop(tiny_config, images, shared_latents, spectral_norm):
+    config = tiny_config.override(
+        {"network.spectral_norm": spectral_norm, "training": {"shared_latents": shared_latents, "learning_rate": 1e-4}}
+    )
+    state = TrainingState(config, CPU)
+    steps = batches(config, images, 5)
+    logged = [train_step(state, batch) for batch in steps]
+    generator, discriminator, average, losses = plain_steps(config, steps)
+    for line, (discriminator_loss, generator_loss) in zip(logged, losses, strict=True):
+        assert line["loss_discriminator"].item() == pytest.approx(discriminator_loss, abs=1e-6)
+        assert line["loss_generator"].item() == pytest.approx(generator_loss, abs=1e-6)
+    assert_equal_weights(state.generator, generator, 1e-6)
+    assert_equal_weights(state.discriminator, discriminator, 1e-6)
+    assert_equal_weights(state.ema_generator, average, 1e-6)
+
+
+def test_own_latents_give_another_step(tiny_config, images):
+    states = []
+    for shared in (True, False):
+        config = tiny_config.override({"training.shared_latents": shared})
+        state = TrainingState(config, CPU)
+        train_step(state, batches(config, images, 1)[0])
+        states.append(state)
+    assert_equal_weights(states[0].discriminator, states[1].discriminator)  # its latents are the same
+    first, second = (state.generator.blocks[0].conv_1.weight for state in states)
+    assert not torch.equal(first, second)
+
+
+def test_without_averaging_samples_come_from_the_generator(tiny_config, images):
+    config = tiny_config.override({"training.ema_halflife_kimg": 0})
+    state = TrainingState(config, CPU)
+    train_step(state, batches(config, images, 1)[0])
+    assert state.ema_generator is None
+    assert state.sampling_generator is state.generator
+    assert state.state_dict()["ema_generator"] is None
+
+
+def test_both_learning_rates_are_used(tiny_config):
+    config = tiny_config.override({"training": {"learning_rate": 0.001, "discriminator_learning_rate": 0.004}})
+    state = TrainingState(config, CPU)
+    assert state.generator_optimizer.param_groups[0]["lr"] == 0.001
+    assert state.discriminator_optimizer.param_groups[0]["lr"] == 0.004
+
+
+def test_bf16_keeps_weights_and_losses_in_fp32(tiny_config, images):
+    config = tiny_config.override(
+        {"training": {"precision": "bf16", "loss": "wgan", "penalty": "gradient-per-scale", "learning_rate": 1e-4}}
+    )
+    state, plain = TrainingState(config, CPU), TrainingState(config, CPU)
+    fabric = make_fabric("cpu", precision="bf16")
+    batch = batches(config, images, 1)[0]
+    logged, exact = train_step(state, batch, fabric.autocast), train_step(plain, batch)
+    assert {p.dtype for p in (*state.generator.parameters(), *state.discriminator.parameters())} == {torch.float32}
+    for name, value in exact.items():
+        assert logged[name].dtype == torch.float32
+        torch.testing.assert_close(logged[name], value, rtol=0.05, atol=0.05)
+    assert not torch.equal(logged["logit_fake"], exact["logit_fake"])
+
+
+# ---- what is drawn
+
+
+def test_random_generator_depends_on_all_its_arguments_and_nothing_else():
+    def draw(*arguments):
+        return torch.rand(4, generator=random_generator(*arguments)).tolist()
+
+    first = draw(1, "latents", 5)
+    torch.rand(3)
+    assert draw(1, "latents", 5) == first
+    assert (
+        len({tuple(draw(*key)) for key in [(1, "latents", 5), (2, "latents", 5), (1, "mix", 5), (1, "latents", 6)]})
+        == 4
+    )
+
+
+def test_every_step_has_its_own_latents_and_mixtures(tiny_config, images):
+    config = tiny_config.override({"training.shared_latents": False})
+    drawn = [
+        tensor
+        for batch in batches(config, images, 12)
+        for tensor in (batch.latents, batch.generator_latents, batch.mix)
+    ]
+    rows = [tuple(row.tolist()) for tensor in drawn for row in tensor.view(4, -1)]
+    assert len(set(rows)) == len(rows)
+
+
+def keys_of_epochs(config, images, epochs, factor=1):
+    """The images of whole epochs in the order they come, as bytes."""
+    count = len(images) * factor * epochs
+    steps = -(-count // config.training.batch_size)
+    real = torch.cat([to_uint8(batch.real) for batch in batches(config, images, steps)])[:count]
+    return [picture.numpy().tobytes() for picture in real]
+
+
+def test_every_image_comes_exactly_once_per_epoch(tiny_config, images):
+    keys = keys_of_epochs(tiny_config, images, 3)
+    originals = sorted(picture.tobytes() for picture in images)
+    epochs = [keys[start : start + 22] for start in (0, 22, 44)]
+    assert [sorted(epoch) for epoch in epochs] == [originals] * 3
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_random_flip_shows_each_image_or_its_mirror(tiny_config, images):
+    config = tiny_config.override({"data.flip": "random"})
+    plain, flipped = keys_of_epochs(tiny_config, images, 4), keys_of_epochs(config, images, 4)
+    mirror = {picture.tobytes(): picture[:, :, ::-1].tobytes() for picture in images}
+    is_mirrored = [b == mirror[a] for a, b in zip(plain, flipped, strict=True)]
+    assert all(b == (mirror[a] if m else a) for a, b, m in zip(plain, flipped, is_mirrored, strict=True))
+    assert 25 <= sum(is_mirrored) <= 63  # 88 fair coins: outside with probability 5e-5
+
+
+def test_double_flip_shows_each_image_plain_once_and_mirrored_once(tiny_config, images):
+    keys = keys_of_epochs(tiny_config.override({"data.flip": "double"}), images, 1, factor=2)
+    both = [p.tobytes() for p in images] + [p[:, :, ::-1].tobytes() for p in images]
+    assert sorted(keys) == sorted(both)
+
+
+def test_a_batch_larger_than_the_set(tiny_config, images):
+    config = tiny_config.override({"training.batch_size": 64})
+    batch = batches(config, images, 1)[0]
+    assert batch.real.shape == (64, 1, 32, 32)
+    counts = np.unique([picture.numpy().tobytes() for picture in batch.real], return_counts=True)[1]
+    assert counts.min() >= 2
+    assert counts.max() <= 3
+
+
+def test_memory_mapped_images_give_the_same_batches(tiny_config, images, tmp_path, monkeypatch):
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    resident = Sampler(images, tiny_config, CPU)
+    streamed = Sampler(mapped, tiny_config, CPU)
+    streamed.tensor = None  # as for a set of more than 2 GiB
+    for step in range(12):
+        assert torch.equal(resident(step).real, streamed(step).real)
+
+
+# ---- runs
+
+
+def final_bytes(run):
+    return run.checkpoints()[-1].read_bytes()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, fabric, variant):
+    config = tiny_config.override(VARIANTS[variant])
+    straight = new_run(tmp_path / "straight", config)
+    train(config, images, straight, fabric)
+
+    parts = new_run(tmp_path / "parts", config)
+    train(config.override({"training.kimg": 0.016}), images, parts, fabric)
+    path = parts.checkpoint_path(4)
+    assert parts.checkpoints() == [path]
+    saved = torch.load(
+        path, weights_only=True
+    )  # the checkpoint notes the length it was made with; make it that of the run
+    samgan.training.save_checkpoint(path, {**saved, "config": config.to_dict()})
+    state = train(config, images, parts, fabric, resume=True)
+
+    assert state.step == 10
+    assert final_bytes(parts) == final_bytes(straight)
+    names = sorted(path.name for path in (straight.path / "grids").iterdir())
+    assert names == ["kimg-000000.016.png", "kimg-000000.032.png", "kimg-000000.040.png", "real.png"]
+    for name in names:
+        assert (parts.path / "grids" / name).read_bytes() == (straight.path / "grids" / name).read_bytes()
+    drop = ("wall_seconds", "images_per_second")
+    lines = [[{k: v for k, v in line.items() if k not in drop} for line in run.stats()] for run in (straight, parts)]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == [2, 4, 6, 8, 10]
+    walls = [line["wall_seconds"] for line in parts.stats()]
+    assert walls == sorted(walls)
+
+
+def test_resume_of_a_finished_run_changes_nothing(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    train(tiny_config, images, run, fabric)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert train(tiny_config, images, run, fabric, resume=True).step == 10
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_resume_without_any_checkpoint_starts_at_step_0(tiny_config, images, tmp_path, fabric):
+    fresh, resumed = new_run(tmp_path / "fresh", tiny_config), new_run(tmp_path / "resumed", tiny_config)
+    train(tiny_config, images, fresh, fabric)
+    train(tiny_config, images, resumed, fabric, resume=True)
+    assert final_bytes(fresh) == final_bytes(resumed)
+
+
+def test_training_leaves_the_global_random_state_alone(tiny_config, images, tmp_path, fabric):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    train(tiny_config, images, new_run(tmp_path / "run", tiny_config), fabric)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_other_seed_other_weights(tiny_config):
+    one, same, other = (TrainingState(tiny_config.override({"training.seed": seed}), CPU) for seed in (0, 0, 1))
+    assert_equal_weights(one.generator, same.generator)
+    assert not torch.equal(one.generator.blocks[0].conv_1.weight, other.generator.blocks[0].conv_1.weight)
+
+
+def test_checkpoints_kept_are_the_newest_and_the_best(tiny_config, images, tmp_path, fabric):
+    config = tiny_config.override({"training": {"keep_checkpoints": 2, "snapshot_every_kimg": 0.004}})
+    run = new_run(tmp_path / "run", config)
+    values = iter([5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 1.0, 6.0, 7.0, 8.0])
+    shapes = []
+
+    def score(fake):
+        shapes.append((fake.dtype, fake.shape))
+        return {"fid": next(values), "other": 0.0}
+
+    train(config, images, run, fabric, score=score)
+    assert [path.name for path in run.checkpoints()] == [f"step-{step:08d}.pt" for step in (3, 9, 10)]
+    assert run.best() == {"checkpoint": "step-00000003.pt", "score": "fid", "value": 1.0}
+    assert shapes == [(np.dtype(np.uint8), (512, 1, 32, 32))] * 10
+    scores = [line for line in run.stats() if line["kind"] == "scores"]
+    assert [line["fid"] for line in scores] == [5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 1.0, 6.0, 7.0, 8.0]
+
+
+def test_stats_lines_hold_means_since_the_last_line(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    train(tiny_config, images, run, fabric)
+    state = TrainingState(tiny_config, CPU)
+    losses = [train_step(state, batch)["loss_generator"].item() for batch in batches(tiny_config, images, 2)]
+    first = next(iter(run.stats()))
+    assert first["loss_generator"] == pytest.approx(sum(losses) / 2, rel=1e-6)
+    assert first["images_seen"] == 8
+    assert set(first["gamma"]) == {"generator_8", "generator_16", "discriminator_8", "discriminator_32"}
+    expected = state.generator.blocks[1].attention.gamma.item()
+    assert first["gamma"]["generator_8"] == pytest.approx(expected, rel=1e-6)
+    assert expected != 0
+
+
+@pytest.mark.parametrize("term", ["loss_discriminator", "loss_generator", "penalty"])
+def test_nan_stops_the_run_naming_step_and_term(tiny_config, images, tmp_path, fabric, monkeypatch, term):
+    config = tiny_config.override({"training.penalty": "r1"})
+    run = new_run(tmp_path / "run", config)
+    original = samgan.training.train_step
+
+    def step_7_is_bad(state, batch, autocast=None):
+        logged = original(state, batch, autocast)
+        return {**logged, term: torch.tensor(float("nan"))} if state.step == 7 else logged
+
+    monkeypatch.setattr(samgan.training, "train_step", step_7_is_bad)
+    with pytest.raises(SamganError, match=rf"step 7: {term} is nan"):
+        train(config, images, run, fabric)
+    assert [path.name for path in run.checkpoints()] == ["step-00000004.pt"]
+    assert torch.load(run.checkpoint_path(4), weights_only=True)["step"] == 4
+    assert [line["step"] for line in run.stats()] == [2, 4, 6]
+
+
+def test_nan_in_a_real_loss_is_seen(tiny_config, images, tmp_path, fabric, monkeypatch):
+    def nan_loss(real, fake):
+        return (real.mean() + fake.mean()) * float("nan"), fake.mean()
+
+    monkeypatch.setitem(samgan.training.LOSSES, "hinge", nan_loss)
+    config = tiny_config.override({"training.loss": "hinge"})
+    run = new_run(tmp_path / "run", config)
+    with pytest.raises(SamganError, match="step 1: loss_discriminator is nan"):
+        train(config, images, run, fabric)
+    assert run.checkpoints() == []
+
+
+def test_nonfinite_weight_is_not_saved(tiny_config, images, tmp_path, fabric, monkeypatch):
+    original = samgan.training.train_step
+
+    def overflows_in_step_8(state, batch, autocast=None):
+        logged = original(state, batch, autocast)
+        if state.step == 8:
+            state.generator.blocks[2].conv_2.weight.data[0, 0] = float("inf")
+        return logged
+
+    monkeypatch.setattr(samgan.training, "train_step", overflows_in_step_8)
+    run = new_run(tmp_path / "run", tiny_config)
+    with pytest.raises(SamganError, match=r"step 8: weight generator\.blocks\.2\.conv_2\.weight"):
+        train(tiny_config, images, run, fabric)
+    assert [path.name for path in run.checkpoints()] == ["step-00000004.pt"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((22, 3, 32, 32), r"\(1, 32, 32\); got \(3, 32, 32\)"),
+        ((22, 1, 64, 64), r"got \(1, 64, 64\)"),
+        ((22, 32, 32), "got"),
+        ((1, 1, 32, 32), "2 images or more; got 1"),
+    ],
+)
+def test_images_that_do_not_fit(tiny_config, tmp_path, fabric, shape, message):
+    run = new_run(tmp_path / "run", tiny_config)
+    with pytest.raises(UsageError, match=message):
+        train(tiny_config, np.zeros(shape, np.uint8), run, fabric)
+
+
+def test_unknown_device():
+    with pytest.raises(UsageError, match="--device tpu"):
+        make_fabric("tpu")
+
+
+def test_trains_outside_the_main_thread(tiny_config, images, tmp_path, fabric):
+    config = tiny_config.override({"training.kimg": 0.008})
+    run, states = new_run(tmp_path / "run", config), []
+    thread = threading.Thread(target=lambda: states.append(train(config, images, run, fabric)))
+    thread.start()
+    thread.join()
+    assert states[0].step == 2
+
+
+def test_tensorboard_events(tiny_config, images, tmp_path, fabric):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_config.override({"training.kimg": 0.016})
+    run = new_run(tmp_path / "run", config)
+    train(config, images, run, fabric, tensorboard=True)
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    lines = list(run.stats())
+    assert [event.step for event in events.Scalars("loss_generator")] == [line["images_seen"] for line in lines]
+    assert [event.value for event in events.Scalars("loss_generator")] == pytest.approx(
+        [line["loss_generator"] for line in lines], rel=1e-6
+    )
+
+
+def test_learns_the_mean_picture_of_real_radiographs(real_images_folder, tmp_path, fabric):
+    """Nothing subtle: after 60 steps the average sample is nearer to the average radiograph than at the start."""
+    files = sorted((real_images_folder / "NORMAL").glob("*.jpeg"))[:48]
+    images = np.stack([np.asarray(Image.open(path).convert("L").resize((32, 32)))[None] for path in files])
+    settings = {"network.max_channels": 16, "training": {"batch_size": 8, "kimg": 0.48, "ema_halflife_kimg": 0.05}}
+    config = preset_config("msg-gan-6", "cpu", resolution=32).override(settings)
+
+    def distance(state):
+        latents = latents_of_seeds(range(64), 16)
+        fake = torch.cat([pyramid[-1] for pyramid in generate(state.sampling_generator, latents)]).mean(dim=0)
+        return (fake - from_uint8(torch.from_numpy(images)).mean(dim=0)).abs().mean().item()
+
+    trained = train(config, images, new_run(tmp_path / "run", config), fabric)
+    assert distance(trained) < 0.5 * distance(TrainingState(config, CPU))
+
+
+# ---- stopped from outside
+
+# One process imports torch and forks the runs, which are then real processes to kill.
+DRIVER = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import numpy as np
+import samgan.training
+from samgan.config import Config
+from samgan.runs import Run
+from samgan.training import Interrupted, make_fabric, train
+
+folder = Path(sys.argv[1])
+config = Config.from_dict(json.loads((folder / "config.json").read_text()))
+images = np.load(folder / "images.npy")
+
+def child(path, before=None):
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        if before:
+            before()
+        resume = (path / "config.json").is_file()
+        run = Run.open(path) if resume else Run.create(path / ".." / path.name, config, {})
+        train(config, images, run, make_fabric("cpu"), resume=resume)
+        code = 0
+    except Interrupted as error:
+        code = 100 + error.signal_number
+    finally:
+        os._exit(code)
+
+def ended(pid):
+    status = os.waitpid(pid, 0)[1]
+    return os.waitstatus_to_exitcode(status)
+
+def lines(path):
+    return (path / "stats.jsonl").read_text().count("\\n") if (path / "stats.jsonl").is_file() else 0
+
+def clear(path):
+    # What a run killed before it had a configuration leaves; a user would remove it, or name another folder.
+    if path.is_dir() and not (path / "config.json").is_file():
+        __import__("shutil").rmtree(path)
+
+exits, saved = {}, []
+start = time.monotonic()
+exits["straight"] = [ended(child(folder / "straight"))]
+duration = time.monotonic() - start
+
+def killed_after(seconds, path):
+    pid = child(path)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    return ended(pid)
+
+random.seed(5)
+path = folder / "random"
+exits["random"] = []
+for _ in range(6):
+    clear(path)
+    exits["random"].append(killed_after(duration * random.uniform(0.1, 0.6), path))
+exits["random"].append(ended(child(path)))
+
+# In the middle of a write: nothing is more exposed than the moment before a file is synchronised or renamed.
+path = folder / "writing"
+exits["writing"] = []
+def die_in_write(number, name):
+    calls, original = [], getattr(os, name)
+    def die(*arguments):
+        calls.append(0)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+    setattr(os, name, die)
+for number, name in ((1, "fsync"), (2, "replace"), (4, "fsync"), (5, "replace"), (1, "replace")):
+    clear(path)
+    exits["writing"].append(ended(child(path, lambda: die_in_write(number, name))))
+exits["writing"].append(ended(child(path)))
+
+for number in (signal.SIGTERM, signal.SIGINT):
+    path = folder / number.name
+    exits[number.name] = []
+    for _ in range(2):
+        seen = lines(path)
+        pid = child(path)
+        while lines(path) < seen + 1:
+            time.sleep(0.01)
+        os.kill(pid, number)
+        exits[number.name].append(ended(pid))
+        last = json.loads((path / "stats.jsonl").read_text().splitlines()[-1])["step"]
+        saved.append([last, max(path.glob("checkpoints/step-*.pt")).name])
+    exits[number.name].append(ended(child(path)))
+print(json.dumps({"exits": exits, "saved": saved}))
+"""
+
+
+@pytest.fixture(scope="module")
+def stopped_runs(tiny_config, images, run_script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    settings = {"kimg": 0.104, "log_every_kimg": 0.008, "snapshot_every_kimg": 0.012}
+    config = tiny_config.override({"training": settings})  # 26 steps, a snapshot every 3
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    np.save(folder / "images.npy", images)
+    return folder, run_script(DRIVER, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "exits"),
+    [
+        ("straight", {0}),
+        ("random", {0, -9}),
+        ("writing", {0, -9}),
+        ("SIGTERM", {0, 115}),
+        ("SIGINT", {0, 102}),
+    ],
+)
+def test_stopped_and_resumed_run_ends_in_the_same_bytes(stopped_runs, name, exits):
+    folder, outcome = stopped_runs
+    assert set(outcome["exits"][name]) == exits
+    assert outcome["exits"][name][-1] == 0
+    expected, run = Run.open(folder / "straight"), Run.open(folder / name)
+    assert run.checkpoints()[-1].name == "step-00000026.pt"
+    assert final_bytes(run) == final_bytes(expected)
+    assert [path.name for path in run.checkpoints()] == ["step-00000024.pt", "step-00000026.pt"]
+    assert not list(run.checkpoint_folder.glob(".*.tmp"))
+    last = list(run.stats())[-1]
+    assert last["step"] == 26
+    assert last["loss_generator"] == list(expected.stats())[-1]["loss_generator"]
+
+
+def test_a_signal_saves_the_last_step(stopped_runs):
+    saved = stopped_runs[1]["saved"]
+    assert len(saved) == 4
+    for step, name in saved:
+        assert name == f"step-{step:08d}.pt"
+    assert any(step % 3 for step, _ in saved)  # not only where a snapshot was due anyway
