@@ -213,7 +213,7 @@ def evaluate(
     return scores, report
 
 
-def demo(out: Location, *, kimg: float = 10.0, device: str = "auto") -> dict[str, Any]:
+def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> dict[str, Any]:
     """Draw phantoms, prepare them, train a small SAMGAN, sample and evaluate: all four steps in some three minutes.
 
     Args:
@@ -236,13 +236,25 @@ def demo(out: Location, *, kimg: float = 10.0, device: str = "auto") -> dict[str
     config = preset_config("samgan-8", "cpu").override(
         {
             "preset": "demo",
-            "network": {"max_channels": 32, "generator_attention": [16], "discriminator_attention": [16]},
-            # Of minutes, not of a night: a higher rate, and an average that forgets its first images in time.
+            "data": {"flip": "none"},
+            "network": {
+                "max_channels": 16,
+                "spectral_norm": "none",
+                "minibatch_std_group": 4,
+                "generator_attention": [16],
+                "discriminator_attention": [16],
+            },
+            # Measured on phantoms at equal seconds: the paper's loss at these rates collapses onto one image in the
+            # first minutes, the relativistic paired loss with a light R1 + R2 does not.
             "training": {
-                "kimg": kimg,
+                "loss": "relativistic-paired",
+                "penalty": "r1-r2",
+                "penalty_weight": 0.1,
                 "learning_rate": 0.002,
+                "batch_size": 8,
+                "kimg": kimg,
                 "ema_halflife_kimg": 0.5,
-                "snapshot_every_kimg": max(kimg / 4, 0.1),
+                "snapshot_every_kimg": max(kimg / 2, 0.1),
                 "log_every_kimg": 0.2,
             },
         }

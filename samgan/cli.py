@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command("demo", _demo, "the whole of it on phantoms, in about three minutes on a CPU")
     p.add_argument("--out", type=Path, default=Path("demo"), help="new folder to write")
-    p.add_argument("--kimg", type=float, default=10.0, help="length of training")
+    p.add_argument("--kimg", type=float, default=8.0, help="length of training")
     _add_device(p)
     return parser
 
