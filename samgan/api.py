@@ -201,7 +201,7 @@ def evaluate(
     report = folder / f"report{suffix}.html"
     write_report(
         report,
-        title=f"samgan: {source.resolve().name}",
+        title=f"samgan: {run.config.preset if run else source.resolve().name}",
         config=run.config if run else None,
         environment=run.environment if run else None,
         stats=run.stats() if run else [],
