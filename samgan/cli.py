@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         choices=("grid", "interpolation", "scales", "attention"),
-        help="extra pictures",
+        help="extra pictures, in OUT/sheets",
     )
     p.add_argument("--checkpoint", default="newest", help="newest, best (by quick scores while training) or a file")
     _add_device(p)

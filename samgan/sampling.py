@@ -169,8 +169,8 @@ def write_samples(
         count: Number of images.
         seed: Seed of the first image.
         file_format: "png" (8 bit), "png16" (16 bit, 1 channel) or "npz" (`images` uint8, `seeds`, `provenance`).
-        sheets: Extra pictures: "grid", "interpolation" (from seed to seed), "scales" (the pyramid of each seed),
-            "attention" (where the generator looks).
+        sheets: Extra pictures in the folder `sheets`: "grid", "interpolation" (from seed to seed), "scales" (the
+            pyramid of each seed), "attention" (where the generator looks).
 
     Returns:
         What `samples.json` in the folder holds: the provenance of its images.
@@ -198,8 +198,10 @@ def write_samples(
             for number, image in zip(seeds, values, strict=True):
                 with open(temporary / f"seed-{number:08d}.png", "wb") as file:
                     write_png(file, image, model.provenance(number))
+        if sheets:
+            (temporary / "sheets").mkdir()  # apart, so that the folder itself holds nothing but samples
         for name in sheets:
-            with open(temporary / f"{name}.png", "wb") as file:
+            with open(temporary / "sheets" / f"{name}.png", "wb") as file:
                 write_png(file, _sheet(model, seeds, name), {**model.provenance(seed), "Seed": f"{seed}..."})
         document = {**model.provenance(seed), "count": count, "first_seed": seed, "last_seed": seed + count - 1}
         document = {"format": file_format, **{key: value for key, value in document.items() if key != "Seed"}}

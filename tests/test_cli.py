@@ -191,7 +191,7 @@ def test_16_bit_npz_and_sheets(capsys, trained, tmp_path):
         assert archive["images"].shape == (2, 1, 32, 32)
         assert np.abs(archive["images"][0, 0].astype(int) - deep.astype(int) / 257).max() <= 1
         assert "SYNTHETIC" in str(archive["provenance"])
-    assert {path.name for path in (tmp_path / "npz").glob("*.png")} == {f"{name}.png" for name in sheets[1:]}
+    assert {path.name for path in (tmp_path / "npz" / "sheets").glob("*.png")} == {f"{name}.png" for name in sheets[1:]}
 
 
 def test_tensorboard_events_are_written_when_asked_for(data, tmp_path):

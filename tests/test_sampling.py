@@ -203,7 +203,7 @@ def test_sheets(model, tmp_path):
     write_samples(model, tmp_path / "out", 2, sheets=["grid", "interpolation", "scales", "attention"])
     sizes = {}
     for name in ("grid", "interpolation", "scales", "attention"):
-        with Image.open(tmp_path / "out" / f"{name}.png") as image:
+        with Image.open(tmp_path / "out" / "sheets" / f"{name}.png") as image:
             assert image.text["Synthetic"] == "true"
             sizes[name] = image.size
     assert sizes == {"grid": (65, 32), "interpolation": (263, 32), "scales": (65, 131), "attention": (65, 98)}
