@@ -1,5 +1,8 @@
 """Phantoms: reproducible, all different, and built as a radiograph is."""
 
+import functools
+import importlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -114,6 +117,39 @@ class FixedDraws(np.random.Generator):
 
     def random(self):
         return 1.0
+
+
+def test_cut_off_call_is_completed_without_drawing_the_finished_again(tmp_path, monkeypatch):
+    def contents(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    module, drawn = importlib.import_module("samgan.data.phantom"), []
+    draw = module.draw_attenuation
+
+    def draw_until(limit, *arguments):
+        if len(drawn) == limit:
+            raise KeyboardInterrupt
+        drawn.append(arguments)
+        return draw(*arguments)
+
+    write_phantoms(tmp_path / "whole", 3, 16, seed=5)
+    write_phantoms(tmp_path / "cut", 3, 16, seed=4)  # other arguments: all are drawn again
+    monkeypatch.setattr(module, "draw_attenuation", functools.partial(draw_until, 4))
+    with pytest.raises(KeyboardInterrupt):
+        write_phantoms(tmp_path / "cut", 3, 16, seed=5)
+    (tmp_path / "cut/NORMAL/.phantom0002_1.png.7.tmp").write_bytes(b"killed")
+    (tmp_path / "cut/PNEUMONIA/phantom0006_1.png").write_bytes(b"")
+    monkeypatch.setattr(module, "draw_attenuation", functools.partial(draw_until, None))
+    write_phantoms(tmp_path / "cut", 3, 16, seed=5)
+    assert len(drawn) == 6
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_no_phantoms_are_written_for_a_bad_request(tmp_path):
+    for count, resolution in ((-1, 64), (1, 4)):
+        with pytest.raises(UsageError):
+            write_phantoms(tmp_path / "set", count, resolution)
+    assert not (tmp_path / "set").exists()
 
 
 def test_files_say_that_they_are_phantoms(tmp_path):

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from test_data_readers import GREY, dicom
 from test_data_sources import write_npz
 
 import samgan.files
-from samgan.data import PreparedSet, phantoms, prepare, write_phantoms
+from samgan.data import PreparedSet, dataset, phantoms, prepare, write_phantoms
 from samgan.data.prepare import FITS, NORMALIZATIONS, fit_image
 from samgan.errors import SamganError, UsageError
 
@@ -336,7 +337,11 @@ def test_patients_are_never_on_both_sides(tmp_path):
 
 @pytest.mark.parametrize(
     ("pattern", "split_by", "share"),
-    [(None, "image", 0.0), (r"^A/(\w)", "patient (file names)", 0.5), (r"(scan\d+)", "patient (file names)", 1.0)],
+    [
+        (None, "image", 0.0),
+        (r"(scan\d+)", "patient (file names)", 1.0),
+        (r"^A/(\w)", "patient (file names; 50 % of images), else image", 0.5),
+    ],
 )
 def test_split_names_what_told_the_patient(tmp_path, pattern, split_by, share):
     for number, image in enumerate(phantoms(10, 16, pneumonia=False)):
@@ -382,6 +387,13 @@ def test_dicom_split_of_a_patient_does_not_hang_on_the_other_patients_ids(tmp_pa
     assert before.manifest[0]["patient"] != after.manifest[0]["patient"]  # the salt is the set's
 
 
+def test_dicom_files_without_patient_make_the_split_partial(tmp_path):
+    write_dicoms(tmp_path / "set", ["MRN-1", "MRN-2", ""])
+    info = prepare_here(tmp_path / "set", tmp_path / "out").info
+    assert info["split_by"] == "patient (DICOM PatientID; 66 % of images), else image"
+    assert info["matched_share"] == pytest.approx(2 / 3)
+
+
 def test_one_patient_id_for_all_tells_nothing(tmp_path):
     write_dicoms(tmp_path / "set", ["ANONYMOUS"] * 10)
     prepared = prepare_here(tmp_path / "set", tmp_path / "out")
@@ -417,6 +429,22 @@ def test_bad_files_are_named_and_left_out_up_to_a_share(folder, tmp_path):
     bad = prepared.info["left_out"]["bad_files"]
     assert [file["source"] for file in bad] == ["NORMAL/a.png", "PNEUMONIA/b.png"]
     assert "not an image" in bad[0]["reason"]
+
+
+def test_damaged_archive_members_are_named_with_their_reason(folder, tmp_path, monkeypatch):
+    archive = Path(shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path, "set"))
+    with zipfile.ZipFile(archive) as opened:
+        info = opened.getinfo("set/NORMAL/phantom0001_1.png")
+    data = bytearray(archive.read_bytes())
+    data[info.header_offset + 30 + len(info.filename)] ^= 255
+    archive.write_bytes(data)
+    prepared = prepare_here(archive, tmp_path / "out", max_bad=0.2)
+    (bad,) = prepared.info["left_out"]["bad_files"]
+    assert bad["source"] == "set/NORMAL/phantom0001_1.png"
+    assert "invalid block type" in bad["reason"]
+    monkeypatch.setattr(prepare_module, "read_entries", lambda path, entries: [EOFError() for _ in entries])
+    with pytest.raises(SamganError, match=r"phantom0001_1.png: EOFError"):
+        prepare_here(folder, tmp_path / "other")
 
 
 def test_bad_files_of_a_failed_run_are_read_again(folder, tmp_path, monkeypatch):
@@ -516,19 +544,41 @@ def shorten_manifest(out):
     (out / "manifest.csv").write_text("".join(lines[:-1]))
 
 
-def set_format(out):
-    info = json.loads((out / "dataset.json").read_text())
-    (out / "dataset.json").write_text(json.dumps(info | {"format": 2}))
+def set_key(name, value):
+    def change(out):
+        info = json.loads((out / "dataset.json").read_text())
+        (out / "dataset.json").write_text(json.dumps(info | {name: value}))
+
+    return change
+
+
+def replace_by_npz(out):
+    np.savez(out / "images.npz", np.load(out / "images.npy"))
+    (out / "images.npz").replace(out / "images.npy")
+
+
+def lengthen_header(out):
+    data = (out / "images.npy").read_bytes()
+    (out / "images.npy").write_bytes(data[:8] + b"\xff\xff" + data[10:] + bytes(70_000))
+
+
+def break_header(out):
+    data = (out / "images.npy").read_bytes()
+    (out / "images.npy").write_bytes(data.replace(b"}", b"{", 1))
 
 
 DAMAGES = {
     "images cut": (truncate, "damaged"),
     "manifest cut": (shorten_manifest, "manifest.csv 11 rows"),
-    "other format": (set_format, "expected a prepared set of format 1, found 2"),
+    "other format": (set_key("format", 2), "expected a prepared set of format 1, found 2"),
     "no json": (lambda out: (out / "dataset.json").write_text("{"), "cannot be read"),
     "a list": (lambda out: (out / "dataset.json").write_text("[]"), "found 'list'"),
     "no images": (lambda out: (out / "images.npy").unlink(), "damaged"),
     "pickled images": (lambda out: np.save(out / "images.npy", np.array([{}]), allow_pickle=True), "damaged"),
+    "broken header": (break_header, "damaged"),
+    "long header": (lengthen_header, "damaged"),
+    "empty images": (lambda out: (out / "images.npy").write_bytes(b""), "damaged"),
+    "an npz": (replace_by_npz, "damaged"),
     "other images": (lambda out: np.save(out / "images.npy", np.zeros((12, 1, 8, 8), np.uint8)), "images.npy holds"),
 }
 
@@ -538,9 +588,43 @@ def test_damaged_set_is_not_opened_and_can_be_prepared_again(folder, tmp_path, n
     damage, message = DAMAGES[name]
     expected = prepare_here(folder, tmp_path / "out").sha256
     damage(tmp_path / "out")
-    with pytest.raises(SamganError, match=message):
+    with pytest.raises(SamganError, match=message) as caught:
         PreparedSet.open(tmp_path / "out")
+    assert "\n" not in str(caught.value)
     assert prepare_here(folder, tmp_path / "out").sha256 == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, None) for name in dataset.KEYS),
+        *[("resolution", "16"), ("channels", True), ("images", 12.0), ("sha256", 1), ("split_by", ["image"])],
+        *[("classes", "NORMAL"), ("classes", ["NORMAL", 1]), ("counts", []), ("counts", {"NORMAL": 6})],
+        ("counts", {"NORMAL": {"train": "6"}}),
+    ],
+)
+def test_dataset_json_with_lacking_or_wrong_keys_is_damaged(folder, tmp_path, name, value):
+    prepare_here(folder, tmp_path / "out")
+    set_key(name, value)(tmp_path / "out")
+    with pytest.raises(SamganError, match=rf"is damaged: .*no usable {name}: prepare it again"):
+        PreparedSet.open(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["images.npy", "manifest.csv"])
+def test_changed_bytes_are_found_by_verify_and_prepared_again(folder, tmp_path, name):
+    prepared = prepare_here(folder, tmp_path / "out")
+    prepared.verify()
+    data = bytearray((tmp_path / "out" / name).read_bytes())
+    data[-10] ^= 1
+    (tmp_path / "out" / name).write_bytes(data)
+    changed = PreparedSet.open(tmp_path / "out")
+    found = dataset.content_sha256(tmp_path / "out")
+    with pytest.raises(SamganError, match=rf"out is damaged: .* {prepared.sha256[:12]}, .* {found[:12]}: prepare it"):
+        changed.verify()
+    prepare_here(folder, tmp_path / "out").verify()
+    (tmp_path / "out" / name).unlink()
+    with pytest.raises(SamganError, match=rf"damaged.*{name}.*prepare it again"):
+        changed.verify()
 
 
 def test_odd_file_names_come_through_the_manifest(folder, tmp_path):

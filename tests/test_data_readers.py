@@ -10,6 +10,7 @@ import pydicom
 import pydicom.data
 import pytest
 import skimage.io
+import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -169,13 +170,50 @@ def test_values_that_are_not_finite_are_refused():
         read_radiograph(encode(Image.fromarray(values), "TIFF"))
 
 
-def test_16_bit_colour_is_read_where_the_high_byte_is_enough_and_else_refused():
-    values = np.repeat(np.linspace(0, 65535, 400).round().reshape(20, 20, 1), 3, axis=2).astype(np.uint16)
-    radiograph = read_radiograph(png_with_16_bit_colour(values))
-    assert radiograph.bits == 16
-    np.testing.assert_allclose(radiograph.pixels[0], values[..., 0] / 65535, atol=1 / 255)
-    with pytest.raises(BadImageError, match="16-bit grey"):
-        read_radiograph(png_with_16_bit_colour(values // 16))  # 12 bits: the high byte has 16 levels
+DEEP = np.linspace(0, 65535, 400).round().reshape(20, 20).astype(np.uint16)
+DEEP_COLOUR = np.repeat(DEEP[..., None], 3, axis=2)
+
+
+def tiff(values, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("encode_colour", [png_with_16_bit_colour, lambda values: tiff(values, photometric="rgb")])
+def test_16_bit_colour_is_read_as_8_bits_where_the_high_byte_is_enough_and_else_refused(encode_colour):
+    radiograph = read_radiograph(encode_colour(DEEP_COLOUR))
+    assert radiograph.bits == 8
+    np.testing.assert_allclose(radiograph.pixels[0], DEEP / 65535, atol=1 / 255)
+    with pytest.raises(BadImageError, match="only 12 bits used: save it as 16-bit grey or 8-bit colour"):
+        read_radiograph(encode_colour(DEEP_COLOUR // 16))  # 12 bits: the high byte has 16 levels
+
+
+PLANES = DEEP_COLOUR.transpose(2, 0, 1).copy()
+UNSUPPORTED = {
+    "separate planes": tiff(PLANES, photometric="rgb", planarconfig="separate"),
+    "32-bit colour": tiff(DEEP_COLOUR.astype(np.uint32), photometric="rgb"),
+    "16-bit grey and alpha": tiff(DEEP_COLOUR[..., :2], photometric="minisblack", extrasamples=["unassalpha"]),
+    "64-bit grey": tiff(DEEP / 65535),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_tiff_that_pillow_does_not_read_is_refused_with_a_remedy(name):
+    with pytest.raises(BadImageError, match=r"TIFF.*: save it as 16-bit grey or 8-bit colour"):
+        read_radiograph(UNSUPPORTED[name])
+
+
+def test_16_bit_colour_in_compressed_planes_is_read():
+    data = tiff(PLANES, photometric="rgb", planarconfig="separate", compression="zlib")
+    np.testing.assert_allclose(read_radiograph(data).pixels[0], DEEP / 65535, atol=1 / 255)
+
+
+@pytest.mark.parametrize("values", [GREY, DEEP, DEEP // 16, DEEP / np.float32(65535)])
+def test_tiff_of_white_zeros_is_inverted_at_every_depth(values):
+    plain, inverted = (read_radiograph(tiff(values, photometric=name)) for name in ("minisblack", "miniswhite"))
+    assert inverted.bits == plain.bits
+    np.testing.assert_allclose(inverted.pixels, 1 - plain.pixels, atol=1e-6)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

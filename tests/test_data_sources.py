@@ -1,9 +1,11 @@
 """Folders, archives and arrays: what counts as an image, of which class, and what is unsafe."""
 
 import io
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +192,35 @@ def test_damaged_archive_member_is_an_error_of_that_member(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("compression", "offset", "error"),
+    [(zipfile.ZIP_DEFLATED, 0, zlib.error), (zipfile.ZIP_LZMA, 9, lzma.LZMAError)],  # 9: behind LZMA's properties
+)
+def test_damage_in_compressed_data_is_an_error_of_that_member(tmp_path, compression, offset, error):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", compression) as archive:
+        for name in ("A/1.png", "A/2.png", "A/IM0003"):
+            archive.writestr(name, png())
+        damaged = [info.header_offset + 30 + len(info.filename) + offset for info in archive.infolist()[::2]]
+    data = bytearray((tmp_path / "set.zip").read_bytes())
+    for start in damaged:
+        data[start : start + 8] = bytes(byte ^ 255 for byte in data[start : start + 8])
+    (tmp_path / "set.zip").write_bytes(data)
+    source = open_source(tmp_path / "set.zip")
+    first, second = read_entries(source.path, source.entries)
+    close_sources()
+    assert isinstance(first, error)
+    assert second == png()
+    assert source.ignored == {"": 1}  # without a suffix, and with no start to be known by
+
+
+def test_archive_member_of_an_odd_path_is_read(tmp_path):
+    write_zip(tmp_path / "set.zip", ["./A//1.png", "B/2.png"])
+    source = open_source(tmp_path / "set.zip")
+    assert [entry.class_name for entry in source.entries] == ["A", "B"]
+    assert list(read_entries(source.path, source.entries)) == [png(), png()]
+    close_sources()
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("no.zip", b"PK not really", "not a readable zip"),
@@ -235,15 +266,90 @@ def test_npz_of_several_labels_per_image_has_two_classes(tmp_path):
 
 
 def test_npz_with_pickles_or_other_arrays_is_refused(tmp_path):
-    np.savez(tmp_path / "pickle.npz", train_images=np.array([{"a": 1}]), train_labels=np.array([{"a": 1}]))
-    with pytest.raises(SamganError, match="without pickles"):
-        open_source(tmp_path / "pickle.npz")
+    trap = np.array([Trap(tmp_path / "sprung")])
+    np.savez(tmp_path / "pickle.npz", train_images=trap, train_labels=np.array([1]))
+    np.savez(tmp_path / "labels.npz", train_images=np.zeros((1, 8, 8), np.uint8), train_labels=trap)
+    for name in ("pickle", "labels"):
+        with pytest.raises(SamganError, match="without pickles"):
+            open_source(tmp_path / f"{name}.npz")
+    assert not (tmp_path / "sprung").exists()
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(SamganError, match=r"expected arrays .*found \['x'\]"):
         open_source(tmp_path / "other.npz")
-    np.savez(tmp_path / "short.npz", train_images=np.zeros((3, 8, 8)), train_labels=np.zeros(2))
-    with pytest.raises(SamganError, match="3 train_images but 2 train_labels"):
-        open_source(tmp_path / "short.npz")
+    close_sources()
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+PICTURES = np.zeros((3, 8, 8), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (PICTURES, np.zeros(2, int), "3 train_images but 2 train_labels"),
+        (PICTURES, np.zeros(3), r"expected train_labels of integers .* found float64 \[3\]"),
+        (PICTURES, np.array(["a", "b", "c"]), "expected train_labels of integers .* found <U1"),
+        (PICTURES, np.zeros((3, 1, 1), int), "expected train_labels"),
+        (PICTURES, np.zeros((3, 0), int), "expected train_labels"),
+        (PICTURES, np.array(1), "expected train_labels"),
+        (PICTURES / 255, np.zeros(3, int), r"expected train_images of uint8 or uint16 .* found float64 \[3, 8, 8\]"),
+        (PICTURES.astype(np.int16), np.zeros(3, int), "expected train_images"),
+        (PICTURES.astype(np.uint32), np.zeros(3, int), "expected train_images"),
+        (PICTURES[0], np.zeros(8, int), "expected train_images"),
+        (np.array(1, np.uint8), np.zeros(8, int), "expected train_images"),
+        (np.zeros((3, 8, 8, 8), np.uint8), np.zeros(3, int), "expected train_images"),
+    ],
+)
+def test_npz_of_other_types_and_shapes_is_refused(tmp_path, images, labels, message):
+    np.savez(tmp_path / "odd.npz", train_images=images, train_labels=labels)
+    with pytest.raises(SamganError, match=message) as caught:
+        open_source(tmp_path / "odd.npz")
+    assert "\n" not in str(caught.value)
+    close_sources()
+
+
+def with_member(path, content):
+    """Put `content` where the images are."""
+    with zipfile.ZipFile(path) as archive:
+        labels = archive.read("train_labels.npy")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_labels.npy", labels)
+        archive.writestr("train_images.npy", content)
+
+
+def flip(path, start, count=8):
+    data = bytearray(path.read_bytes())
+    data[start : start + count] = bytes(byte ^ 255 for byte in data[start : start + count])
+    path.write_bytes(data)
+
+
+HEADER = b"\x93NUMPY\x01\x00\x08\x00"
+NPZ_DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-200]),
+    "compressed data": lambda path: flip(path, 100),
+    "no array": lambda path: with_member(path, b"words"),
+    "half a header": lambda path: with_member(path, HEADER + b"{'a': (\n"),
+    "cut array": lambda path: with_member(path, HEADER + b"{'descr'"),
+    "empty": lambda path: with_member(path, b""),
+}
+
+
+@pytest.mark.parametrize("name", NPZ_DAMAGES)
+def test_damaged_npz_is_refused_in_one_line(tmp_path, name):
+    arrays = write_npz(tmp_path / "set.npz", train=4, test=2)
+    np.savez_compressed(tmp_path / "set.npz", **arrays)
+    NPZ_DAMAGES[name](tmp_path / "set.npz")
+    with pytest.raises(SamganError, match=r"set\.npz: ") as caught:
+        open_source(tmp_path / "set.npz")
+    assert "\n" not in str(caught.value)
+    close_sources()
 
 
 def test_medmnist_is_fetched_with_its_checksum(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Open a prepared set."""
 
 import csv
+import hashlib
 import json
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,11 @@ from samgan.errors import SamganError, UsageError
 FORMAT = 1
 COLUMNS = ("index", "source", "sha256", "width", "height", "bits", "class", "patient", "split", "near_duplicate_of")
 SPLITS = ("train", "holdout")
+KEYS: dict[str, Any] = {
+    **{"images": int, "channels": int, "resolution": int, "classes": [str], "counts": {str: {str: int}}},
+    **{"split_by": str, "sha256": str, "source": str, "fingerprint": str},
+}
+"""What dataset.json must hold for the set to be used, and of which type."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +54,40 @@ class PreparedSet:
             found = info.get("format") if isinstance(info, dict) else type(info).__name__
             raise SamganError(f"{path}: expected a prepared set of format {FORMAT}, found {found!r}: prepare it again")
         try:
-            images = np.load(path / "images.npy", mmap_mode="r", allow_pickle=False)
+            wrong = [name for name, kind in KEYS.items() if not _is_of(info.get(name), kind)]
+            if wrong:
+                raise ValueError(f"dataset.json has no usable {', '.join(wrong)}")
+            images = np.lib.format.open_memmap(path / "images.npy", mode="r")  # np.load takes an .npz too
             with open(path / "manifest.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 manifest = list(csv.DictReader(file))
             expected = (info["images"], info["channels"], info["resolution"], info["resolution"])
-        except (OSError, ValueError, KeyError, csv.Error) as error:
-            raise SamganError(f"{path} is damaged: {type(error).__name__}: {error}: prepare it again") from None
+        except (OSError, ValueError, tokenize.TokenError, csv.Error) as error:  # TokenError: of a damaged header
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise SamganError(f"{path} is damaged: {reason}: prepare it again") from None
         if images.shape != expected or images.dtype != np.uint8 or len(manifest) != len(images):
             raise SamganError(
                 f"{path} is damaged: dataset.json says {list(expected)} uint8, images.npy holds {list(images.shape)} "
                 f"{images.dtype}, manifest.csv {len(manifest)} rows: prepare it again"
             )
         if manifest and not set(COLUMNS) <= set(manifest[0]):
-            raise SamganError(f"{path} is damaged: manifest.csv lacks {sorted(set(COLUMNS) - set(manifest[0]))}")
+            lacking = ", ".join(sorted(set(COLUMNS) - set(manifest[0])))
+            raise SamganError(f"{path} is damaged: manifest.csv lacks {lacking}: prepare it again")
         return cls(path, info, images, manifest)
+
+    def verify(self) -> None:
+        """Read images.npy and manifest.csv through and compare them with the hash in dataset.json.
+
+        Raises:
+            SamganError: they are not what was prepared, or cannot be read.
+        """
+        try:
+            found = content_sha256(self.path)
+        except OSError as error:
+            raise SamganError(f"{self.path} is damaged: {error}: prepare it again") from None
+        if found != self.sha256:
+            raise SamganError(
+                f"{self.path} is damaged: expected SHA-256 {self.sha256[:12]}, found {found[:12]}: prepare it again"
+            )
 
     @property
     def resolution(self) -> int:
@@ -109,3 +136,21 @@ class PreparedSet:
     def select(self, split: str | None = "train", classes: Sequence[str] = ()) -> UInt8[np.ndarray, "n c h w"]:
         """Copy one split's images into memory; arguments as for `indices`."""
         return np.asarray(self.images[self.indices(split, classes)])
+
+
+def content_sha256(folder: Path) -> str:
+    """Hash images.npy followed by manifest.csv, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in ("images.npy", "manifest.csv"):
+        with open(folder / name, "rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Tell whether a JSON value is of a type: int, [int] (a list of such) or {str: int} (a dictionary of such)."""
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_is_of(item, kind[0]) for item in value)
+    if isinstance(kind, dict):
+        return isinstance(value, dict) and all(_is_of(item, kind[str]) for item in value.values())
+    return type(value) is kind  # True is an int by isinstance

@@ -41,8 +41,7 @@ def phantoms(
     Raises:
         UsageError: a negative count or a resolution below 8.
     """
-    if count < 0 or resolution < 8:
-        raise UsageError(f"expected a count of 0 or more and a resolution of 8 or more, got {count} and {resolution}")
+    _check_request(count, resolution)
     images = np.empty((count, 1, resolution, resolution), dtype=np.uint8)
     for index in range(count):
         rng = np.random.default_rng([seed, first + index, int(pneumonia)])
@@ -53,20 +52,47 @@ def phantoms(
 def write_phantoms(folder: str | Path, count_per_class: int, resolution: int = 64, *, seed: int = 0) -> None:
     """Write phantoms as PNG files in NORMAL/ and PNEUMONIA/, one patient per file (phantom0001_1.png, ...).
 
+    An interrupted call is taken up where it stopped: a file that says it was drawn with the same arguments stays.
+
     Args:
         folder: is made where it does not exist.
         count_per_class: number of images in each of the two classes.
         resolution: height and width in pixels.
         seed: of the whole set.
+
+    Raises:
+        UsageError: a negative count or a resolution below 8.
     """
-    note = PngImagePlugin.PngInfo()
-    note.add_text("Description", NOTE)
+    _check_request(count_per_class, resolution)
     for pneumonia, name in enumerate(("NORMAL", "PNEUMONIA")):
         first = 1 + pneumonia * count_per_class
-        images = phantoms(count_per_class, resolution, seed=seed, pneumonia=bool(pneumonia), first=first)
-        for number, image in enumerate(images, start=first):
-            with atomic_write(Path(folder, name, f"phantom{number:04d}_1.png")) as file:
-                Image.fromarray(image[0]).save(file, "PNG", pnginfo=note)
+        for leftover in Path(folder, name).glob(".phantom*.tmp"):
+            leftover.unlink()
+        for number in range(first, first + count_per_class):
+            path = Path(folder, name, f"phantom{number:04d}_1.png")
+            texts = {"Description": NOTE, "Parameters": f"{name} {number}, seed {seed}, {resolution} px"}
+            if _has_texts(path, texts):
+                continue
+            note = PngImagePlugin.PngInfo()
+            for key, text in texts.items():
+                note.add_text(key, text)
+            image = phantoms(1, resolution, seed=seed, pneumonia=bool(pneumonia), first=number)[0, 0]
+            with atomic_write(path) as file:
+                Image.fromarray(image).save(file, "PNG", pnginfo=note)
+
+
+def _check_request(count: int, resolution: int) -> None:
+    if count < 0 or resolution < 8:
+        raise UsageError(f"expected a count of 0 or more and a resolution of 8 or more, got {count} and {resolution}")
+
+
+def _has_texts(path: Path, texts: dict[str, str]) -> bool:
+    """Tell whether `path` is a PNG with these texts; written atomically, such a file is complete."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return texts.items() <= image.info.items()
+    except OSError:
+        return False
 
 
 # shapes: length of the ray inside each

@@ -24,13 +24,13 @@ from PIL import Image
 
 from samgan import __version__
 from samgan.data import curation
-from samgan.data.dataset import COLUMNS, FORMAT, SPLITS, PreparedSet
+from samgan.data.dataset import COLUMNS, FORMAT, SPLITS, PreparedSet, content_sha256
 from samgan.data.readers import BadImageError, read_radiograph
 from samgan.data.sources import Entry, Source, close_sources, open_source, read_entries
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raised whenever the same files and options would give other pixels or another manifest."""
 
 FITS = ("crop", "pad", "stretch")
@@ -82,7 +82,8 @@ def prepare(
 ) -> PreparedSet:
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
-    An interrupted run is taken up where it stopped; a finished one with the same files and options returns at once.
+    An interrupted run is taken up where it stopped; a finished set of the same files and options is returned at once if
+    its hash is right.
 
     Args:
         source: a folder with one sub-folder per class, a .zip of one, an .npz, or "medmnist:pneumoniamnist".
@@ -115,7 +116,7 @@ def prepare(
     opened = open_source(source)
     fingerprint = _sha256_of({"algorithm": ALGORITHM, "options": options, "files": opened.entries})
     finished = _finished_set(out, opened.name)
-    if finished is not None and finished.info["fingerprint"] == fingerprint:
+    if finished and finished.info["fingerprint"] == fingerprint and content_sha256(out) == finished.sha256:
         shutil.rmtree(out / PARTIAL, ignore_errors=True)
         return finished
     pixel_options = PixelOptions(resolution, channels, fit, normalize)
@@ -312,7 +313,8 @@ def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelO
     for entry, data in zip(entries, read_entries(path, entries), strict=True):
         try:
             if isinstance(data, Exception):
-                raise BadImageError(str(data).replace(str(path / entry.path), entry.path)) from data
+                reason = str(data) or type(data).__name__  # zipfile's EOFError says nothing
+                raise BadImageError(reason.replace(str(path / entry.path), entry.path)) from data
             radiograph = read_radiograph(data, options.channels)
         except BadImageError as error:
             facts.append({"bad": str(error)})
@@ -434,7 +436,7 @@ def _write_set(
 ) -> None:
     """Write images.npy (streamed from the chunks), manifest.csv and dataset.json, in this order."""
     if (out / "dataset.json").exists():
-        print(f"{out}: files or options have changed, replacing the set", file=sys.stderr)
+        print(f"{out}: files or options have changed, or it is damaged: replacing the set", file=sys.stderr)
         (out / "dataset.json").unlink()
     for leftover in out.glob(".*.tmp"):
         leftover.unlink()
@@ -442,26 +444,21 @@ def _write_set(
     header = io.BytesIO()
     shape = (info["images"], info["channels"], info["resolution"], info["resolution"])
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    digest = hashlib.sha256(header.getvalue())
     with atomic_write(out / "images.npy") as file:
         file.write(header.getvalue())
         start = 0
         for chunk in chunks:
             images, _ = _load_chunk(chunk)
-            kept = images[is_kept[start : start + len(images)]].tobytes()
+            file.write(images[is_kept[start : start + len(images)]].tobytes())
             start += len(images)
-            file.write(kept)
-            digest.update(kept)
 
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    manifest = table.getvalue().encode("utf-8", "surrogateescape")
-    digest.update(manifest)
     with atomic_write(out / "manifest.csv") as file:
-        file.write(manifest)
-    write_json(out / "dataset.json", {**info, "sha256": digest.hexdigest()})
+        file.write(table.getvalue().encode("utf-8", "surrogateescape"))
+    write_json(out / "dataset.json", {**info, "sha256": content_sha256(out)})
 
 
 def _forget_bad(source: Source, chunks: list[Path], bad_files: list[dict[str, str]]) -> None:
@@ -518,7 +515,11 @@ def _identify_patients(records: list[Record], pattern: str | None) -> tuple[str,
     told = from_names + from_dicom
     if told == 0:
         return "image", 0.0
-    return "patient (DICOM PatientID)" if from_dicom > from_names else "patient (file names)", told / len(records)
+    by = "DICOM PatientID" if from_dicom > from_names else "file names"
+    if told < len(records):
+        percent = max(1, 100 * told // len(records))  # rounded down: not 100 while one is missing
+        return f"patient ({by}; {percent} % of images), else image", told / len(records)
+    return f"patient ({by})", 1.0
 
 
 def _publishable_patients(records: list[Record]) -> dict[str, str]:

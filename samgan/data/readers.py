@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +23,9 @@ IMAGE_SUFFIXES = (
     *(".dcm", ".dicom", ".dic", ".ima"),
 )
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
+BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284  # tags of TIFF
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+DEPTH_REMEDY = "save it as 16-bit grey or 8-bit colour"
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as PIL's "L"
 
 
@@ -35,7 +38,7 @@ class Radiograph(NamedTuple):
 
     pixels: Float32[np.ndarray, "c h w"]
     bits: int
-    """Bit depth the values were divided by; 32 for floating point or larger integers."""
+    """Bit depth as read, which the values were divided by; 32 for floating point or larger integers."""
     patient_key: str
     """SHA-256 of DICOM's PatientID, empty where there is none: the clear ID never leaves the reader."""
 
@@ -45,7 +48,8 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1) 
 
         pixels = values / (2^bits - 1),   bits = the smallest of 8, 10, 12, 14, 16 that holds the image's maximum
 
-    so that a 12-bit detector saved as a 16-bit PNG does not turn black.
+    so that a 12-bit detector saved as a 16-bit PNG does not turn black. Of 16-bit colour, or 16-bit grey with alpha,
+    Pillow reads the high byte alone: such an image has 8 bits, and one that uses too little of its range is refused.
 
     Args:
         data: the whole file, or an integer array [h, w] or [h, w, 3].
@@ -70,9 +74,11 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1) 
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {MAXIMUM_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
+        if isinstance(data, bytes) and data.startswith(TIFF_MAGIC):
+            raise BadImageError(f"damaged TIFF, or of an unsupported depth: {DEPTH_REMEDY}") from None
         raise BadImageError("not an image (no PNG, JPEG, TIFF, BMP, WebP or DICOM header)") from None
     except Exception as error:  # decoders raise nearly anything on damaged input: struct.error, KeyError, SyntaxError
-        raise BadImageError(f"damaged: {_one_line(error)}") from error
+        raise BadImageError(f"damaged: {one_line(error)}") from error
     return radiograph._replace(pixels=_to_channels(radiograph.pixels, channels))
 
 
@@ -81,7 +87,8 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's type and message without line breaks, cut where it is long."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
@@ -148,18 +155,23 @@ def _from_pillow(data: bytes, channels: int) -> Radiograph:
         if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO: a JPEG with a preview behind it
             raise BadImageError(f"holds {opened.n_frames} frames, not one radiograph")  # type: ignore[attr-defined]
         deep_colour = _is_deep_colour(opened, data)
+        tags: Mapping[int, Any] = opened.tag_v2 if opened.format == "TIFF" else {}  # type: ignore[attr-defined]
+        if deep_colour and tags.get(PLANAR_CONFIGURATION) == 2 and opened.info.get("compression") == "raw":
+            raise BadImageError(f"16-bit colour TIFF in separate planes, which Pillow garbles: {DEPTH_REMEDY}")
         opened.load()
         image: Image.Image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I") or image.mode == "F":
         pixels, bits = _full_scale(np.asarray(image))
+        if tags.get(PHOTOMETRIC) == 0:  # white is zero: Pillow inverts 8 bits and fewer, not these
+            pixels = 1 - pixels
         return Radiograph(pixels[None], bits, "")
     values = _eight_bit_values(image, channels)
     if deep_colour:
         # PIL keeps the high byte only. That is exact enough unless the low byte is where the picture is.
         used_bits = 8 + int(values.max()).bit_length()
         if used_bits < 14:
-            raise BadImageError(f"16-bit colour or alpha with only {used_bits} bits used: save it as 16-bit grey")
-    return Radiograph((values / np.float32(255)).transpose(2, 0, 1), 16 if deep_colour else 8, "")
+            raise BadImageError(f"16-bit colour or alpha with only {used_bits} bits used: {DEPTH_REMEDY}")
+    return Radiograph((values / np.float32(255)).transpose(2, 0, 1), 8, "")
 
 
 def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
@@ -169,7 +181,7 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[24] == 16  # bit depth in IHDR, always the first chunk
     if image.format == "TIFF":
-        return image.tag_v2.get(258, (8,))[0] == 16  # type: ignore[attr-defined]  # BitsPerSample
+        return image.tag_v2.get(BITS_PER_SAMPLE, (8,))[0] == 16  # type: ignore[attr-defined]
     return False
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES, is_dicom
+from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES, is_dicom, one_line
 from samgan.errors import SamganError, UsageError
 
 OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".xlsx")
@@ -28,6 +30,8 @@ MEDMNIST_MD5 = {
 }
 NPZ_CLASSES = {"pneumoniamnist": ("normal", "pneumonia")}
 MAXIMUM_ARRAY_BYTES = 16 * 2**30
+DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, ValueError)
+"""What zipfile and its decompressors raise on archives that are damaged, encrypted or packed in an unknown way."""
 
 
 class Entry(NamedTuple):
@@ -99,7 +103,7 @@ def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shape
             else:
                 split, index = entry.path.split("/")
                 yield _load_array(path, path.stat().st_mtime_ns, f"{split}_images")[int(index)]
-        except (OSError, SamganError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as error:
+        except (SamganError, *DAMAGE) as error:
             yield error
 
 
@@ -200,10 +204,10 @@ def _list_zip(archive: Path) -> tuple[list[Entry], dict[str, int]]:
                     continue
                 looks_other = path.suffix.lower() in OTHER_SUFFIXES
                 if _is_image(path, None) or (not looks_other and _is_image(path, _member_head(opened, info))):
-                    found.append((str(path), info.file_size, info.CRC))
+                    found.append((info.filename, info.file_size, info.CRC))  # as it is: ./A//1.png is found so alone
                 else:
                     ignored[path.suffix.lower()] += 1
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise SamganError(f"{archive}: not a readable zip archive ({error})") from error
     # `zip -r set.zip set` puts everything into one folder, which is the set and not a class
     tops = {PurePosixPath(path).parts[0] for path, _, _ in found}
@@ -224,7 +228,7 @@ def _member_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | Non
     try:
         with archive.open(info) as opened:
             return opened.read(132)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError):
+    except DAMAGE:
         return None
 
 
@@ -256,19 +260,17 @@ def _list_npz(path: Path) -> list[Entry]:
             if sum(info.file_size for info in opened.infolist()) > MAXIMUM_ARRAY_BYTES:
                 raise SamganError(f"{path}: arrays of more than {MAXIMUM_ARRAY_BYTES // 2**30} GiB")
             names = {info.filename.removesuffix(".npy") for info in opened.infolist()}
-        for split in ("train", "val", "test"):
-            if f"{split}_images" in names and f"{split}_labels" in names:
-                labels = _load_array(path, status.st_mtime_ns, f"{split}_labels")
-                count = len(_load_array(path, status.st_mtime_ns, f"{split}_images"))
-                if count != len(labels):
-                    raise SamganError(f"{path}: {count} {split}_images but {len(labels)} {split}_labels")
-                class_names = _npz_class_names(labels, path.stem)
-                entries += [
-                    Entry(f"{split}/{index:07d}", status.st_size, status.st_mtime_ns, class_name, SPLITS[split])
-                    for index, class_name in enumerate(class_names)
-                ]
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
-        raise SamganError(f"{path}: not a readable .npz without pickles ({error})") from error
+    except DAMAGE as error:
+        raise SamganError(f"{path}: not a readable .npz ({error})") from error
+    for split in ("train", "val", "test"):
+        if f"{split}_images" in names and f"{split}_labels" in names:
+            labels = _load_array(path, status.st_mtime_ns, f"{split}_labels")
+            _check_arrays(path, split, _load_array(path, status.st_mtime_ns, f"{split}_images"), labels)
+            class_names = _npz_class_names(labels, path.stem)
+            entries += [
+                Entry(f"{split}/{index:07d}", status.st_size, status.st_mtime_ns, class_name, SPLITS[split])
+                for index, class_name in enumerate(class_names)
+            ]
     if not entries:
         raise SamganError(f"{path}: expected arrays {{train,val,test}}_{{images,labels}}, found {sorted(names)}")
     return entries
@@ -276,8 +278,31 @@ def _list_npz(path: Path) -> list[Entry]:
 
 @functools.lru_cache(maxsize=2)
 def _load_array(path: Path, version: int, name: str) -> Shaped[np.ndarray, "..."]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[name]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            array = arrays[name]
+    except Exception as error:  # beside DAMAGE, whatever parsing a broken header as Python gives
+        raise SamganError(f"{path}: {name} cannot be read without pickles ({one_line(error)})") from error
+    if not isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
+        raise SamganError(f"{path}: {name} is not an array: expected a file that numpy.savez wrote")
+    return array
+
+
+def _check_arrays(path: Path, split: str, images: Shaped[np.ndarray, "..."], labels: Shaped[np.ndarray, "..."]) -> None:
+    """Refuse all but grey or colour images with one class, or one row of findings, each."""
+    is_picture = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+    if not is_picture or images.dtype.kind != "u" or images.dtype.itemsize > 2:
+        raise SamganError(
+            f"{path}: expected {split}_images of uint8 or uint16 [n, h, w], [n, h, w, 1] or [n, h, w, 3], found "
+            f"{images.dtype} {list(images.shape)}: convert them"
+        )
+    if labels.dtype.kind not in "biu" or labels.ndim not in (1, 2) or 0 in labels.shape[1:]:
+        raise SamganError(
+            f"{path}: expected {split}_labels of integers [n] or [n, k], found {labels.dtype} {list(labels.shape)}: "
+            "convert them"
+        )
+    if len(images) != len(labels):
+        raise SamganError(f"{path}: {len(images)} {split}_images but {len(labels)} {split}_labels: one each is needed")
 
 
 def _npz_class_names(labels: Shaped[np.ndarray, "..."], stem: str) -> list[str]:
