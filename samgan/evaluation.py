@@ -1,6 +1,6 @@
 """Score generated images against real ones, every number beside what real images score against real images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ Scores = dict[str, Any]
 MIN_COUNT = 8
 COLLAPSE = "mode collapse"
 NO_COLLAPSE = "no sign of mode collapse"
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+IMAGE_KINDS = {"L": "8-bit grey", "RGB": "8-bit RGB", "I;16": "16-bit grey"}
 # Row of the table: label, decimals, which direction is better.
 ROWS = {
     "frechet": ("Frechet distance", 3, "lower"),
@@ -76,16 +78,8 @@ def evaluate(
     Source: the rule for mode collapse, generated images more alike than real ones (MG > MR), is the paper's; here the
         difference has to leave its 95 % interval as well.
     """
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}")
     real, fake = _tensor(real), _tensor(fake)
-    _check_comparable(real, fake)
-    m = min(len(fake), len(real) // 2, len(fake) if count is None else count)
-    if m < MIN_COUNT:
-        raise SamganError(
-            f"scores need {MIN_COUNT} generated and {2 * MIN_COUNT} real images or more, "
-            f"there are {len(fake)} and {len(real)} (count: {count if count is not None else 'all'})"
-        )
+    m = check_inputs(real.shape, fake.shape, protocol=protocol, count=count)
     scores: Scores = {
         "protocol": protocol,
         "resolution": real.shape[2],
@@ -97,6 +91,36 @@ def evaluate(
     }
     PROTOCOLS[protocol](scores, real, fake, features, skip_reason)
     return scores
+
+
+def check_inputs(
+    real: Sequence[int], fake: Sequence[int], *, protocol: str = "standard", count: int | None = None
+) -> int:
+    """Refuse what `evaluate` cannot score, by shapes alone: before images are sampled or features are loaded.
+
+    Args:
+        real: shape [n c h w] of the real images.
+        fake: shape of the generated ones.
+        protocol: as for `evaluate`.
+        count: as for `evaluate`.
+
+    Returns:
+        m, the number of images that `evaluate` will use of each set.
+
+    Raises:
+        UsageError: an unknown protocol.
+        SamganError: too few images, or real and generated ones differ in channels or resolution.
+    """
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}")
+    _check_comparable(real, fake)
+    m = min(fake[0], real[0] // 2, fake[0] if count is None else count)
+    if m < MIN_COUNT:
+        raise SamganError(
+            f"scores need {MIN_COUNT} generated and {2 * MIN_COUNT} real images or more, "
+            f"there are {fake[0]} and {real[0]} (count: {count if count is not None else 'all'})"
+        )
+    return m
 
 
 def quick_scores(real: Images, fake: Images, *, seed: int = 0) -> dict[str, float]:
@@ -115,7 +139,7 @@ def quick_scores(real: Images, fake: Images, *, seed: int = 0) -> dict[str, floa
         SamganError: the sets are not uint8, differ in shape, hold fewer than three images, or images below 16 px.
     """
     real, fake = _tensor(real), _tensor(fake)
-    _check_comparable(real, fake)
+    _check_comparable(real.shape, fake.shape)
     ms_ssim_real, ms_ssim_generated = (mean_ms_ssim(images, seed=seed).mean for images in (real, fake))
     return {
         "swd": sliced_wasserstein_distance(real, fake, seed=seed)["mean"],
@@ -150,7 +174,8 @@ def format_table(scores: Scores) -> str:
     for name, score in rows.items():
         label, decimals, better = labels[name]
         arrow = {"lower": "↓ lower", "higher": "↑ higher"}[better]
-        lines.append(f"| {label} | {score['value']:.{decimals}f} | {score['floor']:.{decimals}f} | {arrow} |")
+        value, floor = (_number(score[key], decimals) for key in ("value", "floor"))
+        lines.append(f"| {label} | {value} | {floor} | {arrow} |")
     lines.append("")
     if collapse := scores["mode_collapse"]:
         lines.append(
@@ -174,23 +199,25 @@ def format_table(scores: Scores) -> str:
 
 
 def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
-    """Read a folder of PNG files in the order of their names, or one .npy or .npz array.
+    """Read a folder of images in the order of their names, or one .npy or .npz array.
 
     Args:
-        path: a folder of 8-bit grey or RGB PNGs of one size; or an array of uint8 [n h w], [n c h w] or [n h w c], in
-            a .npz under the name "images" or as the only one.
+        path: a folder (without its sub-folders) of PNG, JPEG or TIFF files of one size, all 8-bit grey or all 8-bit
+            RGB, or of 16-bit grey PNGs, which are rounded to 8 bits (value / 257); a folder without any but with
+            the samples.npz of `samgan sample --format npz`; or an array of uint8 [n h w], [n c h w] or [n h w c],
+            in a .npz under the name "images" or as the only one.
 
     Returns:
         Images with one channel or three.
 
     Raises:
-        SamganError: nothing there, mixed sizes, other depths than 8 bits; the message names the file.
+        SamganError: nothing there, mixed sizes or kinds, other depths; the message names the file.
     """
     path = Path(path)
     if path.is_dir():
         return _load_folder(path)
     if path.suffix not in {".npy", ".npz"} or not path.exists():
-        raise SamganError(f"{path}: expected an existing folder of PNG files, or a .npy or .npz file")
+        raise SamganError(f"{path}: expected an existing folder of images, or a .npy or .npz file")
     try:
         with open(path, "rb") as file:
             array = np.load(file, allow_pickle=False)
@@ -315,6 +342,11 @@ def _interval(mean: Scores | None) -> str:
     return f"{mean['mean']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]" if mean else "-"
 
 
+def _number(value: float, decimals: int) -> str:
+    """Fixed decimals, so that a column compares at a glance, unless they would say nothing or run on."""
+    return f"{value:.4g}" if 0 < abs(value) < 10**-decimals or abs(value) >= 1e6 else f"{value:.{decimals}f}"
+
+
 def _tensor(images: Images) -> Tensor:
     if images.ndim != 4 or images.dtype not in (torch.uint8, np.uint8):
         raise SamganError(f"expected uint8 images [n c h w], got {images.dtype} {list(images.shape)}")
@@ -322,35 +354,54 @@ def _tensor(images: Images) -> Tensor:
     return images if isinstance(images, Tensor) else torch.from_numpy(np.require(images, requirements=["C", "W"]))
 
 
-def _check_comparable(real: Tensor, fake: Tensor) -> None:
-    def say(images: Tensor) -> str:
-        _, c, h, w = images.shape
+def _check_comparable(real: Sequence[int], fake: Sequence[int]) -> None:
+    def say(shape: Sequence[int]) -> str:
+        _, c, h, w = shape
         return f"{w}x{h} px with {c} channel{'s' if c > 1 else ''}"
 
-    if real.shape[1:] != fake.shape[1:]:
+    if tuple(real[1:]) != tuple(fake[1:]):
         raise SamganError(
             f"the real images are {say(real)}, the generated ones {say(fake)}: bring both to one shape first"
         )
 
 
 def _load_folder(folder: Path) -> Tensor:
-    """All PNG files of a folder, in the order of their names."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".png")
+    """All images of a folder, in the order of their names, or the array of samples that stands for them."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise SamganError(f"{folder} holds no PNG files")
+        if (folder / "samples.npz").is_file():
+            return load_images(folder / "samples.npz")
+        raise SamganError(f"{folder} holds no PNG, JPEG or TIFF files and no samples.npz")
     images: list[np.ndarray] = []
+    expected = ""
     for file in files:
-        try:
-            with Image.open(file) as image:
-                if image.mode not in {"L", "RGB"}:
-                    raise SamganError(f"{file}: expected an 8-bit grey or RGB PNG, got mode {image.mode}")
-                array = np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)
-        except OSError as error:
-            raise SamganError(f"{file} is not a readable image: {error}") from error
-        if images and array.shape != images[0].shape:
+        array, kind = _load_image(file)
+        expected = expected or kind
+        if kind != expected:
             raise SamganError(
-                f"images of one size and kind were expected: {files[0].name} is {list(images[0].shape)}, "
-                f"{file.name} is {list(array.shape)} (channels, height, width)"
+                f"{file} is {kind}, but {files[0].name} is {expected}: bring all images to one size and kind first"
             )
         images.append(array)
     return torch.from_numpy(np.stack(images))
+
+
+def _load_image(file: Path) -> tuple[UInt8[np.ndarray, "c h w"], str]:
+    """One image, and its size and kind in words."""
+    try:
+        with Image.open(file, formats=("PNG", "JPEG", "TIFF")) as image:
+            # A TIFF may hold its 16 bits inverted, which PIL leaves to its user.
+            if image.mode not in IMAGE_KINDS or (image.mode == "I;16" and image.format != "PNG"):
+                raise SamganError(
+                    f"{file}: expected 8-bit grey or RGB, or a 16-bit grey PNG, got {image.format} of mode {image.mode}"
+                )
+            if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+                raise SamganError(f"{file}: expected one image, got {pages} pages: save each to a file of its own")
+            array = np.asarray(image)
+            kind = f"{image.width}x{image.height} px {IMAGE_KINDS[image.mode]}"
+    except SamganError:
+        raise
+    except Exception as error:  # on damaged files decoders raise nearly anything
+        raise SamganError(f"{file} is not a readable image: {(str(error) or 'empty').splitlines()[0]}") from error
+    if array.dtype == np.uint16:
+        array = np.rint(array / 257).astype(np.uint8)
+    return np.atleast_3d(array).transpose(2, 0, 1), kind

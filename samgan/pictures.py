@@ -1,7 +1,8 @@
 """From the networks' numbers to pictures: uint8 or 16 bit, grids, PNG files that say what they are."""
 
+import io
 import math
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import torch
@@ -39,8 +40,10 @@ def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> 
     return grid
 
 
-def write_png(file: BinaryIO, image: np.ndarray, text: dict[str, str]) -> None:
+def write_png(file: IO[bytes] | io.BytesIO, image: np.ndarray, text: dict[str, str]) -> None:
     """Write uint8 [c, h, w] (c 1 or 3) or uint16 [1, h, w] with `text` in the file's metadata.
+
+    `file` is any binary file; io.BytesIO has no mode and name, so that type checking at run time wants it named.
 
     Raises:
         ValueError: 16 bit with 3 channels, which the PNG writer does not know.

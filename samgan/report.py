@@ -6,11 +6,11 @@ that comes from outside (titles, notes, settings, file names) is escaped by `_te
 
 import base64
 import html
+import io
 import itertools
 import json
 import math
 import shlex
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from string import Template
@@ -111,11 +111,9 @@ def _pictures(real: np.ndarray, fake: np.ndarray) -> str:
         # Evenly spaced, since real images often lie in order of class or patient.
         shown = images[np.arange(count) * len(images) // count]
         grid = image_grid(shown, columns)
-        # Not io.BytesIO: having no mode and name, it does not pass for a BinaryIO where types are checked at run time.
-        with tempfile.TemporaryFile() as file:
-            write_png(file, grid, {"Description": description})
-            file.seek(0)
-            encoded = base64.b64encode(file.read()).decode()
+        file = io.BytesIO()
+        write_png(file, grid, {"Description": description})
+        encoded = base64.b64encode(file.getvalue()).decode()
         width = grid.shape[-1] * (3 if images.shape[-1] <= 32 else 2)
         figures.append(
             f'<figure><h3>{kind}</h3><img class="grid" width="{width}" alt="{kind} images: a grid of {count}" '

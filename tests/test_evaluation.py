@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -7,10 +8,11 @@ from PIL import Image
 from scipy import ndimage
 
 from samgan.errors import SamganError, UsageError
-from samgan.evaluation import evaluate, format_table, load_images, quick_scores
+from samgan.evaluation import check_inputs, evaluate, format_table, load_images, quick_scores
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.prdc import prdc
+from samgan.pictures import to_uint8, to_uint16, write_png
 
 DISTRIBUTION_SCORES = ["frechet", "kid_x1000", "precision", "recall", "density", "coverage"]
 
@@ -155,6 +157,16 @@ def test_legacy_protocol_goes_by_file_order():
 def test_what_cannot_be_scored_is_refused(real, fake, arguments, error, message):
     with pytest.raises(error, match=message):
         evaluate(real=blobs(*real), fake=blobs(*fake), features=None, **arguments)
+    real, fake = ((n, c, size, size) for n, c, size in (real, fake))
+    with pytest.raises(error, match=message):
+        check_inputs(real, fake, **arguments)
+
+
+@pytest.mark.parametrize(("real", "fake", "count"), [(100, 44, None), (31, 64, None), (100, 44, 20), (100, 44, 99)])
+def test_shapes_alone_tell_how_many_images_will_be_used(real, fake, count):
+    images = blobs(real), blobs(fake, seed=1)
+    used = check_inputs(*(some.shape for some in images), count=count)
+    assert used == evaluate(real=images[0], fake=images[1], features=None, count=count)["count"]
 
 
 @pytest.mark.parametrize("images", [blobs(20).float() / 255, blobs(20)[:, 0], blobs(20).numpy().astype(np.int64)])
@@ -193,6 +205,27 @@ def test_the_table_puts_every_score_beside_its_floor():
     assert format_table(json.loads(json.dumps(scores))) == table
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (31.25, "31.250"),
+        (-0.5, "-0.500"),
+        (0.0, "0.000"),
+        (0.001, "0.001"),
+        (0.00049, "0.00049"),
+        (-1e-9, "-1e-09"),
+        (999_999.0, "999999.000"),
+        (1.23456e12, "1.235e+12"),
+        (math.inf, "inf"),
+        (math.nan, "nan"),
+    ],
+)
+def test_the_table_stays_readable_whatever_the_number(value, shown):
+    scores = evaluate(real=blobs(16), fake=blobs(8, seed=1), features=None)
+    table = format_table(scores | {"frechet": {"value": value, "floor": 1.0}})
+    assert f"| Frechet distance | {shown} | 1.000 |" in table
+
+
 def test_quick_scores_see_collapse_and_agree_with_the_metrics():
     real, fake = blobs(64), blobs(64, seed=1)
     healthy, collapsed = quick_scores(real, fake), quick_scores(real, fake[:2].repeat(32, 1, 1, 1))
@@ -221,6 +254,49 @@ def test_a_folder_of_pngs_is_read_in_order(c, tmp_path):
     assert torch.equal(load_images(folder), images)
 
 
+@pytest.mark.parametrize("c", [1, 3])
+def test_jpeg_and_tiff_files_are_read_beside_pngs(c, tmp_path):
+    images = blobs(5, c)
+    folder = write_pngs(tmp_path / "images", images)
+    for i, name in enumerate(["a.jpg", "b.JPEG", "c.tif", "d.TIFF"], start=1):
+        with Image.open(folder / f"{i:03d}.png") as image:
+            image.save(folder / name, **({"quality": 100, "subsampling": 0} if i < 3 else {}))
+        (folder / f"{i:03d}.png").unlink()
+    (folder / "below").mkdir()
+    Image.new("L", (8, 8)).save(folder / "below/000.png")
+    read = load_images(folder)
+    assert torch.equal(read[[0, 3, 4]], images[[0, 3, 4]])
+    assert (read.int() - images.int()).abs().max() <= 8  # JPEG is not exact
+
+
+def test_16_bit_pngs_are_read_as_the_8_bit_images_of_the_same_samples(tmp_path):
+    samples = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for i, image in enumerate(to_uint16(samples)):
+        with open(tmp_path / f"{i}.png", "wb") as file:
+            write_png(file, image, {})
+    read = load_images(tmp_path)
+    assert read.dtype == torch.uint8
+    difference = (read.int() - to_uint8(samples).int()).abs()
+    assert difference.max() <= 1
+    assert difference.float().mean() < 0.01  # rounded twice, which seldom differs from once
+    every = np.array([0, 128, 129, 32767, 65406, 65407, 65535], np.uint16)
+    folder = tmp_path / "edges"
+    folder.mkdir()
+    Image.fromarray(every[None]).save(folder / "edges.png")
+    assert load_images(folder).flatten().tolist() == [0, 0, 1, 127, 254, 255, 255]
+
+
+def test_a_folder_of_samples_in_one_array_is_read(tmp_path):
+    images = blobs(4)
+    np.savez(tmp_path / "samples.npz", images=images.numpy(), seeds=np.arange(4), provenance="{}")
+    (tmp_path / "samples.json").write_text("{}")
+    (tmp_path / "sheets").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "sheets/grid.png")
+    assert torch.equal(load_images(tmp_path), images)
+    Image.new("L", (16, 16)).save(tmp_path / "000.png")
+    assert load_images(tmp_path).shape == (1, 1, 16, 16)
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [
@@ -243,13 +319,28 @@ def test_unusable_images_are_named(tmp_path):
             load_images(path)
 
     refused(tmp_path / "missing", "expected an existing folder")
-    refused(tmp_path, "holds no PNG files")
+    refused(tmp_path, "holds no PNG, JPEG or TIFF files and no samples.npz")
     folder = write_pngs(tmp_path / "mixed", blobs(2))
     Image.new("L", (16, 32)).save(folder / "900.png")
-    refused(folder, r"000\.png is \[1, 32, 32\], 900\.png is \[1, 32, 16\]")
-    folder = write_pngs(tmp_path / "deep", blobs(1))
-    Image.fromarray(np.zeros((32, 32), np.uint16)).save(folder / "900.png")
-    refused(folder, r"900\.png: expected an 8-bit grey or RGB PNG, got mode I;16")
+    refused(folder, r"mixed/900\.png is 16x32 px 8-bit grey, but 000\.png is 32x32 px 8-bit grey")
+    for name, image, kind in (
+        ("deep", Image.fromarray(np.zeros((32, 32), np.uint16)), "16-bit grey"),
+        ("coloured", Image.new("RGB", (32, 32)), "8-bit RGB"),
+    ):
+        folder = write_pngs(tmp_path / name, blobs(1))
+        image.save(folder / "900.png")
+        refused(folder, rf"{name}/900\.png is 32x32 px {kind}, but 000\.png is 32x32 px 8-bit grey")
+    folder = write_pngs(tmp_path / "others", blobs(1))
+    for name, image, message in (
+        ("alpha.png", Image.new("RGBA", (32, 32)), "got PNG of mode RGBA"),
+        ("cmyk.jpg", Image.new("CMYK", (32, 32)), "got JPEG of mode CMYK"),
+        ("deep.tif", Image.fromarray(np.zeros((32, 32), np.uint16)), "got TIFF of mode I;16"),
+    ):
+        image.save(folder / name)
+        refused(folder, f"{name}: expected 8-bit grey or RGB, or a 16-bit grey PNG, {message}")
+        (folder / name).unlink()
+    Image.new("L", (32, 32)).save(folder / "two.tif", save_all=True, append_images=[Image.new("L", (32, 32))])
+    refused(folder, r"two\.tif: expected one image, got 2 pages")
     folder = write_pngs(tmp_path / "broken", blobs(2))
     data = (folder / "001.png").read_bytes()
     (folder / "001.png").write_bytes(data[: len(data) // 2])

@@ -126,18 +126,30 @@ def test_inception_without_weights_and_network_is_unavailable():
 
 
 @pytest.mark.parametrize("spec", ["inception", "imagenet-inception"])
-def test_broken_weights_are_named(spec, inception_file, tmp_path):
-    with pytest.raises(SamganError, match="cannot read"):
-        load_features("inception", inception_weights=tmp_path)
-    truncated = tmp_path / "truncated.pth"
-    truncated.write_bytes(inception_file.read_bytes()[:1_000_000])
-    with pytest.raises(SamganError, match=r"truncated\.pth is not a file of weights"):
-        load_features(spec, inception_weights=truncated)
-    other = tmp_path / "other.pth"
-    for content in ({"weight": torch.zeros(3)}, [1, 2]):
-        torch.save(content, other)
-        with pytest.raises(SamganError, match=r"other\.pth does not hold"):
-            load_features(spec, inception_weights=other)
+def test_wrong_weights_are_named_with_both_hashes(spec, inception_file, tmp_path):
+    path = tmp_path / "wrong.pth"
+    expected = {"inception": features_module.INCEPTION_SHA256, "imagenet-inception": "0cc3c7bd..."}[spec]
+    torch.save({"weight": torch.zeros(3)}, path)
+    other = path.read_bytes()
+    torch.save([1, 2], path)
+    for content in (other, path.read_bytes(), inception_file.read_bytes()[:1_000_000], b"<html>", b""):
+        path.write_bytes(content)
+        with pytest.raises(SamganError) as caught:
+            load_features(spec, inception_weights=path)
+        assert not isinstance(caught.value, FeaturesUnavailable)
+        found = hashlib.sha256(content).hexdigest()
+        assert f"{path} does not hold the weights of" in str(caught.value)
+        assert f"expected sha256 {expected}, found {found}; fetch https://" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["inception", "imagenet-inception"])
+def test_weights_that_were_named_but_are_not_there_are_no_matter_of_download(spec, tmp_path):
+    for path in (tmp_path, tmp_path / "missing.pth"):
+        with pytest.raises(SamganError, match=f"^cannot read {path}: ") as caught:
+            load_features(spec, inception_weights=path)
+        assert not isinstance(caught.value, FeaturesUnavailable)
 
 
 @pytest.mark.parametrize("spec", ["inception", "imagenet-inception"])
@@ -151,7 +163,7 @@ def test_weights_are_not_unpickled(spec, tmp_path):
         "plain.pth": lambda obj, path: path.write_bytes(pickle.dumps(obj)),
     }.items():
         write(Payload(), tmp_path / name)
-        with pytest.raises(SamganError, match="not a file of weights"):
+        with pytest.raises(SamganError, match="does not hold the weights"):
             load_features(spec, inception_weights=tmp_path / name)
     assert not (tmp_path / "owned").exists()
 

@@ -1,5 +1,7 @@
 """Pictures: the numbers that go into files and come back."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,13 @@ def test_png_holds_pixels_and_text(tmp_path, dtype, channels):
     assert pixels.dtype == dtype
     expected = image[0] if channels == 1 else np.moveaxis(image, 0, -1)
     np.testing.assert_array_equal(pixels, expected)
+
+
+def test_png_can_be_written_to_memory():
+    file = io.BytesIO()
+    write_png(file, np.arange(12, dtype=np.uint8).reshape(1, 3, 4), {})
+    with Image.open(file) as read:
+        assert np.asarray(read).tolist() == np.arange(12).reshape(3, 4).tolist()
 
 
 def test_16_bit_colour_is_refused(tmp_path):

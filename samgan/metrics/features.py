@@ -23,6 +23,7 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 IMAGENET_INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
+IMAGENET_INCEPTION_URL = f"https://download.pytorch.org/models/{IMAGENET_INCEPTION_FILE}"
 # The eight digits in the file's name, all of its hash that its publisher states.
 IMAGENET_INCEPTION_SHA256_PREFIX = "0cc3c7bd"
 CACHE_CHUNK = 256
@@ -106,7 +107,7 @@ def load_features(
     Raises:
         FeaturesUnavailable: the weights are not there and cannot be downloaded.
         UsageError: `spec` is none of the above.
-        SamganError: a file does not hold what it should.
+        SamganError: a file that was given cannot be read, or does not hold what it should.
 
     Source: Heusel et al. 2017 (arXiv:1706.08500), with the weights that torch-fidelity converted from TensorFlow.
     """
@@ -203,7 +204,7 @@ def _load_inception(weights: Path | None, device: torch.device) -> FeatureExtrac
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     path = weights or _download_inception()
-    state, sha256 = _read_weights(path)
+    state, sha256 = _read_weights(path, "inception")
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -211,7 +212,7 @@ def _load_inception(weights: Path | None, device: torch.device) -> FeatureExtrac
     try:
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=file).to(device)
     except (RuntimeError, TypeError) as error:
-        raise SamganError(f"{path} does not hold the weights of the FID Inception: {_first_line(error)}") from error
+        raise _not_the_weights(path, sha256, "inception") from error
 
     def features(images: Tensor) -> Tensor:
         return network(_three_channels(images))[0]
@@ -239,19 +240,17 @@ def _load_imagenet_inception(weights: Path | None, device: torch.device) -> Feat
     from torchvision.models import inception_v3
 
     path = weights or Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_INCEPTION_FILE
-    if not path.exists():
+    if weights is None and not path.exists():
         raise FeaturesUnavailable(
-            f"the ImageNet Inception is not at {path}; fetch "
-            f"https://download.pytorch.org/models/{IMAGENET_INCEPTION_FILE} and name it with --inception-weights"
+            f"the ImageNet Inception is not at {path}; fetch {IMAGENET_INCEPTION_URL} and name it with "
+            "--inception-weights"
         )
-    state, sha256 = _read_weights(path)
+    state, sha256 = _read_weights(path, "imagenet-inception")
     whole = inception_v3(weights=None, init_weights=False, transform_input=False)
     try:
         whole.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
-        raise SamganError(
-            f"{path} does not hold weights of torchvision's Inception v3: {_first_line(error)}"
-        ) from error
+        raise _not_the_weights(path, sha256, "imagenet-inception") from error
     names = [name for name, _ in whole.named_children()]  # in the order of the forward pass up to here
     layers = [whole.get_submodule(name) for name in names[: names.index("Mixed_6e") + 1]]
     network = torch.nn.Sequential(*layers).eval().requires_grad_(False).to(device)
@@ -281,14 +280,30 @@ def _read(path: Path) -> bytes:
         raise SamganError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _read_weights(path: Path) -> tuple[Any, str]:
+def _read_weights(path: Path, name: str) -> tuple[Any, str]:
     """A file of tensors and its SHA-256; the bytes that are hashed are the bytes that are loaded."""
     data = _read(path)
+    sha256 = hashlib.sha256(data).hexdigest()
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for a broken file
-        raise SamganError(f"{path} is not a file of weights: {_first_line(error)}") from error
-    return state, hashlib.sha256(data).hexdigest()
+        raise _not_the_weights(path, sha256, name) from error
+    return state, sha256
+
+
+def _not_the_weights(path: Path, sha256: str, name: str) -> SamganError:
+    """What to say of a wrong or damaged file; torch's own words advise to load it without protection."""
+    network, expected, url = {
+        "inception": ("the FID Inception", INCEPTION_SHA256, INCEPTION_URL),
+        "imagenet-inception": (
+            "torchvision's Inception v3",
+            f"{IMAGENET_INCEPTION_SHA256_PREFIX}...",
+            IMAGENET_INCEPTION_URL,
+        ),
+    }[name]
+    return SamganError(
+        f"{path} does not hold the weights of {network}: expected sha256 {expected}, found {sha256}; fetch {url} anew"
+    )
 
 
 def _first_line(error: Exception) -> str:

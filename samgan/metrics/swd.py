@@ -60,21 +60,26 @@ def _laplacian_pyramid(images: Tensor) -> list[Float[Tensor, "n c h w"]]:
     level = images.cpu().float()
     levels = []
     while min(level.shape[2:]) // 2 >= MIN_RESOLUTION and not any(side % 2 for side in level.shape[2:]):
-        smaller = _blur(level)[:, :, ::2, ::2]
-        enlarged = torch.zeros_like(level)
-        enlarged[:, :, ::2, ::2] = 4 * smaller  # three of four pixels are zeros
-        levels.append(level - _blur(enlarged))
+        rows, columns = (_blur_matrix(side) for side in level.shape[2:])
+        smaller = rows[::2] @ level @ columns[::2].T
+        # Of the enlarged image three in four pixels are zeros, left out here; the rest counts twice along each side.
+        levels.append(level - 4 * (rows[:, ::2] @ smaller @ columns[:, ::2].T))
         level = smaller
     return [*levels, level]
 
 
-def _blur(images: Tensor) -> Tensor:
-    """Binomial 5x5 filter, mirrored at the border without repeating the edge."""
-    n, c, h, w = images.shape
-    taps = images.new_tensor(BINOMIAL)
-    padded = F.pad(images.reshape(n * c, 1, h, w), (2, 2, 2, 2), mode="reflect")
-    blurred = F.conv2d(F.conv2d(padded, taps.view(1, 1, 5, 1)), taps.view(1, 1, 1, 5))
-    return blurred.view(n, c, h, w)
+def _blur_matrix(side: int) -> Float[Tensor, "side side"]:
+    """The binomial filter along one side, mirrored at the border without repeating the edge, as a banded matrix.
+
+    On a CPU, products with it are ten times faster than convolutions of one channel, and its even rows give every
+    other pixel alone.
+    """
+    pixels, last = torch.arange(side), side - 1
+    matrix = torch.zeros(side, side)
+    for offset, tap in enumerate(BINOMIAL, -(len(BINOMIAL) // 2)):
+        mirrored = last - ((pixels + offset).abs() - last).abs()
+        matrix[pixels, mirrored] += tap
+    return matrix
 
 
 def _patches(level: Tensor, random: torch.Generator) -> Float[Tensor, "patches features"]:
