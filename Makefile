@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 .PHONY: demo test check clean
 
 demo: $(VENV)/.installed
-	$(BIN)/samgan demo --out demo
+	$(BIN)/samgan demo --out demo/$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest

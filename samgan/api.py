@@ -1,5 +1,7 @@
 """The four steps as functions: prepare, train, sample, evaluate; and all of them on phantoms, the demo."""
 
+import contextlib
+import importlib.util
 import os
 import sys
 import warnings
@@ -22,7 +24,7 @@ from samgan.report import write_report
 from samgan.runs import Run, describe_environment
 from samgan.sampling import load_model, write_samples
 from samgan.sampling import sample as sample_seeds
-from samgan.training import Score, choose_device, make_fabric
+from samgan.training import RESUMABLE, Score, check_fit, choose_device, make_fabric
 from samgan.training import train as train_loop
 
 __all__ = ["PreparedSet", "demo", "evaluate", "prepare", "preset_config", "sample", "train"]
@@ -59,38 +61,50 @@ def train(
         The run.
 
     Raises:
-        UsageError: Data and network, or data and run, do not fit.
-        SamganError: `out` is in use, or training failed.
+        UsageError: Data and network, or configuration, data and the run to continue, do not fit.
+        SamganError: `out` is in use, the prepared set is damaged, or training failed.
     """
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
     images = data.select("train", config.data.classes)
+    check_fit(config, images.shape, processes * hosts)
     fabric = make_fabric(device, processes, hosts, config.training.precision)
     if fabric.device.type == "cpu" and config.network.max_channels > 128:
         message = f"{config.network.max_channels} channels on a CPU take weeks; --scale cpu is made for it"
         warnings.warn(message, stacklevel=2)
     fabric.launch()
-    problem = None
-    if fabric.global_rank == 0:
-        try:
-            _open_run(Path(out), config, data, resume, len(images), str(fabric.device))
-        except (SamganError, OSError) as error:
-            problem = error
-    problem = fabric.broadcast(problem)
-    if problem:
-        raise problem
-    run = Run.open(out)
-    score = _quick_score(data, config)
-    train_loop(config, images, run, fabric, resume=resume, score=score, tensorboard=tensorboard)
+    with contextlib.ExitStack() as held:
+        problem = None
+        if fabric.global_rank == 0:
+            try:
+                data.verify()
+                run = _open_run(Path(out), config, data, resume, len(images), str(fabric.device))
+                held.enter_context(run.locked())
+                run.rewrite_config(config)
+            except (SamganError, OSError) as error:
+                problem = error
+        problem = fabric.broadcast(problem)
+        if problem:
+            raise problem
+        run = Run.open(out)
+        score = _quick_score(data, config)
+        train_loop(config, images, run, fabric, resume=resume, score=score, tensorboard=tensorboard)
     return run
 
 
-def _open_run(out: Path, config: Config, data: PreparedSet, resume: bool, count: int, device: str) -> None:
+def _open_run(out: Path, config: Config, data: PreparedSet, resume: bool, count: int, device: str) -> Run:
     if not resume:
         description = {"name": data.path.resolve().name, "sha256": data.sha256, "images": count}
-        Run.create(out, config, describe_environment(device, description))
-        return
-    trained_on = Run.open(out).environment["data"]["sha256"]
+        return Run.create(out, config, describe_environment(device, description))
+    run = Run.open(out)
+    trained_on = run.environment["data"]["sha256"]
     if data.sha256 != trained_on:
         raise UsageError(f"{out} was trained on other data (sha256 {trained_on[:12]}, not {data.sha256[:12]})")
+    fixed = {key: values for key, values in run.config.differences(config).items() if key not in RESUMABLE}
+    if fixed:
+        asked = "; ".join(f"{key} is {before!r}, not {after!r}" for key, (before, after) in fixed.items())
+        raise UsageError(f"{out} cannot go on with other settings: {asked}. These may change: {', '.join(RESUMABLE)}")
+    return run
 
 
 def _quick_score(data: PreparedSet, config: Config) -> Score | None:
@@ -152,7 +166,7 @@ def evaluate(
     """Score a run, or a set of images, against real ones; write scores.json and report.html.
 
     Args:
-        source: A run folder, a folder of PNGs, a .npz or a .npy.
+        source: A run folder, a folder of images or of samples.npz, a .npz or a .npy.
         data: The prepared set of real images.
         count: Images per set; default: half the real ones, since the floor needs two halves of them.
         split: Real images to compare with: "train", "holdout" or "all".
@@ -181,15 +195,21 @@ def evaluate(
     real = data.select(None if split == "all" else split, classes or (run.config.data.classes if run else ()))
     target = choose_device(device)
     if run:
+        network = run.config.network
+        shape = (count or len(real) // 2, network.image_channels, network.resolution, network.resolution)
+        evaluation.check_inputs(real.shape, shape, protocol=protocol, count=count)
         model = load_model(run, checkpoint, target)
-        fake = to_uint8(sample_seeds(model, range(seed, seed + (count or max(1, len(real) // 2))))).numpy()
+        fake = to_uint8(sample_seeds(model, range(seed, seed + shape[0]))).numpy()
     else:
         fake = evaluation.load_images(source).numpy()
+        evaluation.check_inputs(real.shape, fake.shape, protocol=protocol, count=count)
     spec = features or {"standard": "inception", "legacy": "imagenet-inception"}.get(protocol, "inception")
     extractor, reason = None, ""
     try:
         extractor = load_features(spec, inception_weights=inception_weights, device=target)
     except FeaturesUnavailable as error:
+        if features or inception_weights:  # named, so wanted
+            raise
         reason = str(error)
         print(f"samgan: scores that need features are skipped: {reason}", file=sys.stderr)
     scores = evaluation.evaluate(
@@ -230,9 +250,6 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> dict[str,
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SamganError(f"{out} exists and is not empty; name a new folder with --out")
-    print(f"samgan: {DEMO_NOTE}", file=sys.stderr)
-    write_phantoms(out / "phantoms", 200)
-    data = prepare(out / "phantoms", out / "data", resolution=64)
     config = preset_config("samgan-8", "cpu").override(
         {
             "preset": "demo",
@@ -259,6 +276,9 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> dict[str,
             },
         }
     )
+    print(f"samgan: {DEMO_NOTE}", file=sys.stderr)
+    write_phantoms(out / "phantoms", 200)
+    data = prepare(out / "phantoms", out / "data", resolution=64)
     run = train(config, data, out / "run", device=device)
     sample(run.path, out / "samples", sheets=["grid", "scales"], device=device)
     scores, report = evaluate(run.path, data, device=device, notes=[DEMO_NOTE])

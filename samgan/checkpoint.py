@@ -15,6 +15,8 @@ from samgan.files import atomic_write, write_json
 from samgan.runs import Run
 
 FORMAT = "samgan checkpoint 1"
+REQUIRED = {"config", "step", "images_seen", "generator", "ema_generator"}
+"""What sampling needs of a checkpoint; training keeps more in it."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -55,9 +57,9 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[s
         if damaged:
             raise ValueError(f"{damaged} is damaged in it")
         state = torch.load(path, map_location=device, weights_only=True)
-        if isinstance(state, dict) and state.get("format") == FORMAT:
+        if isinstance(state, dict) and state.get("format") == FORMAT and set(state) >= REQUIRED:
             return state
-        problem = ValueError(f"expected format {FORMAT!r}")
+        problem = ValueError(f"expected format {FORMAT!r} with {', '.join(sorted(REQUIRED))}")
     except FileNotFoundError:
         raise SamganError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError as error:

@@ -4,26 +4,27 @@ Every command imports what it needs when it runs, so that `samgan --help` does n
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samgan import __version__
-from samgan.config import Config, settings
+from samgan.config import Config, flatten, settings
 from samgan.errors import SamganError, UsageError
 from samgan.presets import PRESETS, SCALES, preset_config, preset_document
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
-    from samgan.runs import Run
 
-# Settings that change how long a run is and what it keeps, not what it computes.
-RESUMABLE = {"training.kimg", "training.log_every_kimg", "training.snapshot_every_kimg", "training.keep_checkpoints"}
+BAD_FILES_SHOWN = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,14 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         words, flags = split_settings(sys.argv[1:] if arguments is None else arguments)
-    except UsageError as error:
-        return _fail(error, 2)
-    options = parser.parse_args(words)
-    options.settings = flags
-    if flags and options.run is not _train:
-        parser.error(f"--{next(iter(flags))}: settings are for samgan train")
-    try:
-        document, text = options.run(options)
+        options = parser.parse_args(words)
+        options.settings = flags
+        if flags and options.run is not _train:
+            parser.error(f"--{next(iter(flags))}: settings are for samgan train")
+        with _termination_unwinds():
+            document, text = options.run(options)
     except UsageError as error:
         return _fail(error, 2)
     except SamganError as error:
@@ -51,8 +50,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:  # of several processes one speaks
-        print(json.dumps(document, indent=2) if options.json else text)
+        try:
+            print(json.dumps(document, indent=2) if options.json else text, flush=True)
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its end
+            return 141 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
     return 0
+
+
+@contextlib.contextmanager
+def _termination_unwinds() -> Iterator[None]:
+    """Leave by way of every `finally` on SIGTERM, so that no temporary files stay; training has its own way."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # whoever runs us there handles signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: object, status: int) -> int:
@@ -81,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     p = command("prepare", _prepare, "make a training set from a folder, .zip or .npz of radiographs")
     p.add_argument("source", help="folder (sub-folders are classes), .zip of one, MedMNIST .npz, or medmnist:NAME")
     p.add_argument("out", type=Path, help="folder to write")
-    p.add_argument("--resolution", type=int, default=64, help="side in pixels, a power of two")
+    p.add_argument("--resolution", type=int, default=64, choices=(32, 64, 128, 256), help="side in pixels")
     p.add_argument("--channels", type=int, default=1, choices=(1, 3), help="1 grey, 3 colour")
     p.add_argument("--fit", default="crop", choices=("crop", "pad", "stretch"), help="how an image becomes square")
     p.add_argument("--normalize", default="none", choices=("none", "percentile", "clahe"), help="contrast, per image")
@@ -97,13 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     p = command("train", _train, "train a preset, or any settings, on a prepared set", epilog=epilog)
     p.add_argument("data", type=Path, nargs="?", help="prepared set (--dry-run does without)")
     p.add_argument("--out", type=Path, help="run folder to write, or with --resume to continue")
-    p.add_argument("--preset", default="samgan-8", help="row of Table 2 (`samgan presets`; default: samgan-8)")
-    p.add_argument(
-        "--scale", default="paper", choices=sorted(SCALES), help="paper: 512 channels; cpu: 64 (default: paper)"
-    )
+    p.add_argument("--preset", help="row of Table 2 (`samgan presets`; default: samgan-8)")
+    p.add_argument("--scale", choices=sorted(SCALES), help="paper: 512 channels; cpu: 64 (default: paper)")
     p.add_argument("--classes", nargs="+", metavar="NAME", help="train on these classes of the set")
     p.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, applied before flags")
-    p.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit, with its settings")
     p.add_argument(
         "--dry-run", action="store_true", help="print configuration, parameters, FLOPs and memory; train nothing"
     )
@@ -129,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(p)
 
     p = command("evaluate", _evaluate, "score a run or a folder of images against real ones")
-    p.add_argument("source", metavar="RUN_OR_FOLDER", type=Path, help="run folder, folder of PNGs, .npz or .npy")
+    p.add_argument("source", metavar="RUN_OR_FOLDER", type=Path, help="run folder, folder of images, .npz or .npy")
     p.add_argument("--data", type=Path, required=True, help="prepared set of real images")
     p.add_argument("--count", type=int, help="images per set (default: half the real ones: the floor needs two halves)")
     p.add_argument("--split", default="train", choices=("train", "holdout", "all"), help="real images to compare with")
@@ -198,6 +216,19 @@ def _describe_set(prepared: "PreparedSet") -> str:
     ]
     for name, counts in info["counts"].items():
         lines.append(f"  {name}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    left_out = info["left_out"]
+    if info["near_duplicates"]:
+        lines.append(f"near duplicates: {info['near_duplicates']} images, kept, on the side of what they are like")
+    if left_out["exact_duplicates"]:
+        lines.append(f"left out: {len(left_out['exact_duplicates'])} exact duplicates")
+    if left_out["ignored_by_suffix"]:
+        counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out["ignored_by_suffix"].items())
+        lines.append(f"ignored as no images: {', '.join(counts)}")
+    if bad := left_out["bad_files"]:
+        lines.append(f"left out: {len(bad)} files that cannot be read")
+        lines += [f"  {file['source']}: {file['reason']}" for file in bad[:BAD_FILES_SHOWN]]
+        if len(bad) > BAD_FILES_SHOWN:
+            lines.append(f"  and {len(bad) - BAD_FILES_SHOWN} more, all in {prepared.path / 'dataset.json'}")
     return "\n".join(lines)
 
 
@@ -263,37 +294,52 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _train(options: argparse.Namespace) -> tuple[Any, str]:
-    flags = options.settings
-    if options.classes:
-        flags["data.classes"] = options.classes
-    if options.resume:
-        return _resume(options, flags)
+    if options.out is None and (options.resume or not options.dry_run):
+        raise UsageError("which run folder? --out RUN")
     prepared = None
-    shape = {}
     if options.data is not None:
         from samgan.data import PreparedSet
 
         prepared = PreparedSet.open(options.data)
-        shape = {"network.image_channels": prepared.channels}
-    base = preset_config(options.preset, options.scale, *([prepared.resolution] if prepared else []))
-    config = base.override(shape)
-    if options.config:
-        config = config.override(read_settings(options.config))
-    config = config.override(flags)
+    config = _configuration(options, prepared)
     if options.dry_run:
-        return _dry_run(config)
+        return _dry_run(config, prepared, options.processes * options.hosts)
     if prepared is None:
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
-    if options.out is None:
-        raise UsageError("where should the run go? --out RUN")
     from samgan import api
 
-    return _finish_training(api.train(config, prepared, options.out, **_where(options)))
+    names = ("resume", "device", "processes", "hosts", "tensorboard")
+    run = api.train(config, prepared, options.out, **{name: getattr(options, name) for name in names})
+    checkpoint, images_seen = run.checkpoints()[-1], run.config.training.total_steps * run.config.training.batch_size
+    document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(checkpoint), "best": run.best()}
+    return document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR"
 
 
-def _dry_run(config: Config) -> tuple[Any, str]:
+def _configuration(options: argparse.Namespace, prepared: "PreparedSet | None") -> Config:
+    """Settings, the later ones first: flags, YAML, the prepared set's shape, the preset or the run to continue."""
+    asked = {**(flatten(read_settings(options.config)) if options.config else {}), **options.settings}
+    if options.classes:
+        asked["data.classes"] = options.classes
+    preset, scale = (getattr(options, name) or asked.get(name) for name in ("preset", "scale"))
+    asked = {key: value for key, value in asked.items() if key not in ("preset", "scale")}
+    if options.resume and preset is None and scale is None:
+        from samgan.runs import Run
+
+        return Run.open(options.out).config.override(asked)
+    resolution = asked.get("network.resolution", prepared.resolution if prepared else 64)
+    if type(resolution) is not int:  # the override below says what is wrong with it
+        resolution = 64
+    base = preset_config(preset or "samgan-8", scale or "paper", resolution)
+    return base.override({**({"network.image_channels": prepared.channels} if prepared else {}), **asked})
+
+
+def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> tuple[Any, str]:
     from samgan.planning import plan
+    from samgan.training import check_fit
 
+    if prepared is not None:
+        images = len(prepared.indices("train", config.data.classes))
+        check_fit(config, (images, *prepared.images.shape[1:]), processes)
     cost = plan(config)
     document = {"config": config.to_dict(), **cost}
     lines = [
@@ -309,37 +355,6 @@ def _dry_run(config: Config) -> tuple[Any, str]:
         f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
     ]
     return document, "\n".join(lines)
-
-
-def _resume(options: argparse.Namespace, flags: dict[str, Any]) -> tuple[Any, str]:
-    from samgan import api
-    from samgan.data import PreparedSet
-    from samgan.runs import Run
-
-    if options.out is None or options.data is None:
-        raise UsageError("--resume needs the prepared set and the run: samgan train DATA --out RUN --resume")
-    if options.config:
-        flags = {**read_settings(options.config), **flags}
-    refused = sorted(set(flags) - RESUMABLE)
-    if refused:
-        raise UsageError(
-            f"{', '.join(refused)}: fixed in a resumed run; what may change: {', '.join(sorted(RESUMABLE))}"
-        )
-    config = Run.open(options.out).config.override(flags)
-    return _finish_training(
-        api.train(config, PreparedSet.open(options.data), options.out, resume=True, **_where(options))
-    )
-
-
-def _where(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("device", "processes", "hosts", "tensorboard")}
-
-
-def _finish_training(run: "Run") -> tuple[Any, str]:
-    newest = run.checkpoints()[-1]
-    images_seen = [line["images_seen"] for line in run.stats()][-1]
-    document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(newest), "best": run.best()}
-    return document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR"
 
 
 # --- sample and evaluate

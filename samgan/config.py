@@ -130,7 +130,9 @@ class TrainingConfig:
         """Check ranges."""
         _require(self.batch_size >= 2, "training.batch_size", self.batch_size, "2 or more")
         for name in ("learning_rate", "kimg", "log_every_kimg", "snapshot_every_kimg"):
-            _require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "a number above 0")
+            _require(
+                0 < getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "a number above 0, up to 1e9"
+            )
         if self.discriminator_learning_rate is not None:
             rate = self.discriminator_learning_rate
             _require(rate > 0, "training.discriminator_learning_rate", rate, "a number above 0, or null")
@@ -177,20 +179,23 @@ class Config:
             UsageError: An unknown key (with the nearest known one), a wrong type or a value out of range.
         """
         nested: dict[str, Any] = {}
-        for key, value in settings.items():
-            if not isinstance(key, str):
-                raise UsageError(f"{key!r}: a key must be text, such as training.kimg")
+        for key, value in flatten(settings).items():
             *parents, leaf = key.split(".")
             branch = nested
             for parent in parents:
                 branch = branch.setdefault(parent, {})
                 if not isinstance(branch, dict):
                     raise UsageError(f"{key}: {parent} was given a value already")
-            if isinstance(value, Mapping):
-                branch.setdefault(leaf, {}).update(value)
+            if isinstance(value, Mapping):  # an empty section
+                branch.setdefault(leaf, {})
             else:
                 branch[leaf] = value
         return _merge(self, nested, "")
+
+    def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
+        """Dotted keys whose values differ, as (own value, the other's)."""
+        own, others = flatten(self.to_dict()), flatten(other.to_dict())
+        return {key: (value, others[key]) for key, value in own.items() if value != others[key]}
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain JSON types: `Config.from_dict(config.to_dict()) == config`."""
@@ -204,6 +209,21 @@ class Config:
             UsageError: As `override`.
         """
         return cls().override(document)
+
+
+def flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys: `{"training": {"kimg": 50}}` becomes `{"training.kimg": 50}`.
+
+    Raises:
+        UsageError: A key is not text.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if not isinstance(key, str):
+            raise UsageError(f"{prefix}{key!r}: a key must be text, such as training.kimg")
+        nested = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
 
 
 def settings() -> list[tuple[str, str, Any, str]]:
@@ -231,10 +251,7 @@ def _merge(node: Any, changes: Mapping[str, Any], path: str) -> Any:
     for name, value in changes.items():
         key = f"{path}{name}"
         if name not in hints:
-            known = [f"{path}{hint}" for hint in hints] if path else [row[0] for row in settings()]
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise UsageError(f"unknown setting {key} (value {value!r}); {hint}")
+            raise UsageError(f"unknown setting {key} (value {value!r}); {_advice(name, hints, path)}")
         current = getattr(node, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, Mapping):
@@ -243,6 +260,15 @@ def _merge(node: Any, changes: Mapping[str, Any], path: str) -> Any:
         else:
             values[name] = _checked(value, hints[name], key)
     return dataclasses.replace(node, **values)
+
+
+def _advice(name: str, hints: Mapping[str, Any], path: str) -> str:
+    everywhere = {row[0].rpartition(".")[2]: row[0] for row in settings()}
+    for known in ({hint: f"{path}{hint}" for hint in hints}, everywhere):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+        if near:
+            return f"did you mean {known[near[0]]}?"
+    return f"known: {', '.join(f'{path}{hint}' for hint in hints)}" + ("" if path else " (each with its settings)")
 
 
 def _checked(value: Any, hint: Any, key: str) -> Any:
@@ -258,10 +284,12 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
             except UsageError:
                 continue
     elif origin is tuple:
+        if arguments[-1] is Ellipsis and not isinstance(value, list | tuple | Mapping | None):
+            value = (value,)  # one value is a list of one
         if isinstance(value, list | tuple) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
             return tuple(_checked(item, arguments[0], key) for item in value)
     elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
             return float(value)
     elif type(value) is hint:
         return value

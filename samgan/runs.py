@@ -1,5 +1,6 @@
 """The run folder: the interface between training, sampling, evaluation and reports. docs/run-folder.md describes it."""
 
+import contextlib
 import json
 import os
 import platform
@@ -14,6 +15,11 @@ from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
 from samgan.files import write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock
+    fcntl = None  # type: ignore[assignment]
 
 CHECKPOINT_PATTERN = "step-*.pt"
 
@@ -63,10 +69,14 @@ class Run:
         """The configuration the run was started with."""
         return Config.from_dict(self._read("config.json"))
 
+    def rewrite_config(self, config: Config) -> None:
+        """Replace `config.json`: a resumed run may be longer than it was to be."""
+        write_json(self.path / "config.json", config.to_dict())
+
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, device and data of the run's first start."""
-        return self._read("environment.json")
+        return self._read("environment.json", "data")
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -83,7 +93,9 @@ class Run:
 
     def best(self) -> dict[str, Any] | None:
         """`{"checkpoint", "score", "value"}` of the best snapshot, or None before the first score."""
-        return self._read("checkpoints/best.json") if (self.checkpoint_folder / "best.json").is_file() else None
+        if not (self.checkpoint_folder / "best.json").is_file():
+            return None
+        return self._read("checkpoints/best.json", "checkpoint", "score", "value")
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to `stats.jsonl`; a line torn by a crash is left behind as it is."""
@@ -109,7 +121,24 @@ class Run:
                     continue  # torn by a crash
         yield from (lines[key] for key in sorted(lines))
 
-    def _read(self, name: str) -> dict[str, Any]:
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock goes with the process that holds it.
+
+        Raises:
+            SamganError: Another process holds it.
+        """
+        if fcntl is None:
+            yield
+            return
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SamganError(f"{self.path} is being trained by another process; wait for it or stop it") from None
+            yield
+
+    def _read(self, name: str, *required: str) -> dict[str, Any]:
         path = self.path / name
         try:
             document = json.loads(path.read_text())
@@ -117,14 +146,16 @@ class Run:
             raise SamganError(f"{path} is missing; is {self.path} a run folder?") from None
         except ValueError as error:
             raise SamganError(f"{path} is not valid JSON ({error}); restore it from a copy") from None
-        if not isinstance(document, dict):
-            raise SamganError(f"{path}: expected a JSON object, got {type(document).__name__}")
+        if not isinstance(document, dict) or not set(required) <= set(document):
+            raise SamganError(f"{path} is damaged: expected a JSON object with {', '.join(required) or 'settings'}")
         return document
 
 
 def _is_unfinished(path: Path) -> bool:
     """Whether a start that was cut off before `config.json` leaves such a file."""
-    return path.name in ("checkpoints", "environment.json") or (path.name[0] == "." and path.suffix == ".tmp")
+    if path.name == "checkpoints":
+        return path.is_dir() and not any(path.iterdir())
+    return path.name == "environment.json" or (path.name[0] == "." and path.suffix == ".tmp")
 
 
 def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:

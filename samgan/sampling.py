@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from samgan import __version__
@@ -28,6 +30,8 @@ from samgan.runs import Run
 # Every forward pass has this many latents, the last one padded: the arithmetic, and with it the last bit of a pixel,
 # then does not depend on how many images were asked for.
 FORWARD_BATCH = 32
+FORMATS = ("png", "png16", "npz")
+SHEETS = ("grid", "interpolation", "scales", "attention")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +78,10 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
     with torch.random.fork_rng(devices=[]):
         generator = Generator(config.network)
     weights = state["ema_generator"] or state["generator"]
-    generator.load_state_dict(weights)
+    try:
+        generator.load_state_dict(weights)
+    except RuntimeError:
+        raise SamganError(f"the checkpoint in {run.path} holds other weights than its configuration says") from None
     generator.eval().requires_grad_(False).to(device)
     return Model(generator, config, state["images_seen"], hash_weights(weights))
 
@@ -106,8 +113,15 @@ def generate(generator: Generator, latents: Float[Tensor, "n latent"]) -> Iterat
 
 def sample(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
     """The full-size images of `seeds`, float around [-1, 1] on the CPU."""
-    latents = latents_of_seeds(seeds, model.generator.latent_size)
-    return torch.cat([pyramid[-1] for pyramid in generate(model.generator, latents)])
+    return torch.cat([images for _, images in sample_batches(model, seeds)])
+
+
+def sample_batches(model: Model, seeds: Sequence[int]) -> Iterator[tuple[Sequence[int], Float[Tensor, "n c h w"]]]:
+    """Yield (seeds, images) of up to `FORWARD_BATCH`, as `sample` gives them, without keeping them all."""
+    for start in range(0, len(seeds), FORWARD_BATCH):
+        few = seeds[start : start + FORWARD_BATCH]
+        (pyramid,) = generate(model.generator, latents_of_seeds(few, model.generator.latent_size))
+        yield few, pyramid[-1]
 
 
 def interpolate(model: Model, seeds: Sequence[int], steps: int) -> Float[Tensor, "n c h w"]:
@@ -139,14 +153,9 @@ def attention_sheet(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h 
     """The images of `seeds`, and below them where the generator looks from the image's centre, a row per layer.
 
     White is the strongest of a map; layers from small to large.
-
-    Raises:
-        UsageError: The generator has no self-attention.
     """
     latents = latents_of_seeds(seeds, model.generator.latent_size)
     maps = attention_maps(model.generator, latents.to(model.device))
-    if not maps:
-        raise UsageError(f"the generator of preset {model.config.preset} has no self-attention to show")
     images = sample(model, seeds)
     rows = [images]
     for side, beta in maps.items():
@@ -177,27 +186,37 @@ def write_samples(
 
     Raises:
         SamganError: `out` exists and is not empty.
-        UsageError: 16 bit with 3 channels.
+        UsageError: An unknown format or sheet, 16 bit with 3 channels, attention of a generator without it.
     """
+    for name, known in ((file_format, FORMATS), *((sheet, SHEETS) for sheet in sheets)):
+        if name not in known:
+            raise UsageError(f"{name!r} is not one of {', '.join(known)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SamganError(f"{out} exists and is not empty; name a new folder")
-    if file_format == "png16" and model.config.network.image_channels != 1:
+    network = model.config.network
+    if file_format == "png16" and network.image_channels != 1:
         raise UsageError("--format png16 is for 1 channel; use png or npz")
+    if "attention" in sheets and not network.generator_attention:
+        raise UsageError(f"the generator of preset {model.config.preset} has no self-attention to show")
     seeds = range(seed, seed + count)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        images = sample(model, seeds)
-        if file_format == "npz":
-            provenance = json.dumps(model.provenance(seed))
-            np.savez_compressed(
-                temporary / "samples.npz", images=to_uint8(images).numpy(), seeds=np.array(seeds), provenance=provenance
-            )
-        else:
+        shape = (count if file_format == "npz" else 0, network.image_channels, network.resolution, network.resolution)
+        array = np.empty(shape, np.uint8)
+        batches = sample_batches(model, seeds)
+        steps = math.ceil(count / FORWARD_BATCH)
+        for few, images in track(batches, "sampling", steps, console=Console(stderr=True), transient=True):
+            if file_format == "npz":
+                array[few[0] - seed : few[-1] - seed + 1] = to_uint8(images).numpy()
+                continue
             values = to_uint16(images) if file_format == "png16" else to_uint8(images).numpy()
-            for number, image in zip(seeds, values, strict=True):
+            for number, image in zip(few, values, strict=True):
                 with open(temporary / f"seed-{number:08d}.png", "wb") as file:
                     write_png(file, image, model.provenance(number))
+        if file_format == "npz":
+            provenance = json.dumps(model.provenance(seed))
+            np.savez_compressed(temporary / "samples.npz", images=array, seeds=np.array(seeds), provenance=provenance)
         if sheets:
             (temporary / "sheets").mkdir()  # apart, so that the folder itself holds nothing but samples
         for name in sheets:

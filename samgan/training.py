@@ -12,7 +12,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ from samgan.pictures import SYNTHETIC, from_uint8, image_grid, to_uint8, write_p
 from samgan.runs import Run
 from samgan.sampling import generate, latents_of_seeds
 
+# Settings that a resumed run may change: how long it is and what it keeps, not what it computes.
+RESUMABLE = ("training.kimg", "training.log_every_kimg", "training.snapshot_every_kimg", "training.keep_checkpoints")
 GRID_IMAGES = 64
 SCORED_IMAGES = 512
 
@@ -286,9 +288,11 @@ def make_fabric(device: str = "auto", processes: int = 1, hosts: int = 1, precis
         precision: "fp32" or "bf16".
 
     Raises:
-        UsageError: The device is not on this machine.
+        UsageError: The device is not on this machine, or a number is below 1.
     """
     device = choose_device(device)
+    if min(processes, hosts) < 1:
+        raise UsageError(f"--processes {processes} --hosts {hosts}: expected 1 or more of each")
     return Fabric(
         accelerator=device,
         devices=processes,
@@ -296,6 +300,22 @@ def make_fabric(device: str = "auto", processes: int = 1, hosts: int = 1, precis
         strategy="ddp" if processes * hosts > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
+
+
+def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
+    """Check that images of `shape` (n, c, h, w), network and number of processes fit, before anything is written.
+
+    Raises:
+        UsageError: They do not.
+    """
+    network, batch_size = config.network, config.training.batch_size
+    expected = (network.image_channels, network.resolution, network.resolution)
+    if tuple(shape[1:]) != expected:
+        raise UsageError(f"the network takes images of (channels, height, width) {expected}; got {tuple(shape[1:])}")
+    if shape[0] < 2:
+        raise UsageError(f"training takes 2 images or more; got {shape[0]}")
+    if processes < 1 or batch_size % processes:
+        raise UsageError(f"training.batch_size {batch_size} does not divide by {processes} processes")
 
 
 def train(
@@ -327,15 +347,8 @@ def train(
         SamganError: A loss or weight became NaN or infinite; the last checkpoint is untouched.
         Interrupted: SIGINT or SIGTERM came; the last step is saved.
     """
-    training, network = config.training, config.network
-    expected = (network.image_channels, network.resolution, network.resolution)
-    if images.ndim != 4 or images.shape[1:] != expected:
-        raise UsageError(f"the network takes images of (channels, height, width) {expected}; got {images.shape[1:]}")
-    if len(images) < 2:
-        raise UsageError(f"training takes 2 images or more; got {len(images)}")
-    if training.batch_size % world_size():
-        raise UsageError(f"training.batch_size {training.batch_size} does not divide by {world_size()} processes")
-
+    check_fit(config, images.shape, world_size())
+    training = config.training
     state = TrainingState(config, fabric.device)
     newest = newest_checkpoint(run, device=fabric.device) if resume else None
     if newest:  # none: the run was cut off before its first checkpoint, and starts at its first step
@@ -360,6 +373,7 @@ def train(
                 log.flush()
             if snapshot or stop:
                 _snapshot(run, state, score if snapshot else None)
+                log.last = time.monotonic()  # images/s is of steps alone
             if stop and not finished:
                 name = signal.Signals(stop).name
                 raise Interrupted(stop, f"stopped by {name} at {state.images_seen / 1000:.3f} kimg; --resume continues")

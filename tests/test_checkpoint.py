@@ -20,6 +20,10 @@ from samgan.errors import SamganError
 from samgan.runs import Run
 
 STATE = {
+    "config": {},
+    "generator": {},
+    "ema_generator": None,
+    "images_seen": 48,
     "step": 3,
     "rate": 0.1,
     "name": "x",
@@ -75,22 +79,22 @@ def written(tmp_path, document, **options):
     return (tmp_path / "other.pt").read_bytes()
 
 
+WHOLE = {**STATE, "format": "samgan checkpoint 1"}
 FOREIGN = {
     "empty": lambda path: b"",
     "text": lambda path: b"not a checkpoint at all\n",
     "png": lambda path: b"\x89PNG\r\n\x1a\n" + bytes(100),
     "foreign dict": lambda path: written(path, {"state_dict": torch.ones(2)}),
-    "foreign format": lambda path: written(path, {"format": "samgan checkpoint 0"}),
+    "foreign format": lambda path: written(path, {**WHOLE, "format": "samgan checkpoint 0"}),
     "foreign list": lambda path: written(path, [torch.ones(2)]),
     "module": lambda path: written(path, torch.nn.Linear(2, 2)),
-    "legacy": lambda path: written(path, {"format": "samgan checkpoint 1"}, _use_new_zipfile_serialization=False),
-    "pickle": lambda path: pickle.dumps({"format": "samgan checkpoint 1"}),
-    "malicious pickle": lambda path: pickle.dumps({"format": "samgan checkpoint 1", "x": Malicious(path / "made")}),
-    "malicious torch file": lambda path: written(
-        path, {"format": "samgan checkpoint 1", "x": Malicious(path / "made")}
-    ),
+    "no weights": lambda path: written(path, {key: value for key, value in WHOLE.items() if key != "generator"}),
+    "legacy": lambda path: written(path, WHOLE, _use_new_zipfile_serialization=False),
+    "pickle": lambda path: pickle.dumps(WHOLE),
+    "malicious pickle": lambda path: pickle.dumps({**WHOLE, "x": Malicious(path / "made")}),
+    "malicious torch file": lambda path: written(path, {**WHOLE, "x": Malicious(path / "made")}),
     "malicious legacy file": lambda path: written(
-        path, {"format": "samgan checkpoint 1", "x": Malicious(path / "made")}, _use_new_zipfile_serialization=False
+        path, {**WHOLE, "x": Malicious(path / "made")}, _use_new_zipfile_serialization=False
     ),
 }
 
@@ -166,13 +170,15 @@ import torch
 from samgan.checkpoint import load_checkpoint, save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path = Path(sys.argv[1]) / "step-00000001.pt"
-save_checkpoint(path, {"step": 1})
+common = {"config": {}, "generator": {}, "ema_generator": None, "images_seen": 0}
+save_checkpoint(path, {**common, "step": 1})
 old, outcome = path.read_bytes(), []
 for limit in (100, 50_000, 1_500_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     for name in (path.name, "step-00000002.pt"):
         try:
-            save_checkpoint(path.with_name(name), {"step": 2, "weights": [torch.ones(300_000), torch.ones(200_000)]})
+            weights = [torch.ones(300_000), torch.ones(200_000)]
+            save_checkpoint(path.with_name(name), {**common, "step": 2, "weights": weights})
             error = None
         except OSError as caught:
             error = caught.strerror
@@ -194,7 +200,7 @@ def test_no_space_left_keeps_the_old_checkpoint(tmp_path, run_script):
 
 def fill(run, steps):
     for step in steps:
-        save_checkpoint(run.checkpoint_path(step), {"step": step})
+        save_checkpoint(run.checkpoint_path(step), {**STATE, "step": step})
 
 
 def test_newest_is_none_before_the_first(run):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from samgan.cli import main, read_settings, split_settings
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import UsageError
-from samgan.presets import PRESETS
+from samgan.presets import PRESETS, preset_config
+from samgan.runs import Run
 
 TINY = [
     "--network.max_channels=8",
@@ -52,6 +54,24 @@ def trained(data, folder):
         main(["train", str(data), "--preset", "samgan-8", "--scale", "cpu", "--out", str(folder / "run"), *TINY]) == 0
     )
     return folder / "run"
+
+
+def test_prepare_says_what_it_left_out_and_how_it_split(capsys, folder, tmp_path):
+    shutil.copytree(folder / "images", tmp_path / "images")
+    first, second, *_ = sorted((tmp_path / "images" / "NORMAL").iterdir())
+    shutil.copy(first, first.with_name("scan-a.png"))
+    first.with_name("broken.png").write_bytes(second.read_bytes()[:100])
+    first.with_name("notes.txt").write_text("read me")
+    Image.fromarray(np.asarray(Image.open(second)) // 2).save(first.with_name("scan-b.png"))
+    arguments = ["prepare", str(tmp_path / "images"), str(tmp_path / "out"), "--resolution", "32", "--workers", "1"]
+    assert main([*arguments, "--max-bad", "0.1"]) == 0
+    text = capsys.readouterr().out
+    assert "split by patient (file names; 96 % of images), else image" in text
+    assert "left out: 1 exact duplicates" in text
+    assert "near duplicates: 1 images" in text
+    assert "ignored as no images: 1 .txt" in text
+    assert "left out: 1 files that cannot be read" in text
+    assert "  NORMAL/broken.png: " in text
 
 
 def test_presets_json_lists_every_row_with_switches_and_the_papers_scores(capsys):
@@ -156,9 +176,15 @@ def test_the_four_steps_leave_what_they_promise(capsys, data, trained, tmp_path)
     assert scores["mode_collapse"]["verdict"]
     assert "<html" in (trained / "report.html").read_text()
 
-    status, scores, error = run(capsys, "evaluate", tmp_path / "samples", "--data", data, "--features", _stub(tmp_path))
-    assert status == 1  # five images are too few to score
-    assert "5" in error
+
+def test_what_cannot_be_scored_is_refused_before_features_are_loaded(capsys, data, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("samgan.api.load_features", lambda *_, **__: pytest.fail("loaded"))
+    assert main(["sample", str(trained), "--count", "5", "--out", str(tmp_path / "samples")]) == 0
+    capsys.readouterr()
+    for source, more in ((tmp_path / "samples", []), (trained, ["--count", "5"])):
+        status, _, error = run(capsys, "evaluate", source, "--data", data, *more)
+        assert status == 1
+        assert "8 generated and 16 real images or more" in error
 
 
 def _stub(folder):
@@ -215,10 +241,25 @@ def test_a_run_folder_in_use_is_left_alone(capsys, data, trained):
     assert (trained / "stats.jsonl").read_bytes() == before
 
 
-def test_resume_refuses_other_settings_and_other_data(capsys, data, trained, folder):
-    status, _, error = run(capsys, "train", data, "--out", trained, "--resume", "--training.learning_rate=0.1")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--training.learning_rate=0.1"], ["training.learning_rate", "0.0001", "0.1"]),
+        (["--preset", "msg-gan-6", "--scale", "cpu", *TINY], ["preset", "'samgan-8'", "'msg-gan-6'"]),
+        (["--preset", "samgan-8", *TINY], ["training.ema_halflife_kimg", "2.45", "11.08"]),
+        (["--classes", "NORMAL"], ["data.classes", "NORMAL"]),
+    ],
+)
+def test_resume_refuses_other_settings_and_names_them(capsys, data, trained, arguments, words):
+    before = (trained / "stats.jsonl").read_bytes()
+    status, _, error = run(capsys, "train", data, "--out", trained, "--resume", *arguments)
     assert status == 2
-    assert "training.learning_rate" in error
+    assert error.count("\n") == 1
+    assert all(word in error for word in [*words, "training.kimg"])
+    assert (trained / "stats.jsonl").read_bytes() == before
+
+
+def test_resume_refuses_other_data(capsys, data, trained, folder):
     other = prepare(folder / "images", folder / "other", resolution=32, workers=1, seed=1).path
     status, _, error = run(capsys, "train", other, "--out", trained, "--resume")
     assert status == 2
@@ -231,14 +272,95 @@ def test_resume_can_lengthen_a_finished_run(capsys, data, tmp_path):
     status, document, _ = run(capsys, "train", data, "--out", tmp_path / "run", "--resume", "--training.kimg=0.06")
     assert status == 0
     assert document["images_seen"] == 60
+    assert Run.open(tmp_path / "run").config.training.kimg == 0.06
+    file = tmp_path / "longer.yaml"
+    file.write_text("training:\n  kimg: 0.08\n")
+    status, document, _ = run(capsys, "train", data, "--out", tmp_path / "run", "--resume", "--config", file)
+    assert status == 0
+    assert document["images_seen"] == 80
 
 
-def test_images_of_another_shape_than_the_network_are_refused(capsys, data, tmp_path):
-    arguments = [*TINY, "--network.resolution=64"]
+def test_the_same_command_with_resume_continues_the_run(capsys, data, trained):
+    original = ["train", data, "--preset", "samgan-8", "--scale", "cpu", "--out", trained, *TINY]
+    status, document, error = run(capsys, *original, "--resume")
+    assert status == 0, error
+    assert document["images_seen"] == 40
+    status, document, error = run(capsys, *original, "--resume", "--config", trained / "config.json")
+    assert status == 0, error
+
+
+def test_resume_with_dry_run_shows_the_runs_configuration_and_trains_nothing(capsys, data, trained):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    arguments = ["train", data, "--out", trained, "--resume", "--training.kimg=9", "--dry-run"]
+    status, plan, _ = run(capsys, *arguments)
+    assert status == 0
+    assert (plan["config"]["network"]["max_channels"], plan["config"]["training"]["kimg"]) == (8, 9)
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_is_being_trained_is_left_to_its_process(capsys, data, trained):
+    with Run.open(trained).locked():
+        status, _, error = run(capsys, "train", data, "--out", trained, "--resume")
+    assert status == 1
+    assert "another process" in error
+
+
+def test_a_set_whose_images_were_altered_is_not_trained_on(capsys, data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    with open(tmp_path / "data" / "images.npy", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+    arguments = ["train", tmp_path / "data", "--scale", "cpu", "--out", tmp_path / "run", *TINY]
+    status, _, error = run(capsys, *arguments)
+    assert status == 1
+    assert "prepare it again" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_yaml_can_choose_the_row_and_its_scale(capsys, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("preset: msg-gan-6\nscale: cpu\n")
+    status, plan, _ = run(capsys, "train", "--dry-run", "--config", file)
+    assert status == 0
+    assert plan["config"] == preset_config("msg-gan-6", "cpu").to_dict()
+    status, plan, _ = run(capsys, "train", "--dry-run", "--config", file, "--preset", "samgan-8")
+    assert plan["config"] == preset_config("samgan-8", "cpu").to_dict()
+
+
+def test_a_row_with_attention_fits_a_smaller_resolution(capsys):
+    status, plan, _ = run(capsys, "train", "--dry-run", "--network.resolution=32")
+    assert status == 0
+    assert plan["config"]["network"]["generator_attention"] == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--network.resolution=64"], ["(1, 64, 64)", "(1, 32, 32)"]),
+        (["--classes", "COVID"], ["COVID", "PNEUMONIA"]),
+        (["--processes", "3"], ["training.batch_size 16", "3 processes"]),
+        (["--processes", "0"], ["0 processes"]),
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_what_does_not_fit_is_refused_before_a_run_folder_is_made(capsys, data, tmp_path, arguments, words, dry):
+    arguments = [*arguments, "--dry-run"] if dry else arguments
     status, _, error = run(capsys, "train", data, "--scale", "cpu", "--out", tmp_path / "run", *arguments)
     assert status == 2
-    assert "(1, 64, 64)" in error
-    assert "(1, 32, 32)" in error
+    assert error.count("\n") == 1
+    assert all(word in error for word in words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_that_is_not_installed_is_asked_for(capsys, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    arguments = ["train", data, "--scale", "cpu", "--out", tmp_path / "run", *TINY, "--tensorboard"]
+    status, _, error = run(capsys, *arguments)
+    assert status == 2
+    assert "samgan[tensorboard]" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_weights_scores_are_skipped_and_said_so(capsys, data, trained, monkeypatch, tmp_path):
@@ -250,6 +372,17 @@ def test_without_weights_scores_are_skipped_and_said_so(capsys, data, trained, m
     assert {"frechet", "recall"} <= {skipped["score"] for skipped in scores["skipped"]}
     assert "--inception-weights" in error
     assert scores["swd"]["mean"]["value"] > 0
+
+
+def test_features_that_were_named_and_cannot_be_had_are_a_failure(capsys, data, trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("pooch.retrieve", _no_network)
+    arguments = ["evaluate", trained, "--data", data, "--features", "inception", "--out", tmp_path / "scores"]
+    status, scores, error = run(capsys, *arguments)
+    assert status == 1
+    assert scores is None
+    assert "--inception-weights" in error
+    assert not (tmp_path / "scores").exists()
 
 
 def _no_network(*_, **__):
@@ -289,6 +422,33 @@ def test_help_is_quick_and_does_not_import_torch():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout.splitlines()[-1] == "False"
     assert time.monotonic() - start < 5  # 0.1 s on a quiet machine; a torch import alone takes seconds
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written_ends_quietly():
+    command = [sys.executable, "-m", "samgan", "presets"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("samgan: error: ")
+    assert result.stderr.count("\n") == 1
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_sampling_that_is_terminated_leaves_nothing_behind(trained, tmp_path):
+    command = [sys.executable, "-m", "samgan", "sample", str(trained), "--count", "200000", "--out"]
+    process = subprocess.Popen([*command, str(tmp_path / "samples")], stderr=subprocess.PIPE, text=True)
+    while not any(tmp_path.glob(".samples*/*.png")) and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -65,9 +65,10 @@ REFUSED = [
     ("training.discriminator_learning_rate", "x", ("training.discriminator_learning_rate", "'x'", "number or null")),
     ("training.adam_betas", [0.5], ("training.adam_betas", "[0.5]", "a list of 2 x number")),
     ("training.adam_betas", 0.5, ("training.adam_betas", "0.5", "a list of 2 x number")),
-    ("network.generator_attention", "8", ("network.generator_attention", "'8'", "a list of whole number")),
+    ("network.generator_attention", "8", ("network.generator_attention", "'8'", "whole number")),
     ("network.generator_attention", [8.0], ("network.generator_attention", "8.0", "whole number")),
-    ("data.classes", "normal", ("data.classes", "'normal'", "a list of text")),
+    ("data.classes", None, ("data.classes", "None", "a list of text")),
+    ("data.classes", {}, ("data.classes", "{}", "a list of text")),
     ("data.classes", [1], ("data.classes", "1", "text")),
     ("preset", 3, ("preset", "3", "text")),
     ("training", 3, ("training", "3", "a section of settings")),
@@ -119,6 +120,30 @@ def nested(key, value):
     for name in reversed(key.split(".")):
         value = {name: value}
     return value
+
+
+def test_one_value_is_a_list_of_one():
+    config = Config().override({"data.classes": "normal", "network.generator_attention": 8})
+    assert (config.data.classes, config.network.generator_attention) == (("normal",), (8,))
+
+
+def test_sections_and_dotted_keys_add_up_in_any_order():
+    parts = [("training", {}), ("training.kimg", 3), ("network", {"resolution": 32})]
+    for settings_ in (dict(parts), dict(reversed(parts))):
+        config = Config().override(settings_)
+        assert (config.training.kimg, config.network.resolution) == (3.0, 32)
+        assert settings_ == dict(parts)  # left as it was
+
+
+def test_differences_are_dotted_keys_with_both_values():
+    config = Config()
+    other = config.override({"training.kimg": 3, "network": {"generator_attention": [8]}, "preset": "x"})
+    assert config.differences(other) == {
+        "preset": ("custom", "x"),
+        "network.generator_attention": ([], [8]),
+        "training.kimg": (config.training.kimg, 3.0),
+    }
+    assert config.differences(Config()) == {}
 
 
 def test_dotted_key_into_a_value():
@@ -193,7 +218,7 @@ def test_any_value_is_either_kept_exactly_or_refused(value, key):
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     if "." in key:
         section, name = key.split(".")
-        assert config.to_dict()[section][name] == value
+        assert config.to_dict()[section][name] in (value, [value])
 
 
 def test_settings_list_every_field_with_help():

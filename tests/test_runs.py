@@ -14,13 +14,13 @@ def line(step, kind="train", **more):
 
 @pytest.fixture
 def run(tmp_path, tiny_config):
-    return Run.create(tmp_path / "run", tiny_config, {"device": "cpu"})
+    return Run.create(tmp_path / "run", tiny_config, {"device": "cpu", "data": {}})
 
 
 def test_create_and_open(run, tiny_config):
     opened = Run.open(run.path)
     assert opened.config == tiny_config
-    assert opened.environment == {"device": "cpu"}
+    assert opened.environment == {"device": "cpu", "data": {}}
     assert opened.checkpoints() == []
     assert opened.best() is None
     assert list(opened.stats()) == []

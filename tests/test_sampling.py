@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 import samgan.sampling
 from samgan import __version__
+from samgan.checkpoint import load_checkpoint, save_checkpoint
 from samgan.errors import SamganError, UsageError
 from samgan.layers import SelfAttention
 from samgan.pictures import SYNTHETIC, to_uint8
@@ -148,16 +150,12 @@ def test_scales_sheet_shows_every_scale(model):
         assert torch.equal(sheet[2 * row : 2 * row + 2, :, ::factor, ::factor], images)
 
 
-def test_attention_sheet_shows_where_the_centre_looks(model, images, tmp_path, tiny_config):
+def test_attention_sheet_shows_where_the_centre_looks(model):
     sheet = attention_sheet(model, [1, 2])
     assert sheet.shape == (6, 1, 32, 32)  # the images, then attention at 8 and at 16 px
     assert torch.equal(sheet[:2], sample(model, [1, 2]))
     assert sheet[2:].amax(dim=(1, 2, 3)).tolist() == [1.0] * 4
     assert sheet[2:].min() >= -1
-    config = tiny_config.override({"network.generator_attention": [], "training.kimg": 0.004})
-    run, _ = trained(tmp_path / "run", config, images)
-    with pytest.raises(UsageError, match="no self-attention"):
-        attention_sheet(load_model(run), [1])
 
 
 # ---- files
@@ -228,6 +226,28 @@ def test_a_folder_that_is_not_empty_is_left_alone(model, tmp_path):
     with pytest.raises(SamganError, match="not empty"):
         write_samples(model, tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_cannot_be_drawn_is_refused_before_anything_is_written(model, images, tmp_path, tiny_config):
+    config = tiny_config.override({"network.generator_attention": [], "training.kimg": 0.004})
+    run, _ = trained(tmp_path / "run", config, images)
+    for refused, match in (
+        (lambda out: write_samples(load_model(run), out, 1, sheets=["attention"]), "no self-attention"),
+        (lambda out: write_samples(model, out, 1, sheets=["poster"]), "'poster' is not one of grid"),
+        (lambda out: write_samples(model, out, 1, file_format="jpeg"), "'jpeg' is not one of png"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            refused(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["run"]
+
+
+def test_weights_of_another_network_are_refused(run_and_state):
+    run, _ = run_and_state
+    document = run.config.override({"network.image_activation": "tanh", "network.max_channels": 64}).to_dict()
+    state = {**load_checkpoint(run.checkpoints()[-1]), "config": document}
+    save_checkpoint(run.path / "other.pt", state)
+    with pytest.raises(SamganError, match="other weights than its configuration says"):
+        load_model(run, str(run.path / "other.pt"))
 
 
 def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch):
