@@ -136,6 +136,8 @@ class Run:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise SamganError(f"{self.path} is being trained by another process; wait for it or stop it") from None
+            except OSError:
+                pass  # some network file systems have no locks
             yield
 
     def _read(self, name: str, *required: str) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """The run folder: what is written, what is read back from a torn file, what is refused."""
 
+import errno
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -113,3 +116,34 @@ def test_environment_tells_versions_machine_and_data():
     assert environment["device"] == "cpu"
     assert {"samgan", "commit", "python", "packages", "platform", "processor", "cores", "command"} <= environment.keys()
     assert environment["packages"].keys() >= {"torch", "numpy"}
+
+
+HOLD_AND_WAIT = """
+import sys
+from samgan.runs import Run
+with Run(sys.argv[1]).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_trains_and_a_killed_one_leaves_no_lock(run):
+    command = [sys.executable, "-c", HOLD_AND_WAIT, str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(SamganError, match="another process"), run.locked():
+            pytest.fail("entered")
+        other.kill()
+    for _ in range(2):
+        with run.locked():
+            pass
+
+
+def test_a_file_system_without_locks_is_no_obstacle(run, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with run.locked():
+        run.log(line(1))
+    assert list(run.stats()) == [line(1)]
