@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from samgan import evaluation
+from samgan import __version__, evaluation
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
@@ -66,8 +66,8 @@ def train(
     """
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
-    images = data.select("train", config.data.classes)
-    check_fit(config, images.shape, processes * hosts)
+    indices = data.indices("train", config.data.classes)
+    check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
     fabric = make_fabric(device, processes, hosts, config.training.precision)
     if fabric.device.type == "cpu" and config.network.max_channels > 128:
         message = f"{config.network.max_channels} channels on a CPU take weeks; --scale cpu is made for it"
@@ -78,17 +78,20 @@ def train(
         if fabric.global_rank == 0:
             try:
                 data.verify()
-                run = _open_run(Path(out), config, data, resume, len(images), str(fabric.device))
+                run = _open_run(Path(out), config, data, resume, len(indices), str(fabric.device))
                 held.enter_context(run.locked())
-                run.rewrite_config(config)
-            except (SamganError, OSError) as error:
+                if resume:
+                    run.rewrite_config(config)
+            except Exception as error:  # the other processes wait for it, whatever it is
                 problem = error
         problem = fabric.broadcast(problem)
         if problem:
             raise problem
         run = Run.open(out)
         score = _quick_score(data, config)
-        train_loop(config, images, run, fabric, resume=resume, score=score, tensorboard=tensorboard)
+        train_loop(
+            config, data.images, run, fabric, indices=indices, resume=resume, score=score, tensorboard=tensorboard
+        )
     return run
 
 
@@ -97,13 +100,16 @@ def _open_run(out: Path, config: Config, data: PreparedSet, resume: bool, count:
         description = {"name": data.path.resolve().name, "sha256": data.sha256, "images": count}
         return Run.create(out, config, describe_environment(device, description))
     run = Run.open(out)
-    trained_on = run.environment["data"]["sha256"]
+    trained_on = run.environment["data"].get("sha256")
     if data.sha256 != trained_on:
-        raise UsageError(f"{out} was trained on other data (sha256 {trained_on[:12]}, not {data.sha256[:12]})")
+        raise UsageError(f"{out} was trained on other data (sha256 {str(trained_on)[:12]}, not {data.sha256[:12]})")
     fixed = {key: values for key, values in run.config.differences(config).items() if key not in RESUMABLE}
     if fixed:
         asked = "; ".join(f"{key} is {before!r}, not {after!r}" for key, (before, after) in fixed.items())
         raise UsageError(f"{out} cannot go on with other settings: {asked}. These may change: {', '.join(RESUMABLE)}")
+    if run.last_step() > config.training.total_steps:
+        done = run.last_step() * config.training.batch_size / 1000
+        raise UsageError(f"{out} has {done:g} kimg behind it: training.kimg {config.training.kimg:g} cannot be reached")
     return run
 
 
@@ -175,13 +181,14 @@ def evaluate(
         inception_weights: A file of the Inception's weights, where there is no network.
         protocol: "standard" or "legacy".
         seed: Of samples, pairs and projections.
-        checkpoint: "newest", "best" or a file.
+        checkpoint: "newest", "best" or a file, of a run.
         out: Where to write; default: the run, the folder of images, or beside the file.
         device: Where networks run.
         notes: Banners of the report.
 
     Returns:
-        The scores (`samgan.evaluation.evaluate` describes them) and the path of the report.
+        The scores (`samgan.evaluation.evaluate` describes them; here with `samgan` (version), `generated` and `data`,
+        which tell what was scored) and the path of the report.
 
     Raises:
         SamganError: What is missing or does not fit, in one line.
@@ -189,16 +196,26 @@ def evaluate(
     source = Path(source)
     if count is not None and count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
+    if not 0 <= seed < 2**62:
+        raise UsageError(f"--seed {seed}: expected 0 or more, below 2^62")
     if split not in ("train", "holdout", "all"):
         raise UsageError(f"--split {split}: expected train, holdout or all")
     run = Run.open(source) if (source / "config.json").is_file() else None
-    real = data.select(None if split == "all" else split, classes or (run.config.data.classes if run else ()))
+    if run is None and checkpoint != "newest":
+        raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
+    folder = Path(out) if out else source if source.is_dir() else source.with_name(f"{source.stem}-scores")
+    classes = tuple(classes) or (run.config.data.classes if run else ())
+    real = data.select(None if split == "all" else split, classes)
     target = choose_device(device)
+    generated: dict[str, Any] = {"name": source.resolve().name}
+    config = None
     if run:
         network = run.config.network
         shape = (count or len(real) // 2, network.image_channels, network.resolution, network.resolution)
         evaluation.check_inputs(real.shape, shape, protocol=protocol, count=count)
         model = load_model(run, checkpoint, target)
+        config = model.config
+        generated |= {"preset": config.preset, "images_seen": model.images_seen, "model_sha256": model.sha256}
         fake = to_uint8(sample_seeds(model, range(seed, seed + shape[0]))).numpy()
     else:
         fake = evaluation.load_images(source).numpy()
@@ -212,17 +229,27 @@ def evaluate(
             raise
         reason = str(error)
         print(f"samgan: scores that need features are skipped: {reason}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)  # before the long part: a place that cannot be written is told now
     scores = evaluation.evaluate(
         real=real, fake=fake, features=extractor, protocol=protocol, seed=seed, count=count, skip_reason=reason
     )
-    folder = Path(out) if out else source if source.is_dir() else source.with_name(f"{source.stem}-scores")
+    scores |= {
+        "samgan": __version__,
+        "generated": generated,
+        "data": {
+            "name": data.path.resolve().name,
+            "sha256": data.sha256,
+            "split": split,
+            "classes": list(classes or data.classes),
+        },
+    }
     suffix = "" if protocol == "standard" else f"-{protocol}"
     write_json(folder / f"scores{suffix}.json", scores)
     report = folder / f"report{suffix}.html"
     write_report(
         report,
-        title=f"samgan: {run.config.preset if run else source.resolve().name}",
-        config=run.config if run else None,
+        title=f"samgan: {config.preset if config else source.resolve().name}",
+        config=config,
         environment=run.environment if run else None,
         stats=run.stats() if run else [],
         scores=scores,
@@ -248,6 +275,7 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> dict[str,
         SamganError: `out` exists and is not empty.
     """
     out = Path(out)
+    choose_device(device)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SamganError(f"{out} exists and is not empty; name a new folder with --out")
     config = preset_config("samgan-8", "cpu").override(

@@ -1,6 +1,5 @@
 """One file per checkpoint, written whole or not at all, loaded without running anything that is in it."""
 
-import os
 import pickle
 import sys
 import warnings
@@ -117,11 +116,11 @@ def record_best(run: Run, path: Path, name: str, value: float) -> None:
 
 
 def prune_checkpoints(run: Run, keep: int) -> None:
-    """Delete all checkpoints but the `keep` newest and the best, and temporary files of writes that were cut off."""
+    """Delete all checkpoints but the `keep` newest and the best, and what writes that were cut off have left."""
     best = run.best()
     for path in run.checkpoints()[:-keep]:
         if best is None or path.name != best["checkpoint"]:
             path.unlink(missing_ok=True)
-    for path in run.path.rglob(".*.tmp"):
-        if not path.name.endswith(f".{os.getpid()}.tmp"):
+    for folder in (run.checkpoint_folder, run.path / "grids"):  # only training writes here, one process at a time
+        for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)

@@ -49,7 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}{where}", 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:  # of several processes one speaks
+    except (MemoryError, RuntimeError) as error:
+        # torch's own has this name on a GPU; on a CPU it is a plain RuntimeError.
+        if not isinstance(error, MemoryError) and not re.search("OutOfMemory|allocate memory", repr(error)):
+            raise
+        return _fail("not enough memory; a smaller training.batch_size, network.max_channels or --count needs less", 1)
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+    if all(int(os.environ.get(name, "0")) == 0 for name in ranks):  # of several processes one speaks
         try:
             print(json.dumps(document, indent=2) if options.json else text, flush=True)
         except OSError as error:
@@ -128,7 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
     _add_device(p)
     p.add_argument("--processes", type=int, default=1, help="processes (devices) per host (default: 1)")
-    p.add_argument("--hosts", type=int, default=1, help="hosts; start the same command on each (default: 1)")
+    text = "hosts; start the same command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set (default: 1)"
+    p.add_argument("--hosts", type=int, default=1, help=text)
 
     p = command("sample", _sample, "make images from a run")
     p.add_argument("source", metavar="RUN", type=Path, help="run folder")
@@ -276,7 +283,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """YAML 1.1 takes 1e-4 for text; everybody else takes it for a number."""
+        """YAML 1.1 takes 1e-4 for text; everybody else takes it for a number. And the last of equal keys wins."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            repeated = [key for key in keys if keys.count(key) > 1]
+            if repeated:
+                raise yaml.constructor.ConstructorError(None, None, f"{repeated[0]} stands there twice")
+            return super().construct_mapping(node, deep)
 
     number = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
@@ -305,12 +319,14 @@ def _train(options: argparse.Namespace) -> tuple[Any, str]:
     if options.dry_run:
         return _dry_run(config, prepared, options.processes * options.hosts)
     if prepared is None:
+        if options.classes and Path(options.classes[-1]).is_dir():
+            raise UsageError(f"--classes took {options.classes[-1]} for a class: put the prepared set before it")
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
     from samgan import api
 
     names = ("resume", "device", "processes", "hosts", "tensorboard")
     run = api.train(config, prepared, options.out, **{name: getattr(options, name) for name in names})
-    checkpoint, images_seen = run.checkpoints()[-1], run.config.training.total_steps * run.config.training.batch_size
+    checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
     document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(checkpoint), "best": run.best()}
     return document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR"
 
@@ -320,8 +336,11 @@ def _configuration(options: argparse.Namespace, prepared: "PreparedSet | None") 
     asked = {**(flatten(read_settings(options.config)) if options.config else {}), **options.settings}
     if options.classes:
         asked["data.classes"] = options.classes
-    preset, scale = (getattr(options, name) or asked.get(name) for name in ("preset", "scale"))
-    asked = {key: value for key, value in asked.items() if key not in ("preset", "scale")}
+    preset, scale = (getattr(options, name) or asked.pop(name, None) for name in ("preset", "scale"))
+    for name, value in (("preset", preset), ("scale", scale)):
+        asked.pop(name, None)
+        if not isinstance(value, str | None):
+            raise UsageError(f"{name}: {value!r} is not allowed; expected text")
     if options.resume and preset is None and scale is None:
         from samgan.runs import Run
 
@@ -329,6 +348,8 @@ def _configuration(options: argparse.Namespace, prepared: "PreparedSet | None") 
     resolution = asked.get("network.resolution", prepared.resolution if prepared else 64)
     if type(resolution) is not int:  # the override below says what is wrong with it
         resolution = 64
+    if {key for key, *_ in settings()} <= set(asked):  # as in a run's config.json: the row has nothing to add
+        return Config().override({"preset": preset or "custom", **asked})
     base = preset_config(preset or "samgan-8", scale or "paper", resolution)
     return base.override({**({"network.image_channels": prepared.channels} if prepared else {}), **asked})
 

@@ -108,13 +108,19 @@ def check_inputs(
         m, the number of images that `evaluate` will use of each set.
 
     Raises:
-        UsageError: an unknown protocol.
+        UsageError: an unknown protocol, or a count that cannot be had.
         SamganError: too few images, or real and generated ones differ in channels or resolution.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}")
     _check_comparable(real, fake)
-    m = min(fake[0], real[0] // 2, fake[0] if count is None else count)
+    most = min(fake[0], real[0] // 2)
+    if count is not None and count > most >= MIN_COUNT:
+        raise UsageError(
+            f"--count {count}: {most} at most of {fake[0]} generated and {real[0]} real images, "
+            "since the floor takes two sets of real ones"
+        )
+    m = most if count is None else min(count, most)
     if m < MIN_COUNT:
         raise SamganError(
             f"scores need {MIN_COUNT} generated and {2 * MIN_COUNT} real images or more, "
@@ -187,6 +193,11 @@ def format_table(scores: Scores) -> str:
         f"{scores['count']} images a set at {scores['resolution']} px ({counts['fake']} generated and {counts['real']} "
         f"real were given; the floor takes two sets of real ones). Scores compare at equal numbers of images only."
     )
+    if data := scores.get("data"):
+        lines.append(
+            f"Real images: {data['name']}, {data['split']}, {', '.join(data['classes'])}, sha256 {data['sha256']}. The "
+            "floor's two sets are drawn by image: a patient of several images may be in both."
+        )
     if scores["features"]:
         lines.append(f"Features: {scores['features']['name']}, sha256 {scores['features']['sha256']}.")
     if scores["protocol"] == "legacy":

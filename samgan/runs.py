@@ -91,6 +91,14 @@ class Run:
         """All checkpoints, oldest first."""
         return sorted(self.checkpoint_folder.glob(CHECKPOINT_PATTERN))
 
+    def last_step(self) -> int:
+        """Steps done at the newest checkpoint, 0 before the first."""
+        return max((int(path.stem.removeprefix("step-")) for path in self.checkpoints()), default=0)
+
+    def grid_path(self, images_seen: int) -> Path:
+        """The grid of a snapshot, which is written last of it."""
+        return self.path / "grids" / f"kimg-{images_seen / 1000:010.3f}.png"
+
     def best(self) -> dict[str, Any] | None:
         """`{"checkpoint", "score", "value"}` of the best snapshot, or None before the first score."""
         if not (self.checkpoint_folder / "best.json").is_file():

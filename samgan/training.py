@@ -9,10 +9,12 @@ import copy
 import dataclasses
 import hashlib
 import math
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,17 +76,25 @@ class Sampler:
         images: uint8 [n, c, h, w], in memory or memory-mapped.
         config: The run's configuration.
         device: Where batches go. A set of up to 2 GiB is kept there whole.
+        indices: The images to take; default: all.
     """
 
-    def __init__(self, images: np.ndarray, config: Config, device: torch.device) -> None:
+    def __init__(
+        self, images: np.ndarray, config: Config, device: torch.device, indices: np.ndarray | None = None
+    ) -> None:
         self.config = config
         self.device = device
         self.images = images
-        resident = images.nbytes <= 2 << 30
-        self.tensor = torch.from_numpy(np.array(images)).to(device) if resident else None
-        self.length = len(images) * (2 if config.data.flip == "double" else 1)
+        self.indices = np.arange(len(images)) if indices is None else indices
+        resident = len(self.indices) * math.prod(images.shape[1:]) <= 2 << 30
+        self.tensor = torch.from_numpy(images[self.indices]).to(device) if resident else None
+        self.length = len(self.indices) * (2 if config.data.flip == "double" else 1)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
+
+    def first(self, count: int) -> np.ndarray:
+        """The first `count` images, as they are."""
+        return self.images[self.indices[:count]]
 
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, self.length)
@@ -99,7 +109,7 @@ class Sampler:
         total = training.batch_size
         own = slice(rank() * total // world_size(), (rank() + 1) * total // world_size())
         index = torch.tensor([self._index(step * total + i) for i in range(own.start, own.stop)])
-        count = len(self.images)
+        count = len(self.indices)
         if self.config.data.flip == "random":
             flip = torch.rand(total, generator=random_generator(training.seed, "flip", step))[own] < 0.5
         else:
@@ -108,7 +118,7 @@ class Sampler:
         if self.tensor is not None:
             real = self.tensor[index.to(self.device)]
         else:
-            real = torch.from_numpy(self.images[index.numpy()]).to(self.device)
+            real = torch.from_numpy(self.images[self.indices[index.numpy()]]).to(self.device)
         real = torch.where(flip.to(self.device).view(-1, 1, 1, 1), real.flip(3), real)
         draw = random_generator(training.seed, "latents", step)
         latents = torch.randn(2, total, latent_size, generator=draw)[:, own].to(self.device)
@@ -293,6 +303,8 @@ def make_fabric(device: str = "auto", processes: int = 1, hosts: int = 1, precis
     device = choose_device(device)
     if min(processes, hosts) < 1:
         raise UsageError(f"--processes {processes} --hosts {hosts}: expected 1 or more of each")
+    if device == "cuda" and processes > torch.cuda.device_count():
+        raise UsageError(f"--processes {processes}: one each for {torch.cuda.device_count()} GPUs of this host")
     return Fabric(
         accelerator=device,
         devices=processes,
@@ -324,6 +336,7 @@ def train(
     run: Run,
     fabric: Fabric,
     *,
+    indices: np.ndarray | None = None,
     resume: bool = False,
     score: Score | None = None,
     tensorboard: bool = False,
@@ -332,9 +345,10 @@ def train(
 
     Args:
         config: What to do; `run` holds the same in `config.json`.
-        images: uint8 [n, c, h, w] of `network.resolution` and `network.image_channels`.
+        images: uint8 [n, c, h, w] of `network.resolution` and `network.image_channels`, in memory or memory-mapped.
         run: A run from `Run.create` or `Run.open`.
         fabric: From `make_fabric`, launched.
+        indices: The images to train on; default: all.
         resume: Continue from the newest readable checkpoint.
         score: Called on generated images at every snapshot; its first score chooses the best checkpoint.
         tensorboard: Also write TensorBoard events.
@@ -347,7 +361,7 @@ def train(
         SamganError: A loss or weight became NaN or infinite; the last checkpoint is untouched.
         Interrupted: SIGINT or SIGTERM came; the last step is saved.
     """
-    check_fit(config, images.shape, world_size())
+    check_fit(config, (len(images if indices is None else indices), *images.shape[1:]), world_size())
     training = config.training
     state = TrainingState(config, fabric.device)
     newest = newest_checkpoint(run, device=fabric.device) if resume else None
@@ -355,13 +369,16 @@ def train(
         path, saved = newest
         state.load_state_dict(saved)
         _say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
-    sampler = Sampler(images, config, fabric.device)
+    sampler = Sampler(images, config, fabric.device, indices)
     log = _Log(run, state, tensorboard)
     log_every, snapshot_every = training.steps(training.log_every_kimg), training.steps(training.snapshot_every_kimg)
     if state.step == 0 and rank() == 0:
-        _write_grid(run, "real.png", images[:GRID_IMAGES], "Real images of the training set.")
+        _write_grid(run.path / "grids" / "real.png", sampler.first(GRID_IMAGES), "Real images of the training set.")
+    due = state.step % snapshot_every == 0 or state.step == training.total_steps
+    if newest and not run.grid_path(state.images_seen).exists():  # killed between the checkpoint and its scores
+        _snapshot(run, state, score if due else None)
 
-    with _signals() as received:
+    with _signals() as received, contextlib.closing(log):
         while state.step < training.total_steps:
             log.add(train_step(state, sampler(state.step), fabric.autocast))
             finished = state.step == training.total_steps
@@ -397,17 +414,17 @@ def _write_snapshot(run: Run, state: TrainingState, score: Score | None) -> None
     count = SCORED_IMAGES if score else GRID_IMAGES
     latents = latents_of_seeds(range(count), state.config.network.latent_size)
     fake = torch.cat([to_uint8(pyramid[-1]) for pyramid in generate(state.sampling_generator, latents)]).numpy()
-    _write_grid(run, f"kimg-{state.images_seen / 1000:010.3f}.png", fake[:GRID_IMAGES], SYNTHETIC)
     if score:
         scores = score(fake)
         run.log({"kind": "scores", "step": state.step, "images_seen": state.images_seen, **scores})
         name = next(iter(scores))
         record_best(run, path, name, scores[name])
     prune_checkpoints(run, state.config.training.keep_checkpoints)
+    _write_grid(run.grid_path(state.images_seen), fake[:GRID_IMAGES], SYNTHETIC)
 
 
-def _write_grid(run: Run, name: str, images: np.ndarray, description: str) -> None:
-    with atomic_write(run.path / "grids" / name) as file:
+def _write_grid(path: Path, images: np.ndarray, description: str) -> None:
+    with atomic_write(path) as file:
         write_png(file, image_grid(images), {"Description": description})
 
 
@@ -421,6 +438,7 @@ class _Log:
         before = (line for line in run.stats() if line["kind"] == "train" and line["step"] <= state.step)
         self.wall_before = max((line["wall_seconds"] for line in before), default=0.0)
         self.start = self.last = self.spoken = time.monotonic()
+        self.spoken_on_terminal = False
         self.writer = None
         if tensorboard and rank() == 0:
             from torch.utils.tensorboard import SummaryWriter
@@ -430,12 +448,28 @@ class _Log:
     def add(self, scalars: dict[str, Tensor]) -> None:
         self.pending.append(scalars)
 
+    def close(self) -> None:
+        if self.spoken_on_terminal:
+            sys.stderr.write("\n")
+        if self.writer is not None:
+            self.writer.close()
+
     def flush(self) -> None:
         names = list(self.pending[0])
         table = torch.stack([torch.stack([line[name] for name in names]) for line in self.pending]).cpu().double()
         self._require_finite(names, table)
         now = time.monotonic()
         state, training = self.state, self.state.config.training
+        gammas = {
+            f"{name}_{side}": value.item()
+            for name in ("generator", "discriminator")
+            for side, value in attention_gammas(getattr(state, name)).items()
+        }
+        for name, value in gammas.items():
+            if not math.isfinite(value):
+                raise SamganError(
+                    f"step {state.step}: gamma of {name} is {value}; stopped, and the last checkpoint is untouched"
+                )
         line = {
             "kind": "train",
             "step": state.step,
@@ -443,11 +477,7 @@ class _Log:
             "wall_seconds": round(self.wall_before + now - self.start, 3),
             "images_per_second": round(len(self.pending) * training.batch_size / (now - self.last), 3),
             **dict(zip(names, table.mean(dim=0).tolist(), strict=True)),
-            "gamma": {
-                f"{name}_{side}": value.item()
-                for name in ("generator", "discriminator")
-                for side, value in attention_gammas(getattr(state, name)).items()
-            },
+            "gamma": gammas,
         }
         self.pending.clear()
         self.last = now
@@ -479,16 +509,20 @@ class _Log:
             return
         self.spoken = now
         remaining = (now - self.start) / (done - self.start_step) * (total - done)
-        gammas = " ".join(f"{name}={value:+.3f}" for name, value in line["gamma"].items())
+        kimg = [f"{steps * self.state.config.training.batch_size / 1000:.4g}" for steps in (done, total)]
         text = (
-            f"{line['images_seen'] / 1000:.1f}/{total * self.state.config.training.batch_size / 1000:.1f} kimg  "
+            f"{'/'.join(kimg)} kimg  "
             f"{line['images_per_second']:.1f} images/s  ETA {_clock(remaining)}  "
             f"D {line['loss_discriminator']:.3f}  G {line['loss_generator']:.3f}"
         )
-        text += f"  gamma {gammas}" if gammas else ""
+        for name in ("generator", "discriminator"):
+            gammas = [f"{value:+.3f}" for key, value in line["gamma"].items() if key.startswith(name)]
+            text += f"  gamma {name[0].upper()} {' '.join(gammas)}" if gammas else ""
         if terminal:
-            sys.stderr.write(f"\r\x1b[2K{text}" + ("\n" if done == total else ""))
+            # A line that wraps could not be written over.
+            sys.stderr.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
             sys.stderr.flush()
+            self.spoken_on_terminal = True
         else:
             _say(text)
 

@@ -260,7 +260,11 @@ def test_prune_keeps_the_newest_and_the_best(run, keep):
     record_best(run, run.checkpoint_path(1), "fid", 1.0)
     torn = run.checkpoint_folder / ".step-00000004.pt.1.tmp"
     torn.write_bytes(b"torn")
+    (run.path / ".samples.7.tmp").mkdir()  # what another command is writing
+    (run.path / ".scores.json.7.tmp").write_bytes(b"half")
     prune_checkpoints(run, keep)
     assert [int(path.stem[5:]) for path in run.checkpoints()] == sorted({1, *range(max(1, 5 - keep), 5)})
     assert not torn.exists()
+    assert (run.path / ".samples.7.tmp").exists()
+    assert (run.path / ".scores.json.7.tmp").exists()
     assert run.best() is not None

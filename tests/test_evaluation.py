@@ -162,11 +162,17 @@ def test_what_cannot_be_scored_is_refused(real, fake, arguments, error, message)
         check_inputs(real, fake, **arguments)
 
 
-@pytest.mark.parametrize(("real", "fake", "count"), [(100, 44, None), (31, 64, None), (100, 44, 20), (100, 44, 99)])
+@pytest.mark.parametrize(("real", "fake", "count"), [(100, 44, None), (31, 64, None), (100, 44, 20), (100, 44, 44)])
 def test_shapes_alone_tell_how_many_images_will_be_used(real, fake, count):
     images = blobs(real), blobs(fake, seed=1)
     used = check_inputs(*(some.shape for some in images), count=count)
     assert used == evaluate(real=images[0], fake=images[1], features=None, count=count)["count"]
+
+
+@pytest.mark.parametrize(("real", "fake", "count", "most"), [(100, 44, 45, 44), (60, 44, 44, 30)])
+def test_a_count_that_cannot_be_had_is_refused(real, fake, count, most):
+    with pytest.raises(UsageError, match=f"--count {count}: {most} at most of {fake} generated and {real} real"):
+        check_inputs((real, 1, 32, 32), (fake, 1, 32, 32), count=count)
 
 
 @pytest.mark.parametrize("images", [blobs(20).float() / 255, blobs(20)[:, 0], blobs(20).numpy().astype(np.int64)])

@@ -1,6 +1,7 @@
 """Training: the step against a plain one, the run against being stopped, and what is read and drawn when."""
 
 import copy
+import io
 import json
 import threading
 
@@ -270,6 +271,18 @@ def test_memory_mapped_images_give_the_same_batches(tiny_config, images, tmp_pat
         assert torch.equal(resident(step).real, streamed(step).real)
 
 
+@pytest.mark.parametrize("flip", ["random", "double"])
+def test_a_part_of_the_images_gives_the_batches_of_that_part_alone(tiny_config, images, flip):
+    config, indices = tiny_config.override({"data.flip": flip}), np.array([3, 4, 9, 11, 20])
+    alone = Sampler(images[indices], config, CPU)
+    chosen, streamed = (Sampler(images, config, CPU, indices) for _ in range(2))
+    streamed.tensor = None
+    assert np.array_equal(chosen.first(2), images[[3, 4]])
+    for step in range(12):
+        assert torch.equal(chosen(step).real, alone(step).real)
+        assert torch.equal(streamed(step).real, alone(step).real)
+
+
 # ---- runs
 
 
@@ -313,6 +326,27 @@ def test_resume_of_a_finished_run_changes_nothing(tiny_config, images, tmp_path,
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     assert train(tiny_config, images, run, fabric, resume=True).step == 10
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_snapshot_that_was_cut_off_is_completed_on_resume(tiny_config, images, tmp_path, fabric):
+    def score(fake):
+        return {"swd": float(fake.mean())}
+
+    def die(fake):
+        raise KeyboardInterrupt
+
+    straight, cut = new_run(tmp_path / "straight", tiny_config), new_run(tmp_path / "cut", tiny_config)
+    train(tiny_config, images, straight, fabric, score=score)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config, images, cut, fabric, score=die)
+    for _ in range(2):
+        train(tiny_config, images, cut, fabric, resume=True, score=score)
+    assert cut.best() == straight.best()
+    scores = [[line for line in run.stats() if line["kind"] == "scores"] for run in (straight, cut)]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 3
+    for name in ("kimg-000000.016.png", "kimg-000000.040.png"):
+        assert (cut.path / "grids" / name).read_bytes() == (straight.path / "grids" / name).read_bytes()
 
 
 def test_resume_without_any_checkpoint_starts_at_step_0(tiny_config, images, tmp_path, fabric):
@@ -414,6 +448,36 @@ def test_nonfinite_weight_is_not_saved(tiny_config, images, tmp_path, fabric, mo
     assert [path.name for path in run.checkpoints()] == ["step-00000004.pt"]
 
 
+def test_a_gate_that_is_nan_stops_the_run_and_is_named(tiny_config, images, tmp_path, fabric, monkeypatch):
+    original = samgan.training.train_step
+
+    def gate_lost_in_step_3(state, batch, autocast=None):
+        logged = original(state, batch, autocast)
+        if state.step == 3:
+            state.generator.blocks[1].attention.gamma.data.fill_(float("nan"))
+        return logged
+
+    monkeypatch.setattr(samgan.training, "train_step", gate_lost_in_step_3)
+    run = new_run(tmp_path / "run", tiny_config.override({"training.log_every_kimg": 0.012}))
+    with pytest.raises(SamganError, match="step 3: gamma of generator_8 is nan"):
+        train(run.config, images, run, fabric)
+    assert run.checkpoints() == []
+
+
+def test_progress_on_a_terminal_stays_on_one_line_that_ends(tiny_config, images, tmp_path, fabric, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    written = io.StringIO()
+    written.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", written)
+    run = new_run(tmp_path / "run", tiny_config)
+    train(tiny_config, images, run, fabric)
+    lines = written.getvalue().split("\r\x1b[2K")
+    assert len(lines) == 6
+    assert lines[-1].startswith("0.04/0.04 kimg  ")
+    assert lines[-1].endswith("\n")
+    assert all(len(line.rstrip("\n")) < 60 for line in lines)
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
@@ -486,6 +550,7 @@ from samgan.config import Config
 from samgan.runs import Run
 from samgan.training import Interrupted, make_fabric, train
 
+samgan.training.SCORED_IMAGES = 64
 folder = Path(sys.argv[1])
 config = Config.from_dict(json.loads((folder / "config.json").read_text()))
 images = np.load(folder / "images.npy")
@@ -500,7 +565,7 @@ def child(path, before=None):
             before()
         resume = (path / "config.json").is_file()
         run = Run.open(path) if resume else Run.create(path / ".." / path.name, config, {})
-        train(config, images, run, make_fabric("cpu"), resume=resume)
+        train(config, images, run, make_fabric("cpu"), resume=resume, score=lambda fake: {"swd": float(fake.mean())})
         code = 0
     except Interrupted as error:
         code = 100 + error.signal_number
@@ -598,7 +663,14 @@ def test_stopped_and_resumed_run_ends_in_the_same_bytes(stopped_runs, name, exit
     expected, run = Run.open(folder / "straight"), Run.open(folder / name)
     assert run.checkpoints()[-1].name == "step-00000026.pt"
     assert final_bytes(run) == final_bytes(expected)
-    assert [path.name for path in run.checkpoints()] == ["step-00000024.pt", "step-00000026.pt"]
+    kept = {"step-00000024.pt", "step-00000026.pt", expected.best()["checkpoint"]}
+    assert {path.name for path in run.checkpoints()} == kept
+    assert run.best() == expected.best()
+    scores = [[line for line in some.stats() if line["kind"] == "scores"] for some in (run, expected)]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 9
+    grids = {path.name: path.read_bytes() for path in (run.path / "grids").iterdir()}
+    assert grids.items() >= {path.name: path.read_bytes() for path in (expected.path / "grids").iterdir()}.items()
     assert not list(run.checkpoint_folder.glob(".*.tmp"))
     last = list(run.stats())[-1]
     assert last["step"] == 26
