@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--holdout", type=float, default=0.2, help="share held out")
     p.add_argument("--patient-regex", metavar="REGEX", help="its first group that matched names the patient of a file")
     p.add_argument("--max-bad", type=float, default=0.01, help="share of unreadable files above which nothing is made")
-    p.add_argument("--workers", type=int, help="processes (default: one per core)")
+    p.add_argument("--workers", type=int, help="threads (default: one per core)")
     p.add_argument("--seed", type=int, default=0, help="of the split")
 
     epilog = "settings, each as --KEY=VALUE, here or in a YAML file (--config); a preset gives the defaults:\n\n"

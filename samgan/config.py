@@ -68,16 +68,17 @@ class NetworkConfig:
         power = self.max_channels > 0 and self.max_channels & (self.max_channels - 1) == 0
         smallest = max(8, 4 * self.resolution // 32)
         _require(
-            power and self.max_channels >= smallest,
+            power and smallest <= self.max_channels <= 4096,
             "network.max_channels",
             self.max_channels,
-            f"a power of two from {smallest} on (the width at {self.resolution} px is to be 4 at least)",
+            f"a power of two from {smallest} to 4096 (the width at {self.resolution} px is to be 4 at least)",
         )
         if self.latent_dim is not None:
-            _require(self.latent_dim >= 1, "network.latent_dim", self.latent_dim, "1 or more, or null")
+            size = self.latent_dim
+            _require(1 <= size <= 1 << 16, "network.latent_dim", size, "from 1 to 65536, or null")
         _require(self.minibatch_std_group >= 0, "network.minibatch_std_group", self.minibatch_std_group, "0 or more")
         for name in ("attention_reduction", "attention_value_reduction"):
-            _require(getattr(self, name) >= 1, f"network.{name}", getattr(self, name), "1 or more")
+            _require(1 <= getattr(self, name) <= 4096, f"network.{name}", getattr(self, name), "from 1 to 4096")
         allowed = self.resolutions
         for name in ("generator_attention", "discriminator_attention"):
             value = getattr(self, name)
@@ -128,16 +129,17 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require(self.batch_size >= 2, "training.batch_size", self.batch_size, "2 or more")
+        _require(2 <= self.batch_size <= 1 << 16, "training.batch_size", self.batch_size, "from 2 to 65536")
         for name in ("learning_rate", "kimg", "log_every_kimg", "snapshot_every_kimg"):
             _require(
                 0 < getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "a number above 0, up to 1e9"
             )
         if self.discriminator_learning_rate is not None:
             rate = self.discriminator_learning_rate
-            _require(rate > 0, "training.discriminator_learning_rate", rate, "a number above 0, or null")
+            allowed = "a number above 0, up to 1e9, or null"
+            _require(0 < rate <= 1e9, "training.discriminator_learning_rate", rate, allowed)
         for name in ("penalty_weight", "drift_weight", "ema_halflife_kimg"):
-            _require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+            _require(0 <= getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "from 0 to 1e9")
         _require(0 <= self.seed < 1 << 64, "training.seed", self.seed, "from 0 up to, not including, 2^64")
         betas = all(0 <= beta < 1 for beta in self.adam_betas)
         _require(betas, "training.adam_betas", self.adam_betas, "two numbers from 0 up to, not including, 1")
@@ -285,7 +287,7 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
                 continue
     elif origin is tuple:
         if arguments[-1] is Ellipsis and not isinstance(value, list | tuple | Mapping | None):
-            value = (value,)  # one value is a list of one
+            value = () if value == "" else (value,)  # one value is a list of one, an empty text (--KEY=) of none
         if isinstance(value, list | tuple) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
             return tuple(_checked(item, arguments[0], key) for item in value)
     elif hint is float:

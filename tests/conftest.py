@@ -20,6 +20,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Features that tests compute are nothing for the cache of whoever runs them."""
+    os.environ["SAMGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_config():
     """SAMGAN with everything on, 32 px, 8 channels, 10 steps of 4 images."""

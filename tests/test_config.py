@@ -84,8 +84,11 @@ REFUSED = [
     ("network.max_channels", 100, ("network.max_channels", "100", "a power of two from 8")),
     ("network.max_channels", 4, ("network.max_channels", "4", "a power of two from 8")),
     ("network.max_channels", 0, ("network.max_channels", "0", "a power of two")),
-    ("network.latent_dim", 0, ("network.latent_dim", "0", "1 or more, or null")),
-    ("network.attention_reduction", 0, ("network.attention_reduction", "0", "1 or more")),
+    ("network.max_channels", 8192, ("network.max_channels", "8192", "a power of two from 8 to 4096")),
+    ("network.latent_dim", 0, ("network.latent_dim", "0", "from 1 to 65536, or null")),
+    ("network.latent_dim", 65537, ("network.latent_dim", "65537", "from 1 to 65536, or null")),
+    ("network.attention_reduction", 0, ("network.attention_reduction", "0", "from 1 to 4096")),
+    ("network.attention_value_reduction", 4097, ("network.attention_value_reduction", "4097", "from 1 to 4096")),
     ("network.generator_attention", [5], ("network.generator_attention", "5", "4, 8, 16, 32, 64")),
     ("network.discriminator_attention", [128], ("network.discriminator_attention", "128", "4, 8, 16, 32, 64")),
     ("network.discriminator_attention", [8, 8], ("network.discriminator_attention", "(8, 8)", "a set of 4, 8")),
@@ -93,10 +96,15 @@ REFUSED = [
     ("network.minibatch_std_group", 3, ("network.minibatch_std_group", "3", "a divisor of training.batch_size, 16")),
     ("training.kimg", 0, ("training.kimg", "0.0", "above 0")),
     ("training.learning_rate", -0.1, ("training.learning_rate", "-0.1", "above 0")),
-    ("training.discriminator_learning_rate", 0, ("training.discriminator_learning_rate", "0.0", "above 0, or null")),
-    ("training.batch_size", 1, ("training.batch_size", "1", "2 or more")),
-    ("training.penalty_weight", -1, ("training.penalty_weight", "-1.0", "0 or more")),
-    ("training.ema_halflife_kimg", -1, ("training.ema_halflife_kimg", "-1.0", "0 or more")),
+    ("training.discriminator_learning_rate", 0, ("training.discriminator_learning_rate", "0.0", "above 0, up")),
+    ("training.discriminator_learning_rate", 2e9, ("training.discriminator_learning_rate", "up to 1e9, or null")),
+    ("training.batch_size", 1, ("training.batch_size", "1", "from 2 to 65536")),
+    ("training.batch_size", 65537, ("training.batch_size", "65537", "from 2 to 65536")),
+    ("training.penalty_weight", -1, ("training.penalty_weight", "-1.0", "from 0 to 1e9")),
+    ("training.penalty_weight", 2e9, ("training.penalty_weight", "2000000000.0", "from 0 to 1e9")),
+    ("training.drift_weight", 2e9, ("training.drift_weight", "2000000000.0", "from 0 to 1e9")),
+    ("training.ema_halflife_kimg", -1, ("training.ema_halflife_kimg", "-1.0", "from 0 to 1e9")),
+    ("training.ema_halflife_kimg", 2e9, ("training.ema_halflife_kimg", "2000000000.0", "from 0 to 1e9")),
     ("training.adam_betas", [0, 1], ("training.adam_betas", "(0.0, 1.0)", "up to, not including, 1")),
     ("training.rmsprop_alpha", 1, ("training.rmsprop_alpha", "1.0", "from 0 up to 1")),
     ("training.keep_checkpoints", 0, ("training.keep_checkpoints", "0", "1 or more")),
@@ -127,6 +135,14 @@ def test_one_value_is_a_list_of_one():
     assert (config.data.classes, config.network.generator_attention) == (("normal",), (8,))
 
 
+def test_empty_text_is_an_empty_list_where_a_list_is_asked_for():
+    config = Config().override({"data.classes": ["a"], "network.generator_attention": [8]})
+    config = config.override({"data.classes": "", "network.generator_attention": ""})
+    assert (config.data.classes, config.network.generator_attention) == ((), ())
+    with pytest.raises(UsageError, match=r"training\.adam_betas: '' is not allowed"):
+        config.override({"training.adam_betas": ""})
+
+
 def test_sections_and_dotted_keys_add_up_in_any_order():
     parts = [("training", {}), ("training.kimg", 3), ("network", {"resolution": 32})]
     for settings_ in (dict(parts), dict(reversed(parts))):
@@ -155,7 +171,7 @@ def test_dotted_key_into_a_value():
 
 def test_width_has_to_reach_the_largest_images():
     NetworkConfig(resolution=256, max_channels=32)
-    with pytest.raises(UsageError, match="a power of two from 32 on"):
+    with pytest.raises(UsageError, match="a power of two from 32 to 4096"):
         NetworkConfig(resolution=256, max_channels=16)
 
 
@@ -218,7 +234,7 @@ def test_any_value_is_either_kept_exactly_or_refused(value, key):
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     if "." in key:
         section, name = key.split(".")
-        assert config.to_dict()[section][name] in (value, [value])
+        assert config.to_dict()[section][name] in (value, [] if value == "" else [value])
 
 
 def test_settings_list_every_field_with_help():

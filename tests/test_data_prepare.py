@@ -7,7 +7,9 @@ import importlib
 import json
 import os
 import shutil
+import threading
 import time
+import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -25,6 +27,7 @@ from test_data_sources import write_npz
 import samgan.files
 from samgan.data import PreparedSet, dataset, phantoms, prepare, write_phantoms
 from samgan.data.prepare import FITS, NORMALIZATIONS, fit_image
+from samgan.data.readers import MAXIMUM_PIXELS
 from samgan.errors import SamganError, UsageError
 
 prepare_module = importlib.import_module("samgan.data.prepare")  # samgan.data.prepare itself is the function
@@ -194,7 +197,7 @@ def test_three_channels_on_request(folder, tmp_path):
     np.testing.assert_array_equal(three.images, np.repeat(one.images, 3, axis=1))
 
 
-def test_result_does_not_depend_on_processes_chunks_or_copying(folder, tmp_path, monkeypatch):
+def test_result_does_not_depend_on_threads_chunks_or_copying(folder, tmp_path, monkeypatch):
     alone = prepare_here(folder, tmp_path / "alone")
     monkeypatch.setattr(prepare_module, "CHUNK_IMAGES", 5)
     together = prepare_here(folder, tmp_path / "together", workers=2)
@@ -222,11 +225,11 @@ def test_interrupted_run_is_taken_up_where_it_stopped(folder, tmp_path, monkeypa
     done = []
     original = prepare_module._prepare_chunk
 
-    def interrupted(path, file, entries, options):
+    def interrupted(path, file, *arguments):
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(file)
-        return original(path, file, entries, options)
+        return original(path, file, *arguments)
 
     monkeypatch.setattr(prepare_module, "_prepare_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -240,6 +243,48 @@ def test_interrupted_run_is_taken_up_where_it_stopped(folder, tmp_path, monkeypa
     assert prepare_here(folder, tmp_path / "out").sha256 == expected
     assert len(again) == 2
     assert not (tmp_path / "out/.partial").exists()
+
+
+def test_a_failure_does_not_wait_for_the_other_threads_chunks(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, "CHUNK_IMAGES", 6)
+    others_started, failed, fitted = threading.Event(), threading.Event(), []
+
+    def fail_or_fit(pixels, *options):
+        if threading.current_thread() is first:
+            others_started.wait(20)
+            failed.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        others_started.set()
+        failed.wait(20)
+        time.sleep(0.5)
+        fitted.append(1)
+        return fit_image(pixels, *options)
+
+    def first_chunk(path, file, *arguments):
+        nonlocal first
+        first = first or threading.current_thread()
+        return original(path, file, *arguments)
+
+    first, original = None, prepare_module._prepare_chunk
+    monkeypatch.setattr(prepare_module, "_prepare_chunk", first_chunk)
+    monkeypatch.setattr(prepare_module, "fit_image", fail_or_fit)
+    with pytest.raises(SamganError, match="No space left"):
+        prepare_here(folder, tmp_path / "out", workers=2)
+    assert len(fitted) == 1  # of six
+
+
+def test_decoders_are_strict_around_all_threads_and_the_users_settings_come_back(folder, tmp_path, monkeypatch):
+    limits, before = [], (Image.MAX_IMAGE_PIXELS, warnings.filters[:])
+
+    def fit(*arguments):
+        limits.append(Image.MAX_IMAGE_PIXELS)  # between one call of read_radiograph and the next
+        return fit_image(*arguments)
+
+    monkeypatch.setattr(prepare_module, "fit_image", fit)
+    monkeypatch.setattr(prepare_module, "CHUNK_IMAGES", 1)
+    prepare_here(folder, tmp_path / "out", workers=4)
+    assert limits == [MAXIMUM_PIXELS] * 12
+    assert before == (Image.MAX_IMAGE_PIXELS, warnings.filters)
 
 
 @pytest.mark.parametrize("full_at", ["chunk", "images.npy", "manifest.csv", "dataset.json"])
@@ -489,6 +534,29 @@ def test_a_set_of_another_source_is_not_replaced(folder, tmp_path):
     write_phantoms(tmp_path / "other", 3, 32)
     with pytest.raises(UsageError, match="was prepared from set, not other"):
         prepare_here(tmp_path / "other", tmp_path / "out")
+
+
+def test_a_set_of_another_source_of_the_same_name_is_not_replaced(folder, tmp_path):
+    finished = prepare_here(folder, tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    other = tmp_path / "hospital 2/set"
+    write_phantoms(other, 3, 32)
+    with pytest.raises(UsageError, match=r"was prepared from another set, not .*hospital 2/set: choose another folder"):
+        prepare_here(other, tmp_path / "out")
+    assert files_of(tmp_path / "out") == before
+    assert str(tmp_path).encode() not in before["dataset.json"]
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert prepare_here(tmp_path / "link/set", tmp_path / "out").sha256 == finished.sha256
+
+
+def test_an_older_set_knows_its_source_by_name_alone(folder, tmp_path):
+    prepare_here(folder, tmp_path / "out")
+    info = json.loads((tmp_path / "out/dataset.json").read_text())
+    del info["source_id"]
+    (tmp_path / "out/dataset.json").write_text(json.dumps(info))
+    (tmp_path / "elsewhere").mkdir()
+    moved = shutil.move(folder, tmp_path / "elsewhere/set")
+    assert len(prepare_here(moved, tmp_path / "out").images) == 12
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import stat
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -382,3 +383,26 @@ def test_medmnist_without_network_is_one_clear_line(monkeypatch):
 def test_unknown_medmnist_set_is_refused_and_the_known_are_named():
     with pytest.raises(UsageError, match="known: pneumoniamnist, chestmnist"):
         open_source("medmnist:bloodmnist")
+
+
+def test_each_thread_opens_the_archive_for_itself(tmp_path, monkeypatch):
+    write_zip(tmp_path / "set.zip", ["A/1.png", "B/2.png"])
+    source = open_source(tmp_path / "set.zip")
+    archives = []
+    monkeypatch.setattr(sources, "_read_member", lambda archive, name: archives.append(archive) or b"")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(list, read_entries(source.path, source.entries)).result()
+    list(read_entries(source.path, source.entries))
+    assert archives[0] is archives[1]
+    assert archives[1] is not archives[-1]
+    close_sources()
+
+
+def test_the_same_place_is_the_same_source_whatever_its_content(tmp_path, monkeypatch):
+    write_tree(tmp_path, ["h1/train/A/1.png", "h2/train/A/1.png"])
+    first, second = (open_source(tmp_path / name / "train") for name in ("h1", "h2"))
+    assert first.name == second.name
+    assert first.id != second.id
+    write_tree(tmp_path, ["h1/train/A/2.png"])
+    monkeypatch.chdir(tmp_path / "h1")
+    assert open_source("train").id == first.id

@@ -11,10 +11,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +23,7 @@ from PIL import Image
 from samgan import __version__
 from samgan.data import curation
 from samgan.data.dataset import COLUMNS, FORMAT, SPLITS, PreparedSet, content_sha256
-from samgan.data.readers import BadImageError, read_radiograph
+from samgan.data.readers import BadImageError, read_radiograph, strict_decoders
 from samgan.data.sources import Entry, Source, close_sources, open_source, read_entries
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
@@ -87,7 +85,7 @@ def prepare(
 
     Args:
         source: a folder with one sub-folder per class, a .zip of one, an .npz, or "medmnist:pneumoniamnist".
-        out: folder to write; new, empty, unfinished, or prepared from the same source.
+        out: folder to write; new, empty, unfinished, or prepared from this source where it now lies.
         resolution: side of the square images in pixels, a power of two from 8 to 1024.
         channels: 1 (grey) or 3.
         fit: "crop" (centre square), "pad" (black bars) or "stretch".
@@ -96,7 +94,7 @@ def prepare(
         holdout: share of each class to hold out, in [0, 1).
         patient_regex: its first non-empty group in a file's relative path is the patient; None knows common namings.
         max_bad: share of unreadable files, in [0, 1], above which nothing is written.
-        workers: processes; None for one per core, 1 for this process alone.
+        workers: threads that read images; None for one per core.
         seed: of the split.
 
     Returns:
@@ -115,13 +113,14 @@ def prepare(
     out = Path(out)
     opened = open_source(source)
     fingerprint = _sha256_of({"algorithm": ALGORITHM, "options": options, "files": opened.entries})
-    finished = _finished_set(out, opened.name)
+    finished = _finished_set(out, opened)
     if finished and finished.info["fingerprint"] == fingerprint and content_sha256(out) == finished.sha256:
         shutil.rmtree(out / PARTIAL, ignore_errors=True)
         return finished
     pixel_options = PixelOptions(resolution, channels, fit, normalize)
     try:
-        chunks = _prepare_chunks(opened, out / PARTIAL, pixel_options, workers)
+        with strict_decoders():  # here once, around all threads
+            chunks = _prepare_chunks(opened, out / PARTIAL, pixel_options, workers)
         _assemble(opened, out, chunks, options, fingerprint)
     except OSError as error:
         remedy = "free some and run the same command again: " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
@@ -155,7 +154,7 @@ def _check_options(options: dict[str, Any], workers: int | None) -> None:
     curation.patients_from_names([], options["patient_regex"])
 
 
-def _finished_set(out: Path, source_name: str) -> PreparedSet | None:
+def _finished_set(out: Path, source: Source) -> PreparedSet | None:
     """Return the set that `out` already holds, or None where there is none yet; refuse a folder of anything else."""
     if not out.exists():
         return None
@@ -168,9 +167,12 @@ def _finished_set(out: Path, source_name: str) -> PreparedSet | None:
         if foreign:
             raise UsageError(f"{out} holds other files ({foreign[0]}): choose a new or empty folder") from None
         return None
-    if finished.info["source"] != source_name:
+    before = finished.info["source"]
+    if before != source.name:
+        raise UsageError(f"{out} was prepared from {before}, not {source.name}: choose another folder or remove it")
+    if finished.info.get("source_id", source.id) != source.id:  # older sets have none
         raise UsageError(
-            f"{out} was prepared from {finished.info['source']}, not {source_name}: choose another folder or remove it"
+            f"{out} was prepared from another {before}, not {source.path.resolve()}: choose another folder or remove it"
         )
     return finished
 
@@ -259,58 +261,41 @@ def _prepare_chunks(source: Source, partial: Path, options: PixelOptions, worker
         jobs.append((partial / f"{_sha256_of([ALGORITHM, options, source.name, entries])}.npz", entries))
     missing = [(file, entries) for file, entries in jobs if not file.exists()]
     partial.mkdir(parents=True, exist_ok=True)
-    processes = min(workers or os.cpu_count() or 1, len(missing))
+    threads = min(workers or os.cpu_count() or 1, max(1, len(missing)))
     if source.path.suffix.lower() == ".npz" and source.path.is_file():
-        processes = 1  # the arrays are in this process's memory, and nothing is left to decode
+        threads = 1  # nothing is left to decode, and the arrays are loaded once
     columns = ("preparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         done = len(source.entries) - sum(len(entries) for _, entries in missing)
         task = progress.add_task("", total=len(source.entries), completed=done)
-        for count in _run_chunks(source.path, missing, options, processes):
+        for count in _run_chunks(source.path, missing, options, threads):
             progress.advance(task, count)
     return [file for file, _ in jobs]
 
 
-def _run_chunks(
-    path: Path, jobs: list[tuple[Path, list[Entry]]], options: PixelOptions, processes: int
-) -> Iterator[int]:
-    """Yield the number of images of each chunk as it is finished."""
-    if processes <= 1:
-        for file, entries in jobs:
-            yield _prepare_chunk(path, file, entries, options)
-        return
-    # spawn: forking a process with threads (a progress bar, torch) can deadlock
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-        futures = [pool.submit(_prepare_chunk, path, file, entries, options) for file, entries in jobs]
+def _run_chunks(path: Path, jobs: list[tuple[Path, list[Entry]]], options: PixelOptions, threads: int) -> Iterator[int]:
+    """Yield the number of images of each chunk as it is finished.
+
+    In threads, since processes would import the caller's script again; decoders and numpy let them run side by side.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(_prepare_chunk, path, file, entries, options, stop) for file, entries in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except BrokenProcessPool as error:
-            raise SamganError(
-                "a worker process ended (out of memory, or prepare() called in a script outside "
-                "`if __name__ == '__main__':`): finished images are kept; run again with fewer workers, or workers=1"
-            ) from error
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            stop.set()  # Ctrl-C and a full disk wait for the images being read, not for their chunks
+            pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed; else it would wait for work for ever."""
-
-    def wait_and_end() -> None:
-        parent = parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait_and_end, daemon=True).start()
-
-
-def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelOptions) -> int:
+def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelOptions, stop: threading.Event) -> int:
     """Read and fit one chunk's images and write them, with what is known of each, to `file`."""
     images: list[UInt8[np.ndarray, "c r r"]] = []
     facts: list[dict[str, Any]] = []
     for entry, data in zip(entries, read_entries(path, entries), strict=True):
+        if stop.is_set():
+            raise CancelledError
         try:
             if isinstance(data, Exception):
                 reason = str(data) or type(data).__name__  # zipfile's EOFError says nothing
@@ -407,6 +392,7 @@ def _assemble(source: Source, out: Path, chunks: list[Path], options: dict[str, 
         "format": FORMAT,
         "samgan": __version__,
         "source": source.name,
+        "source_id": source.id,
         "images": len(rows),
         "channels": options["channels"],
         "resolution": options["resolution"],

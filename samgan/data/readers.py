@@ -62,7 +62,7 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1) 
         BadImageError: not an image, damaged, truncated, too small, too large, several frames, or no decoder for it.
     """
     try:
-        with _strict_pillow():
+        with strict_decoders():
             if isinstance(data, np.ndarray):
                 radiograph = _from_array(data)
             elif is_dicom(data):
@@ -93,9 +93,16 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _strict_pillow() -> Iterator[None]:
-    """Make oversized images an error and keep the decoders' chatter about odd metadata off the terminal."""
+def strict_decoders() -> Iterator[None]:
+    """Make oversized images an error and keep the decoders' chatter about odd metadata off the terminal.
+
+    These are settings of the whole process: before several threads read, one has to make them for all. Within such a
+    block `read_radiograph`, which makes them for itself otherwise, leaves them alone.
+    """
     limit = Image.MAX_IMAGE_PIXELS
+    if limit == MAXIMUM_PIXELS:
+        yield
+        return
     Image.MAX_IMAGE_PIXELS = MAXIMUM_PIXELS
     try:
         with warnings.catch_warnings():

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import hashlib
 import lzma
 import os
 import stat
+import threading
 import zipfile
 import zlib
 from collections import Counter
@@ -51,6 +53,8 @@ class Source(NamedTuple):
     """What `prepare` was pointed at."""
 
     name: str
+    id: str
+    """SHA-256 of the resolved path, which itself is nobody's business when the set is shared; a MedMNIST set's name."""
     path: Path
     entries: list[Entry]
     ignored: dict[str, int]
@@ -72,10 +76,12 @@ def open_source(source: str | Path) -> Source:
         SamganError: the source is unsafe, damaged, not to be had, or holds no images.
     """
     if str(source).startswith("medmnist:"):
-        path, name = _fetch_medmnist(str(source).removeprefix("medmnist:")), str(source)
+        path = _fetch_medmnist(str(source).removeprefix("medmnist:"))
+        name = identity = str(source)
     else:
         path = Path(source).expanduser()
         name = path.resolve().name
+        identity = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
     if path.is_dir():
         entries, ignored = _list_folder(path)
     elif path.suffix.lower() == ".zip" and path.is_file():
@@ -89,7 +95,7 @@ def open_source(source: str | Path) -> Source:
         raise SamganError(f"{source}: no images found (known suffixes: {' '.join(IMAGE_SUFFIXES)}, and DICOM without)")
     if {entry.split for entry in entries} != {"train", "holdout"}:  # one part alone is no split
         entries = [entry._replace(split="") for entry in entries]
-    return Source(name, path, sorted(entries, key=lambda entry: entry.path), ignored)
+    return Source(name, identity, path, sorted(entries, key=lambda entry: entry.path), ignored)
 
 
 def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shaped[np.ndarray, "..."] | Exception]:
@@ -99,7 +105,7 @@ def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shape
             if path.is_dir():
                 yield _read_file(path / entry.path)
             elif path.suffix.lower() == ".zip":
-                yield _read_member(_open_zip(path, path.stat().st_mtime_ns), entry.path)
+                yield _read_member(_open_zip(path, path.stat().st_mtime_ns, threading.get_ident()), entry.path)
             else:
                 split, index = entry.path.split("/")
                 yield _load_array(path, path.stat().st_mtime_ns, f"{split}_images")[int(index)]
@@ -108,7 +114,7 @@ def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shape
 
 
 def close_sources() -> None:
-    """Drop the archive and the arrays that `read_entries` keeps open from one call to the next."""
+    """Drop the archives and the arrays that `read_entries` keeps open from one call to the next."""
     _open_zip.cache_clear()
     _load_array.cache_clear()
 
@@ -232,9 +238,12 @@ def _member_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | Non
         return None
 
 
-@functools.lru_cache(maxsize=1)
-def _open_zip(path: Path, version: int) -> zipfile.ZipFile:
-    """Keep the archive open: its directory of 100,000 members takes as long to parse as 200 images."""
+@functools.cache
+def _open_zip(path: Path, version: int, thread: int) -> zipfile.ZipFile:
+    """Keep the archive open: its directory of 100,000 members takes as long to parse as 200 images.
+
+    Once for each thread: a ZipFile is not made for several to read from at once.
+    """
     return zipfile.ZipFile(path)
 
 

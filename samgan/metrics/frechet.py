@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -84,45 +83,10 @@ def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> f
     Source: Binkowski et al. 2018, section 4 (arXiv:1801.01401).
     """
     real, fake = _checked(real, fake)
-    everything = (real.new_ones(1, len(real)), fake.new_ones(1, len(fake)))
-    return float(_mmd2_of_subsets(real, fake, *everything))
-
-
-def kernel_distance_over_subsets(
-    real: Float[Tensor, "n d"],
-    fake: Float[Tensor, "m d"],
-    *,
-    subsets: int = 100,
-    subset_size: int = 1000,
-    seed: int = 2020,
-) -> tuple[float, float]:
-    """Estimate KID as torch-fidelity does: the mean over random subsets, drawn in the same order from the same seed.
-
-    Args:
-        real: features.
-        fake: features.
-        subsets: number of subsets.
-        subset_size: images of each set in a subset.
-        seed: of the drawing; the default is torch-fidelity's.
-
-    Returns:
-        Mean and standard deviation over the subsets (overlapping ones: the latter is no standard error).
-
-    Raises:
-        SamganError: fewer images than a subset takes, or as for `kernel_distance`.
-
-    Source: Binkowski et al. 2018, section 4 (arXiv:1801.01401).
-    """
-    real, fake = _checked(real, fake)
-    if min(len(real), len(fake)) < subset_size:
-        raise SamganError(f"KID subsets of {subset_size} need as many images, there are {len(real)} and {len(fake)}")
-    random = np.random.RandomState(seed)
-    chosen_real, chosen_fake = real.new_zeros(subsets, len(real)), fake.new_zeros(subsets, len(fake))
-    for subset in range(subsets):
-        chosen_real[subset, random.choice(len(real), subset_size, replace=False)] = 1
-        chosen_fake[subset, random.choice(len(fake), subset_size, replace=False)] = 1
-    distances = _mmd2_of_subsets(real, fake, chosen_real, chosen_fake)
-    return float(distances.mean()), float(distances.std(correction=0))
+    n, m = len(real), len(fake)
+    within_real = (_kernel_sum(real, real) - _kernel(real.square().mean(dim=1)).sum()) / (n * (n - 1))
+    within_fake = (_kernel_sum(fake, fake) - _kernel(fake.square().mean(dim=1)).sum()) / (m * (m - 1))
+    return float(within_real + within_fake - 2 * _kernel_sum(real, fake) / (n * m))
 
 
 def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,27 +104,12 @@ def _covariance_root(centred: Tensor) -> Tensor:
     return torch.linalg.qr(factor, mode="r").R if len(factor) > factor.shape[1] else factor
 
 
-def _mmd2_of_subsets(real: Tensor, fake: Tensor, chosen_real: Tensor, chosen_fake: Tensor) -> Tensor:
-    """Unbiased MMD^2 of every subset; `chosen_*` [subsets, n] hold 1 where an image belongs to the subset.
-
-    Each entry of the kernel matrices is computed once for all subsets, a block of rows at a time.
-    """
-    n, m = chosen_real.sum(dim=1), chosen_fake.sum(dim=1)
-    within_real = _kernel_sums(real, real, chosen_real, chosen_real) - chosen_real @ _kernel(real * real)
-    within_fake = _kernel_sums(fake, fake, chosen_fake, chosen_fake) - chosen_fake @ _kernel(fake * fake)
-    across = _kernel_sums(real, fake, chosen_real, chosen_fake)
-    return within_real / (n * (n - 1)) + within_fake / (m * (m - 1)) - 2 * across / (n * m)
-
-
 def _kernel(products: Tensor) -> Tensor:
-    """k(x, y) from the elementwise products x * y [n d], summed over d."""
-    return (products.mean(dim=1) + 1) ** 3
+    """k(x, y) from x.y / d."""
+    return (products + 1) ** 3
 
 
-def _kernel_sums(x: Tensor, y: Tensor, chosen_x: Tensor, chosen_y: Tensor) -> Tensor:
-    """Sum k(x_i, y_j) over the chosen i and j of every subset."""
-    total = chosen_x.new_zeros(len(chosen_x))
-    for rows, chosen in zip(x.split(BLOCK_ROWS), chosen_x.split(BLOCK_ROWS, dim=1), strict=True):
-        kernel = (rows @ y.T / x.shape[1] + 1) ** 3
-        total += ((chosen @ kernel) * chosen_y).sum(dim=1)
-    return total
+def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
+    """Sum k(x_i, y_j) over all i and j, a block of rows at a time."""
+    blocks = [_kernel(rows @ y.T / x.shape[1]).sum() for rows in x.split(BLOCK_ROWS)]
+    return torch.stack(blocks).sum()
