@@ -44,8 +44,10 @@ class NetworkConfig:
     spectral_norm_layers: Literal["all", "hidden"] = _setting(
         "all", "every convolution, or all but to_image, from_image and the last one"
     )
-    spectral_norm_scale: Literal["unit", "equalized"] = _setting(
-        "unit", "with equalized_lr: the largest singular value becomes 1, or the equalized scale (a very quiet network)"
+    spectral_norm_scale: Literal["plain", "unit", "equalized"] = _setting(
+        "plain",
+        "layers with spectral norm under equalized_lr. plain: drawn as without it, as in SAGAN; unit: drawn from "
+        "N(0, 1), so that rates count less; equalized: that, and the equalized scale on top (a very quiet network)",
     )
     minibatch_std: Literal["none", "last", "every"] = _setting(
         "last", "minibatch standard deviation in the discriminator's last block, in every block, or not (MBD)"

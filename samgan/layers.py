@@ -14,9 +14,14 @@ from samgan.distributed import gather, rank
 class EqualizedConv2d(nn.Module):
     """Convolution with equalized learning rate and spectral norm, each of them optional.
 
-        w_hat = w * sqrt(2 / fan_in),  w ~ N(0, 1)        (equalized)
-        w_hat = w / sigma(w)                              (spectral norm, scale "unit")
-        w_hat = w / sigma(w) * sqrt(2 / fan_in)           (both, scale "equalized")
+        w_hat = w,                              w ~ N(0, 2 / fan_in)    (neither)
+        w_hat = w * sqrt(2 / fan_in),           w ~ N(0, 1)             (equalized)
+        w_hat = w / sigma(w),                   w ~ N(0, 2 / fan_in)    (spectral norm, scale "plain")
+        w_hat = w / sigma(w),                   w ~ N(0, 1)             (both, scale "unit")
+        w_hat = w / sigma(w) * sqrt(2 / fan_in),  w ~ N(0, 1)           (both, scale "equalized")
+
+    Scale does not change w / sigma(w) but how far an optimizer's step of a given length turns it, so "plain" and "unit"
+    are one function learning at two speeds.
 
     sigma is estimated as u^T W v with W of shape [out, in * k * k]. `u` and `v` move only in `power_iteration`, which
     the training step calls after each weight update: a forward pass changes nothing, so it may be repeated, and it is
@@ -30,7 +35,7 @@ class EqualizedConv2d(nn.Module):
         bias: Whether a bias is added.
         equalized: Whether the weight is scaled at run time; if not, it is drawn at that scale.
         spectral: Whether the weight is divided by its largest singular value.
-        spectral_scale: "unit" or "equalized", see above.
+        spectral_scale: "plain", "unit" or "equalized", see above; without `equalized` all are "plain".
         transposed: A transposed convolution; its fan-in is `in_channels`, as in MSG-GAN's first layer.
 
     Source: equalized: Karras et al. 2018 (ProGAN), section 4.1; spectral norm: Miyato et al. 2018, algorithm 1.
@@ -46,7 +51,7 @@ class EqualizedConv2d(nn.Module):
         bias: bool = True,
         equalized: bool = True,
         spectral: bool = False,
-        spectral_scale: str = "unit",
+        spectral_scale: str = "plain",
         transposed: bool = False,
     ) -> None:
         super().__init__()
@@ -58,12 +63,12 @@ class EqualizedConv2d(nn.Module):
         scale = math.sqrt(2 / fan_in)
         self.weight = nn.Parameter(torch.randn(*ends, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        if not equalized:
+        if not equalized or (spectral and spectral_scale == "plain"):
             self.weight.data.mul_(scale)
-        self.scale = scale if equalized else 1.0
+            self.scale = 1.0
+        else:
+            self.scale = 1.0 if spectral and spectral_scale == "unit" else scale
         if spectral:
-            if spectral_scale == "unit":
-                self.scale = 1.0
             self.register_buffer("u", F.normalize(torch.randn(ends[0]), dim=0))
             self.register_buffer("v", F.normalize(torch.randn(self.weight[0].numel()), dim=0))
             self.power_iteration(15)  # torch.nn.utils.spectral_norm also starts with 15

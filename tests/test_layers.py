@@ -93,6 +93,30 @@ def test_spectral_norm_recovers_after_a_perturbation():
     assert singular_values(layer.effective_weight())[0].item() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize(("scale", "spread"), [("plain", math.sqrt(2 / 288)), ("unit", 1.0)])
+def test_scale_of_the_stored_weight_under_spectral_norm(scale, spread):
+    torch.manual_seed(0)
+    layer = EqualizedConv2d(32, 64, 3, spectral=True, spectral_scale=scale)
+    assert layer.weight.std().item() == pytest.approx(spread, rel=0.02)
+    layer.power_iteration(300)
+    assert singular_values(layer.effective_weight())[0].item() == pytest.approx(1, abs=1e-3)
+
+
+def test_one_step_turns_a_weight_of_scale_unit_as_much_less_as_it_is_longer():
+    turned = {}
+    for scale in ("plain", "unit"):
+        torch.manual_seed(0)
+        layer = EqualizedConv2d(32, 64, 3, spectral=True, spectral_scale=scale)
+        layer.power_iteration(300)
+        before = layer.effective_weight().detach()
+        optimizer = torch.optim.Adam([layer.weight], lr=1e-4)
+        (layer.effective_weight() * torch.sin(torch.arange(before.numel()).view_as(before))).sum().backward()
+        optimizer.step()
+        layer.power_iteration(300)
+        turned[scale] = (layer.effective_weight() - before).norm().item()
+    assert turned["plain"] / turned["unit"] == pytest.approx(math.sqrt(288 / 2), rel=0.05)
+
+
 def test_spectral_norm_with_the_equalized_scale():
     layer = EqualizedConv2d(12, 16, 3, spectral=True, spectral_scale="equalized")
     layer.power_iteration(300)
