@@ -105,7 +105,8 @@ def disagreement(folder: Path, width: int, steps: int = 5) -> float:
         batch = dataclasses.replace(batch, real=batch.real.double(), latents=batch.latents.double())
         logged = train_step(state, batch)
         ours = [logged[name].item() for name in ("loss_discriminator", "loss_generator")]
-        worst = max(worst, *(abs(a - b) / abs(b) for a, b in zip(ours, reference.step(batch), strict=True)))
+        # A hinge loss may be 0, so what is below 1 counts as it is.
+        worst = max(worst, *(abs(a - b) / max(1, abs(b)) for a, b in zip(ours, reference.step(batch), strict=True)))
     return worst
 
 
