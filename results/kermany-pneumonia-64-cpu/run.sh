@@ -21,6 +21,8 @@ run() {
 
 run msg-gan-6 --preset msg-gan-6
 run samgan-8-unit --preset samgan-8 --network.spectral_norm_scale=unit
+samgan train "$work/cxr64" --training.kimg=92.464 --out "$work/samgan-8-unit" --resume
+cp "$work/samgan-8-unit/stats.jsonl" "$here/samgan-8-unit"
 # Stopped half way, at 32 kimg, and not scored; the grid is that of its snapshot.
 samgan train "$work/cxr64" --classes PNEUMONIA --scale cpu --training.kimg=32 --preset samgan-8 --out "$work/samgan-8"
 mkdir -p "$here/samgan-8"
