@@ -191,8 +191,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend; memory grows with the number of positions, not with its square, where the fused kernel runs."""
-        query, key, value = (t.flatten(2).transpose(1, 2).unsqueeze(1) for t in self._project(x))
-        # Zeros change no score, and equal widths are what the fused CPU kernel asks for: 2.5-4 times faster.
+        # The fused CPU kernel asks for features side by side in memory and for equal widths; zeros change no score.
+        query, key, value = (t.flatten(2).transpose(1, 2).unsqueeze(1).contiguous() for t in self._project(x))
         missing = value.shape[-1] - query.shape[-1]
         if missing > 0:
             query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from samgan.layers import EqualizedConv2d, MinibatchStdDev, PixelNorm, SelfAttention, power_iteration
 
@@ -280,6 +281,28 @@ def test_scores_are_not_divided():
         scaled.query.weight /= math.sqrt(2)
     assert (scaled(x) - layer(x)).abs().max() > 1e-3
     torch.testing.assert_close(layer(x), plain(layer, x)[0])
+
+
+class Operators(TorchDispatchMode):
+    """Names of the operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_attention_keeps_no_map(pooled):
+    attention = SelfAttention(16, pooled=pooled)
+    with Operators() as operators:
+        attention(torch.randn(2, 16, 8, 8)).sum().backward()
+    fused = [name for name in operators.names if "flash_attention" in name]
+    assert len(fused) == 2  # forward and backward
+    assert not [name for name in operators.names if "softmax" in name]
 
 
 def test_unpooled_attention_does_not_see_the_order_of_positions():
