@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -15,14 +16,21 @@ from samgan.losses import PENALTIES
 from samgan.networks import Discriminator, Generator, image_pyramid
 from samgan.training import discriminator_loss, generator_loss
 
-# Measured on a CPU (torch 2.14, 64 and 128 channels, four presets): the resident size of a process that has imported
-# everything, and what a step peaks at over the activations kept for backward. Together: within a tenth of the peak.
-PROCESS_BYTES = 700 << 20
+# Measured on a CPU (torch 2.15, 64 and 128 channels, three presets, attention up to 64 px): the resident size of a
+# process that has imported everything, and what a step peaks at over the activations kept for backward. Together:
+# within a tenth of the peak.
+PROCESS_BYTES = 760 << 20
 WORKSPACE = 1.4
+# torch 2.6 has no formula for the CPU's kernel, which does what the others do.
+SAME_FORMULA = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        torch.ops.aten._scaled_dot_product_flash_attention_backward,
+}  # fmt: skip
 
 
 def plan(config: Config) -> dict[str, Any]:
-    """Cost of one training step and of the whole run, computed on torch's "meta" device without doing it.
+    """Cost of one training step and of the whole run, computed on tensors without values.
 
     Args:
         config: The run's configuration.
@@ -33,7 +41,8 @@ def plan(config: Config) -> dict[str, Any]:
         gradients, optimizer, average, activations at their peak; without the training images), `steps`, `kimg`.
     """
     training, network = config.training, config.network
-    with torch.device("meta"):
+    fake_mode = FakeTensorMode()  # unlike "meta", it takes the attention kernel that a CPU takes
+    with fake_mode:
         generator, discriminator = Generator(network), Discriminator(network)
         real = image_pyramid(
             torch.empty(training.batch_size, network.image_channels, network.resolution, network.resolution),
@@ -42,7 +51,7 @@ def plan(config: Config) -> dict[str, Any]:
         latents = torch.empty(training.batch_size, network.latent_size)
         mix = torch.empty(training.batch_size)
     saved_by_generator, saved_by_discriminator, saved_by_both = _Bytes(), _Bytes(), _Bytes()
-    with _Flops() as flops:
+    with fake_mode, _Flops() as flops:
         with saved_by_generator.counted():
             fake = generator(latents)
         constant = [images.detach() for images in fake]
@@ -80,7 +89,7 @@ class _Flops(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
+        formula = flop_registry.get(SAME_FORMULA.get(func._overloadpacket, func._overloadpacket))
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
         return out

@@ -39,13 +39,21 @@ def test_operations_equal_those_of_a_real_step(tiny_config, images, loss, shared
 
 
 def test_operations_of_attention(light_config):
-    """One un-pooled layer in the generator: 4 projections and 2 products, forward once and backward twice as much."""
+    """One un-pooled layer in the generator: 4 projections, 2 products; backward twice as much, and the scores again."""
     config = light_config.override({**PLAIN, "network.attention_pooled": False})
     n, positions, c, narrow, middle = 4, 16 * 16, 8, 1, 4
     projections = 2 * n * positions * c * (2 * narrow + 2 * middle)
     products = 2 * 2 * n * positions**2 * middle  # queries and keys are padded to the width of values
     with_it = plan(config.override({"network.generator_attention": [16]}))["flops_per_step"]
-    assert with_it - plan(config)["flops_per_step"] == 3 * (projections + products)
+    assert with_it - plan(config)["flops_per_step"] == 3 * projections + 3.5 * products
+
+
+def test_attention_maps_are_not_kept(light_config):
+    """At 64 px a pooled map is 4,096 x 1,024 floats an image; the fused kernel keeps none."""
+    config = light_config.override({**PLAIN, "network.resolution": 64})
+    with_it = config.override({"network.discriminator_attention": [64]})
+    one_map = 4 * config.training.batch_size * 4096 * 1024
+    assert plan(with_it)["memory_bytes"] - plan(config)["memory_bytes"] < one_map
 
 
 @pytest.mark.parametrize("penalty", ["gradient-per-scale", "r1"])
