@@ -15,6 +15,7 @@ from samgan import __version__, evaluation
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
+from samgan.distributed import on_first_process
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
 from samgan.metrics.features import FeaturesUnavailable, load_features
@@ -22,7 +23,7 @@ from samgan.pictures import to_uint8
 from samgan.presets import preset_config
 from samgan.report import write_report
 from samgan.runs import Run, describe_environment
-from samgan.sampling import load_model, write_samples
+from samgan.sampling import SEEDS, load_model, write_samples
 from samgan.sampling import sample as sample_seeds
 from samgan.training import RESUMABLE, Score, check_fit, choose_device, make_fabric
 from samgan.training import train as train_loop
@@ -53,7 +54,8 @@ def train(
         out: New run folder, or the one to continue.
         resume: Continue the run in `out`, bit for bit.
         device: "auto", "cpu", "cuda" or "mps".
-        processes: Processes per host.
+        processes: Processes per host. Fabric starts the calling script once for each; all but the first end in this
+            function, so that what follows it is done once.
         hosts: Hosts.
         tensorboard: Also write TensorBoard events.
 
@@ -74,24 +76,28 @@ def train(
         warnings.warn(message, stacklevel=2)
     fabric.launch()
     with contextlib.ExitStack() as held:
-        problem = None
-        if fabric.global_rank == 0:
-            try:
-                data.verify()
-                run = _open_run(Path(out), config, data, resume, len(indices), str(fabric.device))
-                held.enter_context(run.locked())
-                if resume:
-                    run.rewrite_config(config)
-            except Exception as error:  # the other processes wait for it, whatever it is
-                problem = error
-        problem = fabric.broadcast(problem)
-        if problem:
-            raise problem
-        run = Run.open(out)
-        score = _quick_score(data, config)
-        train_loop(
-            config, data.images, run, fabric, indices=indices, resume=resume, score=score, tensorboard=tensorboard
-        )
+
+        def open_run() -> None:
+            data.verify()
+            run = _open_run(Path(out), config, data, resume, len(indices), str(fabric.device))
+            held.enter_context(run.locked())
+            if resume:
+                run.rewrite_config(config)
+
+        try:
+            on_first_process(open_run)
+            run = Run.open(out)
+            score = _quick_score(data, config)
+            train_loop(
+                config, data.images, run, fabric, indices=indices, resume=resume, score=score, tensorboard=tensorboard
+            )
+        except Exception as error:
+            # The host's first process tells it; the launcher would kill that one if another ended with a failure.
+            if fabric.local_rank > 0 and getattr(error, "on_all_processes", False):
+                sys.exit(0)
+            raise
+    if fabric.global_rank > 0:
+        sys.exit(0)
     return run
 
 
@@ -142,13 +148,13 @@ def sample(
     """Write synthetic images of a run; arguments and result are those of `samgan.sampling.write_samples`.
 
     Raises:
-        UsageError: A count below 1 or a seed below 0.
+        UsageError: A count below 1, or a seed that is not from 0 to 2^32 - count.
         SamganError: No such checkpoint, or `out` is in use.
     """
     if count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
-    if not 0 <= seed < 2**63 - count:
-        raise UsageError(f"--seed {seed}: expected 0 or more, below 2^63")
+    if not 0 <= seed <= SEEDS - count:
+        raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count}, since image i has seed + i")
     model = load_model(Run.open(run), checkpoint, choose_device(device))
     return write_samples(model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets)
 
@@ -196,8 +202,8 @@ def evaluate(
     source = Path(source)
     if count is not None and count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
-    if not 0 <= seed < 2**62:
-        raise UsageError(f"--seed {seed}: expected 0 or more, below 2^62")
+    if not 0 <= seed <= SEEDS - (count or len(data.images)):
+        raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count or len(data.images)}")
     if split not in ("train", "holdout", "all"):
         raise UsageError(f"--split {split}: expected train, holdout or all")
     run = Run.open(source) if (source / "config.json").is_file() else None
@@ -205,6 +211,7 @@ def evaluate(
         raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
     folder = Path(out) if out else source if source.is_dir() else source.with_name(f"{source.stem}-scores")
     classes = tuple(classes) or (run.config.data.classes if run else ())
+    data.verify()
     real = data.select(None if split == "all" else split, classes)
     target = choose_device(device)
     generated: dict[str, Any] = {"name": source.resolve().name}

@@ -5,6 +5,7 @@ Every command imports what it needs when it runs, so that `samgan --help` does n
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import re
@@ -54,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, MemoryError) and not re.search("OutOfMemory|allocate memory", repr(error)):
             raise
         return _fail("not enough memory; a smaller training.batch_size, network.max_channels or --count needs less", 1)
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
-    if all(int(os.environ.get(name, "0")) == 0 for name in ranks):  # of several processes one speaks
-        try:
-            print(json.dumps(document, indent=2) if options.json else text, flush=True)
-        except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its end
-            return 141 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files, and arrows, that the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(json.dumps(document, indent=2) if options.json else text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its end
+        return 141 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
     return 0
 
 
@@ -217,15 +218,25 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, str]:
 
 def _describe_set(prepared: "PreparedSet") -> str:
     info = prepared.info
+    by_source = info["split_by"] == "source"
     lines = [
         f"{prepared.path}: {info['images']} images of {prepared.resolution}x{prepared.resolution}, "
         f"{prepared.channels} channel(s), split by {info['split_by']}"
+        + (" (its folders train, test, ...; the share to hold out is not used)" if by_source else "")
     ]
     for name, counts in info["counts"].items():
         lines.append(f"  {name}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
     left_out = info["left_out"]
     if info["near_duplicates"]:
-        lines.append(f"near duplicates: {info['near_duplicates']} images, kept, on the side of what they are like")
+        where = "" if by_source else ", on the side of what they are like"
+        lines.append(f"near duplicates: {info['near_duplicates']} images, kept{where}")
+    if both := info.get("groups_on_both_sides"):  # older sets do not say
+        lines.append(
+            f"warning: {both} patients, or groups of near duplicates, are on both sides of the source's own split: "
+            "what is measured on held-out images is too good. A folder without that split is split by patient"
+        )
+    if enlarged := info.get("enlarged"):
+        lines.append(f"enlarged: {enlarged} images were smaller than {prepared.resolution} px")
     if left_out["exact_duplicates"]:
         lines.append(f"left out: {len(left_out['exact_duplicates'])} exact duplicates")
     if left_out["ignored_by_suffix"]:

@@ -142,7 +142,7 @@ class TrainingConfig:
             _require(0 < rate <= 1e9, "training.discriminator_learning_rate", rate, allowed)
         for name in ("penalty_weight", "drift_weight", "ema_halflife_kimg"):
             _require(0 <= getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "from 0 to 1e9")
-        _require(0 <= self.seed < 1 << 64, "training.seed", self.seed, "from 0 up to, not including, 2^64")
+        _require(0 <= self.seed < 1 << 32, "training.seed", self.seed, "from 0 up to, not including, 2^32")
         betas = all(0 <= beta < 1 for beta in self.adam_betas)
         _require(betas, "training.adam_betas", self.adam_betas, "two numbers from 0 up to, not including, 1")
         _require(0 <= self.rmsprop_alpha < 1, "training.rmsprop_alpha", self.rmsprop_alpha, "from 0 up to 1")

@@ -4,10 +4,16 @@ Every process holds a slice of the global batch. What couples the images of a ba
 means of a relativistic loss) is computed over the global batch, so that N processes compute what one would.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+from samgan.errors import SamganError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -18,6 +24,31 @@ def world_size() -> int:
 def rank() -> int:
     """This process's number, from 0."""
     return distributed.get_rank() if world_size() > 1 else 0
+
+
+def on_first_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `work` on the first process alone; every process returns its result or raises its error.
+
+    What one process reads or writes may fail there alone: the others would wait for it in their next message.
+    """
+    if world_size() == 1:
+        return work(*args, **kwargs)
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if rank() == 0:
+        try:
+            outcome[0] = work(*args, **kwargs)
+        except Exception as error:
+            failure = error
+            # Others may not travel between processes.
+            known = isinstance(error, SamganError | OSError)
+            outcome[1] = error if known else SamganError(f"the first process failed: {error!r}")
+            outcome[1].on_all_processes = True
+    distributed.broadcast_object_list(outcome)
+    failure = failure or outcome[1]
+    if failure is not None:
+        raise failure
+    return outcome[0]
 
 
 class _SumOverProcesses(torch.autograd.Function):

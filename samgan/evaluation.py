@@ -201,7 +201,10 @@ def format_table(scores: Scores) -> str:
     if scores["features"]:
         lines.append(f"Features: {scores['features']['name']}, sha256 {scores['features']['sha256']}.")
     if scores["protocol"] == "legacy":
-        lines.append("Legacy protocol: compares with the numbers of the paper's group only, with nobody's FID.")
+        lines.append(
+            "Legacy protocol: compares with the numbers of the paper's group only, with nobody's FID. MS-SSIM of "
+            "neighbours in the order of the files; of the real ones, of all that were given."
+        )
     reasons: dict[str, list[str]] = {}
     for skipped in scores["skipped"]:
         reasons.setdefault(skipped["reason"], []).append(skipped["score"])
@@ -289,8 +292,11 @@ def _legacy(scores: Scores, real: Tensor, fake: Tensor, features: FeatureExtract
     m = scores["count"]
 
     def ms_ssim() -> tuple[PairMean, PairMean]:
-        adjacent = torch.stack([torch.arange(m - 1), torch.arange(1, m)], dim=1)
-        return pair_mean(adjacent_ms_ssim(real[:m]), adjacent), pair_mean(adjacent_ms_ssim(fake[:m]), adjacent)
+        def mean(images: Tensor) -> PairMean:
+            adjacent = torch.stack([torch.arange(len(images) - 1), torch.arange(1, len(images))], dim=1)
+            return pair_mean(adjacent_ms_ssim(images), adjacent)
+
+        return mean(real), mean(fake[:m])  # all real ones: the first m may be of one class
 
     _add_ms_ssim(scores, ms_ssim)
     if features is None:

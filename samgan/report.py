@@ -84,7 +84,7 @@ def write_report(
         sections.append(_section("Configuration", f"<p>Preset: {_text(config.preset)}.</p>{table}"))
     if environment is not None:
         if isinstance(command := environment.get("command"), list):
-            environment = {**environment, "command": shlex.join(["samgan", *map(str, command)])}
+            environment = {**environment, "command": shlex.join(map(str, command))}
         rows_of_two = [(key, _shown(value)) for key, value in _flat(environment)]
         sections.append(_section("Environment", _table(("what", "value"), rows_of_two)))
     page = Template(PAGE).substitute(

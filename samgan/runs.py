@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ try:
 except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
-CHECKPOINT_PATTERN = "step-*.pt"
+CHECKPOINT_NAME = re.compile(r"step-([0-9]+)\.pt")
 
 
 class Run:
@@ -88,8 +90,8 @@ class Run:
         return self.checkpoint_folder / f"step-{step:08d}.pt"
 
     def checkpoints(self) -> list[Path]:
-        """All checkpoints, oldest first."""
-        return sorted(self.checkpoint_folder.glob(CHECKPOINT_PATTERN))
+        """All checkpoints, oldest first; other files in their folder are left alone."""
+        return sorted(path for path in self.checkpoint_folder.glob("*") if CHECKPOINT_NAME.fullmatch(path.name))
 
     def last_step(self) -> int:
         """Steps done at the newest checkpoint, 0 before the first."""
@@ -172,12 +174,13 @@ def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:
     """What a reader needs to repeat a run: versions, machine, command, source commit, data."""
     commit = None
     source = Path(__file__).parent
-    if (source.parent / ".git").exists():
+    if (source.parent / ".git").exists() and shutil.which("git"):
         result = subprocess.run(
             ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         commit = result.stdout.strip() or None
+    program = Path(sys.argv[0])
     packages = ("torch", "torchvision", "lightning-fabric", "numpy", "pillow", "pydicom")
     return {
         "samgan": __version__,
@@ -188,7 +191,7 @@ def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "device": device,
-        "command": sys.argv[1:],
+        "command": ["samgan" if program.stem == "__main__" else program.name, *sys.argv[1:]],
         "data": data,
     }
 

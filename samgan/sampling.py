@@ -31,6 +31,8 @@ from samgan.runs import Run
 # then does not depend on how many images were asked for.
 FORWARD_BATCH = 32
 FORMATS = ("png", "png16", "npz")
+SEEDS = 1 << 32
+"""torch's CPU generator takes the lower 32 bits of a seed: from here on they would repeat."""
 SHEETS = ("grid", "interpolation", "scales", "attention")
 
 

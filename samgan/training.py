@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from lightning_fabric import Fabric
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from samgan.checkpoint import newest_checkpoint, prune_checkpoints, record_best, save_checkpoint
+from samgan.checkpoint import load_checkpoint, newest_checkpoint, prune_checkpoints, record_best, save_checkpoint
 from samgan.config import Config, TrainingConfig
-from samgan.distributed import average_gradients, gather, rank, world_size
+from samgan.distributed import average_gradients, gather, on_first_process, rank, world_size
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
 from samgan.layers import power_iteration
@@ -46,6 +46,8 @@ Score = Callable[[np.ndarray], dict[str, float]]
 
 class Interrupted(SamganError):
     """A signal asked the run to stop; everything up to its last step is saved."""
+
+    on_all_processes = True
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -364,19 +366,19 @@ def train(
     check_fit(config, (len(images if indices is None else indices), *images.shape[1:]), world_size())
     training = config.training
     state = TrainingState(config, fabric.device)
-    newest = newest_checkpoint(run, device=fabric.device) if resume else None
-    if newest:  # none: the run was cut off before its first checkpoint, and starts at its first step
-        path, saved = newest
-        state.load_state_dict(saved)
+    path, cut_off = on_first_process(_starting_point, run, config) if resume else (None, False)
+    if path:
+        _restore(state, path)
         _say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
     sampler = Sampler(images, config, fabric.device, indices)
     log = _Log(run, state, tensorboard)
     log_every, snapshot_every = training.steps(training.log_every_kimg), training.steps(training.snapshot_every_kimg)
-    if state.step == 0 and rank() == 0:
-        _write_grid(run.path / "grids" / "real.png", sampler.first(GRID_IMAGES), "Real images of the training set.")
-    due = state.step % snapshot_every == 0 or state.step == training.total_steps
-    if newest and not run.grid_path(state.images_seen).exists():  # killed between the checkpoint and its scores
-        _snapshot(run, state, score if due else None)
+    if state.step == 0:
+        real, text = run.path / "grids" / "real.png", "Real images of the training set."
+        on_first_process(_write_grid, real, sampler.first(GRID_IMAGES), text)
+    if cut_off:
+        due = state.step % snapshot_every == 0 or state.step == training.total_steps
+        on_first_process(_snapshot, run, state, score if due else None)
 
     with _signals() as received, contextlib.closing(log):
         while state.step < training.total_steps:
@@ -389,7 +391,7 @@ def train(
             if flush or stop:
                 log.flush()
             if snapshot or stop:
-                _snapshot(run, state, score if snapshot else None)
+                on_first_process(_snapshot, run, state, score if snapshot else None)
                 log.last = time.monotonic()  # images/s is of steps alone
             if stop and not finished:
                 name = signal.Signals(stop).name
@@ -397,18 +399,39 @@ def train(
     return state
 
 
+def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
+    """The checkpoint to go on from, and whether the run was killed between writing it and the rest of its snapshot.
+
+    None if the run was cut off before its first checkpoint: it starts at its first step.
+    """
+    newest = newest_checkpoint(run)
+    if newest is None:
+        return None, False
+    path, saved = newest
+    differences = Config.from_dict(saved["config"]).differences(config)
+    foreign = [
+        f"{key} is {values[0]!r}, not {values[1]!r}" for key, values in differences.items() if key not in RESUMABLE
+    ]
+    if foreign:
+        raise SamganError(f"{path} is of another run ({'; '.join(foreign)}); take it away and resume again")
+    return path, not run.grid_path(saved["images_seen"]).exists()
+
+
+def _restore(state: TrainingState, path: Path) -> None:
+    try:
+        state.load_state_dict(load_checkpoint(path, device=state.device))
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise SamganError(
+            f"{path} does not hold the training state of this configuration ({str(error).splitlines()[0]}); "
+            "take it away and resume again"
+        ) from None
+
+
 def _snapshot(run: Run, state: TrainingState, score: Score | None) -> None:
-    """Checkpoint, grid and scores; only the first process writes."""
+    """Write checkpoint, grid and scores."""
     bad = state.nonfinite()
     if bad:
         raise SamganError(f"step {state.step}: weight {bad} is NaN or infinite; the last checkpoint is untouched")
-    if rank() == 0:
-        _write_snapshot(run, state, score)
-    if world_size() > 1:  # a process that left now would have its launcher stop the one that writes
-        distributed.barrier()
-
-
-def _write_snapshot(run: Run, state: TrainingState, score: Score | None) -> None:
     path = run.checkpoint_path(state.step)
     save_checkpoint(path, state.state_dict())
     count = SCORED_IMAGES if score else GRID_IMAGES
@@ -455,6 +478,11 @@ class _Log:
             self.writer.close()
 
     def flush(self) -> None:
+        on_first_process(self._write)  # what is logged is the same on all of them
+        self.pending.clear()
+        self.last = time.monotonic()
+
+    def _write(self) -> None:
         names = list(self.pending[0])
         table = torch.stack([torch.stack([line[name] for name in names]) for line in self.pending]).cpu().double()
         self._require_finite(names, table)
@@ -479,10 +507,6 @@ class _Log:
             **dict(zip(names, table.mean(dim=0).tolist(), strict=True)),
             "gamma": gammas,
         }
-        self.pending.clear()
-        self.last = now
-        if rank() > 0:
-            return
         self.run.log(line)
         if self.writer is not None:
             for name in (*names, "images_per_second"):

@@ -109,7 +109,7 @@ REFUSED = [
     ("training.rmsprop_alpha", 1, ("training.rmsprop_alpha", "1.0", "from 0 up to 1")),
     ("training.keep_checkpoints", 0, ("training.keep_checkpoints", "0", "1 or more")),
     ("training.seed", -1, ("training.seed", "-1", "from 0")),
-    ("training.seed", 1 << 64, ("training.seed", str(1 << 64), "2^64")),
+    ("training.seed", 1 << 32, ("training.seed", str(1 << 32), "2^32")),
 ]
 
 

@@ -31,7 +31,6 @@ from samgan.data.readers import MAXIMUM_PIXELS
 from samgan.errors import SamganError, UsageError
 
 prepare_module = importlib.import_module("samgan.data.prepare")  # samgan.data.prepare itself is the function
-KERMANY = Path(__file__).parents[2] / "shared/data/kermany-cxr"
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +188,24 @@ def test_npz_keeps_its_own_splits(tmp_path):
         assert prepared.manifest[prepared.indices("train")[1]]["sha256"] == (
             hashlib.sha256(arrays["train_images"][1].tobytes()).hexdigest()
         )
+
+
+def test_patients_on_both_sides_of_the_sources_own_split_are_counted(folder, tmp_path):
+    for part in ("train", "test"):
+        for name in ("NORMAL", "PNEUMONIA"):
+            (tmp_path / "own" / part / name).mkdir(parents=True)
+            first, *others = sorted((folder / name).iterdir())
+            for file in [first] if part == "test" else others:
+                shutil.copy(file, tmp_path / "own" / part / name)
+    info = prepare_here(tmp_path / "own", tmp_path / "apart").info
+    assert (info["split_by"], info["groups_on_both_sides"]) == ("source", 0)
+    shutil.copy(others[0], tmp_path / "own/train/PNEUMONIA" / first.name.replace("_1", "_2"))
+    assert prepare_here(tmp_path / "own", tmp_path / "mixed", duplicates="keep").info["groups_on_both_sides"] == 1
+
+
+def test_enlarged_images_are_counted(folder, tmp_path):
+    assert prepare_here(folder, tmp_path / "a", resolution=32).info["enlarged"] == 0
+    assert prepare_here(folder, tmp_path / "b", resolution=64).info["enlarged"] == 12
 
 
 def test_three_channels_on_request(folder, tmp_path):
@@ -715,11 +732,10 @@ def test_manifest_has_the_columns_in_order(folder, tmp_path):
     assert ",".join(header) == "index,source,sha256,width,height,bits,class,patient,split,near_duplicate_of"
 
 
-@pytest.mark.skipif(not KERMANY.is_dir(), reason=f"real radiographs are not at {KERMANY}")
-def test_real_radiographs(tmp_path):
+def test_real_radiographs(real_images_folder, tmp_path):
     for name in ("NORMAL", "PNEUMONIA"):
         (tmp_path / "set" / name).mkdir(parents=True)
-        for file in sorted((KERMANY / name).iterdir())[:300]:
+        for file in sorted((real_images_folder / name).iterdir())[:300]:
             (tmp_path / "set" / name / file.name).symlink_to(file)
     started = time.perf_counter()
     prepared = prepare(tmp_path / "set", tmp_path / "out", resolution=64, workers=1)

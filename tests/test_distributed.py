@@ -11,14 +11,14 @@ from samgan import distributed
 # One process imports torch, then forks the ranks; float64 makes the comparison sharp (Adam with beta1 = 0 turns the
 # rounding error of a gradient near 0 into a full step).
 DRIVER = """
-import dataclasses, json, os, signal, sys, time
+import dataclasses, errno, json, os, signal, sys, time
 from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed
 import samgan.training
 from samgan.config import Config
-from samgan.distributed import gather, rank
+from samgan.distributed import gather, on_first_process, rank
 from samgan.errors import SamganError
 from samgan.runs import Run
 from samgan.training import Interrupted, Sampler, TrainingState, make_fabric, train, train_step
@@ -93,6 +93,27 @@ def nan():
     except SamganError as error:
         return {"message": str(error)}
 
+def full():
+    config, path = configs["rahinge"], folder / "full"
+    if rank() == 0:  # only the process that writes has no space left
+        Run.create(path, config, {})
+        def refuse(*arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        samgan.training.save_checkpoint = refuse
+    torch.distributed.barrier()
+    try:
+        train(config, images, Run.open(path), make_fabric("cpu"))
+    except OSError as error:
+        return {"message": str(error), "told": error.on_all_processes}
+
+def bug():
+    def work():
+        raise ZeroDivisionError("a defect")
+    try:
+        on_first_process(work)
+    except Exception as error:
+        return {"message": repr(error)}
+
 def uneven():
     config = configs["rahinge"].override({"training.batch_size": 5})
     try:
@@ -119,7 +140,8 @@ work = {name: (lambda config=config: steps(config)) for name, config in configs.
 work["gradients"] = gradients
 for name, function in work.items():
     in_two(name, function)
-for name, function in (("interrupted", interrupted), ("nan", nan), ("uneven", uneven)):
+stopped = {"interrupted": interrupted, "nan": nan, "full": full, "bug": bug, "uneven": uneven}
+for name, function in stopped.items():
     in_two(name, function)
 for name, function in work.items():  # last: forking after a backward pass is not safe
     torch.save(function(), folder / f"{name}.pt")
@@ -180,6 +202,17 @@ def test_a_nan_in_one_process_stops_both(results):
     first, second = results("nan-0"), results("nan-1")
     assert first == second
     assert "step 1: penalty is nan" in first["message"]
+
+
+def test_a_write_that_fails_in_one_process_stops_both(results):
+    expected = {"message": "[Errno 28] No space left on device", "told": True}
+    assert [results(f"full-{number}") for number in (0, 1)] == [expected] * 2
+
+
+def test_a_defect_in_one_process_stops_both(results):
+    assert results("bug-0") == {"message": "ZeroDivisionError('a defect')"}
+    told = "SamganError(\"the first process failed: ZeroDivisionError('a defect')\")"
+    assert results("bug-1") == {"message": told}
 
 
 def test_batch_that_does_not_divide(results):

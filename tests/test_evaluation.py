@@ -11,6 +11,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.evaluation import check_inputs, evaluate, format_table, load_images, quick_scores
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.frechet import frechet_distance, kernel_distance
+from samgan.metrics.legacy import adjacent_ms_ssim
 from samgan.metrics.prdc import prdc
 from samgan.pictures import to_uint8, to_uint16, write_png
 
@@ -133,6 +134,8 @@ def test_legacy_protocol_goes_by_file_order():
     scores = evaluate(real=real, fake=fake, features=stub_extractor(), protocol="legacy")
     assert scores["protocol"] == "legacy"
     assert scores["ms_ssim_generated"]["pairs"] == 43
+    assert scores["ms_ssim_real"]["mean"] == pytest.approx(adjacent_ms_ssim(real).mean().item())
+    assert scores["ms_ssim_generated"]["mean"] == pytest.approx(adjacent_ms_ssim(fake).mean().item())
     assert scores["frechet"]["value"] > 0 < scores["frechet"]["floor"]
     assert "swd" not in scores
     assert "Legacy protocol" in format_table(scores)

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,8 +7,6 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from samgan.errors import SamganError
 from samgan.metrics.ms_ssim import mean_ms_ssim, ms_ssim, pair_mean, random_pairs
-
-XRAYS = Path(__file__).parents[2] / "shared/data/kermany-cxr"
 
 
 def blobs(n, c, h, w, *, seed=0, sigma=3.0):
@@ -167,10 +163,9 @@ def test_interval_covers_the_mean_although_pairs_share_images(num_images, num_pa
     assert covered_plain / repeats < 0.88  # what the sharing does to a plain interval
 
 
-@pytest.mark.skipif(not XRAYS.is_dir(), reason="the X-rays are not in shared/data/kermany-cxr")
 @pytest.mark.parametrize(("label", "expected"), [("PNEUMONIA", 0.577), ("NORMAL", 0.673)])
-def test_mean_ms_ssim_of_radiographs(label, expected):
-    files = sorted((XRAYS / label).glob("*.jpeg"))
+def test_mean_ms_ssim_of_radiographs(real_images_folder, label, expected):
+    files = sorted((real_images_folder / label).glob("*.jpeg"))
     chosen = np.random.default_rng(0).choice(len(files), 500, replace=False)
     images = np.stack([np.asarray(Image.open(files[i]).convert("L").resize((64, 64))) for i in chosen])
     result = mean_ms_ssim(torch.from_numpy(images)[:, None], pairs=1000)

@@ -110,7 +110,12 @@ def stats() -> list[dict]:
 
 
 def test_page_holds_everything_and_loads_nothing(tmp_path, scores, stats):
-    environment = {"samgan": "0.1", "packages": {"torch": "2.6"}, "command": ["train", "--name", "a b"], "cores": 2}
+    environment = {
+        "samgan": "0.1",
+        "packages": {"torch": "2.6"},
+        "command": ["samgan", "train", "--name", "a b"],
+        "cores": 2,
+    }
     config = Config().override({"preset": "samgan-8", "training.kimg": 50})
     notes = ["Phantoms are not patients."]
     source, page = write(

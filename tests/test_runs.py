@@ -118,6 +118,11 @@ def test_environment_tells_versions_machine_and_data():
     assert environment["packages"].keys() >= {"torch", "numpy"}
 
 
+def test_a_source_tree_without_git_has_no_commit(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert describe_environment("cpu", {})["commit"] is None
+
+
 HOLD_AND_WAIT = """
 import sys
 from samgan.runs import Run

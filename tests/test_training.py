@@ -349,6 +349,32 @@ def test_a_snapshot_that_was_cut_off_is_completed_on_resume(tiny_config, images,
         assert (cut.path / "grids" / name).read_bytes() == (straight.path / "grids" / name).read_bytes()
 
 
+def test_a_checkpoint_of_another_run_is_not_continued(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    path = run.checkpoint_path(4)
+    other = TrainingState(tiny_config.override({"training.seed": 3}), CPU).state_dict()
+    samgan.training.save_checkpoint(path, other)
+    with pytest.raises(SamganError, match=r"step-00000004\.pt is of another run \(training\.seed is 3, not 0\)"):
+        train(tiny_config, images, run, fabric, resume=True)
+    whole = TrainingState(tiny_config, CPU).state_dict()
+    wider = TrainingState(tiny_config.override({"network.max_channels": 16}), CPU).state_dict()
+    without = {key: value for key, value in whole.items() if key != "discriminator"}
+    for state in ({**wider, "config": whole["config"]}, without, {**whole, "generator_optimizer": None}):
+        samgan.training.save_checkpoint(path, state)
+        with pytest.raises(SamganError, match="does not hold the training state of this configuration"):
+            train(tiny_config, images, run, fabric, resume=True)
+    assert not (run.path / "stats.jsonl").exists()
+
+
+def test_other_files_beside_the_checkpoints_are_left_alone(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    copy_of_mine = run.checkpoint_folder / "step-00000099-copy.pt"
+    copy_of_mine.write_bytes(b"mine")
+    train(tiny_config, images, run, fabric)
+    assert train(tiny_config, images, run, fabric, resume=True).step == run.last_step() == 10
+    assert copy_of_mine.read_bytes() == b"mine"
+
+
 def test_resume_without_any_checkpoint_starts_at_step_0(tiny_config, images, tmp_path, fabric):
     fresh, resumed = new_run(tmp_path / "fresh", tiny_config), new_run(tmp_path / "resumed", tiny_config)
     train(tiny_config, images, fresh, fabric)

@@ -363,10 +363,10 @@ def _assemble(source: Source, out: Path, chunks: list[Path], options: dict[str, 
     patients = [records[index].patient for index in kept]
     classes = [records[index].entry.class_name for index in kept]
     splits = [records[index].entry.split for index in kept]
+    kept_groups = [groups[index] for index in kept]
     if all(splits):
         split_by = "source"
     else:
-        kept_groups = [groups[index] for index in kept]
         splits = curation.split_by_group(kept_groups, patients, classes, options["holdout"], options["seed"])
 
     place = {index: row for row, index in enumerate(kept)}
@@ -402,6 +402,8 @@ def _assemble(source: Source, out: Path, chunks: list[Path], options: dict[str, 
         "split_by": split_by,
         "matched_share": matched_share,
         "near_duplicates": sum(row["near_duplicate_of"] != "" for row in rows),
+        "groups_on_both_sides": len(set(zip(kept_groups, splits, strict=True))) - len(set(kept_groups)),
+        "enlarged": sum(_is_enlarged(records[index], options) for index in kept),
         "left_out": {
             "exact_duplicates": [
                 {"source": records[right].entry.path, "same_as": records[left].entry.path}
@@ -415,6 +417,11 @@ def _assemble(source: Source, out: Path, chunks: list[Path], options: dict[str, 
         "fingerprint": fingerprint,
     }
     _write_set(out, chunks, is_kept, rows, info)
+
+
+def _is_enlarged(record: Record, options: dict[str, Any]) -> bool:
+    side = max if options["fit"] == "pad" else min
+    return side(record.width, record.height) < options["resolution"]
 
 
 def _write_set(
