@@ -100,6 +100,47 @@ class EqualizedConv2d(nn.Module):
         return F.conv2d(x, self.effective_weight(), self.bias, padding=self.padding)
 
 
+def plain_upsample_conv(x: Float[Tensor, "n c h w"], conv: EqualizedConv2d) -> Float[Tensor, "n d 2*h 2*w"]:
+    """Repeat every pixel in a square of 2x2, then convolve with a 3x3 kernel."""
+    return conv(F.interpolate(x, scale_factor=2))
+
+
+def upsample_conv(x: Float[Tensor, "n c h w"], conv: EqualizedConv2d) -> Float[Tensor, "n d 2*h 2*w"]:
+    """What `plain_upsample_conv` computes, in 16/36 of the multiplications.
+
+    Repeating pixels is a transposed convolution of stride 2 with a 2x2 kernel of ones, so both together are one with
+    the 4x4 kernel that the two kernels make.
+    """
+    weight = conv.effective_weight()
+    kernel = torch.stack([F.pad(weight, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1)]).sum(dim=0)
+    return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), conv.bias, stride=2, padding=1)
+
+
+def plain_image_conv(
+    image: Float[Tensor, "n i h w"], x: Float[Tensor, "n c h w"] | None, head: EqualizedConv2d, conv: EqualizedConv2d
+) -> Float[Tensor, "n d h w"]:
+    """Map an image to features by the 1x1 convolution `head`, join them to features `x`, convolve with a 3x3 kernel."""
+    features = head(image)
+    return conv(features if x is None else torch.cat([features, x], dim=1))
+
+
+def image_conv(
+    image: Float[Tensor, "n i h w"], x: Float[Tensor, "n c h w"] | None, head: EqualizedConv2d, conv: EqualizedConv2d
+) -> Float[Tensor, "n d h w"]:
+    """What `plain_image_conv` computes, without making the image's features.
+
+    Nothing stands between the two convolutions, so their kernels make one that takes the image itself: 1 or 3 channels
+    in place of the features. The head's bias becomes the kernel of a channel of ones, which ends where the image ends.
+    """
+    assert head.bias is not None
+    weight, mix = conv.effective_weight(), head.effective_weight()[:, :, 0, 0]
+    own, others = weight[:, : len(mix)], weight[:, len(mix) :]
+    kernel = torch.einsum("omij,mc->ocij", own, torch.cat([mix, head.bias[:, None]], dim=1))
+    ones = image.new_ones(len(image), 1, *image.shape[2:])
+    y = F.conv2d(torch.cat([image, ones], dim=1), kernel, conv.bias, padding=conv.padding)
+    return y if x is None else y + F.conv2d(x, others, padding=conv.padding)
+
+
 def power_iteration(network: nn.Module) -> None:
     """One power iteration in every layer of `network` that has spectral norm."""
     for module in network.modules():
@@ -134,8 +175,11 @@ class MinibatchStdDev(nn.Module):
         super().__init__()
         self.group = group
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
-        """Return [n, c + 1, h, w]."""
+    def forward(self, x: Float[Tensor, "n c h w"], batches: int = 1) -> Float[Tensor, "n d h w"]:
+        """Return [n, c + 1, h, w]; of several batches in one, each has its own statistics."""
+        return torch.cat([self._append(batch) for batch in x.chunk(batches)])
+
+    def _append(self, x: Tensor) -> Tensor:
         batch = gather(x)
         group = self.group or len(batch)
         if len(batch) % group:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
-from samgan.layers import EqualizedConv2d, MinibatchStdDev, PixelNorm, SelfAttention
+from samgan.layers import (
+    EqualizedConv2d,
+    MinibatchStdDev,
+    PixelNorm,
+    SelfAttention,
+    image_conv,
+    upsample_conv,
+)
 
 Pyramid = list[Tensor]
 
@@ -57,9 +64,8 @@ class _GeneratorBlock(nn.Module):
         self.tanh = config.image_activation == "tanh"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.first:
-            x = F.interpolate(x, scale_factor=2)
-        x = self.norm_1(F.leaky_relu(self.conv_1(x), 0.2))
+        x = self.conv_1(x) if self.first else upsample_conv(x, self.conv_1)
+        x = self.norm_1(F.leaky_relu(x, 0.2))
         x = self.norm_2(F.leaky_relu(self.conv_2(x), 0.2))
         x = self.attention(x)
         image = self.to_image(x)
@@ -111,7 +117,9 @@ class _DiscriminatorBlock(nn.Module):
             self.from_image = end(width + images, width, 1)
         self.attention = _attention(config, joined, conv, resolution in config.discriminator_attention)
         has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
-        self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else nn.Identity()
+        self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
+        has_attention = isinstance(self.attention, SelfAttention)
+        self.starts_linear = self.combine in ("first", "lin_cat") and not has_attention and not has_std
         self.conv_1 = conv(joined + has_std, width, 3, padding=1)
         if self.last:
             self.conv_2 = conv(width, width, 4)
@@ -120,16 +128,21 @@ class _DiscriminatorBlock(nn.Module):
             below = config.channels(resolution // 2)
             self.conv_2 = conv(width, below // 2 if config.combine == "lin_cat" else below, 3, padding=1)
 
-    def forward(self, image: Tensor, x: Tensor | None) -> Tensor:
+    def _join(self, image: Tensor, x: Tensor | None) -> Tensor:
         if x is None:
-            x = self.from_image(image)
-        elif self.combine == "lin_cat":
-            x = torch.cat([self.from_image(image), x], dim=1)
+            return self.from_image(image)
+        if self.combine == "lin_cat":
+            return torch.cat([self.from_image(image), x], dim=1)
+        x = torch.cat([x, image], dim=1)
+        return self.from_image(x) if self.combine == "cat_lin" else x
+
+    def forward(self, image: Tensor, x: Tensor | None, batches: int = 1) -> Tensor:
+        if self.starts_linear:
+            x = image_conv(image, x, self.from_image, self.conv_1)
         else:
-            x = torch.cat([x, image], dim=1)
-            x = self.from_image(x) if self.combine == "cat_lin" else x
-        x = self.minibatch_std(self.attention(x))
-        x = F.leaky_relu(self.conv_1(x), 0.2)
+            x = self.attention(self._join(image, x))
+            x = self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x)
+        x = F.leaky_relu(x, 0.2)
         x = F.leaky_relu(self.conv_2(x), 0.2)
         return self.to_logit(x).flatten() if self.last else F.avg_pool2d(x, 2)
 
@@ -145,8 +158,13 @@ class Discriminator(nn.Module):
         self.resolutions = config.resolutions
         self.blocks = nn.ModuleList(_DiscriminatorBlock(config, side) for side in config.resolutions)
 
-    def forward(self, pyramid: Pyramid) -> Float[Tensor, " n"]:
+    def forward(self, pyramid: Pyramid, batches: int = 1) -> Float[Tensor, " n"]:
         """Return the logits of a pyramid given smallest first.
+
+        Args:
+            pyramid: Images [n, channels, side, side] of every scale.
+            batches: Number of batches of equal size that lie in it one after the other. They do not see each other:
+                minibatch std is of each batch alone.
 
         Raises:
             ValueError: The images are not of the sides this network was built for, in that order.
@@ -156,7 +174,7 @@ class Discriminator(nn.Module):
             raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
         x = None
         for block, image in zip(reversed(self.blocks), reversed(pyramid), strict=True):
-            x = block(image, x)
+            x = block(image, x, batches)
         assert x is not None
         return x
 

@@ -192,11 +192,17 @@ def _optimizer(network: nn.Module, training: TrainingConfig, rate: float) -> tor
     return torch.optim.RMSprop(network.parameters(), lr=rate, alpha=training.rmsprop_alpha)
 
 
+def _at_least_fp32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def discriminator_loss(
     training: TrainingConfig, discriminator: Discriminator, real: Pyramid, fake: Pyramid
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The discriminator's loss without penalty, over the global batch, and what is logged of it."""
-    real_logits, fake_logits = gather(discriminator(real).float()), gather(discriminator(fake).float())
+    # One pass over both: larger convolutions, and one gradient of each weight instead of two to add.
+    both = discriminator([torch.cat(images) for images in zip(real, fake, strict=True)], batches=2)
+    real_logits, fake_logits = (gather(logits) for logits in _at_least_fp32(both).chunk(2))
     loss = LOSSES[training.loss](real_logits, fake_logits)[0]
     if training.drift_weight:
         loss = loss + training.drift_weight * real_logits.square().mean()
@@ -206,11 +212,11 @@ def discriminator_loss(
 
 def generator_loss(training: TrainingConfig, discriminator: Discriminator, real: Pyramid, fake: Pyramid) -> Tensor:
     """The generator's loss over the global batch; real images are looked at only by relativistic losses."""
-    fake_logits = gather(discriminator(fake).float())
+    fake_logits = gather(_at_least_fp32(discriminator(fake)))
     real_logits = torch.zeros_like(fake_logits)
     if training.loss in RELATIVISTIC:
         with torch.no_grad():
-            real_logits = gather(discriminator(real).float())
+            real_logits = gather(_at_least_fp32(discriminator(real)))
     return LOSSES[training.loss](real_logits, fake_logits)[1]
 
 

@@ -8,7 +8,17 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from samgan.layers import EqualizedConv2d, MinibatchStdDev, PixelNorm, SelfAttention, power_iteration
+from samgan.layers import (
+    EqualizedConv2d,
+    MinibatchStdDev,
+    PixelNorm,
+    SelfAttention,
+    image_conv,
+    plain_image_conv,
+    plain_upsample_conv,
+    power_iteration,
+    upsample_conv,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -281,6 +291,51 @@ def test_scores_are_not_divided():
         scaled.query.weight /= math.sqrt(2)
     assert (scaled(x) - layer(x)).abs().max() > 1e-3
     torch.testing.assert_close(layer(x), plain(layer, x)[0])
+
+
+# ---- two convolutions as one
+
+
+def derivatives(function, inputs, weights):
+    """Value, first derivatives, and those of their squares, by all that it depends on."""
+    y = function()
+    everything = [*inputs, *weights]
+    first = torch.autograd.grad(y.square().sum(), everything, create_graph=True)
+    second = torch.autograd.grad(sum(g.square().sum() for g in first), everything)
+    return [y, *first, *second]
+
+
+@pytest.mark.parametrize("settings", [{}, {"spectral": True}], ids=["equalized", "spectral"])
+@pytest.mark.parametrize("size", [(4, 4), (5, 3), (1, 1)])
+def test_upsample_conv_equals_repeating_and_convolving(settings, size):
+    conv = EqualizedConv2d(3, 5, 3, padding=1, **settings).double()
+    conv.bias.data.normal_()
+    x = torch.randn(2, 3, *size, dtype=torch.double, requires_grad=True)
+    pairs = [
+        derivatives(partial(function, x, conv), [x], conv.parameters())
+        for function in (upsample_conv, plain_upsample_conv)
+    ]
+    assert pairs[0][0].shape == (2, 5, 2 * size[0], 2 * size[1])
+    for fast, plain in zip(*pairs, strict=True):
+        torch.testing.assert_close(fast, plain)
+
+
+@pytest.mark.parametrize("settings", [{}, {"spectral": True}], ids=["equalized", "spectral"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("joined", [True, False])
+def test_image_conv_equals_two_convolutions(settings, channels, joined):
+    head = EqualizedConv2d(channels, 4, 1, **settings).double()
+    conv = EqualizedConv2d(4 + 2 * joined, 5, 3, padding=1, **settings).double()
+    head.bias.data.normal_(), conv.bias.data.normal_()
+    image = torch.randn(2, channels, 6, 6, dtype=torch.double, requires_grad=True)
+    x = torch.randn(2, 2, 6, 6, dtype=torch.double, requires_grad=True) if joined else None
+    inputs = [image, x] if joined else [image]
+    pairs = [
+        derivatives(partial(function, image, x, head, conv), inputs, [*head.parameters(), *conv.parameters()])
+        for function in (image_conv, plain_image_conv)
+    ]
+    for fast, plain in zip(*pairs, strict=True):
+        torch.testing.assert_close(fast, plain)
 
 
 class Operators(TorchDispatchMode):

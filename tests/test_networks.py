@@ -67,6 +67,15 @@ def test_shapes_and_gradient_to_every_head(variant):
         assert torch.isfinite(parameter.grad).all(), name
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_batches_in_one_pass_do_not_see_each_other(variant):
+    config = small(**VARIANTS[variant])
+    discriminator = Discriminator(config).double()
+    first, second = ([images.double() for images in pyramid_of(config)] for _ in range(2))
+    both = discriminator([torch.cat(images) for images in zip(first, second, strict=True)], batches=2)
+    torch.testing.assert_close(both, torch.cat([discriminator(first), discriminator(second)]))
+
+
 def test_each_head_is_reached_by_its_own_way():
     """Cut all scales but one: the gradient of its head is still there, straight from the discriminator."""
     config = small()
