@@ -228,9 +228,14 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = self.query(x), self.key(x), self.value(x)
+        # The three convolutions as one, and one pooling.
+        layers = (self.query, self.key, self.value)
+        widths = [len(layer.weight) for layer in layers]
+        joined = F.conv2d(x, torch.cat([layer.effective_weight() for layer in layers]))
+        query, others = joined.split([widths[0], widths[1] + widths[2]], dim=1)
         if self.pooled:
-            key, value = F.max_pool2d(key, 2), F.max_pool2d(value, 2)
+            others = F.max_pool2d(others, 2)
+        key, value = others.split(widths[1:], dim=1)
         return query, key, value
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -242,7 +247,7 @@ class SelfAttention(nn.Module):
             query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
         o = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         o = o.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
-        return self.gamma * self.out(o) + x
+        return F.conv2d(o, self.gamma * self.out.effective_weight()) + x
 
     def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
         """Beta of eq. 3, for pictures and as the plain reference: rows are query positions j and sum to 1."""
