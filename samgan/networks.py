@@ -43,6 +43,11 @@ def _attention(config: NetworkConfig, channels: int, conv: Callable[..., Equaliz
     )
 
 
+def _activate(x: Tensor) -> Tensor:
+    """Leaky ReLU over a convolution's output, which nothing else needs."""
+    return F.leaky_relu(x, 0.2, inplace=True)
+
+
 class _GeneratorBlock(nn.Module):
     """One scale: [up-sample or unfold the latent], two convolutions, attention, and the head to_image."""
 
@@ -65,8 +70,8 @@ class _GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.conv_1(x) if self.first else upsample_conv(x, self.conv_1)
-        x = self.norm_1(F.leaky_relu(x, 0.2))
-        x = self.norm_2(F.leaky_relu(self.conv_2(x), 0.2))
+        x = self.norm_1(_activate(x))
+        x = self.norm_2(_activate(self.conv_2(x)))
         x = self.attention(x)
         image = self.to_image(x)
         return x, image.tanh() if self.tanh else image
@@ -142,8 +147,8 @@ class _DiscriminatorBlock(nn.Module):
         else:
             x = self.attention(self._join(image, x))
             x = self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x)
-        x = F.leaky_relu(x, 0.2)
-        x = F.leaky_relu(self.conv_2(x), 0.2)
+        x = _activate(x)
+        x = _activate(self.conv_2(x))
         return self.to_logit(x).flatten() if self.last else F.avg_pool2d(x, 2)
 
 

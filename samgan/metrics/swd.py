@@ -1,5 +1,7 @@
 """Sliced Wasserstein distance between patches of Laplacian pyramids: structure and texture, scale by scale."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -97,9 +99,17 @@ def _patches(level: Tensor, random: torch.Generator) -> Float[Tensor, "patches f
 
 def _sliced_distance(real: Tensor, fake: Tensor, directions: Tensor) -> float:
     """Mean Wasserstein distance of the one-dimensional projections."""
-    total = 0.0
-    for some in directions.split(DIRECTIONS_AT_ONCE, dim=1):
-        # numpy's vectorised sort is some 25 times faster than torch's on a CPU.
-        sorted_real, sorted_fake = (np.sort((some.T @ patches.T).numpy(), axis=1) for patches in (real, fake))
-        total += float(np.abs(sorted_real - sorted_fake).mean(axis=1, dtype=np.float64).sum())
+    total, threads = 0.0, torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        for some in directions.split(DIRECTIONS_AT_ONCE, dim=1):
+            projected = [(some.T @ patches.T).numpy() for patches in (real, fake)]
+            list(pool.map(_sort_rows, [part for rows in projected for part in np.array_split(rows, threads)]))
+            difference, other = projected
+            difference -= other
+            total += float(np.abs(difference, out=difference).mean(axis=1, dtype=np.float64).sum())
     return total / directions.shape[1]
+
+
+def _sort_rows(rows: np.ndarray) -> None:
+    """In place; numpy's vectorised sort is many times faster than torch's on a CPU, and lets other threads run."""
+    rows.sort(axis=1)
