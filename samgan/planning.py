@@ -21,7 +21,7 @@ from samgan.training import discriminator_loss, generator_loss
 # within a tenth of the peak.
 PROCESS_BYTES = 850 << 20
 WORKSPACE = 1.4
-# torch 2.6 has no formula for the CPU's kernel, which does what the others do.
+# Where torch has no formula for the CPU's kernel: it does what the others do.
 SAME_FORMULA = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:

@@ -427,9 +427,9 @@ def _restore(state: TrainingState, path: Path) -> None:
     try:
         state.load_state_dict(load_checkpoint(path, device=state.device))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SamganError(
-            f"{path} does not hold the training state of this configuration ({str(error).splitlines()[0]}); "
-            "take it away and resume again"
+            f"{path} does not hold the training state of this configuration ({reason}); take it away and resume again"
         ) from None
 
 
