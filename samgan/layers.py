@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.distributed import gather, rank
+
+# Scores of one image (positions x keys) up to which two plain products are faster than the fused kernel: those of 16 px.
+FEW_SCORES = 1 << 16
 
 
 class EqualizedConv2d(nn.Module):
@@ -137,7 +141,7 @@ def image_conv(
     own, others = weight[:, : len(mix)], weight[:, len(mix) :]
     kernel = torch.einsum("omij,mc->ocij", own, torch.cat([mix, head.bias[:, None]], dim=1))
     ones = image.new_ones(len(image), 1, *image.shape[2:])
-    y = F.conv2d(torch.cat([image, ones], dim=1), kernel, conv.bias, padding=conv.padding)
+    y = F.conv2d(channels_last(torch.cat([image, ones], dim=1)), kernel, conv.bias, padding=conv.padding)
     return y if x is None else y + F.conv2d(x, others, padding=conv.padding)
 
 
@@ -148,6 +152,39 @@ def power_iteration(network: nn.Module) -> None:
             module.power_iteration()
 
 
+def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The same values with a pixel's channels side by side in memory; convolutions keep to it.
+
+    Faster than maps side by side on a CPU, and what tensor cores take. To be called where the layout is lost: after
+    what has one channel or one pixel, where both layouts are the same.
+    """
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def plain_pixel_norm(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """x / sqrt(mean_c(x^2) + 1e-8)."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class _PixelNormFunction(torch.autograd.Function):
+    """`plain_pixel_norm` with its gradient in closed form, r * (g - y * mean_c(g * y)) with r = y / x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        r = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+        y = x * r
+        ctx.save_for_backward(x, y, r)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        x, y, r = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+            return torch.autograd.grad(plain_pixel_norm(x), x, gradients[0], create_graph=True)[0]
+        mean = (gradients[0] * y).mean(dim=1, keepdim=True)
+        return torch.addcmul(gradients[0], y, mean, value=-1).mul_(r)
+
+
 class PixelNorm(nn.Module):
     """Scale each pixel's feature vector to unit root mean square: x / sqrt(mean_c(x^2) + 1e-8).
 
@@ -156,7 +193,7 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Normalise over channels."""
-        return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+        return _PixelNormFunction.apply(x)
 
 
 class MinibatchStdDev(nn.Module):
@@ -227,29 +264,28 @@ class SelfAttention(nn.Module):
         self.out = conv(middle, channels, 1, bias=False)
         self.gamma = nn.Parameter(torch.zeros(()))
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # The three convolutions as one, and one pooling.
-        layers = (self.query, self.key, self.value)
-        widths = [len(layer.weight) for layer in layers]
-        joined = F.conv2d(x, torch.cat([layer.effective_weight() for layer in layers]))
-        query, others = joined.split([widths[0], widths[1] + widths[2]], dim=1)
-        if self.pooled:
-            others = F.max_pool2d(others, 2)
-        key, value = others.split(widths[1:], dim=1)
-        return query, key, value
-
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Attend; memory grows with the number of positions, not with its square, where the fused kernel runs."""
-        # The fused CPU kernel asks for features side by side in memory and for equal widths; zeros change no score.
-        query, key, value = (t.flatten(2).transpose(1, 2).unsqueeze(1).contiguous() for t in self._project(x))
-        missing = value.shape[-1] - query.shape[-1]
-        if missing > 0:
-            query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-        o = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        o = o.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
-        return F.conv2d(o, self.gamma * self.out.effective_weight()) + x
+        x = channels_last(x)  # then rows of positions below are no copies, and what the fused kernel takes
+        query, key, value, out = (layer.effective_weight() for layer in (self.query, self.key, self.value, self.out))
+        keys = x[0, 0].numel() // (4 if self.pooled else 1)
+        fused = x[0, 0].numel() * keys > FEW_SCORES
+        # The fused CPU kernel asks for equal widths; zeros change no score.
+        missing = max(0, len(value) - len(query)) if fused else 0
+        projected = F.conv2d(x, torch.cat([F.pad(query, (0, 0, 0, 0, 0, 0, 0, missing)), key, value]))
+        q, kv = projected.split([len(query) + missing, len(key) + len(value)], dim=1)
+        k, v = (F.max_pool2d(kv, 2) if self.pooled else kv).split([len(key), len(value)], dim=1)
+        q, k, v = (t.flatten(2).mT for t in (q, k, v))
+        if fused:
+            q, k, v = (t.unsqueeze(1) for t in (q, F.pad(k, (0, missing)), v))
+            o = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+        else:
+            o = (q @ k.mT).softmax(dim=2) @ v
+        return F.conv2d(o.mT.unflatten(2, x.shape[2:]), self.gamma * out) + x
 
     def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
         """Beta of eq. 3, for pictures and as the plain reference: rows are query positions j and sum to 1."""
-        query, key, _ = self._project(x)
+        query, key = self.query(x), self.key(x)
+        if self.pooled:
+            key = F.max_pool2d(key, 2)
         return torch.einsum("ncj,nci->nji", query.flatten(2), key.flatten(2)).softmax(dim=-1)

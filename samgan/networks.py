@@ -17,6 +17,7 @@ from samgan.layers import (
     MinibatchStdDev,
     PixelNorm,
     SelfAttention,
+    channels_last,
     image_conv,
     upsample_conv,
 )
@@ -69,7 +70,7 @@ class _GeneratorBlock(nn.Module):
         self.tanh = config.image_activation == "tanh"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.conv_1(x) if self.first else upsample_conv(x, self.conv_1)
+        x = channels_last(self.conv_1(x)) if self.first else upsample_conv(x, self.conv_1)
         x = self.norm_1(_activate(x))
         x = self.norm_2(_activate(self.conv_2(x)))
         x = self.attention(x)
@@ -135,9 +136,9 @@ class _DiscriminatorBlock(nn.Module):
 
     def _join(self, image: Tensor, x: Tensor | None) -> Tensor:
         if x is None:
-            return self.from_image(image)
+            return channels_last(self.from_image(image))
         if self.combine == "lin_cat":
-            return torch.cat([self.from_image(image), x], dim=1)
+            return torch.cat([channels_last(self.from_image(image)), x], dim=1)
         x = torch.cat([x, image], dim=1)
         return self.from_image(x) if self.combine == "cat_lin" else x
 

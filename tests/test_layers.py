@@ -255,8 +255,10 @@ def test_attention_is_the_identity_at_first(pooled):
 
 # Values of C/2 are wider than queries of C/8, which are then padded; of C/8 as wide, of C/16 narrower.
 @pytest.mark.parametrize("value_reduction", [2, 8, 16])
+@pytest.mark.parametrize("few_scores", [0, 1 << 16], ids=["fused", "two products"])
 @pytest.mark.parametrize("pooled", [True, False])
-def test_attention_equals_the_equations(pooled, value_reduction):
+def test_attention_equals_the_equations(pooled, value_reduction, few_scores, monkeypatch):
+    monkeypatch.setattr("samgan.layers.FEW_SCORES", few_scores)
     layer = attention(pooled, value_reduction)
     x = 2 * torch.randn(2, 16, 8, 6, dtype=torch.double)
     expected, beta = plain(layer, x)
@@ -269,8 +271,10 @@ def test_attention_equals_the_equations(pooled, value_reduction):
     assert layer.value.weight.shape[0] == 16 // value_reduction
 
 
+@pytest.mark.parametrize("few_scores", [0, 1 << 16], ids=["fused", "two products"])
 @pytest.mark.parametrize("pooled", [True, False])
-def test_attention_gradients_equal_those_of_the_equations(pooled):
+def test_attention_gradients_equal_those_of_the_equations(pooled, few_scores, monkeypatch):
+    monkeypatch.setattr("samgan.layers.FEW_SCORES", few_scores)
     layer = attention(pooled)
     x = torch.randn(2, 16, 4, 4, dtype=torch.double, requires_grad=True)
     inputs = [x, *layer.parameters()]
@@ -354,7 +358,7 @@ class Operators(TorchDispatchMode):
 def test_attention_keeps_no_map(pooled):
     attention = SelfAttention(16, pooled=pooled)
     with Operators() as operators:
-        attention(torch.randn(2, 16, 8, 8)).sum().backward()
+        attention(torch.randn(2, 16, 32, 32)).sum().backward()
     fused = [name for name in operators.names if "flash_attention" in name]
     assert len(fused) == 2  # forward and backward
     assert not [name for name in operators.names if "softmax" in name]

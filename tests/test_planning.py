@@ -41,10 +41,11 @@ def test_operations_equal_those_of_a_real_step(tiny_config, images, loss, shared
 def test_operations_of_attention(light_config):
     """One un-pooled layer in the generator: 4 projections, 2 products; backward twice as much, and the scores again."""
     config = light_config.override({**PLAIN, "network.attention_pooled": False})
-    n, positions, c, narrow, middle = 4, 16 * 16, 8, 1, 4
-    projections = 2 * n * positions * c * (2 * narrow + 2 * middle)
-    products = 2 * 2 * n * positions**2 * middle  # queries and keys are padded to the width of values
-    with_it = plan(config.override({"network.generator_attention": [16]}))["flops_per_step"]
+    n, positions, c, middle = 4, 32 * 32, 8, 4
+    narrow = middle  # queries and keys are padded to the width of values
+    projections = 2 * n * positions * c * (narrow + 1 + 2 * middle)  # keys are padded when they are there
+    products = 2 * 2 * n * positions**2 * middle
+    with_it = plan(config.override({"network.generator_attention": [32]}))["flops_per_step"]
     assert with_it - plan(config)["flops_per_step"] == 3 * projections + 3.5 * products
 
 
