@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from samgan.distributed import gather, rank
 
-# Scores of one image (positions x keys) up to which two plain products are faster than the fused kernel: those of 16 px.
+# Scores of an image (positions x keys) up to which two plain products beat the fused kernel: those of 16 px.
 FEW_SCORES = 1 << 16
 
 
@@ -162,7 +162,7 @@ def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def plain_pixel_norm(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """x / sqrt(mean_c(x^2) + 1e-8)."""
+    """X / sqrt(mean_c(x^2) + 1e-8)."""
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
 

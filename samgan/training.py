@@ -6,6 +6,7 @@ generator states to resume bit for bit, and N processes draw the global batch th
 
 import contextlib
 import copy
+import ctypes
 import dataclasses
 import hashlib
 import math
@@ -370,6 +371,7 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the last step is saved.
     """
     check_fit(config, (len(images if indices is None else indices), *images.shape[1:]), world_size())
+    keep_freed_memory()
     training = config.training
     state = TrainingState(config, fabric.device)
     path, cut_off = on_first_process(_starting_point, run, config) if resume else (None, False)
@@ -403,6 +405,23 @@ def train(
                 name = signal.Signals(stop).name
                 raise Interrupted(stop, f"stopped by {name} at {state.images_seen / 1000:.3f} kimg; --resume continues")
     return state
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep what is freed for the next allocation; it is told to for the rest of the process.
+
+    It would give large blocks back to the system after each use, which then clears them page by page when the next
+    step asks for them again: a fourteenth of a step. The largest amount ever in use stays as it is.
+
+    Returns:
+        Whether the C library (GNU's alone) took it.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
+        return False
+    mmap_threshold, trim_threshold = -3, -1  # malloc.h
+    return bool(mallopt(mmap_threshold, 1 << 30) and mallopt(trim_threshold, (1 << 31) - 1))
 
 
 def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:

@@ -15,6 +15,7 @@ from samgan.layers import (
     SelfAttention,
     image_conv,
     plain_image_conv,
+    plain_pixel_norm,
     plain_upsample_conv,
     power_iteration,
     upsample_conv,
@@ -297,7 +298,7 @@ def test_scores_are_not_divided():
     torch.testing.assert_close(layer(x), plain(layer, x)[0])
 
 
-# ---- two convolutions as one
+# ---- written for speed, and as it is defined
 
 
 def derivatives(function, inputs, weights):
@@ -307,6 +308,16 @@ def derivatives(function, inputs, weights):
     first = torch.autograd.grad(y.square().sum(), everything, create_graph=True)
     second = torch.autograd.grad(sum(g.square().sum() for g in first), everything)
     return [y, *first, *second]
+
+
+def test_pixel_norm_equals_its_definition():
+    x = torch.randn(2, 5, 3, 4, dtype=torch.double, requires_grad=True)
+    direction = torch.randn(2, 5, 3, 4, dtype=torch.double)
+    fast, plain = (torch.autograd.grad((f(x) * direction).sum(), x) for f in (PixelNorm(), plain_pixel_norm))
+    torch.testing.assert_close(fast, plain)
+    pairs = [derivatives(partial(function, x), [x], []) for function in (PixelNorm(), plain_pixel_norm)]
+    for fast, plain in zip(*pairs, strict=True):
+        torch.testing.assert_close(fast, plain)
 
 
 @pytest.mark.parametrize("settings", [{}, {"spectral": True}], ids=["equalized", "spectral"])
