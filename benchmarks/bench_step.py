@@ -1,62 +1,70 @@
-"""Time one training step of msg-gan-6 and samgan-8, and of a reference implementation beside them in the same run.
+"""Time the training step against its goals, and against a reference implementation in the same run.
 
-    python benchmarks/bench_step.py [--reference DIR] [--widths 64 128] [--json]
+    python benchmarks/bench_step.py [--reference DIR] [--widths 64 128] [--rounds 15] [--kimg 8] [--json]
 
-DIR: a checkout of MSG-GAN's PyTorch code (github.com/akanimax/BMSG-GAN), measured and not needed otherwise. Ours and
-the reference take turns, step by step, on the same 3-channel images (the reference knows no others); a ratio is the
-median over rounds of reference time / our time, so that drift of the machine cancels. That both compute the same is
-seen first: from the same weights, images and latents, in double precision, the losses of five steps are compared.
+DIR: a checkout of MSG-GAN's PyTorch code (github.com/akanimax/BMSG-GAN), measured and not needed otherwise.
+
+All contenders take 16 images of 64x64 pixels in 3 channels (the reference knows no others). Each is a process of its
+own, so that what one does to the memory allocator is not another's gain; they take turns, step by step, and a ratio is
+the median over rounds of one's time / the other's, so that drift of the machine cancels. That ours and the reference
+compute the same is seen first: from the same weights, images and latents, in double precision, the losses of five steps
+are compared. At last a run with all that belongs to it (scores, checkpoints, grids, log) tells what share of its time
+is spent on anything but the step, and the most memory it takes.
 """
 
 import argparse
 import dataclasses
 import json
-import platform
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from lines import Line, add_json_option, show
 from torch import nn
 from torch.nn import functional as F
 
-from samgan.distributed import world_size
+from samgan.config import Config
 from samgan.layers import EqualizedConv2d
 from samgan.networks import image_pyramid
-from samgan.pictures import to_uint8
 from samgan.planning import plan
 from samgan.presets import preset_config
-from samgan.training import Batch, Sampler, TrainingState, train_step
+from samgan.training import Batch, Sampler, TrainingState, keep_freed_memory, train_step
 
 BATCH = 16
-# Of msg-gan-6, by width: how many times as fast as the reference a step is to be; its share of the convolution roof.
-GOAL_RATIO = {64: 2.2, 128: 2.0}
-GOAL_ROOF = {128: 0.7}
+ATTENTION = {
+    "pooled at 16, 32 px": ((16, 32), True),
+    "un-pooled at 16, 32 px": ((16, 32), False),
+    "pooled at 4 to 64 px": ((4, 8, 16, 32, 64), True),
+}
+# Goals, by width where they differ.
+OVER_REFERENCE = {64: 2.2, 128: 2.0}
+SHARE_OF_ROOF = {128: 0.7}
+OVER_MSG_GAN = {"pooled at 16, 32 px": 1.25, "un-pooled at 16, 32 px": 1.5, "pooled at 4 to 64 px": 2.0}
+WGAN_GP_OVER_RAHINGE = 2.0
+BESIDE_THE_STEP = 0.03
+PEAK_GB = {64: 1.0, 128: 1.5}
 
 
-def measure(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def configuration(preset: str, width: int, **network: Any) -> Config:
+    """A row of Table 2 as it is measured here."""
+    settings = {"max_channels": width, "image_channels": 3, **network}
+    return preset_config(preset, "cpu").override({"network": settings, "training.batch_size": BATCH})
 
 
-def roof_gflops() -> float:
-    """Best rate of a 256-channel 3x3 convolution, forward: what this machine's convolutions can reach."""
-    x, w = torch.randn(BATCH, 256, 32, 32), torch.randn(256, 256, 3, 3)
-    flops = 2 * BATCH * 256 * 256 * 9 * 32 * 32
-    with torch.inference_mode():
-        return flops / min(measure(lambda: F.conv2d(x, w, padding=1)) for _ in range(8)) / 1e9
-
-
-def our_training(preset: str, width: int) -> tuple[TrainingState, Sampler]:
-    config = preset_config(preset, "cpu").override(
-        {"network.max_channels": width, "network.image_channels": 3, "training.batch_size": BATCH}
-    )
-    assert world_size() == 1
-    images = to_uint8(torch.rand(64, 3, 64, 64) * 2 - 1).numpy()
+def our_training(config: Config) -> tuple[TrainingState, Sampler]:
+    """A state to train and batches of random images."""
+    network = config.network
+    shape = (64, network.image_channels, network.resolution, network.resolution)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return TrainingState(config, torch.device("cpu")), Sampler(images, config, torch.device("cpu"))
 
 
@@ -99,7 +107,7 @@ class Reference:
 
 def disagreement(folder: Path, width: int, steps: int = 5) -> float:
     """Largest relative difference between our losses and the reference's, from the same weights and batches."""
-    state, sampler = our_training("msg-gan-6", width)
+    state, sampler = our_training(configuration("msg-gan-6", width))
     state.generator.double(), state.discriminator.double(), state.ema_generator.double()
     reference = Reference(folder, state)
     worst = 0.0
@@ -113,61 +121,198 @@ def disagreement(folder: Path, width: int, steps: int = 5) -> float:
     return worst
 
 
+# ---- contenders: processes that take turns
+
+
+def our_step(config: dict[str, Any]) -> Callable[[], object]:
+    """One step of ours, with the allocator as `samgan train` sets it."""
+    keep_freed_memory()
+    state, sampler = our_training(Config.from_dict(config))
+    return lambda: train_step(state, sampler(state.step))
+
+
+def reference_step(folder: str, width: int) -> Callable[[], object]:
+    """One step of the reference."""
+    state, sampler = our_training(configuration("msg-gan-6", width))
+    return partial(Reference(Path(folder), state).step, sampler(0))
+
+
+def roof() -> Callable[[], object]:
+    """What this machine's convolutions can reach: 256 channels, 3x3, forward, with nothing to allocate or keep."""
+    keep_freed_memory()
+    x, w = torch.randn(BATCH, 256, 32, 32), torch.randn(256, 256, 3, 3)
+    return torch.inference_mode()(lambda: F.conv2d(x, w, padding=1))
+
+
+ROOF_GFLOP = 2 * BATCH * 256 * 256 * 9 * 32 * 32 / 1e9
+CONTENDERS: dict[str, Callable[..., Callable[[], object]]] = {
+    "ours": our_step,
+    "reference": reference_step,
+    "roof": roof,
+}
+
+
+class Contender:
+    """A process that does one step when asked and tells how long it took."""
+
+    def __init__(self, kind: str, *arguments: Any) -> None:
+        command = [sys.executable, __file__, "--contender", json.dumps([kind, *arguments])]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.seconds: list[float] = []
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def contend(kind: str, *arguments: Any) -> None:
+    """What a contender's process does."""
+    step = CONTENDERS[kind](*arguments)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        step()
+        print(time.perf_counter() - start, flush=True)
+
+
+def compete(contenders: dict[str, Contender], rounds: int) -> None:
+    """Let them take turns."""
+    for contender in contenders.values():  # warm up
+        contender.step(), contender.step()
+    for _ in range(rounds):
+        for contender in contenders.values():
+            contender.seconds.append(contender.step())
+    for contender in contenders.values():
+        contender.close()
+
+
+def ratio(contenders: dict[str, Contender], name: str, rival: str) -> float:
+    """How many times as long `name` takes as `rival`."""
+    pairs = zip(contenders[name].seconds, contenders[rival].seconds, strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def steps(width: int, reference: Path | None, rounds: int) -> list[Line]:
+    """All that is said of steps at one width."""
+    lines = []
+    configs = {"msg-gan-6": configuration("msg-gan-6", width)}
+    if width == 64:
+        for name, (sides, pooled) in ATTENTION.items():
+            places = {f"{network}_attention": sides for network in ("generator", "discriminator")}
+            configs[f"samgan-8 {name}"] = configuration("samgan-8", width, attention_pooled=pooled, **places)
+        configs["msg-gan-4 (WGAN-GP)"] = configuration("msg-gan-4", width)
+    contenders = {name: Contender("ours", config.to_dict()) for name, config in configs.items()}
+    contenders["roof"] = Contender("roof")
+    if reference:
+        worst = disagreement(reference, width)
+        lines.append(Line(f"L={width} losses of 5 steps, msg-gan-6 against the reference", worst, 1e-5))
+        contenders["reference"] = Contender("reference", str(reference), width)
+    compete(contenders, rounds)
+    roof_rate = ROOF_GFLOP / min(contenders["roof"].seconds)
+    for name, config in configs.items():
+        gflop = plan(config)["flops_per_step"] / 1e9
+        seconds = statistics.median(contenders[name].seconds)
+        note = f"{seconds:.3f} s a step, {gflop:.1f} GFLOP, {gflop / seconds:.0f} of {roof_rate:.0f} GFLOP/s"
+        goal = SHARE_OF_ROOF.get(width) if name == "msg-gan-6" else None
+        lines.append(
+            Line(f"L={width} {name}: share of the roof", gflop / seconds / roof_rate, goal, at_least=True, note=note)
+        )
+    if reference:
+        seconds = statistics.median(contenders["reference"].seconds)
+        times = ratio(contenders, "reference", "msg-gan-6")
+        name = f"L={width} msg-gan-6: times as fast as the reference"
+        note = f"the reference takes {seconds:.3f} s a step"
+        lines.append(Line(name, times, OVER_REFERENCE.get(width), at_least=True, note=note))
+    if width == 64:
+        for name, goal in OVER_MSG_GAN.items():
+            times = ratio(contenders, f"samgan-8 {name}", "msg-gan-6")
+            lines.append(Line(f"L={width} samgan-8 {name} / msg-gan-6", times, goal))
+        times = ratio(contenders, "msg-gan-4 (WGAN-GP)", "msg-gan-6")
+        lines.append(Line(f"L={width} WGAN-GP / RaHinge", times, WGAN_GP_OVER_RAHINGE))
+    return lines
+
+
+# ---- a whole run
+
+
+def train_and_tell(width: int, kimg: float) -> None:
+    """Train as `samgan train` does, and print the seconds of it all and of the steps, and the peak of memory."""
+    from samgan import training
+    from samgan.evaluation import quick_scores
+    from samgan.runs import Run
+
+    spent = {"train_step": 0.0, "_average": 0.0}
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*arguments)
+            spent[name] += time.perf_counter() - start
+            return result
+
+        return call
+
+    for name in spent:
+        setattr(training, name, timed(name, getattr(training, name)))
+    config = preset_config("msg-gan-6", "cpu").override(
+        {"network.max_channels": width, "training": {"batch_size": BATCH, "kimg": kimg}}
+    )
+    images = np.random.default_rng(0).integers(0, 256, (3616, 1, 64, 64), dtype=np.uint8)
+    fabric = training.make_fabric("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(Path(folder, "run"), config, {})
+        start = time.perf_counter()
+        training.train(config, images, run, fabric, score=lambda fake: quick_scores(images[: len(fake)], fake))
+        wall = time.perf_counter() - start
+    # Not getrusage's maximum, which a process inherits from the one that started it.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) * 1024
+    print(json.dumps({"wall": wall, "step": spent["train_step"] - spent["_average"], "peak_gb": peak / 1e9}))
+
+
+def whole_run(width: int, kimg: float) -> dict[str, float]:
+    """What `train_and_tell` tells, from a process of its own."""
+    # Lightning Fabric imports torchmetrics where it is installed, as for our tests; users of samgan need not have it.
+    script = "import sys; sys.modules['torchmetrics'] = None; import bench_step; "
+    script += f"bench_step.train_and_tell({width}, {kimg})"
+    command = [sys.executable, "-c", script]
+    told = subprocess.run(
+        command, check=True, cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout
+    return json.loads(told.splitlines()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, help="checkout of the reference implementation")
-    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--widths", type=int, nargs="*", default=[64, 128])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true", help="print a list of name, goal, measured, met")
+    parser.add_argument("--kimg", type=float, default=8.0, help="length of the whole run (8: up to its first snapshot)")
+    add_json_option(parser)
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    lines, rows = [], []
-    lines.append(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, batch {BATCH}, 64x64"
-    )
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    if options.contender:
+        contend(*json.loads(options.contender))
+        return
+    lines = [line for width in options.widths for line in steps(width, options.reference, options.rounds)]
     for width in options.widths:
-        steps: dict[str, Callable[[], object]] = {}
-        flops = {}
-        for preset in ("msg-gan-6", "samgan-8"):
-            state, sampler = our_training(preset, width)
-            steps[preset] = partial(lambda state, sampler: train_step(state, sampler(state.step)), state, sampler)
-            flops[preset] = plan(state.config)["flops_per_step"]
-        if options.reference:
-            worst = disagreement(options.reference, width)
-            lines.append(f"L={width}: losses of 5 steps differ from the reference's by {worst:.1e}, relative, at most")
-            rows.append(
-                {"name": f"L={width} losses, relative", "goal": 1e-5, "measured": worst, "met": bool(worst <= 1e-5)}
-            )
-            state, sampler = our_training("msg-gan-6", width)
-            reference, batch = Reference(options.reference, state), sampler(0)
-            steps["reference"] = partial(reference.step, batch)
-        for step in steps.values():  # warm up
-            step()
-            step()
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        roofs = []
-        for _ in range(options.rounds):
-            for name, step in steps.items():
-                times[name].append(measure(step))
-            roofs.append(roof_gflops())
-        roof = max(roofs)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        for name, work in flops.items():
-            rate = work / medians[name] / 1e9
+        told = whole_run(width, options.kimg if width == options.widths[0] else 0.4)
+        if width == options.widths[0]:
+            note = f"{told['wall']:.0f} s for {options.kimg:g} kimg, first snapshot and scores included"
+            share = 1 - told["step"] / told["wall"]
             lines.append(
-                f"L={width} {name}: {medians[name]:.3f} s a step, {work / 1e9:.1f} GFLOP, {rate:.0f} GFLOP/s, "
-                f"{rate / roof:.0%} of the convolution roof ({roof:.0f} GFLOP/s)"
+                Line(f"L={width} msg-gan-6: share of a run beside its steps", share, BESIDE_THE_STEP, note=note)
             )
-            goal = GOAL_ROOF.get(width) if name == "msg-gan-6" else None
-            met = None if goal is None else rate / roof >= goal
-            rows.append({"name": f"{name} L={width} share of roof", "goal": goal, "measured": rate / roof, "met": met})
-        if options.reference:
-            ratio = statistics.median(r / o for r, o in zip(times["reference"], times["msg-gan-6"], strict=True))
-            lines.append(f"L={width} reference: {medians['reference']:.3f} s a step; ours is {ratio:.2f} times as fast")
-            goal = GOAL_RATIO.get(width, 1.0)
-            rows.append(
-                {"name": f"msg-gan-6 L={width} over reference", "goal": goal, "measured": ratio, "met": ratio >= goal}
-            )
-    print(json.dumps(rows, indent=2) if options.json else "\n".join(lines))
+        lines.append(Line(f"L={width} msg-gan-6: peak memory of a run", told["peak_gb"], PEAK_GB.get(width), " GB"))
+    show(lines, options.json)
 
 
 if __name__ == "__main__":

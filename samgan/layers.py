@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from samgan.distributed import gather, rank
 
 # Scores of an image (positions x keys) up to which two plain products beat the fused kernel: those of 16 px.
 FEW_SCORES = 1 << 16
+SLOPE = 0.2  # of leaky ReLU
 
 
 class EqualizedConv2d(nn.Module):
@@ -161,39 +163,46 @@ def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def plain_pixel_norm(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """X / sqrt(mean_c(x^2) + 1e-8)."""
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
-
-
-class _PixelNormFunction(torch.autograd.Function):
-    """`plain_pixel_norm` with its gradient in closed form, r * (g - y * mean_c(g * y)) with r = y / x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        r = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
-        y = x * r
-        ctx.save_for_backward(x, y, r)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        x, y, r = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again
-            return torch.autograd.grad(plain_pixel_norm(x), x, gradients[0], create_graph=True)[0]
-        mean = (gradients[0] * y).mean(dim=1, keepdim=True)
-        return torch.addcmul(gradients[0], y, mean, value=-1).mul_(r)
-
-
-class PixelNorm(nn.Module):
+def pixel_norm(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Scale each pixel's feature vector to unit root mean square: x / sqrt(mean_c(x^2) + 1e-8).
 
     Source: Karras et al. 2018 (ProGAN), section 4.2.
     """
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Normalise over channels."""
-        return _PixelNormFunction.apply(x)
+
+def activate(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Leaky ReLU of slope 0.2, in place: of a convolution's output, which nothing else needs."""
+    return F.leaky_relu(x, SLOPE, inplace=True)
+
+
+class _ActivateAndNormalize(torch.autograd.Function):
+    """y = pixel_norm(activate(x)) in place, with r = y / activate(x): all that is kept is y and r.
+
+    dx = leaky_relu'(x) * r * (dy - y * mean_c(dy * y)),   where y has the sign of x
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        activate(x)
+        r = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+        x.mul_(r)
+        ctx.save_for_backward(x, r)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        y, r = ctx.saved_tensors
+        (dy,) = gradients
+        dx = torch.addcmul(dy, y, (dy * y).mean(dim=1, keepdim=True), value=-1).mul_(r)
+        return torch.ops.aten.leaky_relu_backward(dx, y, SLOPE, True)
+
+
+def activate_and_normalize(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """`pixel_norm(activate(x))` in half the memory; its gradient cannot be differentiated again."""
+    return _ActivateAndNormalize.apply(x)
 
 
 class MinibatchStdDev(nn.Module):

@@ -15,8 +15,9 @@ from samgan.config import NetworkConfig
 from samgan.layers import (
     EqualizedConv2d,
     MinibatchStdDev,
-    PixelNorm,
     SelfAttention,
+    activate,
+    activate_and_normalize,
     channels_last,
     image_conv,
     upsample_conv,
@@ -44,11 +45,6 @@ def _attention(config: NetworkConfig, channels: int, conv: Callable[..., Equaliz
     )
 
 
-def _activate(x: Tensor) -> Tensor:
-    """Leaky ReLU over a convolution's output, which nothing else needs."""
-    return F.leaky_relu(x, 0.2, inplace=True)
-
-
 class _GeneratorBlock(nn.Module):
     """One scale: [up-sample or unfold the latent], two convolutions, attention, and the head to_image."""
 
@@ -57,9 +53,9 @@ class _GeneratorBlock(nn.Module):
         conv, end = _convolutions(config, "generator")
         width = config.channels(resolution)
         self.first = resolution == 4
-        norm = PixelNorm() if config.pixel_norm else nn.Identity()
+        self.activate_2 = activate_and_normalize if config.pixel_norm else activate
         # MSG-GAN normalises the 4x4 block once, after its second convolution.
-        self.norm_1, self.norm_2 = (nn.Identity() if self.first else norm), norm
+        self.activate_1 = activate if self.first else self.activate_2
         if self.first:
             self.conv_1 = conv(config.latent_size, width, 4, transposed=True)
         else:
@@ -71,8 +67,8 @@ class _GeneratorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = channels_last(self.conv_1(x)) if self.first else upsample_conv(x, self.conv_1)
-        x = self.norm_1(_activate(x))
-        x = self.norm_2(_activate(self.conv_2(x)))
+        x = self.activate_1(x)
+        x = self.activate_2(self.conv_2(x))
         x = self.attention(x)
         image = self.to_image(x)
         return x, image.tanh() if self.tanh else image
@@ -148,8 +144,8 @@ class _DiscriminatorBlock(nn.Module):
         else:
             x = self.attention(self._join(image, x))
             x = self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x)
-        x = _activate(x)
-        x = _activate(self.conv_2(x))
+        x = activate(x)
+        x = activate(self.conv_2(x))
         return self.to_logit(x).flatten() if self.last else F.avg_pool2d(x, 2)
 
 

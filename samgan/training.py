@@ -78,7 +78,7 @@ class Sampler:
     Args:
         images: uint8 [n, c, h, w], in memory or memory-mapped.
         config: The run's configuration.
-        device: Where batches go. A set of up to 2 GiB is kept there whole.
+        device: Where batches go. A GPU keeps a set of up to 2 GiB whole.
         indices: The images to take; default: all.
     """
 
@@ -89,7 +89,7 @@ class Sampler:
         self.device = device
         self.images = images
         self.indices = np.arange(len(images)) if indices is None else indices
-        resident = len(self.indices) * math.prod(images.shape[1:]) <= 2 << 30
+        resident = device.type != "cpu" and len(self.indices) * math.prod(images.shape[1:]) <= 2 << 30
         self.tensor = torch.from_numpy(images[self.indices]).to(device) if resident else None
         self.length = len(self.indices) * (2 if config.data.flip == "double" else 1)
         self._epoch = -1
@@ -263,13 +263,7 @@ def train_step(
         loss = generator_loss(training, discriminator, real, fake)
     _update(generator, state.generator_optimizer, loss)
 
-    # Average.
-    if state.ema_generator is not None:
-        decay = 0.5 ** (training.batch_size / (training.ema_halflife_kimg * 1000))
-        with torch.no_grad():
-            averages: list[Tensor] = list(state.ema_generator.parameters())
-            torch._foreach_lerp_(averages, list[Tensor](generator.parameters()), 1 - decay)
-        power_iteration(state.ema_generator)
+    _average(state)
     state.step += 1
     return {**{name: value.detach() for name, value in logged.items()}, "loss_generator": loss.detach()}
 
@@ -280,6 +274,18 @@ def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) 
     average_gradients(list(network.parameters()))
     optimizer.step()
     power_iteration(network)
+
+
+def _average(state: TrainingState) -> None:
+    """Move the averaged generator towards the generator."""
+    if state.ema_generator is None:
+        return
+    training = state.config.training
+    decay = 0.5 ** (training.batch_size / (training.ema_halflife_kimg * 1000))
+    with torch.no_grad():
+        averages: list[Tensor] = list(state.ema_generator.parameters())
+        torch._foreach_lerp_(averages, list[Tensor](state.generator.parameters()), 1 - decay)
+    power_iteration(state.ema_generator)
 
 
 def choose_device(device: str) -> str:

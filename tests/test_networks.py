@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
-from samgan.layers import EqualizedConv2d, MinibatchStdDev, PixelNorm, SelfAttention
+from samgan.layers import EqualizedConv2d, MinibatchStdDev, SelfAttention, activate_and_normalize
 from samgan.networks import Discriminator, Generator, attention_gammas, image_pyramid
 
 
@@ -120,7 +120,7 @@ def test_layers_are_those_of_msg_gan():
     assert [convolutions(block) for block in discriminator.blocks[1:4]] == [middle] * 3
     last = [(256, 1, 1, 1), (512, 513, 3, 3), (512, 512, 4, 4), (1, 512, 1, 1)]
     assert convolutions(discriminator.blocks[0]) == last
-    norms = [sum(isinstance(m, PixelNorm) for m in (b.norm_1, b.norm_2)) for b in generator.blocks]
+    norms = [[b.activate_1, b.activate_2].count(activate_and_normalize) for b in generator.blocks]
     assert norms == [1, 2, 2, 2, 2]
     stds = [sum(isinstance(m, MinibatchStdDev) for m in block.modules()) for block in discriminator.blocks]
     assert stds == [1, 0, 0, 0, 0]

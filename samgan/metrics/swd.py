@@ -94,7 +94,7 @@ def _patches(level: Tensor, random: torch.Generator) -> Float[Tensor, "patches f
     patches = windows[image, :, y, x]
     std, mean = torch.std_mean(patches, dim=(0, 2, 3), correction=0, keepdim=True)
     # A constant set (a collapsed generator) keeps its zeros.
-    return ((patches - mean) / torch.where(std > 0, std, 1)).flatten(1)
+    return patches.sub_(mean).div_(torch.where(std > 0, std, 1)).flatten(1)
 
 
 def _sliced_distance(real: Tensor, fake: Tensor, directions: Tensor) -> float:

@@ -1,0 +1,76 @@
+"""What every benchmark prints: lines of a measured value beside its goal, on which machine and of which code."""
+
+import argparse
+import dataclasses
+import json
+import platform
+import subprocess
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from samgan import __version__
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One measured value; `goal` is None where there is none to reach."""
+
+    name: str
+    measured: float
+    goal: float | None = None
+    unit: str = ""
+    at_least: bool = False
+    """Whether the goal is the least to reach; else it is the most to take."""
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached."""
+        if self.goal is None:
+            return None
+        return bool(self.measured >= self.goal if self.at_least else self.measured <= self.goal)
+
+    def document(self) -> dict[str, object]:
+        """As plain JSON types."""
+        return {"name": self.name, "goal": self.goal, "measured": self.measured, "met": self.met, "unit": self.unit}
+
+    def row(self) -> str:
+        """As a row of a Markdown table."""
+        goal = "" if self.goal is None else f"{'≥' if self.at_least else '≤'} {self.goal:g}{self.unit}"
+        met = {None: "", True: "yes", False: "**no**"}[self.met]
+        return f"| {self.name} | {goal} | {self.measured:.3g}{self.unit} | {met} | {self.note} |"
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """The option that all benchmarks have."""
+    parser.add_argument("--json", action="store_true", help="print a list of name, goal, measured, met")
+
+
+def machine() -> str:
+    """Where, when and of which code a measurement is."""
+    folder = Path(__file__).parent
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True)
+    commit = found.stdout.strip() or "unknown"
+    processor = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
+    )
+    return (
+        f"{processor}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
+        f"Python {platform.python_version()}; samgan {__version__}, commit {commit}; {date.today()}"
+    )
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def show(lines: list[Line], as_json: bool) -> None:
+    """Print."""
+    if as_json:
+        print(json.dumps([line.document() for line in lines], indent=2))
+        return
+    print(f"{machine()}\n\n| what | goal | measured | met | |\n|---|---|---|---|---|")
+    print("\n".join(line.row() for line in lines))
