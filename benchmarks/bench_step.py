@@ -34,10 +34,11 @@ from torch.nn import functional as F
 
 from samgan.config import Config
 from samgan.layers import EqualizedConv2d
+from samgan.memory import keep_freed_memory
 from samgan.networks import image_pyramid
 from samgan.planning import plan
 from samgan.presets import preset_config
-from samgan.training import Batch, Sampler, TrainingState, keep_freed_memory, train_step
+from samgan.training import Batch, Sampler, TrainingState, train_step
 
 BATCH = 16
 ATTENTION = {
@@ -265,6 +266,7 @@ def train_and_tell(width: int, kimg: float) -> None:
         {"network.max_channels": width, "training": {"batch_size": BATCH, "kimg": kimg}}
     )
     images = np.random.default_rng(0).integers(0, 256, (3616, 1, 64, 64), dtype=np.uint8)
+    keep_freed_memory()
     fabric = training.make_fabric("cpu")
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder, "run"), config, {})

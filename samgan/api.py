@@ -18,6 +18,7 @@ from samgan.data.phantom import write_phantoms
 from samgan.distributed import on_first_process
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
+from samgan.memory import keep_freed_memory
 from samgan.metrics.features import FeaturesUnavailable, load_features
 from samgan.pictures import to_uint8
 from samgan.presets import preset_config
@@ -66,6 +67,7 @@ def train(
         UsageError: Data and network, or configuration, data and the run to continue, do not fit.
         SamganError: `out` is in use, the prepared set is damaged, or training failed.
     """
+    keep_freed_memory()
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
     indices = data.indices("train", config.data.classes)
@@ -151,6 +153,7 @@ def sample(
         UsageError: A count below 1, or a seed that is not from 0 to 2^32 - count.
         SamganError: No such checkpoint, or `out` is in use.
     """
+    keep_freed_memory()
     if count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
     if not 0 <= seed <= SEEDS - count:
@@ -199,6 +202,7 @@ def evaluate(
     Raises:
         SamganError: What is missing or does not fit, in one line.
     """
+    keep_freed_memory()
     source = Path(source)
     if count is not None and count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")

@@ -6,7 +6,6 @@ generator states to resume bit for bit, and N processes draw the global batch th
 
 import contextlib
 import copy
-import ctypes
 import dataclasses
 import hashlib
 import math
@@ -16,12 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from samgan.checkpoint import load_checkpoint, newest_checkpoint, prune_checkpoints, record_best, save_checkpoint
@@ -35,6 +33,9 @@ from samgan.networks import Discriminator, Generator, Pyramid, attention_gammas,
 from samgan.pictures import SYNTHETIC, from_uint8, image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import generate, latents_of_seeds
+
+if TYPE_CHECKING:
+    import lightning_fabric
 
 # Settings that a resumed run may change: how long it is and what it keeps, not what it computes.
 RESUMABLE = ("training.kimg", "training.log_every_kimg", "training.snapshot_every_kimg", "training.keep_checkpoints")
@@ -303,7 +304,9 @@ def choose_device(device: str) -> str:
     return device
 
 
-def make_fabric(device: str = "auto", processes: int = 1, hosts: int = 1, precision: str = "fp32") -> Fabric:
+def make_fabric(
+    device: str = "auto", processes: int = 1, hosts: int = 1, precision: str = "fp32"
+) -> "lightning_fabric.Fabric":
     """Lightning Fabric for a run.
 
     Args:
@@ -320,6 +323,8 @@ def make_fabric(device: str = "auto", processes: int = 1, hosts: int = 1, precis
         raise UsageError(f"--processes {processes} --hosts {hosts}: expected 1 or more of each")
     if device == "cuda" and processes > torch.cuda.device_count():
         raise UsageError(f"--processes {processes}: one each for {torch.cuda.device_count()} GPUs of this host")
+    from lightning_fabric import Fabric  # costs a second or two, and only training needs it
+
     return Fabric(
         accelerator=device,
         devices=processes,
@@ -349,7 +354,7 @@ def train(
     config: Config,
     images: np.ndarray,
     run: Run,
-    fabric: Fabric,
+    fabric: "lightning_fabric.Fabric",
     *,
     indices: np.ndarray | None = None,
     resume: bool = False,
@@ -377,7 +382,6 @@ def train(
         Interrupted: SIGINT or SIGTERM came; the last step is saved.
     """
     check_fit(config, (len(images if indices is None else indices), *images.shape[1:]), world_size())
-    keep_freed_memory()
     training = config.training
     state = TrainingState(config, fabric.device)
     path, cut_off = on_first_process(_starting_point, run, config) if resume else (None, False)
@@ -411,23 +415,6 @@ def train(
                 name = signal.Signals(stop).name
                 raise Interrupted(stop, f"stopped by {name} at {state.images_seen / 1000:.3f} kimg; --resume continues")
     return state
-
-
-def keep_freed_memory() -> bool:
-    """Have the C library keep what is freed for the next allocation; it is told to for the rest of the process.
-
-    It would give large blocks back to the system after each use, which then clears them page by page when the next
-    step asks for them again: a fourteenth of a step. The largest amount ever in use stays as it is.
-
-    Returns:
-        Whether the C library (GNU's alone) took it.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # macOS, musl, Windows
-        return False
-    mmap_threshold, trim_threshold = -3, -1  # malloc.h
-    return bool(mallopt(mmap_threshold, 1 << 30) and mallopt(trim_threshold, (1 << 31) - 1))
 
 
 def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:

@@ -11,7 +11,7 @@ import samgan
 PACKAGE = Path(samgan.__file__).parent
 LEVELS = (
     {"errors"},
-    {"files", "config", "distributed", "pictures"},
+    {"files", "config", "distributed", "memory", "pictures"},
     {"metrics", "layers", "losses", "presets"},
     {"networks", "data", "runs"},
     {"checkpoint"},
@@ -97,3 +97,8 @@ print(json.dumps(sorted(heavy & set(sys.modules))))
 @pytest.mark.parametrize("module", ["samgan", "samgan.cli"])
 def test_starts_without_the_heavy_libraries(run_script, module):
     assert run_script(HEAVY.format(module=module)) == []
+
+
+def test_fabric_is_imported_by_training_alone(run_script):
+    """It costs a second or two, which sampling and evaluation would pay too."""
+    assert "lightning_fabric" not in run_script(HEAVY.format(module="samgan.api"))
