@@ -106,6 +106,7 @@ def _member(rank: int, point: dict[str, int], rounds: int, folder: str, threads:
     told = _train(point, rounds, folder)
     if rank == 0:
         Path(folder, "told.json").write_text(json.dumps(told))
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
@@ -116,20 +117,26 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "samgan"
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    figure, axes = pyplot.subplots(2, len(results), figsize=(3 * len(results), 5.5), layout="constrained")
+    figure, axes = pyplot.subplots(
+        2, len(results), figsize=(2.6 * len(results), 5.5), sharey="row", layout="constrained"
+    )
     rows = (("seconds_per_image", "seconds per image"), ("peak_gb", "peak memory, GB"))
+    for axis, (_, label) in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(label)
     for column, (name, points) in zip(axes.T, results.items(), strict=True):
         x = [point[name] for point in points]
-        for axis, (key, label) in zip(column, rows, strict=True):
+        for axis, (key, _) in zip(column, rows, strict=True):
             axis.loglog(x, [point[key] for point in points], "o-", color="black")
-            axis.set_xticks(x, [str(value) for value in x])
-            axis.minorticks_off()
-            axis.set_xlabel(name)
-            axis.set_ylabel(label)
+            axis.set_xticks(x, [f"{value:,}" for value in x], rotation=30 if x[-1] > 1000 else 0)
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
             axis.grid(alpha=0.3)
-            bottom, top = axis.get_ylim()
-            axis.set_ylim(min(bottom, top / 10), top)
+            axis.margins(y=0.2)
+        column[1].set_xlabel(name)
     figure.savefig(path, metadata={"Date": None})
 
 
