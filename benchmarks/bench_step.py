@@ -1,6 +1,7 @@
 """Time the training step against its goals, and against a reference implementation in the same run.
 
     python benchmarks/bench_step.py [--reference DIR] [--widths 64 128] [--rounds 15] [--kimg 8] [--json]
+    python benchmarks/bench_step.py --profile | --compiled [--widths 64]
 
 DIR: a checkout of MSG-GAN's PyTorch code (github.com/akanimax/BMSG-GAN), measured and not needed otherwise.
 
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lines import Line, add_json_option, show
+from lines import Line, add_json_option, machine, show
 from torch import nn
 from torch.nn import functional as F
 
@@ -132,6 +133,14 @@ def our_step(config: dict[str, Any]) -> Callable[[], object]:
     return lambda: train_step(state, sampler(state.step))
 
 
+def compiled_step(config: dict[str, Any]) -> Callable[[], object]:
+    """The same with both networks compiled by torch.compile, which samgan does not do."""
+    keep_freed_memory()
+    state, sampler = our_training(Config.from_dict(config))
+    state.generator.compile(), state.discriminator.compile()
+    return lambda: train_step(state, sampler(state.step))
+
+
 def reference_step(folder: str, width: int) -> Callable[[], object]:
     """One step of the reference."""
     state, sampler = our_training(configuration("msg-gan-6", width))
@@ -148,6 +157,7 @@ def roof() -> Callable[[], object]:
 ROOF_GFLOP = 2 * BATCH * 256 * 256 * 9 * 32 * 32 / 1e9
 CONTENDERS: dict[str, Callable[..., Callable[[], object]]] = {
     "ours": our_step,
+    "compiled": compiled_step,
     "reference": reference_step,
     "roof": roof,
 }
@@ -200,15 +210,21 @@ def ratio(contenders: dict[str, Contender], name: str, rival: str) -> float:
     return statistics.median(a / b for a, b in pairs)
 
 
-def steps(width: int, reference: Path | None, rounds: int) -> list[Line]:
-    """All that is said of steps at one width."""
-    lines = []
+def configurations(width: int) -> dict[str, Config]:
+    """What is measured at one width."""
     configs = {"msg-gan-6": configuration("msg-gan-6", width)}
     if width == 64:
         for name, (sides, pooled) in ATTENTION.items():
             places = {f"{network}_attention": sides for network in ("generator", "discriminator")}
             configs[f"samgan-8 {name}"] = configuration("samgan-8", width, attention_pooled=pooled, **places)
         configs["msg-gan-4 (WGAN-GP)"] = configuration("msg-gan-4", width)
+    return configs
+
+
+def steps(width: int, reference: Path | None, rounds: int) -> list[Line]:
+    """All that is said of steps at one width."""
+    lines = []
+    configs = configurations(width)
     contenders = {name: Contender("ours", config.to_dict()) for name, config in configs.items()}
     contenders["roof"] = Contender("roof")
     if reference:
@@ -237,6 +253,43 @@ def steps(width: int, reference: Path | None, rounds: int) -> list[Line]:
             lines.append(Line(f"L={width} samgan-8 {name} / msg-gan-6", times, goal))
         times = ratio(contenders, "msg-gan-4 (WGAN-GP)", "msg-gan-6")
         lines.append(Line(f"L={width} WGAN-GP / RaHinge", times, WGAN_GP_OVER_RAHINGE))
+    return lines
+
+
+def profile(width: int, count: int = 5) -> str:
+    """Milliseconds of a step by operator, as a Markdown table: a column for each configuration."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    columns: dict[str, dict[str, float]] = {}
+    for name, config in configurations(width).items():
+        step = our_step(config.to_dict())
+        step(), step()
+        with record(activities=[ProfilerActivity.CPU]) as recorded:
+            for _ in range(count):
+                step()
+        columns[name] = {event.key: event.self_cpu_time_total / count / 1000 for event in recorded.key_averages()}
+    operators = sorted({key for times in columns.values() for key in times if times[key] > 4})
+    operators.sort(key=lambda key: -max(times.get(key, 0) for times in columns.values()))
+    rows = [["operator, ms a step", *columns], ["---"] * (1 + len(columns))]
+    for key in operators:
+        rows.append([key.removeprefix("aten::"), *(f"{times.get(key, 0):.0f}" for times in columns.values())])
+    rest = [sum(value for key, value in times.items() if key not in operators) for times in columns.values()]
+    rows.append(["all others", *(f"{value:.0f}" for value in rest)])
+    rows.append(["sum", *(f"{sum(times.values()):.0f}" for times in columns.values())])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def compiled(width: int, rounds: int) -> list[Line]:
+    """What torch.compile would gain, and how long the first step then takes."""
+    lines = []
+    for name, config in list(configurations(width).items())[:2]:
+        contenders = {kind: Contender(kind, config.to_dict()) for kind in ("ours", "compiled")}
+        first = contenders["compiled"].step()
+        compete(contenders, rounds)
+        note = f"after {first:.0f} s for the first step"
+        times = ratio(contenders, "ours", "compiled")
+        lines.append(Line(f"L={width} {name}, compiled: times as fast", times, note=note))
     return lines
 
 
@@ -297,12 +350,20 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="*", default=[64, 128])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--kimg", type=float, default=8.0, help="length of the whole run (8: up to its first snapshot)")
+    parser.add_argument("--compiled", action="store_true", help="only compare with torch.compile (a C++ compiler)")
+    parser.add_argument("--profile", action="store_true", help="only tell where the steps spend their time")
     add_json_option(parser)
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     if options.contender:
         contend(*json.loads(options.contender))
+        return
+    if options.compiled:
+        show([line for width in options.widths for line in compiled(width, options.rounds)], options.json)
+        return
+    if options.profile:
+        print("\n\n".join([machine(), *(profile(width) for width in options.widths)]))
         return
     lines = [line for width in options.widths for line in steps(width, options.reference, options.rounds)]
     for width in options.widths:

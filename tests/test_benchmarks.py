@@ -1,0 +1,46 @@
+"""The benchmarks run, and judge a measured value by its goal as it is meant."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+
+
+def test_a_goal_is_met_from_its_own_side():
+    from lines import Line
+
+    assert Line("times as fast", 2.3, 2.2, at_least=True).met is True
+    assert Line("times as fast", 2.1, 2.2, at_least=True).met is False
+    assert Line("seconds", 2.1, 2.2).met is True
+    assert Line("seconds", 2.3, 2.2).met is False
+    line = Line("no goal", 1.0)
+    assert line.document() == {"name": "no goal", "goal": None, "measured": 1.0, "met": None, "unit": ""}
+    assert Line("seconds", 2.3, 2.2, " s").row() == "| seconds | ≤ 2.2 s | 2.3 s | **no** |  |"
+
+
+def test_contenders_take_turns(tiny_config):
+    from bench_step import Contender, compete, ratio
+
+    contenders = {name: Contender("ours", tiny_config.to_dict()) for name in ("one", "other")}
+    compete(contenders, rounds=2)
+    assert [len(contender.seconds) for contender in contenders.values()] == [2, 2]
+    assert ratio(contenders, "one", "other") > 0
+    assert all(contender.process.returncode == 0 for contender in contenders.values())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
+def test_a_point_of_the_scaling_is_measured(capsys):
+    from bench_scaling import USUAL, step
+
+    step({**USUAL, "resolution": 32, "batch": 4, "width": 8, "images": 16}, rounds=1)
+    told = json.loads(capsys.readouterr().out)
+    assert told["seconds_per_image"] > 0
+    assert told["peak_gb"] > 0.1
+    assert told["gflop_per_image"] > 0
