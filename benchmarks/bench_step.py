@@ -136,6 +136,7 @@ def our_step(config: dict[str, Any]) -> Callable[[], object]:
 def compiled_step(config: dict[str, Any]) -> Callable[[], object]:
     """The same with both networks compiled by torch.compile, which samgan does not do."""
     keep_freed_memory()
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # what an earlier start left would hide the first one's time
     state, sampler = our_training(Config.from_dict(config))
     state.generator.compile(), state.discriminator.compile()
     return lambda: train_step(state, sampler(state.step))

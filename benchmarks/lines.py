@@ -40,7 +40,8 @@ class Line:
         """As a row of a Markdown table."""
         goal = "" if self.goal is None else f"{'≥' if self.at_least else '≤'} {self.goal:g}{self.unit}"
         met = {None: "", True: "yes", False: "**no**"}[self.met]
-        return f"| {self.name} | {goal} | {self.measured:.3g}{self.unit} | {met} | {self.note} |"
+        measured = f"{self.measured:,.0f}" if self.measured >= 100 else f"{self.measured:.3g}"
+        return f"| {self.name} | {goal} | {measured}{self.unit} | {met} | {self.note} |"
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

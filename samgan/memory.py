@@ -7,7 +7,7 @@ def keep_freed_memory() -> bool:
     """Have the C library keep what is freed for the next allocation; it is told to for the rest of the process.
 
     It would give large blocks back to the system after each use, which then clears them page by page when the next
-    step asks for them again: a fourteenth of a step. The largest amount ever in use stays as it is.
+    step asks for them again. The largest amount ever in use stays as it is.
 
     Returns:
         Whether the C library (GNU's alone) took it.
