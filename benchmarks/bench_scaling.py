@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lines import add_json_option, machine
+from lines import add_json_option, machine, peak_gb
 
 from samgan.config import Config
 from samgan.memory import keep_freed_memory
@@ -83,10 +83,9 @@ def _train(point: dict[str, int], rounds: int, folder: str) -> dict[str, float]:
         start = time.perf_counter()
         train_step(state, sampler(number))
         seconds.append(time.perf_counter() - start)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
         "seconds_per_image": statistics.median(seconds[2:]) / point["batch"],
-        "peak_gb": int(status["VmHWM"].split()[0]) * 1024 / 1e9,
+        "peak_gb": peak_gb(),
     }
 
 

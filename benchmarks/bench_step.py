@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lines import Line, add_json_option, machine, show
+from lines import Line, add_json_option, machine, peak_gb, show
 from torch import nn
 from torch.nn import functional as F
 
@@ -327,10 +327,7 @@ def train_and_tell(width: int, kimg: float) -> None:
         start = time.perf_counter()
         training.train(config, images, run, fabric, score=lambda fake: quick_scores(images[: len(fake)], fake))
         wall = time.perf_counter() - start
-    # Not getrusage's maximum, which a process inherits from the one that started it.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) * 1024
-    print(json.dumps({"wall": wall, "step": spent["train_step"] - spent["_average"], "peak_gb": peak / 1e9}))
+    print(json.dumps({"wall": wall, "step": spent["train_step"] - spent["_average"], "peak_gb": peak_gb()}))
 
 
 def whole_run(width: int, kimg: float) -> dict[str, float]:

@@ -68,6 +68,15 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def peak_gb() -> float:
+    """Peak of this process's resident memory, on Linux.
+
+    Not getrusage's maximum, which a process inherits from the one that started it.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) * 1024 / 1e9
+
+
 def show(lines: list[Line], as_json: bool) -> None:
     """Print."""
     if as_json:
