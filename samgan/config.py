@@ -113,6 +113,7 @@ class TrainingConfig:
         "none", "penalty on the discriminator's gradient over all scales (WGAN-GP: wgan with gradient-per-scale)"
     )
     penalty_weight: float = _setting(10.0, "weight of the penalty: lambda of WGAN-GP, gamma / 2 of R1 and R2")
+    penalty_every: int = _setting(1, "the penalty comes in every n-th step, with n times its weight (lazy: 4 to 16)")
     drift_weight: float = _setting(0.0, "weight of the mean squared logit of real images (ProGAN: 0.001 with WGAN-GP)")
     optimizer: Literal["adam", "rmsprop"] = _setting("adam", "optimizer of both networks")
     learning_rate: float = _setting(0.003, "learning rate of both networks")
@@ -146,6 +147,8 @@ class TrainingConfig:
         betas = all(0 <= beta < 1 for beta in self.adam_betas)
         _require(betas, "training.adam_betas", self.adam_betas, "two numbers from 0 up to, not including, 1")
         _require(0 <= self.rmsprop_alpha < 1, "training.rmsprop_alpha", self.rmsprop_alpha, "from 0 up to 1")
+        every = self.penalty_every
+        _require(1 <= every <= 1 << 16, "training.penalty_every", every, "from 1 to 65536")
         _require(self.keep_checkpoints >= 1, "training.keep_checkpoints", self.keep_checkpoints, "1 or more")
 
     @property

@@ -67,7 +67,7 @@ class EqualizedConv2d(nn.Module):
         ends = (in_channels, out_channels) if transposed else (out_channels, in_channels)
         fan_in = in_channels if transposed else in_channels * kernel_size**2
         scale = math.sqrt(2 / fan_in)
-        self.weight = nn.Parameter(torch.randn(*ends, kernel_size, kernel_size))
+        self.weight = nn.Parameter(channels_last(torch.randn(*ends, kernel_size, kernel_size)))  # as its inputs
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         if not equalized or (spectral and spectral_scale == "plain"):
             self.weight.data.mul_(scale)

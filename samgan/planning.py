@@ -36,9 +36,10 @@ def plan(config: Config) -> dict[str, Any]:
         config: The run's configuration.
 
     Returns:
-        `generator_parameters`, `discriminator_parameters`, `flops_per_step` (2 per multiply-add; convolutions, matrix
-        products and attention, forward and backward), `memory_bytes` (an estimate for a CPU: process, weights,
-        gradients, optimizer, average, activations at their peak; without the training images), `steps`, `kimg`.
+        `generator_parameters`, `discriminator_parameters`, `flops_per_step` (the mean; 2 per multiply-add;
+        convolutions, matrix products and attention, forward and backward), `memory_bytes` (an estimate for a CPU:
+        process, weights, gradients, optimizer, average, activations at their peak; without the training images),
+        `steps`, `kimg`.
     """
     training, network = config.training, config.network
     fake_mode = FakeTensorMode()  # unlike "meta", it takes the attention kernel that a CPU takes
@@ -57,8 +58,13 @@ def plan(config: Config) -> dict[str, Any]:
         constant = [images.detach() for images in fake]
         with saved_by_discriminator.counted():
             loss, _ = discriminator_loss(training, discriminator, real, constant)
+            before_penalty = flops.total
+            penalty = None
             if training.penalty != "none":
-                loss = loss + PENALTIES[training.penalty](discriminator, real, constant, mix)
+                penalty = PENALTIES[training.penalty](discriminator, real, constant, mix)
+        if penalty is not None:
+            penalty.backward()
+        penalty_flops = flops.total - before_penalty
         loss.backward()
         discriminator.requires_grad_(False)
         if not training.shared_latents:
@@ -73,7 +79,7 @@ def plan(config: Config) -> dict[str, Any]:
     return {
         "generator_parameters": sizes[0],
         "discriminator_parameters": sizes[1],
-        "flops_per_step": flops.total,
+        "flops_per_step": flops.total - penalty_flops + penalty_flops // training.penalty_every,
         "memory_bytes": PROCESS_BYTES + 4 * floats + int(WORKSPACE * activations),
         "steps": training.total_steps,
         "kimg": training.total_steps * training.batch_size / 1000,

@@ -178,6 +178,8 @@ class TrainingState:
             part = getattr(self, name)
             if part is not None:
                 part.load_state_dict(state[name])
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            _lay_out_as_weights(optimizer)
 
     def nonfinite(self) -> str | None:
         """Name of the first weight that is NaN or infinite, if there is one."""
@@ -192,6 +194,14 @@ def _optimizer(network: nn.Module, training: TrainingConfig, rate: float) -> tor
     if training.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=rate, betas=training.adam_betas, fused=True)
     return torch.optim.RMSprop(network.parameters(), lr=rate, alpha=training.rmsprop_alpha)
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give loaded moments the memory layout of their weights: fused Adam takes it for granted, and fails silently."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _at_least_fp32(logits: Tensor) -> Tensor:
@@ -233,9 +243,10 @@ def train_step(
         autocast: Context for the networks' forward passes (bf16); penalties are always computed in fp32.
 
     Returns:
-        Scalars to log, on the device, not synchronised.
+        Scalars to log, on the device, not synchronised; "penalty" in the steps that have one.
 
-    Source: MSG-GAN's order of updates; the paper's eq. 1-2 by `samgan.losses`.
+    Source: MSG-GAN's order of updates; the paper's eq. 1-2 by `samgan.losses`; a penalty in every n-th step alone:
+    Karras et al. 2020 (StyleGAN2), section 3.1, without its change of Adam's settings.
     """
     training, autocast = state.config.training, autocast or contextlib.nullcontext
     generator, discriminator = state.generator, state.discriminator
@@ -249,10 +260,10 @@ def train_step(
     constant = [images.detach() for images in fake]
     with autocast():
         loss, logged = discriminator_loss(training, discriminator, real, constant)
-    if training.penalty != "none":
+    if training.penalty != "none" and state.step % training.penalty_every == 0:
         constant = [images.float() for images in constant]
         penalty = PENALTIES[training.penalty](discriminator, real, constant, batch.mix)
-        loss = loss + training.penalty_weight * penalty
+        loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process is to see a NaN of any of them
     _update(discriminator, state.discriminator_optimizer, loss)
 
@@ -501,9 +512,13 @@ class _Log:
         self.last = time.monotonic()
 
     def _write(self) -> None:
-        names = list(self.pending[0])
-        table = torch.stack([torch.stack([line[name] for name in names]) for line in self.pending]).cpu().double()
-        self._require_finite(names, table)
+        keys = [(row, name) for row, line in enumerate(self.pending) for name in line]
+        values = torch.stack([self.pending[row][name] for row, name in keys]).tolist()
+        columns: dict[str, list[float]] = {}
+        for (row, name), value in zip(keys, values, strict=True):
+            self._require_finite(self.state.step - len(self.pending) + 1 + row, name, value)
+            columns.setdefault(name, []).append(value)
+        means = {name: math.fsum(column) / len(column) for name, column in columns.items()}
         now = time.monotonic()
         state, training = self.state, self.state.config.training
         gammas = {
@@ -516,32 +531,29 @@ class _Log:
                 raise SamganError(
                     f"step {state.step}: gamma of {name} is {value}; stopped, and the last checkpoint is untouched"
                 )
-        line = {
+        line: dict[str, Any] = {
             "kind": "train",
             "step": state.step,
             "images_seen": state.images_seen,
             "wall_seconds": round(self.wall_before + now - self.start, 3),
             "images_per_second": round(len(self.pending) * training.batch_size / (now - self.last), 3),
-            **dict(zip(names, table.mean(dim=0).tolist(), strict=True)),
+            **means,
             "gamma": gammas,
         }
         self.run.log(line)
         if self.writer is not None:
-            for name in (*names, "images_per_second"):
+            for name in (*means, "images_per_second"):
                 self.writer.add_scalar(name, line[name], state.images_seen)
-            for name, value in line["gamma"].items():
+            for name, value in gammas.items():
                 self.writer.add_scalar(f"gamma/{name}", value, state.images_seen)
             self.writer.flush()
         self._speak(line, now)
 
-    def _require_finite(self, names: list[str], table: Tensor) -> None:
-        bad = (~torch.isfinite(table)).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            step = self.state.step - len(table) + 1 + row
+    def _require_finite(self, step: int, name: str, value: float) -> None:
+        if not math.isfinite(value):
             raise SamganError(
-                f"step {step}: {names[column]} is {table[row, column].item()}; stopped, and the last checkpoint is "
-                "untouched. A lower training.learning_rate or another loss may help"
+                f"step {step}: {name} is {value}; stopped, and the last checkpoint is untouched. A lower "
+                "training.learning_rate or another loss may help"
             )
 
     def _speak(self, line: dict[str, Any], now: float) -> None:

@@ -63,6 +63,14 @@ def test_a_penalty_costs_at_least_three_more_passes(light_config, penalty):
     assert 1.3 * without < plan(light_config.override({"training.penalty": penalty}))["flops_per_step"] < 4 * without
 
 
+def test_a_lazy_penalty_costs_its_share(light_config):
+    without = plan(light_config)["flops_per_step"]
+    each = light_config.override({"training.penalty": "r1-r2"})
+    every_4th = each.override({"training.penalty_every": 4})
+    assert 4 * (plan(every_4th)["flops_per_step"] - without) == plan(each)["flops_per_step"] - without
+    assert plan(every_4th)["memory_bytes"] == plan(each)["memory_bytes"]
+
+
 def test_parameters_and_length(light_config):
     planned = plan(light_config)
     generator, discriminator = Generator(light_config.network), Discriminator(light_config.network)

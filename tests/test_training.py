@@ -29,6 +29,7 @@ VARIANTS = {
         "network": {"spectral_norm": "none", "image_activation": "tanh"},
         "training": {"loss": "wgan", "penalty": "gradient-per-scale", "drift_weight": 0.001, "optimizer": "rmsprop"},
     },
+    "lazy-penalty": {"training": {"penalty": "r1-r2", "penalty_every": 3, "penalty_weight": 0.1}},
     "own-latents-no-average": {
         "data": {"flip": "random"},
         "training": {"shared_latents": False, "ema_halflife_kimg": 0, "discriminator_learning_rate": 0.004},
@@ -206,6 +207,41 @@ def test_bf16_keeps_weights_and_losses_in_fp32(tiny_config, images):
         assert logged[name].dtype == torch.float32
         torch.testing.assert_close(logged[name], value, rtol=0.05, atol=0.05)
     assert not torch.equal(logged["logit_fake"], exact["logit_fake"])
+
+
+@pytest.mark.parametrize("penalty", ["r1-r2", "gradient-joint"])
+def test_a_lazy_penalty_is_that_of_its_steps_times_their_distance(tiny_config, images, penalty):
+    """Steps 0 and 3 of a lazy run equal those of a run with three times the weight; steps 1 and 2 have no penalty."""
+    lazy = tiny_config.override({"training": {"penalty": penalty, "penalty_every": 3, "penalty_weight": 0.5}})
+    heavy = tiny_config.override({"training": {"penalty": penalty, "penalty_weight": 1.5}})
+    none = tiny_config.override({"training": {"penalty": "none"}})
+    state = TrainingState(lazy, CPU)
+    for step, batch in enumerate(batches(lazy, images, 4)):
+        other = TrainingState(none if step % 3 else heavy, CPU)
+        other.load_state_dict(copy.deepcopy(state.state_dict()))
+        logged, expected = train_step(state, batch), train_step(other, batch)
+        assert logged.keys() == expected.keys()
+        assert ("penalty" in logged) == (step % 3 == 0)
+        assert_equal_weights(state.discriminator, other.discriminator, 1e-7)
+        assert_equal_weights(state.generator, other.generator, 1e-7)
+
+
+def test_moments_from_a_file_of_another_memory_layout(tiny_config, images):
+    """Fused Adam reads weights and moments as if they lay alike."""
+    state, loaded = TrainingState(tiny_config, CPU), TrainingState(tiny_config, CPU)
+    first, second = batches(tiny_config, images, 2)
+    train_step(state, first)
+    saved = copy.deepcopy(state.state_dict())
+    for name in ("generator", "discriminator"):
+        for moments in saved[f"{name}_optimizer"]["state"].values():
+            moments.update({key: value.contiguous() for key, value in moments.items()})
+        saved[name] = {key: value.contiguous() for key, value in saved[name].items()}
+    loaded.load_state_dict(saved)
+    train_step(state, second), train_step(loaded, second)
+    assert_equal_weights(loaded.generator, state.generator)
+    assert_equal_weights(loaded.discriminator, state.discriminator)
+    for one, other in zip(loaded.generator.parameters(), state.generator.parameters(), strict=True):
+        assert one.stride() == other.stride()
 
 
 # ---- what is drawn
@@ -440,6 +476,19 @@ def test_stats_lines_hold_means_since_the_last_line(tiny_config, images, tmp_pat
     expected = state.generator.blocks[1].attention.gamma.item()
     assert first["gamma"]["generator_8"] == pytest.approx(expected, rel=1e-6)
     assert expected != 0
+
+
+def test_stats_lines_hold_the_mean_of_the_penalties_there_were(tiny_config, images, tmp_path, fabric):
+    lazy = {"penalty": "r1", "penalty_every": 3}
+    config = tiny_config.override({"training": {**lazy, "log_every_kimg": 0.016}})
+    run = new_run(tmp_path / "run", config)
+    train(config, images, run, fabric)
+    state = TrainingState(config, CPU)
+    logged = [train_step(state, batch) for batch in batches(config, images, 4)]
+    first = next(iter(run.stats()))
+    expected = (logged[0]["penalty"].item() + logged[3]["penalty"].item()) / 2
+    assert first["penalty"] == pytest.approx(expected, rel=1e-6)
+    assert first["loss_generator"] == pytest.approx(sum(line["loss_generator"].item() for line in logged) / 4, rel=1e-6)
 
 
 @pytest.mark.parametrize("term", ["loss_discriminator", "loss_generator", "penalty"])
