@@ -34,9 +34,18 @@ class NetworkConfig:
 
     resolution: int = _setting(64, "side of the largest image in pixels: 32, 64, 128 or 256")
     image_channels: int = _setting(1, "1 (grey) or 3 (colour)")
-    max_channels: int = _setting(512, "width up to 32 px; it halves with every doubling above (MSG-GAN: 512)")
+    max_channels: int = _setting(512, "largest width (MSG-GAN: 512)")
+    channel_base: int | None = _setting(
+        None, "width at r px: channel_base / r, at most max_channels; null: 32 x max_channels, as in MSG-GAN"
+    )
+    generator_blocks: Literal["plain", "modulated"] = _setting(
+        "plain", "plain: MSG-GAN's; modulated: the latent scales every convolution, each image adds to the one below"
+    )
+    discriminator_blocks: Literal["plain", "residual"] = _setting(
+        "plain", "plain: MSG-GAN's; residual: with a shortcut around each, images are added (combine is not used)"
+    )
     latent_dim: int | None = _setting(None, "length of the latent vector; null: as max_channels")
-    pixel_norm: bool = _setting(True, "pixel norm after each generator convolution (PN of the paper's Table 2)")
+    pixel_norm: bool = _setting(True, "pixel norm after each plain generator convolution (PN of Table 2)")
     equalized_lr: bool = _setting(True, "N(0, 1) weights scaled by sqrt(2 / fan_in) at run time")
     spectral_norm: Literal["none", "generator", "discriminator", "both"] = _setting(
         "none", "which networks have spectral norm (SN of Table 2)"
@@ -78,6 +87,10 @@ class NetworkConfig:
         if self.latent_dim is not None:
             size = self.latent_dim
             _require(1 <= size <= 1 << 16, "network.latent_dim", size, "from 1 to 65536, or null")
+        base, least = self.channel_base, 4 * self.resolution
+        if base is not None:
+            expected = f"from {least} (4 channels at {self.resolution} px) to 1048576, or null"
+            _require(least <= base <= 1 << 20, "network.channel_base", base, expected)
         _require(self.minibatch_std_group >= 0, "network.minibatch_std_group", self.minibatch_std_group, "0 or more")
         for name in ("attention_reduction", "attention_value_reduction"):
             _require(1 <= getattr(self, name) <= 4096, f"network.{name}", getattr(self, name), "from 1 to 4096")
@@ -98,8 +111,9 @@ class NetworkConfig:
         return self.max_channels if self.latent_dim is None else self.latent_dim
 
     def channels(self, resolution: int) -> int:
-        """Feature channels at `resolution` px: max_channels up to 32 px, then halved per doubling."""
-        return self.max_channels * 32 // max(resolution, 32)
+        """Feature channels at `resolution` px: channel_base / resolution, at most max_channels."""
+        base = 32 * self.max_channels if self.channel_base is None else self.channel_base
+        return min(self.max_channels, base // resolution)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +137,7 @@ class TrainingConfig:
     batch_size: int = _setting(16, "images per step, over all processes together")
     kimg: float = _setting(1808.0, "length of training in thousands of real images shown")
     shared_latents: bool = _setting(True, "the generator's step uses the latents of the discriminator's step")
+    ema_ramp: float = _setting(0.0, "the half-life is at most this share of the images seen (StyleGAN2: 0.05); 0: off")
     ema_halflife_kimg: float = _setting(11.08, "half-life of the averaged generator; 0: no averaging (MSG-GAN: 0.999)")
     precision: Literal["fp32", "bf16"] = _setting("fp32", "arithmetic of the networks; weights stay fp32")
     seed: int = _setting(0, "seed of weights, order of images, flips and latents")
@@ -141,7 +156,7 @@ class TrainingConfig:
             rate = self.discriminator_learning_rate
             allowed = "a number above 0, up to 1e9, or null"
             _require(0 < rate <= 1e9, "training.discriminator_learning_rate", rate, allowed)
-        for name in ("penalty_weight", "drift_weight", "ema_halflife_kimg"):
+        for name in ("penalty_weight", "drift_weight", "ema_halflife_kimg", "ema_ramp"):
             _require(0 <= getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "from 0 to 1e9")
         _require(0 <= self.seed < 1 << 32, "training.seed", self.seed, "from 0 up to, not including, 2^32")
         betas = all(0 <= beta < 1 for beta in self.adam_betas)

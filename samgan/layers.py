@@ -15,6 +15,7 @@ from samgan.distributed import gather, rank
 # Scores of an image (positions x keys) up to which two plain products beat the fused kernel: those of 16 px.
 FEW_SCORES = 1 << 16
 SLOPE = 0.2  # of leaky ReLU
+GAIN = math.sqrt(2)  # makes up for what a leaky ReLU takes away of the mean square
 
 
 class EqualizedConv2d(nn.Module):
@@ -104,6 +105,56 @@ class EqualizedConv2d(nn.Module):
         if self.transposed:
             return F.conv_transpose2d(x, self.effective_weight(), self.bias, padding=self.padding)
         return F.conv2d(x, self.effective_weight(), self.bias, padding=self.padding)
+
+
+class ModulatedConv2d(nn.Module):
+    """Convolution whose input channels are scaled by a style, and whose output channels are scaled back.
+
+        s = 1 + A w,    y_o = sum_i W_oi * (s_i x_i) / sqrt(sum_ijk (s_i W_oijk)^2 + 1e-8) * gain + bias_o
+
+    Scaling the features before and after one convolution with one kernel is what scaling the kernel of every image
+    would give, without a kernel for every image. With `upsample`, y is enlarged twofold (bilinearly) before the bias:
+    the convolution is computed at the lower resolution.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        style_size: Channels of the style w.
+        conv: Constructor of the convolution and of A, `EqualizedConv2d` or that with some arguments given.
+        upsample: Whether the output has twice the resolution.
+
+    Source: Karras et al. 2020 (StyleGAN2), section 2.2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        style_size: int,
+        conv: Callable[..., EqualizedConv2d] = EqualizedConv2d,
+        *,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        self.style = conv(style_size, in_channels, 1)
+        self.conv = conv(in_channels, out_channels, 3, padding=1)
+        self.upsample = upsample
+
+    def forward(self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"]) -> Float[Tensor, "n d i j"]:
+        """Return [n, out_channels, h, w], or twice that height and width."""
+        weight, style = self.conv.effective_weight(), 1 + self.style(w)
+        y = F.conv2d(x * style, weight, padding=self.conv.padding)
+        squares = F.conv2d(style.square(), weight.square().sum(dim=(2, 3), keepdim=True))
+        y = y * (GAIN * torch.rsqrt(squares + 1e-8))
+        if self.upsample:
+            y = upsample(y)
+        assert self.conv.bias is not None
+        return y + self.conv.bias[:, None, None]
+
+
+def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
+    """Enlarge twofold, bilinearly: pixels that are repeated leave a grid behind."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def plain_upsample_conv(x: Float[Tensor, "n c h w"], conv: EqualizedConv2d) -> Float[Tensor, "n d 2*h 2*w"]:

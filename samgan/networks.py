@@ -1,4 +1,4 @@
-"""Generator and Discriminator: MSG-GAN with every switch of the paper's Table 2. Nothing else.
+"""Generator and Discriminator: MSG-GAN with every switch of the paper's Table 2, and blocks of our own recipe.
 
 A pyramid is a list of images of sides 4, 8, ..., resolution, smallest first, float32 around [-1, 1].
 """
@@ -15,15 +15,18 @@ from samgan.config import NetworkConfig
 from samgan.layers import (
     EqualizedConv2d,
     MinibatchStdDev,
+    ModulatedConv2d,
     SelfAttention,
     activate,
     activate_and_normalize,
     channels_last,
     image_conv,
+    upsample,
     upsample_conv,
 )
 
 Pyramid = list[Tensor]
+HALF = 0.5**0.5  # keeps the mean square of a sum of two
 
 
 def _convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., EqualizedConv2d], ...]:
@@ -46,7 +49,7 @@ def _attention(config: NetworkConfig, channels: int, conv: Callable[..., Equaliz
 
 
 class _GeneratorBlock(nn.Module):
-    """One scale: [up-sample or unfold the latent], two convolutions, attention, and the head to_image."""
+    """One scale of MSG-GAN: [up-sample or unfold the latent], two convolutions, attention, and the head to_image."""
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
         super().__init__()
@@ -63,15 +66,47 @@ class _GeneratorBlock(nn.Module):
         self.conv_2 = conv(width, width, 3, padding=1)
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1)
-        self.tanh = config.image_activation == "tanh"
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = channels_last(self.conv_1(x)) if self.first else upsample_conv(x, self.conv_1)
+    def forward(self, x: Tensor | None, latents: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = channels_last(self.conv_1(latents)) if x is None else upsample_conv(x, self.conv_1)
         x = self.activate_1(x)
         x = self.activate_2(self.conv_2(x))
         x = self.attention(x)
-        image = self.to_image(x)
-        return x, image.tanh() if self.tanh else image
+        return x, self.to_image(x)
+
+
+class _ModulatedBlock(nn.Module):
+    """One scale of the style-based generator: [up-sample or the learned start], two modulated convolutions, attention.
+
+    The head adds to the image of the scale below, so that each scale draws only what the one below could not.
+
+    Source: Karras et al. 2020 (StyleGAN2), Fig. 7, output skips; every image is an output here, as in MSG-GAN.
+    """
+
+    def __init__(self, config: NetworkConfig, resolution: int) -> None:
+        super().__init__()
+        conv, end = _convolutions(config, "generator")
+        width, style = config.channels(resolution), config.latent_size
+        self.start = nn.Parameter(torch.randn(1, width, 4, 4)) if resolution == 4 else None
+        self.conv_1 = ModulatedConv2d(
+            config.channels(max(4, resolution // 2)), width, style, conv, upsample=resolution > 4
+        )
+        self.conv_2 = ModulatedConv2d(width, width, style, conv)
+        self.attention = _attention(config, width, conv, resolution in config.generator_attention)
+        self.to_image = end(width, config.image_channels, 1)
+
+    def forward(self, x: Tensor | None, latents: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.start is not None:
+            x = channels_last(self.start.expand(len(latents), -1, -1, -1))
+        assert x is not None
+        x = activate(self.conv_1(x, latents))
+        x = activate(self.conv_2(x, latents))
+        x = self.attention(x)
+        own = self.to_image(x)
+        return x, own if image is None else own + upsample(image)
+
+
+GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock}
 
 
 class Generator(nn.Module):
@@ -85,21 +120,24 @@ class Generator(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.latent_size = config.latent_size
-        self.blocks = nn.ModuleList(_GeneratorBlock(config, side) for side in config.resolutions)
+        block = GENERATOR_BLOCKS[config.generator_blocks]
+        self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
+        self.tanh = config.image_activation == "tanh"
 
     def forward(self, latents: Float[Tensor, "n latent"]) -> Pyramid:
         """Return the pyramid [n, channels, side, side], smallest first."""
-        x = F.normalize(latents, dim=1) * self.latent_size**0.5
-        x = x[:, :, None, None]
+        latents = F.normalize(latents, dim=1) * self.latent_size**0.5
+        latents = latents[:, :, None, None]
+        x = image = None
         pyramid = []
         for block in self.blocks:
-            x, image = block(x)
+            x, image = block(x, latents, image)
             pyramid.append(image)
-        return pyramid
+        return [image.tanh() for image in pyramid] if self.tanh else pyramid
 
 
 class _DiscriminatorBlock(nn.Module):
-    """One scale: join the image to the features from above, attention, minibatch std, two convolutions, halve.
+    """One scale of MSG-GAN: join the image to the features from above, attention, std, two convolutions, halve.
 
     The last block (4 px) ends in a logit instead.
     """
@@ -149,6 +187,45 @@ class _DiscriminatorBlock(nn.Module):
         return self.to_logit(x).flatten() if self.last else F.avg_pool2d(x, 2)
 
 
+class _ResidualBlock(nn.Module):
+    """One scale of the residual discriminator: add the image's features, attention, minibatch std, two convolutions.
+
+    The second convolution follows the halving, so that it is computed at the lower resolution; beside both runs a 1x1
+    convolution of the halved input. The last block (4 px) ends in a logit instead.
+
+    Source: Karras et al. 2020 (StyleGAN2), Fig. 7, residual discriminator; an image enters every block, as in MSG-GAN.
+    """
+
+    def __init__(self, config: NetworkConfig, resolution: int) -> None:
+        super().__init__()
+        conv, end = _convolutions(config, "discriminator")
+        width = config.channels(resolution)
+        self.last = resolution == 4
+        self.from_image = end(config.image_channels, width, 3, padding=1)
+        self.attention = _attention(config, width, conv, resolution in config.discriminator_attention)
+        has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
+        self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
+        self.conv_1 = conv(width + has_std, width, 3, padding=1)
+        if self.last:
+            self.conv_2 = conv(width, width, 4)
+            self.to_logit = end(width, 1, 1)
+        else:
+            below = config.channels(resolution // 2)
+            self.conv_2 = conv(width, below, 3, padding=1)
+            self.skip = conv(width, below, 1, bias=False)
+
+    def forward(self, image: Tensor, x: Tensor | None, batches: int = 1) -> Tensor:
+        features = activate(channels_last(self.from_image(image)))
+        x = self.attention(features if x is None else (x + features) * HALF)
+        y = activate(self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x))
+        if self.last:
+            return self.to_logit(activate(self.conv_2(y))).flatten()
+        return (activate(self.conv_2(F.avg_pool2d(y, 2))) + self.skip(F.avg_pool2d(x, 2))) * HALF
+
+
+DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}
+
+
 class Discriminator(nn.Module):
     """From a pyramid to one raw logit per image; every scale's image enters at its own block.
 
@@ -158,7 +235,8 @@ class Discriminator(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.resolutions = config.resolutions
-        self.blocks = nn.ModuleList(_DiscriminatorBlock(config, side) for side in config.resolutions)
+        block = DISCRIMINATOR_BLOCKS[config.discriminator_blocks]
+        self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
 
     def forward(self, pyramid: Pyramid, batches: int = 1) -> Float[Tensor, " n"]:
         """Return the logits of a pyramid given smallest first.

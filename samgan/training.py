@@ -293,7 +293,10 @@ def _average(state: TrainingState) -> None:
     if state.ema_generator is None:
         return
     training = state.config.training
-    decay = 0.5 ** (training.batch_size / (training.ema_halflife_kimg * 1000))
+    halflife = training.ema_halflife_kimg * 1000
+    if training.ema_ramp:
+        halflife = min(halflife, training.ema_ramp * max(state.images_seen, 1))
+    decay = 0.5 ** (training.batch_size / halflife)
     with torch.no_grad():
         averages: list[Tensor] = list(state.ema_generator.parameters())
         torch._foreach_lerp_(averages, list[Tensor](state.generator.parameters()), 1 - decay)

@@ -100,6 +100,13 @@ REFUSED = [
     ("training.discriminator_learning_rate", 2e9, ("training.discriminator_learning_rate", "up to 1e9, or null")),
     ("training.batch_size", 1, ("training.batch_size", "1", "from 2 to 65536")),
     ("training.batch_size", 65537, ("training.batch_size", "65537", "from 2 to 65536")),
+    (
+        "network.channel_base",
+        255,
+        ("network.channel_base", "255", "from 256 (4 channels at 64 px) to 1048576, or null"),
+    ),
+    ("training.penalty_every", 0, ("training.penalty_every", "0", "from 1 to 65536")),
+    ("training.ema_ramp", -0.1, ("training.ema_ramp", "-0.1", "from 0 to 1e9")),
     ("training.penalty_weight", -1, ("training.penalty_weight", "-1.0", "from 0 to 1e9")),
     ("training.penalty_weight", 2e9, ("training.penalty_weight", "2000000000.0", "from 0 to 1e9")),
     ("training.drift_weight", 2e9, ("training.drift_weight", "2000000000.0", "from 0 to 1e9")),

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from samgan.layers import (
     EqualizedConv2d,
     MinibatchStdDev,
+    ModulatedConv2d,
     SelfAttention,
     activate,
     activate_and_normalize,
@@ -320,6 +321,32 @@ def test_activation_and_pixel_norm_in_one_equal_one_after_the_other():
         pairs.append([y, torch.autograd.grad((y * direction).sum(), x)[0]])
     for fast, plain in zip(*pairs, strict=True):
         torch.testing.assert_close(fast, plain)
+
+
+@pytest.mark.parametrize("upsampled", [False, True])
+@pytest.mark.parametrize(
+    "settings", [{}, {"spectral": True}, {"equalized": False}], ids=["equalized", "spectral", "no"]
+)
+def test_modulation_equals_a_kernel_for_every_image(settings, upsampled):
+    """StyleGAN2, eq. 1 and 3, on the kernel itself."""
+    layer = ModulatedConv2d(5, 7, 4, partial(EqualizedConv2d, **settings), upsample=upsampled).double()
+    torch.nn.init.normal_(layer.conv.bias), torch.nn.init.normal_(layer.style.bias)
+    x, w = torch.randn(3, 5, 6, 4, dtype=torch.double), torch.randn(3, 4, 1, 1, dtype=torch.double)
+    y = layer(x, w)
+    for image, style, out in zip(x, (1 + layer.style(w)).flatten(1), y, strict=True):
+        kernel = layer.conv.effective_weight() * style[None, :, None, None]
+        kernel = kernel / (kernel.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt() * math.sqrt(2)
+        expected = F.conv2d(image[None], kernel, padding=1)
+        if upsampled:
+            expected = F.interpolate(expected, scale_factor=2, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(out, (expected + layer.conv.bias[:, None, None])[0])
+
+
+def test_a_modulated_convolution_keeps_the_mean_square_after_activation():
+    layer = ModulatedConv2d(64, 64, 16)
+    y = activate(layer(torch.randn(8, 64, 16, 16), torch.randn(8, 16, 1, 1)))
+    inner = y[:, :, 1:-1, 1:-1]  # zeros are added at the border
+    assert inner.square().mean().item() == pytest.approx(1.04, abs=0.1)  # 2 * (1 + 0.2^2) / 2
 
 
 @pytest.mark.parametrize("settings", [{}, {"spectral": True}], ids=["equalized", "spectral"])

@@ -42,6 +42,20 @@ VARIANTS = {
     "plain": {"pixel_norm": False, "equalized_lr": False},
     "latent": {"latent_dim": 5},
     "sn both": {"spectral_norm": "both"},
+    "own blocks": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "channel_base": 128},
+    "own blocks, everything on": {
+        "generator_blocks": "modulated",
+        "discriminator_blocks": "residual",
+        "generator_attention": (4, 32),
+        "discriminator_attention": (8, 16),
+        "spectral_norm": "both",
+        "minibatch_std": "every",
+        "image_channels": 3,
+        "image_activation": "tanh",
+        "latent_dim": 5,
+    },
+    "modulated": {"generator_blocks": "modulated", "equalized_lr": False},
+    "residual": {"discriminator_blocks": "residual", "minibatch_std": "none"},
     "attention": {"generator_attention": (4, 8, 16, 32), "discriminator_attention": (4, 8, 16, 32)},
     "attention simple": {"discriminator_attention": (8, 16), "combine": "simple", "attention_pooled": False},
 }
@@ -61,7 +75,7 @@ def test_shapes_and_gradient_to_every_head(variant):
     for side, image, block in zip(config.resolutions, pyramid, generator.blocks, strict=True):
         assert image.grad.abs().sum() > 0, f"no gradient reaches the image at {side} px"
         assert block.to_image.weight.grad.abs().sum() > 0, f"no gradient reaches to_image at {side} px"
-        assert block.conv_1.weight.grad.abs().sum() > 0
+        assert all(parameter.grad.abs().sum() > 0 for parameter in block.conv_1.parameters())
     for name, parameter in (*generator.named_parameters(), *discriminator.named_parameters()):
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -217,6 +231,34 @@ def test_attention_sits_where_it_is_asked_for():
     layer = generator.blocks[1].attention
     assert isinstance(layer, SelfAttention)
     assert (layer.query.weight.shape[0], layer.value.weight.shape[0], layer.pooled) == (2, 4, True)
+
+
+def test_channels_by_resolution():
+    """MSG-GAN's rule is min(max_channels, base / resolution) with a base of 32 x max_channels."""
+    widths = [small(resolution=256, max_channels=64).channels(4 << scale) for scale in range(7)]
+    assert widths == [64, 64, 64, 64, 32, 16, 8]
+    widths = [small(resolution=64, max_channels=128, channel_base=1024).channels(4 << scale) for scale in range(5)]
+    assert widths == [128, 128, 64, 32, 16]
+
+
+def test_an_image_of_the_modulated_generator_adds_to_the_one_below():
+    """With heads that give nothing above 8 px, what is left is the image of 8 px, enlarged."""
+    generator = Generator(small(generator_blocks="modulated"))
+    for block in generator.blocks[2:]:
+        torch.nn.init.zeros_(block.to_image.weight)
+    _, at_8, at_16, at_32 = generator(torch.randn(2, 8))
+    torch.testing.assert_close(at_16, F.interpolate(at_8, scale_factor=2, mode="bilinear", align_corners=False))
+    torch.testing.assert_close(at_32, F.interpolate(at_16, scale_factor=2, mode="bilinear", align_corners=False))
+
+
+def test_the_latent_reaches_every_modulated_convolution():
+    generator = Generator(small(generator_blocks="modulated"))
+    for block in generator.blocks[:-1]:
+        for conv in (block.conv_1, block.conv_2):
+            torch.nn.init.zeros_(conv.style.weight)
+    pyramid = generator(torch.randn(2, 8))
+    assert torch.equal(pyramid[-2][0], pyramid[-2][1])  # nothing differs below the only layers that still listen
+    assert not torch.allclose(pyramid[-1][0], pyramid[-1][1])
 
 
 def test_image_pyramid_averages():

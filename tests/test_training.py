@@ -30,6 +30,10 @@ VARIANTS = {
         "training": {"loss": "wgan", "penalty": "gradient-per-scale", "drift_weight": 0.001, "optimizer": "rmsprop"},
     },
     "lazy-penalty": {"training": {"penalty": "r1-r2", "penalty_every": 3, "penalty_weight": 0.1}},
+    "own-blocks": {
+        "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "spectral_norm": "none"},
+        "training": {"ema_ramp": 0.05},
+    },
     "own-latents-no-average": {
         "data": {"flip": "random"},
         "training": {"shared_latents": False, "ema_halflife_kimg": 0, "discriminator_learning_rate": 0.004},
@@ -185,6 +189,19 @@ def test_without_averaging_samples_come_from_the_generator(tiny_config, images):
     assert state.ema_generator is None
     assert state.sampling_generator is state.generator
     assert state.state_dict()["ema_generator"] is None
+
+
+def test_the_half_life_of_the_average_grows_with_the_run(tiny_config, images):
+    """After n images it is ema_ramp * n until it reaches ema_halflife_kimg."""
+    state = TrainingState(tiny_config.override({"training": {"ema_ramp": 0.5, "ema_halflife_kimg": 0.006}}), CPU)
+    for step, batch in enumerate(batches(tiny_config, images, 5)):
+        before = [p.clone() for p in state.ema_generator.parameters()]
+        train_step(state, batch)
+        halflife = min(6.0, max(0.5 * 4 * step, 0.5))
+        for old, new, target in zip(
+            before, state.ema_generator.parameters(), state.generator.parameters(), strict=True
+        ):
+            torch.testing.assert_close(new, old.lerp(target, 1 - 0.5 ** (4 / halflife)))
 
 
 def test_both_learning_rates_are_used(tiny_config):
