@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from samgan import __version__
 from samgan.config import Config, flatten, settings
 from samgan.errors import SamganError, UsageError
-from samgan.presets import PRESETS, SCALES, preset_config, preset_document
+from samgan.presets import PLUS, PRESETS, SCALES, preset_config, preset_document, scale_names
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
@@ -124,8 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     p = command("train", _train, "train a preset, or any settings, on a prepared set", epilog=epilog)
     p.add_argument("data", type=Path, nargs="?", help="prepared set (--dry-run does without)")
     p.add_argument("--out", type=Path, help="run folder to write, or with --resume to continue")
-    p.add_argument("--preset", help="row of Table 2 (`samgan presets`; default: samgan-8)")
-    p.add_argument("--scale", choices=sorted(SCALES), help="paper: 512 channels; cpu: 64 (default: paper)")
+    p.add_argument("--preset", help=f"row of Table 2 (`samgan presets`), or our own recipe (default: {PLUS})")
+    scales = f"rows: paper (512 channels; default), cpu (64); {PLUS}: cpu (default), gpu"
+    p.add_argument("--scale", choices=scale_names(), help=scales)
     p.add_argument("--classes", nargs="+", metavar="NAME", help="train on these classes of the set")
     p.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, applied before flags")
     p.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit, with its settings")
@@ -361,7 +362,7 @@ def _configuration(options: argparse.Namespace, prepared: "PreparedSet | None") 
         resolution = 64
     if {key for key, *_ in settings()} <= set(asked):  # as in a run's config.json: the row has nothing to add
         return Config().override({"preset": preset or "custom", **asked})
-    base = preset_config(preset or "samgan-8", scale or "paper", resolution)
+    base = preset_config(preset or PLUS, scale, resolution)
     return base.override({**({"network.image_channels": prepared.channels} if prepared else {}), **asked})
 
 
@@ -450,6 +451,8 @@ def _presets(options: argparse.Namespace) -> tuple[Any, str]:
         "SN spectral norm, AM self-attention, FA random flips; MR, MG: MS-SSIM of real, generated pairs (the paper's).",
         "All rows: pixel norm, minibatch std, 64x64, batch 16. --scale paper: 512 channels, 1,808 kimg (500 epochs of",
         f"3,616 images); --scale cpu: {SCALES['cpu']['max_channels']} channels, {SCALES['cpu']['kimg']:g} kimg.",
+        "",
+        f"{PLUS}, our own recipe, is no row of the paper: `samgan train --dry-run` prints it. --scale cpu or gpu.",
     ]
     return preset_document(), "\n".join(lines)
 

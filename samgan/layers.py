@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from samgan.distributed import gather, rank
 
 # Scores of an image (positions x keys) up to which two plain products beat the fused kernel: those of 16 px.
 FEW_SCORES = 1 << 16
+NOISE_DIRECTIONS = 64
 SLOPE = 0.2  # of leaky ReLU
 GAIN = math.sqrt(2)  # makes up for what a leaky ReLU takes away of the mean square
 
@@ -110,26 +112,31 @@ class EqualizedConv2d(nn.Module):
 class ModulatedConv2d(nn.Module):
     """Convolution whose input channels are scaled by a style, and whose output channels are scaled back.
 
-        s = 1 + A w,    y_o = sum_i W_oi * (s_i x_i) / sqrt(sum_ijk (s_i W_oijk)^2 + 1e-8) * gain + bias_o
+        s = 1 + A w,    y_o = sum_i W_oi * (s_i x_i) / sqrt(sum_ijk (s_i W_oijk)^2 + 1e-8) * gain + noise_o n + bias_o
 
     Scaling the features before and after one convolution with one kernel is what scaling the kernel of every image
-    would give, without a kernel for every image. With `upsample`, y is enlarged twofold (bilinearly) before the bias:
-    the convolution is computed at the lower resolution.
+    would give, without a kernel for every image. With `upsample`, the result is enlarged twofold (bilinearly) before
+    noise and bias are added: the convolution is computed at the lower resolution.
+
+    n is one map of noise, the same for all channels: n = P w[:64] / 8 with a fixed random matrix P. For an observer of
+    many images it is independent N(0, 1) in every pixel, and yet an image is a function of its latent, on any device.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        style_size: Channels of the style w.
+        resolution: Side of the output.
+        style_size: Channels of the style w, each N(0, 1).
         conv: Constructor of the convolution and of A, `EqualizedConv2d` or that with some arguments given.
         upsample: Whether the output has twice the resolution.
 
-    Source: Karras et al. 2020 (StyleGAN2), section 2.2.
+    Source: Karras et al. 2020 (StyleGAN2), section 2.2; there n is drawn anew.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
+        resolution: int,
         style_size: int,
         conv: Callable[..., EqualizedConv2d] = EqualizedConv2d,
         *,
@@ -139,17 +146,25 @@ class ModulatedConv2d(nn.Module):
         self.style = conv(style_size, in_channels, 1)
         self.conv = conv(in_channels, out_channels, 3, padding=1)
         self.upsample = upsample
+        self.noise = nn.Parameter(torch.zeros(out_channels, 1, 1))
+        # Not saved: NumPy promises that this stream of numbers stays as it is.
+        directions = min(NOISE_DIRECTIONS, style_size)
+        matrix = np.random.RandomState(2 * resolution + upsample).standard_normal((resolution**2, directions))
+        self.register_buffer("directions", torch.tensor(matrix / directions**0.5, dtype=torch.float), persistent=False)
 
-    def forward(self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"]) -> Float[Tensor, "n d i j"]:
-        """Return [n, out_channels, h, w], or twice that height and width."""
+    directions: Tensor
+
+    def forward(self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"]) -> Float[Tensor, "n d r r"]:
+        """Return [n, out_channels, resolution, resolution]; x has that resolution, or half of it."""
         weight, style = self.conv.effective_weight(), 1 + self.style(w)
         y = F.conv2d(x * style, weight, padding=self.conv.padding)
         squares = F.conv2d(style.square(), weight.square().sum(dim=(2, 3), keepdim=True))
         y = y * (GAIN * torch.rsqrt(squares + 1e-8))
         if self.upsample:
             y = upsample(y)
+        noise = w.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T
         assert self.conv.bias is not None
-        return y + self.conv.bias[:, None, None]
+        return y.addcmul_(self.noise, noise.view(len(y), 1, *y.shape[2:])).add_(self.conv.bias[:, None, None])
 
 
 def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:

@@ -88,10 +88,9 @@ class _ModulatedBlock(nn.Module):
         conv, end = _convolutions(config, "generator")
         width, style = config.channels(resolution), config.latent_size
         self.start = nn.Parameter(torch.randn(1, width, 4, 4)) if resolution == 4 else None
-        self.conv_1 = ModulatedConv2d(
-            config.channels(max(4, resolution // 2)), width, style, conv, upsample=resolution > 4
-        )
-        self.conv_2 = ModulatedConv2d(width, width, style, conv)
+        below = config.channels(max(4, resolution // 2))
+        self.conv_1 = ModulatedConv2d(below, width, resolution, style, conv, upsample=resolution > 4)
+        self.conv_2 = ModulatedConv2d(width, width, resolution, style, conv)
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1)
 
@@ -216,11 +215,11 @@ class _ResidualBlock(nn.Module):
 
     def forward(self, image: Tensor, x: Tensor | None, batches: int = 1) -> Tensor:
         features = activate(channels_last(self.from_image(image)))
-        x = self.attention(features if x is None else (x + features) * HALF)
+        x = self.attention(features if x is None else (x + features).mul_(HALF))
         y = activate(self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x))
         if self.last:
             return self.to_logit(activate(self.conv_2(y))).flatten()
-        return (activate(self.conv_2(F.avg_pool2d(y, 2))) + self.skip(F.avg_pool2d(x, 2))) * HALF
+        return self.skip(F.avg_pool2d(x, 2)).add_(activate(self.conv_2(F.avg_pool2d(y, 2)))).mul_(HALF)
 
 
 DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}

@@ -428,8 +428,14 @@ def test_yaml_can_choose_the_row_and_its_scale(capsys, tmp_path):
     assert plan["config"] == preset_config("samgan-8", "cpu").to_dict()
 
 
+def test_nothing_named_is_our_own_recipe(capsys):
+    status, plan, _ = run(capsys, "train", "--dry-run")
+    assert status == 0
+    assert plan["config"] == preset_config("samgan-plus", "cpu").to_dict()
+
+
 def test_a_row_with_attention_fits_a_smaller_resolution(capsys):
-    status, plan, _ = run(capsys, "train", "--dry-run", "--network.resolution=32")
+    status, plan, _ = run(capsys, "train", "--dry-run", "--preset", "samgan-8", "--network.resolution=32")
     assert status == 0
     assert plan["config"]["network"]["generator_attention"] == [4, 8, 16, 32]
 

@@ -255,7 +255,7 @@ def test_the_latent_reaches_every_modulated_convolution():
     generator = Generator(small(generator_blocks="modulated"))
     for block in generator.blocks[:-1]:
         for conv in (block.conv_1, block.conv_2):
-            torch.nn.init.zeros_(conv.style.weight)
+            torch.nn.init.zeros_(conv.style.weight)  # and the strength of noise is 0 at first
     pyramid = generator(torch.randn(2, 8))
     assert torch.equal(pyramid[-2][0], pyramid[-2][1])  # nothing differs below the only layers that still listen
     assert not torch.allclose(pyramid[-1][0], pyramid[-1][1])

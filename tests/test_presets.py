@@ -6,7 +6,7 @@ import pytest
 
 from samgan.config import Config
 from samgan.errors import UsageError
-from samgan.presets import PRESETS, SCALES, preset_config, preset_document, preset_names
+from samgan.presets import PLUS, PLUS_SCALES, PRESETS, SCALES, preset_config, preset_document, preset_names
 
 # Table 2 without MSG-GAN's own row. Columns: row, PN, SN, MBD, AM, FA, optimizer, lr, loss, data, FID, MR, MG.
 TABLE_2 = """
@@ -42,7 +42,8 @@ def number(cell):
 
 def test_the_rows_are_those_of_table_2():
     assert len(ROWS) == 19
-    assert sorted(preset_names()) == sorted(ROWS)
+    assert sorted(preset_names()) == sorted([*ROWS, PLUS])
+    assert [row.name for row in PRESETS] == preset_names()[:-1]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -89,11 +90,25 @@ def test_configuration_survives_json(name):
 
 def test_document_is_json_with_the_papers_columns():
     document = json.loads(json.dumps(preset_document(), allow_nan=False))
-    assert [row["name"] for row in document] == preset_names()
+    assert [row["name"] for row in document] == [row.name for row in PRESETS]
     for row in document:
         pn, sn, mbd, am, fa = (cell == "y" for cell in ROWS[row["name"]][:5])
         assert (row["pixel_norm"], row["spectral_norm"], row["minibatch_std"]) == (pn, sn, mbd)
         assert (row["attention"], row["flip"]) == (am, fa)
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("scale", PLUS_SCALES)
+def test_our_own_recipe(scale, resolution):
+    config = preset_config(PLUS, scale, resolution)
+    assert config.preset == PLUS
+    assert config.network.resolution == resolution
+    assert config.data.flip == "none"
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_our_own_recipe_is_what_no_name_gives():
+    assert preset_config() == preset_config(PLUS, "cpu")
 
 
 @pytest.mark.parametrize("resolution", [32, 128])
@@ -105,8 +120,9 @@ def test_other_resolutions_keep_attention_where_it_fits(resolution):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("samgan-9",), "unknown preset 'samgan-9'; known: msg-gan-1, .*samgan-8"),
-        (("samgan-8", "gpu"), "unknown scale 'gpu'; known: paper, cpu"),
+        (("samgan-9",), "unknown preset 'samgan-9'; known: msg-gan-1, .*samgan-8, samgan-plus"),
+        (("samgan-8", "gpu"), "unknown scale 'gpu' of samgan-8; known: paper, cpu"),
+        (("samgan-plus", "paper"), "unknown scale 'paper' of samgan-plus; known: cpu, gpu"),
         (("samgan-8", "paper", 48), "network.resolution: 48"),
     ],
 )
