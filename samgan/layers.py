@@ -45,6 +45,7 @@ class EqualizedConv2d(nn.Module):
         equalized: Whether the weight is scaled at run time; if not, it is drawn at that scale.
         spectral: Whether the weight is divided by its largest singular value.
         spectral_scale: "plain", "unit" or "equalized", see above; without `equalized` all are "plain".
+        gain: Takes the place of sqrt(2), which is right before a leaky ReLU.
         transposed: A transposed convolution; its fan-in is `in_channels`, as in MSG-GAN's first layer.
 
     Source: equalized: Karras et al. 2018 (ProGAN), section 4.1; spectral norm: Miyato et al. 2018, algorithm 1.
@@ -61,6 +62,7 @@ class EqualizedConv2d(nn.Module):
         equalized: bool = True,
         spectral: bool = False,
         spectral_scale: str = "plain",
+        gain: float = GAIN,
         transposed: bool = False,
     ) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class EqualizedConv2d(nn.Module):
         self.spectral = spectral
         ends = (in_channels, out_channels) if transposed else (out_channels, in_channels)
         fan_in = in_channels if transposed else in_channels * kernel_size**2
-        scale = math.sqrt(2 / fan_in)
+        scale = gain / math.sqrt(fan_in)
         self.weight = nn.Parameter(channels_last(torch.randn(*ends, kernel_size, kernel_size)))  # as its inputs
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         if not equalized or (spectral and spectral_scale == "plain"):
@@ -143,7 +145,7 @@ class ModulatedConv2d(nn.Module):
         upsample: bool = False,
     ) -> None:
         super().__init__()
-        self.style = conv(style_size, in_channels, 1)
+        self.style = conv(style_size, in_channels, 1, gain=1.0)
         self.conv = conv(in_channels, out_channels, 3, padding=1)
         self.upsample = upsample
         self.noise = nn.Parameter(torch.zeros(out_channels, 1, 1))

@@ -27,6 +27,7 @@ from samgan.layers import (
 
 Pyramid = list[Tensor]
 HALF = 0.5**0.5  # keeps the mean square of a sum of two
+IMAGE_GAIN = 0.3  # of heads whose images add up: with five, they start within [-1, 1]
 
 
 def _convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., EqualizedConv2d], ...]:
@@ -92,7 +93,7 @@ class _ModulatedBlock(nn.Module):
         self.conv_1 = ModulatedConv2d(below, width, resolution, style, conv, upsample=resolution > 4)
         self.conv_2 = ModulatedConv2d(width, width, resolution, style, conv)
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
-        self.to_image = end(width, config.image_channels, 1)
+        self.to_image = end(width, config.image_channels, 1, gain=IMAGE_GAIN)
 
     def forward(self, x: Tensor | None, latents: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.start is not None:
@@ -200,18 +201,18 @@ class _ResidualBlock(nn.Module):
         conv, end = _convolutions(config, "discriminator")
         width = config.channels(resolution)
         self.last = resolution == 4
-        self.from_image = end(config.image_channels, width, 3, padding=1)
+        self.from_image = end(config.image_channels, width, 3, padding=1, gain=1.0)
         self.attention = _attention(config, width, conv, resolution in config.discriminator_attention)
         has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
         self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
         self.conv_1 = conv(width + has_std, width, 3, padding=1)
         if self.last:
             self.conv_2 = conv(width, width, 4)
-            self.to_logit = end(width, 1, 1)
+            self.to_logit = end(width, 1, 1, gain=1.0)
         else:
             below = config.channels(resolution // 2)
             self.conv_2 = conv(width, below, 3, padding=1)
-            self.skip = conv(width, below, 1, bias=False)
+            self.skip = conv(width, below, 1, bias=False, gain=1.0)
 
     def forward(self, image: Tensor, x: Tensor | None, batches: int = 1) -> Tensor:
         features = activate(channels_last(self.from_image(image)))
