@@ -41,6 +41,7 @@ class NetworkConfig:
     generator_blocks: Literal["plain", "modulated"] = _setting(
         "plain", "plain: MSG-GAN's; modulated: the latent scales every convolution, each image adds to the one below"
     )
+    noise: bool = _setting(True, "noise in every modulated convolution, drawn by the latent (radiographs have grain)")
     discriminator_blocks: Literal["plain", "residual"] = _setting(
         "plain", "plain: MSG-GAN's; residual: with a shortcut around each, images are added (combine is not used)"
     )

@@ -130,6 +130,7 @@ class ModulatedConv2d(nn.Module):
         style_size: Channels of the style w, each N(0, 1).
         conv: Constructor of the convolution and of A, `EqualizedConv2d` or that with some arguments given.
         upsample: Whether the output has twice the resolution.
+        noise: Whether noise is added.
 
     Source: Karras et al. 2020 (StyleGAN2), section 2.2; there n is drawn anew.
     """
@@ -143,16 +144,19 @@ class ModulatedConv2d(nn.Module):
         conv: Callable[..., EqualizedConv2d] = EqualizedConv2d,
         *,
         upsample: bool = False,
+        noise: bool = True,
     ) -> None:
         super().__init__()
         self.style = conv(style_size, in_channels, 1, gain=1.0)
         self.conv = conv(in_channels, out_channels, 3, padding=1)
         self.upsample = upsample
-        self.noise = nn.Parameter(torch.zeros(out_channels, 1, 1))
-        # Not saved: NumPy promises that this stream of numbers stays as it is.
-        directions = min(NOISE_DIRECTIONS, style_size)
-        matrix = np.random.RandomState(2 * resolution + upsample).standard_normal((resolution**2, directions))
-        self.register_buffer("directions", torch.tensor(matrix / directions**0.5, dtype=torch.float), persistent=False)
+        self.noise = nn.Parameter(torch.zeros(out_channels, 1, 1)) if noise else None
+        if noise:
+            # Not saved: NumPy promises that this stream of numbers stays as it is.
+            directions = min(NOISE_DIRECTIONS, style_size)
+            matrix = np.random.RandomState(2 * resolution + upsample).standard_normal((resolution**2, directions))
+            scaled = torch.tensor(matrix / directions**0.5, dtype=torch.float)
+            self.register_buffer("directions", scaled, persistent=False)
 
     directions: Tensor
 
@@ -164,9 +168,11 @@ class ModulatedConv2d(nn.Module):
         y = y * (GAIN * torch.rsqrt(squares + 1e-8))
         if self.upsample:
             y = upsample(y)
-        noise = w.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T
+        if self.noise is not None:
+            noise = w.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T
+            y.addcmul_(self.noise, noise.view(len(y), 1, *y.shape[2:]))
         assert self.conv.bias is not None
-        return y.addcmul_(self.noise, noise.view(len(y), 1, *y.shape[2:])).add_(self.conv.bias[:, None, None])
+        return y.add_(self.conv.bias[:, None, None])
 
 
 def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:

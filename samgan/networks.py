@@ -90,8 +90,9 @@ class _ModulatedBlock(nn.Module):
         width, style = config.channels(resolution), config.latent_size
         self.start = nn.Parameter(torch.randn(1, width, 4, 4)) if resolution == 4 else None
         below = config.channels(max(4, resolution // 2))
-        self.conv_1 = ModulatedConv2d(below, width, resolution, style, conv, upsample=resolution > 4)
-        self.conv_2 = ModulatedConv2d(width, width, resolution, style, conv)
+        modulated = partial(ModulatedConv2d, resolution=resolution, style_size=style, conv=conv, noise=config.noise)
+        self.conv_1 = modulated(below, width, upsample=resolution > 4)
+        self.conv_2 = modulated(width, width)
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1, gain=IMAGE_GAIN)
 

@@ -55,6 +55,7 @@ VARIANTS = {
         "latent_dim": 5,
     },
     "modulated": {"generator_blocks": "modulated", "equalized_lr": False},
+    "without noise": {"generator_blocks": "modulated", "noise": False},
     "residual": {"discriminator_blocks": "residual", "minibatch_std": "none"},
     "attention": {"generator_attention": (4, 8, 16, 32), "discriminator_attention": (4, 8, 16, 32)},
     "attention simple": {"discriminator_attention": (8, 16), "combine": "simple", "attention_pooled": False},
