@@ -41,6 +41,7 @@ class NetworkConfig:
     generator_blocks: Literal["plain", "modulated"] = _setting(
         "plain", "plain: MSG-GAN's; modulated: the latent scales every convolution, each image adds to the one below"
     )
+    mapping_layers: int = _setting(0, "layers between the latent and what modulates (modulated blocks)")
     noise: bool = _setting(True, "noise in every modulated convolution, drawn by the latent (radiographs have grain)")
     discriminator_blocks: Literal["plain", "residual"] = _setting(
         "plain", "plain: MSG-GAN's; residual: with a shortcut around each, images are added (combine is not used)"
@@ -88,6 +89,7 @@ class NetworkConfig:
         if self.latent_dim is not None:
             size = self.latent_dim
             _require(1 <= size <= 1 << 16, "network.latent_dim", size, "from 1 to 65536, or null")
+        _require(0 <= self.mapping_layers <= 16, "network.mapping_layers", self.mapping_layers, "from 0 to 16")
         base, least = self.channel_base, 4 * self.resolution
         if base is not None:
             expected = f"from {least} (4 channels at {self.resolution} px) to 1048576, or null"

@@ -120,14 +120,15 @@ class ModulatedConv2d(nn.Module):
     would give, without a kernel for every image. With `upsample`, the result is enlarged twofold (bilinearly) before
     noise and bias are added: the convolution is computed at the lower resolution.
 
-    n is one map of noise, the same for all channels: n = P w[:64] / 8 with a fixed random matrix P. For an observer of
-    many images it is independent N(0, 1) in every pixel, and yet an image is a function of its latent, on any device.
+    n is one map of noise, the same for all channels: n = P z[:64] / 8 of the latent z, with a fixed random matrix P.
+    For an observer of many images it is independent N(0, 1) in every pixel, and yet an image is a function of its
+    latent, on any device.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         resolution: Side of the output.
-        style_size: Channels of the style w, each N(0, 1).
+        style_size: Channels of the style w and of the latent z, those of z N(0, 1).
         conv: Constructor of the convolution and of A, `EqualizedConv2d` or that with some arguments given.
         upsample: Whether the output has twice the resolution.
         noise: Whether noise is added.
@@ -160,7 +161,9 @@ class ModulatedConv2d(nn.Module):
 
     directions: Tensor
 
-    def forward(self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"]) -> Float[Tensor, "n d r r"]:
+    def forward(
+        self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"], z: Float[Tensor, "n s 1 1"]
+    ) -> Float[Tensor, "n d r r"]:
         """Return [n, out_channels, resolution, resolution]; x has that resolution, or half of it."""
         weight, style = self.conv.effective_weight(), 1 + self.style(w)
         y = F.conv2d(x * style, weight, padding=self.conv.padding)
@@ -169,7 +172,7 @@ class ModulatedConv2d(nn.Module):
         if self.upsample:
             y = upsample(y)
         if self.noise is not None:
-            noise = w.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T
+            noise = z.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T
             y.addcmul_(self.noise, noise.view(len(y), 1, *y.shape[2:]))
         assert self.conv.bias is not None
         return y.add_(self.conv.bias[:, None, None])

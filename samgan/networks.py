@@ -27,6 +27,7 @@ from samgan.layers import (
 
 Pyramid = list[Tensor]
 HALF = 0.5**0.5  # keeps the mean square of a sum of two
+MAPPING_RATE = 0.1  # of the mapping's layers, over the generator's learning rate
 IMAGE_GAIN = 0.3  # of heads whose images add up: with five, they start within [-1, 1]
 
 
@@ -68,7 +69,7 @@ class _GeneratorBlock(nn.Module):
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1)
 
-    def forward(self, x: Tensor | None, latents: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | None, latents: Tensor, styles: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
         x = channels_last(self.conv_1(latents)) if x is None else upsample_conv(x, self.conv_1)
         x = self.activate_1(x)
         x = self.activate_2(self.conv_2(x))
@@ -96,12 +97,12 @@ class _ModulatedBlock(nn.Module):
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1, gain=IMAGE_GAIN)
 
-    def forward(self, x: Tensor | None, latents: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | None, latents: Tensor, styles: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.start is not None:
             x = channels_last(self.start.expand(len(latents), -1, -1, -1))
         assert x is not None
-        x = activate(self.conv_1(x, latents))
-        x = activate(self.conv_2(x, latents))
+        x = activate(self.conv_1(x, styles, latents))
+        x = activate(self.conv_2(x, styles, latents))
         x = self.attention(x)
         own = self.to_image(x)
         return x, own if image is None else own + upsample(image)
@@ -113,14 +114,18 @@ GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock}
 class Generator(nn.Module):
     """From a latent to an image at every scale.
 
-    The latent is scaled to length sqrt(latent_size) here, so that every user of the network feeds it alike.
+    The latent is scaled to length sqrt(latent_size) here, so that every user of the network feeds it alike. What
+    modulates is the latent itself, or what the layers of `mapping` make of it; they learn at `MAPPING_RATE`.
 
-    Source: Karnewar and Wang 2020 (MSG-GAN), section 2; attention in each block: the paper's Fig. 1.
+    Source: Karnewar and Wang 2020 (MSG-GAN), section 2; attention in each block: the paper's Fig. 1. Mapping: Karras et
+    al. 2019 (StyleGAN), section 2; there at a hundredth of the rate.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.latent_size = config.latent_size
+        conv, _ = _convolutions(config, "generator")
+        self.mapping = nn.ModuleList(conv(self.latent_size, self.latent_size, 1) for _ in range(config.mapping_layers))
         block = GENERATOR_BLOCKS[config.generator_blocks]
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
         self.tanh = config.image_activation == "tanh"
@@ -129,10 +134,13 @@ class Generator(nn.Module):
         """Return the pyramid [n, channels, side, side], smallest first."""
         latents = F.normalize(latents, dim=1) * self.latent_size**0.5
         latents = latents[:, :, None, None]
+        styles = latents
+        for layer in self.mapping:
+            styles = activate(layer(styles))
         x = image = None
         pyramid = []
         for block in self.blocks:
-            x, image = block(x, latents, image)
+            x, image = block(x, latents, styles, image)
             pyramid.append(image)
         return [image.tanh() for image in pyramid] if self.tanh else pyramid
 

@@ -29,7 +29,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
 from samgan.layers import power_iteration
 from samgan.losses import LOSSES, PENALTIES, RELATIVISTIC
-from samgan.networks import Discriminator, Generator, Pyramid, attention_gammas, image_pyramid
+from samgan.networks import MAPPING_RATE, Discriminator, Generator, Pyramid, attention_gammas, image_pyramid
 from samgan.pictures import SYNTHETIC, from_uint8, image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import generate, latents_of_seeds
@@ -191,9 +191,14 @@ class TrainingState:
 
 
 def _optimizer(network: nn.Module, training: TrainingConfig, rate: float) -> torch.optim.Optimizer:
+    mapping = [p for name, p in network.named_parameters() if name.startswith("mapping.")]
+    others = [p for name, p in network.named_parameters() if not name.startswith("mapping.")]
+    groups: list[dict[str, Any]] = [{"params": others}]
+    if mapping:
+        groups.append({"params": mapping, "lr": MAPPING_RATE * rate})
     if training.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), lr=rate, betas=training.adam_betas, fused=True)
-    return torch.optim.RMSprop(network.parameters(), lr=rate, alpha=training.rmsprop_alpha)
+        return torch.optim.Adam(groups, lr=rate, betas=training.adam_betas, fused=True)
+    return torch.optim.RMSprop(groups, lr=rate, alpha=training.rmsprop_alpha)
 
 
 def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:

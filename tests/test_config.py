@@ -105,6 +105,7 @@ REFUSED = [
         255,
         ("network.channel_base", "255", "from 256 (4 channels at 64 px) to 1048576, or null"),
     ),
+    ("network.mapping_layers", 17, ("network.mapping_layers", "17", "from 0 to 16")),
     ("training.penalty_every", 0, ("training.penalty_every", "0", "from 1 to 65536")),
     ("training.ema_ramp", -0.1, ("training.ema_ramp", "-0.1", "from 0 to 1e9")),
     ("training.penalty_weight", -1, ("training.penalty_weight", "-1.0", "from 0 to 1e9")),

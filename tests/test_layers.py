@@ -334,7 +334,7 @@ def test_modulation_equals_a_kernel_for_every_image(settings, upsampled):
     layer = ModulatedConv2d(5, 7, side, 4, partial(EqualizedConv2d, **settings), upsample=upsampled).double()
     torch.nn.init.normal_(layer.conv.bias), torch.nn.init.normal_(layer.style.bias)
     x, w = torch.randn(3, 5, 6, 6, dtype=torch.double), torch.randn(3, 4, 1, 1, dtype=torch.double)
-    y = layer(x, w)
+    y = layer(x, w, w)
     for image, style, out in zip(x, (1 + layer.style(w)).flatten(1), y, strict=True):
         kernel = layer.conv.effective_weight() * style[None, :, None, None]
         kernel = kernel / (kernel.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt() * math.sqrt(2)
@@ -350,15 +350,15 @@ def test_noise_is_independent_normal_and_a_function_of_the_latent(style_size):
     layer, other = (ModulatedConv2d(1, 1, 16, style_size, upsample=upsampled) for upsampled in (False, True))
     torch.nn.init.ones_(layer.noise), torch.nn.init.ones_(other.noise)
     w = torch.randn(2000, style_size, 1, 1)
-    noise = layer(torch.zeros(2000, 1, 16, 16), w).flatten(1)
-    assert torch.equal(noise[:5], layer(torch.zeros(5, 1, 16, 16), w[:5]).flatten(1))
+    noise = layer(torch.zeros(2000, 1, 16, 16), w, w).flatten(1)
+    assert torch.equal(noise[:5], layer(torch.zeros(5, 1, 16, 16), w[:5], w[:5]).flatten(1))
     assert noise.mean().abs() < 0.02
     assert noise.var(dim=0).mean().item() == pytest.approx(1, abs=0.05)
     assert noise.var(dim=1).mean().item() == pytest.approx(1, abs=0.05)
     correlation = torch.corrcoef(noise.T) - torch.eye(256)
     expected = 1 / min(style_size, 64)  # of unit vectors in so many dimensions: mean square cosine
     assert correlation.square().sum().item() / (256 * 255) == pytest.approx(expected, abs=0.005)
-    between = (noise * other(torch.zeros(2000, 1, 8, 8), w).flatten(1)).mean()
+    between = (noise * other(torch.zeros(2000, 1, 8, 8), w, w).flatten(1)).mean()
     assert between.abs() < 0.05
 
 
@@ -370,7 +370,8 @@ def test_noise_is_the_same_in_every_process_and_version():
 
 def test_a_modulated_convolution_keeps_the_mean_square_after_activation():
     layer = ModulatedConv2d(64, 64, 16, 16)
-    y = activate(layer(torch.randn(8, 64, 16, 16), torch.randn(8, 16, 1, 1)))
+    w = torch.randn(8, 16, 1, 1)
+    y = activate(layer(torch.randn(8, 64, 16, 16), w, w))
     inner = y[:, :, 1:-1, 1:-1]  # zeros are added at the border
     assert inner.square().mean().item() == pytest.approx(1.04, abs=0.1)  # 2 * (1 + 0.2^2) / 2
 

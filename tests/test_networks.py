@@ -53,6 +53,7 @@ VARIANTS = {
         "image_channels": 3,
         "image_activation": "tanh",
         "latent_dim": 5,
+        "mapping_layers": 2,
     },
     "modulated": {"generator_blocks": "modulated", "equalized_lr": False},
     "without noise": {"generator_blocks": "modulated", "noise": False},

@@ -31,7 +31,7 @@ VARIANTS = {
     },
     "lazy-penalty": {"training": {"penalty": "r1-r2", "penalty_every": 3, "penalty_weight": 0.1}},
     "own-blocks": {
-        "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "spectral_norm": "none"},
+        "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
         "training": {"ema_ramp": 0.05},
     },
     "own-latents-no-average": {
@@ -209,6 +209,20 @@ def test_both_learning_rates_are_used(tiny_config):
     state = TrainingState(config, CPU)
     assert state.generator_optimizer.param_groups[0]["lr"] == 0.001
     assert state.discriminator_optimizer.param_groups[0]["lr"] == 0.004
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_the_mapping_learns_at_a_tenth_of_the_rate(tiny_config, images, optimizer):
+    config = tiny_config.override({"network": {"generator_blocks": "modulated", "mapping_layers": 2}})
+    state = TrainingState(config.override({"training": {"optimizer": optimizer, "learning_rate": 1e-3}}), CPU)
+    before = copy.deepcopy(state.generator)
+    train_step(state, batches(config, images, 1)[0])
+    moved = {}
+    for (name, old), new in zip(before.named_parameters(), state.generator.parameters(), strict=True):
+        moved[name] = (new - old).abs().max().item()
+    # The first step of either optimizer has the same length for every weight, whatever its gradient.
+    assert moved["mapping.0.weight"] == pytest.approx(0.1 * moved["blocks.1.conv_1.conv.weight"], rel=0.02)
+    assert moved["mapping.1.bias"] == pytest.approx(0.1 * moved["blocks.1.conv_1.conv.bias"], rel=0.02)
 
 
 def test_bf16_keeps_weights_and_losses_in_fp32(tiny_config, images):

@@ -26,6 +26,7 @@ VARIANTS: dict[str, list[str]] = {
     "twice as wide from 16 px on": ["--network.channel_base=2048"],
     "half as wide up to 8 px": ["--network.max_channels=64"],
     "latent of 32": ["--network.latent_dim=32"],
+    "mapping of 2 layers": ["--network.mapping_layers=2"],
     "minibatch std over the batch": ["--network.minibatch_std_group=0"],
     "attention at 16 px": ["--network.generator_attention=[16]", "--network.discriminator_attention=[16]"],
     "attention at 32 px": ["--network.generator_attention=[32]", "--network.discriminator_attention=[32]"],
