@@ -42,7 +42,9 @@ class NetworkConfig:
         "plain", "plain: MSG-GAN's; modulated: the latent scales every convolution, each image adds to the one below"
     )
     mapping_layers: int = _setting(0, "layers between the latent and what modulates (modulated blocks)")
-    noise: bool = _setting(True, "noise in every modulated convolution, drawn by the latent (radiographs have grain)")
+    noise: Literal["none", "lower", "all"] = _setting(
+        "lower", "noise in modulated convolutions, drawn by the latent: at no scale, at all but the largest, at all"
+    )
     discriminator_blocks: Literal["plain", "residual"] = _setting(
         "plain", "plain: MSG-GAN's; residual: with a shortcut around each, images are added (combine is not used)"
     )

@@ -91,7 +91,9 @@ class _ModulatedBlock(nn.Module):
         width, style = config.channels(resolution), config.latent_size
         self.start = nn.Parameter(torch.randn(1, width, 4, 4)) if resolution == 4 else None
         below = config.channels(max(4, resolution // 2))
-        modulated = partial(ModulatedConv2d, resolution=resolution, style_size=style, conv=conv, noise=config.noise)
+        # Noise in every pixel of the largest image ends as grain in it, which radiographs do not have at this size.
+        noise = config.noise == "all" or (config.noise == "lower" and resolution < config.resolution)
+        modulated = partial(ModulatedConv2d, resolution=resolution, style_size=style, conv=conv, noise=noise)
         self.conv_1 = modulated(below, width, upsample=resolution > 4)
         self.conv_2 = modulated(width, width)
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)

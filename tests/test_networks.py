@@ -56,7 +56,8 @@ VARIANTS = {
         "mapping_layers": 2,
     },
     "modulated": {"generator_blocks": "modulated", "equalized_lr": False},
-    "without noise": {"generator_blocks": "modulated", "noise": False},
+    "without noise": {"generator_blocks": "modulated", "noise": "none"},
+    "noise at every scale": {"generator_blocks": "modulated", "noise": "all"},
     "residual": {"discriminator_blocks": "residual", "minibatch_std": "none"},
     "attention": {"generator_attention": (4, 8, 16, 32), "discriminator_attention": (4, 8, 16, 32)},
     "attention simple": {"discriminator_attention": (8, 16), "combine": "simple", "attention_pooled": False},
@@ -261,6 +262,14 @@ def test_the_latent_reaches_every_modulated_convolution():
     pyramid = generator(torch.randn(2, 8))
     assert torch.equal(pyramid[-2][0], pyramid[-2][1])  # nothing differs below the only layers that still listen
     assert not torch.allclose(pyramid[-1][0], pyramid[-1][1])
+
+
+@pytest.mark.parametrize(("noise", "with_noise"), [("none", []), ("lower", [4, 8, 16]), ("all", [4, 8, 16, 32])])
+def test_noise_is_added_at_the_scales_that_the_setting_names(noise, with_noise):
+    generator = Generator(small(generator_blocks="modulated", noise=noise))
+    convolutions = {4 << i: (block.conv_1, block.conv_2) for i, block in enumerate(generator.blocks)}
+    assert [side for side, both in convolutions.items() if all(c.noise is not None for c in both)] == with_noise
+    assert [side for side, both in convolutions.items() if any(c.noise is not None for c in both)] == with_noise
 
 
 def test_image_pyramid_averages():

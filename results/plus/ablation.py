@@ -20,7 +20,8 @@ from typing import Any
 VARIANTS: dict[str, list[str]] = {
     "samgan-plus": [],
     # Networks.
-    "without noise": ["--network.noise=false"],
+    "without noise": ["--network.noise=none"],
+    "noise at 64 px as well": ["--network.noise=all"],
     "generator of MSG-GAN's blocks": ["--network.generator_blocks=plain"],
     "discriminator of MSG-GAN's blocks": ["--network.discriminator_blocks=plain"],
     "twice as wide from 16 px on": ["--network.channel_base=2048"],
@@ -49,6 +50,7 @@ VARIANTS: dict[str, list[str]] = {
     "average without ramp": ["--training.ema_ramp=0"],
     "half-life of 1 kimg": ["--training.ema_halflife_kimg=1"],
     "random flips": ["--data.flip=random"],
+    "bf16": ["--training.precision=bf16"],
     # The rivals.
     "msg-gan-6": ["--preset=msg-gan-6", "--scale=cpu"],
     "samgan-8": ["--preset=samgan-8", "--scale=cpu"],
