@@ -141,6 +141,11 @@ class TrainingConfig:
     rmsprop_alpha: float = _setting(0.99, "RMSprop's smoothing constant")
     batch_size: int = _setting(16, "images per step, over all processes together")
     kimg: float = _setting(1808.0, "length of training in thousands of real images shown")
+    augment_target: float = _setting(
+        0.0,
+        "what is shown to the discriminator is augmented so that the mean sign of real logits is this; 0: it is not",
+    )
+    augment_kimg: float = _setting(100.0, "what the share of augmented images takes from 0 to 1 at the fastest")
     shared_latents: bool = _setting(True, "the generator's step uses the latents of the discriminator's step")
     ema_ramp: float = _setting(0.0, "the half-life is at most this share of the images seen (StyleGAN2: 0.05); 0: off")
     ema_halflife_kimg: float = _setting(11.08, "half-life of the averaged generator; 0: no averaging (MSG-GAN: 0.999)")
@@ -153,7 +158,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _require(2 <= self.batch_size <= 1 << 16, "training.batch_size", self.batch_size, "from 2 to 65536")
-        for name in ("learning_rate", "kimg", "log_every_kimg", "snapshot_every_kimg"):
+        for name in ("learning_rate", "kimg", "augment_kimg", "log_every_kimg", "snapshot_every_kimg"):
             _require(
                 0 < getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "a number above 0, up to 1e9"
             )
@@ -167,6 +172,12 @@ class TrainingConfig:
         betas = all(0 <= beta < 1 for beta in self.adam_betas)
         _require(betas, "training.adam_betas", self.adam_betas, "two numbers from 0 up to, not including, 1")
         _require(0 <= self.rmsprop_alpha < 1, "training.rmsprop_alpha", self.rmsprop_alpha, "from 0 up to 1")
+        target = self.augment_target
+        _require(0 <= target < 1, "training.augment_target", target, "from 0 up to, not including, 1")
+        if target:
+            # Only these losses have a logit of 0 that divides real from generated.
+            absolute = self.loss in ("non-saturating", "hinge")
+            _require(absolute, "training.loss", self.loss, "non-saturating or hinge, with training.augment_target")
         every = self.penalty_every
         _require(1 <= every <= 1 << 16, "training.penalty_every", every, "from 1 to 65536")
         _require(self.keep_checkpoints >= 1, "training.keep_checkpoints", self.keep_checkpoints, "1 or more")

@@ -37,6 +37,7 @@ COLOURS, DASHES = 5, 3
 CHARTS = (
     ("Losses", "loss", ("loss_discriminator", "loss_generator")),
     ("Logits of the discriminator", "mean logit", ("logit_real", "logit_fake")),
+    ("Over-fitting", "mean sign of real logits; share augmented", ("sign_real", "augment")),
     ("Penalty", "penalty, before its weight", ("penalty",)),
     ("Sliced Wasserstein distance", "SWD x 1000, lower is better", ("swd",)),
     ("Likeness within a set", "MS-SSIM of pairs, lower is more diverse", ("ms_ssim_real", "ms_ssim_generated")),

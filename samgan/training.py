@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from samgan.augment import CHANGES, AdaptiveProbability, augment
 from samgan.checkpoint import load_checkpoint, newest_checkpoint, prune_checkpoints, record_best, save_checkpoint
 from samgan.config import Config, TrainingConfig
 from samgan.distributed import average_gradients, gather, on_first_process, rank, world_size
@@ -71,6 +72,8 @@ class Batch:
     generator_latents: Float[Tensor, "n latent"] | None
     """Latents of the generator's own step; None where it shares the discriminator's."""
     mix: Float[Tensor, " n"]
+    augment: Float[Tensor, "3 n changes"] | None = None
+    """Random numbers for `augment`: of real images, of the discriminator's and of the generator's generated ones."""
 
 
 class Sampler:
@@ -127,11 +130,15 @@ class Sampler:
         draw = random_generator(training.seed, "latents", step)
         latents = torch.randn(2, total, latent_size, generator=draw)[:, own].to(self.device)
         mix = torch.rand(total, generator=random_generator(training.seed, "mix", step))[own].to(self.device)
-        return Batch(from_uint8(real), latents[0], None if training.shared_latents else latents[1], mix)
+        changes = None
+        if training.augment_target:
+            draw = random_generator(training.seed, "augment", step)
+            changes = torch.rand(3, total, CHANGES, generator=draw)[:, own].to(self.device)
+        return Batch(from_uint8(real), latents[0], None if training.shared_latents else latents[1], mix, changes)
 
 
 class TrainingState:
-    """Everything a step changes: two networks, the averaged generator, two optimizers, the number of steps done."""
+    """Everything a step changes: networks, averaged generator, optimizers, share of augmentation, number of steps."""
 
     def __init__(self, config: Config, device: torch.device) -> None:
         self.config = config
@@ -148,8 +155,17 @@ class TrainingState:
         self.generator_optimizer = _optimizer(self.generator, config.training, rate)
         rate = config.training.discriminator_learning_rate or rate
         self.discriminator_optimizer = _optimizer(self.discriminator, config.training, rate)
+        training = config.training
+        self.augment = AdaptiveProbability(training.augment_target, training.augment_kimg, training.batch_size)
 
-    _parts = ("generator", "discriminator", "ema_generator", "generator_optimizer", "discriminator_optimizer")
+    _parts = (
+        "generator",
+        "discriminator",
+        "ema_generator",
+        "generator_optimizer",
+        "discriminator_optimizer",
+        "augment",
+    )
 
     @property
     def images_seen(self) -> int:
@@ -224,6 +240,7 @@ def discriminator_loss(
     if training.drift_weight:
         loss = loss + training.drift_weight * real_logits.square().mean()
     logged = {"loss_discriminator": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
+    logged["sign_real"] = real_logits.sign().mean()
     return loss, logged
 
 
@@ -255,14 +272,19 @@ def train_step(
     """
     training, autocast = state.config.training, autocast or contextlib.nullcontext
     generator, discriminator = state.generator, state.discriminator
-    real = image_pyramid(batch.real, state.config.network.resolutions)
+    probability = state.augment.value
+
+    def shown(pyramid: Pyramid, draw: int) -> Pyramid:
+        return pyramid if batch.augment is None else augment(pyramid, batch.augment[draw], probability)
+
+    real = shown(image_pyramid(batch.real, state.config.network.resolutions), 0)
     shared = batch.generator_latents is None
     with autocast(), torch.set_grad_enabled(shared):
         fake = generator(batch.latents)
 
     # Discriminator.
     discriminator.requires_grad_(True)
-    constant = [images.detach() for images in fake]
+    constant = shown([images.detach() for images in fake], 1)
     with autocast():
         loss, logged = discriminator_loss(training, discriminator, real, constant)
     if training.penalty != "none" and state.step % training.penalty_every == 0:
@@ -277,10 +299,11 @@ def train_step(
     with autocast():
         if not shared:
             fake = generator(batch.generator_latents)
-        loss = generator_loss(training, discriminator, real, fake)
+        loss = generator_loss(training, discriminator, real, shown(fake, 2))
     _update(generator, state.generator_optimizer, loss)
 
     _average(state)
+    state.augment.update(logged["sign_real"])
     state.step += 1
     return {**{name: value.detach() for name, value in logged.items()}, "loss_generator": loss.detach()}
 
@@ -546,11 +569,12 @@ class _Log:
             "wall_seconds": round(self.wall_before + now - self.start, 3),
             "images_per_second": round(len(self.pending) * training.batch_size / (now - self.last), 3),
             **means,
+            "augment": state.augment.value,
             "gamma": gammas,
         }
         self.run.log(line)
         if self.writer is not None:
-            for name in (*means, "images_per_second"):
+            for name in (*means, "augment", "images_per_second"):
                 self.writer.add_scalar(name, line[name], state.images_seen)
             for name, value in gammas.items():
                 self.writer.add_scalar(f"gamma/{name}", value, state.images_seen)

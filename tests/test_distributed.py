@@ -159,6 +159,7 @@ CONFIGS = {
         "network": {"spectral_norm": "none"},
         "training": {"loss": "wgan", "penalty": "gradient-per-scale", "drift_weight": 0.001},
     },
+    "augmented": {"training": {"loss": "non-saturating", "augment_target": 0.01}},
 }
 
 

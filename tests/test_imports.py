@@ -12,7 +12,7 @@ PACKAGE = Path(samgan.__file__).parent
 LEVELS = (
     {"errors"},
     {"files", "config", "distributed", "memory", "pictures"},
-    {"metrics", "layers", "losses", "presets"},
+    {"metrics", "augment", "layers", "losses", "presets"},
     {"networks", "data", "runs"},
     {"checkpoint"},
     {"sampling"},

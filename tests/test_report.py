@@ -70,7 +70,7 @@ def draw(count: int, channels: int = 1, resolution: int = 32, seed: int = 0) -> 
 def train_line(step: int, **values: object) -> dict:
     line = {"kind": "train", "step": step, "images_seen": 100 * step, "wall_seconds": 1.0, "images_per_second": 9.0}
     losses = {"loss_discriminator": 2.0, "loss_generator": 1.0, "logit_real": 0.5, "logit_fake": -0.5, "gamma": {}}
-    return line | losses | values
+    return line | losses | {"sign_real": 0.4, "augment": 0.0} | values
 
 
 def write(folder: Path, **changes: object) -> tuple[str, Page]:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import samgan.training
+from samgan.augment import AdaptiveProbability
 from samgan.errors import SamganError, UsageError
 from samgan.layers import activate, pixel_norm, plain_image_conv, plain_upsample_conv
 from samgan.losses import relativistic_average_hinge
@@ -33,6 +34,10 @@ VARIANTS = {
     "own-blocks": {
         "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
         "training": {"ema_ramp": 0.05},
+    },
+    "augmented": {
+        "network": {"spectral_norm": "none"},
+        "training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.01, "augment_kimg": 0.1},
     },
     "own-latents-no-average": {
         "data": {"flip": "random"},
@@ -372,7 +377,8 @@ def final_bytes(run):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, fabric, variant):
+def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, fabric, variant, monkeypatch):
+    monkeypatch.setattr(AdaptiveProbability, "EVERY", 2)  # of the ten steps
     config = tiny_config.override(VARIANTS[variant])
     straight = new_run(tmp_path / "straight", config)
     train(config, images, straight, fabric)
@@ -397,6 +403,7 @@ def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, fabric, vari
     lines = [[{k: v for k, v in line.items() if k not in drop} for line in run.stats()] for run in (straight, parts)]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == [2, 4, 6, 8, 10]
+    assert any(line["augment"] > 0 for line in lines[0]) == (variant == "augmented")
     walls = [line["wall_seconds"] for line in parts.stats()]
     assert walls == sorted(walls)
 

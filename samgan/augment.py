@@ -1,0 +1,106 @@
+"""Augmentation of all that the discriminator sees, as much of it as over-fitting asks for.
+
+A discriminator that knows its few training images by heart tells the generator nothing but how to copy them. So it gets
+to see real and generated images only through random changes, the same kinds and shares of both. As long as most images
+pass unchanged, the generator can match the real ones in no other way than without them: the changes do not leak.
+
+Source: Karras et al. 2020 (ADA), sections 2 and 3; Zhao et al. 2020 (DiffAugment).
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+Pyramid = list[Tensor]
+CHANGES = 7
+"""Random numbers per image: flip, enlarge, turn, shift across, shift down, brightness, contrast."""
+# Radiographs differ in these more than a little; a patient that is turned further than this would be taken again.
+MAX_ENLARGE = math.log(1.25)
+MAX_TURN = math.radians(12)
+MAX_SHIFT = 0.125  # of the side
+MAX_BRIGHTNESS = 0.2  # of images in [-1, 1]
+MAX_CONTRAST = math.log(1.5)
+MAX_PROBABILITY = 0.8  # from about here on, changes leak (ADA, section 3.1)
+
+
+def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float) -> Pyramid:
+    """Flip, enlarge, turn, shift, brighten and stretch each image, each with `probability`; differentiable.
+
+    Every scale of an image is changed alike: a pyramid of an image stays one, up to interpolation. What a turn or shift
+    brings in from outside is the image mirrored at its edge.
+
+    Args:
+        pyramid: Images [n, channels, side, side] of every scale, around [-1, 1].
+        uniform: Random numbers in [0, 1); below `probability` the change is made, and how far it lies below says how
+            strongly.
+        probability: Of each change; 0 returns the pyramid itself.
+    """
+    if probability <= 0:
+        return pyramid
+    # Uniform in [-1, 1] where the change is made; 0, which changes nothing, where it is not.
+    strength = torch.where(uniform < probability, 2 * uniform / probability - 1, 0).T
+    flip, enlarge, turn, across, down, brightness, contrast = strength
+    mirror = torch.where(flip < 0, -1.0, 1.0)
+    scale, angle = torch.exp(-MAX_ENLARGE * enlarge), MAX_TURN * turn
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    # From where in [-1, 1]^2 a pixel of the result is taken: half a side is 1.
+    shifts = 2 * MAX_SHIFT * across, 2 * MAX_SHIFT * down
+    matrix = torch.stack([mirror * cos, -mirror * sin, shifts[0], sin, cos, shifts[1]], dim=1).view(-1, 2, 3)
+    gain = torch.exp(MAX_CONTRAST * contrast).view(-1, 1, 1, 1)
+    offset = (MAX_BRIGHTNESS * brightness).view(-1, 1, 1, 1)
+    moved = (strength[:5] != 0).any(dim=0).view(-1, 1, 1, 1)
+
+    def change(images: Tensor) -> Tensor:
+        images = images.float()
+        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+        there = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        return torch.where(moved, there, images) * gain + offset
+
+    return [change(images) for images in pyramid]
+
+
+class AdaptiveProbability:
+    """The probability of `augment` that keeps a discriminator from over-fitting.
+
+    Over-fitting is measured by the mean sign of the logits of real images: 0 for a discriminator that cannot tell them,
+    1 for one that knows each. Every `EVERY` steps the probability goes up if the mean of these steps is above `target`,
+    else down.
+
+    Args:
+        target: The mean sign that is aimed at; 0: the probability stays 0.
+        kimg: Thousands of images that the probability takes from 0 to 1.
+        batch_size: Images per step.
+
+    Source: Karras et al. 2020 (ADA), section 3.2, r_t; there with a target of 0.6 and 500 kimg.
+    """
+
+    EVERY = 16
+
+    def __init__(self, target: float, kimg: float, batch_size: int) -> None:
+        self.target = target
+        self.change = self.EVERY * batch_size / (1000 * kimg)
+        self.value = 0.0
+        self._steps = 0
+        self._signs: Tensor | float = 0.0
+
+    def update(self, sign: Float[Tensor, ""]) -> None:
+        """Take in the mean sign of one step; it is read from the device in every `EVERY`-th step alone."""
+        if not self.target:
+            return
+        self._signs = self._signs + sign.detach()
+        self._steps += 1
+        if self._steps == self.EVERY:
+            step = math.copysign(self.change, float(self._signs) / self.EVERY - self.target)
+            self.value = min(max(self.value + step, 0.0), MAX_PROBABILITY)
+            self._steps, self._signs = 0, 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        """Plain data that `load_state_dict` reads."""
+        return {"value": self.value, "steps": self._steps, "signs": float(self._signs)}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from what `state_dict` gave."""
+        self.value, self._steps, self._signs = state["value"], int(state["steps"]), state["signs"]
