@@ -24,14 +24,15 @@ from samgan.pictures import to_uint8
 from samgan.presets import preset_config
 from samgan.report import write_report
 from samgan.runs import Run, describe_environment
-from samgan.sampling import SEEDS, load_model, write_samples
+from samgan.sampling import SEEDS, Model, load_model, read_model, write_model, write_samples
 from samgan.sampling import sample as sample_seeds
 from samgan.training import RESUMABLE, Score, check_fit, choose_device, make_fabric
 from samgan.training import train as train_loop
 
-__all__ = ["PreparedSet", "demo", "evaluate", "prepare", "preset_config", "sample", "train"]
+__all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_config", "sample", "train"]
 
 Location = str | os.PathLike[str]
+MODEL_SUFFIX = ".safetensors"
 
 DEMO_NOTE = "Phantoms are not patients: these images were drawn by a formula, and nothing medical follows from them."
 
@@ -136,8 +137,43 @@ def _quick_score(data: PreparedSet, config: Config) -> Score | None:
     return score
 
 
+def _open_model(source: Path, checkpoint: str, device: str) -> tuple[Run | None, Model]:
+    """A run folder with its model, or the model of a file."""
+    if source.suffix != MODEL_SUFFIX or source.is_dir():
+        run = Run.open(source)
+        return run, load_model(run, checkpoint, device)
+    if checkpoint != "newest":
+        raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
+    return None, read_model(source, device)
+
+
+def export(run: Location, out: Location, *, checkpoint: str = "newest") -> dict[str, Any]:
+    """Write the averaged generator of a run as one file, for `sample` and `evaluate` where the run is not.
+
+    Args:
+        run: The run folder.
+        out: The file, ending in .safetensors. It holds weights, configuration and hashes, and no image.
+        checkpoint: "newest", "best" or a checkpoint file.
+
+    Returns:
+        `model` (the path), `sha256` (of the weights), `images_seen`.
+
+    Raises:
+        SamganError: No such checkpoint, or `out` is there already or has another ending.
+    """
+    out = Path(out)
+    if out.suffix != MODEL_SUFFIX:
+        raise UsageError(f"{out}: expected a file that ends in {MODEL_SUFFIX}")
+    if out.exists():
+        raise SamganError(f"{out} is there already; name a new file")
+    opened = Run.open(run)
+    model = load_model(opened, checkpoint)
+    write_model(model, out, opened.environment["data"].get("sha256"))
+    return {"model": str(out), "sha256": model.sha256, "images_seen": model.images_seen}
+
+
 def sample(
-    run: Location,
+    source: Location,
     out: Location,
     count: int = 64,
     *,
@@ -147,7 +183,9 @@ def sample(
     checkpoint: str = "newest",
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Write synthetic images of a run; arguments and result are those of `samgan.sampling.write_samples`.
+    """Write synthetic images of a run, or of a file of `export`.
+
+    Arguments and result are those of `samgan.sampling.write_samples`.
 
     Raises:
         UsageError: A count below 1, or a seed that is not from 0 to 2^32 - count.
@@ -158,7 +196,7 @@ def sample(
         raise UsageError(f"--count {count}: expected 1 or more")
     if not 0 <= seed <= SEEDS - count:
         raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count}, since image i has seed + i")
-    model = load_model(Run.open(run), checkpoint, choose_device(device))
+    _, model = _open_model(Path(source), checkpoint, choose_device(device))
     return write_samples(model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets)
 
 
@@ -181,7 +219,7 @@ def evaluate(
     """Score a run, or a set of images, against real ones; write scores.json and report.html.
 
     Args:
-        source: A run folder, a folder of images or of samples.npz, a .npz or a .npy.
+        source: A run folder, a file of `export`, a folder of images or of samples.npz, a .npz or a .npy.
         data: The prepared set of real images.
         count: Images per set; default: half the real ones, since the floor needs two halves of them.
         split: Real images to compare with: "train", "holdout" or "all".
@@ -210,23 +248,23 @@ def evaluate(
         raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count or len(data.images)}")
     if split not in ("train", "holdout", "all"):
         raise UsageError(f"--split {split}: expected train, holdout or all")
-    run = Run.open(source) if (source / "config.json").is_file() else None
-    if run is None and checkpoint != "newest":
+    target = choose_device(device)
+    run = model = None
+    if source.suffix == MODEL_SUFFIX or (source / "config.json").is_file():
+        run, model = _open_model(source, checkpoint, target)
+    elif checkpoint != "newest":
         raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
     folder = Path(out) if out else source if source.is_dir() else source.with_name(f"{source.stem}-scores")
-    classes = tuple(classes) or (run.config.data.classes if run else ())
+    config = model.config if model else None
+    classes = tuple(classes) or (config.data.classes if config else ())
     data.verify()
     real = data.select(None if split == "all" else split, classes)
-    target = choose_device(device)
     generated: dict[str, Any] = {"name": source.resolve().name}
-    config = None
-    if run:
-        network = run.config.network
+    if model:
+        network = model.config.network
         shape = (count or len(real) // 2, network.image_channels, network.resolution, network.resolution)
         evaluation.check_inputs(real.shape, shape, protocol=protocol, count=count)
-        model = load_model(run, checkpoint, target)
-        config = model.config
-        generated |= {"preset": config.preset, "images_seen": model.images_seen, "model_sha256": model.sha256}
+        generated |= {"preset": model.config.preset, "images_seen": model.images_seen, "model_sha256": model.sha256}
         fake = to_uint8(sample_seeds(model, range(seed, seed + shape[0]))).numpy()
     else:
         fake = evaluation.load_images(source).numpy()

@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--hosts", type=int, default=1, help=text)
 
     p = command("sample", _sample, "make images from a run")
-    p.add_argument("source", metavar="RUN", type=Path, help="run folder")
+    p.add_argument("source", metavar="RUN", type=Path, help="run folder, or a .safetensors file of samgan export")
     p.add_argument("--count", type=int, default=64, help="number of images")
     p.add_argument("--seed", type=int, default=0, help="of the first image; image i has seed + i")
     p.add_argument("--out", type=Path, required=True, help="new folder to write")
@@ -156,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(p)
 
     p = command("evaluate", _evaluate, "score a run or a folder of images against real ones")
-    p.add_argument("source", metavar="RUN_OR_FOLDER", type=Path, help="run folder, folder of images, .npz or .npy")
+    p.add_argument(
+        "source", metavar="RUN_OR_FOLDER", type=Path, help="run folder, .safetensors, folder of images, .npz or .npy"
+    )
     p.add_argument("--data", type=Path, required=True, help="prepared set of real images")
     p.add_argument("--count", type=int, help="images per set (default: half the real ones: the floor needs two halves)")
     p.add_argument("--split", default="train", choices=("train", "holdout", "all"), help="real images to compare with")
@@ -172,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--checkpoint", default="newest", help="newest, best or a file")
     p.add_argument("--out", type=Path, help="folder for scores.json and report.html (default: beside the images)")
     _add_device(p)
+
+    p = command("export", _export, "write a run's generator as one file, which sample and evaluate take")
+    p.add_argument("source", metavar="RUN", type=Path, help="run folder")
+    p.add_argument("out", metavar="FILE", type=Path, help="new file, ending in .safetensors")
+    p.add_argument("--checkpoint", default="newest", help="newest, best or a file")
 
     command("presets", _presets, "list the rows of the paper's Table 2 with its scores")
 
@@ -430,6 +437,13 @@ def _evaluate(options: argparse.Namespace) -> tuple[Any, str]:
         options.source, PreparedSet.open(options.data), **{name: getattr(options, name) for name in names}
     )
     return scores, f"{format_table(scores)}\n{report}"
+
+
+def _export(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan import api
+
+    document = api.export(options.source, options.out, checkpoint=options.checkpoint)
+    return document, f"{options.out}: {document['images_seen'] / 1000:g} kimg, weights {document['sha256'][:12]}"
 
 
 # --- presets

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from jaxtyping import Float
 from rich.console import Console
@@ -22,7 +23,7 @@ from samgan import __version__
 from samgan.checkpoint import choose_checkpoint
 from samgan.config import Config
 from samgan.errors import SamganError, UsageError
-from samgan.files import write_json
+from samgan.files import atomic_write, write_json
 from samgan.networks import Generator, Pyramid, attention_maps
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, to_uint16, write_png
 from samgan.runs import Run
@@ -33,6 +34,7 @@ FORWARD_BATCH = 32
 FORMATS = ("png", "png16", "npz")
 SEEDS = 1 << 32
 """torch's CPU generator takes the lower 32 bits of a seed: from here on they would repeat."""
+MODEL_FORMAT = "samgan model 1"
 SHEETS = ("grid", "interpolation", "scales", "attention")
 
 
@@ -76,16 +78,63 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
         SamganError: No such checkpoint, or not readable.
     """
     _, state = choose_checkpoint(run, checkpoint)
-    config = Config.from_dict(state["config"])
+    config, weights = Config.from_dict(state["config"]), state["ema_generator"] or state["generator"]
+    return _build(config, weights, state["images_seen"], device, f"the checkpoint in {run.path}")
+
+
+def write_model(model: Model, path: Path, data_sha256: str | None = None) -> None:
+    """Write what sampling needs as one safetensors file: weights, and as its metadata configuration and origin.
+
+    Args:
+        model: From `load_model`.
+        path: The file, ending in .safetensors; written whole or not at all.
+        data_sha256: Of the prepared set that it was trained on.
+    """
+    weights = {name: tensor.contiguous() for name, tensor in model.generator.state_dict().items()}
+    metadata = {
+        "format": MODEL_FORMAT,
+        "config": json.dumps(model.config.to_dict()),
+        "images_seen": str(model.images_seen),
+        "sha256": model.sha256,
+        "data_sha256": data_sha256 or "",
+        "software": f"samgan {__version__}",
+    }
+    with atomic_write(path) as file:
+        file.write(safetensors.torch.save(weights, metadata))
+
+
+def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
+    """The generator that `write_model` wrote.
+
+    Raises:
+        SamganError: The file is missing, damaged or no model of ours.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise SamganError(f"{path} cannot be read as a model: {str(error).splitlines()[0]}") from None
+    if metadata.get("format") != MODEL_FORMAT:
+        raise SamganError(f"{path} is no model of samgan: expected format {MODEL_FORMAT!r}, as samgan export writes")
+    config = Config.from_dict(json.loads(metadata["config"]))
+    model = _build(config, weights, int(metadata["images_seen"]), device, str(path))
+    if model.sha256 != metadata["sha256"]:
+        raise SamganError(f"{path} is damaged: its weights are not those that were written; get it again")
+    return model
+
+
+def _build(
+    config: Config, weights: dict[str, Tensor], images_seen: int, device: str | torch.device, origin: str
+) -> Model:
     with torch.random.fork_rng(devices=[]):
         generator = Generator(config.network)
-    weights = state["ema_generator"] or state["generator"]
     try:
         generator.load_state_dict(weights)
     except RuntimeError:
-        raise SamganError(f"the checkpoint in {run.path} holds other weights than its configuration says") from None
+        raise SamganError(f"{origin} holds other weights than its configuration says") from None
     generator.eval().requires_grad_(False).to(device)
-    return Model(generator, config, state["images_seen"], hash_weights(weights))
+    return Model(generator, config, images_seen, hash_weights(weights))
 
 
 def hash_weights(weights: dict[str, Tensor]) -> str:

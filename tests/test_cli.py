@@ -594,6 +594,36 @@ def test_what_the_terminal_cannot_show_is_escaped(data, folder, no_weights, monk
     assert b"\\u2193 lower" in written.buffer.getvalue()
 
 
+def test_an_exported_model_samples_and_is_scored_like_its_run(capsys, trained, data, no_weights, tmp_path):
+    model = tmp_path / "model.safetensors"
+    status, document, _ = run(capsys, "export", trained, model)
+    assert status == 0
+    assert document["model"] == str(model)
+    for source, name in ((trained, "a"), (model, "b")):
+        assert run(capsys, "sample", source, "--count", 3, "--out", tmp_path / name)[0] == 0
+    for one in sorted((tmp_path / "a").iterdir()):
+        assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes()
+    scores = []
+    for source in (trained, model):
+        status, found, _ = run(capsys, "evaluate", source, "--data", data, "--count", 8, "--out", tmp_path / "scores")
+        assert status == 0
+        assert found["generated"].pop("name") == source.name
+        scores.append(found)
+    assert scores[0] == scores[1]
+    for arguments, message in (
+        (["export", trained, model], "is there already"),
+        (["export", trained, tmp_path / "model.pt"], "ends in .safetensors"),
+        (["export", tmp_path, tmp_path / "other.safetensors"], "not a run folder"),
+        (["sample", model, "--checkpoint", "best", "--out", tmp_path / "c"], "is not a run"),
+        (["sample", tmp_path / "none.safetensors", "--out", tmp_path / "c"], "No such file"),
+    ):
+        status, document, error = run(capsys, *arguments)
+        assert status in (1, 2)
+        assert document is None
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+
 def test_demo_does_all_four_steps_and_ends_with_the_report(capsys, no_weights, tmp_path):
     assert main(["demo", "--out", str(tmp_path / "demo"), "--kimg", "0.05", "--device", "cpu"]) == 0
     captured = capsys.readouterr()

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -26,8 +27,10 @@ from samgan.sampling import (
     interpolate,
     latents_of_seeds,
     load_model,
+    read_model,
     sample,
     scales_sheet,
+    write_model,
     write_samples,
 )
 from samgan.training import make_fabric, train
@@ -96,6 +99,38 @@ def test_the_model_is_the_averaged_generator(run_and_state, tmp_path, tiny_confi
     config = tiny_config.override({"training": {"kimg": 0.004, "ema_halflife_kimg": 0}})
     run, state = trained(tmp_path / "run", config, images)
     assert load_model(run).sha256 == hash_weights(state.generator.state_dict())
+
+
+def test_a_model_file_holds_the_model(run_and_state, tmp_path):
+    model, path = load_model(run_and_state[0]), tmp_path / "model.safetensors"
+    write_model(model, path, data_sha256="abc")
+    other = read_model(path)
+    assert (other.config, other.images_seen, other.sha256) == (model.config, model.images_seen, model.sha256)
+    assert not any(p.requires_grad for p in other.generator.parameters())
+    assert torch.equal(sample(other, [3, 5]), sample(model, [3, 5]))
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.metadata()["data_sha256"] == "abc"
+
+
+def test_what_is_no_model_file_is_refused(run_and_state, tmp_path):
+    model, path = load_model(run_and_state[0]), tmp_path / "model.safetensors"
+    write_model(model, path)
+    good = path.read_bytes()
+    with safetensors.safe_open(path, "pt") as file:
+        metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    some = next(iter(weights))
+    files = {
+        "cannot be read as a model": good[:1000],
+        "is no model of samgan": safetensors.torch.save(weights),
+        "is damaged": good[:-1] + bytes([good[-1] ^ 1]),
+        "holds other weights": safetensors.torch.save({some: weights[some]}, metadata),
+    }
+    for message, content in files.items():
+        path.write_bytes(content)
+        with pytest.raises(SamganError, match=message):
+            read_model(path)
+    with pytest.raises(SamganError, match="cannot be read as a model"):
+        read_model(tmp_path / "missing.safetensors")
 
 
 def test_loading_leaves_the_global_random_state_alone(run_and_state):
