@@ -238,7 +238,9 @@ def test_the_table_stays_readable_whatever_the_number(value, shown):
 def test_quick_scores_see_collapse_and_agree_with_the_metrics():
     real, fake = blobs(64), blobs(64, seed=1)
     healthy, collapsed = quick_scores(real, fake), quick_scores(real, fake[:2].repeat(32, 1, 1, 1))
-    assert set(healthy) == {"swd", "ms_ssim_real", "ms_ssim_generated", "ms_ssim_gap"}
+    assert next(iter(healthy)) == "quick_score"  # the first one chooses the best checkpoint
+    assert healthy["quick_score"] == healthy["swd"] + 100 * abs(healthy["ms_ssim_gap"])
+    assert set(healthy) == {"quick_score", "swd", "ms_ssim_real", "ms_ssim_generated", "ms_ssim_gap"}
     assert abs(healthy["ms_ssim_gap"]) < 0.1 < collapsed["ms_ssim_gap"]
     assert collapsed["swd"] > healthy["swd"]
     assert quick_scores(real.numpy(), fake.numpy()) == healthy

@@ -105,7 +105,14 @@ def scores() -> dict:
 @pytest.fixture(scope="module")
 def stats() -> list[dict]:
     lines = [train_line(step, penalty=0.1, gamma={"generator_32": 0.01 * step}) for step in range(1, 31)]
-    quick = {"swd": 9.0, "ms_ssim_real": 0.5, "ms_ssim_generated": 0.6, "ms_ssim_gap": 0.1, "own_score": 3.0}
+    quick = {
+        "quick_score": 19.0,
+        "swd": 9.0,
+        "ms_ssim_real": 0.5,
+        "ms_ssim_generated": 0.6,
+        "ms_ssim_gap": 0.1,
+        "own_score": 3.0,
+    }
     return [*lines, {"kind": "scores", "step": 30, "images_seen": 3000, **quick}]
 
 
