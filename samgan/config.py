@@ -137,6 +137,10 @@ class TrainingConfig:
     optimizer: Literal["adam", "rmsprop"] = _setting("adam", "optimizer of both networks")
     learning_rate: float = _setting(0.003, "learning rate of both networks")
     discriminator_learning_rate: float | None = _setting(None, "the discriminator's, if it differs")
+    rate_decay_kimg: float = _setting(
+        0.0,
+        "from here on rates fall with the square root of the images seen: half of them at four times this; 0: never",
+    )
     adam_betas: tuple[float, float] = _setting((0.0, 0.99), "Adam's beta1, beta2 (MSG-GAN: 0, 0.99)")
     rmsprop_alpha: float = _setting(0.99, "RMSprop's smoothing constant")
     batch_size: int = _setting(16, "images per step, over all processes together")
@@ -166,7 +170,7 @@ class TrainingConfig:
             rate = self.discriminator_learning_rate
             allowed = "a number above 0, up to 1e9, or null"
             _require(0 < rate <= 1e9, "training.discriminator_learning_rate", rate, allowed)
-        for name in ("penalty_weight", "drift_weight", "ema_halflife_kimg", "ema_ramp"):
+        for name in ("rate_decay_kimg", "penalty_weight", "drift_weight", "ema_halflife_kimg", "ema_ramp"):
             _require(0 <= getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "from 0 to 1e9")
         _require(0 <= self.seed < 1 << 32, "training.seed", self.seed, "from 0 up to, not including, 2^32")
         betas = all(0 <= beta < 1 for beta in self.adam_betas)

@@ -209,9 +209,9 @@ class TrainingState:
 def _optimizer(network: nn.Module, training: TrainingConfig, rate: float) -> torch.optim.Optimizer:
     mapping = [p for name, p in network.named_parameters() if name.startswith("mapping.")]
     others = [p for name, p in network.named_parameters() if not name.startswith("mapping.")]
-    groups: list[dict[str, Any]] = [{"params": others}]
+    groups: list[dict[str, Any]] = [{"params": others, "initial_lr": rate}]
     if mapping:
-        groups.append({"params": mapping, "lr": MAPPING_RATE * rate})
+        groups.append({"params": mapping, "initial_lr": MAPPING_RATE * rate})
     if training.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=training.adam_betas, fused=True)
     return torch.optim.RMSprop(groups, lr=rate, alpha=training.rmsprop_alpha)
@@ -292,7 +292,8 @@ def train_step(
         penalty = PENALTIES[training.penalty](discriminator, real, constant, batch.mix)
         loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process is to see a NaN of any of them
-    _update(discriminator, state.discriminator_optimizer, loss)
+    rate_factor = _rate_factor(state)
+    _update(discriminator, state.discriminator_optimizer, loss, rate_factor)
 
     # Generator: the fake batch above is still that of the current generator, so it is used again where latents are.
     discriminator.requires_grad_(False)
@@ -300,7 +301,7 @@ def train_step(
         if not shared:
             fake = generator(batch.generator_latents)
         loss = generator_loss(training, discriminator, real, shown(fake, 2))
-    _update(generator, state.generator_optimizer, loss)
+    _update(generator, state.generator_optimizer, loss, rate_factor)
 
     _average(state)
     state.augment.update(logged["sign_real"])
@@ -308,7 +309,20 @@ def train_step(
     return {**{name: value.detach() for name, value in logged.items()}, "loss_generator": loss.detach()}
 
 
-def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def _rate_factor(state: TrainingState) -> float:
+    """What the learning rates are multiplied by: 1, later 1 / sqrt(images seen / reference).
+
+    Unlike a schedule that ends with the run, it does not depend on how long the run will be.
+
+    Source: Karras et al. 2024 (EDM2), its inverse square root schedule.
+    """
+    reference = 1000 * state.config.training.rate_decay_kimg
+    return 1.0 if not reference else max(state.images_seen / reference, 1.0) ** -0.5
+
+
+def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate_factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * rate_factor
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     average_gradients(list(network.parameters()))

@@ -230,6 +230,28 @@ def test_the_mapping_learns_at_a_tenth_of_the_rate(tiny_config, images, optimize
     assert moved["mapping.1.bias"] == pytest.approx(0.1 * moved["blocks.1.conv_1.conv.bias"], rel=0.02)
 
 
+def test_rates_fall_with_the_square_root_of_images_seen(tiny_config, images):
+    config = tiny_config.override(
+        {
+            "network": {"generator_blocks": "modulated", "mapping_layers": 1},
+            "training": {"rate_decay_kimg": 0.004, "learning_rate": 0.01, "discriminator_learning_rate": 0.02},
+        }
+    )
+    state = TrainingState(config, CPU)
+    rates = []
+    for batch in batches(config, images, 5):
+        train_step(state, batch)
+        generator, discriminator = state.generator_optimizer.param_groups, state.discriminator_optimizer.param_groups
+        rates.append([group["lr"] for group in (*generator, *discriminator)])
+    for step, (others, mapping, discriminator) in enumerate(rates):
+        factor = max(step, 1) ** -0.5  # 4 images a step, and the reference is after 4
+        assert (others, mapping, discriminator) == pytest.approx((0.01 * factor, 0.001 * factor, 0.02 * factor))
+    constant = TrainingState(config.override({"training.rate_decay_kimg": 0}), CPU)
+    for batch in batches(config, images, 3):
+        train_step(constant, batch)
+    assert constant.generator_optimizer.param_groups[0]["lr"] == 0.01
+
+
 def test_bf16_keeps_weights_and_losses_in_fp32(tiny_config, images):
     config = tiny_config.override(
         {"training": {"precision": "bf16", "loss": "wgan", "penalty": "gradient-per-scale", "learning_rate": 1e-4}}
