@@ -26,7 +26,7 @@ from samgan.report import write_report
 from samgan.runs import Run, describe_environment
 from samgan.sampling import SEEDS, Model, load_model, read_model, write_model, write_samples
 from samgan.sampling import sample as sample_seeds
-from samgan.training import RESUMABLE, Score, check_fit, choose_device, make_fabric
+from samgan.training import RESUMABLE, Score, check_fit, choose_device, choose_precision, make_fabric
 from samgan.training import train as train_loop
 
 __all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_config", "sample", "train"]
@@ -73,7 +73,9 @@ def train(
         raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
-    fabric = make_fabric(device, processes, hosts, config.training.precision)
+    precision = choose_precision(config.training.precision, device)
+    config = config.override({"training.precision": precision})  # as it is kept with the run
+    fabric = make_fabric(device, processes, hosts, precision)
     if fabric.device.type == "cpu" and config.network.max_channels > 128:
         message = f"{config.network.max_channels} channels on a CPU take weeks; --scale cpu is made for it"
         warnings.warn(message, stacklevel=2)

@@ -153,7 +153,9 @@ class TrainingConfig:
     shared_latents: bool = _setting(True, "the generator's step uses the latents of the discriminator's step")
     ema_ramp: float = _setting(0.0, "the half-life is at most this share of the images seen (StyleGAN2: 0.05); 0: off")
     ema_halflife_kimg: float = _setting(11.08, "half-life of the averaged generator; 0: no averaging (MSG-GAN: 0.999)")
-    precision: Literal["fp32", "bf16"] = _setting("fp32", "arithmetic of the networks; weights stay fp32")
+    precision: Literal["fp32", "bf16", "auto"] = _setting(
+        "fp32", "arithmetic of the networks; weights stay fp32. auto: bf16 where the device has instructions for it"
+    )
     seed: int = _setting(0, "seed of weights, order of images, flips and latents")
     log_every_kimg: float = _setting(0.8, "how often losses are written")
     snapshot_every_kimg: float = _setting(20.0, "how often a checkpoint, a sample grid and scores are written")

@@ -86,12 +86,13 @@ PLUS_SETTINGS: dict[str, Any] = {
     "data.flip": "none",  # hearts stay on their side
     "network.generator_blocks": "modulated",
     "network.discriminator_blocks": "residual",
+    "network.mapping_layers": 2,
     "network.minibatch_std_group": 4,
     "training.loss": "non-saturating",
     "training.penalty": "r1",
-    "training.penalty_weight": 0.1,
+    "training.penalty_weight": 0.02,
     "training.penalty_every": 8,
-    "training.learning_rate": 0.002,
+    "training.precision": "auto",
     "training.ema_ramp": 0.05,
 }
 PLUS_SCALES: dict[str, dict[str, Any]] = {
@@ -99,6 +100,9 @@ PLUS_SCALES: dict[str, dict[str, Any]] = {
     "cpu": {
         "network.max_channels": 128,
         "network.channel_base": 1024,
+        # What counts in the first hours is the number of updates and their size, not that of images.
+        "training.batch_size": 8,
+        "training.learning_rate": 0.004,
         "training.kimg": 700.0,
         "training.snapshot_every_kimg": 20.0,
         "training.ema_halflife_kimg": 4.0,
@@ -108,6 +112,7 @@ PLUS_SCALES: dict[str, dict[str, Any]] = {
         "network.max_channels": 512,
         "network.channel_base": 16384,
         "training.batch_size": 32,
+        "training.learning_rate": 0.002,
         "training.kimg": 5000.0,
         "training.snapshot_every_kimg": 100.0,
         "training.ema_halflife_kimg": 10.0,

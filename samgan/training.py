@@ -360,6 +360,19 @@ def choose_device(device: str) -> str:
     return device
 
 
+def choose_precision(precision: str, device: str) -> str:
+    """Resolve "auto" for a device ("auto", "cpu", ...): "bf16" where it has instructions for bf16, else "fp32"."""
+    if precision != "auto":
+        return precision
+    device = choose_device(device)
+    if device == "cuda":
+        native = torch.cuda.get_device_capability() >= (8, 0)  # older ones emulate it
+    else:
+        has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # absent from old versions
+        native = device == "cpu" and has_instructions()
+    return "bf16" if native else "fp32"
+
+
 def make_fabric(
     device: str = "auto", processes: int = 1, hosts: int = 1, precision: str = "fp32"
 ) -> "lightning_fabric.Fabric":

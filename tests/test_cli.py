@@ -314,7 +314,9 @@ def test_resume_can_lengthen_a_finished_run(capsys, data, tmp_path):
     assert status == 0
     assert document["images_seen"] == 60
     assert document["checkpoint"].endswith("step-00000015.pt")
-    assert Run.open(tmp_path / "run").config.training.kimg == 0.06
+    training = Run.open(tmp_path / "run").config.training
+    assert training.kimg == 0.06
+    assert training.precision in ("fp32", "bf16")  # what auto became is what is kept
     file = tmp_path / "longer.yaml"
     file.write_text("training:\n  kimg: 0.08\n")
     status, document, _ = run(capsys, "train", data, "--out", tmp_path / "run", "--resume", "--config", file)

@@ -20,7 +20,16 @@ from samgan.pictures import from_uint8, to_uint8
 from samgan.presets import preset_config, preset_names
 from samgan.runs import Run
 from samgan.sampling import generate, latents_of_seeds
-from samgan.training import Batch, Sampler, TrainingState, make_fabric, random_generator, train, train_step
+from samgan.training import (
+    Batch,
+    Sampler,
+    TrainingState,
+    choose_precision,
+    make_fabric,
+    random_generator,
+    train,
+    train_step,
+)
 
 CPU = torch.device("cpu")
 
@@ -250,6 +259,19 @@ def test_rates_fall_with_the_square_root_of_images_seen(tiny_config, images):
     for batch in batches(config, images, 3):
         train_step(constant, batch)
     assert constant.generator_optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_auto_takes_bf16_where_the_device_has_it(monkeypatch):
+    assert [choose_precision(precision, "cpu") for precision in ("fp32", "bf16")] == ["fp32", "bf16"]
+    for has_it, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has_it=has_it: has_it, raising=False)
+        assert choose_precision("auto", "cpu") == expected
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert choose_precision("auto", "cpu") == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
+        assert choose_precision("auto", "cuda") == expected
 
 
 def test_bf16_keeps_weights_and_losses_in_fp32(tiny_config, images):

@@ -11,13 +11,40 @@ import concurrent.futures
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+FIRST = [
+    "--training.batch_size=16",
+    "--training.learning_rate=0.002",
+    "--training.penalty_weight=0.1",
+    "--network.mapping_layers=0",
+    "--training.precision=fp32",
+]
+"""What samgan-plus started from."""
+BATCH_8 = [*FIRST, "--training.batch_size=8"]
+FASTER = [*BATCH_8, "--training.learning_rate=0.004"]
 VARIANTS: dict[str, list[str]] = {
+    # The way from the first recipe to samgan-plus.
+    "first recipe": FIRST,
+    "first, rate 0.004": [*FIRST, "--training.learning_rate=0.004"],
+    "first, batch of 8": BATCH_8,
+    "first, batch of 4": [*FIRST, "--training.batch_size=4"],
+    "first, batch of 8, rate 0.004": FASTER,
+    "first, batch of 4, rate 0.004": [*FASTER, "--training.batch_size=4"],
+    "first, batch of 8, rate 0.004, R1 of 0.5": [*FASTER, "--training.penalty_weight=0.5"],
+    "first, batch of 8, rate 0.004, R1 of 0.02": [*FASTER, "--training.penalty_weight=0.02"],
+    "first, batch of 8, rate 0.004, mapping of 2 layers": [*FASTER, "--network.mapping_layers=2"],
+    "first, batch of 8, rate 0.004, bf16": [*FASTER, "--training.precision=bf16"],
+    "first, batch of 8, rate 0.004, relativistic paired, R1 + R2": [
+        *FASTER,
+        "--training.loss=relativistic-paired",
+        "--training.penalty=r1-r2",
+    ],
     "samgan-plus": [],
     # Networks.
     "without noise": ["--network.noise=none"],
@@ -27,8 +54,8 @@ VARIANTS: dict[str, list[str]] = {
     "twice as wide from 16 px on": ["--network.channel_base=2048"],
     "half as wide up to 8 px": ["--network.max_channels=64"],
     "latent of 32": ["--network.latent_dim=32"],
-    "mapping of 2 layers": ["--network.mapping_layers=2"],
-    "minibatch std over the batch": ["--network.minibatch_std_group=0"],
+    "mapping of 4 layers": ["--network.mapping_layers=4"],
+    "minibatch std in every block": ["--network.minibatch_std=every"],
     "attention at 16 px": ["--network.generator_attention=[16]", "--network.discriminator_attention=[16]"],
     "attention at 32 px": ["--network.generator_attention=[32]", "--network.discriminator_attention=[32]"],
     # Losses and penalties.
@@ -36,21 +63,26 @@ VARIANTS: dict[str, list[str]] = {
     "relativistic average hinge": ["--training.loss=relativistic-average-hinge"],
     "hinge": ["--training.loss=hinge"],
     "no penalty": ["--training.penalty=none"],
-    "R1 of 0.02": ["--training.penalty_weight=0.02"],
-    "R1 of 0.5": ["--training.penalty_weight=0.5"],
+    "R1 of 0.005": ["--training.penalty_weight=0.005"],
     "R1 every 4 steps": ["--training.penalty_every=4"],
     "R1 every 16 steps": ["--training.penalty_every=16"],
     # Optimisation.
-    "rate 0.001": ["--training.learning_rate=0.001"],
-    "rate 0.004": ["--training.learning_rate=0.004"],
-    "discriminator's rate 0.001": ["--training.discriminator_learning_rate=0.001"],
-    "batch of 8": ["--training.batch_size=8"],
-    "batch of 32": ["--training.batch_size=32"],
+    "rate 0.008": ["--training.learning_rate=0.008"],
+    "rate that falls from 10 kimg on": ["--training.rate_decay_kimg=10"],
+    "Adam's beta2 0.999": ["--training.adam_betas=[0, 0.999]"],
+    "batch of 4": ["--training.batch_size=4"],
+    "batch of 16": ["--training.batch_size=16"],
     "latents drawn for each step": ["--training.shared_latents=false"],
     "average without ramp": ["--training.ema_ramp=0"],
     "half-life of 1 kimg": ["--training.ema_halflife_kimg=1"],
     "random flips": ["--data.flip=random"],
-    "bf16": ["--training.precision=bf16"],
+    "augmentation, target 0.3": ["--training.augment_target=0.3"],
+    "fp32": ["--training.precision=fp32"],
+    "fp32, generator's rate 0.002": [
+        "--training.precision=fp32",
+        "--training.learning_rate=0.002",
+        "--training.discriminator_learning_rate=0.004",
+    ],
     # The rivals.
     "msg-gan-6": ["--preset=msg-gan-6", "--scale=cpu"],
     "samgan-8": ["--preset=samgan-8", "--scale=cpu"],
@@ -87,7 +119,7 @@ def main() -> None:
 
 def measure(name: str, options: argparse.Namespace, cores: "queue.Queue[int]") -> str:
     """Train and score one variant on one core, or read what an earlier call left; its line of the table."""
-    out = options.work / f"{name.replace(' ', '-').replace(chr(39), '')}-{options.seed}"
+    out = options.work / f"{re.sub(r'[^a-zA-Z0-9.]+', '-', name)}-{options.seed}"
     core = cores.get()
     try:
         if not (out / "scores.json").exists():

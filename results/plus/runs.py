@@ -1,0 +1,166 @@
+"""Train samgan-plus and its rivals for the same minutes, score them along the way, and draw the curves.
+
+    python results/plus/runs.py train cxr64 WORK_FOLDER [--only NAME ...]
+    python results/plus/runs.py score cxr64 WORK_FOLDER --features FEATURES.pt [--only NAME ...]
+    python results/plus/runs.py draw
+
+`train` takes one run after another on all cores. It can be stopped at any time and called again: a run goes on where it
+stopped, and minutes are those of training alone (`wall_seconds` of stats.jsonl). `score` adds lines to curves.csv
+beside this file, `draw` makes curves.svg of them (needs matplotlib).
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from samgan.runs import Run
+
+HERE = Path(__file__).parent
+PNEUMONIA = ["--classes", "PNEUMONIA"]
+PLUS = ["--training.snapshot_every_kimg=10", "--training.keep_checkpoints=1000", "--training.kimg=100000"]
+
+
+def rival(preset: str) -> list[str]:
+    """A row of the paper's table, at the width that a CPU can train, with the same snapshots."""
+    return [f"--preset={preset}", "--scale=cpu", *PLUS]
+
+
+# Minutes and arguments. Seeds 0 to 2 are the runs of 60 minutes, 0 that of 150, 0 to 4 those of 20.
+RUNS: dict[str, tuple[float, list[str]]] = {
+    "samgan-plus-0": (150, [*PNEUMONIA, *PLUS]),
+    "samgan-plus-1": (60, [*PNEUMONIA, *PLUS, "--training.seed=1"]),
+    "samgan-plus-2": (60, [*PNEUMONIA, *PLUS, "--training.seed=2"]),
+    "samgan-plus-3": (20, [*PNEUMONIA, *PLUS, "--training.seed=3"]),
+    "samgan-plus-4": (20, [*PNEUMONIA, *PLUS, "--training.seed=4"]),
+    "msg-gan-6": (150, [*PNEUMONIA, *rival("msg-gan-6")]),
+    "samgan-8": (60, [*PNEUMONIA, *rival("samgan-8")]),
+    "samgan-plus-normal": (60, ["--classes", "NORMAL", *PLUS]),
+    "msg-gan-6-normal": (60, ["--classes", "NORMAL", *rival("msg-gan-6")]),
+}
+MARKS = (5, 10, 15, 20, 30, 40, 50, 60, 80, 100, 120, 150)
+"""Minutes at which runs are scored."""
+SCORES = ("frechet", "kid", "precision", "recall", "density", "coverage")
+COLUMNS = ("run", "minutes", "kimg", "count", *SCORES, "frechet_floor", "swd", "ms_ssim_gap")
+
+
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = parser.add_subparsers(dest="step", required=True)
+    for name in ("train", "score"):
+        step = steps.add_parser(name)
+        step.add_argument("data", type=Path)
+        step.add_argument("work", type=Path)
+        step.add_argument("--only", nargs="+", default=list(RUNS), metavar="NAME", choices=RUNS, help=", ".join(RUNS))
+        if name == "score":
+            step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
+            step.add_argument("--count", type=int, default=1000, help="images scored")
+            step.add_argument("--minutes", type=float, nargs="+", default=MARKS)
+    steps.add_parser("draw")
+    options = parser.parse_args()
+    if options.step == "draw":
+        draw()
+        return
+    for name in options.only:
+        if options.step == "train":
+            train(name, options)
+        elif (options.work / name).exists():
+            score(name, options)
+
+
+def train(name: str, options: argparse.Namespace) -> None:
+    """Train one run until it has its minutes."""
+    minutes, arguments = RUNS[name]
+    out = options.work / name
+    done = max(walls(out).values(), default=0.0)
+    if done >= 60 * minutes - 10:
+        return
+    command = [sys.executable, "-m", "samgan", "train", str(options.data), "--out", str(out), *arguments]
+    process = subprocess.Popen([*command, "--resume"] if out.exists() else command)
+    start = max(walls(out), default=0)
+    while process.poll() is None and max(walls(out).values(), default=0.0) < 60 * minutes:
+        time.sleep(5)
+    process.terminate()
+    if process.wait() not in (0, 143, -15) or max(walls(out), default=0) == start:
+        raise SystemExit(f"{name}: training ended with status {process.returncode}")
+
+
+def walls(run: Path) -> dict[int, float]:
+    """Seconds of training by step, of a run that has begun."""
+    return {line["step"]: line["wall_seconds"] for line in Run(run).stats() if line["kind"] == "train"}
+
+
+def score(name: str, options: argparse.Namespace) -> None:
+    """Score the newest checkpoint before each mark, unless that was done."""
+    run, path = options.work / name, HERE / "curves.csv"
+    by_step = walls(run)
+    checkpoints = {int(file.stem.split("-")[1]): file for file in (run / "checkpoints").glob("step-*.pt")}
+    minutes = {step: by_step[step] / 60 for step in checkpoints if step in by_step}
+    for mark in options.minutes:
+        known = read(path)
+        step = max((step for step in minutes if minutes[step] <= mark + 0.2), default=None)
+        if step is None or mark > max(minutes.values()) + 5:
+            continue
+        key = (name, f"{minutes[step]:.1f}", str(options.count))
+        if key in {(row["run"], row["minutes"], row["count"]) for row in known}:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "samgan", "evaluate", str(run), "--data", str(options.data)]
+            command += ["--checkpoint", str(checkpoints[step]), "--out", folder, "--count", str(options.count)]
+            subprocess.run([*command, "--features", str(options.features)], check=True, stdout=subprocess.DEVNULL)
+            scores = json.loads((Path(folder) / "scores.json").read_text())
+        row: dict[str, Any] = {"run": name, "minutes": key[1], "count": key[2]}
+        row["kimg"] = f"{scores['generated']['images_seen'] / 1000:.1f}"
+        row |= {column: f"{scores[column]['value']:.4f}" for column in SCORES}
+        row["frechet_floor"] = f"{scores['frechet']['floor']:.4f}"
+        row["swd"] = f"{scores['swd']['mean']['value']:.2f}"
+        row["ms_ssim_gap"] = f"{scores['mode_collapse']['difference']:+.4f}"
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            if not known:
+                writer.writeheader()
+            writer.writerow(row)
+        print(", ".join(f"{column} {value}" for column, value in row.items()), flush=True)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Lines of curves.csv."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw() -> None:
+    """Frechet distance, recall, coverage and MS-SSIM gap against minutes, a line per run."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    mpl.rcParams["svg.hashsalt"] = "samgan"  # equal numbers, equal bytes
+    rows = read(HERE / "curves.csv")
+    figure, axes = pyplot.subplots(1, 4, figsize=(16, 4), layout="constrained")
+    panels = (("frechet", "Frechet distance, lower is better"), ("recall", "recall, higher is better"))
+    panels += (("coverage", "coverage, higher is better"), ("ms_ssim_gap", "MS-SSIM gap, near 0 is better"))
+    colours = {"samgan-plus": "C0", "msg-gan-6": "C1", "samgan-8": "C2"}
+    for axis, (column, title) in zip(axes, panels, strict=True):
+        for name in dict.fromkeys(row["run"] for row in rows):
+            preset = next(preset for preset in colours if name.startswith(preset))
+            style = ":" if name.endswith("normal") else "-"
+            points = sorted((float(row["minutes"]), float(row[column])) for row in rows if row["run"] == name)
+            axis.plot(*zip(*points, strict=True), style, color=colours[preset], marker=".", label=name)
+        axis.set(title=title, xlabel="minutes of training", yscale="log" if column == "frechet" else "linear")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize="small")
+    figure.savefig(HERE / "curves.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
