@@ -447,7 +447,7 @@ def test_a_row_with_attention_fits_a_smaller_resolution(capsys):
     [
         (["--network.resolution=64"], ["(1, 64, 64)", "(1, 32, 32)"]),
         (["--classes", "COVID"], ["COVID", "PNEUMONIA"]),
-        (["--processes", "3"], ["training.batch_size 16", "3 processes"]),
+        (["--processes", "3"], ["training.batch_size 8", "3 processes"]),
         (["--processes", "0"], ["0 processes"]),
     ],
 )
@@ -660,7 +660,7 @@ def test_two_processes_from_the_command_line_train_what_one_does(data, tmp_path)
     for processes in (1, 2):
         out = tmp_path / str(processes)
         command = [sys.executable, "-m", "samgan", "train", str(data), "--out", str(out), "--scale", "cpu", *TINY]
-        command += ["--processes", str(processes), "--device", "cpu", "--json"]
+        command += ["--processes", str(processes), "--device", "cpu", "--training.precision=fp32", "--json"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
         assert result.returncode == 0, result.stderr
