@@ -66,15 +66,16 @@ class AdaptiveProbability:
     """The probability of `augment` that keeps a discriminator from over-fitting.
 
     Over-fitting is measured by the mean sign of the logits of real images: 0 for a discriminator that cannot tell them,
-    1 for one that knows each. Every `EVERY` steps the probability goes up if the mean of these steps is above `target`,
-    else down.
+    1 for one that knows each. Under a relativistic or Wasserstein loss, where logits have no zero, the middle between
+    the mean logits of real and of generated images is taken off first. Every `EVERY` steps the probability goes up if
+    the mean of these steps is above `target`, else down.
 
     Args:
         target: The mean sign that is aimed at; 0: the probability stays 0.
         kimg: Thousands of images that the probability takes from 0 to 1.
         batch_size: Images per step.
 
-    Source: Karras et al. 2020 (ADA), section 3.2, r_t; there with a target of 0.6 and 500 kimg.
+    Source: Karras et al. 2020 (ADA), section 3.2, r_t; there with a target of 0.6 and 500 kimg, and one kind of loss.
     """
 
     EVERY = 16

@@ -180,10 +180,6 @@ class TrainingConfig:
         _require(0 <= self.rmsprop_alpha < 1, "training.rmsprop_alpha", self.rmsprop_alpha, "from 0 up to 1")
         target = self.augment_target
         _require(0 <= target < 1, "training.augment_target", target, "from 0 up to, not including, 1")
-        if target:
-            # Only these losses have a logit of 0 that divides real from generated.
-            absolute = self.loss in ("non-saturating", "hinge")
-            _require(absolute, "training.loss", self.loss, "non-saturating or hinge, with training.augment_target")
         every = self.penalty_every
         _require(1 <= every <= 1 << 16, "training.penalty_every", every, "from 1 to 65536")
         _require(self.keep_checkpoints >= 1, "training.keep_checkpoints", self.keep_checkpoints, "1 or more")

@@ -79,6 +79,8 @@ LOSSES: dict[str, Callable[[Logits, Logits], tuple[Scalar, Scalar]]] = {
 }
 RELATIVISTIC = frozenset({"relativistic-average-hinge", "relativistic-paired"})
 """Losses whose generator part needs the logits of real images."""
+ABSOLUTE = frozenset({"hinge", "non-saturating"})
+"""Losses under which 0 divides real from generated; under the others a constant added to all logits changes nothing."""
 
 
 def _squared_gradients(discriminator: Callable[[Pyramid], Tensor], pyramid: Pyramid) -> Float[Tensor, "scales n"]:

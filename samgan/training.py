@@ -29,7 +29,7 @@ from samgan.distributed import average_gradients, gather, on_first_process, rank
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
 from samgan.layers import power_iteration
-from samgan.losses import LOSSES, PENALTIES, RELATIVISTIC
+from samgan.losses import ABSOLUTE, LOSSES, PENALTIES, RELATIVISTIC
 from samgan.networks import MAPPING_RATE, Discriminator, Generator, Pyramid, attention_gammas, image_pyramid
 from samgan.pictures import SYNTHETIC, from_uint8, image_grid, to_uint8, write_png
 from samgan.runs import Run
@@ -240,7 +240,8 @@ def discriminator_loss(
     if training.drift_weight:
         loss = loss + training.drift_weight * real_logits.square().mean()
     logged = {"loss_discriminator": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
-    logged["sign_real"] = real_logits.sign().mean()
+    middle = 0.0 if training.loss in ABSOLUTE else (logged["logit_real"] + logged["logit_fake"]) / 2
+    logged["sign_real"] = (real_logits - middle).sign().mean()
     return loss, logged
 
 

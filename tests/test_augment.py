@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from samgan.augment import CHANGES, MAX_PROBABILITY, AdaptiveProbability, augment
+from samgan.losses import ABSOLUTE, LOSSES
 from samgan.networks import image_pyramid
-from samgan.training import Sampler, TrainingState, train_step
+from samgan.training import Sampler, TrainingState, discriminator_loss, train_step
 
 CPU = torch.device("cpu")
 FLIP, ENLARGE, TURN, ACROSS, DOWN, BRIGHTNESS, CONTRAST = range(CHANGES)
@@ -111,6 +112,21 @@ def test_the_probability_follows_the_sign_of_real_logits():
     for _ in range(100):
         off.update(torch.tensor(1.0))
     assert off.value == 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "offset", "sign"),
+    [
+        ("hinge", 0.0, 0.5),
+        ("non-saturating", 10.0, 1.0),
+        *((loss, 10.0, 0.5) for loss in sorted(set(LOSSES) - ABSOLUTE)),
+    ],
+)
+def test_over_fitting_is_measured_whatever_the_loss_makes_of_a_constant(tiny_config, loss, offset, sign):
+    training = tiny_config.override({"training": {"loss": loss}}).training
+    real, fake = torch.tensor([-1.0, 2.0, 3.0, 4.0]) + offset, torch.tensor([-4.0, 0.0, -1.0, -3.0]) + offset
+    _, logged = discriminator_loss(training, lambda pyramid, batches: pyramid[0], [real], [fake])
+    assert logged["sign_real"] == sign
 
 
 def test_a_step_shows_the_discriminator_augmented_images_alone(tiny_config, images, monkeypatch):

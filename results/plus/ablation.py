@@ -24,10 +24,15 @@ FIRST = [
     "--training.penalty_weight=0.1",
     "--network.mapping_layers=0",
     "--training.precision=fp32",
+    "--training.loss=non-saturating",
+    "--training.penalty=r1",
 ]
 """What samgan-plus started from."""
 BATCH_8 = [*FIRST, "--training.batch_size=8"]
 FASTER = [*BATCH_8, "--training.learning_rate=0.004"]
+PAIRED = ["--training.loss=relativistic-paired", "--training.penalty=r1-r2"]
+NON_SATURATING = ["--training.loss=non-saturating", "--training.penalty=r1"]
+SLOW = ["--training.learning_rate=0.002", "--training.discriminator_learning_rate=0.004"]
 VARIANTS: dict[str, list[str]] = {
     # The way from the first recipe to samgan-plus.
     "first recipe": FIRST,
@@ -40,11 +45,11 @@ VARIANTS: dict[str, list[str]] = {
     "first, batch of 8, rate 0.004, R1 of 0.02": [*FASTER, "--training.penalty_weight=0.02"],
     "first, batch of 8, rate 0.004, mapping of 2 layers": [*FASTER, "--network.mapping_layers=2"],
     "first, batch of 8, rate 0.004, bf16": [*FASTER, "--training.precision=bf16"],
-    "first, batch of 8, rate 0.004, relativistic paired, R1 + R2": [
-        *FASTER,
-        "--training.loss=relativistic-paired",
-        "--training.penalty=r1-r2",
-    ],
+    "first, batch of 8, rate 0.004, relativistic paired, R1 + R2": [*FASTER, *PAIRED],
+    "non-saturating, R1, fp32": [*NON_SATURATING, "--training.precision=fp32"],
+    "non-saturating, R1, fp32, generator's rate 0.002": [*NON_SATURATING, "--training.precision=fp32", *SLOW],
+    "non-saturating, R1": NON_SATURATING,
+    "non-saturating, R1, generator's rate 0.002": [*NON_SATURATING, *SLOW],
     "samgan-plus": [],
     # Networks.
     "without noise": ["--network.noise=none"],
@@ -59,13 +64,13 @@ VARIANTS: dict[str, list[str]] = {
     "attention at 16 px": ["--network.generator_attention=[16]", "--network.discriminator_attention=[16]"],
     "attention at 32 px": ["--network.generator_attention=[32]", "--network.discriminator_attention=[32]"],
     # Losses and penalties.
-    "relativistic paired, R1 + R2": ["--training.loss=relativistic-paired", "--training.penalty=r1-r2"],
+    "R1 alone": ["--training.penalty=r1"],
     "relativistic average hinge": ["--training.loss=relativistic-average-hinge"],
     "hinge": ["--training.loss=hinge"],
     "no penalty": ["--training.penalty=none"],
-    "R1 of 0.005": ["--training.penalty_weight=0.005"],
-    "R1 every 4 steps": ["--training.penalty_every=4"],
-    "R1 every 16 steps": ["--training.penalty_every=16"],
+    "R1 + R2 of 0.005": ["--training.penalty_weight=0.005"],
+    "R1 + R2 every 4 steps": ["--training.penalty_every=4"],
+    "R1 + R2 every 16 steps": ["--training.penalty_every=16"],
     # Optimisation.
     "rate 0.008": ["--training.learning_rate=0.008"],
     "rate that falls from 10 kimg on": ["--training.rate_decay_kimg=10"],
@@ -77,12 +82,8 @@ VARIANTS: dict[str, list[str]] = {
     "half-life of 1 kimg": ["--training.ema_halflife_kimg=1"],
     "random flips": ["--data.flip=random"],
     "augmentation, target 0.3": ["--training.augment_target=0.3"],
+    "generator's rate 0.002": SLOW,
     "fp32": ["--training.precision=fp32"],
-    "fp32, generator's rate 0.002": [
-        "--training.precision=fp32",
-        "--training.learning_rate=0.002",
-        "--training.discriminator_learning_rate=0.004",
-    ],
     # The rivals.
     "msg-gan-6": ["--preset=msg-gan-6", "--scale=cpu"],
     "samgan-8": ["--preset=samgan-8", "--scale=cpu"],

@@ -1,17 +1,23 @@
 """Train samgan-plus and its rivals for the same minutes, score them along the way, and draw the curves.
 
-    python results/plus/runs.py train cxr64 WORK_FOLDER [--only NAME ...]
+    python results/plus/runs.py subset cxr64 XRAYS xrays-300
+    python results/plus/runs.py train cxr64 WORK_FOLDER --small xrays-300 [--only NAME ...]
     python results/plus/runs.py score cxr64 WORK_FOLDER --features FEATURES.pt [--only NAME ...]
+    python results/plus/runs.py nearest cxr64 WORK_FOLDER --small xrays-300 --features FEATURES.pt [--only NAME ...]
     python results/plus/runs.py draw
 
-`train` takes one run after another on all cores. It can be stopped at any time and called again: a run goes on where it
+`subset` prepares 300 random training images of class PNEUMONIA from the folder that cxr64 was prepared from. `train`
+takes one run after another on all cores. It can be stopped at any time and called again: a run goes on where it
 stopped, and minutes are those of training alone (`wall_seconds` of stats.jsonl). `score` adds lines to curves.csv
-beside this file, `draw` makes curves.svg of them (needs matplotlib).
+beside this file, against all training images of the class, also where a run saw 300 of them. `nearest` adds to
+nearest.csv how far the newest images of a run lie from its training images, beside the distance of held-out patients'
+images. `draw` makes curves.svg (needs matplotlib).
 """
 
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +25,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import samgan
+from samgan.data import PreparedSet
+from samgan.metrics.features import extract, load_features
+from samgan.pictures import to_uint8
 from samgan.runs import Run
+from samgan.sampling import load_model, sample
 
 HERE = Path(__file__).parent
 PNEUMONIA = ["--classes", "PNEUMONIA"]
@@ -42,7 +55,10 @@ RUNS: dict[str, tuple[float, list[str]]] = {
     "samgan-8": (60, [*PNEUMONIA, *rival("samgan-8")]),
     "samgan-plus-normal": (60, ["--classes", "NORMAL", *PLUS]),
     "msg-gan-6-normal": (60, ["--classes", "NORMAL", *rival("msg-gan-6")]),
+    "samgan-plus-300": (60, PLUS),
+    "msg-gan-6-300": (60, rival("msg-gan-6")),
 }
+SMALL = 300
 MARKS = (5, 10, 15, 20, 30, 40, 50, 60, 80, 100, 120, 150)
 """Minutes at which runs are scored."""
 SCORES = ("frechet", "kid", "precision", "recall", "density", "coverage")
@@ -53,25 +69,57 @@ def main() -> None:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
-    for name in ("train", "score"):
+    step = steps.add_parser("subset")
+    for name in ("data", "source", "out"):
+        step.add_argument(name, type=Path)
+    for name in ("train", "score", "nearest"):
         step = steps.add_parser(name)
         step.add_argument("data", type=Path)
         step.add_argument("work", type=Path)
         step.add_argument("--only", nargs="+", default=list(RUNS), metavar="NAME", choices=RUNS, help=", ".join(RUNS))
-        if name == "score":
+        if name != "score":
+            step.add_argument("--small", type=Path, required=True, help="what subset prepared")
+        if name != "train":
             step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
             step.add_argument("--count", type=int, default=1000, help="images scored")
+        if name == "score":
             step.add_argument("--minutes", type=float, nargs="+", default=MARKS)
     steps.add_parser("draw")
     options = parser.parse_args()
     if options.step == "draw":
         draw()
-        return
-    for name in options.only:
-        if options.step == "train":
-            train(name, options)
-        elif (options.work / name).exists():
-            score(name, options)
+    elif options.step == "subset":
+        subset(options)
+    else:
+        for name in options.only:
+            if options.step == "train":
+                train(name, options)
+            elif (options.work / name).exists():
+                {"score": score, "nearest": nearest}[options.step](name, options)
+
+
+def subset(options: argparse.Namespace) -> None:
+    """Prepare `SMALL` random training images of class PNEUMONIA as a set of their own, none held out."""
+    data = PreparedSet.open(options.data)
+    indices = data.indices("train", ["PNEUMONIA"])
+    chosen = indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[:SMALL].numpy()]
+    with tempfile.TemporaryDirectory() as folder:
+        for index in chosen:
+            source = Path(data.manifest[index]["source"])
+            target = Path(folder) / source
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(options.source / source, target)
+        samgan.prepare(folder, options.out, resolution=data.resolution, holdout=0)
+
+
+def training_set(name: str, options: argparse.Namespace) -> Path:
+    """The prepared set that a run learns from."""
+    return options.small if name.endswith(f"-{SMALL}") else options.data
+
+
+def class_of(name: str) -> str:
+    """The class that a run learns from."""
+    return "NORMAL" if name.endswith("-normal") else "PNEUMONIA"
 
 
 def train(name: str, options: argparse.Namespace) -> None:
@@ -81,7 +129,7 @@ def train(name: str, options: argparse.Namespace) -> None:
     done = max(walls(out).values(), default=0.0)
     if done >= 60 * minutes - 10:
         return
-    command = [sys.executable, "-m", "samgan", "train", str(options.data), "--out", str(out), *arguments]
+    command = [sys.executable, "-m", "samgan", "train", str(training_set(name, options)), "--out", str(out), *arguments]
     process = subprocess.Popen([*command, "--resume"] if out.exists() else command)
     start = max(walls(out), default=0)
     while process.poll() is None and max(walls(out).values(), default=0.0) < 60 * minutes:
@@ -113,6 +161,7 @@ def score(name: str, options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "samgan", "evaluate", str(run), "--data", str(options.data)]
             command += ["--checkpoint", str(checkpoints[step]), "--out", folder, "--count", str(options.count)]
+            command += ["--classes", class_of(name)]
             subprocess.run([*command, "--features", str(options.features)], check=True, stdout=subprocess.DEVNULL)
             scores = json.loads((Path(folder) / "scores.json").read_text())
         row: dict[str, Any] = {"run": name, "minutes": key[1], "count": key[2]}
@@ -127,6 +176,31 @@ def score(name: str, options: argparse.Namespace) -> None:
                 writer.writeheader()
             writer.writerow(row)
         print(", ".join(f"{column} {value}" for column, value in row.items()), flush=True)
+
+
+def nearest(name: str, options: argparse.Namespace) -> None:
+    """Distances to the nearest training image, of generated images and of those of held-out patients."""
+    held_out, seen = PreparedSet.open(options.data), PreparedSet.open(training_set(name, options))
+    extractor = load_features(options.features)
+    model = load_model(Run(options.work / name))
+    fake = to_uint8(sample(model, range(options.count)))
+    images = {
+        "training": torch.from_numpy(seen.select("train", [class_of(name)])),
+        "generated": fake,
+        "held out": torch.from_numpy(held_out.select("holdout", [class_of(name)])),
+    }
+    features = {key: extract(extractor, values) for key, values in images.items()}
+    pixels = {key: values.flatten(1).float() / 255 for key, values in images.items()}
+    known = read(HERE / "nearest.csv")
+    with open(HERE / "nearest.csv", "a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if not known:
+            writer.writerow(["run", "kimg", "of", "space", "images", "percentile_1", "percentile_5", "median"])
+        for space, points in {"Inception": features, "pixels": pixels}.items():
+            for key in ("generated", "held out"):
+                distance = torch.cdist(points[key], points["training"]).amin(1)
+                quantiles = [f"{distance.quantile(q):.3f}" for q in (0.01, 0.05, 0.5)]
+                writer.writerow([name, f"{model.images_seen / 1000:.0f}", key, space, len(distance), *quantiles])
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -153,7 +227,7 @@ def draw() -> None:
     for axis, (column, title) in zip(axes, panels, strict=True):
         for name in dict.fromkeys(row["run"] for row in rows):
             preset = next(preset for preset in colours if name.startswith(preset))
-            style = ":" if name.endswith("normal") else "-"
+            style = {"normal": ":", str(SMALL): "--"}.get(name.rpartition("-")[2], "-")
             points = sorted((float(row["minutes"]), float(row[column])) for row in rows if row["run"] == name)
             axis.plot(*zip(*points, strict=True), style, color=colours[preset], marker=".", label=name)
         axis.set(title=title, xlabel="minutes of training", yscale="log" if column == "frechet" else "linear")
