@@ -7,7 +7,7 @@ import torch
 
 from samgan.augment import CHANGES, MAX_PROBABILITY, AdaptiveProbability, augment
 from samgan.losses import ABSOLUTE, LOSSES
-from samgan.networks import image_pyramid
+from samgan.networks import Discriminator, image_pyramid
 from samgan.training import Sampler, TrainingState, discriminator_loss, train_step
 
 CPU = torch.device("cpu")
@@ -119,13 +119,15 @@ def test_the_probability_follows_the_sign_of_real_logits():
     [
         ("hinge", 0.0, 0.5),
         ("non-saturating", 10.0, 1.0),
-        *((loss, 10.0, 0.5) for loss in sorted(set(LOSSES) - ABSOLUTE)),
+        *((name, 10.0, 0.5) for name in sorted(set(LOSSES) - ABSOLUTE)),
     ],
 )
 def test_over_fitting_is_measured_whatever_the_loss_makes_of_a_constant(tiny_config, loss, offset, sign):
-    training = tiny_config.override({"training": {"loss": loss}}).training
+    config = tiny_config.override({"training": {"loss": loss}})
+    discriminator = Discriminator(config.network)
+    discriminator.forward = lambda pyramid, batches: pyramid[0]
     real, fake = torch.tensor([-1.0, 2.0, 3.0, 4.0]) + offset, torch.tensor([-4.0, 0.0, -1.0, -3.0]) + offset
-    _, logged = discriminator_loss(training, lambda pyramid, batches: pyramid[0], [real], [fake])
+    _, logged = discriminator_loss(config.training, discriminator, [real], [fake])
     assert logged["sign_real"] == sign
 
 
