@@ -106,9 +106,14 @@ class EqualizedConv2d(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
         """Convolve."""
+        weight = self.effective_weight()
         if self.transposed:
-            return F.conv_transpose2d(x, self.effective_weight(), self.bias, padding=self.padding)
-        return F.conv2d(x, self.effective_weight(), self.bias, padding=self.padding)
+            return F.conv_transpose2d(x, weight, self.bias, padding=self.padding)
+        if (
+            not self.padding and x.shape[2:] == weight.shape[2:]
+        ):  # one pixel is left: a matrix product, and faster as one
+            return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
 class ModulatedConv2d(nn.Module):
@@ -166,21 +171,26 @@ class ModulatedConv2d(nn.Module):
     ) -> Float[Tensor, "n d r r"]:
         """Return [n, out_channels, resolution, resolution]; x has that resolution, or half of it."""
         weight, style = self.conv.effective_weight(), 1 + self.style(w)
+        assert self.conv.bias is not None
         y = F.conv2d(x * style, weight, padding=self.conv.padding)
-        squares = F.conv2d(style.square(), weight.square().sum(dim=(2, 3), keepdim=True))
-        y = y * (GAIN * torch.rsqrt(squares + 1e-8))
+        squares = style.square().flatten(1) @ weight.square().sum(dim=(2, 3)).T
+        scale = GAIN * torch.rsqrt(squares + 1e-8)
+        # The bias is what it is after enlarging, too.
+        y = torch.addcmul(self.conv.bias[:, None, None].to(y.dtype), y, scale[:, :, None, None].to(y.dtype))
         if self.upsample:
             y = upsample(y)
         if self.noise is not None:
             noise = z.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T
-            y.addcmul_(self.noise, noise.view(len(y), 1, *y.shape[2:]))
-        assert self.conv.bias is not None
-        return y.add_(self.conv.bias[:, None, None])
+            y.addcmul_(self.noise.to(y.dtype), noise.view(len(y), 1, *y.shape[2:]).to(y.dtype))
+        return y
 
 
 def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
     """Enlarge twofold, bilinearly: pixels that are repeated leave a grid behind."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    with torch.autocast(
+        x.device.type, enabled=False
+    ):  # on a CPU it would make fp32 of bf16, which all behind it then is
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def plain_upsample_conv(x: Float[Tensor, "n c h w"], conv: EqualizedConv2d) -> Float[Tensor, "n d 2*h 2*w"]:
@@ -235,8 +245,11 @@ def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """The same values with a pixel's channels side by side in memory; convolutions keep to it.
 
     Faster than maps side by side on a CPU, and what tensor cores take. To be called where the layout is lost: after
-    what has one channel or one pixel, where both layouts are the same.
+    what has one channel or one pixel, where both layouts are the same. Of one channel, only the strides are changed:
+    they tell a convolution which layout is meant.
     """
+    if x.shape[1] == 1:
+        return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -308,7 +321,8 @@ class MinibatchStdDev(nn.Module):
         if len(batch) % group:
             raise ValueError(f"minibatch std: a batch of {len(batch)} images is not divisible into groups of {group}")
         y = batch.reshape(group, -1, *x.shape[1:])
-        y = (y.var(dim=0, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3)).repeat(group)
+        variance = (y - y.mean(dim=0)).square().mean(dim=0)  # many times as fast as y.var(dim=0)
+        y = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3)).repeat(group)
         own = y[rank() * len(x) : (rank() + 1) * len(x)]
         return torch.cat([x, own.view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])], dim=1)
 

@@ -107,6 +107,7 @@ class _ModulatedBlock(nn.Module):
         x = activate(self.conv_2(x, styles, latents))
         x = self.attention(x)
         own = self.to_image(x)
+        own = own.to(torch.promote_types(own.dtype, torch.float32))  # images add up, and meet real ones, unrounded
         return x, own if image is None else own + upsample(image)
 
 
@@ -226,7 +227,7 @@ class _ResidualBlock(nn.Module):
             self.skip = conv(width, below, 1, bias=False, gain=1.0)
 
     def forward(self, image: Tensor, x: Tensor | None, batches: int = 1) -> Tensor:
-        features = activate(channels_last(self.from_image(image)))
+        features = activate(self.from_image(channels_last(image)))
         x = self.attention(features if x is None else (x + features).mul_(HALF))
         y = activate(self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x))
         if self.last:

@@ -16,11 +16,13 @@ from samgan.layers import (
     SelfAttention,
     activate,
     activate_and_normalize,
+    channels_last,
     image_conv,
     pixel_norm,
     plain_image_conv,
     plain_upsample_conv,
     power_iteration,
+    upsample,
     upsample_conv,
 )
 
@@ -466,3 +468,32 @@ def test_attention_takes_the_convolution_it_is_given():
     power_iteration(layer)
     x = torch.randn(1, 16, 4, 4, dtype=torch.double)
     torch.testing.assert_close(layer(x), plain(layer, x)[0])
+
+
+@pytest.mark.parametrize("side", [1, 4])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_that_leaves_one_pixel_equals_its_plain_twin(side, bias):
+    conv = EqualizedConv2d(3, 5, side, bias=bias).double()
+    x = channels_last(torch.randn(2, 3, side, side, dtype=torch.double)).requires_grad_()
+    fast = derivatives(partial(conv, x), [x], conv.parameters())
+    plain = derivatives(partial(F.conv2d, x, conv.weight * conv.scale, conv.bias), [x], conv.parameters())
+    assert fast[0].shape == (2, 5, 1, 1)
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_convolution_keeps_to_the_layout_that_channels_last_tells(channels):
+    images = torch.randn(2, channels, 8, 8)
+    for told in (channels_last(images), channels_last(images[:, :, ::2])):  # side by side in memory or not
+        assert told.stride(1) == 1
+        y = F.conv2d(told, torch.randn(16, channels, 3, 3), padding=1)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(channels_last(images), images)
+
+
+def test_enlarging_keeps_the_precision_of_features():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert upsample(torch.randn(1, 2, 4, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+        layer = ModulatedConv2d(4, 4, 8, 4, upsample=True)
+        assert layer(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 1, 1), torch.randn(1, 4, 1, 1)).dtype == torch.bfloat16

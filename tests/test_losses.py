@@ -91,7 +91,7 @@ def pyramids(count=3, dtype=torch.double, seed=0):
 def linear_critic(slope):
     """C(x) = sum over scales of slope * <direction, x_s> with directions of length 1."""
 
-    def critic(pyramid):
+    def critic(pyramid, batches=1):
         return sum(slope / side * images.sum(dim=(1, 2, 3)) for side, images in zip(SIDES, pyramid, strict=True))
 
     return critic
@@ -120,7 +120,7 @@ def test_different_slopes_per_scale_are_penalised_each_and_averaged():
     slopes = dict(zip(SIDES, (0.0, 1.0, 2.0, 4.0), strict=True))
     real, fake = pyramids()
 
-    def critic(pyramid):
+    def critic(pyramid, batches=1):
         return sum(slopes[s] / s * images.sum(dim=(1, 2, 3)) for s, images in zip(SIDES, pyramid, strict=True))
 
     value = losses.gradient_penalty_per_scale(critic, real, fake, MIX).item()
@@ -129,7 +129,7 @@ def test_different_slopes_per_scale_are_penalised_each_and_averaged():
     assert joint == pytest.approx((math.sqrt(0 + 1 + 4 + 16) - 1) ** 2, abs=1e-5)
 
 
-def quadratic_critic(pyramid):
+def quadratic_critic(pyramid, batches=1):
     """C(x) = sum_s |x_s|^2 / 2: the gradient at x is x itself, so a penalty tells where it was taken."""
     return sum(images.square().sum(dim=(1, 2, 3)) / 2 for images in pyramid)
 
@@ -191,6 +191,19 @@ def test_penalty_equals_a_plain_loop_over_samples_and_scales(networks):
     assert value.item() == pytest.approx(plain / (3 * len(SIDES)), rel=1e-9)
 
 
+def test_both_penalties_in_one_pass_are_their_sum():
+    """Also where images of a batch see each other, through minibatch std."""
+    network = {"resolution": 32, "max_channels": 8, "minibatch_std": "every"}
+    discriminator = Discriminator(Config().override({"network": network}).network).double()
+    real, fake = pyramids(3)
+    gradients = []
+    for names in (["r1-r2"], ["r1", "r2"]):
+        discriminator.zero_grad()
+        sum(PENALTIES[name](discriminator, real, fake, MIX) for name in names).backward()
+        gradients.append([p.grad.clone() for p in discriminator.parameters() if p.grad is not None])
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", PENALTIES)
 def test_penalty_of_attention_has_the_right_second_derivative(networks, name):
     """Its gradient in the weights equals finite differences: the double backward goes through attention."""
@@ -239,7 +252,7 @@ def test_gradient_of_a_constant_critic_is_finite():
     weight = torch.zeros((), dtype=torch.double, requires_grad=True)
     real, fake = pyramids()
 
-    def critic(pyramid):
+    def critic(pyramid, batches=1):
         return sum(weight * images.sum(dim=(1, 2, 3)) for images in pyramid)
 
     for name in PENALTIES:

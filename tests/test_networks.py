@@ -289,3 +289,10 @@ def test_discriminator_sees_the_whole_batch_through_minibatch_std_only():
         discriminator, pyramid = Discriminator(config), pyramid_of(config)
         together, alone = discriminator(pyramid)[:1], discriminator([image[:1] for image in pyramid])
         assert torch.allclose(together, alone, atol=1e-6) == alone_is_the_same
+
+
+def test_modulated_images_add_up_unrounded_in_half_precision():
+    config = NetworkConfig(resolution=32, max_channels=8, generator_blocks="modulated")
+    with torch.autocast("cpu", torch.bfloat16):
+        pyramid = Generator(config)(torch.randn(2, 8))
+    assert {images.dtype for images in pyramid} == {torch.float32}

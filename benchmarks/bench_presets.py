@@ -1,0 +1,96 @@
+"""What a preset costs at every size of image: images per second, minutes for 100 kimg, and the most memory it takes.
+
+    python benchmarks/bench_presets.py [--steps 30] [--json]
+
+Each is a process of its own that takes steps on random images with the allocator and precision of `samgan train`;
+snapshots and their scores are left out (2 to 3 % of a run).
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import torch
+from lines import machine, peak_gb
+
+from samgan.config import Config
+from samgan.memory import keep_freed_memory
+from samgan.planning import plan
+from samgan.presets import PLUS, preset_config
+from samgan.training import Sampler, TrainingState, choose_precision, make_fabric, train_step
+
+PRESETS = ((PLUS, "cpu", (32, 64, 128, 256)), ("msg-gan-6", "cpu", (64, 128)), ("samgan-8", "cpu", (64, 128)))
+IMAGES = 256
+
+
+def measure(config: Config, steps: int) -> dict[str, float]:
+    """Median images per second and peak memory of some steps in this process."""
+    keep_freed_memory()
+    network = config.network
+    precision = choose_precision(config.training.precision, "cpu")
+    fabric = make_fabric("cpu", precision=precision)
+    shape = (IMAGES, network.image_channels, network.resolution, network.resolution)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    state, sampler = TrainingState(config, torch.device("cpu")), Sampler(images, config, torch.device("cpu"))
+    every = config.training.penalty_every  # a lazy penalty is to count with its share
+    seconds = []
+    for _ in range(3):
+        train_step(state, sampler(state.step), fabric.autocast)
+    for _ in range(max(1, steps // every)):
+        start = time.perf_counter()
+        for _ in range(every):
+            train_step(state, sampler(state.step), fabric.autocast)
+        seconds.append(time.perf_counter() - start)
+    rate = every * config.training.batch_size / statistics.median(seconds)
+    return {"images_per_second": rate, "peak_gb": peak_gb(), "precision_bits": 16 if precision == "bf16" else 32}
+
+
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(Config.from_dict(json.loads(options.measure)), options.steps)))
+        return
+    rows = []
+    for preset, scale, resolutions in PRESETS:
+        for resolution in resolutions:
+            config = preset_config(preset, scale, resolution)
+            command = [sys.executable, __file__, "--steps", str(options.steps), "--measure"]
+            told = subprocess.run(
+                [*command, json.dumps(config.to_dict())], check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+            rows.append(
+                {
+                    "preset": preset,
+                    "scale": scale,
+                    "resolution": resolution,
+                    "batch": config.training.batch_size,
+                    "gflop_per_image": plan(config)["flops_per_step"] / config.training.batch_size / 1e9,
+                    **json.loads(told.splitlines()[-1]),
+                }
+            )
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{machine()}\n")
+    print("| preset | side | batch | arithmetic | GFLOP an image | images/s | minutes for 100 kimg | peak memory |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        minutes = 100_000 / row["images_per_second"] / 60
+        precision = {16: "bf16", 32: "fp32"}[row["precision_bits"]]
+        print(
+            f"| {row['preset']} --scale {row['scale']} | {row['resolution']} px | {row['batch']} | {precision} | "
+            f"{row['gflop_per_image']:.2f} | {row['images_per_second']:.1f} | {minutes:.0f} | {row['peak_gb']:.1f} GB |"
+        )
+
+
+if __name__ == "__main__":
+    main()
