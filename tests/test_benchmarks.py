@@ -44,3 +44,13 @@ def test_a_point_of_the_scaling_is_measured(capsys):
     assert told["seconds_per_image"] > 0
     assert told["peak_gb"] > 0.1
     assert told["gflop_per_image"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
+def test_the_cost_of_a_preset_is_measured(tiny_config):
+    from bench_presets import measure
+
+    told = measure(tiny_config.override({"training": {"penalty": "r1", "penalty_every": 2}}), steps=4)
+    assert told["images_per_second"] > 0
+    assert told["peak_gb"] > 0.1
+    assert told["precision_bits"] == 32
