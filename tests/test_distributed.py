@@ -160,6 +160,16 @@ CONFIGS = {
         "training": {"loss": "wgan", "penalty": "gradient-per-scale", "drift_weight": 0.001},
     },
     "augmented": {"training": {"loss": "non-saturating", "augment_target": 0.01}},
+    "samgan-plus": {
+        "network": {
+            "generator_blocks": "modulated",
+            "discriminator_blocks": "residual",
+            "mapping_layers": 2,
+            "minibatch_std": "every",
+            "minibatch_std_group": 2,
+        },
+        "training": {"loss": "relativistic-paired", "penalty": "r1-r2"},
+    },
 }
 
 
@@ -177,7 +187,7 @@ def results(tiny_config, images, run_script, tmp_path_factory):
 def test_two_processes_step_like_one(results, name):
     alone, first, second = results(name), results(f"{name}-0"), results(f"{name}-1")
     assert alone[0].keys() >= {"weights", "loss_discriminator", "loss_generator", "logit_real", "logit_fake"}
-    assert ("penalty" in alone[0]) == (name == "wgan-gp")
+    assert ("penalty" in alone[0]) == (name in ("wgan-gp", "samgan-plus"))
     for one, a, b in zip(alone, first, second, strict=True):
         for key, expected in one.items():
             torch.testing.assert_close(a[key], expected, rtol=1e-5, atol=1e-5)
