@@ -3,7 +3,7 @@
     python benchmarks/bench_presets.py [--steps 30] [--json]
 
 Each is a process of its own that takes steps on random images with the allocator and precision of `samgan train`;
-snapshots and their scores are left out (2 to 3 % of a run).
+snapshots and their scores are left out.
 """
 
 import argparse

@@ -109,9 +109,8 @@ class EqualizedConv2d(nn.Module):
         weight = self.effective_weight()
         if self.transposed:
             return F.conv_transpose2d(x, weight, self.bias, padding=self.padding)
-        if (
-            not self.padding and x.shape[2:] == weight.shape[2:]
-        ):  # one pixel is left: a matrix product, and faster as one
+        # Where one pixel is left, it is a matrix product, and faster as one.
+        if not self.padding and x.shape[2:] == weight.shape[2:]:
             return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
@@ -187,9 +186,8 @@ class ModulatedConv2d(nn.Module):
 
 def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
     """Enlarge twofold, bilinearly: pixels that are repeated leave a grid behind."""
-    with torch.autocast(
-        x.device.type, enabled=False
-    ):  # on a CPU it would make fp32 of bf16, which all behind it then is
+    # On a CPU, autocast would make fp32 of bf16, which all behind it would then be.
+    with torch.autocast(x.device.type, enabled=False):
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
