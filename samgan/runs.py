@@ -189,7 +189,7 @@ def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in packages},
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),  # usable ones
         "device": device,
         "command": ["samgan" if program.stem == "__main__" else program.name, *sys.argv[1:]],
         "data": data,

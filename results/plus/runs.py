@@ -4,33 +4,40 @@
     python results/plus/runs.py train cxr64 WORK_FOLDER --small xrays-300 [--only NAME ...]
     python results/plus/runs.py score cxr64 WORK_FOLDER --features FEATURES.pt [--only NAME ...]
     python results/plus/runs.py nearest cxr64 WORK_FOLDER --small xrays-300 --features FEATURES.pt [--only NAME ...]
+    python results/plus/runs.py grids cxr64 WORK_FOLDER [--only NAME ...]
     python results/plus/runs.py draw
 
 `subset` prepares 300 random training images of class PNEUMONIA from the folder that cxr64 was prepared from. `train`
-takes one run after another on all cores. It can be stopped at any time and called again: a run goes on where it
-stopped, and minutes are those of training alone (`wall_seconds` of stats.jsonl). `score` adds lines to curves.csv
+takes one run after another on all cores; runs of one core side by side, each on a core of its own. It can be stopped at
+any time and called again: a run goes on where it stopped, and minutes are those of training alone (`wall_seconds` of
+stats.jsonl). Needs Linux (cores are chosen with taskset). `score` adds lines to curves.csv
 beside this file, against all training images of the class, also where a run saw 300 of them. `nearest` adds to
 nearest.csv how far the newest images of a run lie from its training images, beside the distance of held-out patients'
-images. `draw` makes curves.svg (needs matplotlib).
+images. `grids` puts images of runs after the same minutes beside this file, and real ones. `draw` makes curves.svg
+(needs matplotlib).
 """
 
 import argparse
+import concurrent.futures
 import csv
 import json
+import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 import samgan
 from samgan.data import PreparedSet
 from samgan.metrics.features import extract, load_features
-from samgan.pictures import to_uint8
+from samgan.pictures import image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import load_model, sample
 
@@ -44,25 +51,39 @@ def rival(preset: str) -> list[str]:
     return [f"--preset={preset}", "--scale=cpu", *PLUS]
 
 
-# Minutes and arguments. Seeds 0 to 2 are the runs of 60 minutes, 0 that of 150, 0 to 4 those of 20.
-RUNS: dict[str, tuple[float, list[str]]] = {
-    "samgan-plus-0": (150, [*PNEUMONIA, *PLUS]),
-    "samgan-plus-1": (60, [*PNEUMONIA, *PLUS, "--training.seed=1"]),
-    "samgan-plus-2": (60, [*PNEUMONIA, *PLUS, "--training.seed=2"]),
-    "samgan-plus-3": (20, [*PNEUMONIA, *PLUS, "--training.seed=3"]),
-    "samgan-plus-4": (20, [*PNEUMONIA, *PLUS, "--training.seed=4"]),
-    "msg-gan-6": (150, [*PNEUMONIA, *rival("msg-gan-6")]),
-    "samgan-8": (60, [*PNEUMONIA, *rival("samgan-8")]),
-    "samgan-plus-normal": (60, ["--classes", "NORMAL", *PLUS]),
-    "msg-gan-6-normal": (60, ["--classes", "NORMAL", *rival("msg-gan-6")]),
-    "samgan-plus-300": (60, PLUS),
-    "msg-gan-6-300": (60, rival("msg-gan-6")),
+class Training(NamedTuple):
+    """One run: how long it trains, on how many cores (None: all), and with which arguments."""
+
+    minutes: float
+    cores: int | None
+    arguments: list[str]
+
+
+# Seeds 0 to 2 are the runs of 60 minutes, 0 that of 150, 0 to 4 those of 20. The rivals have all cores, which they use
+# better than samgan-plus does; what has one core is no better for it.
+RUNS: dict[str, Training] = {
+    "samgan-plus-0": Training(150, None, [*PNEUMONIA, *PLUS]),
+    "samgan-plus-1": Training(60, 1, [*PNEUMONIA, *PLUS, "--training.seed=1"]),
+    "samgan-plus-2": Training(60, 1, [*PNEUMONIA, *PLUS, "--training.seed=2"]),
+    "samgan-plus-3": Training(20, 1, [*PNEUMONIA, *PLUS, "--training.seed=3"]),
+    "samgan-plus-4": Training(20, 1, [*PNEUMONIA, *PLUS, "--training.seed=4"]),
+    "samgan-plus-normal": Training(60, 1, ["--classes", "NORMAL", *PLUS]),
+    "samgan-plus-300": Training(60, 1, PLUS),
+    "msg-gan-6": Training(150, None, [*PNEUMONIA, *rival("msg-gan-6")]),
+    "samgan-8": Training(60, None, [*PNEUMONIA, *rival("samgan-8")]),
+    "msg-gan-6-normal": Training(60, None, ["--classes", "NORMAL", *rival("msg-gan-6")]),
+    "msg-gan-6-300": Training(60, None, rival("msg-gan-6")),
 }
 SMALL = 300
 MARKS = (5, 10, 15, 20, 30, 40, 50, 60, 80, 100, 120, 150)
 """Minutes at which runs are scored."""
+GRID_MARKS = (15, 60)
+GRID = 25
+ATTRIBUTION = (
+    "Kermany, Zhang and Goldbaum (2018), Mendeley Data, doi 10.17632/rscbjbr9sj.2, CC BY 4.0; resized to 64 px"
+)
 SCORES = ("frechet", "kid", "precision", "recall", "density", "coverage")
-COLUMNS = ("run", "minutes", "kimg", "count", *SCORES, "frechet_floor", "swd", "ms_ssim_gap")
+COLUMNS = ("run", "cores", "minutes", "kimg", "count", *SCORES, "frechet_floor", "swd", "ms_ssim_gap")
 
 
 def main() -> None:
@@ -72,30 +93,33 @@ def main() -> None:
     step = steps.add_parser("subset")
     for name in ("data", "source", "out"):
         step.add_argument(name, type=Path)
-    for name in ("train", "score", "nearest"):
+    for name in ("train", "score", "nearest", "grids"):
         step = steps.add_parser(name)
         step.add_argument("data", type=Path)
         step.add_argument("work", type=Path)
         step.add_argument("--only", nargs="+", default=list(RUNS), metavar="NAME", choices=RUNS, help=", ".join(RUNS))
-        if name != "score":
+        if name in ("train", "nearest"):
             step.add_argument("--small", type=Path, required=True, help="what subset prepared")
-        if name != "train":
+        if name in ("score", "nearest"):
             step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
             step.add_argument("--count", type=int, default=1000, help="images scored")
-        if name == "score":
-            step.add_argument("--minutes", type=float, nargs="+", default=MARKS)
+        if name in ("score", "grids"):
+            marks = MARKS if name == "score" else GRID_MARKS
+            step.add_argument("--minutes", type=float, nargs="+", default=marks)
     steps.add_parser("draw")
     options = parser.parse_args()
     if options.step == "draw":
         draw()
     elif options.step == "subset":
         subset(options)
+    elif options.step == "train":
+        train_all(options)
     else:
+        if options.step == "grids":
+            write_grid("real", real_images(options.data, GRID), {"Description": "Real X-rays. " + ATTRIBUTION})
         for name in options.only:
-            if options.step == "train":
-                train(name, options)
-            elif (options.work / name).exists():
-                {"score": score, "nearest": nearest}[options.step](name, options)
+            if (options.work / name).exists():
+                {"score": score, "nearest": nearest, "grids": grids}[options.step](name, options)
 
 
 def subset(options: argparse.Namespace) -> None:
@@ -122,15 +146,39 @@ def class_of(name: str) -> str:
     return "NORMAL" if name.endswith("-normal") else "PNEUMONIA"
 
 
-def train(name: str, options: argparse.Namespace) -> None:
-    """Train one run until it has its minutes."""
-    minutes, arguments = RUNS[name]
+def train_all(options: argparse.Namespace) -> None:
+    """Train the runs that have all cores in turn, then those of one core, as many at a time as there are cores."""
+    one_core = [name for name in options.only if RUNS[name].cores == 1]
+    for name in options.only:
+        if name not in one_core:
+            train(name, options)
+    cores: queue.Queue[int] = queue.Queue()
+    for core in os.sched_getaffinity(0):
+        cores.put(core)
+
+    def on_one_core(name: str) -> None:
+        core = cores.get()
+        try:
+            train(name, options, core)
+        finally:
+            cores.put(core)
+
+    with concurrent.futures.ThreadPoolExecutor(cores.qsize()) as pool:
+        list(pool.map(on_one_core, one_core))
+
+
+def train(name: str, options: argparse.Namespace, core: int | None = None) -> None:
+    """Train one run until it has its minutes; on all cores where none is named."""
+    minutes, _, arguments = RUNS[name]
     out = options.work / name
-    done = max(walls(out).values(), default=0.0)
-    if done >= 60 * minutes - 10:
+    if max(walls(out).values(), default=0.0) >= 60 * minutes - 10:
         return
     command = [sys.executable, "-m", "samgan", "train", str(training_set(name, options)), "--out", str(out), *arguments]
-    process = subprocess.Popen([*command, "--resume"] if out.exists() else command)
+    environment = dict(os.environ)
+    if core is not None:
+        command = ["taskset", "-c", str(core), *command]
+        environment["OMP_NUM_THREADS"] = "1"
+    process = subprocess.Popen([*command, "--resume"] if out.exists() else command, env=environment)
     start = max(walls(out), default=0)
     while process.poll() is None and max(walls(out).values(), default=0.0) < 60 * minutes:
         time.sleep(5)
@@ -144,27 +192,35 @@ def walls(run: Path) -> dict[int, float]:
     return {line["step"]: line["wall_seconds"] for line in Run(run).stats() if line["kind"] == "train"}
 
 
-def score(name: str, options: argparse.Namespace) -> None:
-    """Score the newest checkpoint before each mark, unless that was done."""
-    run, path = options.work / name, HERE / "curves.csv"
+def checkpoint_at(run: Path, mark: float) -> tuple[Path, float] | None:
+    """The newest checkpoint before so many minutes of training, and its minutes; None where the run ended before."""
     by_step = walls(run)
     checkpoints = {int(file.stem.split("-")[1]): file for file in (run / "checkpoints").glob("step-*.pt")}
     minutes = {step: by_step[step] / 60 for step in checkpoints if step in by_step}
+    step = max((step for step in minutes if minutes[step] <= mark + 0.2), default=None)
+    return None if step is None or mark > max(minutes.values()) + 5 else (checkpoints[step], minutes[step])
+
+
+def score(name: str, options: argparse.Namespace) -> None:
+    """Score the newest checkpoint before each mark, unless that was done."""
+    run, path = options.work / name, HERE / "curves.csv"
     for mark in options.minutes:
         known = read(path)
-        step = max((step for step in minutes if minutes[step] <= mark + 0.2), default=None)
-        if step is None or mark > max(minutes.values()) + 5:
+        found = checkpoint_at(run, mark)
+        if found is None:
             continue
-        key = (name, f"{minutes[step]:.1f}", str(options.count))
+        checkpoint, minutes = found
+        key = (name, f"{minutes:.1f}", str(options.count))
         if key in {(row["run"], row["minutes"], row["count"]) for row in known}:
             continue
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "samgan", "evaluate", str(run), "--data", str(options.data)]
-            command += ["--checkpoint", str(checkpoints[step]), "--out", folder, "--count", str(options.count)]
+            command += ["--checkpoint", str(checkpoint), "--out", folder, "--count", str(options.count)]
             command += ["--classes", class_of(name)]
             subprocess.run([*command, "--features", str(options.features)], check=True, stdout=subprocess.DEVNULL)
             scores = json.loads((Path(folder) / "scores.json").read_text())
-        row: dict[str, Any] = {"run": name, "minutes": key[1], "count": key[2]}
+        row: dict[str, Any] = {"run": name, "cores": Run(run).environment["cores"]}
+        row |= {"minutes": key[1], "count": key[2]}
         row["kimg"] = f"{scores['generated']['images_seen'] / 1000:.1f}"
         row |= {column: f"{scores[column]['value']:.4f}" for column in SCORES}
         row["frechet_floor"] = f"{scores['frechet']['floor']:.4f}"
@@ -201,6 +257,28 @@ def nearest(name: str, options: argparse.Namespace) -> None:
                 distance = torch.cdist(points[key], points["training"]).amin(1)
                 quantiles = [f"{distance.quantile(q):.3f}" for q in (0.01, 0.05, 0.5)]
                 writer.writerow([name, f"{model.images_seen / 1000:.0f}", key, space, len(distance), *quantiles])
+
+
+def grids(name: str, options: argparse.Namespace) -> None:
+    """Images of the first seeds, not chosen, after the same minutes of training."""
+    for mark in options.minutes:
+        found = checkpoint_at(options.work / name, mark)
+        if found is not None:
+            model = load_model(Run(options.work / name), str(found[0]))
+            images = to_uint8(sample(model, range(GRID))).numpy()
+            write_grid(f"{name}-{mark:g}", images, {**model.provenance(0), "Seed": "0..."})
+
+
+def real_images(data: Path, count: int) -> np.ndarray:
+    """Training images of class PNEUMONIA drawn at random."""
+    images = PreparedSet.open(data).select("train", ["PNEUMONIA"])
+    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count].numpy()]
+
+
+def write_grid(name: str, images: np.ndarray, text: dict[str, str]) -> None:
+    """Write a square of images to grid-NAME.png beside this file."""
+    with open(HERE / f"grid-{name}.png", "wb") as file:
+        write_png(file, image_grid(images), text)
 
 
 def read(path: Path) -> list[dict[str, str]]:
