@@ -47,6 +47,7 @@ def train(
     processes: int = 1,
     hosts: int = 1,
     tensorboard: bool = False,
+    minutes: float | None = None,
 ) -> Run:
     """Train on the train split of a prepared set; held-out images only choose the best checkpoint.
 
@@ -60,6 +61,7 @@ def train(
             function, so that what follows it is done once.
         hosts: Hosts.
         tensorboard: Also write TensorBoard events.
+        minutes: End after so many minutes of training, where `training.kimg` is not reached before.
 
     Returns:
         The run.
@@ -69,6 +71,8 @@ def train(
         SamganError: `out` is in use, the prepared set is damaged, or training failed.
     """
     keep_freed_memory()
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"--minutes {minutes:g}: expected more than 0")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
     indices = data.indices("train", config.data.classes)
@@ -93,9 +97,8 @@ def train(
             on_first_process(open_run)
             run = Run.open(out)
             score = _quick_score(data, config)
-            train_loop(
-                config, data.images, run, fabric, indices=indices, resume=resume, score=score, tensorboard=tensorboard
-            )
+            options = {"indices": indices, "resume": resume, "score": score, "tensorboard": tensorboard}
+            train_loop(config, data.images, run, fabric, minutes=minutes, **options)
         except Exception as error:
             # The host's first process tells it; the launcher would kill that one if another ended with a failure.
             if fabric.local_rank > 0 and getattr(error, "on_all_processes", False):

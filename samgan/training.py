@@ -430,8 +430,9 @@ def train(
     resume: bool = False,
     score: Score | None = None,
     tensorboard: bool = False,
+    minutes: float | None = None,
 ) -> TrainingState:
-    """Train until `training.kimg`; the run's files are described in `docs/run-folder.md`.
+    """Train until `training.kimg` or for `minutes`; the run's files are described in `docs/run-folder.md`.
 
     Args:
         config: What to do; `run` holds the same in `config.json`.
@@ -442,6 +443,8 @@ def train(
         resume: Continue from the newest readable checkpoint.
         score: Called on generated images at every snapshot; its first score chooses the best checkpoint.
         tensorboard: Also write TensorBoard events.
+        minutes: End, with a snapshot, at the first line of the log after so many minutes of training. Those before a
+            resume count, halts do not.
 
     Returns:
         The final state, which is also the newest checkpoint.
@@ -459,7 +462,7 @@ def train(
         _restore(state, path)
         _say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
     sampler = Sampler(images, config, fabric.device, indices)
-    log = _Log(run, state, tensorboard)
+    log = _Log(run, state, tensorboard, minutes)
     log_every, snapshot_every = training.steps(training.log_every_kimg), training.steps(training.snapshot_every_kimg)
     if state.step == 0:
         real, text = run.path / "grids" / "real.png", "Real images of the training set."
@@ -468,14 +471,19 @@ def train(
         due = state.step % snapshot_every == 0 or state.step == training.total_steps
         on_first_process(_snapshot, run, state, score if due else None)
 
+    def out_of_time() -> bool:
+        return minutes is not None and bool(_agree(int(log.seconds() >= 60 * minutes), fabric.device))
+
+    finished = state.step == training.total_steps or (state.step > 0 and out_of_time())
     with _signals() as received, contextlib.closing(log):
-        while state.step < training.total_steps:
+        while not finished:
             log.add(train_step(state, sampler(state.step), fabric.autocast))
-            finished = state.step == training.total_steps
+            flush = state.step % log_every == 0
+            finished = state.step == training.total_steps or (flush and out_of_time())
             snapshot = finished or state.step % snapshot_every == 0
-            flush = snapshot or state.step % log_every == 0
+            flush = flush or snapshot
             # Several processes must agree to stop, which costs a message, so they ask only when a line is written.
-            stop = _agree(received, fabric.device) if world_size() == 1 or flush else 0
+            stop = _agree(received[0] if received else 0, fabric.device) if world_size() == 1 or flush else 0
             if flush or stop:
                 log.flush()
             if snapshot or stop:
@@ -542,8 +550,8 @@ def _write_grid(path: Path, images: np.ndarray, description: str) -> None:
 class _Log:
     """Collects scalars on the device, and reads them only when a line is due: no synchronisation in between."""
 
-    def __init__(self, run: Run, state: TrainingState, tensorboard: bool) -> None:
-        self.run, self.state = run, state
+    def __init__(self, run: Run, state: TrainingState, tensorboard: bool, minutes: float | None) -> None:
+        self.run, self.state, self.minutes = run, state, minutes
         self.pending: list[dict[str, Tensor]] = []
         self.start_step = state.step
         before = (line for line in run.stats() if line["kind"] == "train" and line["step"] <= state.step)
@@ -564,6 +572,10 @@ class _Log:
             sys.stderr.write("\n")
         if self.writer is not None:
             self.writer.close()
+
+    def seconds(self) -> float:
+        """Of training, those before a resume included."""
+        return self.wall_before + time.monotonic() - self.start
 
     def flush(self) -> None:
         on_first_process(self._write)  # what is logged is the same on all of them
@@ -594,7 +606,7 @@ class _Log:
             "kind": "train",
             "step": state.step,
             "images_seen": state.images_seen,
-            "wall_seconds": round(self.wall_before + now - self.start, 3),
+            "wall_seconds": round(self.seconds(), 3),
             "images_per_second": round(len(self.pending) * training.batch_size / (now - self.last), 3),
             **means,
             "augment": state.augment.value,
@@ -623,6 +635,8 @@ class _Log:
             return
         self.spoken = now
         remaining = (now - self.start) / (done - self.start_step) * (total - done)
+        if self.minutes is not None:
+            remaining = max(0.0, min(remaining, 60 * self.minutes - self.seconds()))
         kimg = [f"{steps * self.state.config.training.batch_size / 1000:.4g}" for steps in (done, total)]
         text = (
             f"{'/'.join(kimg)} kimg  "
@@ -673,9 +687,8 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _agree(received: list[int], device: torch.device) -> int:
-    """The signal that any process received, 0 for none; the same answer on every process."""
-    own = received[0] if received else 0
+def _agree(value: int, device: torch.device) -> int:
+    """The largest value of any process; the same answer on every process."""
     if world_size() == 1:
-        return own
-    return int(gather(torch.tensor([float(own)], device=device)).max())
+        return value
+    return int(gather(torch.tensor([float(value)], device=device)).max())

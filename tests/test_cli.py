@@ -325,6 +325,18 @@ def test_resume_can_lengthen_a_finished_run(capsys, data, tmp_path):
     assert document["checkpoint"].endswith("step-00000020.pt")
 
 
+def test_minutes_end_a_run(capsys, data, tmp_path):
+    arguments = ["train", data, "--scale", "cpu", *TINY, "--training.kimg=1000", "--out", tmp_path / "run"]
+    status, _, error = run(capsys, *arguments, "--minutes", "0")
+    assert status == 2
+    assert error == "samgan: error: --minutes 0: expected more than 0\n"
+    assert not (tmp_path / "run").exists()
+    status, document, _ = run(capsys, *arguments, "--minutes", "0.0001")
+    assert status == 0
+    assert document["images_seen"] == 8  # until the first line of the log
+    assert document["best"]["checkpoint"] == Path(document["checkpoint"]).name == "step-00000002.pt"
+
+
 def test_the_same_command_with_resume_continues_the_run(capsys, data, trained):
     original = ["train", data, "--preset", "samgan-8", "--scale", "cpu", "--out", trained, *TINY]
     status, document, error = run(capsys, *original, "--resume")

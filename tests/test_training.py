@@ -709,6 +709,28 @@ def test_learns_the_mean_picture_of_real_radiographs(real_images_folder, tmp_pat
     assert distance(trained) < 0.5 * distance(TrainingState(config, CPU))
 
 
+def test_a_run_ends_after_its_minutes(tmp_path, tiny_config, images, fabric):
+    config = tiny_config.override({"training": {"kimg": 1000, "log_every_kimg": 0.016, "snapshot_every_kimg": 500}})
+    run = new_run(tmp_path / "run", config)
+    seconds = 0.5
+
+    def go_on(minutes):
+        return train(config, images, run, fabric, resume=True, minutes=minutes, score=lambda fake: {"swd": 1.0}).step
+
+    def walls():
+        return [line["wall_seconds"] for line in run.stats() if line["kind"] == "train"]
+
+    step = go_on(seconds / 60)
+    assert 0 < step < config.training.total_steps
+    assert step == run.last_step()
+    assert [line["step"] for line in run.stats() if line["kind"] == "scores"] == [step]
+    assert all(wall < seconds for wall in walls()[:-1])
+    assert walls()[-1] >= seconds
+    assert go_on(seconds / 60) == step  # they are over
+    assert go_on(2 * seconds / 60) > step  # those before count
+    assert walls()[-1] >= 2 * seconds
+
+
 # ---- stopped from outside
 
 # One process imports torch and forks the runs, which are then real processes to kill.

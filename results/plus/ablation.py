@@ -2,7 +2,7 @@
 
     python results/plus/ablation.py cxr64 WORK_FOLDER --features FEATURES.pt [--minutes 20] [--lanes 2] [NAME ...]
 
-Each variant trains on one core, `--lanes` of them at a time, until it is sent SIGTERM; its last step is what is scored.
+Each variant trains on one core, `--lanes` of them at a time; its last step is what is scored.
 What is there already is not trained or scored again. Needs Linux (cores are chosen with taskset).
 """
 
@@ -14,7 +14,6 @@ import queue
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +124,8 @@ def measure(name: str, options: argparse.Namespace, cores: "queue.Queue[int]") -
     try:
         if not (out / "scores.json").exists():
             train = ["train", options.data, "--classes", options.classes, "--out", out, *VARIANTS[name]]
-            samgan(core, [*train, f"--training.seed={options.seed}", "--training.kimg=100000"], options.minutes)
+            length = ["--training.kimg=100000", f"--minutes={options.minutes}"]
+            samgan(core, [*train, f"--training.seed={options.seed}", *length])
             score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
             samgan(core, ["evaluate", out, "--data", options.data, *score])
     finally:
@@ -136,16 +136,12 @@ def measure(name: str, options: argparse.Namespace, cores: "queue.Queue[int]") -
     return f"| {name} | {kimg:.0f} | {' | '.join(f'{value:.3f}' for value in values)} | {gap:+.3f} |"
 
 
-def samgan(core: int, arguments: list[Any], minutes: float | None = None) -> None:
-    """Run a command of samgan on one core; after `minutes` it is asked to stop, and saves its last step."""
+def samgan(core: int, arguments: list[Any]) -> None:
+    """Run a command of samgan on one core."""
     command = ["taskset", "-c", str(core), sys.executable, "-m", "samgan", *map(str, arguments)]
-    with open(os.devnull, "w") as nowhere:
-        process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=nowhere)
-        if minutes is not None:
-            time.sleep(60 * minutes)
-            process.terminate()
-        status = process.wait()
-    if status not in ((0,) if minutes is None else (0, 143, -15)):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    status = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
+    if status:
         raise SystemExit(f"{' '.join(command)}: status {status}")
 
 

@@ -27,7 +27,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,20 +170,17 @@ def train(name: str, options: argparse.Namespace, core: int | None = None) -> No
     """Train one run until it has its minutes; on all cores where none is named."""
     minutes, _, arguments = RUNS[name]
     out = options.work / name
-    if max(walls(out).values(), default=0.0) >= 60 * minutes - 10:
+    if max(walls(out).values(), default=0.0) >= 60 * minutes:
         return
     command = [sys.executable, "-m", "samgan", "train", str(training_set(name, options)), "--out", str(out), *arguments]
+    command += ["--minutes", str(minutes)] + ["--resume"] * out.exists()
     environment = dict(os.environ)
     if core is not None:
         command = ["taskset", "-c", str(core), *command]
         environment["OMP_NUM_THREADS"] = "1"
-    process = subprocess.Popen([*command, "--resume"] if out.exists() else command, env=environment)
-    start = max(walls(out), default=0)
-    while process.poll() is None and max(walls(out).values(), default=0.0) < 60 * minutes:
-        time.sleep(5)
-    process.terminate()
-    if process.wait() not in (0, 143, -15) or max(walls(out), default=0) == start:
-        raise SystemExit(f"{name}: training ended with status {process.returncode}")
+    status = subprocess.run(command, env=environment, check=False).returncode
+    if status:
+        raise SystemExit(f"{name}: training ended with status {status}")
 
 
 def walls(run: Path) -> dict[int, float]:
