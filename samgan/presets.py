@@ -93,6 +93,8 @@ PLUS_SETTINGS: dict[str, Any] = {
     "training.penalty_weight": 0.02,
     "training.penalty_every": 8,
     "training.precision": "auto",
+    # From some thousand images the sign settles about there by itself; from some hundred it goes on to 1 without help.
+    "training.augment_target": 0.8,
     "training.ema_ramp": 0.05,
 }
 PLUS_SCALES: dict[str, dict[str, Any]] = {

@@ -25,12 +25,13 @@ FIRST = [
     "--training.precision=fp32",
     "--training.loss=non-saturating",
     "--training.penalty=r1",
+    "--training.augment_target=0",
 ]
 """What samgan-plus started from."""
 BATCH_8 = [*FIRST, "--training.batch_size=8"]
 FASTER = [*BATCH_8, "--training.learning_rate=0.004"]
 PAIRED = ["--training.loss=relativistic-paired", "--training.penalty=r1-r2"]
-NON_SATURATING = ["--training.loss=non-saturating", "--training.penalty=r1"]
+NON_SATURATING = ["--training.loss=non-saturating", "--training.penalty=r1", "--training.augment_target=0"]
 SLOW = ["--training.learning_rate=0.002", "--training.discriminator_learning_rate=0.004"]
 VARIANTS: dict[str, list[str]] = {
     # The way from the first recipe to samgan-plus.
@@ -80,6 +81,8 @@ VARIANTS: dict[str, list[str]] = {
     "average without ramp": ["--training.ema_ramp=0"],
     "half-life of 1 kimg": ["--training.ema_halflife_kimg=1"],
     "random flips": ["--data.flip=random"],
+    "without augmentation": ["--training.augment_target=0"],
+    "augmentation, target 0.6": ["--training.augment_target=0.6"],
     "augmentation, target 0.3": ["--training.augment_target=0.3"],
     "generator's rate 0.002": SLOW,
     "fp32": ["--training.precision=fp32"],
