@@ -97,8 +97,17 @@ def train(
             on_first_process(open_run)
             run = Run.open(out)
             score = _quick_score(data, config)
-            options = {"indices": indices, "resume": resume, "score": score, "tensorboard": tensorboard}
-            train_loop(config, data.images, run, fabric, minutes=minutes, **options)
+            train_loop(
+                config,
+                data.images,
+                run,
+                fabric,
+                indices=indices,
+                resume=resume,
+                score=score,
+                tensorboard=tensorboard,
+                minutes=minutes,
+            )
         except Exception as error:
             # The host's first process tells it; the launcher would kill that one if another ended with a failure.
             if fabric.local_rank > 0 and getattr(error, "on_all_processes", False):
