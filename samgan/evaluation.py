@@ -24,6 +24,7 @@ Scores = dict[str, Any]
 
 MIN_COUNT = 8
 GAP_WEIGHT = 100.0  # an MS-SSIM gap of 0.02, which would be a hint of collapse, weighs as much as 2 of SWD x 1000
+MS_SSIM_PAIRS = 10_000  # that many leave no more of the error than the images themselves bring
 QUICK_SWD_IMAGES = 256  # 32,768 patches; more would only slow training down
 COLLAPSE = "mode collapse"
 NO_COLLAPSE = "no sign of mode collapse"
@@ -54,7 +55,7 @@ def evaluate(
 
     Scores of distributions depend on the number of images, so all are taken at m = min(count, fakes, reals // 2):
     `value` is m reals against m fakes, `floor` the same m reals against m other reals. A generator that cannot be told
-    from the data scores its floor.
+    from the data scores its floor. MS-SSIM takes all images given: their number does not bias a mean over pairs.
 
     Args:
         real: the images to compare with, the training set or a held-out split.
@@ -206,7 +207,9 @@ def format_table(scores: Scores) -> str:
         )
     if scores["features"]:
         lines.append(f"Features: {scores['features']['name']}, sha256 {scores['features']['sha256']}.")
-    if scores["protocol"] == "legacy":
+    if scores["protocol"] == "standard":
+        lines.append("MS-SSIM, which does not depend on the number, is of all that were given.")
+    else:
         lines.append(
             "Legacy protocol: compares with the numbers of the paper's group only, with nobody's FID. MS-SSIM of "
             "neighbours in the order of the files; of the real ones, of all that were given."
@@ -262,6 +265,7 @@ def _standard(scores: Scores, real: Tensor, fake: Tensor, features: FeatureExtra
     """Fill in the scores of the standard protocol."""
     m, seed = scores["count"], scores["seed"]
     # Random, since files often lie in order of class or patient; a prefix of one order, so one cache serves every m.
+    all_real, all_fake = real, fake
     drawn_real, drawn_fake = (_order(len(images), seed) for images in (real, fake))
     real, fake = real[drawn_real[: 2 * m]], fake[drawn_fake[:m]]
     first, second = real[:m], real[m:]
@@ -271,7 +275,8 @@ def _standard(scores: Scores, real: Tensor, fake: Tensor, features: FeatureExtra
         return {level: {"value": value[level], "floor": floor[level]} for level in value}
 
     def ms_ssim() -> tuple[PairMean, PairMean]:
-        return mean_ms_ssim(first, seed=seed), mean_ms_ssim(fake, seed=seed)
+        means = [mean_ms_ssim(images, pairs=MS_SSIM_PAIRS, seed=seed) for images in (all_real, all_fake)]
+        return means[0], means[1]
 
     _add_ms_ssim(scores, ms_ssim)
     _add(scores, ["swd"], lambda: {"swd": swd()})

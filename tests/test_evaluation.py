@@ -7,11 +7,13 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from samgan import evaluation
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import check_inputs, evaluate, format_table, load_images, quick_scores
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.legacy import adjacent_ms_ssim
+from samgan.metrics.ms_ssim import mean_ms_ssim
 from samgan.metrics.prdc import prdc
 from samgan.pictures import to_uint8, to_uint16, write_png
 
@@ -65,7 +67,16 @@ def test_scores_are_those_of_the_metrics_at_one_number_of_images():
     assert scores["kid_x1000"]["value"] == pytest.approx(1000 * kernel_distance(first, generated))
     assert scores["recall"]["value"] == prdc(first, generated).recall
     assert scores["coverage"]["floor"] == prdc(first, second).coverage
-    assert scores["ms_ssim_real"]["pairs"] == scores["ms_ssim_generated"]["pairs"] == 20
+
+
+def test_ms_ssim_is_of_all_images_given(monkeypatch):
+    monkeypatch.setattr(evaluation, "MS_SSIM_PAIRS", 100)
+    real, fake = blobs(50), blobs(40, seed=1)
+    scores = evaluate(real=real, fake=fake, features=None, count=10, seed=3)
+    for key, images in (("ms_ssim_real", real), ("ms_ssim_generated", fake)):
+        assert scores[key] == mean_ms_ssim(images, pairs=100, seed=3)._asdict()
+    monkeypatch.undo()
+    assert evaluate(real=real, fake=fake, features=None)["ms_ssim_real"]["pairs"] == 50 * 49 / 2  # all that there are
 
 
 def test_a_collapsed_generator_is_told():
@@ -108,7 +119,6 @@ def test_scores_are_json_and_repeat(protocol):
 def test_the_real_set_limits_the_count():
     scores = evaluate(real=blobs(31), fake=blobs(64, seed=1), features=None)
     assert scores["count"] == 15
-    assert scores["ms_ssim_generated"]["pairs"] == 15
     assert "15 images a set at 32 px (64 generated and 31 real were given" in format_table(scores)
 
 
