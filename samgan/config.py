@@ -66,8 +66,11 @@ class NetworkConfig:
         "last", "minibatch standard deviation in the discriminator's last block, in every block, or not (MBD)"
     )
     minibatch_std_group: int = _setting(0, "images per statistic; 0: the whole batch")
-    generator_attention: tuple[int, ...] = _setting((), "resolutions (4, 8, ...) with self-attention in the generator")
+    generator_attention: tuple[int, ...] = _setting((), "resolutions (4, 8, ...) with attention in the generator")
     discriminator_attention: tuple[int, ...] = _setting((), "the same for the discriminator (AM)")
+    attention_kind: Literal["self", "linear", "dual", "squeeze-excitation", "cbam"] = _setting(
+        "self", "self: the paper's; linear, dual: other ways to compare positions; the last two weigh channels"
+    )
     attention_pooled: bool = _setting(True, "keys and values 2x2 max-pooled, as in SAGAN's code")
     attention_reduction: int = _setting(8, "k: queries and keys have channels / k")
     attention_value_reduction: int = _setting(2, "values have channels / this (SAGAN's code: 2, its paper: 8)")

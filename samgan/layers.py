@@ -387,3 +387,102 @@ class SelfAttention(nn.Module):
         if self.pooled:
             key = F.max_pool2d(key, 2)
         return torch.einsum("ncj,nci->nji", query.flatten(2), key.flatten(2)).softmax(dim=-1)
+
+
+class LinearAttention(SelfAttention):
+    """Self-attention without scores of pairs: its cost grows with the number of positions, not with its square.
+
+        o_j = v(sum_d softmax_d(g(x_j)) (sum_i softmax_i(f(x_i)) h(x_i)^T)_d),  y = gamma * o + x
+
+    Keys are never pooled, since there is nothing to save.
+
+    Source: Shen et al. 2021 (Efficient Attention), eq. 5-6; the gate is the paper's eq. 5.
+    """
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend: one summary of all values per channel of the keys, mixed anew at every position."""
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        summaries = value @ key.softmax(dim=2).mT
+        o = (summaries @ query.softmax(dim=1)).unflatten(2, x.shape[2:])
+        return F.conv2d(o, self.gamma * self.out.effective_weight()) + x
+
+    def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
+        """The weights of pairs that this comes to, never formed in `forward`: rows sum to 1."""
+        query, key = self.query(x).flatten(2), self.key(x).flatten(2)
+        return query.softmax(dim=1).mT @ key.softmax(dim=2)
+
+
+class DualAttention(SelfAttention):
+    """Self-attention between positions, and beside it between channels, behind one gate.
+
+        A = softmax(X X^T / (h w)),  y = gamma * (o + A X) + x,  X: channels x positions
+
+    Source: Fu et al. 2019 (DANet), eq. 1-4. Differs: one gate instead of two, and scores of channels are means over the
+    positions, so that they do not depend on the resolution.
+    """
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend between positions, then add what channels take from each other."""
+        rows = x.flatten(2)
+        between_channels = (rows @ rows.mT / rows.shape[2]).softmax(dim=2) @ rows
+        return super().forward(x) + self.gamma * between_channels.unflatten(2, x.shape[2:])
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel attention: every channel is weighed by what all channels are on average.
+
+        y = gamma * x sigmoid(W_2 relu(W_1 mean(x))) + x,  gamma = 0 at the start
+
+    Args:
+        channels: Channels of the input.
+        conv: Constructor of the convolutions.
+        reduction: The hidden layer has channels / this, at least 1.
+
+    Source: Hu et al. 2018 (SENet), eq. 2-4; the gate is the paper's eq. 5.
+    """
+
+    def __init__(
+        self, channels: int, conv: Callable[..., EqualizedConv2d] = EqualizedConv2d, *, reduction: int = 8
+    ) -> None:
+        super().__init__()
+        self.squeeze = conv(channels, max(1, channels // reduction), 1)
+        self.excite = conv(max(1, channels // reduction), channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Weigh the channels."""
+        weights = self.excite(F.relu(self.squeeze(x.mean(dim=(2, 3), keepdim=True)))).sigmoid()
+        return x * (1 + self.gamma * weights)
+
+
+class ConvolutionalBlockAttention(SqueezeExcitation):
+    """CBAM: channels are weighed by their mean and their maximum, then positions by those over the channels.
+
+        x' = x sigmoid(M(mean_hw x) + M(max_hw x)),  M(z) = W_2 relu(W_1 z)
+        y = gamma * x' sigmoid(conv7x7[mean_c x', max_c x']) + x
+
+    Source: Woo et al. 2018 (CBAM), eq. 2-3; the gate is the paper's eq. 5.
+    """
+
+    def __init__(
+        self, channels: int, conv: Callable[..., EqualizedConv2d] = EqualizedConv2d, *, reduction: int = 8
+    ) -> None:
+        super().__init__(channels, conv, reduction=reduction)
+        self.locate = conv(2, 1, 7, padding=3)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Weigh channels, then positions."""
+        mean, peak = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
+        mean, peak = (self.excite(F.relu(self.squeeze(summary))) for summary in (mean, peak))
+        weighed = x * (mean + peak).sigmoid()
+        maps = torch.cat([weighed.mean(dim=1, keepdim=True), weighed.amax(dim=1, keepdim=True)], dim=1)
+        return self.gamma * weighed * self.locate(maps).sigmoid() + x
+
+
+ATTENTION: dict[str, type[SelfAttention | SqueezeExcitation]] = {
+    "self": SelfAttention,
+    "linear": LinearAttention,
+    "dual": DualAttention,
+    "squeeze-excitation": SqueezeExcitation,
+    "cbam": ConvolutionalBlockAttention,
+}

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
 from samgan.layers import (
+    ATTENTION,
     EqualizedConv2d,
     MinibatchStdDev,
     ModulatedConv2d,
@@ -41,7 +42,10 @@ def _convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., Eq
 def _attention(config: NetworkConfig, channels: int, conv: Callable[..., EqualizedConv2d], used: bool) -> nn.Module:
     if not used:
         return nn.Identity()
-    return SelfAttention(
+    kind = ATTENTION[config.attention_kind]
+    if not issubclass(kind, SelfAttention):
+        return kind(channels, conv, reduction=config.attention_reduction)
+    return kind(
         channels,
         conv,
         reduction=config.attention_reduction,
@@ -170,7 +174,7 @@ class _DiscriminatorBlock(nn.Module):
         self.attention = _attention(config, joined, conv, resolution in config.discriminator_attention)
         has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
         self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
-        has_attention = isinstance(self.attention, SelfAttention)
+        has_attention = not isinstance(self.attention, nn.Identity)
         self.starts_linear = self.combine in ("first", "lin_cat") and not has_attention and not has_std
         self.conv_1 = conv(joined + has_std, width, 3, padding=1)
         if self.last:
@@ -280,28 +284,29 @@ def image_pyramid(images: Float[Tensor, "n c h w"], resolutions: tuple[int, ...]
 
 
 def attention_gammas(network: Generator | Discriminator) -> dict[int, Tensor]:
-    """The gate gamma of each self-attention layer by its resolution."""
+    """The gate gamma of each attention layer by its resolution."""
     return {
         4 << scale: block.attention.gamma.detach()
         for scale, block in enumerate(network.blocks)
-        if isinstance(block.attention, SelfAttention)
+        if not isinstance(block.attention, nn.Identity)
     }
 
 
 def attention_maps(network: Generator | Discriminator, inputs: Tensor | Pyramid) -> dict[int, Tensor]:
-    """Where each self-attention layer looks, for pictures.
+    """Where each layer of self, linear or dual attention looks, for pictures.
 
     Args:
         network: Either network.
         inputs: What its forward pass takes.
 
     Returns:
-        Per resolution beta of eq. 3, [n, queries, keys] over positions row by row; half a side of keys if pooled.
+        Per resolution beta of eq. 3, [n, queries, keys] over positions row by row; half a side of keys if pooled. Empty
+        for kinds of attention that compare no positions.
     """
     maps: dict[int, Tensor] = {}
     hooks = []
     for scale, block in enumerate(network.blocks):
-        if isinstance(block.attention, SelfAttention):
+        if isinstance(block.attention, SelfAttention):  # or a kind derived from it
 
             def keep(layer: SelfAttention, arguments: tuple[Tensor], side: int = 4 << scale) -> None:
                 maps[side] = layer.attention_maps(arguments[0])

@@ -24,6 +24,7 @@ from samgan.checkpoint import choose_checkpoint
 from samgan.config import Config
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
+from samgan.layers import SelfAttention
 from samgan.networks import Generator, Pyramid, attention_maps
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, to_uint16, write_png
 from samgan.runs import Run
@@ -247,8 +248,8 @@ def write_samples(
     network = model.config.network
     if file_format == "png16" and network.image_channels != 1:
         raise UsageError("--format png16 is for 1 channel; use png or npz")
-    if "attention" in sheets and not network.generator_attention:
-        raise UsageError(f"the generator of preset {model.config.preset} has no self-attention to show")
+    if "attention" in sheets and not any(isinstance(layer, SelfAttention) for layer in model.generator.modules()):
+        raise UsageError(f"the generator of preset {model.config.preset} has no attention between positions to show")
     seeds = range(seed, seed + count)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)

@@ -6,11 +6,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from samgan.layers import (
+    ATTENTION,
     EqualizedConv2d,
+    LinearAttention,
     MinibatchStdDev,
     ModulatedConv2d,
     SelfAttention,
@@ -497,3 +500,79 @@ def test_enlarging_keeps_the_precision_of_features():
         assert upsample(torch.randn(1, 2, 4, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
         layer = ModulatedConv2d(4, 4, 8, 4, upsample=True)
         assert layer(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 1, 1), torch.randn(1, 4, 1, 1)).dtype == torch.bfloat16
+
+
+# ---- other kinds of attention
+
+
+def opened(kind, channels=16, conv=EqualizedConv2d):
+    layer = ATTENTION[kind](channels, conv).double()
+    torch.nn.init.constant_(layer.gamma, 0.8)
+    return layer
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+def test_every_kind_of_attention_is_the_identity_at_first_and_opens(kind):
+    layer, x = ATTENTION[kind](16), torch.randn(2, 16, 8, 8)
+    torch.testing.assert_close(layer(x), x, rtol=0, atol=0)
+    layer(x).square().sum().backward()
+    assert layer.gamma.grad.abs() > 0
+    spectral = opened(kind, conv=partial(EqualizedConv2d, spectral=True))
+    assert all(part.spectral for part in spectral.modules() if isinstance(part, EqualizedConv2d))
+    x = torch.randn(2, 16, 8, 8, dtype=torch.double)
+    spectral(x).square().sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in spectral.parameters())
+
+
+def test_linear_attention_equals_its_equation_written_out():
+    layer, x = opened("linear"), torch.randn(2, 16, 6, 4, dtype=torch.double)
+    weight = {name: getattr(layer, name).effective_weight()[:, :, 0, 0] for name in ("key", "query", "value", "out")}
+    f, g, h = (torch.einsum("dc,ncp->ndp", weight[name], x.flatten(2)) for name in ("key", "query", "value"))
+    f = torch.exp(f) / torch.exp(f).sum(dim=2, keepdim=True)
+    g = torch.exp(g) / torch.exp(g).sum(dim=1, keepdim=True)
+    pairs = torch.einsum("ndj,ndi->nji", g, f)
+    o = torch.einsum("cd,nji,ndi->ncj", weight["out"], pairs, h)
+    torch.testing.assert_close(layer(x), 0.8 * o.view_as(x) + x)
+    maps = layer.attention_maps(x)
+    torch.testing.assert_close(maps, pairs)
+    torch.testing.assert_close(maps.sum(dim=2), torch.ones(2, 24, dtype=torch.double))
+
+
+def test_linear_attention_forms_no_map():
+    layer, x, sizes = LinearAttention(16), torch.randn(1, 16, 32, 32), []
+
+    def pack(tensor):
+        sizes.append(tensor.untyped_storage().nbytes() // 4)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    assert max(sizes) <= x.numel()
+
+
+def test_dual_attention_adds_channels_that_attend_to_each_other():
+    layer, x = opened("dual"), torch.randn(2, 16, 4, 4, dtype=torch.double)
+    rows = x.flatten(2)
+    scores = torch.einsum("ncp,ndp->ncd", rows, rows) / 16
+    weights = torch.exp(scores) / torch.exp(scores).sum(dim=2, keepdim=True)
+    channels = torch.einsum("ncd,ndp->ncp", weights, rows).view_as(x)
+    torch.testing.assert_close(layer(x), SelfAttention.forward(layer, x) + 0.8 * channels)
+
+
+def test_squeeze_excitation_equals_torchvisions():
+    layer, x = opened("squeeze-excitation"), torch.randn(2, 16, 4, 6, dtype=torch.double)
+    theirs = torchvision.ops.SqueezeExcitation(16, 2).double()
+    for ours, other in ((layer.squeeze, theirs.fc1), (layer.excite, theirs.fc2)):
+        torch.nn.init.normal_(ours.bias)
+        other.load_state_dict({"weight": ours.effective_weight(), "bias": ours.bias})
+    torch.testing.assert_close(layer(x), 0.8 * theirs(x) + x)
+
+
+def test_cbam_weighs_channels_then_positions():
+    layer, x = opened("cbam"), torch.randn(2, 16, 8, 8, dtype=torch.double)
+    hidden, back = (part.effective_weight()[:, :, 0, 0] for part in (layer.squeeze, layer.excite))
+    logits = sum((summary @ hidden.T).relu() @ back.T for summary in (x.mean(dim=(2, 3)), x.amax(dim=(2, 3))))
+    weighed = x * logits.sigmoid()[:, :, None, None]
+    maps = torch.stack([weighed.mean(dim=1), weighed.amax(dim=1)], dim=1)
+    where = F.conv2d(maps, layer.locate.effective_weight(), padding=3).sigmoid()
+    torch.testing.assert_close(layer(x), 0.8 * weighed * where + x)

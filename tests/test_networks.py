@@ -60,6 +60,15 @@ VARIANTS = {
     "noise at every scale": {"generator_blocks": "modulated", "noise": "all"},
     "residual": {"discriminator_blocks": "residual", "minibatch_std": "none"},
     "attention": {"generator_attention": (4, 8, 16, 32), "discriminator_attention": (4, 8, 16, 32)},
+    **{
+        f"{kind} attention": {
+            "generator_attention": (4, 16),
+            "discriminator_attention": (8, 32),
+            "attention_kind": kind,
+            "spectral_norm": "both",
+        }
+        for kind in ("linear", "dual", "squeeze-excitation", "cbam")
+    },
     "attention simple": {"discriminator_attention": (8, 16), "combine": "simple", "attention_pooled": False},
 }
 

@@ -267,7 +267,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(model, image
     config = tiny_config.override({"network.generator_attention": [], "training.kimg": 0.004})
     run, _ = trained(tmp_path / "run", config, images)
     for refused, match in (
-        (lambda out: write_samples(load_model(run), out, 1, sheets=["attention"]), "no self-attention"),
+        (lambda out: write_samples(load_model(run), out, 1, sheets=["attention"]), "no attention between positions"),
         (lambda out: write_samples(model, out, 1, sheets=["poster"]), "'poster' is not one of grid"),
         (lambda out: write_samples(model, out, 1, file_format="jpeg"), "'jpeg' is not one of png"),
     ):
