@@ -18,6 +18,7 @@ from samgan.layers import (
     MinibatchStdDev,
     ModulatedConv2d,
     SelfAttention,
+    SqueezeExcitation,
     activate,
     activate_and_normalize,
     channels_last,
@@ -288,7 +289,7 @@ def attention_gammas(network: Generator | Discriminator) -> dict[int, Tensor]:
     return {
         4 << scale: block.attention.gamma.detach()
         for scale, block in enumerate(network.blocks)
-        if not isinstance(block.attention, nn.Identity)
+        if isinstance(block.attention, SelfAttention | SqueezeExcitation)
     }
 
 
