@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from samgan import page as pages
 from samgan import report
 from samgan.config import Config
 from samgan.errors import SamganError
@@ -199,9 +200,7 @@ def test_grids_show_as_many_real_as_generated_images(tmp_path, channels, resolut
 
 def test_fewer_images_of_one_kind_decide_for_both(tmp_path):
     _, page = write(tmp_path, real=draw(3))
-    assert [image["alt"] for image in page.all("img")] == [
-        f"{kind} images: a grid of 3" for kind in ("Real", "Generated")
-    ]
+    assert [image["alt"] for image in page.all("img")] == [f"{kind}: a grid of 3" for kind in ("Real", "Generated")]
 
 
 @pytest.mark.parametrize("name", ["real", "fake"])
@@ -291,7 +290,7 @@ def test_any_floats_give_a_readable_chart(values):
 
 @given(st.floats(-1e12, 1e12), st.floats(1e-3, 1e12))
 def test_ticks_are_few_round_and_inside(low, span):
-    ticks = report._ticks(low, low + span)
+    ticks = pages._ticks(low, low + span)
     assert 2 <= len(ticks) <= 9
     steps = np.diff(ticks)
     tolerance = 1e-9 * (abs(low) + span)
@@ -322,9 +321,9 @@ def test_colours_can_be_told_from_the_background():
         light, dark = sorted((luminance(one), luminance(other)), reverse=True)
         return (light + 0.05) / (dark + 0.05)
 
-    for theme in report.PAGE.split("prefers-color-scheme: dark"):
+    for theme in pages.PAGE.split("prefers-color-scheme: dark"):
         colours = dict(re.findall(r"--(\w+): #(\w+)", theme))
-        for name, least in {"fore": 7, "faint": 4.5, **{f"c{index}": 3 for index in range(report.COLOURS)}}.items():
+        for name, least in {"fore": 7, "faint": 4.5, **{f"c{index}": 3 for index in range(pages.COLOURS)}}.items():
             assert contrast(colours[name], colours["back"]) >= least, name
             assert contrast(colours[name], colours["panel"]) >= least, name
         assert contrast(colours["fore"], colours["warn"]) >= 7
