@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from samgan import __version__, evaluation
+from samgan.collapse import find_collapse
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
@@ -33,6 +34,7 @@ __all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_confi
 
 Location = str | os.PathLike[str]
 MODEL_SUFFIX = ".safetensors"
+ON_COLLAPSE = ("warn", "stop", "ignore")
 
 DEMO_NOTE = "Phantoms are not patients: these images were drawn by a formula, and nothing medical follows from them."
 
@@ -48,6 +50,8 @@ def train(
     hosts: int = 1,
     tensorboard: bool = False,
     minutes: float | None = None,
+    on_collapse: str = "warn",
+    quiet: bool = False,
 ) -> Run:
     """Train on the train split of a prepared set; held-out images only choose the best checkpoint.
 
@@ -62,6 +66,9 @@ def train(
         hosts: Hosts.
         tensorboard: Also write TensorBoard events.
         minutes: End after so many minutes of training, where `training.kimg` is not reached before.
+        on_collapse: What to do when `samgan.collapse.find_collapse` finds one: "warn", "stop" the run at that snapshot,
+            or "ignore" it.
+        quiet: Print no progress.
 
     Returns:
         The run.
@@ -73,6 +80,8 @@ def train(
     keep_freed_memory()
     if minutes is not None and not minutes > 0:
         raise UsageError(f"--minutes {minutes:g}: expected more than 0")
+    if on_collapse not in ON_COLLAPSE:
+        raise UsageError(f"--on-collapse {on_collapse}: expected one of {', '.join(ON_COLLAPSE)}")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
     indices = data.indices("train", config.data.classes)
@@ -107,6 +116,8 @@ def train(
                 score=score,
                 tensorboard=tensorboard,
                 minutes=minutes,
+                watch=None if on_collapse == "ignore" else _Watch(run, stops=on_collapse == "stop"),
+                quiet=quiet,
             )
         except Exception as error:
             # The host's first process tells it; the launcher would kill that one if another ended with a failure.
@@ -116,6 +127,26 @@ def train(
     if fabric.global_rank > 0:
         sys.exit(0)
     return run
+
+
+class _Watch:
+    """Looks for a collapse behind every snapshot, and says so once."""
+
+    def __init__(self, run: Run, stops: bool) -> None:
+        self.run, self.stops, self.said = run, stops, False
+
+    def __call__(self) -> bool:
+        collapse = find_collapse(self.run.stats())
+        if collapse is None:
+            return False
+        if not self.said:
+            what = "stopped" if self.stops else "it goes on (--on-collapse stop would end it)"
+            message = (
+                f"{self.run.path} has collapsed at {collapse.images_seen / 1000:g} kimg: {collapse.reason}; {what}"
+            )
+            warnings.warn(message, stacklevel=2)
+            self.said = True
+        return self.stops
 
 
 def _open_run(out: Path, config: Config, data: PreparedSet, resume: bool, count: int, device: str) -> Run:

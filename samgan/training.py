@@ -294,7 +294,7 @@ def train_step(
         loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process is to see a NaN of any of them
     rate_factor = _rate_factor(state)
-    _update(discriminator, state.discriminator_optimizer, loss, rate_factor)
+    logged["gradient_discriminator"] = _update(discriminator, state.discriminator_optimizer, loss, rate_factor)
 
     # Generator: the fake batch above is still that of the current generator, so it is used again where latents are.
     discriminator.requires_grad_(False)
@@ -302,7 +302,7 @@ def train_step(
         if not shared:
             fake = generator(batch.generator_latents)
         loss = generator_loss(training, discriminator, real, shown(fake, 2))
-    _update(generator, state.generator_optimizer, loss, rate_factor)
+    logged["gradient_generator"] = _update(generator, state.generator_optimizer, loss, rate_factor)
 
     _average(state)
     state.augment.update(logged["sign_real"])
@@ -321,14 +321,17 @@ def _rate_factor(state: TrainingState) -> float:
     return 1.0 if not reference else max(state.images_seen / reference, 1.0) ** -0.5
 
 
-def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate_factor: float) -> None:
+def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate_factor: float) -> Tensor:
+    """One step of the optimizer; returns the length of the gradient."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * rate_factor
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     average_gradients(list(network.parameters()))
+    norms = torch._foreach_norm([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
     optimizer.step()
     power_iteration(network)
+    return torch.stack(norms).norm()
 
 
 def _average(state: TrainingState) -> None:
@@ -431,6 +434,8 @@ def train(
     score: Score | None = None,
     tensorboard: bool = False,
     minutes: float | None = None,
+    watch: Callable[[], bool] | None = None,
+    quiet: bool = False,
 ) -> TrainingState:
     """Train until `training.kimg` or for `minutes`; the run's files are described in `docs/run-folder.md`.
 
@@ -445,6 +450,8 @@ def train(
         tensorboard: Also write TensorBoard events.
         minutes: End, with a snapshot, at the first line of the log after so many minutes of training. Those before a
             resume count, halts do not.
+        watch: Called behind every snapshot; True ends the run there.
+        quiet: Print no progress.
 
     Returns:
         The final state, which is also the newest checkpoint.
@@ -460,9 +467,10 @@ def train(
     path, cut_off = on_first_process(_starting_point, run, config) if resume else (None, False)
     if path:
         _restore(state, path)
-        _say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
+        if not quiet:
+            _say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
     sampler = Sampler(images, config, fabric.device, indices)
-    log = _Log(run, state, tensorboard, minutes)
+    log = _Log(run, state, tensorboard, minutes, quiet)
     log_every, snapshot_every = training.steps(training.log_every_kimg), training.steps(training.snapshot_every_kimg)
     if state.step == 0:
         real, text = run.path / "grids" / "real.png", "Real images of the training set."
@@ -488,6 +496,7 @@ def train(
                 log.flush()
             if snapshot or stop:
                 on_first_process(_snapshot, run, state, score if snapshot else None)
+                finished = finished or (snapshot and watch is not None and on_first_process(watch))
                 log.last = time.monotonic()  # images/s is of steps alone
             if stop and not finished:
                 name = signal.Signals(stop).name
@@ -550,8 +559,8 @@ def _write_grid(path: Path, images: np.ndarray, description: str) -> None:
 class _Log:
     """Collects scalars on the device, and reads them only when a line is due: no synchronisation in between."""
 
-    def __init__(self, run: Run, state: TrainingState, tensorboard: bool, minutes: float | None) -> None:
-        self.run, self.state, self.minutes = run, state, minutes
+    def __init__(self, run: Run, state: TrainingState, tensorboard: bool, minutes: float | None, quiet: bool) -> None:
+        self.run, self.state, self.minutes, self.quiet = run, state, minutes, quiet
         self.pending: list[dict[str, Tensor]] = []
         self.start_step = state.step
         before = (line for line in run.stats() if line["kind"] == "train" and line["step"] <= state.step)
@@ -631,7 +640,7 @@ class _Log:
     def _speak(self, line: dict[str, Any], now: float) -> None:
         done, total = line["step"], self.state.config.training.total_steps
         terminal = sys.stderr.isatty()
-        if not terminal and done < total and now - self.spoken < 30:
+        if self.quiet or (not terminal and done < total and now - self.spoken < 30):
             return
         self.spoken = now
         remaining = (now - self.start) / (done - self.start_step) * (total - done)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from samgan.cli import main, read_settings, split_settings
+from samgan.collapse import Collapse
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import UsageError
@@ -335,6 +336,22 @@ def test_minutes_end_a_run(capsys, data, tmp_path):
     assert status == 0
     assert document["images_seen"] == 8  # until the first line of the log
     assert document["best"]["checkpoint"] == Path(document["checkpoint"]).name == "step-00000002.pt"
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_collapse_is_told_of_once_or_ends_the_run(capsys, data, tmp_path, monkeypatch):
+    found = Collapse(step=5, images_seen=20, wall_seconds=1.0, reason="all alike")
+    monkeypatch.setattr("samgan.api.find_collapse", lambda stats: found if list(stats) else None)
+    command = ["train", data, "--preset", "msg-gan-6", "--scale", "cpu", *TINY, "--out"]
+    _, document, error = run(capsys, *command, tmp_path / "on")
+    assert document["images_seen"] == 40
+    assert error.count("has collapsed at 0.02 kimg: all alike; it goes on") == 1
+    _, document, error = run(capsys, *command, tmp_path / "off", "--on-collapse", "stop")
+    assert document["images_seen"] == 20
+    assert "all alike; stopped" in error
+    _, document, error = run(capsys, *command, tmp_path / "ignored", "--on-collapse", "ignore")
+    assert document["images_seen"] == 40
+    assert "alike" not in error
 
 
 def test_the_same_command_with_resume_continues_the_run(capsys, data, trained):

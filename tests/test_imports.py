@@ -12,7 +12,7 @@ PACKAGE = Path(samgan.__file__).parent
 LEVELS = (
     {"errors"},
     {"files", "config", "distributed", "memory", "pictures"},
-    {"metrics", "augment", "layers", "losses", "presets", "page"},
+    {"metrics", "augment", "layers", "losses", "presets", "page", "collapse"},
     {"networks", "data", "runs"},
     {"checkpoint"},
     {"sampling"},

@@ -573,6 +573,31 @@ def test_stats_lines_hold_the_mean_of_the_penalties_there_were(tiny_config, imag
     assert first["loss_generator"] == pytest.approx(sum(line["loss_generator"].item() for line in logged) / 4, rel=1e-6)
 
 
+def test_the_length_of_each_gradient_is_logged(tiny_config, images):
+    config = tiny_config.override({"training.optimizer": "rmsprop"})
+    state = TrainingState(config, CPU)
+    (batch,) = batches(config, images, 1)
+    logged = train_step(state, batch)
+    for name in ("generator", "discriminator"):
+        gradients = [parameter.grad.flatten() for parameter in getattr(state, name).parameters()]
+        assert logged[f"gradient_{name}"].item() == pytest.approx(torch.cat(gradients).norm().item(), rel=1e-5)
+
+
+def test_a_run_ends_where_the_watch_says_so(tiny_config, images, tmp_path, fabric, capsys):
+    config = tiny_config.override({"training.snapshot_every_kimg": 0.008})
+    run = new_run(tmp_path / "run", config)
+    seen = []
+
+    def watch():
+        seen.append(run.last_step())
+        return len(seen) == 3
+
+    state = train(config, images, run, fabric, watch=watch, quiet=True)
+    assert seen == [2, 4, 6]
+    assert (state.step, run.last_step()) == (6, 6)
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("term", ["loss_discriminator", "loss_generator", "penalty"])
 def test_nan_stops_the_run_naming_step_and_term(tiny_config, images, tmp_path, fabric, monkeypatch, term):
     config = tiny_config.override({"training.penalty": "r1"})
