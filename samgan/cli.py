@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -183,6 +184,33 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("source", metavar="RUN", type=Path, help="run folder")
     p.add_argument("out", metavar="FILE", type=Path, help="new file, ending in .safetensors")
     p.add_argument("--checkpoint", default="newest", help="newest, best or a file")
+
+    p = command("table2", _table2, "train and score the rows of the paper's Table 2, and further ones; resumable")
+    p.add_argument("data", type=Path, nargs="?", help="prepared set of grey radiographs (--dry-run does without)")
+    p.add_argument("--out", type=Path, help="the sweep's folder: new, or the one to go on with")
+    text = "rows by name, or paper (the 18 X-ray rows; default), further, all"
+    p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help=text)
+    p.add_argument("--seeds", type=int, default=1, metavar="N", help="train every row with seeds 0 to N - 1")
+    p.add_argument("--scale", default="cpu", choices=("cpu", "paper"), help="width and length of the rows")
+    p.add_argument("--classes", nargs="+", metavar="NAME", help="train on these classes of the set")
+    p.add_argument("--faces", type=Path, help="prepared set of faces (3 channels), for msg-gan-1, the CelebA row")
+    p.add_argument("--budget-minutes", type=float, metavar="N", help="length of every row, in minutes of training")
+    p.add_argument("--kimg", type=float, metavar="N", help="length of every row (default: the scale's)")
+    p.add_argument("--snapshot-every-kimg", type=float, metavar="N", help="checkpoints and quick scores (the scale's)")
+    text = "jobs on Ray: local (this machine), auto (the cluster that runs here), or an address"
+    p.add_argument("--ray", metavar="ADDRESS", help=text)
+    p.add_argument("--cores-per-job", type=int, metavar="N", help="CPU cores of a job (default: all of this machine)")
+    p.add_argument("--gpus-per-job", type=float, default=0.0, metavar="N", help="GPUs of a job on Ray")
+    p.add_argument("--count", type=int, help="images per set when scoring (default: half the real ones)")
+    text = "inception, or a module you trust (.pt, .pt2): uint8 in, features out"
+    p.add_argument("--features", help=text)
+    p.add_argument("--inception-weights", metavar="FILE", help="weights file, where there is no network")
+    text = "what to do when all images of a row become alike and stay so"
+    p.add_argument("--on-collapse", default="warn", choices=("warn", "stop", "ignore"), help=text)
+    p.add_argument(
+        "--dry-run", action="store_true", help="print parameters, FLOPs, memory and GPU-hours; train nothing"
+    )
+    _add_device(p)
 
     command("presets", _presets, "list the rows of the paper's Table 2 with its scores")
 
@@ -448,6 +476,41 @@ def _export(options: argparse.Namespace) -> tuple[Any, str]:
 
     document = api.export(options.source, options.out, checkpoint=options.checkpoint)
     return document, f"{options.out}: {document['images_seen'] / 1000:g} kimg, weights {document['sha256'][:12]}"
+
+
+# --- table2
+
+
+def _table2(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan.table2 import SUSTAINED_TFLOPS, choose_rows, plan_rows, run_table
+
+    if options.budget_minutes is not None and options.kimg is not None:
+        raise UsageError("--budget-minutes or --kimg: one of them is the length")
+    rows = choose_rows(options.rows, colour=options.faces is not None)
+    if options.dry_run:
+        from samgan.data import PreparedSet
+
+        resolution = PreparedSet.open(options.data).resolution if options.data else 64
+        costs = plan_rows(rows, options.scale, options.seeds, resolution, options.kimg)
+        text = [f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps  GPU-hours"]
+        text += [
+            f"{cost['name']:<24} {cost['seeds']:>5}  "
+            f"{(cost['generator_parameters'] + cost['discriminator_parameters']) / 1e6:>14.1f}  "
+            f"{cost['flops_per_step'] / 1e9:>12.0f}  {cost['memory_bytes'] / 2**30:>12.1f}  {cost['steps']:>7}  "
+            f"{cost['gpu_hours']:>9.1f}"
+            for cost in costs
+        ]
+        total = sum(cost["gpu_hours"] for cost in costs)
+        jobs = sum(cost["seeds"] for cost in costs)
+        text.append(f"{jobs} jobs, {total:.0f} GPU-hours where a GPU sustains {SUSTAINED_TFLOPS:g} TFLOP/s (assumed)")
+        return costs, "\n".join(text)
+    for name in ("data", "out"):
+        if getattr(options, name) is None:
+            raise UsageError("samgan table2 DATA --out FOLDER: both are needed, but for --dry-run")
+    names = ("rows", "json", "settings", "run", "dry_run")
+    given = {name: value for name, value in vars(options).items() if name not in names}
+    lines, files = run_table(rows, **given, command=shlex.join(["samgan", *sys.argv[1:]]))
+    return lines, f"{files[0].read_text()}\n{files[-1]}"
 
 
 # --- presets

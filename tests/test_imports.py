@@ -20,6 +20,8 @@ LEVELS = (
     {"planning", "evaluation"},
     {"report"},
     {"api"},
+    {"sweep", "claims"},
+    {"table2"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,543 @@
+"""The paper's Table 2 as one experiment: its rows and further ones, what was measured beside what was published.
+
+`ROWS` says what there is to run, `samgan.sweep` runs it, `summarise` makes one line of all seeds of a row,
+`samgan.claims` tests what the paper says on them, and `write_table` writes all of it.
+"""
+
+import base64
+import csv
+import dataclasses
+import io
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats as statistics_of_ranks
+
+from samgan.claims import Verdict, judge
+from samgan.config import Config
+from samgan.data import PreparedSet
+from samgan.errors import SamganError, UsageError
+from samgan.evaluation import COLLAPSE
+from samgan.files import atomic_write, write_json
+from samgan.page import Curve, chart, section, table, text, write_page
+from samgan.pictures import SYNTHETIC
+from samgan.planning import plan
+from samgan.presets import PLUS, PRESETS, preset_config
+from samgan.sweep import Job, Resources, Scoring, run_sweep
+from samgan.training import check_fit, choose_device
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row: a preset, or one with something changed."""
+
+    name: str
+    base: str
+    settings: dict[str, Any]
+    question: str
+    """What a further row is there to answer; empty for rows of the paper."""
+    paper_fid: float | None = None
+    paper_ms_ssim_real: float | None = None
+    paper_ms_ssim_generated: float | None = None
+    colour: bool = False
+
+    def config(self, scale: str, resolution: int = 64) -> Config:
+        """The row's configuration at a scale."""
+        config = preset_config(self.base, None if self.base == PLUS else scale, resolution)
+        return config.override({**self.settings, "preset": self.name})
+
+
+def _attention(generator: Sequence[int], discriminator: Sequence[int]) -> dict[str, Any]:
+    return {"network.generator_attention": list(generator), "network.discriminator_attention": list(discriminator)}
+
+
+PAPER_ROWS = tuple(
+    Row(
+        row.name,
+        row.name,
+        {},
+        "",
+        row.paper_fid,
+        row.paper_ms_ssim_real,
+        row.paper_ms_ssim_generated,
+        colour=row.data == "CelebA",
+    )
+    for row in PRESETS
+)
+# fmt: off
+FURTHER_ROWS = (
+    Row("samgan-8-no-attention", "samgan-8", _attention([], []), "what attention is worth"),
+    Row("samgan-8-in-g", "samgan-8", {"network.discriminator_attention": []}, "attention in the generator alone"),
+    Row("samgan-8-in-d", "samgan-8", {"network.generator_attention": []}, "attention in the discriminator alone"),
+    Row("samgan-8-at-16", "samgan-8", _attention([16], [16]), "attention at 16 px alone"),
+    Row("samgan-8-at-32", "samgan-8", _attention([32], [32]), "attention at 32 px alone"),
+    Row("samgan-8-at-64", "samgan-8", _attention([64], [64]), "attention at 64 px alone"),
+    Row("samgan-8-unpooled", "samgan-8", {"network.attention_pooled": False}, "keys of every position"),
+    Row("samgan-8-linear", "samgan-8", {"network.attention_kind": "linear"}, "attention of linear cost"),
+    Row("samgan-8-dual", "samgan-8", {"network.attention_kind": "dual"}, "attention between channels as well"),
+    Row("samgan-8-se", "samgan-8", {"network.attention_kind": "squeeze-excitation"}, "channel attention"),
+    Row("samgan-8-cbam", "samgan-8", {"network.attention_kind": "cbam"}, "channel and position weights (CBAM)"),
+    Row("samgan-8-rate-0.001", "samgan-8", {"training.learning_rate": 0.001}, "a rate between 0.0003 and 0.003"),
+    Row("msg-gan-7-rate-0.001", "msg-gan-7", {"training.learning_rate": 0.001}, "a rate between 0.0003 and 0.003"),
+    Row("samgan-8-unequalized", "samgan-8", {"network.equalized_lr": False}, "spectral norm without equalized rates"),
+    Row("msg-gan-6-unequalized", "msg-gan-6", {"network.equalized_lr": False}, "neither norm nor equalized rates"),
+    Row("msg-gan-4-no-penalty", "msg-gan-4", {"training.penalty": "none"}, "WGAN without penalty, as MSG-GAN's code"),
+    Row(PLUS, PLUS, {}, "our own recipe"),
+)
+# fmt: on
+ROWS = {row.name: row for row in (*PAPER_ROWS, *FURTHER_ROWS)}
+GROUPS = {
+    "paper": [row.name for row in PAPER_ROWS if not row.colour],
+    "further": [row.name for row in FURTHER_ROWS],
+}
+
+SCORES = ("frechet", "kid_x1000", "precision", "recall", "density", "coverage")
+ENDLESS_KIMG = 1e6  # where minutes are the length
+SUSTAINED_TFLOPS = 20.0
+"""What the plan takes a GPU to sustain. An assumption: no row has been run on one."""
+COLUMNS = (
+    "name",
+    "seeds",
+    "frechet",
+    "frechet_spread",
+    "frechet_floor",
+    "kid_x1000",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "swd",
+    "ms_ssim_real",
+    "ms_ssim_generated",
+    "ms_ssim_low",
+    "ms_ssim_high",
+    "ms_ssim_spread",
+    "collapsed_seeds",
+    "flagged_seeds",
+    "failed_seeds",
+    "gamma_generator",
+    "gamma_discriminator",
+    "kimg",
+    "wall_minutes",
+    "images_per_second",
+    "paper_fid",
+    "paper_ms_ssim_real",
+    "paper_ms_ssim_generated",
+)
+
+
+def choose_rows(names: Sequence[str], colour: bool) -> list[Row]:
+    """Rows by name or by group ("paper": the 18 X-ray rows, "further", "all"), in the order of the table.
+
+    Args:
+        names: Names and groups; none: "paper".
+        colour: Whether there are faces to train the CelebA row on; it is then among "paper".
+
+    Raises:
+        UsageError: An unknown name, or the CelebA row without faces.
+    """
+    groups = {**GROUPS, "all": [*GROUPS["paper"], *GROUPS["further"]]}
+    wanted = {name for given in names or ["paper"] for name in groups.get(given, [given])}
+    if colour and (set(names) & {"paper", "all"} or not names):
+        wanted |= {row.name for row in PAPER_ROWS if row.colour}
+    unknown = sorted(wanted - set(ROWS))
+    if unknown:
+        raise UsageError(f"--rows {unknown[0]}: expected {', '.join(groups)} or names out of {', '.join(ROWS)}")
+    chosen = [row for row in ROWS.values() if row.name in wanted]
+    faces = [row.name for row in chosen if row.colour]
+    if faces and not colour:
+        raise UsageError(f"--rows {faces[0]} is the CelebA row: name a prepared set of faces with --faces")
+    return chosen
+
+
+def plan_rows(rows: Sequence[Row], scale: str, seeds: int, resolution: int, kimg: float | None) -> list[dict[str, Any]]:
+    """What each row will cost: parameters, FLOPs, memory, and GPU-hours of all its seeds at `SUSTAINED_TFLOPS`."""
+    lines = []
+    for row in rows:
+        config = row.config(scale, resolution)
+        cost = plan(config.override({"training.kimg": kimg}) if kimg else config)
+        hours = seeds * cost["steps"] * cost["flops_per_step"] / (SUSTAINED_TFLOPS * 1e12) / 3600
+        lines.append({"name": row.name, "seeds": seeds, **cost, "gpu_hours": round(hours, 2)})
+    return lines
+
+
+def run_table(
+    rows: Sequence[Row],
+    data: Path,
+    out: Path,
+    *,
+    command: str,
+    seeds: int = 1,
+    scale: str = "cpu",
+    classes: Sequence[str] | None = None,
+    faces: Path | None = None,
+    budget_minutes: float | None = None,
+    kimg: float | None = None,
+    snapshot_every_kimg: float | None = None,
+    ray: str | None = None,
+    cores_per_job: int | None = None,
+    gpus_per_job: float = 0.0,
+    count: int | None = None,
+    features: str | None = None,
+    inception_weights: str | None = None,
+    on_collapse: str = "warn",
+    device: str = "auto",
+) -> tuple[list[dict[str, Any]], list[Path]]:
+    """Train and score rows, each with every seed, and write the table; what is finished already is taken as it is.
+
+    Args:
+        rows: From `choose_rows`.
+        data: Prepared set of radiographs.
+        out: The sweep's folder.
+        command: What was typed, for the table.
+        seeds: Every row is trained with seeds 0 to this, not included.
+        scale: "cpu" or "paper".
+        classes: Classes of `data` to train on; default: all.
+        faces: Prepared set with three channels, for the CelebA row.
+        budget_minutes: Length of every job in minutes of training.
+        kimg: Length of every job; default: the scale's.
+        snapshot_every_kimg: How often checkpoints and quick scores are written; default: the scale's.
+        ray: None, "local", "auto" or an address.
+        cores_per_job: CPU cores of a job.
+        gpus_per_job: GPUs of a job on Ray.
+        count: Images per set when scoring.
+        features: As for `samgan.api.evaluate`.
+        inception_weights: As for `samgan.api.evaluate`.
+        on_collapse: As for `samgan.api.train`.
+        device: Where networks run.
+
+    Returns:
+        The lines of table.json, and the files written.
+
+    Raises:
+        UsageError: What was asked for does not fit together.
+        SamganError: As `samgan.sweep.run_sweep`; or every job failed.
+    """
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds}: expected 1 or more")
+    for name, value in (("--budget-minutes", budget_minutes), ("--cores-per-job", cores_per_job)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} {value:g}: expected more than 0")
+    sets = {False: PreparedSet.open(data), **({True: PreparedSet.open(faces)} if faces else {})}
+    jobs = []
+    for seed in range(seeds):  # so that every row has one seed before any has two
+        for row in rows:
+            source = sets[row.colour]
+            settings: dict[str, Any] = {"training.seed": seed, "network.image_channels": source.channels}
+            if classes and not row.colour:
+                settings["data.classes"] = list(classes)
+            if budget_minutes is not None:
+                settings["training.kimg"] = ENDLESS_KIMG
+            for key, value in (("kimg", kimg), ("snapshot_every_kimg", snapshot_every_kimg)):
+                if value is not None:
+                    settings[f"training.{key}"] = value
+            config = row.config(scale, source.resolution).override(settings)
+            indices = source.indices("train", config.data.classes)
+            check_fit(config, (len(indices), *source.images.shape[1:]))
+            jobs.append(Job(row.name, config, str(source.path.resolve()), source.sha256, budget_minutes))
+    scoring = Scoring(features, inception_weights, count)
+    resources = Resources(ray, cores_per_job, gpus_per_job, choose_device(device) if ray is None else device)
+    documents = run_sweep(jobs, out, scoring, resources, on_collapse=on_collapse)
+    files = write_table(out, documents, command=command, title=f"Table 2 of the paper, {scale} scale")
+    if not any("scores" in document for document in documents):
+        raise SamganError(f"every job failed; the first: {documents[0]['failed']}")
+    return summarise(documents), files
+
+
+def summarise(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line per row, in the order of the table: means over the seeds that were scored, and their spread.
+
+    Args:
+        documents: From `samgan.sweep.run_sweep`.
+
+    Returns:
+        Lines with `COLUMNS`: `seeds` are those scored; spreads are the largest minus the smallest of them (null for one
+        seed); `ms_ssim_low`, `_high`: mean bounds of the 95 % interval of a run; a row of which no seed was scored has
+        nulls. `collapsed_seeds` are those with MG above MR by more than its interval, the paper's sign.
+    """
+    lines = []
+    for name, row in ROWS.items():
+        own = [document for document in documents if document["name"] == name]
+        if not own:
+            continue
+        scored = [document for document in own if "scores" in document]
+        line: dict[str, Any] = dict.fromkeys(COLUMNS)
+        line |= {"name": name, "seeds": len(scored), "failed_seeds": len(own) - len(scored)}
+        line |= {key: getattr(row, key) for key in ("paper_fid", "paper_ms_ssim_real", "paper_ms_ssim_generated")}
+        if scored:
+            line |= _means(scored)
+        lines.append(line)
+    return lines
+
+
+def _means(scored: list[dict[str, Any]]) -> dict[str, Any]:
+    scores = [document["scores"] for document in scored]
+
+    def mean(values: list[Any]) -> float | None:
+        return round(statistics.fmean(values), 4) if None not in values else None
+
+    def spread(values: list[Any]) -> float | None:
+        return round(max(values) - min(values), 4) if len(values) > 1 and None not in values else None
+
+    def value(name: str, which: str = "value") -> list[Any]:
+        return [document[name] and document[name][which] for document in scores]
+
+    generated = [document["ms_ssim_generated"] for document in scores]
+    line: dict[str, Any] = {name: mean(value(name)) for name in SCORES}
+    line |= {"frechet_spread": spread(value("frechet")), "frechet_floor": mean(value("frechet", "floor"))}
+    line["swd"] = mean([document["swd"] and document["swd"]["mean"]["value"] for document in scores])
+    line["ms_ssim_real"] = mean([document["ms_ssim_real"] and document["ms_ssim_real"]["mean"] for document in scores])
+    for column, key in {"ms_ssim_generated": "mean", "ms_ssim_low": "low", "ms_ssim_high": "high"}.items():
+        line[column] = mean([found and found[key] for found in generated])
+    line["ms_ssim_spread"] = spread([found and found["mean"] for found in generated])
+    verdicts = [(document["mode_collapse"] or {}).get("verdict") for document in scores]
+    line["collapsed_seeds"] = verdicts.count(COLLAPSE)
+    line["flagged_seeds"] = sum(bool(document["collapse"]) for document in scored)
+    for network in ("generator", "discriminator"):
+        gammas = [document["gamma"] for document in scored]
+        names = [name for name in gammas[0] if name.startswith(network)]
+        means = {name.rpartition("_")[2]: statistics.fmean(gamma[name] for gamma in gammas) for name in names}
+        line[f"gamma_{network}"] = {side: round(mean, 4) for side, mean in means.items()}
+    for name in ("kimg", "wall_minutes", "images_per_second"):
+        line[name] = mean([document[name] for document in scored])
+    return line
+
+
+def rank_correlations(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | int]]:
+    """Spearman's rank correlation with the paper over its rows: of Frechet with FID, and of MS-SSIM with MG.
+
+    Returns:
+        By name `rho`, `p` (two-sided) and `rows`; a pair of columns with fewer than four rows is left out.
+    """
+    found: dict[str, dict[str, float | int]] = {}
+    pairs = {"frechet": "paper_fid", "ms_ssim_generated": "paper_ms_ssim_generated"}
+    for ours, theirs in pairs.items():
+        points = [(line[ours], line[theirs]) for line in lines if line[ours] is not None and line[theirs] is not None]
+        if len({a for a, _ in points}) < 4:
+            continue
+        rho, p = statistics_of_ranks.spearmanr(*zip(*points, strict=True))
+        found[ours] = {"rho": round(float(rho), 3), "p": round(float(p), 4), "rows": len(points)}
+    return found
+
+
+def write_table(
+    out: Path, documents: Sequence[dict[str, Any]], *, command: str, title: str, pictures: Path | None = None
+) -> list[Path]:
+    """Write `table.md`, `table.csv`, `table.json` and `table.html`.
+
+    Args:
+        out: The folder.
+        documents: From `samgan.sweep.run_sweep`.
+        command: What was typed, for the reader who wants the same.
+        title: Of the page.
+        pictures: Folder of `KEY.png`, where they are not in `out / "rows"`.
+
+    Returns:
+        The files.
+    """
+    lines = summarise(documents)
+    runs = {
+        line["name"]: [found["scores"] for found in documents if found["name"] == line["name"] and "scores" in found]
+        for line in lines
+    }
+    verdicts = judge(runs)
+    correlations = rank_correlations(lines)
+    alarms = alarm_lines(documents)
+    notes = _notes(documents, command)
+    write_json(out / "table.json", lines)
+    rows = io.StringIO()
+    writer = csv.DictWriter(rows, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    markdown = _markdown(title, lines, verdicts, correlations, alarms, notes)
+    for name, content in {"table.csv": rows.getvalue(), "table.md": markdown}.items():
+        with atomic_write(out / name) as file:
+            file.write(content.encode())
+    _write_page(
+        out / "table.html", title, lines, documents, verdicts, correlations, alarms, notes, pictures or out / "rows"
+    )
+    return [out / f"table.{suffix}" for suffix in ("md", "csv", "json", "html")]
+
+
+HEADER = (
+    "row", "seeds", "Frechet", "floor", "KID x 1000", "recall", "coverage", "SWD x 1000", "MS-SSIM real",
+    "MS-SSIM generated [95 %]", "verdict", "gamma G", "gamma D", "kimg", "minutes", "images/s", "paper's FID",
+    "paper's MR / MG",
+)  # fmt: skip
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    """A line of the table as `HEADER` names it."""
+
+    def number(key: str, decimals: int = 3) -> str:
+        return "-" if line[key] is None else f"{line[key]:.{decimals}f}"
+
+    def with_spread(key: str, spread: str) -> str:
+        return number(key) + ("" if line[spread] is None else f" (spread {line[spread]:.3f})")
+
+    def gates(network: str) -> str:
+        found = line[f"gamma_{network}"]
+        return " ".join(f"{side}: {value:+.3f}" for side, value in found.items()) if found else "-"
+
+    if not line["seeds"]:
+        failed = f"failed ({line['failed_seeds']})"
+        return [line["name"], "0", failed, *["-"] * (len(HEADER) - 5), _paper(line, "paper_fid"), _paper_pair(line)]
+    interval = f" [{number('ms_ssim_low')}, {number('ms_ssim_high')}]"
+    verdict = f"collapse in {line['collapsed_seeds']} of {line['seeds']}" if line["collapsed_seeds"] else "no sign"
+    return [
+        line["name"],
+        str(line["seeds"]) + (f" ({line['failed_seeds']} failed)" if line["failed_seeds"] else ""),
+        with_spread("frechet", "frechet_spread"),
+        number("frechet_floor"),
+        number("kid_x1000"),
+        number("recall"),
+        number("coverage"),
+        number("swd", 1),
+        number("ms_ssim_real"),
+        with_spread("ms_ssim_generated", "ms_ssim_spread") + interval,
+        verdict,
+        gates("generator"),
+        gates("discriminator"),
+        number("kimg", 1),
+        number("wall_minutes", 1),
+        number("images_per_second", 1),
+        _paper(line, "paper_fid"),
+        _paper_pair(line),
+    ]
+
+
+def _paper(line: dict[str, Any], key: str) -> str:
+    return "-" if line[key] is None else f"{line[key]:g}"
+
+
+def _paper_pair(line: dict[str, Any]) -> str:
+    return " / ".join(_paper(line, f"paper_ms_ssim_{kind}") for kind in ("real", "generated"))
+
+
+ALARM_HEADER = ("run", "first sign", "of", "MS-SSIM gap at the end", "true", "why")
+COLLAPSED_SHARE = 0.5
+"""Of the way from real likeness to equal images: from here a scored run counts as collapsed when signs are judged."""
+
+
+def alarm_lines(documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Runs recognised as collapsed while they trained, or collapsed at their end; columns as in `ALARM_HEADER`."""
+    lines: list[tuple[str, ...]] = []
+    for document in documents:
+        if "scores" not in document or not document["scores"].get("mode_collapse"):
+            continue
+        scores, sign = document["scores"], document["collapse"]
+        gap = scores["mode_collapse"]["difference"]
+        collapsed = gap / (1 - scores["ms_ssim_real"]["mean"]) > COLLAPSED_SHARE
+        if not sign and not collapsed:
+            continue
+        when = f"{sign['images_seen'] / 1000:.0f} kimg, {sign['wall_seconds'] / 60:.0f} minutes" if sign else "none"
+        length = f"{document['kimg']:.0f} kimg, {document['wall_minutes']:.0f} minutes"
+        true = ("yes" if collapsed else "false alarm") if sign else "missed"
+        name = f"{document['name']}, seed {document['seed']}"
+        lines.append((name, when, length, f"{gap:+.3f}", true, sign["reason"] if sign else ""))
+    return lines
+
+
+def _notes(documents: Sequence[dict[str, Any]], command: str) -> list[str]:
+    def several(key: str) -> str:
+        found = sorted({str(document[key]) for document in documents if document.get(key)})
+        return ", ".join(found) or "unknown"
+
+    scored = [document["scores"] for document in documents if "scores" in document]
+    features = sorted({f"{s['features']['name']}" for s in scored if s["features"]}) or ["none"]
+    counts = sorted({s["count"] for s in scored})
+    notes = [
+        f"Command: {command}",
+        f"Processor: {several('processor')}; source: {several('commit')}.",
+        f"Frechet distance, KID, recall and coverage by features {', '.join(features)}, "
+        f"{', '.join(map(str, counts))} images a set; the floor is real against other real images.",
+        "The paper's FID is of another network's or other features' distances, of other images and longer trainings: "
+        "only the order of rows can be compared with it.",
+        "Spread: largest minus smallest of the seeds. MS-SSIM: mean bounds of the 95 % interval within a run.",
+    ]
+    failed = [f"{d['name']}, seed {d['seed']}: {d['failed']}" for d in documents if "failed" in d]
+    return notes + [f"Failed: {reason}" for reason in failed]
+
+
+def _correlation_lines(correlations: dict[str, dict[str, float | int]]) -> list[str]:
+    names = {"frechet": "Frechet distance with the paper's FID", "ms_ssim_generated": "MS-SSIM with the paper's MG"}
+    return [
+        f"{names[key]}, {found['rows']} rows: {found['rho']:+.2f} (p {found['p']:.2g})"
+        for key, found in correlations.items()
+    ]
+
+
+def _markdown(
+    title: str,
+    lines: Sequence[dict[str, Any]],
+    verdicts: Sequence[Verdict],
+    correlations: dict[str, dict[str, float | int]],
+    alarms: Sequence[tuple[str, ...]],
+    notes: Sequence[str],
+) -> str:
+    def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+        return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+    parts = [f"# {title}", "", *grid(HEADER, [_cells(line) for line in lines]), "", *(f"* {note}" for note in notes)]
+    parts += ["", "## The paper's claims", ""]
+    for verdict in verdicts:
+        parts += [f"* {verdict.sentence}: **{verdict.word}**", *(f"  * {line}" for line in verdict.evidence)]
+    parts += ["", "## Rank correlation with the paper", "", *(f"* {line}" for line in _correlation_lines(correlations))]
+    parts += ["", "## Collapses, and when they were seen", "", *grid(ALARM_HEADER, alarms)]
+    return "\n".join(parts) + "\n"
+
+
+def _write_page(
+    path: Path,
+    title: str,
+    lines: Sequence[dict[str, Any]],
+    documents: Sequence[dict[str, Any]],
+    verdicts: Sequence[Verdict],
+    correlations: dict[str, dict[str, float | int]],
+    alarms: Sequence[tuple[str, ...]],
+    notes: Sequence[str],
+    pictures: Path,
+) -> None:
+    def bullets(items: Sequence[str]) -> str:
+        return f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>"
+
+    sections = [section("Rows", table(HEADER, [_cells(line) for line in lines]) + bullets(notes), "wide")]
+    rows = [(verdict.sentence, verdict.word, "; ".join(verdict.evidence)) for verdict in verdicts]
+    sections.append(section("The paper's claims", table(("claim", "verdict", "evidence"), rows), "wide"))
+    sections.append(section("Rank correlation with the paper", bullets(_correlation_lines(correlations))))
+    sections.append(section("Collapses, and when they were seen", table(ALARM_HEADER, alarms), "wide"))
+    strips, curves = [], []
+    for document in documents:
+        if "scores" not in document:
+            continue
+        name = f"{document['name']}, seed {document['seed']}"
+        picture = pictures / f"{document['key']}.png"
+        if picture.is_file():
+            encoded = base64.b64encode(picture.read_bytes()).decode()
+            strips.append(
+                f'<figure><h3>{text(name)}</h3><img class="grid" alt="{text(name)}: synthetic images of equal latents" '
+                f'src="data:image/png;base64,{encoded}"></figure>'
+            )
+        curves.append(_curves(name, document))
+    caption = f"<p><strong>{text(SYNTHETIC)}</strong> Every row from the same latents, not chosen.</p>"
+    sections.append(section("Images", caption + "".join(strips), "wide"))
+    sections.append(section("Training", f'<div class="row">{"".join(curves)}</div>', "wide"))
+    write_page(path, title, sections, ["Research only: images of 64 px diagnose nobody."])
+
+
+def _curves(name: str, document: dict[str, Any]) -> str:
+    """Losses of one run, and its MS-SSIM beside that of real images."""
+    found: dict[str, Curve] = {
+        key: [(kimg, value) for kimg, value in points] for key, points in document["curves"].items() if points
+    }
+    end = document["kimg"]
+    figures = []
+    for title, unit, keys in (
+        ("losses", "loss", ("loss_discriminator", "loss_generator")),
+        ("likeness", "MS-SSIM of pairs", ("ms_ssim_real", "ms_ssim_generated")),
+    ):
+        if curves := {key: found[key] for key in keys if key in found}:
+            figures.append(chart(f"{name}: {title}", unit, curves, end))
+    return "".join(figures)

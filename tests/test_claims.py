@@ -1,0 +1,93 @@
+"""Claims are decided by differences against the spread between seeds, never by a single run."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from samgan.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge
+from samgan.table2 import ROWS
+
+
+def scored(frechet, *, likeness=0.6, recall=0.5, gap=0.0, coverage=0.5):
+    return {
+        "frechet": {"value": frechet, "floor": 0.03},
+        "recall": {"value": recall, "floor": 0.9},
+        "coverage": {"value": coverage, "floor": 0.9},
+        "ms_ssim_generated": {"mean": likeness},
+        "mode_collapse": {"difference": gap},
+    }
+
+
+def verdict(sentence, runs):
+    return next(found for found in judge(runs) if found.sentence == sentence)
+
+
+SPREAD = {
+    "other": [scored(1.0), scored(1.1)],
+    "another": [scored(2.0), scored(2.2)],
+    "third": [scored(3.0), scored(3.3)],
+}
+NORM = "Spectral norm hurts MSG-GAN"
+
+
+@pytest.mark.parametrize(
+    ("without", "with_norm", "word"),
+    [([1.0], [3.0], CONFIRMED), ([3.0], [1.0], REFUTED), ([1.0], [1.05], UNDECIDED), ([1.0], [], UNDECIDED)],
+)
+def test_a_difference_counts_when_it_leaves_the_spread_of_seeds(without, with_norm, word):
+    runs = {**SPREAD, "msg-gan-7": [scored(x) for x in without], "msg-gan-11": [scored(x) for x in with_norm]}
+    assert verdict(NORM, runs).word == word
+
+
+def test_the_interval_is_students_with_the_pooled_deviation_of_all_rows():
+    runs = {**SPREAD, "msg-gan-7": [scored(1.0)], "msg-gan-11": [scored(1.5)]}
+    # Every row with two seeds has the same ratio, so the pooled deviation of the logarithms is that of one.
+    deviation = np.std([0, math.log(1.1)], ddof=1)
+    half = stats.t.ppf(0.975, 3) * deviation * math.sqrt(2)
+    low, high = (math.exp(math.log(1 / 1.5) + sign * half) for sign in (-1, 1))
+    assert f"ratio 0.67 [{low:.2f}, {high:.2f}]" in verdict(NORM, runs).evidence[0]
+
+
+def test_one_seed_of_every_row_decides_nothing():
+    runs = {"msg-gan-7": [scored(1.0)], "msg-gan-11": [scored(100.0)]}
+    assert verdict(NORM, runs).word == UNDECIDED
+    assert "no row has two seeds" in verdict(NORM, runs).evidence[0]
+
+
+def test_a_claim_needs_all_its_pairs_and_fails_with_one():
+    sentence = "The relativistic hinge loss beats WGAN-GP"
+    good = {"msg-gan-5": [scored(1.0)], "msg-gan-2": [scored(5.0)]}
+    assert verdict(sentence, {**SPREAD, **good}).word == UNDECIDED
+    assert (
+        verdict(sentence, {**SPREAD, **good, "msg-gan-6": [scored(1.0)], "msg-gan-4": [scored(5.0)]}).word == CONFIRMED
+    )
+    assert verdict(sentence, {**SPREAD, **good, "msg-gan-6": [scored(5.0)], "msg-gan-4": [scored(1.0)]}).word == REFUTED
+
+
+def test_rows_scored_without_features_are_no_evidence():
+    blind = {**scored(1.0), "frechet": None, "recall": None, "coverage": None}
+    runs = {"msg-gan-7": [blind, blind], "msg-gan-11": [blind]}
+    assert all(found.word == UNDECIDED for found in judge(runs))
+
+
+@pytest.mark.parametrize(("sign", "word"), [(1, CONFIRMED), (-1, REFUTED)])
+def test_the_sign_of_a_collapse_is_judged_over_all_runs(sign, word):
+    gaps = np.linspace(-0.1, 0.4, 12)
+    runs = {
+        f"row {k}": [scored(1.0, gap=gap, recall=0.5 - sign * gap, coverage=0.5 - sign * gap)]
+        for k, gap in enumerate(gaps)
+    }
+    assert verdict(SIGN, runs).word == word
+    few = dict(list(runs.items())[:2])
+    assert verdict(SIGN, few).word == UNDECIDED
+
+
+def test_every_pair_is_of_rows_that_differ_in_one_thing():
+    for claim in CLAIMS:
+        for pair in claim.pairs:
+            first, second = (ROWS[name].config("cpu") for name in (pair.better, pair.worse))
+            names = {key.split(".")[-1] for key in first.differences(second) if key != "preset"}
+            together = {"loss", "penalty", "drift_weight"}, {"generator_attention", "discriminator_attention"}
+            assert len(names) == 1 or names in together, (claim.sentence, pair, names)

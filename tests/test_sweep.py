@@ -1,0 +1,243 @@
+"""A sweep does everything once, whatever stops it, in this process or on Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from samgan import api
+from samgan.config import Config
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.errors import SamganError, UsageError
+from samgan.runs import Run
+from samgan.sweep import Job, Resources, Scoring, _Status, run_sweep
+
+TINY = {
+    "network": {"resolution": 32, "max_channels": 8},
+    "training": {"batch_size": 4, "kimg": 0.04, "log_every_kimg": 0.008, "snapshot_every_kimg": 0.02},
+}
+HERE = Resources(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 24, resolution=32)
+    return prepare(folder / "images", folder / "data", resolution=32, workers=1)
+
+
+@pytest.fixture
+def no_features(monkeypatch):
+    from samgan.metrics.features import FeaturesUnavailable
+
+    def unavailable(*_, **__):
+        raise FeaturesUnavailable("no weights here")
+
+    monkeypatch.setattr(api, "load_features", unavailable)
+
+
+def job(data, name="row", minutes=None, **training):
+    config = Config().override(TINY).override({"training": training})
+    return Job(name, config, str(data.path), data.sha256, minutes)
+
+
+def forbidden(*_, **__):
+    raise AssertionError("nothing is left to do")
+
+
+def test_everything_is_done_once(data, tmp_path, no_features, monkeypatch):
+    jobs = [job(data), job(data, seed=1), job(data, "other", learning_rate=0.001)]
+    documents = run_sweep(jobs, tmp_path, Scoring(), HERE)
+    assert [(found["name"], found["seed"]) for found in documents] == [("row", 0), ("row", 1), ("other", 0)]
+    for found, wanted in zip(documents, jobs, strict=True):
+        assert found["key"] == wanted.key
+        assert found["config"] == wanted.config.to_dict()
+        assert found["kimg"] == 0.04
+        assert found["wall_minutes"] > 0
+        assert found["scores"]["ms_ssim_generated"]["mean"] <= 1
+        assert found["curves"]["loss_generator"][-1][0] == 0.04
+        assert (tmp_path / "rows" / f"{wanted.key}.png").read_bytes()[:4] == b"\x89PNG"
+    assert len({found["key"] for found in documents}) == 3
+    monkeypatch.setattr(api, "train", forbidden)
+    monkeypatch.setattr(api, "evaluate", forbidden)
+    assert run_sweep(jobs, tmp_path, Scoring(), HERE) == documents
+
+
+def test_another_way_to_score_trains_nothing_again(data, tmp_path, no_features, monkeypatch):
+    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    monkeypatch.setattr(api, "train", forbidden)
+    (after,) = run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
+    assert (before["scores"]["count"], after["scores"]["count"]) == (19, 8)
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"learning_rate": 0.1}, {"kimg": 0.05}])
+def test_a_key_tells_configurations_apart(data, change):
+    assert job(data, **change).key != job(data).key
+    assert job(data, minutes=1.0).key != job(data).key
+    assert Job("row", job(data).config, str(data.path), "0" * 64, None).key != job(data).key
+    assert Job("row", job(data).config, "elsewhere", data.sha256, None).key == job(data).key
+
+
+def test_a_job_that_fails_is_told_of_kept_and_tried_again(data, tmp_path, no_features, monkeypatch):
+    jobs = [job(data, "bad"), job(data, "good")]
+    train = api.train
+
+    def fails(config, prepared, out, **more):
+        if Path(out).name.startswith("bad"):
+            raise SamganError("loss is nan")
+        return train(config, prepared, out, **more)
+
+    monkeypatch.setattr(api, "train", fails)
+    bad, good = run_sweep(jobs, tmp_path, Scoring(), HERE)
+    assert bad["failed"] == "loss is nan"
+    assert "scores" in good
+    monkeypatch.setattr(api, "train", train)
+    bad, _ = run_sweep(jobs, tmp_path, Scoring(), HERE)
+    assert "failed" not in bad
+    assert "scores" in bad
+
+
+SCRIPT = """
+import json, sys
+from samgan.config import Config
+from samgan.data import PreparedSet
+from samgan.sweep import Job, Resources, Scoring, run_sweep
+from samgan import api
+from samgan.metrics.features import FeaturesUnavailable
+
+data, out, ray = PreparedSet.open(sys.argv[1]), sys.argv[2], sys.argv[3]
+from pathlib import Path
+jobs = [
+    Job(name, Config().override(json.loads(sys.argv[4])), str(data.path), data.sha256, None) for name in sys.argv[5:]
+]
+resources = Resources(ray=None if ray == "none" else ray, cores=1, device="cpu")
+documents = run_sweep(jobs, Path(out), Scoring(), resources)
+print(json.dumps(documents))
+"""
+
+
+def sweep(folder, data, out, ray, settings, *names):
+    """A sweep in a process of its own, without the weights of any features."""
+    folder.mkdir(exist_ok=True)
+    script = folder / "sweep.py"
+    script.write_text(SCRIPT)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "TORCH_HOME": str(folder),
+        "https_proxy": "http://127.0.0.1:9",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = [sys.executable, str(script), str(data.path), str(out), ray, json.dumps(settings), *names]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def documents_of(process):
+    output, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    return json.loads(output.splitlines()[-1])
+
+
+def wait_for(condition, seconds=90.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+LONGER = {**TINY, "training": {**TINY["training"], "kimg": 0.8, "snapshot_every_kimg": 0.04}}
+
+
+def checkpoints(out):
+    return sorted(out.glob("runs/*/checkpoints/step-*.pt"))
+
+
+def test_a_sweep_that_was_killed_goes_on_to_the_same_result(data, tmp_path, no_features):
+    out = tmp_path / "killed"
+    process = sweep(tmp_path / "scripts", data, out, "none", LONGER, "row")
+    wait_for(lambda: checkpoints(out))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    assert not list(out.glob("rows/*.json"))
+    jobs = [Job("row", Config().override(LONGER), str(data.path), data.sha256, None)]
+    reached = checkpoints(out)[-1].name
+    assert reached < "step-00000200.pt"
+    (resumed,) = run_sweep(jobs, out, Scoring(), Resources(cores=1, device="cpu"))
+    (whole,) = run_sweep(jobs, tmp_path / "whole", Scoring(), Resources(cores=1, device="cpu"))
+    assert resumed["scores"]["generated"]["model_sha256"] == whole["scores"]["generated"]["model_sha256"]
+    names = ("ms_ssim_generated", "swd", "mode_collapse")
+    assert [resumed["scores"][name] for name in names] == [whole["scores"][name] for name in names]
+
+
+def worker_of(key):
+    """Process number of the Ray worker that runs a task of this name."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::" + key.encode()):
+                return int(path.parent.name)
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
+def test_two_workers_of_ray_share_a_sweep_and_a_lost_one_is_replaced(data, tmp_path):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")
+    assert ray.__version__
+    out = tmp_path / "out"
+    process = sweep(tmp_path / "scripts", data, out, "local", LONGER, "first", "second")
+    job = Job("first", Config().override(LONGER), str(data.path), data.sha256, None)
+    wait_for(lambda: list((out / "runs" / job.key).glob("checkpoints/step-*.pt")))
+    lost = wait_for(lambda: worker_of(job.key), 10)
+    os.kill(lost, signal.SIGKILL)
+    if len(os.sched_getaffinity(0)) > 1:
+        assert worker_of("second")
+    first, second = documents_of(process)
+    assert (first["name"], second["name"]) == ("first", "second")
+    assert first["kimg"] == second["kimg"] == 0.8
+    run = Run(out / "runs" / job.key)
+    assert run.last_step() == 200
+    # Equal seeds, equal weights: the lost worker left no trace in the result.
+    assert first["scores"]["generated"]["model_sha256"] == second["scores"]["generated"]["model_sha256"]
+
+
+def test_ray_that_is_not_there_is_told_in_one_line(data, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")
+    process = sweep(tmp_path / "scripts", data, tmp_path / "out", "nonsense://1", TINY, "row")
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "SamganError: --ray nonsense://1: no Ray cluster there (" in error.splitlines()[-1]
+
+
+def test_without_ray_the_extra_is_named(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"samgan\[sweep\]"):
+        run_sweep([job(data)], tmp_path, Scoring(), Resources(ray="local"))
+
+
+def test_a_sweep_keeps_others_out_of_its_folder(data, tmp_path):
+    with Run(tmp_path).locked(), pytest.raises(SamganError, match="being filled by another sweep"):
+        run_sweep([job(data)], tmp_path, Scoring(), HERE)
+
+
+def test_the_status_tells_how_far_each_job_is_and_when_the_rest_will_be(data, tmp_path):
+    jobs = [job(data, "done", minutes=20.0), job(data, "half", minutes=20.0), job(data, "waiting", minutes=20.0)]
+    run = Run(tmp_path / "runs" / jobs[1].key)
+    run.path.mkdir(parents=True)
+    line = {"kind": "train", "step": 3, "images_seen": 12, "wall_seconds": 600.0, "images_per_second": 50.0}
+    run.log({**line, "loss_discriminator": 1.0, "loss_generator": 2.0})
+    status = _Status(jobs, tmp_path, {jobs[0].key: {"wall_minutes": 20.0}, jobs[1].key: None, jobs[2].key: None}, 1)
+    table, summary = status.table()
+    assert summary == "1 of 3 jobs done, 1 running, about 30 minutes left"
+    (cells,) = zip(*(column.cells for column in table.columns), strict=True)
+    assert cells == (jobs[1].key, "0.0", "10.0", "50.0", "1.000", "2.000", "50%", "10")

@@ -1,0 +1,202 @@
+"""The table: what is asked for is what is run, and every number in it is one that was measured."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samgan import api
+from samgan.cli import main
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.errors import SamganError, UsageError
+from samgan.evaluation import COLLAPSE, NO_COLLAPSE
+from samgan.metrics.features import FeaturesUnavailable
+from samgan.presets import PRESETS, preset_config
+from samgan.table2 import COLUMNS, HEADER, ROWS, alarm_lines, choose_rows, rank_correlations, summarise, write_table
+
+
+def score(value, floor):
+    return {"value": value, "floor": floor}
+
+
+def document(name, seed=0, frechet=1.0, generated=0.6, recall=0.4, collapse=None, **more):
+    difference = generated - 0.58
+    scores = {
+        "count": 100,
+        "frechet": score(frechet, 0.03),
+        "kid_x1000": score(1.5, 0.0),
+        **{key: score(recall, 0.9) for key in ("precision", "recall", "density", "coverage")},
+        "swd": {"64": score(1.0, 0.5), "mean": score(20.0, 6.0)},
+        "ms_ssim_real": {"mean": 0.58, "low": 0.57, "high": 0.59},
+        "ms_ssim_generated": {"mean": generated, "low": generated - 0.01, "high": generated + 0.01},
+        "mode_collapse": {"verdict": COLLAPSE if difference > 0.03 else NO_COLLAPSE, "difference": difference},
+        "features": {"name": "inception"},
+    }
+    return {
+        "name": name,
+        "seed": seed,
+        "key": f"{name}-seed{seed}-0123abcd",
+        "processor": "a processor",
+        "commit": "abc",
+        "kimg": 40.0 + seed,
+        "wall_minutes": 20.0,
+        "images_per_second": 33.0,
+        "gamma": {"generator_8": 0.1 * (seed + 1), "discriminator_8": -0.1},
+        "curves": {"loss_generator": [[1.0, 2.0], [2.0, 3.0]], "ms_ssim_generated": [[2.0, 0.7]], "penalty": []},
+        "collapse": collapse,
+        "scores": scores,
+        **more,
+    }
+
+
+FAILED = {"name": "samgan-1", "seed": 0, "key": "samgan-1-seed0-ffff", "failed": "step 3: loss_generator is <nan>"}
+SIGN = {"step": 5, "images_seen": 12_000, "wall_seconds": 300.0, "reason": "all alike"}
+
+
+def test_the_papers_rows_are_the_presets_and_further_rows_change_what_they_say():
+    for row in PRESETS:
+        assert ROWS[row.name].config("cpu") == preset_config(row.name, "cpu")
+        assert ROWS[row.name].paper_fid == row.paper_fid
+    configs = [row.config("cpu").override({"preset": "x"}) for row in ROWS.values()]
+    assert len(set(map(repr, configs))) == len(ROWS), "two rows would train the same"
+    for row in ROWS.values():
+        changed = row.config("paper").differences(preset_config(row.base, None if row.base == row.name else "paper"))
+        if row.question and row.base != row.name:
+            assert set(changed) == {"preset", *row.settings}
+
+
+def test_rows_are_chosen_by_name_and_by_group():
+    paper = [row.name for row in PRESETS if row.data == "X-ray"]
+    assert [row.name for row in choose_rows([], colour=False)] == paper
+    assert len(paper) == 18
+    assert [row.name for row in choose_rows([], colour=True)] == ["msg-gan-1", *paper]
+    assert [row.name for row in choose_rows(["samgan-8", "msg-gan-6"], colour=True)] == ["msg-gan-6", "samgan-8"]
+    assert [row.name for row in choose_rows(["all"], colour=False)] == list(ROWS)[1:]
+    with pytest.raises(UsageError, match="samgan-9"):
+        choose_rows(["samgan-9"], colour=False)
+    with pytest.raises(UsageError, match="--faces"):
+        choose_rows(["msg-gan-1"], colour=False)
+
+
+def test_a_line_holds_means_of_its_seeds_and_their_spread():
+    documents = [document("msg-gan-6", 0, 1.0, 0.6), document("msg-gan-6", 1, 1.5, 0.7), document("samgan-8"), FAILED]
+    lines = {line["name"]: line for line in summarise(documents)}
+    assert list(lines) == ["msg-gan-6", "samgan-1", "samgan-8"]
+    assert all(tuple(line) == COLUMNS for line in lines.values())
+    two, one, none = lines["msg-gan-6"], lines["samgan-8"], lines["samgan-1"]
+    assert (two["seeds"], two["frechet"], two["frechet_spread"], two["frechet_floor"]) == (2, 1.25, 0.5, 0.03)
+    assert (two["ms_ssim_generated"], two["ms_ssim_spread"], two["ms_ssim_low"]) == (0.65, 0.1, 0.64)
+    assert (two["collapsed_seeds"], two["paper_fid"], two["kimg"]) == (1, 167.1, 40.5)
+    assert two["gamma_generator"] == {"8": 0.15}
+    assert (one["seeds"], one["frechet_spread"], one["ms_ssim_spread"]) == (1, None, None)
+    assert (none["seeds"], none["failed_seeds"], none["frechet"], none["paper_fid"]) == (0, 1, None, 557.28)
+
+
+def test_rank_correlation_is_of_the_papers_rows_alone():
+    names = ["msg-gan-6", "msg-gan-5", "msg-gan-3", "samgan-1"]  # in the order of the paper's FID
+    lines = summarise([*(document(name, frechet=k + 1.0) for k, name in enumerate(names)), document("samgan-8-linear")])
+    assert rank_correlations(lines)["frechet"] == {"rho": 1.0, "p": 0.0, "rows": 4}
+    assert rank_correlations(lines[:3]) == {}
+
+
+def test_early_signs_are_held_against_the_end():
+    documents = [
+        document("samgan-1", generated=0.95, collapse=SIGN),
+        document("samgan-2", generated=0.62, collapse=SIGN),
+        document("samgan-3", generated=0.95),
+        document("samgan-4", generated=0.62),
+    ]
+    words = {line[0]: line[4] for line in alarm_lines(documents)}
+    assert words == {"samgan-1, seed 0": "yes", "samgan-2, seed 0": "false alarm", "samgan-3, seed 0": "missed"}
+    assert alarm_lines(documents)[0][1:3] == ("12 kimg, 5 minutes", "40 kimg, 20 minutes")
+
+
+def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
+    documents = [document("msg-gan-6"), document("msg-gan-6", 1, 1.5), document("samgan-8"), FAILED]
+    (tmp_path / "rows").mkdir()
+    Image.fromarray(np.zeros((64, 128), np.uint8)).save(tmp_path / "rows" / f"{documents[0]['key']}.png")
+    files = write_table(tmp_path, documents, command="samgan table2 <data>", title="A table")
+    assert [file.name for file in files] == ["table.md", "table.csv", "table.json", "table.html"]
+    lines = json.loads((tmp_path / "table.json").read_text())
+    asked = {"name", "seeds", "frechet", "frechet_floor", "ms_ssim_real", "ms_ssim_generated", "recall", "coverage"}
+    assert asked | {"kimg", "wall_minutes", "paper_fid"} <= set(lines[0])
+    with open(tmp_path / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["frechet"]) for row in rows if row["frechet"]] == [1.25, 1.0]
+    markdown = (tmp_path / "table.md").read_text()
+    assert "| msg-gan-6 | 2 | 1.250 (spread 0.500) | 0.030 |" in markdown
+    assert "samgan-1, seed 0: step 3: loss_generator is <nan>" in markdown
+    assert all(line.count("|") == len(HEADER) + 1 for line in markdown.splitlines()[2:7])
+    page = (tmp_path / "table.html").read_text()
+    assert "1.250 (spread 0.500)" in page
+    assert "loss_generator is &lt;nan&gt;" in page
+    assert "samgan table2 &lt;data&gt;" in page
+    assert len(re.findall('src="data:image/png', page)) == 1
+    assert "SYNTHETIC" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 24, resolution=32)
+    return prepare(folder / "images", folder / "data", resolution=32, workers=1).path
+
+
+def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys, monkeypatch):
+    def unavailable(*_, **__):
+        raise FeaturesUnavailable("no weights here")
+
+    monkeypatch.setattr(api, "load_features", unavailable)
+    command = ["table2", str(data), "--out", str(tmp_path), "--rows", "msg-gan-7", "--kimg", "0.032", "--json"]
+    assert main([*command, "--snapshot-every-kimg", "0.016", "--device", "cpu"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    assert (line["name"], line["seeds"], line["kimg"], line["frechet"]) == ("msg-gan-7", 1, 0.032, None)
+    assert line["ms_ssim_generated"] is not None
+    (row,) = (tmp_path / "rows").glob("*.json")
+    written = row.stat().st_mtime_ns
+    assert main([*command, "--snapshot-every-kimg", "0.016", "--device", "cpu", "--seeds", "2"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    assert line["seeds"] == 2
+    assert row.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rows", "samgan-9"], "samgan-9"),
+        (["--seeds", "0"], "--seeds 0"),
+        (["--budget-minutes", "0"], "--budget-minutes 0"),
+        (["--budget-minutes", "1", "--kimg", "1"], "one of them is the length"),
+        (["--rows", "msg-gan-1"], "--faces"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_trained(data, tmp_path, capsys, arguments, words):
+    assert main(["table2", str(data), "--out", str(tmp_path), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_failures_is_a_failure(data, tmp_path, capsys, monkeypatch):
+    def fails(*_, **__):
+        raise SamganError("loss is nan")
+
+    monkeypatch.setattr(api, "train", fails)
+    assert main(["table2", str(data), "--out", str(tmp_path), "--rows", "msg-gan-6"]) == 1
+    assert "every job failed; the first: loss is nan" in capsys.readouterr().err
+    assert (tmp_path / "table.html").exists()
+
+
+def test_the_plan_of_the_papers_scale_needs_no_data(capsys):
+    assert main(["table2", "--dry-run", "--scale", "paper", "--rows", "msg-gan-6", "--seeds", "2", "--json"]) == 0
+    (cost,) = json.loads(capsys.readouterr().out)
+    assert cost["generator_parameters"] == 22_485_765
+    assert cost["steps"] == 113_000
+    hours = 2 * 113_000 * cost["flops_per_step"] / 20e12 / 3600
+    assert cost["gpu_hours"] == pytest.approx(hours, abs=0.01)
