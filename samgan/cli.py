@@ -212,6 +212,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_device(p)
 
+    p = command("utility", _utility, "whether synthetic images help a classifier on held-out patients")
+    p.add_argument("data", type=Path, help="prepared set with two classes or more and a held-out split")
+    text = "of each class that lacks images: a run, .safetensors, folder of images, .npz or .npy"
+    p.add_argument("--synthetic", nargs="+", required=True, metavar="CLASS=SOURCE", help=text)
+    p.add_argument("--out", type=Path, required=True, help="folder for utility.json and utility.html")
+    p.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="classes to tell apart (default: all)")
+    p.add_argument("--seeds", type=int, default=5, help="classifiers for each way to train")
+    p.add_argument("--steps", type=int, default=500, help="steps of 64 images of each classifier")
+    _add_device(p)
+
     command("presets", _presets, "list the rows of the paper's Table 2 with its scores")
 
     p = command("demo", _demo, "the whole of it on phantoms, in about three minutes on a CPU")
@@ -511,6 +521,32 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
     given = {name: value for name, value in vars(options).items() if name not in names}
     lines, files = run_table(rows, **given, command=shlex.join(["samgan", *sys.argv[1:]]))
     return lines, f"{files[0].read_text()}\n{files[-1]}"
+
+
+# --- utility
+
+
+def _utility(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan.data import PreparedSet
+    from samgan.training import choose_device
+    from samgan.utility import format_utility, utility
+
+    synthetic = {}
+    for given in options.synthetic:
+        name, equals, source = given.partition("=")
+        if not equals or not name or not source:
+            raise UsageError(f"--synthetic {given}: expected CLASS=SOURCE, such as NORMAL=runs/normal")
+        synthetic[name] = Path(source)
+    document, page = utility(
+        PreparedSet.open(options.data),
+        synthetic,
+        options.out,
+        classes=options.classes,
+        seeds=options.seeds,
+        steps=options.steps,
+        device=choose_device(options.device),
+    )
+    return document, f"{format_utility(document)}\n{page}"
 
 
 # --- presets

@@ -20,7 +20,7 @@ LEVELS = (
     {"planning", "evaluation"},
     {"report"},
     {"api"},
-    {"sweep", "claims"},
+    {"sweep", "claims", "utility"},
     {"table2"},
     {"cli"},
     {"__main__"},

@@ -1,0 +1,426 @@
+"""Whether synthetic images help a classifier, on patients that nothing was trained on or chosen by.
+
+A ResNet-18 learns to tell the classes of a prepared set from real images, from real ones with what is commonly done
+about too few of a class, and from real and synthetic ones together; all for the same number of steps, with several
+seeds. Everything is measured on the held-out split, once, at the last step.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+
+from samgan import __version__
+from samgan.data import PreparedSet
+from samgan.errors import SamganError, UsageError
+from samgan.evaluation import load_images
+from samgan.files import write_json
+from samgan.page import intervals, section, table, text, write_page
+from samgan.pictures import to_uint8
+from samgan.runs import Run
+from samgan.sampling import load_model, read_model, sample
+
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 1e-2
+BATCH_SIZE = 64
+RESAMPLES = 2000
+LEVEL = 0.95
+CALIBRATION_BINS = 15
+LEAST = 16
+"""Held-out images of a class, below which nothing can be said."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to train the classifier."""
+
+    real: bool = True
+    synthetic: bool = False
+    """Synthetic images of a class fill up what it lacks of the largest class; without real ones they stand for them."""
+    weighted: bool = False
+    """Each class counts alike in the loss."""
+    balanced: bool = False
+    """Each class is drawn alike."""
+    augmented: bool = False
+
+
+ARMS = {
+    "real": Arm(),
+    "class weights": Arm(weighted=True),
+    "oversampling": Arm(balanced=True),
+    "augmentation": Arm(augmented=True),
+    "augmentation, oversampling": Arm(augmented=True, balanced=True),
+    "real and synthetic": Arm(synthetic=True),
+    "augmentation, real and synthetic": Arm(synthetic=True, augmented=True),
+    "synthetic alone": Arm(real=False, synthetic=True),
+}
+CLASSICAL = tuple(name for name, arm in ARMS.items() if not arm.synthetic)
+WITH_SYNTHETIC = tuple(name for name, arm in ARMS.items() if arm.real and arm.synthetic)
+SCORES = {
+    "auc": "AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "minority_recall": "recall of the smallest class",
+    "calibration_error": "calibration error",
+}
+
+
+def utility(
+    data: PreparedSet,
+    synthetic: Mapping[str, Path],
+    out: Path,
+    *,
+    classes: Sequence[str] = (),
+    seeds: int = 5,
+    steps: int = 500,
+    device: str = "cpu",
+) -> tuple[dict[str, Any], Path]:
+    """Train and test every arm with every seed; write utility.json and utility.html.
+
+    Args:
+        data: Prepared set with two classes or more; its held-out split is what is tested on.
+        synthetic: By class, where its synthetic images are: a run, a .safetensors file of `samgan export`, a folder of
+            images, .npz or .npy. A class that lacks none may be left out.
+        out: Folder to write.
+        classes: Classes to tell apart; default: all.
+        seeds: Classifiers per arm; seeds 0 to this, not included.
+        steps: Steps of 64 images per classifier.
+        device: Where they are trained.
+
+    Returns:
+        The document (`arms`: by name the scores of every seed and their means; `differences`: of each arm with
+        synthetic images against each classical one, of AUC, with a 95 % interval over patients and seeds; `verdict`)
+        and the page.
+
+    Raises:
+        UsageError: One class, an unknown one, or fewer than two seeds or one step.
+        SamganError: Too few held-out images, or synthetic images of another shape or too few.
+    """
+    names = list(classes) or data.classes
+    if len(names) < 2:
+        raise UsageError(f"--classes {' '.join(names)}: a classifier tells two classes or more apart")
+    if seeds < 2 or steps < 1:
+        raise UsageError(f"--seeds {seeds} --steps {steps}: expected 2 or more seeds and 1 or more steps")
+    unknown = sorted(set(synthetic) - set(names))
+    if unknown:
+        raise UsageError(f"--synthetic {unknown[0]}=...: the classes are {', '.join(names)}")
+    data.verify()
+    real = {name: data.select("train", [name]) for name in names}
+    test_indices = data.indices("holdout", names)
+    test, patients = np.asarray(data.images[test_indices]), [data.manifest[i]["patient"] for i in test_indices]
+    truth = np.array([names.index(data.manifest[i]["class"]) for i in test_indices])
+    few = [name for k, name in enumerate(names) if (truth == k).sum() < LEAST]
+    if few:
+        raise SamganError(f"{data.path}: fewer than {LEAST} held-out images of {few[0]}; prepare with --holdout")
+    largest = max(map(len, real.values()))
+    made = {name: _synthetic(name, path, largest, data, device) for name, path in synthetic.items()}
+    lacking = {name: largest - len(images) for name, images in real.items()}
+    short = [name for name, count in lacking.items() if count and len(made.get(name, ())) < count]
+    if short:
+        raise SamganError(
+            f"{short[0]} lacks {lacking[short[0]]} images of the {largest} of the largest class, "
+            f"{len(made.get(short[0], ()))} synthetic ones were given: --synthetic {short[0]}=RUN"
+        )
+    skipped = {}
+    if set(made) != set(names):
+        skipped["synthetic alone"] = f"no synthetic images of {', '.join(sorted(set(names) - set(made)))}"
+    arms = {name: arm for name, arm in ARMS.items() if name not in skipped}
+    out.mkdir(parents=True, exist_ok=True)
+    predicted: dict[str, list[np.ndarray]] = {name: [] for name in arms}
+    jobs = [(seed, name) for seed in range(seeds) for name in arms]
+    console = Console(stderr=True)
+    for seed, name in track(jobs, "classifiers", console=console, disable=not console.is_terminal):
+        images, labels = _training_images(arms[name], real, made, lacking)
+        predicted[name].append(
+            classify(images, labels, test, arms[name], len(names), seed=seed, steps=steps, device=device)
+        )
+    smallest = min(range(len(names)), key=lambda k: len(real[names[k]]))
+    document = {
+        "samgan": __version__,
+        "data": {"name": data.path.resolve().name, "sha256": data.sha256, "split_by": data.info["split_by"]},
+        "classes": {name: {"real": len(real[name]), "synthetic": lacking[name]} for name in names},
+        "smallest": names[smallest],
+        "synthetic": {name: Path(path).resolve().name for name, path in synthetic.items()},
+        "held_out": {"images": len(test), "patients": len(set(patients))},
+        "seeds": seeds,
+        "steps": steps,
+        "arms": {name: _summary(found, truth, smallest) for name, found in predicted.items()},
+        "skipped": skipped,
+    }
+    document |= compare(predicted, truth, patients)
+    write_json(out / "utility.json", document)
+    page = out / "utility.html"
+    _write_page(page, document)
+    return document, page
+
+
+def _synthetic(name: str, path: Path, count: int, data: PreparedSet, device: str) -> UInt8[np.ndarray, "n c h w"]:
+    """Synthetic images of one class: of a model as many as the largest class has, of a folder all."""
+    if path.suffix == ".safetensors" or (path / "config.json").is_file():
+        model = (
+            read_model(path, device) if path.suffix == ".safetensors" else load_model(Run.open(path), "newest", device)
+        )
+        images = to_uint8(sample(model, range(count))).numpy()
+    else:
+        images = load_images(path).numpy()
+    if images.shape[1:] != data.images.shape[1:]:
+        raise SamganError(
+            f"{path}: expected images of {list(data.images.shape[1:])} for {name}, got {list(images.shape[1:])}"
+        )
+    return images
+
+
+def _training_images(
+    arm: Arm, real: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray], lacking: Mapping[str, int]
+) -> tuple[UInt8[np.ndarray, "n c h w"], Int[np.ndarray, " n"]]:
+    parts, labels = [], []
+    for label, name in enumerate(real):
+        if arm.real:
+            parts.append(real[name])
+            labels += [label] * len(real[name])
+        if arm.synthetic:
+            own = made[name][: lacking[name]] if arm.real and name in made else made[name] if not arm.real else None
+            if own is not None:
+                parts.append(own)
+                labels += [label] * len(own)
+    return np.concatenate(parts), np.array(labels)
+
+
+def classify(
+    images: UInt8[np.ndarray, "n c h w"],
+    labels: Int[np.ndarray, " n"],
+    test: UInt8[np.ndarray, "m c h w"],
+    arm: Arm,
+    classes: int,
+    *,
+    seed: int,
+    steps: int,
+    device: str = "cpu",
+) -> Float[np.ndarray, "m classes"]:
+    """Train torchvision's ResNet-18 from random weights; returns the probabilities of the classes for `test`.
+
+    AdamW (1e-3, weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64: the same for every arm, chosen
+    before any was tested. Initial weights, batches and augmentation depend on the seed alone.
+    """
+    from torchvision.models import resnet18
+
+    where = torch.device(device)
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(seed)
+        network = resnet18(num_classes=classes)
+        network.conv1 = torch.nn.Conv2d(images.shape[1], 64, 7, stride=2, padding=3, bias=False)
+        network = network.to(where, memory_format=torch.channels_last).train()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        counts = np.bincount(labels, minlength=classes)
+        weights = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=where)
+        change = _augmentation() if arm.augmented else None
+        draw = np.random.default_rng(seed)
+        for _ in range(steps):
+            index = _batch(draw, labels, classes, arm.balanced)
+            batch = torch.from_numpy(images[index])
+            if change is not None:
+                batch = torch.stack([change(image) for image in batch])
+            logits = network(_normalised(batch).to(where))
+            target = torch.from_numpy(labels[index]).to(where)
+            loss = F.cross_entropy(logits, target, weight=weights if arm.weighted else None)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        network.eval()
+        with torch.inference_mode():
+            parts = [network(_normalised(part).to(where)).softmax(dim=1) for part in torch.from_numpy(test).split(256)]
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _batch(draw: np.random.Generator, labels: np.ndarray, classes: int, balanced: bool) -> np.ndarray:
+    if not balanced:
+        return draw.integers(len(labels), size=BATCH_SIZE)
+    members = [np.flatnonzero(labels == k) for k in range(classes)]
+    return np.array([draw.choice(members[k]) for k in draw.integers(classes, size=BATCH_SIZE)])
+
+
+def _normalised(images: Tensor) -> Tensor:
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def _augmentation() -> Callable[[Tensor], Tensor]:
+    """Small turns, shifts, zooms and changes of exposure, of one image at a time; hearts stay on their side."""
+    from torchvision.transforms import v2
+
+    return v2.Compose([v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1)), v2.ColorJitter(0.2, 0.2)])
+
+
+def _summary(predicted: list[np.ndarray], truth: np.ndarray, smallest: int) -> dict[str, Any]:
+    found = [scores(p, truth, smallest) for p in predicted]
+    return {
+        "seeds": found,
+        "mean": {name: float(np.mean([s[name] for s in found])) for name in SCORES},
+        "deviation": {name: float(np.std([s[name] for s in found], ddof=1)) for name in SCORES},
+    }
+
+
+def scores(predicted: np.ndarray, truth: np.ndarray, smallest: int) -> dict[str, float]:
+    """Scores of one classifier on held-out images.
+
+    Args:
+        predicted: Probabilities [n, classes].
+        truth: Classes [n].
+        smallest: The class with the fewest real training images.
+
+    Returns:
+        `auc` (area under the ROC curve, the mean over classes of each against the rest; higher is better),
+        `balanced_accuracy` (mean recall), `minority_recall`, and `calibration_error` (expected calibration error of the
+        likeliest class over 15 equal bins; lower is better).
+
+    Source: Guo et al. 2017 for the calibration error.
+    """
+    ones = np.ones((1, len(truth)))
+    chosen, confidence = predicted.argmax(1), predicted.max(1)
+    recalls = [float((chosen[truth == k] == k).mean()) for k in range(predicted.shape[1])]
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = [
+        (bins == b).mean() * abs((chosen == truth)[bins == b].mean() - confidence[bins == b].mean()) for b in set(bins)
+    ]
+    return {
+        "auc": float(weighted_auc(predicted, truth, ones)[0]),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "minority_recall": recalls[smallest],
+        "calibration_error": float(sum(gaps)),
+    }
+
+
+def weighted_auc(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve, mean over classes of each against the rest; of two classes both are equal.
+
+    Args:
+        predicted: Probabilities [n, classes].
+        truth: Classes [n].
+        weights: How often each image counts, [resamples, n].
+
+    Returns:
+        [resamples]; NaN where a class does not occur.
+    """
+    areas = []
+    for k in range(predicted.shape[1]) if predicted.shape[1] > 2 else (1,):
+        values, place = np.unique(predicted[:, k], return_inverse=True)
+        groups = np.zeros((len(truth), len(values)))
+        groups[np.arange(len(truth)), place] = 1
+        positive, negative = (weights * ((truth == k) == side) @ groups for side in (True, False))
+        below = np.cumsum(negative, axis=1) - negative / 2  # ties count half
+        with np.errstate(invalid="ignore"):
+            areas.append((positive * below).sum(1) / (positive.sum(1) * negative.sum(1)))
+    return np.mean(areas, axis=0)
+
+
+def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
+    """Differences of AUC between arms with synthetic images and classical ones, by a paired bootstrap.
+
+    Patients (all images of one together) and seeds are drawn with replacement; both arms see the same draw.
+
+    Args:
+        predicted: Of every arm and seed, probabilities [n, classes].
+        truth: Classes [n].
+        patients: Of each image.
+
+    Returns:
+        `intervals` (AUC of every arm: mean, low, high), `differences` (`arm`, `against`, `mean`, `low`, `high`),
+        `best_classical`, `best_synthetic` (those with the highest mean AUC) and `verdict`: "helps", "harms" or "no
+        difference shown", by the interval of the best arm with synthetic images against the best classical one. Both
+        are the best of several, by the same images: a difference near the edge of its interval means little.
+    """
+    groups, member = np.unique(patients, return_inverse=True)
+    draw = np.random.default_rng(0)
+    times = np.stack(
+        [np.bincount(draw.integers(len(groups), size=len(groups)), minlength=len(groups)) for _ in range(RESAMPLES)]
+    )
+    weights = times[:, member].astype(float)
+    seeds = len(next(iter(predicted.values())))
+    drawn_seeds = draw.integers(seeds, size=(RESAMPLES, seeds))
+    areas = {}
+    for name, found in predicted.items():
+        per_seed = np.stack([weighted_auc(p, truth, weights) for p in found], axis=1)
+        areas[name] = np.take_along_axis(per_seed, drawn_seeds, axis=1).mean(1)
+    whole = {
+        name: float(np.mean([weighted_auc(p, truth, np.ones((1, len(truth))))[0] for p in found]))
+        for name, found in predicted.items()
+    }
+
+    def interval(mean: float, drawn: np.ndarray) -> dict[str, float]:
+        low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return {"mean": mean, "low": float(low), "high": float(high)}
+
+    differences: list[dict[str, Any]] = [
+        {"arm": arm, "against": other, **interval(whole[arm] - whole[other], areas[arm] - areas[other])}
+        for arm in WITH_SYNTHETIC
+        for other in CLASSICAL
+        if arm in areas and other in areas
+    ]
+    best = {
+        kind: max(names, key=whole.__getitem__)
+        for kind, names in (("classical", CLASSICAL), ("synthetic", WITH_SYNTHETIC))
+    }
+    decisive = next(d for d in differences if (d["arm"], d["against"]) == (best["synthetic"], best["classical"]))
+    verdict = "helps" if decisive["low"] > 0 else "harms" if decisive["high"] < 0 else "no difference shown"
+    return {
+        "intervals": {name: interval(whole[name], drawn) for name, drawn in areas.items()},
+        "differences": differences,
+        "best_classical": best["classical"],
+        "best_synthetic": best["synthetic"],
+        "verdict": verdict,
+    }
+
+
+def format_utility(document: dict[str, Any]) -> str:
+    """The table and the sentence that `samgan utility` prints."""
+    header = ["training images", *(f"{label} (± seeds)" for label in SCORES.values())]
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    for name, arm in document["arms"].items():
+        cells = [f"{arm['mean'][key]:.3f} ± {arm['deviation'][key]:.3f}" for key in SCORES]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_sentences(document)])
+
+
+def _sentences(document: dict[str, Any]) -> list[str]:
+    classical, made = document["best_classical"], document["best_synthetic"]
+    found = next(d for d in document["differences"] if (d["arm"], d["against"]) == (made, classical))
+    held_out = document["held_out"]
+    lines = [
+        f"Synthetic images: {document['verdict']}. AUC of '{made}' minus that of the best without, '{classical}': "
+        f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], 95 % over patients and seeds.",
+        f"{document['seeds']} ResNet-18 per line, {document['steps']} steps each, tested on {held_out['images']} "
+        f"held-out images of {held_out['patients']} patients (split by {document['data']['split_by']}).",
+    ]
+    return lines + [f"Left out: {name} ({reason})." for name, reason in document["skipped"].items()]
+
+
+def _write_page(path: Path, document: dict[str, Any]) -> None:
+    header = ("training images", *SCORES.values())
+    rows = [
+        (name, *(f"{arm['mean'][key]:.3f} ± {arm['deviation'][key]:.3f}" for key in SCORES))
+        for name, arm in document["arms"].items()
+    ]
+    paragraphs = "".join(f"<p>{text(line)}</p>" for line in _sentences(document))
+    bars = {name: (found["low"], found["mean"], found["high"]) for name, found in document["intervals"].items()}
+    differences = {
+        f"{found['arm']} - {found['against']}": (found["low"], found["mean"], found["high"])
+        for found in document["differences"]
+    }
+    sections = [
+        section("Scores on held-out patients", table(header, rows) + paragraphs),
+        section(
+            "Intervals",
+            f'<div class="row">{intervals("AUC", "95 % over patients and seeds", bars)}'
+            f"{intervals('Differences of AUC', 'above 0: better with synthetic images', differences)}</div>",
+            "wide",
+        ),
+    ]
+    write_page(path, "samgan: do synthetic images help?", sections, ["Research only: images of 64 px diagnose nobody."])

@@ -1,0 +1,205 @@
+"""A classifier's scores, what they may be compared by, and the word on synthetic images."""
+
+import csv
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from samgan.cli import main
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.errors import SamganError, UsageError
+from samgan.utility import (
+    ARMS,
+    Arm,
+    _batch,
+    _training_images,
+    classify,
+    compare,
+    format_utility,
+    scores,
+    utility,
+    weighted_auc,
+)
+
+
+def probabilities(positive):
+    positive = np.asarray(positive, float)
+    return np.stack([1 - positive, positive], axis=1)
+
+
+def test_auc_is_that_of_mann_and_whitney_with_ties():
+    draw = np.random.default_rng(0)
+    truth = draw.integers(2, size=60)
+    values = np.round(draw.random(60) + 0.2 * truth, 1)  # many ties
+    expected = stats.mannwhitneyu(values[truth == 1], values[truth == 0]).statistic
+    expected /= (truth == 1).sum() * (truth == 0).sum()
+    assert weighted_auc(probabilities(values), truth, np.ones((1, 60)))[0] == pytest.approx(expected)
+
+
+def test_a_weight_is_a_repetition():
+    draw = np.random.default_rng(1)
+    truth, values, times = draw.integers(2, size=40), draw.random(40), draw.integers(4, size=40)
+    repeated = weighted_auc(probabilities(values.repeat(times)), truth.repeat(times), np.ones((1, times.sum())))
+    assert weighted_auc(probabilities(values), truth, times[None].astype(float)) == pytest.approx(repeated)
+
+
+def test_of_three_classes_it_is_the_mean_of_each_against_the_rest():
+    draw = np.random.default_rng(2)
+    truth, predicted = draw.integers(3, size=50), draw.dirichlet(np.ones(3), size=50)
+    ones = np.ones((1, 50))
+    each = [weighted_auc(probabilities(predicted[:, k]), (truth == k).astype(int), ones)[0] for k in range(3)]
+    assert weighted_auc(predicted, truth, ones)[0] == pytest.approx(np.mean(each))
+
+
+def test_scores_by_hand():
+    truth = np.array([0, 0, 0, 1])
+    found = scores(probabilities([0.1, 0.1, 0.9, 0.9]), truth, smallest=1)
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["minority_recall"] == 1
+    assert found["auc"] == pytest.approx(2.5 / 3)
+    assert found["calibration_error"] == pytest.approx(abs(0.75 - 0.9))
+    perfect = scores(probabilities([0, 0, 0, 1]), truth, smallest=1)
+    assert perfect == {"auc": 1, "balanced_accuracy": 1, "minority_recall": 1, "calibration_error": 0}
+
+
+def arms_of(quality, seeds=4, images=200):
+    """Made-up probabilities: the higher the quality, the farther the classes lie apart."""
+    truth = np.arange(images) % 2
+    patients = [f"patient {index // 2}" for index in range(images)]
+    predicted = {}
+    for name in ARMS:
+        draws = [np.random.default_rng([seed, len(name)]).normal(size=images) for seed in range(seeds)]
+        predicted[name] = [
+            probabilities(1 / (1 + np.exp(-(noise + quality.get(name, 1.0) * truth)))) for noise in draws
+        ]
+    return predicted, truth, patients
+
+
+@pytest.mark.parametrize(("gain", "word"), [(4.0, "helps"), (1.0, "no difference shown"), (0.0, "harms")])
+def test_the_word_comes_from_the_interval(gain, word):
+    quality = {"real and synthetic": gain, "augmentation, real and synthetic": gain}
+    found = compare(*arms_of(quality))
+    assert found["verdict"] == word
+    assert found["best_classical"] not in quality
+    assert found["best_synthetic"] in quality
+    for difference in found["differences"]:
+        assert difference["low"] <= difference["mean"] <= difference["high"]
+
+
+def test_images_of_one_patient_are_drawn_together():
+    """A hundred copies of each image are no more patients than one: the interval must not shrink."""
+    predicted, truth, patients = arms_of({}, images=40)
+    many = {name: [p.repeat(20, axis=0) for p in found] for name, found in predicted.items()}
+    once = compare(predicted, truth, patients)["intervals"]["real"]
+    again = compare(many, truth.repeat(20), np.repeat(patients, 20).tolist())["intervals"]["real"]
+    assert again["high"] - again["low"] == pytest.approx(once["high"] - once["low"], rel=1e-6)
+
+
+def stripes(count, seed, bright):
+    """Noise, brighter in the left half for one class and in the right half for the other."""
+    images = np.random.default_rng(seed).integers(0, 120, (count, 1, 32, 32))
+    images[..., :16] += 60 * bright
+    images[..., 16:] += 60 * (not bright)
+    return images.astype(np.uint8)
+
+
+def test_a_classifier_learns_and_its_seed_decides_everything():
+    images = np.concatenate([stripes(40, 0, True), stripes(40, 1, False)])
+    labels = np.repeat([0, 1], 40)
+    test, truth = np.concatenate([stripes(16, 2, True), stripes(16, 3, False)]), np.repeat([0, 1], 16)
+    arm = Arm(augmented=True, balanced=True, weighted=True)
+    state = torch.random.get_rng_state()
+    first, second = (classify(images, labels, test, arm, 2, seed=0, steps=8) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, classify(images, labels, test, arm, 2, seed=1, steps=8))
+    assert first.sum(1) == pytest.approx(1)
+    learned = classify(images, labels, test, Arm(), 2, seed=0, steps=25)
+    assert scores(learned, truth, 0)["auc"] > 0.95
+
+
+def test_balanced_batches_draw_classes_alike():
+    labels = np.repeat([0, 1], [990, 10])
+    draw = np.random.default_rng(0)
+    shares = {b: np.mean([labels[_batch(draw, labels, 2, b)].mean() for _ in range(100)]) for b in (True, False)}
+    assert shares[True] == pytest.approx(0.5, abs=0.03)
+    assert shares[False] == pytest.approx(0.01, abs=0.01)
+
+
+def test_synthetic_images_fill_up_what_is_missing():
+    real = {"a": np.zeros((5, 1, 2, 2), np.uint8), "b": np.zeros((2, 1, 2, 2), np.uint8)}
+    made = {"a": np.ones((5, 1, 2, 2), np.uint8), "b": np.ones((5, 1, 2, 2), np.uint8)}
+    lacking = {"a": 0, "b": 3}
+
+    def counts(arm):
+        images, labels = _training_images(arm, real, made, lacking)
+        return Counter(zip(labels.tolist(), images[:, 0, 0, 0].tolist(), strict=True))
+
+    assert counts(ARMS["real"]) == {(0, 0): 5, (1, 0): 2}
+    assert counts(ARMS["real and synthetic"]) == {(0, 0): 5, (1, 0): 2, (1, 1): 3}
+    assert counts(ARMS["synthetic alone"]) == {(0, 1): 5, (1, 1): 5}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Phantoms of two classes, half of one class taken away."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 80, resolution=32)
+    prepared = prepare(folder / "images", folder / "data", resolution=32, holdout=0.3, workers=1)
+    with open(prepared.path / "manifest.csv", newline="") as file:
+        kept = [row for row in csv.DictReader(file) if row["split"] == "train" and row["class"] == "NORMAL"][30:]
+    for row in kept:
+        (folder / "images" / row["source"]).unlink()
+    return prepare(folder / "images", folder / "less", resolution=32, holdout=0.3, workers=1)
+
+
+def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, capsys):
+    counts = data.info["counts"]
+    lacking = counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]
+    assert lacking > 0
+    np.save(tmp_path / "normal.npy", data.select("train", ["NORMAL"])[:lacking].repeat(2, axis=0))
+    command = [
+        "utility",
+        str(data.path),
+        "--synthetic",
+        f"NORMAL={tmp_path / 'normal.npy'}",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*command, "--seeds", "2", "--steps", "3", "--json", "--device", "cpu"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert list(document["arms"]) == [name for name in ARMS if name != "synthetic alone"]
+    assert "PNEUMONIA" in document["skipped"]["synthetic alone"]
+    assert document["smallest"] == "NORMAL"
+    assert document["held_out"]["images"] == sum(split["holdout"] for split in counts.values())
+    assert document["classes"]["NORMAL"] == {"real": counts["NORMAL"]["train"], "synthetic": lacking}
+    assert document["verdict"] in format_utility(document)
+    page = (tmp_path / "out" / "utility.html").read_text()
+    assert "real and synthetic" in page
+    assert json.loads((tmp_path / "out" / "utility.json").read_text()) == document
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"classes": ["NORMAL"]}, UsageError, "two classes or more"),
+        ({"seeds": 1}, UsageError, "--seeds 1"),
+        ({"synthetic": {"HEART": "normal.npy"}}, UsageError, "--synthetic HEART"),
+        ({"synthetic": {"NORMAL": "few.npy"}}, SamganError, "NORMAL lacks"),
+        ({"synthetic": {"NORMAL": "large.npy"}}, SamganError, "expected images of"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_trained(data, tmp_path, change, error, words, monkeypatch):
+    np.save(tmp_path / "normal.npy", np.zeros((200, 32, 32), np.uint8))
+    np.save(tmp_path / "few.npy", np.zeros((1, 32, 32), np.uint8))
+    np.save(tmp_path / "large.npy", np.zeros((200, 64, 64), np.uint8))
+    given = {"synthetic": {"NORMAL": "normal.npy"}, **change}
+    sources = {name: tmp_path / path for name, path in given.pop("synthetic").items()}
+    monkeypatch.setattr("samgan.utility.classify", None)
+    with pytest.raises(error, match=words):
+        utility(data, sources, tmp_path / "out", **given)
