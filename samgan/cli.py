@@ -120,6 +120,14 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=int, help="threads (default: one per core)")
     p.add_argument("--seed", type=int, default=0, help="of the split")
 
+    p = command("subset", _subset, "take fewer training images of a prepared set; held-out ones all stay")
+    p.add_argument("data", type=Path, help="prepared set")
+    p.add_argument("out", type=Path, help="new folder")
+    p.add_argument("--patients", nargs="+", default=[], metavar="CLASS=N", help="all images of N random patients")
+    p.add_argument("--images", nargs="+", default=[], metavar="CLASS=N", help="N random images")
+    p.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="of these classes alone (default: all)")
+    p.add_argument("--seed", type=int, default=0, help="of the choice")
+
     epilog = "settings, each as --KEY=VALUE, here or in a YAML file (--config); a preset gives the defaults:\n\n"
     epilog += "\n".join(f"  --{key}\n      {text}\n      {allowed}" for key, allowed, _, text in settings())
     p = command("train", _train, "train a preset, or any settings, on a prepared set", epilog=epilog)
@@ -262,6 +270,23 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, str]:
     )
     prepared = prepare(
         options.source, options.out, seed=options.seed, **{name: getattr(options, name) for name in names}
+    )
+    return prepared.info, _describe_set(prepared)
+
+
+def _subset(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan.data import PreparedSet
+    from samgan.data.subset import subset
+
+    numbers: dict[str, dict[str, int]] = {"patients": {}, "images": {}}
+    for kind, chosen in numbers.items():
+        for given in getattr(options, kind):
+            name, _, number = given.rpartition("=")
+            if not name or not number.isdigit() or int(number) < 1:
+                raise UsageError(f"--{kind} {given}: expected CLASS=N with a whole number from 1, such as NORMAL=125")
+            chosen[name] = int(number)
+    prepared = subset(
+        PreparedSet.open(options.data), options.out, classes=options.classes, seed=options.seed, **numbers
     )
     return prepared.info, _describe_set(prepared)
 

@@ -444,7 +444,11 @@ def _write_set(
             images, _ = _load_chunk(chunk)
             file.write(images[is_kept[start : start + len(images)]].tobytes())
             start += len(images)
+    finish_set(out, rows, info)
 
+
+def finish_set(out: Path, rows: list[dict[str, Any]], info: dict[str, Any]) -> None:
+    """Write manifest.csv and dataset.json beside an images.npy; `rows` and `info` are what they hold."""
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()

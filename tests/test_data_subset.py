@@ -1,0 +1,99 @@
+"""A part of a prepared set is a prepared set, and holds out whom the whole holds out."""
+
+import json
+
+import numpy as np
+import pytest
+
+from samgan.cli import main
+from samgan.data import PreparedSet, prepare
+from samgan.data.phantom import write_phantoms
+from samgan.data.subset import subset
+from samgan.errors import SamganError, UsageError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 30, resolution=32)
+    # Three images of each patient.
+    for path in sorted((folder / "images").glob("*/*")):
+        number = int("".join(character for character in path.stem if character.isdigit()))
+        path.rename(path.with_name(f"person{number // 3:03d}_image{number}.png"))
+    return prepare(folder / "images", folder / "data", resolution=32, workers=1, patient_regex=r"(person\d+)")
+
+
+def held_out(prepared, name):
+    return [row["sha256"] for row in prepared.manifest if (row["split"], row["class"]) == ("holdout", name)]
+
+
+def test_patients_stay_whole_and_the_held_out_ones_are_the_same(data, tmp_path):
+    part = subset(data, tmp_path / "part", patients={"NORMAL": 4})
+    own = [row for row in part.manifest if (row["class"], row["split"]) == ("NORMAL", "train")]
+    people = {row["patient"] for row in own}
+    assert len(people) == 4
+    before = [row for row in data.manifest if row["patient"] in people and row["class"] == "NORMAL"]
+    assert [row["sha256"] for row in own] == [row["sha256"] for row in before if row["split"] == "train"]
+    for name in data.classes:
+        assert held_out(part, name) == held_out(data, name)
+    assert part.info["counts"]["PNEUMONIA"] == data.info["counts"]["PNEUMONIA"]
+    assert part.info["counts"]["NORMAL"]["train"] == len(own)
+    assert part.info["subset_of"]["sha256"] == data.sha256
+    part.verify()
+    place = {row["sha256"]: index for index, row in enumerate(data.manifest)}
+    for index, row in enumerate(part.manifest):
+        assert int(row["index"]) == index
+        assert np.array_equal(part.images[index], data.images[place[row["sha256"]]])
+
+
+def test_a_smaller_choice_is_part_of_a_larger_one_of_the_same_seed(data, tmp_path):
+    def chosen(count, seed):
+        part = subset(data, tmp_path / f"{count}-{seed}", images={"NORMAL": count}, classes=["NORMAL"], seed=seed)
+        assert part.classes == ["NORMAL"]
+        return {row["sha256"] for row in part.manifest if row["split"] == "train"}
+
+    assert len(chosen(5, 0)) == 5
+    assert chosen(3, 0) < chosen(6, 0)
+    assert chosen(4, 0) != chosen(4, 1)
+
+
+def test_the_command_writes_what_train_and_subset_open_again(data, tmp_path, capsys):
+    command = ["subset", str(data.path), str(tmp_path / "part"), "--images", "NORMAL=7", "--json"]
+    assert main(command) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["counts"]["NORMAL"]["train"] == 7
+    again = subset(PreparedSet.open(tmp_path / "part"), tmp_path / "less", images={"NORMAL": 2})
+    assert again.info["counts"]["NORMAL"]["train"] == 2
+    assert main(command) == 1
+    assert "exists and is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"images": {"HEART": 1}}, "unknown class HEART"),
+        ({"images": {"NORMAL": 1}, "patients": {"NORMAL": 1}}, "not both"),
+        ({"images": {"NORMAL": 1000}}, "1000 were asked for, there are"),
+        ({"images": {"NORMAL": 1}, "classes": ["PNEUMONIA"]}, "leaves NORMAL out"),
+    ],
+)
+def test_what_cannot_be_taken_is_said(data, tmp_path, given, words):
+    with pytest.raises(UsageError, match=words):
+        subset(data, tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", ["NORMAL", "NORMAL=", "NORMAL=0", "NORMAL=many", "=3"])
+def test_numbers_are_of_a_class(data, tmp_path, capsys, given):
+    assert main(["subset", str(data.path), str(tmp_path / "out"), "--patients", given]) == 2
+    assert f"--patients {given}: expected CLASS=N" in capsys.readouterr().err
+
+
+def test_a_damaged_set_is_not_taken_from(data, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("dataset.json", "manifest.csv"):
+        (copy / name).write_bytes((data.path / name).read_bytes())
+    np.save(copy / "images.npy", 255 - np.asarray(data.images))
+    with pytest.raises(SamganError, match="damaged"):
+        subset(PreparedSet.open(copy), tmp_path / "out", images={"NORMAL": 1})
