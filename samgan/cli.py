@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     p = command("table2", _table2, "train and score the rows of the paper's Table 2, and further ones; resumable")
     p.add_argument("data", type=Path, nargs="?", help="prepared set of grey radiographs (--dry-run does without)")
     p.add_argument("--out", type=Path, help="the sweep's folder: new, or the one to go on with")
-    text = "rows by name, or paper (the 18 X-ray rows; default), further, all"
+    text = "rows by name, or paper (the 18 X-ray rows; default), further, all; ROW=N: with N seeds"
     p.add_argument("--rows", nargs="+", default=[], metavar="ROW", help=text)
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="train every row with seeds 0 to N - 1")
     p.add_argument("--scale", default="cpu", choices=("cpu", "paper"), help="width and length of the rows")
@@ -521,12 +521,12 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
 
     if options.budget_minutes is not None and options.kimg is not None:
         raise UsageError("--budget-minutes or --kimg: one of them is the length")
-    rows = choose_rows(options.rows, colour=options.faces is not None)
+    rows = choose_rows(options.rows, options.seeds, colour=options.faces is not None)
     if options.dry_run:
         from samgan.data import PreparedSet
 
         resolution = PreparedSet.open(options.data).resolution if options.data else 64
-        costs = plan_rows(rows, options.scale, options.seeds, resolution, options.kimg)
+        costs = plan_rows(rows, options.scale, resolution, options.kimg)
         text = [f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps  GPU-hours"]
         text += [
             f"{cost['name']:<24} {cost['seeds']:>5}  "
@@ -542,7 +542,7 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
     for name in ("data", "out"):
         if getattr(options, name) is None:
             raise UsageError("samgan table2 DATA --out FOLDER: both are needed, but for --dry-run")
-    names = ("rows", "json", "settings", "run", "dry_run")
+    names = ("rows", "seeds", "json", "settings", "run", "dry_run")
     given = {name: value for name, value in vars(options).items() if name not in names}
     lines, files = run_table(rows, **given, command=shlex.join(["samgan", *sys.argv[1:]]))
     return lines, f"{files[0].read_text()}\n{files[-1]}"

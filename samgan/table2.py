@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,48 +128,53 @@ COLUMNS = (
 )
 
 
-def choose_rows(names: Sequence[str], colour: bool) -> list[Row]:
-    """Rows by name or by group ("paper": the 18 X-ray rows, "further", "all"), in the order of the table.
+def choose_rows(names: Sequence[str], seeds: int, colour: bool) -> dict[str, int]:
+    """Rows by name or by group, and the number of seeds of each, in the order of the table.
 
     Args:
-        names: Names and groups; none: "paper".
+        names: Names and groups ("paper": the 18 X-ray rows, "further", "all"); none: "paper". `NAME=N` gives a row, or
+            every row of a group, a number of seeds of its own; what stands later counts.
+        seeds: Of every other row.
         colour: Whether there are faces to train the CelebA row on; it is then among "paper".
 
     Raises:
-        UsageError: An unknown name, or the CelebA row without faces.
+        UsageError: An unknown name, no seed, or the CelebA row without faces.
     """
     groups = {**GROUPS, "all": [*GROUPS["paper"], *GROUPS["further"]]}
-    wanted = {name for given in names or ["paper"] for name in groups.get(given, [given])}
-    if colour and (set(names) & {"paper", "all"} or not names):
-        wanted |= {row.name for row in PAPER_ROWS if row.colour}
-    unknown = sorted(wanted - set(ROWS))
-    if unknown:
-        raise UsageError(f"--rows {unknown[0]}: expected {', '.join(groups)} or names out of {', '.join(ROWS)}")
-    chosen = [row for row in ROWS.values() if row.name in wanted]
-    faces = [row.name for row in chosen if row.colour]
-    if faces and not colour:
+    if colour:
+        faces = [row.name for row in PAPER_ROWS if row.colour]
+        groups |= {name: [*faces, *groups[name]] for name in ("paper", "all")}
+    wanted: dict[str, int] = {}
+    for given in names or ["paper"]:
+        name, equals, number = given.partition("=")
+        count = int(number) if number.isdigit() else 0 if equals else seeds
+        if count < 1:
+            raise UsageError(f"--rows {given} --seeds {seeds}: expected 1 or more seeds, such as samgan-8=2")
+        if name not in groups and name not in ROWS:
+            raise UsageError(f"--rows {name}: expected {', '.join(groups)} or names out of {', '.join(ROWS)}")
+        wanted |= dict.fromkeys(groups.get(name, [name]), count)
+    if not colour and (faces := [name for name in wanted if ROWS[name].colour]):
         raise UsageError(f"--rows {faces[0]} is the CelebA row: name a prepared set of faces with --faces")
-    return chosen
+    return {name: wanted[name] for name in ROWS if name in wanted}
 
 
-def plan_rows(rows: Sequence[Row], scale: str, seeds: int, resolution: int, kimg: float | None) -> list[dict[str, Any]]:
+def plan_rows(rows: Mapping[str, int], scale: str, resolution: int, kimg: float | None) -> list[dict[str, Any]]:
     """What each row will cost: parameters, FLOPs, memory, and GPU-hours of all its seeds at `SUSTAINED_TFLOPS`."""
     lines = []
-    for row in rows:
-        config = row.config(scale, resolution)
+    for name, seeds in rows.items():
+        config = ROWS[name].config(scale, resolution)
         cost = plan(config.override({"training.kimg": kimg}) if kimg else config)
         hours = seeds * cost["steps"] * cost["flops_per_step"] / (SUSTAINED_TFLOPS * 1e12) / 3600
-        lines.append({"name": row.name, "seeds": seeds, **cost, "gpu_hours": round(hours, 2)})
+        lines.append({"name": name, "seeds": seeds, **cost, "gpu_hours": round(hours, 2)})
     return lines
 
 
 def run_table(
-    rows: Sequence[Row],
+    rows: Mapping[str, int],
     data: Path,
     out: Path,
     *,
     command: str,
-    seeds: int = 1,
     scale: str = "cpu",
     classes: Sequence[str] | None = None,
     faces: Path | None = None,
@@ -188,11 +193,10 @@ def run_table(
     """Train and score rows, each with every seed, and write the table; what is finished already is taken as it is.
 
     Args:
-        rows: From `choose_rows`.
+        rows: From `choose_rows`: the number of seeds by row; a row is trained with seeds 0 to that, not included.
         data: Prepared set of radiographs.
         out: The sweep's folder.
         command: What was typed, for the table.
-        seeds: Every row is trained with seeds 0 to this, not included.
         scale: "cpu" or "paper".
         classes: Classes of `data` to train on; default: all.
         faces: Prepared set with three channels, for the CelebA row.
@@ -215,15 +219,13 @@ def run_table(
         UsageError: What was asked for does not fit together.
         SamganError: As `samgan.sweep.run_sweep`; or every job failed.
     """
-    if seeds < 1:
-        raise UsageError(f"--seeds {seeds}: expected 1 or more")
     for name, value in (("--budget-minutes", budget_minutes), ("--cores-per-job", cores_per_job)):
         if value is not None and not value > 0:
             raise UsageError(f"{name} {value:g}: expected more than 0")
     sets = {False: PreparedSet.open(data), **({True: PreparedSet.open(faces)} if faces else {})}
     jobs = []
-    for seed in range(seeds):  # so that every row has one seed before any has two
-        for row in rows:
+    for seed in range(max(rows.values())):  # so that every row has one seed before any has two
+        for row in (ROWS[name] for name, seeds in rows.items() if seed < seeds):
             source = sets[row.colour]
             settings: dict[str, Any] = {"training.seed": seed, "network.image_channels": source.channels}
             if classes and not row.colour:

@@ -71,15 +71,15 @@ def test_the_papers_rows_are_the_presets_and_further_rows_change_what_they_say()
 
 def test_rows_are_chosen_by_name_and_by_group():
     paper = [row.name for row in PRESETS if row.data == "X-ray"]
-    assert [row.name for row in choose_rows([], colour=False)] == paper
+    assert choose_rows([], 1, colour=False) == dict.fromkeys(paper, 1)
     assert len(paper) == 18
-    assert [row.name for row in choose_rows([], colour=True)] == ["msg-gan-1", *paper]
-    assert [row.name for row in choose_rows(["samgan-8", "msg-gan-6"], colour=True)] == ["msg-gan-6", "samgan-8"]
-    assert [row.name for row in choose_rows(["all"], colour=False)] == list(ROWS)[1:]
+    assert list(choose_rows([], 1, colour=True)) == ["msg-gan-1", *paper]
+    assert list(choose_rows(["samgan-8", "msg-gan-6"], 1, colour=True)) == ["msg-gan-6", "samgan-8"]
+    assert choose_rows(["all", "samgan-8=3"], 2, colour=False) == dict.fromkeys(list(ROWS)[1:], 2) | {"samgan-8": 3}
     with pytest.raises(UsageError, match="samgan-9"):
-        choose_rows(["samgan-9"], colour=False)
+        choose_rows(["samgan-9"], 1, colour=False)
     with pytest.raises(UsageError, match="--faces"):
-        choose_rows(["msg-gan-1"], colour=False)
+        choose_rows(["msg-gan-1"], 1, colour=False)
 
 
 def test_a_line_holds_means_of_its_seeds_and_their_spread():
@@ -170,6 +170,8 @@ def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys, monkeypatch):
     [
         (["--rows", "samgan-9"], "samgan-9"),
         (["--seeds", "0"], "--seeds 0"),
+        (["--rows", "samgan-8=0"], "samgan-8=0"),
+        (["--rows", "samgan-8=many"], "samgan-8=many"),
         (["--budget-minutes", "0"], "--budget-minutes 0"),
         (["--budget-minutes", "1", "--kimg", "1"], "one of them is the length"),
         (["--rows", "msg-gan-1"], "--faces"),
