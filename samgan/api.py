@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from samgan import __version__, evaluation
+from samgan.checkpoint import choose_checkpoint
 from samgan.collapse import find_collapse
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
@@ -27,7 +28,7 @@ from samgan.report import write_report
 from samgan.runs import Run, describe_environment
 from samgan.sampling import SEEDS, Model, load_model, read_model, write_model, write_samples
 from samgan.sampling import sample as sample_seeds
-from samgan.training import RESUMABLE, Score, check_fit, choose_device, choose_precision, make_fabric
+from samgan.training import RESUMABLE, Score, check_fit, check_start, choose_device, choose_precision, make_fabric
 from samgan.training import train as train_loop
 
 __all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_config", "sample", "train"]
@@ -50,6 +51,7 @@ def train(
     hosts: int = 1,
     tensorboard: bool = False,
     minutes: float | None = None,
+    start: Location | None = None,
     on_collapse: str = "warn",
     quiet: bool = False,
 ) -> Run:
@@ -66,6 +68,7 @@ def train(
         hosts: Hosts.
         tensorboard: Also write TensorBoard events.
         minutes: End after so many minutes of training, where `training.kimg` is not reached before.
+        start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken.
         on_collapse: What to do when `samgan.collapse.find_collapse` finds one: "warn", "stop" the run at that snapshot,
             or "ignore" it.
         quiet: Print no progress.
@@ -93,11 +96,14 @@ def train(
         message = f"{config.network.max_channels} channels on a CPU take weeks; --scale cpu is made for it"
         warnings.warn(message, stacklevel=2)
     fabric.launch()
+    origin = choose_checkpoint(Run.open(start), "newest") if start and not resume else None
+    if origin:
+        check_start(config, origin[1])
     with contextlib.ExitStack() as held:
 
         def open_run() -> None:
             data.verify()
-            run = _open_run(Path(out), config, data, resume, len(indices), str(fabric.device))
+            run = _open_run(Path(out), config, data, resume, len(indices), str(fabric.device), origin)
             held.enter_context(run.locked())
             if resume:
                 run.rewrite_config(config)
@@ -116,6 +122,7 @@ def train(
                 score=score,
                 tensorboard=tensorboard,
                 minutes=minutes,
+                start=origin[0] if origin else None,
                 watch=None if on_collapse == "ignore" else _Watch(run, stops=on_collapse == "stop"),
                 quiet=quiet,
             )
@@ -149,10 +156,26 @@ class _Watch:
         return self.stops
 
 
-def _open_run(out: Path, config: Config, data: PreparedSet, resume: bool, count: int, device: str) -> Run:
+def _open_run(
+    out: Path,
+    config: Config,
+    data: PreparedSet,
+    resume: bool,
+    count: int,
+    device: str,
+    origin: tuple[Path, dict[str, Any]] | None,
+) -> Run:
     if not resume:
         description = {"name": data.path.resolve().name, "sha256": data.sha256, "images": count}
-        return Run.create(out, config, describe_environment(device, description))
+        environment = describe_environment(device, description)
+        if origin:
+            before = Run(origin[0].parents[1])
+            environment["start"] = {
+                "run": before.path.resolve().name,
+                "images_seen": origin[1]["images_seen"],
+                "data": before.environment["data"],
+            }
+        return Run.create(out, config, environment)
     run = Run.open(out)
     trained_on = run.environment["data"].get("sha256")
     if data.sha256 != trained_on:

@@ -141,6 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--resume", action="store_true", help="continue the run in --out, bit for bit, with its settings")
     text = "end after so many minutes of training (halts do not count), where training.kimg is not reached before"
     p.add_argument("--minutes", type=float, metavar="N", help=text)
+    text = "begin with the networks of another run (fine-tuning); its settings for networks have to be the same"
+    p.add_argument("--start", type=Path, metavar="RUN", help=text)
     text = "what to do when all images become alike and stay so"
     p.add_argument("--on-collapse", default="warn", choices=("warn", "stop", "ignore"), help=text)
     p.add_argument(
@@ -410,7 +412,7 @@ def _train(options: argparse.Namespace) -> tuple[Any, str]:
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
     from samgan import api
 
-    names = ("resume", "minutes", "device", "processes", "hosts", "tensorboard", "on_collapse")
+    names = ("resume", "minutes", "device", "processes", "hosts", "tensorboard", "start", "on_collapse")
     run = api.train(config, prepared, options.out, **{name: getattr(options, name) for name in names})
     checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
     document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(checkpoint), "best": run.best()}

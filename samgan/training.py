@@ -423,6 +423,18 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
         raise UsageError(f"training.batch_size {batch_size} does not divide by {processes} processes")
 
 
+def check_start(config: Config, saved: dict[str, Any]) -> None:
+    """Check that a run can begin with the networks of a checkpoint, before anything is written.
+
+    Raises:
+        UsageError: Its networks have other settings.
+    """
+    differences = Config.from_dict(saved["config"]).differences(config)
+    foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
+    if foreign:
+        raise UsageError(f"--start: that run has other networks than this one asks for: {'; '.join(foreign)}")
+
+
 def train(
     config: Config,
     images: np.ndarray,
@@ -434,6 +446,7 @@ def train(
     score: Score | None = None,
     tensorboard: bool = False,
     minutes: float | None = None,
+    start: Path | None = None,
     watch: Callable[[], bool] | None = None,
     quiet: bool = False,
 ) -> TrainingState:
@@ -450,6 +463,8 @@ def train(
         tensorboard: Also write TensorBoard events.
         minutes: End, with a snapshot, at the first line of the log after so many minutes of training. Those before a
             resume count, halts do not.
+        start: A checkpoint of another run whose networks a new run begins with, its averaged generator too; optimizers
+            and steps start afresh. A snapshot is written before the first step.
         watch: Called behind every snapshot; True ends the run there.
         quiet: Print no progress.
 
@@ -469,12 +484,16 @@ def train(
         _restore(state, path)
         if not quiet:
             _say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
+    elif start:
+        _begin_from(state, start)
     sampler = Sampler(images, config, fabric.device, indices)
     log = _Log(run, state, tensorboard, minutes, quiet)
     log_every, snapshot_every = training.steps(training.log_every_kimg), training.steps(training.snapshot_every_kimg)
     if state.step == 0:
         real, text = run.path / "grids" / "real.png", "Real images of the training set."
         on_first_process(_write_grid, real, sampler.first(GRID_IMAGES), text)
+        if start and not path:
+            on_first_process(_snapshot, run, state, score)
     if cut_off:
         due = state.step % snapshot_every == 0 or state.step == training.total_steps
         on_first_process(_snapshot, run, state, score if due else None)
@@ -520,6 +539,16 @@ def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
     if foreign:
         raise SamganError(f"{path} is of another run ({'; '.join(foreign)}); take it away and resume again")
     return path, not run.grid_path(saved["images_seen"]).exists()
+
+
+def _begin_from(state: TrainingState, path: Path) -> None:
+    """Take the networks of another run's checkpoint."""
+    saved = load_checkpoint(path, device=state.device)
+    check_start(state.config, saved)
+    state.generator.load_state_dict(saved["generator"])
+    state.discriminator.load_state_dict(saved["discriminator"])
+    if state.ema_generator is not None:
+        state.ema_generator.load_state_dict(saved["ema_generator"] or saved["generator"])
 
 
 def _restore(state: TrainingState, path: Path) -> None:

@@ -338,6 +338,25 @@ def test_minutes_end_a_run(capsys, data, tmp_path):
     assert document["best"]["checkpoint"] == Path(document["checkpoint"]).name == "step-00000002.pt"
 
 
+def test_a_run_can_start_from_another_one(capsys, data, trained, tmp_path):
+    command = ["train", data, "--preset", "samgan-8", "--scale", "cpu", *TINY, "--training.learning_rate=0.01"]
+    command += ["--start", trained, "--out", tmp_path / "run"]
+    assert run(capsys, *command)[0] == 0
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["start"]["images_seen"] == 40
+    assert environment["start"]["data"]["sha256"]
+    stats = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in stats if line["kind"] == "scores"] == [0, 5, 10]
+    begun = [json.loads(line) for line in (trained / "stats.jsonl").read_text().splitlines()]
+    last = [line for line in begun if line["kind"] == "scores"][-1]
+    first = next(line for line in stats if line["kind"] == "scores")
+    assert {**first, "step": 10, "images_seen": 40} == last
+    status, _, error = run(capsys, *command[:-1], tmp_path / "wide", "--network.max_channels=16")
+    assert status == 2
+    assert "has other networks than this one asks for: network.max_channels is 8, not 16" in error
+    assert not (tmp_path / "wide").exists()
+
+
 @pytest.mark.filterwarnings("always")
 def test_a_collapse_is_told_of_once_or_ends_the_run(capsys, data, tmp_path, monkeypatch):
     found = Collapse(step=5, images_seen=20, wall_seconds=1.0, reason="all alike")
