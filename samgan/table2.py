@@ -364,9 +364,8 @@ def write_table(
 
 
 HEADER = (
-    "row", "seeds", "Frechet", "floor", "KID x 1000", "recall", "coverage", "SWD x 1000", "MS-SSIM real",
-    "MS-SSIM generated [95 %]", "verdict", "gamma G", "gamma D", "kimg", "minutes", "images/s", "paper's FID",
-    "paper's MR / MG",
+    "row", "paper's FID", "Frechet", "floor", "paper's MR / MG", "MS-SSIM real", "MS-SSIM generated [95 %]", "verdict",
+    "recall", "coverage", "KID x 1000", "SWD x 1000", "seeds", "kimg", "minutes", "images/s", "gamma G", "gamma D",
 )  # fmt: skip
 
 
@@ -383,39 +382,36 @@ def _cells(line: dict[str, Any]) -> list[str]:
         found = line[f"gamma_{network}"]
         return " ".join(f"{side}: {value:+.3f}" for side, value in found.items()) if found else "-"
 
+    paper_pair = " / ".join(_paper(line, f"paper_ms_ssim_{kind}") for kind in ("real", "generated"))
     if not line["seeds"]:
         failed = f"failed ({line['failed_seeds']})"
-        return [line["name"], "0", failed, *["-"] * (len(HEADER) - 5), _paper(line, "paper_fid"), _paper_pair(line)]
+        return [line["name"], _paper(line, "paper_fid"), failed, "-", paper_pair, *["-"] * (len(HEADER) - 5)]
     interval = f" [{number('ms_ssim_low')}, {number('ms_ssim_high')}]"
     verdict = f"collapse in {line['collapsed_seeds']} of {line['seeds']}" if line["collapsed_seeds"] else "no sign"
     return [
         line["name"],
-        str(line["seeds"]) + (f" ({line['failed_seeds']} failed)" if line["failed_seeds"] else ""),
+        _paper(line, "paper_fid"),
         with_spread("frechet", "frechet_spread"),
         number("frechet_floor"),
-        number("kid_x1000"),
-        number("recall"),
-        number("coverage"),
-        number("swd", 1),
+        paper_pair,
         number("ms_ssim_real"),
         with_spread("ms_ssim_generated", "ms_ssim_spread") + interval,
         verdict,
-        gates("generator"),
-        gates("discriminator"),
+        number("recall"),
+        number("coverage"),
+        number("kid_x1000"),
+        number("swd", 1),
+        str(line["seeds"]) + (f" ({line['failed_seeds']} failed)" if line["failed_seeds"] else ""),
         number("kimg", 1),
         number("wall_minutes", 1),
         number("images_per_second", 1),
-        _paper(line, "paper_fid"),
-        _paper_pair(line),
+        gates("generator"),
+        gates("discriminator"),
     ]
 
 
 def _paper(line: dict[str, Any], key: str) -> str:
     return "-" if line[key] is None else f"{line[key]:g}"
-
-
-def _paper_pair(line: dict[str, Any]) -> str:
-    return " / ".join(_paper(line, f"paper_ms_ssim_{kind}") for kind in ("real", "generated"))
 
 
 ALARM_HEADER = ("run", "first sign", "of", "MS-SSIM gap at the end", "true", "why")

@@ -128,7 +128,7 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
         rows = list(csv.DictReader(file))
     assert [float(row["frechet"]) for row in rows if row["frechet"]] == [1.25, 1.0]
     markdown = (tmp_path / "table.md").read_text()
-    assert "| msg-gan-6 | 2 | 1.250 (spread 0.500) | 0.030 |" in markdown
+    assert "| msg-gan-6 | 167.1 | 1.250 (spread 0.500) | 0.030 | 0.5 / 0.47 |" in markdown
     assert "samgan-1, seed 0: step 3: loss_generator is <nan>" in markdown
     assert all(line.count("|") == len(HEADER) + 1 for line in markdown.splitlines()[2:7])
     page = (tmp_path / "table.html").read_text()
