@@ -159,7 +159,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--count", type=int, default=64, help="number of images")
     p.add_argument("--seed", type=int, default=0, help="of the first image; image i has seed + i")
     p.add_argument("--out", type=Path, required=True, help="new folder to write")
-    p.add_argument("--format", default="png", choices=("png", "png16", "npz"), help="8-bit PNG, 16-bit PNG or one NPZ")
+    formats = ("png", "png16", "npz", "dicom", "dicom16", "medmnist", "imagefolder")
+    text = "PNG or DICOM of 8 or 16 bits, one NPZ, one NPZ as MedMNIST's, or Hugging Face's imagefolder"
+    p.add_argument("--format", default="png", choices=formats, help=text)
     p.add_argument(
         "--sheets",
         nargs="+",

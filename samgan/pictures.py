@@ -28,6 +28,11 @@ def to_uint16(images: Float[Tensor, "n c h w"]) -> np.ndarray:
     return ((images.double() + 1) * 32767.5).round().clamp(0, 65535).numpy().astype(np.uint16)
 
 
+def to_integers(images: Float[Tensor, "n c h w"], bits: int) -> np.ndarray:
+    """`to_uint8` or `to_uint16`, by the number of bits."""
+    return to_uint16(images) if bits == 16 else to_uint8(images).numpy()
+
+
 def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
     """Lay uint8 [n, c, h, w] out row by row, white lines of `gap` px between: uint8 [c, H, W]."""
     count, channels, height, width = images.shape

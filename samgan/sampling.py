@@ -19,20 +19,19 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from samgan import __version__
 from samgan.checkpoint import choose_checkpoint
 from samgan.config import Config
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
 from samgan.layers import SelfAttention
 from samgan.networks import Generator, Pyramid, attention_maps
-from samgan.pictures import SYNTHETIC, image_grid, to_uint8, to_uint16, write_png
+from samgan.pictures import image_grid, to_integers, to_uint8, write_png
+from samgan.provenance import FORMATS, SOFTWARE, Mark, Sample
 from samgan.runs import Run
 
 # Every forward pass has this many latents, the last one padded: the arithmetic, and with it the last bit of a pixel,
 # then does not depend on how many images were asked for.
 FORWARD_BATCH = 32
-FORMATS = ("png", "png16", "npz")
 SEEDS = 1 << 32
 """torch's CPU generator takes the lower 32 bits of a seed: from here on they would repeat."""
 MODEL_FORMAT = "samgan model 1"
@@ -54,17 +53,11 @@ class Model:
         """Where the generator is."""
         return next(self.generator.parameters()).device
 
-    def provenance(self, seed: int) -> dict[str, str]:
-        """PNG text entries of the image of `seed`."""
-        return {
-            "Description": SYNTHETIC,
-            "Synthetic": "true",
-            "Software": f"samgan {__version__}",
-            "Model-SHA256": self.sha256,
-            "Model-Preset": self.config.preset,
-            "Model-Images-Seen": str(self.images_seen),
-            "Seed": str(seed),
-        }
+    def mark(self, seed: int) -> Mark:
+        """What the image of `seed` says of itself; its class where the model was trained on one alone."""
+        classes = self.config.data.classes
+        class_name = classes[0] if len(classes) == 1 else ""
+        return Mark(self.sha256, self.config.preset, self.images_seen, seed, class_name)
 
 
 def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
@@ -98,7 +91,7 @@ def write_model(model: Model, path: Path, data_sha256: str | None = None) -> Non
         "images_seen": str(model.images_seen),
         "sha256": model.sha256,
         "data_sha256": data_sha256 or "",
-        "software": f"samgan {__version__}",
+        "software": SOFTWARE,
     }
     with atomic_write(path) as file:
         file.write(safetensors.torch.save(weights, metadata))
@@ -229,7 +222,8 @@ def write_samples(
         out: Folder to make.
         count: Number of images.
         seed: Seed of the first image.
-        file_format: "png" (8 bit), "png16" (16 bit, 1 channel) or "npz" (`images` uint8, `seeds`, `provenance`).
+        file_format: A key of `samgan.provenance.FORMATS`: "png", "png16" (16 bit, 1 channel), "npz" (`images` uint8,
+            `seeds`, `provenance`), "dicom", "dicom16", "medmnist" (one NPZ) or "imagefolder" (Hugging Face's).
         sheets: Extra pictures in the folder `sheets`: "grid", "interpolation" (from seed to seed), "scales" (the
             pyramid of each seed), "attention" (where the generator looks).
 
@@ -246,35 +240,22 @@ def write_samples(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SamganError(f"{out} exists and is not empty; name a new folder")
     network = model.config.network
-    if file_format == "png16" and network.image_channels != 1:
-        raise UsageError("--format png16 is for 1 channel; use png or npz")
+    write, bits = FORMATS[file_format]
+    if bits == 16 and network.image_channels != 1:
+        raise UsageError(f"--format {file_format} is for 1 channel; use {file_format.removesuffix('16')} or npz")
     if "attention" in sheets and not any(isinstance(layer, SelfAttention) for layer in model.generator.modules()):
         raise UsageError(f"the generator of preset {model.config.preset} has no attention between positions to show")
     seeds = range(seed, seed + count)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        shape = (count if file_format == "npz" else 0, network.image_channels, network.resolution, network.resolution)
-        array = np.empty(shape, np.uint8)
-        batches = sample_batches(model, seeds)
-        steps = math.ceil(count / FORWARD_BATCH)
-        for few, images in track(batches, "sampling", steps, console=Console(stderr=True), transient=True):
-            if file_format == "npz":
-                array[few[0] - seed : few[-1] - seed + 1] = to_uint8(images).numpy()
-                continue
-            values = to_uint16(images) if file_format == "png16" else to_uint8(images).numpy()
-            for number, image in zip(few, values, strict=True):
-                with open(temporary / f"seed-{number:08d}.png", "wb") as file:
-                    write_png(file, image, model.provenance(number))
-        if file_format == "npz":
-            provenance = json.dumps(model.provenance(seed))
-            np.savez_compressed(temporary / "samples.npz", images=array, seeds=np.array(seeds), provenance=provenance)
+        write(temporary, _marked_samples(model, seeds, bits), count)
         if sheets:
             (temporary / "sheets").mkdir()  # apart, so that the folder itself holds nothing but samples
         for name in sheets:
             with open(temporary / "sheets" / f"{name}.png", "wb") as file:
-                write_png(file, _sheet(model, seeds, name), {**model.provenance(seed), "Seed": f"{seed}..."})
-        document = {**model.provenance(seed), "count": count, "first_seed": seed, "last_seed": seed + count - 1}
+                write_png(file, _sheet(model, seeds, name), {**model.mark(seed).entries(), "Seed": f"{seed}..."})
+        document = {**model.mark(seed).entries(), "count": count, "first_seed": seed, "last_seed": seed + count - 1}
         document = {"format": file_format, **{key: value for key, value in document.items() if key != "Seed"}}
         write_json(temporary / "samples.json", document)
         if out.exists():
@@ -284,6 +265,14 @@ def write_samples(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return document
+
+
+def _marked_samples(model: Model, seeds: Sequence[int], bits: int) -> Iterator[Sample]:
+    steps = math.ceil(len(seeds) / FORWARD_BATCH)
+    batches = sample_batches(model, seeds)
+    for few, images in track(batches, "sampling", steps, console=Console(stderr=True), transient=True):
+        for seed, image in zip(few, to_integers(images, bits), strict=True):
+            yield Sample(image, model.mark(seed).of(image))
 
 
 def _sheet(model: Model, seeds: Sequence[int], name: str) -> np.ndarray:

@@ -14,7 +14,7 @@ LEVELS = (
     {"files", "config", "distributed", "memory", "pictures"},
     {"metrics", "augment", "layers", "losses", "presets", "page", "collapse"},
     {"networks", "data", "runs"},
-    {"checkpoint"},
+    {"checkpoint", "provenance"},
     {"sampling"},
     {"training"},
     {"planning", "evaluation"},

@@ -12,12 +12,14 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import samgan.provenance
 import samgan.sampling
 from samgan import __version__
 from samgan.checkpoint import load_checkpoint, save_checkpoint
 from samgan.errors import SamganError, UsageError
 from samgan.layers import SelfAttention
 from samgan.pictures import SYNTHETIC, to_uint8
+from samgan.provenance import hash_pixels
 from samgan.runs import Run
 from samgan.sampling import (
     FORWARD_BATCH,
@@ -210,6 +212,7 @@ def test_pictures_hold_the_seed_and_where_they_come_from(model, tmp_path, file_f
                 "Model-Preset": "tiny",
                 "Model-Images-Seen": "16",
                 "Seed": str(40 + number),
+                "Pixels-SHA256": hash_pixels(np.asarray(image)[None]),
             }
             values = np.asarray(image)
         if file_format == "png":
@@ -289,7 +292,7 @@ def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(samgan.sampling, "write_png", full)
+    monkeypatch.setattr(samgan.provenance, "write_png", full)
     with pytest.raises(OSError, match="No space"):
         write_samples(model, tmp_path / "out", 2)
     assert list(tmp_path.iterdir()) == []
