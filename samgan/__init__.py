@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["PreparedSet", "evaluate", "export", "prepare", "preset_config", "sample", "train"]
+__all__ = ["PreparedSet", "evaluate", "export", "prepare", "preset_config", "sample", "train", "verify"]
 
 
 def __getattr__(name: str) -> Any:

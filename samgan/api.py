@@ -5,7 +5,7 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from samgan.sampling import SEEDS, Model, load_model, read_model, write_model, w
 from samgan.sampling import sample as sample_seeds
 from samgan.training import RESUMABLE, Score, check_fit, check_start, choose_device, choose_precision, make_fabric
 from samgan.training import train as train_loop
+from samgan.verification import Finding, verify_files
 
-__all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_config", "sample", "train"]
+__all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_config", "sample", "train", "verify"]
 
 Location = str | os.PathLike[str]
 MODEL_SUFFIX = ".safetensors"
@@ -266,6 +267,43 @@ def sample(
         raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count}, since image i has seed + i")
     _, model = _open_model(Path(source), checkpoint, choose_device(device))
     return write_samples(model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets)
+
+
+def verify(files: Sequence[Location], run: Location | None = None, *, device: str = "auto") -> list[Finding]:
+    """Say of which model and seed images are; with the run, make them again and compare bit for bit.
+
+    Args:
+        files: PNG, DICOM or NPZ.
+        run: The run folder, of which all checkpoints that are left count, or a file of `export`.
+        device: Where images are made again.
+
+    Returns:
+        A finding for each image, whose `ok` says whether it is what it claims to be.
+
+    Raises:
+        SamganError: The run cannot be read. Of an image that cannot, the finding says so.
+    """
+    keep_freed_memory()
+    models = None if run is None else _all_models(Path(run), choose_device(device))
+    return verify_files([Path(file) for file in files], models)
+
+
+def _all_models(source: Path, device: str) -> Iterator[Model]:
+    """The model of a file, or those of a run's checkpoints, newest first, each read when it is asked for."""
+    if source.suffix == MODEL_SUFFIX and not source.is_dir():
+        return iter([read_model(source, device)])
+    run = Run.open(source)
+    if not run.checkpoints():
+        raise SamganError(f"{source} has no checkpoint yet; let samgan train reach its first snapshot")
+
+    def load() -> Iterator[Model]:
+        for path in reversed(run.checkpoints()):
+            try:
+                yield load_model(run, str(path), device)
+            except SamganError as error:
+                warnings.warn(f"passed over: {error}", stacklevel=2)
+
+    return load()
 
 
 def evaluate(

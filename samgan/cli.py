@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words, flags = split_settings(sys.argv[1:] if arguments is None else arguments)
         options = parser.parse_args(words)
         options.settings = flags
+        options.status = 0
         if flags and options.run is not _train:
             parser.error(f"--{next(iter(flags))}: settings are for samgan train")
         with _termination_unwinds():
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again at its end
         return 141 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
-    return 0
+    return options.status
 
 
 @contextlib.contextmanager
@@ -196,6 +197,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("source", metavar="RUN", type=Path, help="run folder")
     p.add_argument("out", metavar="FILE", type=Path, help="new file, ending in .safetensors")
     p.add_argument("--checkpoint", default="newest", help="newest, best or a file")
+
+    p = command("verify", _verify, "say of which model and seed images are; status 1 where one is not what it claims")
+    p.add_argument("files", metavar="FILE", nargs="+", type=Path, help="PNG, DICOM or NPZ")
+    text = "make the images again and compare: run folder (all its checkpoints count) or a .safetensors file"
+    p.add_argument("--run", dest="source", metavar="RUN", type=Path, help=text)
+    _add_device(p)
 
     p = command("table2", _table2, "train and score the rows of the paper's Table 2, and further ones; resumable")
     p.add_argument("data", type=Path, nargs="?", help="prepared set of grey radiographs (--dry-run does without)")
@@ -515,6 +522,15 @@ def _export(options: argparse.Namespace) -> tuple[Any, str]:
 
     document = api.export(options.source, options.out, checkpoint=options.checkpoint)
     return document, f"{options.out}: {document['images_seen'] / 1000:g} kimg, weights {document['sha256'][:12]}"
+
+
+def _verify(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan import api
+    from samgan.verification import format_findings
+
+    findings = api.verify(options.files, options.source, device=options.device)
+    options.status = 0 if all(finding.ok for finding in findings) else 1
+    return [finding.to_dict() for finding in findings], format_findings(findings)
 
 
 # --- table2

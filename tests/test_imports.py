@@ -17,7 +17,7 @@ LEVELS = (
     {"checkpoint", "provenance"},
     {"sampling"},
     {"training"},
-    {"planning", "evaluation"},
+    {"planning", "evaluation", "verification"},
     {"report"},
     {"api"},
     {"sweep", "claims", "utility"},

@@ -1,0 +1,183 @@
+"""Whether images are what their marks say: made again from model and seed, and compared bit for bit."""
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from samgan.errors import SamganError
+from samgan.pictures import to_integers
+from samgan.provenance import Mark, Sample, hash_pixels, read_samples
+from samgan.sampling import FORWARD_BATCH, Model, sample_batches
+
+VERDICTS = {
+    "regenerated": "regenerated bit for bit",
+    "marked": "so its mark says (--run RUN makes it again and compares)",
+    "differs": "differs from what the model makes of this seed",
+    "altered": "altered since it was marked",
+    "another model": "another model than those of --run",
+    "no mark": "no mark of samgan",
+    "not checked": "not checked",
+}
+GOOD = ("regenerated", "marked")
+ROWS_SHOWN = 20
+
+
+@dataclasses.dataclass
+class Finding:
+    """What was found of one image."""
+
+    file: str
+    row: int | None
+    """Of several images in one file."""
+    mark: Mark | None
+    verdict: str
+    """A key of `VERDICTS`."""
+    detail: str = ""
+    difference: int | None = None
+    """The largest, in grey levels, between the image and what the model makes of its seed."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the image is what it claims to be, as far as that was looked into."""
+        return self.verdict in GOOD
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {**dataclasses.asdict(self), "ok": self.ok}
+
+
+def verify_files(files: Sequence[Path], models: Iterator[Model] | None = None) -> list[Finding]:
+    """Read the marks of files, and compare the images with what the models make of the seeds.
+
+    Args:
+        files: PNG, DICOM or NPZ.
+        models: Those that the images may be of, likely ones first; read on as far as is needed. None: marks alone
+            are read, and whether pixels are still those that were marked.
+
+    Returns:
+        One finding for each image, in the order of files and rows, and one for each file that has none.
+    """
+    findings: list[Finding] = []
+    waiting: list[tuple[Finding, Sample]] = []
+    find = _finder(models or iter(()))
+    for file in dict.fromkeys(files):
+        try:
+            samples = read_samples(file)
+        except SamganError as error:
+            findings.append(Finding(str(file), None, None, "not checked", str(error)))
+            continue
+        if not samples:
+            findings.append(Finding(str(file), None, None, "no mark"))
+        for row, sample in enumerate(samples):
+            mark = sample.mark
+            unchanged = mark.pixels_sha256 in ("", hash_pixels(sample.image))
+            number = row if len(samples) > 1 else None
+            findings.append(Finding(str(file), number, mark, "marked" if unchanged else "altered"))
+            waiting.append((findings[-1], sample))
+        if len(waiting) >= FORWARD_BATCH and models is not None:
+            _compare(waiting, find)
+            waiting = []
+    if models is not None:
+        _compare(waiting, find)
+    return findings
+
+
+def _finder(models: Iterator[Model]) -> Callable[[str], Model | None]:
+    """The model of a hash, from models of which each is read once."""
+    known: dict[str, Model] = {}
+
+    def find(sha256: str) -> Model | None:
+        while sha256 not in known:
+            model = next(models, None)
+            if model is None:
+                return None
+            known[model.sha256] = model
+        return known[sha256]
+
+    return find
+
+
+def _compare(waiting: list[tuple[Finding, Sample]], find: Callable[[str], Model | None]) -> None:
+    """Make the images of each model again, in the passes of `sample`, and put the outcome into their findings."""
+    groups: dict[str, list[tuple[Finding, Sample]]] = {}
+    for finding, sample in waiting:
+        groups.setdefault(sample.mark.model_sha256, []).append((finding, sample))
+    for sha256, group in groups.items():
+        model = find(sha256)
+        if model is None:
+            for finding, _ in group:
+                finding.verdict = "another model"
+            continue
+        batches = sample_batches(model, [sample.mark.seed for _, sample in group])
+        images = (image for _, batch in batches for image in batch)
+        for (finding, sample), image in zip(group, images, strict=True):
+            _judge(finding, sample, model, image)
+
+
+def _judge(finding: Finding, sample: Sample, model: Model, image: Float[Tensor, "c h w"]) -> None:
+    bits = 16 if sample.image.dtype == np.uint16 else 8
+    made = to_integers(image[None], bits)[0]
+    if made.shape != sample.image.shape:
+        finding.verdict = "differs"
+        finding.detail = f"it is {_size(sample.image)}, the model's images are {_size(made)}"
+        return
+    distance = np.abs(made.astype(int) - sample.image.astype(int))
+    finding.difference = int(distance.max())
+    if finding.difference:
+        finding.verdict = "differs"
+        share = f"{np.count_nonzero(distance)} of {distance.size} values"
+        finding.detail = f"by up to {finding.difference} of {2**bits - 1} grey levels, in {share}"
+        return
+    said, true = sample.mark.entries(), model.mark(sample.mark.seed).of(made).entries()
+    wrong = [key for key, value in said.items() if key != "Software" and true.get(key) != value]
+    finding.verdict = "altered" if wrong else "regenerated"
+    finding.detail = f"the image is right, its mark is wrong in {', '.join(wrong)}" if wrong else ""
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]} with {image.shape[0]} channel(s)"
+
+
+def format_findings(findings: Sequence[Finding]) -> str:
+    """The findings as text: a line for each file, and in an NPZ one for each row that is not what it claims."""
+    lines = []
+    for file, group in itertools.groupby(findings, key=lambda finding: finding.file):
+        rows = list(group)
+        if len(rows) == 1:
+            lines.append(f"{_shown(file)}: {_sentence(rows[0])}")
+            continue
+        lines.append(f"{_shown(file)}: {_count(rows)}")
+        bad = [finding for finding in rows if not finding.ok]
+        lines += [f"  row {finding.row}: {_sentence(finding)}" for finding in bad[:ROWS_SHOWN]]
+        lines += [f"  and {len(bad) - ROWS_SHOWN} more rows"] if len(bad) > ROWS_SHOWN else []
+        lines += [] if bad else [f"  the first: {_sentence(rows[0])}"]
+    if len({finding.file for finding in findings}) > 1:
+        lines.append(f"all: {_count(findings)}")
+    return "\n".join(lines)
+
+
+def _count(findings: Sequence[Finding]) -> str:
+    counts = Counter(finding.verdict for finding in findings).items()
+    return f"{len(findings)} images: {', '.join(f'{number} {verdict}' for verdict, number in counts)}"
+
+
+def _sentence(finding: Finding) -> str:
+    outcome = VERDICTS[finding.verdict] + (f": {finding.detail}" if finding.detail else "")
+    if finding.mark is None:
+        return outcome
+    mark = finding.mark
+    of_class = f", class {_shown(mark.class_name)}" if mark.class_name else ""
+    origin = f"preset {_shown(mark.preset)}, {mark.images_seen / 1000:g} kimg, model {mark.model_sha256[:12]}"
+    return f"synthetic, {origin}, seed {mark.seed}{of_class}: {outcome}"
+
+
+def _shown(text: str) -> str:
+    """`text`, unless it would write to the terminal what it should not: whoever wrote the file chose it."""
+    return text if text.isprintable() else repr(text)
