@@ -80,12 +80,12 @@ def verify_files(files: Sequence[Path], models: Iterator[Model] | None = None) -
             unchanged = mark.pixels_sha256 in ("", hash_pixels(sample.image))
             number = row if len(samples) > 1 else None
             findings.append(Finding(str(file), number, mark, "marked" if unchanged else "altered"))
-            waiting.append((findings[-1], sample))
-        if len(waiting) >= FORWARD_BATCH and models is not None:
+            if models is not None:
+                waiting.append((findings[-1], sample))
+        if len(waiting) >= FORWARD_BATCH:
             _compare(waiting, find)
             waiting = []
-    if models is not None:
-        _compare(waiting, find)
+    _compare(waiting, find)
     return findings
 
 
