@@ -252,7 +252,7 @@ def grids(name: str, options: argparse.Namespace) -> None:
         if found is not None:
             model = load_model(Run(options.work / name), str(found[0]))
             images = to_uint8(sample(model, range(GRID))).numpy()
-            write_grid(f"{name}-{mark:g}", images, {**model.provenance(0), "Seed": "0..."})
+            write_grid(f"{name}-{mark:g}", images, {**model.mark(0).entries(), "Seed": "0..."})
 
 
 def real_images(data: Path, count: int) -> np.ndarray:
