@@ -562,7 +562,7 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
     for name in ("data", "out"):
         if getattr(options, name) is None:
             raise UsageError("samgan table2 DATA --out FOLDER: both are needed, but for --dry-run")
-    names = ("rows", "seeds", "json", "settings", "run", "dry_run")
+    names = ("rows", "seeds", "json", "settings", "status", "run", "dry_run")
     given = {name: value for name, value in vars(options).items() if name not in names}
     lines, files = run_table(rows, **given, command=shlex.join(["samgan", *sys.argv[1:]]))
     return lines, f"{files[0].read_text()}\n{files[-1]}"
