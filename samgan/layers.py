@@ -132,10 +132,11 @@ class ModulatedConv2d(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         resolution: Side of the output.
-        style_size: Channels of the style w and of the latent z, those of z N(0, 1).
+        style_size: Channels of the style w.
         conv: Constructor of the convolution and of A, `EqualizedConv2d` or that with some arguments given.
         upsample: Whether the output has twice the resolution.
         noise: Whether noise is added.
+        latent_size: Channels of the latent z that are N(0, 1), its first ones; default: style_size.
 
     Source: Karras et al. 2020 (StyleGAN2), section 2.2; there n is drawn anew.
     """
@@ -150,6 +151,7 @@ class ModulatedConv2d(nn.Module):
         *,
         upsample: bool = False,
         noise: bool = True,
+        latent_size: int | None = None,
     ) -> None:
         super().__init__()
         self.style = conv(style_size, in_channels, 1, gain=1.0)
@@ -158,7 +160,7 @@ class ModulatedConv2d(nn.Module):
         self.noise = nn.Parameter(torch.zeros(out_channels, 1, 1)) if noise else None
         if noise:
             # Not saved: NumPy promises that this stream of numbers stays as it is.
-            directions = min(NOISE_DIRECTIONS, style_size)
+            directions = min(NOISE_DIRECTIONS, latent_size or style_size)
             matrix = np.random.RandomState(2 * resolution + upsample).standard_normal((resolution**2, directions))
             scaled = torch.tensor(matrix / directions**0.5, dtype=torch.float)
             self.register_buffer("directions", scaled, persistent=False)
@@ -166,7 +168,7 @@ class ModulatedConv2d(nn.Module):
     directions: Tensor
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"], z: Float[Tensor, "n s 1 1"]
+        self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"], z: Float[Tensor, "n l 1 1"]
     ) -> Float[Tensor, "n d r r"]:
         """Return [n, out_channels, resolution, resolution]; x has that resolution, or half of it."""
         weight, style = self.conv.effective_weight(), 1 + self.style(w)

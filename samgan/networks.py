@@ -156,7 +156,7 @@ class Generator(nn.Module):
 class _DiscriminatorBlock(nn.Module):
     """One scale of MSG-GAN: join the image to the features from above, attention, std, two convolutions, halve.
 
-    The last block (4 px) ends in a logit instead.
+    The last block (4 px) ends in one pixel instead, and holds the convolution that makes a logit of it.
     """
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
@@ -201,14 +201,14 @@ class _DiscriminatorBlock(nn.Module):
             x = self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x)
         x = activate(x)
         x = activate(self.conv_2(x))
-        return self.to_logit(x).flatten() if self.last else F.avg_pool2d(x, 2)
+        return x if self.last else F.avg_pool2d(x, 2)
 
 
 class _ResidualBlock(nn.Module):
     """One scale of the residual discriminator: add the image's features, attention, minibatch std, two convolutions.
 
     The second convolution follows the halving, so that it is computed at the lower resolution; beside both runs a 1x1
-    convolution of the halved input. The last block (4 px) ends in a logit instead.
+    convolution of the halved input. The last block (4 px) ends in one pixel instead.
 
     Source: Karras et al. 2020 (StyleGAN2), Fig. 7, residual discriminator; an image enters every block, as in MSG-GAN.
     """
@@ -236,7 +236,7 @@ class _ResidualBlock(nn.Module):
         x = self.attention(features if x is None else (x + features).mul_(HALF))
         y = activate(self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x))
         if self.last:
-            return self.to_logit(activate(self.conv_2(y))).flatten()
+            return activate(self.conv_2(y))
         return self.skip(F.avg_pool2d(x, 2)).add_(activate(self.conv_2(F.avg_pool2d(y, 2)))).mul_(HALF)
 
 
@@ -273,7 +273,7 @@ class Discriminator(nn.Module):
         for block, image in zip(reversed(self.blocks), reversed(pyramid), strict=True):
             x = block(image, x, batches)
         assert x is not None
-        return x
+        return self.blocks[0].get_submodule("to_logit")(x).flatten()
 
 
 def image_pyramid(images: Float[Tensor, "n c h w"], resolutions: tuple[int, ...]) -> Pyramid:

@@ -230,7 +230,7 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
 
 
 def discriminator_loss(
-    training: TrainingConfig, discriminator: Discriminator, real: Pyramid, fake: Pyramid
+    training: TrainingConfig, discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The discriminator's loss without penalty, over the global batch, and what is logged of it."""
     # One pass over both: larger convolutions, and one gradient of each weight instead of two to add.
@@ -245,7 +245,9 @@ def discriminator_loss(
     return loss, logged
 
 
-def generator_loss(training: TrainingConfig, discriminator: Discriminator, real: Pyramid, fake: Pyramid) -> Tensor:
+def generator_loss(
+    training: TrainingConfig, discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid
+) -> Tensor:
     """The generator's loss over the global batch; real images are looked at only by relativistic losses."""
     fake_logits = gather(_at_least_fp32(discriminator(fake)))
     real_logits = torch.zeros_like(fake_logits)
