@@ -26,6 +26,9 @@ class DataConfig:
     flip: Literal["none", "random", "double"] = _setting(
         "none", "horizontal flips: none, at random when loaded, or the set doubled by its mirror images"
     )
+    class_sampling: Literal["natural", "balanced"] = _setting(
+        "natural", "how often a class is shown: as often as it has images, or each as often as any other"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +52,12 @@ class NetworkConfig:
         "plain", "plain: MSG-GAN's; residual: with a shortcut around each, images are added (combine is not used)"
     )
     latent_dim: int | None = _setting(None, "length of the latent vector; null: as max_channels")
+    num_classes: int | None = _setting(
+        0, "classes that both networks are told of; 0: none; null: those of the data, if there are two or more"
+    )
+    class_projection: Literal["last", "every"] = _setting(
+        "last", "where the discriminator compares an image with its class: behind the last block, or behind every one"
+    )
     pixel_norm: bool = _setting(True, "pixel norm after each plain generator convolution (PN of Table 2)")
     equalized_lr: bool = _setting(True, "N(0, 1) weights scaled by sqrt(2 / fan_in) at run time")
     spectral_norm: Literal["none", "generator", "discriminator", "both"] = _setting(
@@ -94,6 +103,9 @@ class NetworkConfig:
         if self.latent_dim is not None:
             size = self.latent_dim
             _require(1 <= size <= 1 << 16, "network.latent_dim", size, "from 1 to 65536, or null")
+        number = self.num_classes
+        known = number in (None, 0) or 2 <= number <= 1 << 16
+        _require(known, "network.num_classes", number, "0, from 2 to 65536, or null")
         _require(0 <= self.mapping_layers <= 16, "network.mapping_layers", self.mapping_layers, "from 0 to 16")
         base, least = self.channel_base, 4 * self.resolution
         if base is not None:
@@ -117,6 +129,11 @@ class NetworkConfig:
     def latent_size(self) -> int:
         """Length of the latent vector, with null resolved."""
         return self.max_channels if self.latent_dim is None else self.latent_dim
+
+    @property
+    def input_size(self) -> int:
+        """Length of what the generator starts from: the latent, and where there are classes as much of the class."""
+        return 2 * self.latent_size if self.num_classes else self.latent_size
 
     def channels(self, resolution: int) -> int:
         """Feature channels at `resolution` px: channel_base / resolution, at most max_channels."""
@@ -211,6 +228,13 @@ class Config:
         group, batch_size = self.network.minibatch_std_group, self.training.batch_size
         fits = group == 0 or batch_size % group == 0
         _require(fits, "network.minibatch_std_group", group, f"a divisor of training.batch_size, {batch_size}")
+        number, names = self.network.num_classes, self.data.classes
+        if number and names:
+            different = len(set(names))
+            expected = f"{different if different > 1 else 0}, for the classes {', '.join(names)}"
+            _require(number == different == len(names), "network.num_classes", number, expected)
+        sampling = self.data.class_sampling
+        _require(number != 0 or sampling == "natural", "data.class_sampling", sampling, "natural without classes")
 
     def override(self, settings: Mapping[str, Any]) -> "Config":
         """Return a copy with `settings` applied.

@@ -3,11 +3,13 @@
 A pyramid is a list of images of sides 4, 8, ..., resolution, smallest first, float32 around [-1, 1].
 """
 
+import itertools
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,6 +42,11 @@ def _convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., Eq
     return partial(conv, spectral=spectral), partial(conv, spectral=spectral and config.spectral_norm_layers == "all")
 
 
+def _check_labels(labels: Tensor | None, wanted: bool) -> None:
+    if (labels is not None) != wanted:
+        raise ValueError("labels are wanted where network.num_classes is not 0, and only there")
+
+
 def _attention(config: NetworkConfig, channels: int, conv: Callable[..., EqualizedConv2d], used: bool) -> nn.Module:
     if not used:
         return nn.Identity()
@@ -67,7 +74,7 @@ class _GeneratorBlock(nn.Module):
         # MSG-GAN normalises the 4x4 block once, after its second convolution.
         self.activate_1 = activate if self.first else self.activate_2
         if self.first:
-            self.conv_1 = conv(config.latent_size, width, 4, transposed=True)
+            self.conv_1 = conv(config.input_size, width, 4, transposed=True)
         else:
             self.conv_1 = conv(config.channels(resolution // 2), width, 3, padding=1)
         self.conv_2 = conv(width, width, 3, padding=1)
@@ -93,12 +100,19 @@ class _ModulatedBlock(nn.Module):
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
         super().__init__()
         conv, end = _convolutions(config, "generator")
-        width, style = config.channels(resolution), config.latent_size
+        width, style = config.channels(resolution), config.latent_size if config.mapping_layers else config.input_size
         self.start = nn.Parameter(torch.randn(1, width, 4, 4)) if resolution == 4 else None
         below = config.channels(max(4, resolution // 2))
         # Noise in every pixel of the largest image ends as grain in it, which radiographs do not have at this size.
         noise = config.noise == "all" or (config.noise == "lower" and resolution < config.resolution)
-        modulated = partial(ModulatedConv2d, resolution=resolution, style_size=style, conv=conv, noise=noise)
+        modulated = partial(
+            ModulatedConv2d,
+            resolution=resolution,
+            style_size=style,
+            latent_size=config.latent_size,
+            conv=conv,
+            noise=noise,
+        )
         self.conv_1 = modulated(below, width, upsample=resolution > 4)
         self.conv_2 = modulated(width, width)
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
@@ -125,22 +139,34 @@ class Generator(nn.Module):
     The latent is scaled to length sqrt(latent_size) here, so that every user of the network feeds it alike. What
     modulates is the latent itself, or what the layers of `mapping` make of it; they learn at `MAPPING_RATE`.
 
+    With classes, the latent z becomes [z, e_y]: beside it stands a learned vector of class y, scaled to that length.
+
     Source: Karnewar and Wang 2020 (MSG-GAN), section 2; attention in each block: the paper's Fig. 1. Mapping: Karras et
-    al. 2019 (StyleGAN), section 2; there at a hundredth of the rate.
+    al. 2019 (StyleGAN), section 2; there at a hundredth of the rate. Classes: Karras et al. 2020 (ADA), its code.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.latent_size = config.latent_size
         conv, _ = _convolutions(config, "generator")
-        self.mapping = nn.ModuleList(conv(self.latent_size, self.latent_size, 1) for _ in range(config.mapping_layers))
+        self.embed = nn.Embedding(config.num_classes, self.latent_size) if config.num_classes else None
+        sizes = [config.input_size] + [self.latent_size] * config.mapping_layers
+        self.mapping = nn.ModuleList(conv(before, behind, 1) for before, behind in itertools.pairwise(sizes))
         block = GENERATOR_BLOCKS[config.generator_blocks]
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
         self.tanh = config.image_activation == "tanh"
 
-    def forward(self, latents: Float[Tensor, "n latent"]) -> Pyramid:
-        """Return the pyramid [n, channels, side, side], smallest first."""
+    def forward(self, latents: Float[Tensor, "n latent"], labels: Int[Tensor, " n"] | None = None) -> Pyramid:
+        """Return the pyramid [n, channels, side, side], smallest first.
+
+        Raises:
+            ValueError: Labels (0 to num_classes - 1) are missing, or there are no classes.
+        """
+        _check_labels(labels, wanted=self.embed is not None)
         latents = F.normalize(latents, dim=1) * self.latent_size**0.5
+        if self.embed is not None:
+            embedded = F.normalize(self.embed(labels), dim=1) * self.latent_size**0.5
+            latents = torch.cat([latents, embedded], dim=1)
         latents = latents[:, :, None, None]
         styles = latents
         for layer in self.mapping:
@@ -243,10 +269,27 @@ class _ResidualBlock(nn.Module):
 DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}
 
 
+def _projection(config: NetworkConfig, channels: int) -> EqualizedConv2d:
+    _, end = _convolutions(config, "discriminator")
+    layer = end(channels, config.num_classes, 1, bias=False, gain=1.0)
+    if not layer.spectral:
+        nn.init.zeros_(layer.weight)
+    return layer
+
+
 class Discriminator(nn.Module):
     """From a pyramid to one raw logit per image; every scale's image enters at its own block.
 
-    Source: Karnewar and Wang 2020 (MSG-GAN), section 2; the combine functions: its section 2.2.
+    With classes, the logit of an image with class y is
+
+        C(x, y) = C(x) + sum_s <e_sy, h_s(x)>,   e = 0 at the start
+
+    with h_s the features behind block s, averaged over their pixels, for the last block alone or for every one: there
+    the classes reach each scale's image by its own way, as the logit does. Under spectral norm e cannot be 0; its
+    spectral norm is 1 from the start.
+
+    Source: Karnewar and Wang 2020 (MSG-GAN), section 2; the combine functions: its section 2.2. Classes: Miyato and
+    Koyama 2018, section 3, there behind the last block; a condition at every scale: Zhang et al. 2018 (StackGAN++).
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -254,26 +297,41 @@ class Discriminator(nn.Module):
         self.resolutions = config.resolutions
         block = DISCRIMINATOR_BLOCKS[config.discriminator_blocks]
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
+        self.projections = nn.ModuleDict()  # by resolution
+        if config.num_classes:
+            sides = {"last": self.resolutions[:1], "every": self.resolutions}[config.class_projection]
+            for side, block in zip(sides, self.blocks, strict=False):
+                self.projections[str(side)] = _projection(config, block.conv_2.weight.shape[0])
 
-    def forward(self, pyramid: Pyramid, batches: int = 1) -> Float[Tensor, " n"]:
+    def forward(
+        self, pyramid: Pyramid, labels: Int[Tensor, " m"] | None = None, batches: int = 1
+    ) -> Float[Tensor, " n"]:
         """Return the logits of a pyramid given smallest first.
 
         Args:
             pyramid: Images [n, channels, side, side] of every scale.
-            batches: Number of batches of equal size that lie in it one after the other. They do not see each other:
-                minibatch std is of each batch alone.
+            labels: Class of each image of a batch, 0 to num_classes - 1; of several batches, image i of each has the
+                same class.
+            batches: Number of batches of equal size that lie in the pyramid one after the other. They do not see each
+                other: minibatch std is of each batch alone.
 
         Raises:
-            ValueError: The images are not of the sides this network was built for, in that order.
+            ValueError: The images are not of the sides this network was built for, in that order; labels are missing,
+                or there are no classes.
         """
+        _check_labels(labels, wanted=len(self.projections) > 0)
         sides = tuple(image.shape[-1] for image in pyramid)
         if sides != self.resolutions:
             raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
-        x = None
-        for block, image in zip(reversed(self.blocks), reversed(pyramid), strict=True):
+        x, terms = None, []
+        for side, block, image in zip(reversed(sides), reversed(self.blocks), reversed(pyramid), strict=True):
             x = block(image, x, batches)
-        assert x is not None
-        return self.blocks[0].get_submodule("to_logit")(x).flatten()
+            if str(side) in self.projections:
+                # <e_k, h> of every class k, of which an image's own is taken.
+                products = self.projections[str(side)](x.mean(dim=(2, 3), keepdim=True)).flatten(1)
+                terms.append(products.gather(1, labels.repeat(batches)[:, None]).flatten())
+        logits = self.blocks[0].get_submodule("to_logit")(x).flatten()
+        return logits + sum(terms) if terms else logits
 
 
 def image_pyramid(images: Float[Tensor, "n c h w"], resolutions: tuple[int, ...]) -> Pyramid:
@@ -293,7 +351,7 @@ def attention_gammas(network: Generator | Discriminator) -> dict[int, Tensor]:
     }
 
 
-def attention_maps(network: Generator | Discriminator, inputs: Tensor | Pyramid) -> dict[int, Tensor]:
+def attention_maps(network: Generator | Discriminator, *inputs: Any) -> dict[int, Tensor]:
     """Where each layer of self, linear or dual attention looks, for pictures.
 
     Args:
@@ -314,7 +372,7 @@ def attention_maps(network: Generator | Discriminator, inputs: Tensor | Pyramid)
 
             hooks.append(block.attention.register_forward_pre_hook(keep))
     try:
-        network(inputs)
+        network(*inputs)
     finally:
         for hook in hooks:
             hook.remove()

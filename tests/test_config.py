@@ -85,6 +85,12 @@ REFUSED = [
     ("network.max_channels", 4, ("network.max_channels", "4", "a power of two from 8")),
     ("network.max_channels", 0, ("network.max_channels", "0", "a power of two")),
     ("network.max_channels", 8192, ("network.max_channels", "8192", "a power of two from 8 to 4096")),
+    ("network.num_classes", 1, ("network.num_classes", "1", "0, from 2 to 65536, or null")),
+    ("network.num_classes", 65537, ("network.num_classes", "65537", "0, from 2 to 65536, or null")),
+    ("network.num_classes", 2.0, ("network.num_classes", "2.0", "whole number or null")),
+    ("network.class_projection", "all", ("network.class_projection", "'all'", "last, every")),
+    ("data.class_sampling", "equal", ("data.class_sampling", "'equal'", "natural, balanced")),
+    ("data.class_sampling", "balanced", ("data.class_sampling", "'balanced'", "natural without classes")),
     ("network.latent_dim", 0, ("network.latent_dim", "0", "from 1 to 65536, or null")),
     ("network.latent_dim", 65537, ("network.latent_dim", "65537", "from 1 to 65536, or null")),
     ("network.attention_reduction", 0, ("network.attention_reduction", "0", "from 1 to 4096")),
@@ -187,6 +193,20 @@ def test_attention_has_to_fit_the_resolution_it_ends_with():
     config = Config().override({"network.generator_attention": [64]})
     with pytest.raises(UsageError, match=r"network\.generator_attention"):
         config.override({"network.resolution": 32})
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["a"], ["a", "a"]])
+def test_as_many_classes_as_names(names):
+    with pytest.raises(UsageError, match=r"network\.num_classes: 2 is not allowed; expected [0123], for the classes a"):
+        Config().override({"network.num_classes": 2, "data.classes": names})
+    for fits in (0, None, len(names)):
+        if fits == len(set(names)) > 1 or not fits:
+            Config().override({"network.num_classes": fits, "data.classes": names})
+
+
+def test_classes_may_be_shown_equally_often_where_there_may_be_some():
+    for number in (2, None):
+        Config().override({"network.num_classes": number, "data.class_sampling": "balanced"})
 
 
 @pytest.mark.parametrize(

@@ -69,17 +69,37 @@ VARIANTS = {
         }
         for kind in ("linear", "dual", "squeeze-excitation", "cbam")
     },
+    "classes": {"num_classes": 3},
+    "classes, every scale": {"num_classes": 3, "class_projection": "every", "combine": "cat_lin", "image_channels": 3},
+    "classes, spectral norm": {"num_classes": 2, "class_projection": "every", "spectral_norm": "both"},
+    "classes, own blocks": {
+        "generator_blocks": "modulated",
+        "discriminator_blocks": "residual",
+        "mapping_layers": 2,
+        "num_classes": 3,
+    },
+    "classes, own blocks without mapping": {
+        "generator_blocks": "modulated",
+        "discriminator_blocks": "residual",
+        "num_classes": 3,
+        "class_projection": "every",
+        "noise": "all",
+    },
     "attention simple": {"discriminator_attention": (8, 16), "combine": "simple", "attention_pooled": False},
 }
+
+
+def labels_for(config, count=3):
+    return torch.arange(count) % config.num_classes if config.num_classes else None
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_shapes_and_gradient_to_every_head(variant):
     config = small(**VARIANTS[variant])
     generator, discriminator = Generator(config), Discriminator(config)
-    pyramid = generator(torch.randn(3, config.latent_size))
+    pyramid = generator(torch.randn(3, config.latent_size), labels_for(config))
     assert [tuple(image.shape) for image in pyramid] == [(3, config.image_channels, s, s) for s in config.resolutions]
-    logits = discriminator(pyramid)
+    logits = discriminator(pyramid, labels_for(config))
     assert logits.shape == (3,)
     for image in pyramid:
         image.retain_grad()
@@ -98,8 +118,9 @@ def test_batches_in_one_pass_do_not_see_each_other(variant):
     config = small(**VARIANTS[variant])
     discriminator = Discriminator(config).double()
     first, second = ([images.double() for images in pyramid_of(config)] for _ in range(2))
-    both = discriminator([torch.cat(images) for images in zip(first, second, strict=True)], batches=2)
-    torch.testing.assert_close(both, torch.cat([discriminator(first), discriminator(second)]))
+    labels = labels_for(config)
+    both = discriminator([torch.cat(images) for images in zip(first, second, strict=True)], labels, batches=2)
+    torch.testing.assert_close(both, torch.cat([discriminator(first, labels), discriminator(second, labels)]))
 
 
 def test_each_head_is_reached_by_its_own_way():
@@ -305,3 +326,128 @@ def test_modulated_images_add_up_unrounded_in_half_precision():
     with torch.autocast("cpu", torch.bfloat16):
         pyramid = Generator(config)(torch.randn(2, 8))
     assert {images.dtype for images in pyramid} == {torch.float32}
+
+
+# ---- classes
+
+CLASSES = [name for name in VARIANTS if name.startswith("classes")]
+
+
+def projected(discriminator):
+    """The class vectors that are compared, by resolution."""
+    return {int(side): layer.effective_weight()[:, :, 0, 0] for side, layer in discriminator.projections.items()}
+
+
+def test_without_classes_nothing_is_there_for_them():
+    """Same names, same weights from one seed, same results, wherever classes would be compared."""
+    for blocks in ({}, {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 1}):
+        weights, logits = [], []
+        for settings in ({}, {"num_classes": None}, {"num_classes": 0, "class_projection": "every"}):
+            torch.manual_seed(5)
+            config = small(**blocks, **settings)
+            generator, discriminator = Generator(config), Discriminator(config)
+            weights.append({**generator.state_dict(), **discriminator.state_dict()})
+            logits.append(discriminator(generator(torch.randn(3, 8))))
+            assert config.input_size == config.latent_size
+        assert not [name for name in weights[0] if "embed" in name or "projection" in name]
+        for other in weights[1:]:
+            assert other.keys() == weights[0].keys()
+            assert all(torch.equal(value, weights[0][name]) for name, value in other.items())
+        assert torch.equal(logits[0], logits[1])
+        assert torch.equal(logits[0], logits[2])
+
+
+@pytest.mark.parametrize("variant", CLASSES)
+def test_the_class_changes_the_image_and_nothing_else_of_the_batch(variant):
+    config = small(**VARIANTS[variant])
+    generator = Generator(config)
+    latents = torch.randn(1, config.latent_size).expand(4, -1)
+    images = generator(latents, torch.tensor([0, 1, 0, 1]))
+    for image in images:
+        assert torch.equal(image[0], image[2])
+        assert torch.equal(image[1], image[3])
+        assert (image[0] - image[1]).abs().mean() > 0.01
+    alone = generator(latents[:1], torch.tensor([1]))
+    torch.testing.assert_close(alone[-1][0], images[-1][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", CLASSES)
+def test_gradient_reaches_the_vectors_of_the_classes_in_a_batch_alone(variant):
+    config = small(**VARIANTS[variant])
+    generator, discriminator = Generator(config), Discriminator(config)
+    labels = torch.tensor([0, 1, 1])
+    discriminator(generator(torch.randn(3, config.latent_size), labels), labels).square().sum().backward()
+    tables = [generator.embed.weight.grad, *(layer.weight.grad for layer in discriminator.projections.values())]
+    sides = {"last": 1, "every": 4}[config.class_projection]
+    assert len(tables) == 1 + sides
+    for number, table in enumerate(tables):
+        reached = table.flatten(1).abs().sum(dim=1) > 0
+        # Dividing by the largest singular value ties all rows of a table together.
+        tied = number > 0 and config.spectral_norm == "both"
+        assert reached.tolist() == [True, True, tied][: config.num_classes]
+
+
+def test_only_the_direction_of_a_class_vector_counts():
+    generator, latents, labels = Generator(small(num_classes=3)), torch.randn(3, 8), torch.arange(3)
+    before = generator(latents, labels)
+    generator.embed.weight.data.mul_(7)
+    torch.testing.assert_close(generator(latents, labels), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", ["plain", "residual"])
+@pytest.mark.parametrize("where", ["last", "every"])
+def test_the_projection_is_an_inner_product_with_the_features(blocks, where):
+    """C(x, y) - C(x, k) = sum_s <e_sy - e_sk, h_s>; the mean over all classes is what the mean vector gives."""
+    config = small(num_classes=3, class_projection=where, discriminator_blocks=blocks)
+    discriminator = Discriminator(config)
+    for layer in discriminator.projections.values():
+        torch.nn.init.normal_(layer.weight)
+    features = {}
+    for side, block in zip(config.resolutions, discriminator.blocks, strict=True):
+        block.register_forward_hook(lambda _, __, x, side=side: features.update({side: x.mean(dim=(2, 3))}))
+    pyramid = pyramid_of(config, 2)
+    logits = torch.stack([discriminator(pyramid, torch.full((2,), label)) for label in range(3)])
+    products = sum(features[side] @ table.T for side, table in projected(discriminator).items()).T
+    torch.testing.assert_close(logits - logits[:1], products - products[:1], rtol=1e-4, atol=1e-5)
+    means = sum(features[side] @ table.mean(dim=0) for side, table in projected(discriminator).items())
+    plain = discriminator.blocks[0].to_logit(torch.zeros_like(features[4])[:, :, None, None])  # its bias
+    head = discriminator.blocks[0].to_logit.effective_weight()[0, :, 0, 0]
+    torch.testing.assert_close(logits.mean(dim=0), features[4] @ head + plain.flatten() + means, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("where", ["last", "every"])
+def test_the_names_of_classes_do_not_matter(where):
+    """With rows of all tables and labels permuted alike, images and logits stay."""
+    config = small(num_classes=3, class_projection=where)
+    generator, discriminator = Generator(config), Discriminator(config)
+    for layer in discriminator.projections.values():
+        torch.nn.init.normal_(layer.weight)
+    latents, labels, order = torch.randn(3, 8), torch.tensor([0, 2, 1]), torch.tensor([2, 0, 1])
+    before = discriminator(generator(latents, labels), labels)
+    for layer in (generator.embed, *discriminator.projections.values()):
+        layer.weight.data = layer.weight.data[order]
+    renamed = torch.argsort(order)[labels]
+    torch.testing.assert_close(discriminator(generator(latents, renamed), renamed), before)
+
+
+@pytest.mark.parametrize("spectral_norm", ["none", "both"])
+def test_the_discriminator_starts_without_an_opinion_on_classes(spectral_norm):
+    """Under spectral norm, where a vector of zeros cannot be divided by its norm, it starts at norm 1."""
+    config = small(num_classes=3, class_projection="every", spectral_norm=spectral_norm)
+    discriminator, pyramid = Discriminator(config), pyramid_of(config)
+    logits = torch.stack([discriminator(pyramid, torch.full((3,), label)) for label in range(3)])
+    if spectral_norm == "none":
+        assert torch.equal(logits[0], logits[1])
+        assert torch.equal(logits[0], logits[2])
+    for table in projected(discriminator).values():
+        largest = torch.linalg.matrix_norm(table, 2).item()
+        assert largest == pytest.approx(0 if spectral_norm == "none" else 1, abs=1e-3)
+
+
+def test_labels_are_wanted_where_there_are_classes_and_only_there():
+    for classes, labels in ((0, torch.zeros(3, dtype=torch.long)), (None, torch.zeros(3, dtype=torch.long)), (2, None)):
+        config = small(num_classes=classes)
+        with pytest.raises(ValueError, match="labels are wanted"):
+            Generator(config)(torch.randn(3, 8), labels)
+        with pytest.raises(ValueError, match="labels are wanted"):
+            Discriminator(config)(pyramid_of(config), labels)
