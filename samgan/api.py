@@ -59,7 +59,8 @@ def train(
     """Train on the train split of a prepared set; held-out images only choose the best checkpoint.
 
     Args:
-        config: From `preset_config`, with `override` for what should differ.
+        config: From `preset_config`, with `override` for what should differ. What is left open in it is resolved as
+            `choose_classes` and `choose_precision` say, and kept like that with the run.
         data: The prepared set; `data.classes` of the configuration chooses a part of it.
         out: New run folder, or the one to continue.
         resume: Continue the run in `out`, bit for bit.
@@ -88,6 +89,9 @@ def train(
         raise UsageError(f"--on-collapse {on_collapse}: expected one of {', '.join(ON_COLLAPSE)}")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
+    if resume and config.network.num_classes is None:
+        config = config.override({"network.num_classes": Run.open(out).config.network.num_classes})
+    config = choose_classes(config, data)
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
     precision = choose_precision(config.training.precision, device)
@@ -119,6 +123,7 @@ def train(
                 run,
                 fabric,
                 indices=indices,
+                labels=data.labels(config.data.classes) if config.network.num_classes else None,
                 resume=resume,
                 score=score,
                 tensorboard=tensorboard,
@@ -135,6 +140,33 @@ def train(
     if fabric.global_rank > 0:
         sys.exit(0)
     return run
+
+
+def choose_classes(config: Config, data: PreparedSet) -> Config:
+    """Resolve `network.num_classes`: null becomes the number of classes with training images, or 0 if that is one.
+
+    Where it is not 0, `data.classes` becomes their names: a label is a place in it.
+
+    Args:
+        config: A configuration.
+        data: The prepared set to train on.
+
+    Raises:
+        UsageError: Another number was asked for, or a class that is unknown or has no training images.
+    """
+    if config.network.num_classes == 0:
+        return config
+    data.indices("train", config.data.classes)  # refuses unknown ones
+    counts = {name: splits.get("train", 0) for name, splits in data.info["counts"].items()}
+    names = list(dict.fromkeys(config.data.classes)) or [name for name in data.classes if counts[name]]
+    for name in names:
+        if not counts[name]:
+            raise UsageError(f"class {name} of {data.path} has no images to train on; leave it out with --classes")
+    number = config.network.num_classes
+    if number is None and len(names) < 2:
+        return config.override({"network.num_classes": 0})
+    number = len(names) if number is None else number
+    return config.override({"network.num_classes": number, "data.classes": names})
 
 
 class _Watch:
@@ -193,15 +225,21 @@ def _open_run(
 
 def _quick_score(data: PreparedSet, config: Config) -> Score | None:
     """SWD and MS-SSIM against held-out images, or against training images where fewer than 64 are held out."""
-    real = data.select("holdout", config.data.classes)
-    if len(real) < 64:
-        real = data.select("train", config.data.classes)
-    if len(real) < 3:
+    indices = data.indices("holdout", config.data.classes)
+    if len(indices) < 64:
+        indices = data.indices("train", config.data.classes)
+    if len(indices) < 3:
         return None
+    order = np.random.default_rng(0).permutation(len(indices))  # files lie in order of class and patient
+    real = np.asarray(data.images[indices])[order]
+    classes = np.array(config.data.classes)
 
-    def score(fake: np.ndarray) -> dict[str, float]:
-        order = np.random.default_rng(0).permutation(len(real))  # files lie in order of class and patient
-        return evaluation.quick_scores(real=real[order[: len(fake)]], fake=fake[: len(real)])
+    def score(fake: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
+        scores: dict[str, Any] = evaluation.quick_scores(real=real[: len(fake)], fake=fake[: len(real)])
+        if labels is None:
+            return scores
+        real_classes = classes[data.labels(config.data.classes)[indices][order]]
+        return {**scores, "ms_ssim_gap_by_class": evaluation.ms_ssim_gaps(real, fake, real_classes, classes[labels])}
 
     return score
 
@@ -249,6 +287,7 @@ def sample(
     seed: int = 0,
     file_format: str = "png",
     sheets: Sequence[str] = (),
+    class_name: str | None = None,
     checkpoint: str = "newest",
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -266,7 +305,8 @@ def sample(
     if not 0 <= seed <= SEEDS - count:
         raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count}, since image i has seed + i")
     _, model = _open_model(Path(source), checkpoint, choose_device(device))
-    return write_samples(model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets)
+    options: dict[str, Any] = {"file_format": file_format, "sheets": sheets, "class_name": class_name}
+    return write_samples(model, Path(out), count, seed=seed, **options)
 
 
 def verify(files: Sequence[Location], run: Location | None = None, *, device: str = "auto") -> list[Finding]:

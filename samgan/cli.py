@@ -159,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("source", metavar="RUN", type=Path, help="run folder, or a .safetensors file of samgan export")
     p.add_argument("--count", type=int, default=64, help="number of images")
     p.add_argument("--seed", type=int, default=0, help="of the first image; image i has seed + i")
+    text = "make images of this class (default: classes in turn, the image of seed s of class s mod their number)"
+    p.add_argument("--class", dest="class_name", metavar="NAME", help=text)
     p.add_argument("--out", type=Path, required=True, help="new folder to write")
     formats = ("png", "png16", "npz", "dicom", "dicom16", "medmnist", "imagefolder")
     text = "PNG or DICOM of 8 or 16 bits, one NPZ, one NPZ as MedMNIST's, or Hugging Face's imagefolder"
@@ -452,10 +454,12 @@ def _configuration(options: argparse.Namespace, prepared: "PreparedSet | None") 
 
 
 def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> tuple[Any, str]:
+    from samgan.api import choose_classes
     from samgan.planning import plan
     from samgan.training import check_fit
 
     if prepared is not None:
+        config = choose_classes(config, prepared)
         images = len(prepared.indices("train", config.data.classes))
         check_fit(config, (images, *prepared.images.shape[1:]), processes)
     cost = plan(config)
@@ -488,10 +492,13 @@ def _sample(options: argparse.Namespace) -> tuple[Any, str]:
         seed=options.seed,
         file_format=options.format,
         sheets=options.sheets,
+        class_name=options.class_name,
         checkpoint=options.checkpoint,
         device=options.device,
     )
-    return document, f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {document['last_seed']}"
+    text = f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {document['last_seed']}"
+    counts = [f"{count} {name}" for name, count in document.get("classes", {}).items() if count]
+    return document, f"{text}: {', '.join(counts)}" if counts else text
 
 
 def _evaluate(options: argparse.Namespace) -> tuple[Any, str]:

@@ -269,24 +269,16 @@ class _ResidualBlock(nn.Module):
 DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}
 
 
-def _projection(config: NetworkConfig, channels: int) -> EqualizedConv2d:
-    _, end = _convolutions(config, "discriminator")
-    layer = end(channels, config.num_classes, 1, bias=False, gain=1.0)
-    if not layer.spectral:
-        nn.init.zeros_(layer.weight)
-    return layer
-
-
 class Discriminator(nn.Module):
     """From a pyramid to one raw logit per image; every scale's image enters at its own block.
 
     With classes, the logit of an image with class y is
 
-        C(x, y) = C(x) + sum_s <e_sy, h_s(x)>,   e = 0 at the start
+        C(x, y) = C(x) + sum_s <e_sy, h_s(x)>
 
-    with h_s the features behind block s, averaged over their pixels, for the last block alone or for every one: there
-    the classes reach each scale's image by its own way, as the logit does. Under spectral norm e cannot be 0; its
-    spectral norm is 1 from the start.
+    with h_s the features behind block s, averaged over their pixels, for the last block alone or for every one: then
+    the class reaches each scale's image by its own way, as the logit does. e is drawn and normed as the weight of the
+    logit is.
 
     Source: Karnewar and Wang 2020 (MSG-GAN), section 2; the combine functions: its section 2.2. Classes: Miyato and
     Koyama 2018, section 3, there behind the last block; a condition at every scale: Zhang et al. 2018 (StackGAN++).
@@ -299,9 +291,11 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
         self.projections = nn.ModuleDict()  # by resolution
         if config.num_classes:
+            _, end = _convolutions(config, "discriminator")
             sides = {"last": self.resolutions[:1], "every": self.resolutions}[config.class_projection]
-            for side, block in zip(sides, self.blocks, strict=False):
-                self.projections[str(side)] = _projection(config, block.conv_2.weight.shape[0])
+            for side, seen in zip(sides, self.blocks, strict=False):
+                channels = len(seen.get_parameter("conv_2.weight"))
+                self.projections[str(side)] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
 
     def forward(
         self, pyramid: Pyramid, labels: Int[Tensor, " m"] | None = None, batches: int = 1
@@ -326,7 +320,7 @@ class Discriminator(nn.Module):
         x, terms = None, []
         for side, block, image in zip(reversed(sides), reversed(self.blocks), reversed(pyramid), strict=True):
             x = block(image, x, batches)
-            if str(side) in self.projections:
+            if labels is not None and str(side) in self.projections:
                 # <e_k, h> of every class k, of which an image's own is taken.
                 products = self.projections[str(side)](x.mean(dim=(2, 3), keepdim=True)).flatten(1)
                 terms.append(products.gather(1, labels.repeat(batches)[:, None]).flatten())

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,26 +52,28 @@ def plan(config: Config) -> dict[str, Any]:
         )
         latents = torch.empty(training.batch_size, network.latent_size)
         mix = torch.empty(training.batch_size)
+        labels = torch.empty(training.batch_size, dtype=torch.long) if network.num_classes else None
+        judge = partial(discriminator, labels=labels)
     saved_by_generator, saved_by_discriminator, saved_by_both = _Bytes(), _Bytes(), _Bytes()
     with fake_mode, _Flops() as flops:
         with saved_by_generator.counted():
-            fake = generator(latents)
+            fake = generator(latents, labels)
         constant = [images.detach() for images in fake]
         with saved_by_discriminator.counted():
-            loss, _ = discriminator_loss(training, discriminator, real, constant)
+            loss, _ = discriminator_loss(training, judge, real, constant)
             before_penalty = flops.total
             penalty = None
             if training.penalty != "none":
-                penalty = PENALTIES[training.penalty](discriminator, real, constant, mix)
+                penalty = PENALTIES[training.penalty](judge, real, constant, mix)
         if penalty is not None:
             penalty.backward()
         penalty_flops = flops.total - before_penalty
         loss.backward()
         discriminator.requires_grad_(False)
         if not training.shared_latents:
-            fake = generator(latents)
+            fake = generator(latents, labels)
         with saved_by_both.counted():
-            loss = generator_loss(training, discriminator, real, fake)
+            loss = generator_loss(training, judge, real, fake)
         loss.backward()
     sizes = [sum(p.numel() for p in part.parameters()) for part in (generator, discriminator)]
     moments = {"adam": 2, "rmsprop": 1}[training.optimizer]

@@ -87,6 +87,7 @@ PLUS_SETTINGS: dict[str, Any] = {
     "network.generator_blocks": "modulated",
     "network.discriminator_blocks": "residual",
     "network.mapping_layers": 2,
+    "network.num_classes": None,  # as the data has; the paper's networks are told of none
     "network.minibatch_std_group": 4,
     "training.loss": "relativistic-paired",
     "training.penalty": "r1-r2",

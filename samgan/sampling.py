@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from torch.nn import functional as F
 
 from samgan.checkpoint import choose_checkpoint
 from samgan.config import Config
@@ -36,6 +37,8 @@ SEEDS = 1 << 32
 """torch's CPU generator takes the lower 32 bits of a seed: from here on they would repeat."""
 MODEL_FORMAT = "samgan model 1"
 SHEETS = ("grid", "interpolation", "scales", "attention")
+Labels = Int[Tensor, " n"] | None
+"""Of each image its class, from 0; None for a generator without classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +56,34 @@ class Model:
         """Where the generator is."""
         return next(self.generator.parameters()).device
 
-    def mark(self, seed: int) -> Mark:
-        """What the image of `seed` says of itself; its class where the model was trained on one alone."""
-        classes = self.config.data.classes
-        class_name = classes[0] if len(classes) == 1 else ""
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of its classes in the order of their labels; none: it is not told of classes."""
+        number = self.config.network.num_classes or 0
+        return (self.config.data.classes or tuple(map(str, range(number)))) if number else ()
+
+    def labels(self, seeds: Sequence[int], class_name: str | None = None) -> Labels:
+        """The class of each seed: all `class_name`, or classes in turn: seed mod their number; None without classes.
+
+        Raises:
+            UsageError: There is no such class.
+        """
+        if class_name is not None and class_name not in self.classes:
+            known = ", ".join(self.classes) or "none: it was trained without"
+            raise UsageError(f"--class {class_name}: expected one of the model's classes ({known})")
+        if not self.classes:
+            return None
+        if class_name is not None:
+            return torch.full((len(seeds),), self.classes.index(class_name))
+        return torch.tensor([seed % len(self.classes) for seed in seeds])
+
+    def mark(self, seed: int, label: int | None = None) -> Mark:
+        """What the image of `seed`, and of class `label` if there are classes, says of itself.
+
+        A model without classes that was trained on one alone names that one.
+        """
+        names = self.config.data.classes
+        class_name = self.classes[label] if label is not None else names[0] if len(names) == 1 else ""
         return Mark(self.sha256, self.config.preset, self.images_seen, seed, class_name)
 
 
@@ -145,77 +172,103 @@ def latents_of_seeds(seeds: Sequence[int], latent_size: int) -> Float[Tensor, "n
     return torch.stack([torch.randn(latent_size, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
 
 
+def labels_like(labels: Int[np.ndarray, " n"], count: int) -> Int[Tensor, " count"]:
+    """`count` labels in the proportions of `labels`, ascending: every (n / count)-th of them."""
+    return torch.from_numpy(np.sort(labels)[np.arange(count) * len(labels) // count])
+
+
 @torch.inference_mode()
-def generate(generator: Generator, latents: Float[Tensor, "n latent"]) -> Iterator[Pyramid]:
+def generate(generator: Generator, latents: Float[Tensor, "n latent"], labels: Labels = None) -> Iterator[Pyramid]:
     """Yield CPU pyramids of up to `FORWARD_BATCH` images, in the order of `latents`; values are not clipped."""
     device = next(generator.parameters()).device
     for start in range(0, len(latents), FORWARD_BATCH):
         chunk = latents[start : start + FORWARD_BATCH]
-        padding = chunk.new_zeros(FORWARD_BATCH - len(chunk), chunk.shape[1])
-        pyramid = generator(torch.cat([chunk, padding]).to(device))
+        padding = FORWARD_BATCH - len(chunk)
+        own = None if labels is None else F.pad(labels[start : start + FORWARD_BATCH], (0, padding)).to(device)
+        pyramid = generator(F.pad(chunk, (0, 0, 0, padding)).to(device), own)
         yield [images[: len(chunk)].float().cpu() for images in pyramid]
 
 
-def sample(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
-    """The full-size images of `seeds`, float around [-1, 1] on the CPU."""
-    return torch.cat([images for _, images in sample_batches(model, seeds)])
+def sample(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "n c h w"]:
+    """The full-size images of `seeds`, float around [-1, 1] on the CPU; of classes in turn if `labels` do not say."""
+    return torch.cat([images for _, images in sample_batches(model, seeds, labels)])
 
 
-def sample_batches(model: Model, seeds: Sequence[int]) -> Iterator[tuple[Sequence[int], Float[Tensor, "n c h w"]]]:
+def sample_batches(
+    model: Model, seeds: Sequence[int], labels: Labels = None
+) -> Iterator[tuple[Sequence[int], Float[Tensor, "n c h w"]]]:
     """Yield (seeds, images) of up to `FORWARD_BATCH`, as `sample` gives them, without keeping them all."""
+    labels = model.labels(seeds) if labels is None else labels
     for start in range(0, len(seeds), FORWARD_BATCH):
         few = seeds[start : start + FORWARD_BATCH]
-        (pyramid,) = generate(model.generator, latents_of_seeds(few, model.generator.latent_size))
+        own = None if labels is None else labels[start : start + FORWARD_BATCH]
+        (pyramid,) = generate(model.generator, latents_of_seeds(few, model.generator.latent_size), own)
         yield few, pyramid[-1]
 
 
-def interpolate(model: Model, seeds: Sequence[int], steps: int) -> Float[Tensor, "n c h w"]:
+def interpolate(model: Model, seeds: Sequence[int], steps: int, label: int | None = None) -> Float[Tensor, "n c h w"]:
     """`steps` images along the great circle from each seed's latent to the next one's, the last seed included.
 
-    Latents are spread evenly over a sphere, so straight lines would pass through lengths the generator never saw.
+    All are of class `label`; default: the first seed's. Latents are spread evenly over a sphere, so straight lines
+    would pass through lengths the generator never saw.
     """
-    ends = torch.nn.functional.normalize(latents_of_seeds(seeds, model.generator.latent_size), dim=1)
+    ends = F.normalize(latents_of_seeds(seeds, model.generator.latent_size), dim=1)
     path = []
     for a, b in itertools.pairwise(ends):
         angle = torch.arccos((a @ b).clamp(-1, 1)).clamp(1e-4, math.pi - 1e-4)  # sin(angle) stands below
         for t in np.arange(steps) / steps:
             path.append((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle))
     latents = torch.stack([*path, ends[-1]])
-    return torch.cat([pyramid[-1] for pyramid in generate(model.generator, latents)])
+    labels = model.labels(seeds[:1]) if label is None else torch.tensor([label])
+    labels = None if labels is None else labels.expand(len(latents))
+    return torch.cat([pyramid[-1] for pyramid in generate(model.generator, latents, labels)])
 
 
-def scales_sheet(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
+def scales_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "n c h w"]:
     """Every scale of every seed's pyramid, enlarged to full size by repetition: scales in rows, seeds in columns."""
     latents = latents_of_seeds(seeds, model.generator.latent_size)
-    pyramids = list(generate(model.generator, latents))
+    pyramids = list(generate(model.generator, latents, model.labels(seeds) if labels is None else labels))
     rows = [torch.cat(scale) for scale in zip(*pyramids, strict=True)]
     side = rows[-1].shape[-1]
-    return torch.cat([torch.nn.functional.interpolate(row, size=(side, side), mode="nearest") for row in rows])
+    return torch.cat([F.interpolate(row, size=(side, side), mode="nearest") for row in rows])
 
 
 @torch.inference_mode()
-def attention_sheet(model: Model, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
+def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "n c h w"]:
     """The images of `seeds`, and below them where the generator looks from the image's centre, a row per layer.
 
     White is the strongest of a map; layers from small to large.
     """
     latents = latents_of_seeds(seeds, model.generator.latent_size)
-    maps = attention_maps(model.generator, latents.to(model.device))
-    images = sample(model, seeds)
+    labels = model.labels(seeds) if labels is None else labels
+    maps = attention_maps(
+        model.generator, latents.to(model.device), None if labels is None else labels.to(model.device)
+    )
+    images = sample(model, seeds, labels)
     rows = [images]
     for side, beta in maps.items():
         centre = beta[:, side * side // 2 + side // 2].float().cpu()
         centre = 2 * centre / centre.amax(dim=1, keepdim=True) - 1
         keys = math.isqrt(centre.shape[1])
         picture = centre.view(-1, 1, keys, keys).expand(-1, images.shape[1], -1, -1)
-        rows.append(torch.nn.functional.interpolate(picture, size=images.shape[2:], mode="nearest"))
+        rows.append(F.interpolate(picture, size=images.shape[2:], mode="nearest"))
     return torch.cat(rows)
 
 
 def write_samples(
-    model: Model, out: Path, count: int, *, seed: int = 0, file_format: str = "png", sheets: Sequence[str] = ()
+    model: Model,
+    out: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    file_format: str = "png",
+    sheets: Sequence[str] = (),
+    class_name: str | None = None,
 ) -> dict[str, Any]:
     """Write images of seeds `seed` ... `seed + count - 1` into the new folder `out`, which appears when it is complete.
+
+    Of a model with K classes, the image of seed s is of class s mod K, or all are of the one named. The seed decides
+    the latent, whatever the class.
 
     Args:
         model: From `load_model`.
@@ -223,16 +276,18 @@ def write_samples(
         count: Number of images.
         seed: Seed of the first image.
         file_format: A key of `samgan.provenance.FORMATS`: "png", "png16" (16 bit, 1 channel), "npz" (`images` uint8,
-            `seeds`, `provenance`), "dicom", "dicom16", "medmnist" (one NPZ) or "imagefolder" (Hugging Face's).
+            `seeds`, `provenance`, and with classes `classes`, the name of each image's), "dicom", "dicom16", "medmnist"
+            (one NPZ) or "imagefolder" (Hugging Face's).
         sheets: Extra pictures in the folder `sheets`: "grid", "interpolation" (from seed to seed), "scales" (the
-            pyramid of each seed), "attention" (where the generator looks).
+            pyramid of each seed), "attention" (where the generator looks); images of one class side by side.
+        class_name: The class of all images; default: classes in turn.
 
     Returns:
         What `samples.json` in the folder holds: the provenance of its images.
 
     Raises:
         SamganError: `out` exists and is not empty.
-        UsageError: An unknown format or sheet, 16 bit with 3 channels, attention of a generator without it.
+        UsageError: An unknown format, sheet or class, 16 bit with 3 channels, attention of a generator without it.
     """
     for name, known in ((file_format, FORMATS), *((sheet, SHEETS) for sheet in sheets)):
         if name not in known:
@@ -246,17 +301,23 @@ def write_samples(
     if "attention" in sheets and not any(isinstance(layer, SelfAttention) for layer in model.generator.modules()):
         raise UsageError(f"the generator of preset {model.config.preset} has no attention between positions to show")
     seeds = range(seed, seed + count)
+    labels = model.labels(seeds, class_name)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        write(temporary, _marked_samples(model, seeds, bits), count)
+        write(temporary, _marked_samples(model, seeds, labels, bits), count)
         if sheets:
             (temporary / "sheets").mkdir()  # apart, so that the folder itself holds nothing but samples
         for name in sheets:
             with open(temporary / "sheets" / f"{name}.png", "wb") as file:
-                write_png(file, _sheet(model, seeds, name), {**model.mark(seed).entries(), "Seed": f"{seed}..."})
+                mark = model.mark(seed).entries()
+                write_png(file, _sheet(model, seeds, labels, name), {**mark, "Seed": f"{seed}..."})
         document = {**model.mark(seed).entries(), "count": count, "first_seed": seed, "last_seed": seed + count - 1}
         document = {"format": file_format, **{key: value for key, value in document.items() if key != "Seed"}}
+        if labels is not None:
+            counts = torch.bincount(labels, minlength=len(model.classes)).tolist()
+            rule = class_name or f"in turn: seed mod {len(model.classes)}"
+            document |= {"Class": rule, "classes": dict(zip(model.classes, counts, strict=True))}
         write_json(temporary / "samples.json", document)
         if out.exists():
             out.rmdir()
@@ -267,21 +328,32 @@ def write_samples(
     return document
 
 
-def _marked_samples(model: Model, seeds: Sequence[int], bits: int) -> Iterator[Sample]:
+def _marked_samples(model: Model, seeds: Sequence[int], labels: Labels, bits: int) -> Iterator[Sample]:
     steps = math.ceil(len(seeds) / FORWARD_BATCH)
-    batches = sample_batches(model, seeds)
+    batches = sample_batches(model, seeds, labels)
+    own = iter([None] * len(seeds) if labels is None else labels.tolist())
     for few, images in track(batches, "sampling", steps, console=Console(stderr=True), transient=True):
         for seed, image in zip(few, to_integers(images, bits), strict=True):
-            yield Sample(image, model.mark(seed).of(image))
+            yield Sample(image, model.mark(seed, next(own)).of(image))
 
 
-def _sheet(model: Model, seeds: Sequence[int], name: str) -> np.ndarray:
-    if name == "grid":
-        images, columns = sample(model, seeds[:64]), None
-    elif name == "interpolation":
-        few = seeds[:9] if len(seeds) > 1 else (seeds[0], seeds[0] + 1)
-        images, columns = interpolate(model, few, 8)[:-1], 8
+def _sheet(model: Model, seeds: Sequence[int], labels: Labels, name: str) -> np.ndarray:
+    """A picture of the first seeds; those of one class side by side, one class after the other."""
+    labels = torch.zeros(len(seeds), dtype=torch.long) if labels is None else labels
+    kinds = len(labels.unique())
+    chosen = labels[: {"grid": 64, "interpolation": 8 + kinds}.get(name, 8)].sort(stable=True)
+    few, own = [seeds[i] for i in chosen.indices], chosen.values if model.classes else None
+    columns: int | None = 8
+    if name == "interpolation":
+        rows = []
+        for label in chosen.values.unique().tolist():
+            ends = [one for one, its in zip(few, chosen.values, strict=True) if its == label]
+            ends = ends if len(ends) > 1 else [ends[0], ends[0] + 1]
+            rows.append(interpolate(model, ends, 8, label if model.classes else None)[:-1])
+        images = torch.cat(rows)
+    elif name == "grid":
+        images, columns = sample(model, few, own), None
     else:
-        few = seeds[:8]
-        images, columns = {"scales": scales_sheet, "attention": attention_sheet}[name](model, few), len(few)
+        images = {"scales": scales_sheet, "attention": attention_sheet}[name](model, few, own)
+        columns = len(few)
     return image_grid(to_uint8(images).numpy(), columns)

@@ -14,12 +14,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from samgan.augment import CHANGES, AdaptiveProbability, augment
@@ -33,7 +34,7 @@ from samgan.losses import ABSOLUTE, LOSSES, PENALTIES, RELATIVISTIC
 from samgan.networks import MAPPING_RATE, Discriminator, Generator, Pyramid, attention_gammas, image_pyramid
 from samgan.pictures import SYNTHETIC, from_uint8, image_grid, to_uint8, write_png
 from samgan.runs import Run
-from samgan.sampling import generate, latents_of_seeds
+from samgan.sampling import generate, labels_like, latents_of_seeds
 
 if TYPE_CHECKING:
     import lightning_fabric
@@ -43,8 +44,9 @@ RESUMABLE = ("training.kimg", "training.log_every_kimg", "training.snapshot_ever
 GRID_IMAGES = 64
 SCORED_IMAGES = 512
 
-Score = Callable[[np.ndarray], dict[str, float]]
-"""From uint8 [n, c, h, w] to scores; the first one chooses the best checkpoint, lower is better."""
+Score = Callable[..., dict[str, Any]]
+"""From uint8 [n, c, h, w], and their labels where there are classes, to scores; the first one chooses the best
+checkpoint, lower is better."""
 
 
 class Interrupted(SamganError):
@@ -74,20 +76,35 @@ class Batch:
     mix: Float[Tensor, " n"]
     augment: Float[Tensor, "3 n changes"] | None = None
     """Random numbers for `augment`: of real images, of the discriminator's and of the generator's generated ones."""
+    labels: Int[Tensor, " n"] | None = None
+    """Classes of the real images. Generated image i gets that of real image i: in a paired loss the two are of one
+    class, and a batch's statistics see the same mixture of classes on both sides."""
 
 
 class Sampler:
     """Real images and random draws by step number: each epoch is a fresh permutation, epochs follow without gaps.
+
+    With balanced classes, of K images in a row each is of another class, in an order drawn for each K; every class has
+    epochs of its own, so that those of a small one come round more often.
 
     Args:
         images: uint8 [n, c, h, w], in memory or memory-mapped.
         config: The run's configuration.
         device: Where batches go. A GPU keeps a set of up to 2 GiB whole.
         indices: The images to take; default: all.
+        labels: Class of each of `images`, 0 to num_classes - 1; not looked at where there are no classes.
+
+    Raises:
+        UsageError: A class has no images, or a label stands for none.
     """
 
     def __init__(
-        self, images: np.ndarray, config: Config, device: torch.device, indices: np.ndarray | None = None
+        self,
+        images: np.ndarray,
+        config: Config,
+        device: torch.device,
+        indices: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
     ) -> None:
         self.config = config
         self.device = device
@@ -95,20 +112,42 @@ class Sampler:
         self.indices = np.arange(len(images)) if indices is None else indices
         resident = device.type != "cpu" and len(self.indices) * math.prod(images.shape[1:]) <= 2 << 30
         self.tensor = torch.from_numpy(images[self.indices]).to(device) if resident else None
-        self.length = len(self.indices) * (2 if config.data.flip == "double" else 1)
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.long)
+        copies = 2 if config.data.flip == "double" else 1
+        self.labels: np.ndarray | None = None
+        self._groups = [np.arange(copies * len(self.indices))]
+        classes = config.network.num_classes or 0
+        if classes:
+            self.labels = np.empty(0, np.int64) if labels is None else labels[self.indices]
+            if set(self.labels.tolist()) != set(range(classes)):
+                raise UsageError(f"network.num_classes {classes}: expected images with each label 0 to {classes - 1}")
+            if config.data.class_sampling == "balanced":
+                self._groups = [np.flatnonzero(np.tile(self.labels, copies) == label) for label in range(classes)]
+        self._orders: dict[str, tuple[int, Tensor]] = {}
 
     def first(self, count: int) -> np.ndarray:
-        """The first `count` images, as they are."""
-        return self.images[self.indices[:count]]
+        """The first `count` images, as they are; where there are classes the first of each, class by class."""
+        if self.labels is None:
+            return self.images[self.indices[:count]]
+        shares = np.bincount(np.arange(count) % (self.config.network.num_classes or 1))
+        places = [np.flatnonzero(self.labels == label)[:share] for label, share in enumerate(shares)]
+        return self.images[self.indices[np.concatenate(places)]]
 
     def _index(self, position: int) -> int:
-        epoch, offset = divmod(position, self.length)
-        if epoch != self._epoch:
-            generator = random_generator(self.config.training.seed, "epoch", epoch)
-            self._epoch, self._order = epoch, torch.randperm(self.length, generator=generator)
-        return int(self._order[offset])
+        number, group = position, 0
+        if len(self._groups) > 1:
+            number, place = divmod(position, len(self._groups))
+            group = int(self._order("classes", number, len(self._groups))[place])
+        members = self._groups[group]
+        epoch, offset = divmod(number, len(members))
+        purpose = f"epoch of class {group}" if len(self._groups) > 1 else "epoch"
+        return int(members[self._order(purpose, epoch, len(members))[offset]])
+
+    def _order(self, purpose: str, number: int, length: int) -> Tensor:
+        """A permutation; the last one of each purpose is kept."""
+        if self._orders.get(purpose, (None,))[0] != number:
+            draw = random_generator(self.config.training.seed, purpose, number)
+            self._orders[purpose] = number, torch.randperm(length, generator=draw)
+        return self._orders[purpose][1]
 
     def __call__(self, step: int) -> Batch:
         """The batch of `step` (0, 1, ...)."""
@@ -134,7 +173,9 @@ class Sampler:
         if training.augment_target:
             draw = random_generator(training.seed, "augment", step)
             changes = torch.rand(3, total, CHANGES, generator=draw)[:, own].to(self.device)
-        return Batch(from_uint8(real), latents[0], None if training.shared_latents else latents[1], mix, changes)
+        labels = None if self.labels is None else torch.from_numpy(self.labels[index.numpy()]).to(self.device)
+        own_latents = None if training.shared_latents else latents[1]
+        return Batch(from_uint8(real), latents[0], own_latents, mix, changes, labels)
 
 
 class TrainingState:
@@ -280,19 +321,20 @@ def train_step(
     def shown(pyramid: Pyramid, draw: int) -> Pyramid:
         return pyramid if batch.augment is None else augment(pyramid, batch.augment[draw], probability)
 
+    judge = partial(discriminator, labels=batch.labels)
     real = shown(image_pyramid(batch.real, state.config.network.resolutions), 0)
     shared = batch.generator_latents is None
     with autocast(), torch.set_grad_enabled(shared):
-        fake = generator(batch.latents)
+        fake = generator(batch.latents, batch.labels)
 
     # Discriminator.
     discriminator.requires_grad_(True)
     constant = shown([images.detach() for images in fake], 1)
     with autocast():
-        loss, logged = discriminator_loss(training, discriminator, real, constant)
+        loss, logged = discriminator_loss(training, judge, real, constant)
     if training.penalty != "none" and state.step % training.penalty_every == 0:
         constant = [images.float() for images in constant]
-        penalty = PENALTIES[training.penalty](discriminator, real, constant, batch.mix)
+        penalty = PENALTIES[training.penalty](judge, real, constant, batch.mix)
         loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process is to see a NaN of any of them
     rate_factor = _rate_factor(state)
@@ -302,8 +344,8 @@ def train_step(
     discriminator.requires_grad_(False)
     with autocast():
         if not shared:
-            fake = generator(batch.generator_latents)
-        loss = generator_loss(training, discriminator, real, shown(fake, 2))
+            fake = generator(batch.generator_latents, batch.labels)
+        loss = generator_loss(training, judge, real, shown(fake, 2))
     logged["gradient_generator"] = _update(generator, state.generator_optimizer, loss, rate_factor)
 
     _average(state)
@@ -444,6 +486,7 @@ def train(
     fabric: "lightning_fabric.Fabric",
     *,
     indices: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
     resume: bool = False,
     score: Score | None = None,
     tensorboard: bool = False,
@@ -460,6 +503,7 @@ def train(
         run: A run from `Run.create` or `Run.open`.
         fabric: From `make_fabric`, launched.
         indices: The images to train on; default: all.
+        labels: Class of each of `images`, where `network.num_classes` is not 0.
         resume: Continue from the newest readable checkpoint.
         score: Called on generated images at every snapshot; its first score chooses the best checkpoint.
         tensorboard: Also write TensorBoard events.
@@ -474,7 +518,7 @@ def train(
         The final state, which is also the newest checkpoint.
 
     Raises:
-        UsageError: Images do not fit the network, or the batch the processes.
+        UsageError: Images or labels do not fit the network, or the batch the processes.
         SamganError: A loss or weight became NaN or infinite; the last checkpoint is untouched.
         Interrupted: SIGINT or SIGTERM came; the last step is saved.
     """
@@ -488,17 +532,17 @@ def train(
             _say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
     elif start:
         _begin_from(state, start)
-    sampler = Sampler(images, config, fabric.device, indices)
+    sampler = Sampler(images, config, fabric.device, indices, labels)
     log = _Log(run, state, tensorboard, minutes, quiet)
     log_every, snapshot_every = training.steps(training.log_every_kimg), training.steps(training.snapshot_every_kimg)
     if state.step == 0:
         real, text = run.path / "grids" / "real.png", "Real images of the training set."
         on_first_process(_write_grid, real, sampler.first(GRID_IMAGES), text)
         if start and not path:
-            on_first_process(_snapshot, run, state, score)
+            on_first_process(_snapshot, run, state, sampler.labels, score)
     if cut_off:
         due = state.step % snapshot_every == 0 or state.step == training.total_steps
-        on_first_process(_snapshot, run, state, score if due else None)
+        on_first_process(_snapshot, run, state, sampler.labels, score if due else None)
 
     def out_of_time() -> bool:
         return minutes is not None and bool(_agree(int(log.seconds() >= 60 * minutes), fabric.device))
@@ -516,7 +560,7 @@ def train(
             if flush or stop:
                 log.flush()
             if snapshot or stop:
-                on_first_process(_snapshot, run, state, score if snapshot else None)
+                on_first_process(_snapshot, run, state, sampler.labels, score if snapshot else None)
                 finished = finished or (snapshot and watch is not None and on_first_process(watch))
                 log.last = time.monotonic()  # images/s is of steps alone
             if stop and not finished:
@@ -563,23 +607,41 @@ def _restore(state: TrainingState, path: Path) -> None:
         ) from None
 
 
-def _snapshot(run: Run, state: TrainingState, score: Score | None) -> None:
-    """Write checkpoint, grid and scores."""
+def _snapshot(run: Run, state: TrainingState, real_labels: np.ndarray | None, score: Score | None) -> None:
+    """Write checkpoint, grid and scores.
+
+    Classes are scored in the proportions of the real images; in the grid they come in turn, and lie side by side.
+    """
     bad = state.nonfinite()
     if bad:
         raise SamganError(f"step {state.step}: weight {bad} is NaN or infinite; the last checkpoint is untouched")
     path = run.checkpoint_path(state.step)
     save_checkpoint(path, state.state_dict())
-    count = SCORED_IMAGES if score else GRID_IMAGES
-    latents = latents_of_seeds(range(count), state.config.network.latent_size)
-    fake = torch.cat([to_uint8(pyramid[-1]) for pyramid in generate(state.sampling_generator, latents)]).numpy()
     if score:
-        scores = score(fake)
+        if real_labels is None:
+            fake = _images(state, range(SCORED_IMAGES))
+            scores = score(fake)
+        else:
+            order = random_generator(state.config.training.seed, "scored classes", 0)
+            labels = labels_like(real_labels, SCORED_IMAGES)[torch.randperm(SCORED_IMAGES, generator=order)]
+            scores = score(_images(state, range(SCORED_IMAGES), labels), labels.numpy())
         run.log({"kind": "scores", "step": state.step, "images_seen": state.images_seen, **scores})
         name = next(iter(scores))
         record_best(run, path, name, scores[name])
     prune_checkpoints(run, state.config.training.keep_checkpoints)
-    _write_grid(run.grid_path(state.images_seen), fake[:GRID_IMAGES], SYNTHETIC)
+    if classes := state.config.network.num_classes:
+        seeds = sorted(range(GRID_IMAGES), key=lambda seed: seed % classes)
+        shown = _images(state, seeds, torch.tensor(seeds) % classes)
+    else:
+        shown = fake[:GRID_IMAGES] if score else _images(state, range(GRID_IMAGES))
+    _write_grid(run.grid_path(state.images_seen), shown, SYNTHETIC)
+
+
+def _images(state: TrainingState, seeds: Sequence[int], labels: Tensor | None = None) -> np.ndarray:
+    """uint8 images of the averaged generator."""
+    latents = latents_of_seeds(seeds, state.config.network.latent_size)
+    pyramids = generate(state.sampling_generator, latents, labels)
+    return torch.cat([to_uint8(pyramid[-1]) for pyramid in pyramids]).numpy()
 
 
 def _write_grid(path: Path, images: np.ndarray, description: str) -> None:

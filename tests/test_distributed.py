@@ -26,6 +26,7 @@ from samgan.training import Interrupted, Sampler, TrainingState, make_fabric, tr
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 images = np.load(folder / "images.npy")
+labels = np.arange(len(images)) % 3
 configs = {name: Config.from_dict(tree) for name, tree in json.loads((folder / "configs.json").read_text()).items()}
 CPU = torch.device("cpu")
 
@@ -33,7 +34,7 @@ def steps(config, count=4):
     state = TrainingState(config, CPU)
     for part in (state.generator, state.discriminator, state.ema_generator):
         part.double()
-    sampler = Sampler(images, config, CPU)
+    sampler = Sampler(images, config, CPU, labels=labels)
     logged = []
     for step in range(count):
         batch = sampler(step)
@@ -170,6 +171,11 @@ CONFIGS = {
         },
         "training": {"loss": "relativistic-paired", "penalty": "r1-r2"},
     },
+    "classes": {
+        "network": {"num_classes": 3, "class_projection": "every"},
+        "data": {"class_sampling": "balanced", "flip": "double"},
+        "training": {"loss": "relativistic-paired", "penalty": "r1-r2"},
+    },
 }
 
 
@@ -187,7 +193,7 @@ def results(tiny_config, images, run_script, tmp_path_factory):
 def test_two_processes_step_like_one(results, name):
     alone, first, second = results(name), results(f"{name}-0"), results(f"{name}-1")
     assert alone[0].keys() >= {"weights", "loss_discriminator", "loss_generator", "logit_real", "logit_fake"}
-    assert ("penalty" in alone[0]) == (name in ("wgan-gp", "samgan-plus"))
+    assert ("penalty" in alone[0]) == (name in ("wgan-gp", "samgan-plus", "classes"))
     for one, a, b in zip(alone, first, second, strict=True):
         for key, expected in one.items():
             torch.testing.assert_close(a[key], expected, rtol=1e-5, atol=1e-5)

@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_count_position_and_order(mo
 def test_every_pass_has_the_same_shape(model, monkeypatch):
     shapes = []
     forward = model.generator.forward
-    monkeypatch.setattr(model.generator, "forward", lambda z: (shapes.append(tuple(z.shape)), forward(z))[1])
+    monkeypatch.setattr(model.generator, "forward", lambda z, y: (shapes.append(tuple(z.shape)), forward(z, y))[1])
     pyramids = list(generate(model.generator, torch.randn(FORWARD_BATCH + 1, 8)))
     assert shapes == [(FORWARD_BATCH, 8)] * 2
     assert [[len(images) for images in pyramid] for pyramid in pyramids] == [[FORWARD_BATCH] * 4, [1] * 4]
@@ -165,7 +165,7 @@ def test_interpolation_ends_at_the_images_of_the_seeds(model):
 def test_interpolation_moves_evenly_along_the_sphere(model, monkeypatch):
     seen = []
     original = samgan.sampling.generate
-    monkeypatch.setattr(samgan.sampling, "generate", lambda g, latents: (seen.append(latents), original(g, latents))[1])
+    monkeypatch.setattr(samgan.sampling, "generate", lambda g, z, y: (seen.append(z), original(g, z, y))[1])
     interpolate(model, [3, 8], 5)
     latents = seen[0]
     torch.testing.assert_close(latents.norm(dim=1), torch.ones(6))

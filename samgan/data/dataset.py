@@ -133,6 +133,11 @@ class PreparedSet:
             dtype=np.int64,
         )
 
+    def labels(self, classes: Sequence[str]) -> Int[np.ndarray, " n"]:
+        """Return the place of each image's class in `classes`, from 0; -1 for images of other classes."""
+        places = {name: label for label, name in enumerate(classes)}
+        return np.array([places.get(row["class"], -1) for row in self.manifest], dtype=np.int64)
+
     def select(self, split: str | None = "train", classes: Sequence[str] = ()) -> UInt8[np.ndarray, "n c h w"]:
         """Copy one split's images into memory; arguments as for `indices`."""
         return np.asarray(self.images[self.indices(split, classes)])
