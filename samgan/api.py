@@ -26,7 +26,7 @@ from samgan.pictures import to_uint8
 from samgan.presets import preset_config
 from samgan.report import write_report
 from samgan.runs import Run, describe_environment
-from samgan.sampling import SEEDS, Model, load_model, read_model, write_model, write_samples
+from samgan.sampling import SEEDS, Model, labels_like, load_model, read_model, write_model, write_samples
 from samgan.sampling import sample as sample_seeds
 from samgan.training import RESUMABLE, Score, check_fit, check_start, choose_device, choose_precision, make_fabric
 from samgan.training import train as train_loop
@@ -296,7 +296,7 @@ def sample(
     Arguments and result are those of `samgan.sampling.write_samples`.
 
     Raises:
-        UsageError: A count below 1, or a seed that is not from 0 to 2^32 - count.
+        UsageError: A count below 1, a seed that is not from 0 to 2^32 - count, or an unknown class.
         SamganError: No such checkpoint, or `out` is in use.
     """
     keep_freed_memory()
@@ -369,7 +369,8 @@ def evaluate(
         data: The prepared set of real images.
         count: Images per set; default: half the real ones, since the floor needs two halves of them.
         split: Real images to compare with: "train", "holdout" or "all".
-        classes: Of these classes; default: the run's.
+        classes: Of these classes; default: the run's. A run with classes is scored on images of them in the proportions
+            of the real ones, and on every class by itself.
         features: "inception" or a module file; default: what the protocol asks for.
         inception_weights: A file of the Inception's weights, where there is no network.
         protocol: "standard" or "legacy".
@@ -402,16 +403,23 @@ def evaluate(
         raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
     folder = Path(out) if out else source if source.is_dir() else source.with_name(f"{source.stem}-scores")
     config = model.config if model else None
-    classes = tuple(classes) or (config.data.classes if config else ())
+    classes = tuple(classes) or (model.classes or model.config.data.classes if model else ())
     data.verify()
-    real = data.select(None if split == "all" else split, classes)
+    indices = data.indices(None if split == "all" else split, classes)
+    real, real_classes, fake_classes = np.asarray(data.images[indices]), None, None
     generated: dict[str, Any] = {"name": source.resolve().name}
     if model:
         network = model.config.network
         shape = (count or len(real) // 2, network.image_channels, network.resolution, network.resolution)
         evaluation.check_inputs(real.shape, shape, protocol=protocol, count=count)
         generated |= {"preset": model.config.preset, "images_seen": model.images_seen, "model_sha256": model.sha256}
-        fake = to_uint8(sample_seeds(model, range(seed, seed + shape[0]))).numpy()
+        labels = None
+        if model.classes:
+            model.require_classes(classes)
+            real_labels, names = data.labels(model.classes)[indices], np.array(model.classes)
+            labels = labels_like(real_labels, shape[0])
+            real_classes, fake_classes = names[real_labels], names[labels.numpy()]
+        fake = to_uint8(sample_seeds(model, range(seed, seed + shape[0]), labels)).numpy()
     else:
         fake = evaluation.load_images(source).numpy()
         evaluation.check_inputs(real.shape, fake.shape, protocol=protocol, count=count)
@@ -426,7 +434,15 @@ def evaluate(
         print(f"samgan: scores that need features are skipped: {reason}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: a place that cannot be written is told now
     scores = evaluation.evaluate(
-        real=real, fake=fake, features=extractor, protocol=protocol, seed=seed, count=count, skip_reason=reason
+        real=real,
+        fake=fake,
+        features=extractor,
+        protocol=protocol,
+        seed=seed,
+        count=count,
+        skip_reason=reason,
+        real_classes=real_classes,
+        fake_classes=fake_classes,
     )
     scores |= {
         "samgan": __version__,

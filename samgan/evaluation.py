@@ -1,5 +1,6 @@
 """Score generated images against real ones, every number beside what real images score against real images."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def evaluate(
     seed: int = 0,
     count: int | None = None,
     skip_reason: str = "no feature extractor was given",
+    real_classes: np.ndarray | None = None,
+    fake_classes: np.ndarray | None = None,
 ) -> Scores:
     """Score a set of generated images.
 
@@ -66,13 +69,16 @@ def evaluate(
         seed: of everything drawn: halves, pairs, patches, directions.
         count: images to use of each set, at most; default all.
         skip_reason: what to say of the scores left out for want of features.
+        real_classes: name of each real image's class, to score every class by itself as well.
+        fake_classes: the same for the generated ones; they are to be in the proportions of the real ones.
 
     Returns:
         What scores.json holds: `protocol`, `resolution` (px), `seed`, `count` (m), `counts` of both sets,
         `ms_ssim_real` and `ms_ssim_generated` (mean, low, high, standard_error, pairs), `mode_collapse` (verdict,
         difference, low, high), `features` (name, sha256, dim) or None, and each score as {"value", "floor"}, or None
         and then in `skipped` with its reason. Standard: `frechet`, `kid_x1000`, `precision`, `recall`, `density`,
-        `coverage`, and `swd` by level and "mean". Legacy: `frechet` only.
+        `coverage`, and `swd` by level and "mean". Legacy: `frechet` only. With classes: `classes`, all of this by name,
+        of the generated against the real images of that class; None where these are too few.
 
     Raises:
         UsageError: an unknown protocol.
@@ -92,7 +98,24 @@ def evaluate(
         "features": None,
         "skipped": [],
     }
+    if features is not None and real_classes is not None:
+        features = _remembering(features)
     PROTOCOLS[protocol](scores, real, fake, features, skip_reason)
+    if real_classes is not None and fake_classes is not None:
+        scores["classes"] = {}
+        for name in map(str, np.unique(real_classes)):
+            try:
+                scores["classes"][name] = evaluate(
+                    real=real[real_classes == name],
+                    fake=fake[fake_classes == name],
+                    features=features,
+                    protocol=protocol,
+                    seed=seed,
+                    skip_reason=skip_reason,
+                )
+            except SamganError as error:
+                scores["classes"][name] = None
+                scores["skipped"].append({"score": f"class {name}", "reason": str(error)})
     return scores
 
 
@@ -203,24 +226,20 @@ def format_table(scores: Scores) -> str:
         "|---|---|---|---|",
         f"| MS-SSIM [95 %] | {generated} | {real} | near the real |",
     ]
-    rows = {name: scores[name] for name in ROWS if scores.get(name)}
-    labels = {name: ROWS[name] for name in rows}
-    if scores["features"] and scores["features"]["name"] == "inception":
-        labels["frechet"] = ("FID", 2, "lower")  # no other features make it one
-    for level, score in (scores.get("swd") or {}).items():
-        rows[level] = score
-        labels[level] = ("SWD x 1000, mean" if level == "mean" else f"SWD x 1000 at {level} px", 2, "lower")
-    for name, score in rows.items():
-        label, decimals, better = labels[name]
+    for label, (value, floor, better) in _rows(scores).items():
         arrow = {"lower": "↓ lower", "higher": "↑ higher"}[better]
-        value, floor = (_number(score[key], decimals) for key in ("value", "floor"))
         lines.append(f"| {label} | {value} | {floor} | {arrow} |")
     lines.append("")
-    if collapse := scores["mode_collapse"]:
-        lines.append(
-            f"Verdict: {collapse['verdict']} (MS-SSIM generated - real = {collapse['difference']:+.3f}, "
-            f"95 % interval {collapse['low']:+.3f} to {collapse['high']:+.3f})."
-        )
+    scored = (scores.get("classes") or {}).items()
+    classes = {" ".join(name.replace("|", "/").split()): own for name, own in scored if own}  # a cell of a table
+    if classes:
+        lines += [*_class_table(classes), ""]
+    for what, own in {"Verdict": scores, **{f"Verdict on {name}": own for name, own in classes.items()}}.items():
+        if collapse := own["mode_collapse"]:
+            lines.append(
+                f"{what}: {collapse['verdict']} (MS-SSIM generated - real = {collapse['difference']:+.3f}, "
+                f"95 % interval {collapse['low']:+.3f} to {collapse['high']:+.3f})."
+            )
     counts = scores["counts"]
     lines.append(
         f"{scores['count']} images a set at {scores['resolution']} px ({counts['fake']} generated and {counts['real']} "
@@ -245,6 +264,35 @@ def format_table(scores: Scores) -> str:
         reasons.setdefault(skipped["reason"], []).append(skipped["score"])
     lines += [f"Skipped: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
     return "\n".join(lines) + "\n"
+
+
+def _rows(scores: Scores) -> dict[str, tuple[str, str, str]]:
+    """Each score that there is by its label: value, floor, and which direction is better."""
+    rows = {ROWS[name]: scores[name] for name in ROWS if scores.get(name)}
+    if scores["features"] and scores["features"]["name"] == "inception":
+        fid = ("FID", 2, "lower")  # no other features make it one
+        rows = {fid if row == ROWS["frechet"] else row: score for row, score in rows.items()}
+    for level, score in (scores.get("swd") or {}).items():
+        rows["SWD x 1000, mean" if level == "mean" else f"SWD x 1000 at {level} px", 2, "lower"] = score
+    return {
+        label: (_number(score["value"], decimals), _number(score["floor"], decimals), better)
+        for (label, decimals, better), score in rows.items()
+    }
+
+
+def _class_table(classes: dict[str, Scores]) -> list[str]:
+    """A line per class: how many images a set, and each score with its floor in brackets."""
+    lines: list[dict[str, str]] = []
+    for name, scores in classes.items():
+        real, generated = (scores[key] for key in ("ms_ssim_real", "ms_ssim_generated"))
+        cells = {"class": name, "images a set": str(scores["count"])}
+        cells["MS-SSIM (real)"] = f"{generated['mean']:.3f} ({real['mean']:.3f})" if real else "-"
+        rows = _rows(scores).items()
+        cells |= {f"{label} (floor)": f"{value} ({floor})" for label, (value, floor, _) in rows if " px" not in label}
+        lines.append(cells)
+    titles = list(dict.fromkeys(title for cells in lines for title in cells))
+    table = [titles, ["---"] * len(titles), *([cells.get(title, "-") for title in titles] for cells in lines)]
+    return [f"| {' | '.join(row)} |" for row in table]
 
 
 def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
@@ -382,6 +430,21 @@ def _add_ms_ssim(scores: Scores, compute: Callable[[], tuple[PairMean, PairMean]
         }
 
     _add(scores, ["ms_ssim_real", "ms_ssim_generated", "mode_collapse"], ms_ssim)
+
+
+def _remembering(features: FeatureExtractor) -> FeatureExtractor:
+    """The same features, computed once for every image, however many sets it is in."""
+    known: dict[bytes, Tensor] = {}
+
+    def network(images: Tensor) -> Tensor:
+        names = [hashlib.sha256(image.cpu().numpy().tobytes()).digest() for image in images]
+        new = [number for number, name in enumerate(names) if name not in known]
+        if new:
+            known.update(zip((names[number] for number in new), features(images[new]), strict=True))
+        return torch.stack([known[name] for name in names])
+
+    own = {name: getattr(features, name) for name in ("name", "sha256", "device", "dim")}
+    return FeatureExtractor(network, **own)
 
 
 def _order(length: int, seed: int) -> Tensor:

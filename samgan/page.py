@@ -134,7 +134,7 @@ def chart(title: str, unit: str, curves: dict[str, Curve], end_kimg: float) -> s
         if len(places) <= 40:
             marks += [f'<circle class="{style}" cx="{across}" cy="{up}" r="2.5"/>' for across, up in places]
         swatch = f'<svg class="swatch" viewBox="0 0 28 8" aria-hidden="true"><path class="{style}" d="M0 4H28"/></svg>'
-        label = name.removeprefix("gamma.").replace("_", " ")
+        label = name.removeprefix("gamma.").removeprefix("ms_ssim_gap_by_class.").replace("_", " ")
         legend.append(f"<li>{swatch} {text(label)}: {curve[-1][1]:.4g}</li>")
     alt = f"{title} against kimg, 0 to {end_kimg:g}. Lowest {min(values):.4g}, highest {max(values):.4g}."
     return (

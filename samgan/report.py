@@ -1,6 +1,8 @@
 """One run as one self-contained HTML page: pictures, scores, curves, configuration, environment."""
 
+import itertools
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -102,15 +104,17 @@ def _scores(scores: dict[str, Any] | None) -> str:
     """The table the command line prints, as HTML, so that both always say the same."""
     if scores is None:
         return section("Scores", "<p>Not scored.</p>")
-    lines = [line for line in format_table(scores).splitlines() if line]
-    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[0] == "|"]
-    banner = ' class="banner"' if (scores.get("mode_collapse") or {}).get("verdict") == COLLAPSE else ""
-    remarks = [
-        f"<p{banner}><strong>{text(line)}</strong></p>" if line.startswith("Verdict") else f"<p>{text(line)}</p>"
-        for line in lines
-        if line[0] != "|"
-    ]
-    return section("Scores", table(header, rows) + "".join(remarks))
+    parts = []
+    for is_table, lines in itertools.groupby(format_table(scores).splitlines(), lambda line: line.startswith("|")):
+        if is_table:
+            header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+            parts.append(table(header, rows))
+            continue
+        for line in filter(None, lines):
+            banner = ' class="banner"' if re.match(f"Verdict.*: {COLLAPSE} ", line) else ""
+            strong = line.startswith("Verdict")
+            parts.append(f"<p{banner}><strong>{text(line)}</strong></p>" if strong else f"<p>{text(line)}</p>")
+    return section("Scores", "".join(parts))
 
 
 def _curves(stats: list[dict[str, Any]]) -> str:
@@ -120,11 +124,14 @@ def _curves(stats: list[dict[str, Any]]) -> str:
         for name, value in _flat(line):
             if _is_number(value) and _is_number(line.get("images_seen")):
                 curves.setdefault(name, []).append((line["images_seen"] / 1000, float(value)))
-    gammas = tuple(name for name in curves if name.startswith("gamma."))
-    known = {"kind", "step", "images_seen"}.union(*(names for _, _, names in CHARTS))
+    gammas, gaps = (
+        tuple(name for name in curves if name.startswith(group)) for group in ("gamma.", "ms_ssim_gap_by_class.")
+    )
+    known = {"kind", "step", "images_seen", "ms_ssim_gap_by_class"}.union(*(names for _, _, names in CHARTS))
     others = {name: None for line in stats if line.get("kind") == "scores" for name in line if name not in known}
     charts = (
         *CHARTS,
+        ("MS-SSIM gap by class", "generated - real, above 0 hints at collapse", gaps),
         ("Self-attention", "gamma, by network and resolution in px", gammas),
         *((name, name, (name,)) for name in others),
     )

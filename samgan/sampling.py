@@ -68,14 +68,19 @@ class Model:
         Raises:
             UsageError: There is no such class.
         """
-        if class_name is not None and class_name not in self.classes:
-            known = ", ".join(self.classes) or "none: it was trained without"
-            raise UsageError(f"--class {class_name}: expected one of the model's classes ({known})")
+        self.require_classes([class_name] if class_name is not None else [])
         if not self.classes:
             return None
         if class_name is not None:
             return torch.full((len(seeds),), self.classes.index(class_name))
         return torch.tensor([seed % len(self.classes) for seed in seeds])
+
+    def require_classes(self, names: Sequence[str]) -> None:
+        """Raise a UsageError that names the first of `names` that it has not learnt."""
+        for name in names:
+            if name not in self.classes:
+                known = ", ".join(self.classes) or "none: it was trained without"
+                raise UsageError(f"class {name}: expected one of the model's classes ({known})")
 
     def mark(self, seed: int, label: int | None = None) -> Mark:
         """What the image of `seed`, and of class `label` if there are classes, says of itself.
@@ -224,7 +229,7 @@ def interpolate(model: Model, seeds: Sequence[int], steps: int, label: int | Non
     return torch.cat([pyramid[-1] for pyramid in generate(model.generator, latents, labels)])
 
 
-def scales_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "n c h w"]:
+def scales_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "m c h w"]:
     """Every scale of every seed's pyramid, enlarged to full size by repetition: scales in rows, seeds in columns."""
     latents = latents_of_seeds(seeds, model.generator.latent_size)
     pyramids = list(generate(model.generator, latents, model.labels(seeds) if labels is None else labels))
@@ -234,7 +239,7 @@ def scales_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> F
 
 
 @torch.inference_mode()
-def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "n c h w"]:
+def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "m c h w"]:
     """The images of `seeds`, and below them where the generator looks from the image's centre, a row per layer.
 
     White is the strongest of a map; layers from small to large.

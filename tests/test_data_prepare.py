@@ -610,6 +610,9 @@ def test_indices_and_select_by_split_and_class(folder, tmp_path):
     np.testing.assert_array_equal(
         prepared.select("holdout", ["NORMAL"]), prepared.images[np.intersect1d(holdout, normal)]
     )
+    for classes in (["NORMAL", "PNEUMONIA"], ["PNEUMONIA"]):
+        names = [[*classes, "another"][label] for label in prepared.labels(classes)]
+        assert names == [row["class"] if row["class"] in classes else "another" for row in prepared.manifest]
     selected = prepared.select()
     selected[:] = 0
     assert prepared.images[train].any()  # a copy

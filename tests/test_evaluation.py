@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from samgan import evaluation
 from samgan.errors import SamganError, UsageError
-from samgan.evaluation import check_inputs, evaluate, format_table, load_images, quick_scores
+from samgan.evaluation import check_inputs, evaluate, format_table, load_images, ms_ssim_gaps, quick_scores
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.legacy import adjacent_ms_ssim
@@ -256,6 +256,81 @@ def test_quick_scores_see_collapse_and_agree_with_the_metrics():
     assert quick_scores(real.numpy(), fake.numpy()) == healthy
     with pytest.raises(SamganError, match="64x64"):
         quick_scores(real, blobs(64, size=64))
+
+
+def two_classes(real, fake, seed=0):
+    """Images of which class b is darker, and the names of their classes, in mixed order."""
+    draw, sets = np.random.default_rng(seed), []
+    for count, images in ((real, blobs(sum(real))), (fake, blobs(sum(fake), seed=1))):
+        names = draw.permutation(np.repeat(["a", "b"], count))
+        images[names == "b"] //= 2
+        sets.append((images, names))
+    return sets
+
+
+@pytest.mark.parametrize("protocol", ["standard", "legacy"])
+def test_every_class_is_scored_by_itself(protocol, monkeypatch):
+    monkeypatch.setattr(evaluation, "MS_SSIM_PAIRS", 100)
+    (real, real_classes), (fake, fake_classes) = two_classes((42, 50), (24, 25))
+    arguments = {"features": stub_extractor(), "protocol": protocol, "seed": 3}
+    scores = evaluate(real=real, fake=fake, real_classes=real_classes, fake_classes=fake_classes, **arguments)
+    assert list(scores["classes"]) == ["a", "b"]
+    for name, count in (("a", 21), ("b", 25)):
+        own = {"real": real[real_classes == name], "fake": fake[fake_classes == name]}
+        alone = evaluate(**own, **arguments)
+        assert alone["count"] == count
+        assert scores["classes"][name] == alone
+    whole = evaluate(real=real, fake=fake, **arguments)
+    assert {name: value for name, value in scores.items() if name != "classes"} == whole
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_features_of_an_image_are_computed_once_for_all_sets_it_is_in(monkeypatch):
+    monkeypatch.setattr(evaluation, "MS_SSIM_PAIRS", 100)
+    (real, real_classes), (fake, fake_classes) = two_classes((40, 40), (20, 20))
+    extractor, seen = stub_extractor(), []
+    network = extractor.network
+    extractor.network = lambda images: (seen.extend(images), network(images))[1]
+    evaluate(real=real, fake=fake, features=extractor, real_classes=real_classes, fake_classes=fake_classes)
+    assert len(seen) == len({image.numpy().tobytes() for image in seen}) == 120
+
+
+def test_a_class_of_too_few_images_is_skipped_with_the_reason():
+    (real, real_classes), (fake, fake_classes) = two_classes((40, 15), (20, 20))
+    scores = evaluate(real=real, fake=fake, features=None, real_classes=real_classes, fake_classes=fake_classes)
+    assert scores["classes"]["b"] is None
+    assert scores["classes"]["a"]["count"] == 20
+    table = format_table(scores)
+    assert "Skipped: class b (scores need 8 generated and 16 real images or more, there are 20 and 15" in table
+    assert "| b |" not in table
+
+
+def test_the_table_has_a_line_for_every_class(monkeypatch):
+    monkeypatch.setattr(evaluation, "MS_SSIM_PAIRS", 100)
+    (real, real_classes), (fake, fake_classes) = two_classes((60, 60), (30, 30))
+    fake[fake_classes == "b"] = fake[fake_classes == "b"][:1].clone()  # collapsed, which all of them do not show
+    real_classes, fake_classes = (np.where(names == "b", "b|c", names) for names in (real_classes, fake_classes))
+    scores = evaluate(
+        real=real, fake=fake, features=stub_extractor(), real_classes=real_classes, fake_classes=fake_classes
+    )
+    table = format_table(scores)
+    header, _, first, second = [line for line in table.splitlines() if line.startswith("| ")][-4:]
+    cells = dict(zip(header.split(" | "), second.split(" | "), strict=True))
+    frechet = scores["classes"]["b|c"]["frechet"]
+    assert cells["Frechet distance (floor)"] == f"{frechet['value']:.3f} ({frechet['floor']:.3f})"
+    assert (first[:9], cells["| class"], cells["images a set"]) == ("| a | 30 ", "| b/c", "30")
+    assert header.count("|") == first.count("|") == second.count("|")
+    assert "Verdict on a: no sign of mode collapse" in table
+    assert "Verdict on b/c: mode collapse" in table
+
+
+def test_gaps_by_class_see_a_class_that_collapsed():
+    (real, real_classes), (fake, fake_classes) = two_classes((40, 24), (40, 24))
+    fake[fake_classes == "b"] = fake[fake_classes == "b"][:1].clone()
+    gaps = ms_ssim_gaps(real, fake, real_classes, fake_classes)
+    assert abs(gaps["a"]) < 0.1 < gaps["b"]
+    few = np.where(np.arange(64) < 2, "c", fake_classes)
+    assert set(ms_ssim_gaps(real.numpy(), fake.numpy(), real_classes, few)) == {"a", "b"}
 
 
 def write_pngs(folder, images):

@@ -233,6 +233,24 @@ def test_mode_collapse_stands_out(tmp_path, collapsed):
     assert [attributes.get("class") for attributes in page.all("p")].count("banner") == collapsed
 
 
+def test_every_class_has_its_line_verdict_and_curve(tmp_path):
+    images, names = draw(80), np.repeat(["NORMAL", "PNEU | <MONIA>"], 40)
+    fake = draw(40, seed=1)
+    fake[20:] = fake[20]
+    found = evaluate(real=images, fake=fake, features=None, real_classes=names, fake_classes=names[::2])
+    gaps = [{"NORMAL": 0.1 * step, "PNEU_MONIA": -0.1} for step in (1, 2)]
+    lines = [
+        {"kind": "scores", "step": k, "images_seen": 100 * k, "ms_ssim_gap_by_class": gap} for k, gap in enumerate(gaps)
+    ]
+    source, page = write(tmp_path, scores=found, stats=lines)
+    rows = {cells[0]: cells[1:] for cells in page.cells if cells}
+    assert rows["NORMAL"][0] == rows["PNEU / <MONIA>"][0] == "20"
+    banners = [attributes.get("class") for attributes in page.all("p")].count("banner")
+    assert banners == page.text.count(": mode collapse (") >= 1
+    assert "Verdict on PNEU / <MONIA>: mode collapse" in page.text
+    assert len(curves(charts(source)["MS-SSIM gap by class"])) == 2
+
+
 def test_scores_read_back_from_json_give_the_same_page(tmp_path, scores):
     assert write(tmp_path, scores=json.loads(json.dumps(scores)))[0] == write(tmp_path, scores=scores)[0]
 

@@ -27,6 +27,7 @@ from samgan.sampling import (
     generate,
     hash_weights,
     interpolate,
+    labels_like,
     latents_of_seeds,
     load_model,
     read_model,
@@ -264,6 +265,97 @@ def test_a_folder_that_is_not_empty_is_left_alone(model, tmp_path):
     with pytest.raises(SamganError, match="not empty"):
         write_samples(model, tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+# ---- classes
+
+
+@pytest.fixture(scope="module")
+def conditional(tiny_config, images, tmp_path_factory):
+    settings = {"network.num_classes": 3, "data.classes": ["a", "b", "c"], "training.kimg": 0.004}
+    config = tiny_config.override(settings)
+    run = Run.create(tmp_path_factory.mktemp("conditional") / "run", config, {})
+    train(config, images, run, make_fabric("cpu"), labels=np.arange(22) % 3)
+    return load_model(run)
+
+
+def test_the_class_of_a_seed_is_the_next_in_turn_or_the_one_asked_for(conditional, model):
+    assert (conditional.classes, model.classes) == (("a", "b", "c"), ())
+    assert conditional.labels(range(4, 9)).tolist() == [1, 2, 0, 1, 2]
+    assert conditional.labels([7, 7, 9], "b").tolist() == [1, 1, 1]
+    assert model.labels(range(3)) is None
+    for asked, known in ((conditional, r"a, b, c\)"), (model, "none: it was trained without")):
+        with pytest.raises(UsageError, match=f"class d: expected one of .*{known}"):
+            asked.labels([0], "d")
+
+
+def test_an_image_is_a_function_of_seed_and_class_alone(conditional):
+    count = FORWARD_BATCH + 5
+    in_turn = pixels(conditional, range(count))
+    for label in range(3):
+        own = sample(conditional, range(count), torch.full((count,), label))
+        own = to_uint8(own).numpy()
+        assert [np.array_equal(*pair) for pair in zip(in_turn, own, strict=True)] == [
+            seed % 3 == label for seed in range(count)
+        ]
+    np.testing.assert_array_equal(pixels(conditional, [35, 7]), in_turn[[35, 7]])
+
+
+@pytest.mark.parametrize(("count", "total"), [(7, 22), (22, 22), (50, 22), (512, 1000)])
+def test_labels_in_the_proportions_of_others(count, total):
+    labels = np.random.default_rng(0).choice(4, total, p=[0.5, 0.3, 0.2, 0])
+    drawn = labels_like(labels, count)
+    assert (len(drawn), drawn.tolist()) == (count, sorted(drawn.tolist()))
+    expected = np.bincount(labels, minlength=4) * count / total
+    np.testing.assert_allclose(np.bincount(drawn, minlength=4), expected, atol=1)
+
+
+def test_pictures_say_of_which_class_they_are(conditional, tmp_path):
+    for class_name, classes, rule in (
+        (None, ["b", "c", "a", "b"], "classes in turn: seed mod 3"),
+        ("c", ["c"] * 4, "c"),
+    ):
+        out = tmp_path / f"png-{class_name}"
+        document = write_samples(conditional, out, 4, seed=4, class_name=class_name)
+        assert (document["class"], list(document["classes"])) == (rule, ["a", "b", "c"])
+        assert [document["classes"][name] for name in "abc"] == [classes.count(name) for name in "abc"]
+        texts = [Image.open(path).text for path in sorted(out.glob("*.png"))]
+        assert [(text["Seed"], text["Class"]) for text in texts] == [*zip("4567", classes, strict=True)]
+        out = tmp_path / f"npz-{class_name}"
+        write_samples(conditional, out, 4, seed=4, class_name=class_name, file_format="npz")
+        with np.load(out / "samples.npz", allow_pickle=False) as archive:
+            assert archive["classes"][archive["labels"]].tolist() == classes
+            labels = torch.from_numpy(archive["labels"])
+            np.testing.assert_array_equal(archive["images"], to_uint8(sample(conditional, range(4, 8), labels)).numpy())
+
+
+def test_sheets_show_one_class_after_the_other(conditional, tmp_path, monkeypatch):
+    seen = []
+    original = samgan.sampling.generate
+    monkeypatch.setattr(samgan.sampling, "generate", lambda g, z, y: (seen.append(y.tolist()), original(g, z, y))[1])
+    write_samples(conditional, tmp_path / "out", 6, sheets=["grid", "interpolation", "scales", "attention"])
+    in_turn, grid, *paths, scales, attention = seen
+    assert in_turn == [0, 1, 2, 0, 1, 2]
+    assert grid == scales == attention == [0, 0, 1, 1, 2, 2]
+    assert paths == [[label] * 9 for label in range(3)]
+    with Image.open(tmp_path / "out" / "sheets" / "grid.png") as image:
+        first, second = (np.asarray(image)[:32, 33 * column : 33 * column + 32] for column in range(2))
+    np.testing.assert_array_equal([first, second], pixels(conditional, [0, 3])[:, 0])
+
+
+def test_a_path_is_of_one_class(conditional):
+    path = interpolate(conditional, [4, 8], 3)
+    ends = sample(conditional, [4, 8], torch.tensor([1, 1]))
+    torch.testing.assert_close(path[[0, 3]], ends, rtol=1e-4, atol=1e-4)
+    ends = sample(conditional, [4, 8], torch.tensor([2, 2]))
+    torch.testing.assert_close(interpolate(conditional, [4, 8], 3, 2)[[0, 3]], ends, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_file_keeps_the_classes(conditional, tmp_path):
+    write_model(conditional, tmp_path / "model.safetensors")
+    other = read_model(tmp_path / "model.safetensors")
+    assert other.classes == conditional.classes
+    assert torch.equal(sample(other, [3, 5], torch.tensor([2, 0])), sample(conditional, [3, 5], torch.tensor([2, 0])))
 
 
 def test_what_cannot_be_drawn_is_refused_before_anything_is_written(model, images, tmp_path, tiny_config):
