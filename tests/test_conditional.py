@@ -1,18 +1,25 @@
 """Classes from one end to the other: a set of several, a run that is told of them, images of the one asked for."""
 
 import copy
+import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import samgan.training
+from samgan import api
+from samgan.cli import main
+from samgan.data import prepare
 from samgan.errors import UsageError
+from samgan.metrics.features import FeaturesUnavailable
 from samgan.pictures import to_uint8
 from samgan.planning import plan
 from samgan.presets import preset_config, preset_names
 from samgan.runs import Run
-from samgan.sampling import generate, latents_of_seeds
+from samgan.sampling import generate, latents_of_seeds, load_model, sample
 from samgan.training import Sampler, TrainingState, make_fabric, train, train_step
 
 CPU = torch.device("cpu")
@@ -221,3 +228,163 @@ def test_learns_what_tells_two_classes_apart(tmp_path):
     assert dark.median() < 100
     assert bright.median() > 150
     assert torch.cat([dark < 125, bright > 125]).float().mean() > 0.95
+
+
+# ---- from a prepared set to scores
+
+
+TINY = {
+    "network": {"max_channels": 16, "channel_base": 256},
+    "training": {"batch_size": 4, "kimg": 0.008, "snapshot_every_kimg": 1, "precision": "fp32", "augment_target": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Prepared sets: of two classes, the second one rare; of one; of two of which one is held out."""
+    folder, draw = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
+    for name, count, mean in (("NORMAL", 24, 60), ("PNEUMONIA", 54, 190)):
+        for number in range(count):
+            pixels = (mean + draw.normal(0, 20, (32, 32))).clip(0, 255).astype(np.uint8)
+            for path in (
+                f"both/{name}",
+                *([f"one/{name}"] if name == "NORMAL" else []),
+                f"out/{'test' if mean > 99 else 'train'}/{name}",
+            ):
+                (folder / path).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / path / f"{name}{number}.png")
+    return {
+        name: prepare(folder / name, folder / f"{name}-32", resolution=32, workers=1, holdout=0.0)
+        for name in ("both", "one", "out")
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(sets, tmp_path_factory):
+    return api.train(
+        preset_config().override({"network.resolution": 32, **TINY}),
+        sets["both"],
+        tmp_path_factory.mktemp("trained") / "run",
+        quiet=True,
+    )
+
+
+def resolved(config, data, **settings):
+    config = api.choose_classes(config.override(settings), data)
+    return config.network.num_classes, config.data.classes
+
+
+def test_the_number_of_classes_is_that_of_the_data_unless_said_otherwise(sets):
+    plus, row = preset_config(), preset_config("samgan-8", "cpu")
+    names = ("NORMAL", "PNEUMONIA")
+    assert resolved(plus, sets["both"]) == (2, names)
+    assert resolved(plus, sets["one"]) == (0, ())
+    assert resolved(plus, sets["out"]) == (0, ())  # one class has training images
+    assert resolved(plus, sets["both"], **{"data.classes": ["PNEUMONIA"]}) == (0, ("PNEUMONIA",))
+    assert resolved(plus, sets["both"], **{"data.classes": ["PNEUMONIA", "NORMAL"]}) == (2, names[::-1])
+    assert resolved(plus, sets["both"], **{"network.num_classes": 0}) == (0, ())
+    assert resolved(row, sets["both"]) == (0, ())  # the paper's networks know no classes
+    assert resolved(row, sets["both"], **{"network.num_classes": 2}) == (2, names)
+    for data, settings, message in (
+        ("both", {"network.num_classes": 3}, "num_classes: 3 is not allowed; expected 2, for the classes NORMAL, PNEU"),
+        ("one", {"network.num_classes": 2}, "num_classes: 2 is not allowed; expected 0, for the classes NORMAL"),
+        ("one", {"data.class_sampling": "balanced"}, "'balanced' is not allowed; expected natural without classes"),
+        ("out", {"data.classes": list(names)}, "class PNEUMONIA of .* has no images to train on; leave it out"),
+        ("both", {"data.classes": ["COVID"]}, "unknown class COVID"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            resolved(plus, sets[data], **settings)
+
+
+def test_a_run_keeps_what_was_resolved_and_goes_on_with_it(sets, trained, tmp_path):
+    kept = trained.config
+    assert (kept.network.num_classes, kept.data.classes) == (2, ("NORMAL", "PNEUMONIA"))
+    shutil.copytree(trained.path, tmp_path / "run")
+    open_config = preset_config().override({"network.resolution": 32, **TINY, "training.kimg": 0.012})
+    assert api.train(open_config, sets["both"], tmp_path / "run", resume=True, quiet=True).last_step() == 3
+    with pytest.raises(UsageError, match=r"network\.num_classes is 2, not 0"):
+        api.train(open_config.override({"network.num_classes": 0}), sets["both"], tmp_path / "run", resume=True)
+
+
+def test_a_run_from_before_there_were_classes_goes_on_without(sets, tmp_path):
+    config = preset_config().override({"network.resolution": 32, **TINY})
+    run = api.train(config.override({"network.num_classes": 0}), sets["both"], tmp_path / "run", quiet=True)
+
+    def as_it_was(document):
+        for section, name in (("network", "num_classes"), ("network", "class_projection"), ("data", "class_sampling")):
+            del document[section][name]
+        return document
+
+    path = run.checkpoints()[-1]
+    (run.path / "config.json").write_text(json.dumps(as_it_was(json.loads((run.path / "config.json").read_text()))))
+    saved = torch.load(path, weights_only=True)
+    torch.save({**saved, "config": as_it_was(saved["config"])}, path)
+    assert not run.config.network.num_classes
+    assert load_model(run).classes == ()
+    longer = {"training.kimg": 0.012}
+    for command in (run.config.override(longer), config.override(longer)):  # --resume alone, and the same command
+        assert api.train(command, sets["both"], run.path, resume=True, quiet=True).last_step() == 3
+    assert Run.open(run.path).config.network.num_classes == 0
+
+
+def test_one_class_can_be_asked_for(capsys, trained, tmp_path):
+    command = ["sample", str(trained.path), "--count", "3", "--seed", "5"]
+    assert main([*command, "--class", "PNEUMONIA", "--out", str(tmp_path / "one")]) == 0
+    assert "3 synthetic images, seeds 5 to 7: 3 PNEUMONIA" in capsys.readouterr().out
+    assert main([*command, "--out", str(tmp_path / "all")]) == 0
+    assert "seeds 5 to 7: 1 NORMAL, 2 PNEUMONIA" in capsys.readouterr().out
+    one, every = ([path.read_bytes() for path in sorted((tmp_path / name).glob("*.png"))] for name in ("one", "all"))
+    assert [a == b for a, b in zip(one, every, strict=True)] == [True, False, True]
+    assert main([*command, "--class", "COVID", "--out", str(tmp_path / "none")]) == 2
+    assert "class COVID: expected one of the model's classes (NORMAL, PNEUMONIA)" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+    api.export(trained.path, tmp_path / "model.safetensors")
+    api.sample(tmp_path / "model.safetensors", tmp_path / "exported", 3, seed=5, class_name="PNEUMONIA")
+    assert [path.read_bytes() for path in sorted((tmp_path / "exported").glob("*.png"))] == one
+
+
+def test_a_run_is_scored_in_the_proportions_of_the_data_and_by_class(trained, sets, tmp_path, monkeypatch):
+    def load_features(*_, **__):
+        raise FeaturesUnavailable("no weights here")
+
+    monkeypatch.setattr("samgan.api.load_features", load_features)
+    drawn = []
+    original = api.sample_seeds
+    monkeypatch.setattr(
+        "samgan.api.sample_seeds", lambda *given: (drawn.append(given[2].tolist()), original(*given))[1]
+    )
+    scores, report = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores")
+    assert drawn == [[0] * 12 + [1] * 27]  # half of 24 and of 54
+    assert {name: own["count"] for name, own in scores["classes"].items()} == {"NORMAL": 12, "PNEUMONIA": 27}
+    assert scores["classes"]["NORMAL"]["swd"]["mean"]["floor"] > 0
+    assert "PNEUMONIA" in report.read_text()
+    scores, _ = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores", classes=["PNEUMONIA"])
+    assert (drawn[1], list(scores["classes"])) == ([1] * 27, ["PNEUMONIA"])
+    scores, _ = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores", count=20)
+    assert scores["classes"]["NORMAL"] is None
+    assert scores["skipped"][-1]["score"] == "class NORMAL"
+    with pytest.raises(UsageError, match="unknown class COVID"):
+        api.evaluate(trained.path, sets["both"], classes=["COVID"])
+
+
+def test_quick_scores_have_the_gap_of_each_class(trained):
+    (line,) = [line for line in trained.stats() if line["kind"] == "scores"]
+    assert set(line["ms_ssim_gap_by_class"]) == {"NORMAL", "PNEUMONIA"}
+    assert line["quick_score"] > 0
+    with Image.open(trained.grid_path(8)) as grid:
+        pixels = np.asarray(grid)
+    own = [pixels[33 * row : 33 * row + 32, :32] for row in (0, 4)]  # the first of each class: seeds 0 and 1
+    model = load_model(trained)
+    np.testing.assert_array_equal(own, to_uint8(sample(model, [0, 1]))[:, 0])
+
+
+def test_dry_run_plans_for_the_classes_of_the_data(capsys, sets):
+    command = ["train", "--dry-run", "--json", "--network.resolution=32", "--network.max_channels=8"]
+    command += ["--network.channel_base=256"]
+    plans = []
+    for more in ([], [str(sets["both"].path)], [str(sets["one"].path)]):
+        assert main([*command, *more]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    assert [plan["config"]["network"]["num_classes"] for plan in plans] == [None, 2, 0]
+    parameters = [plan["generator_parameters"] for plan in plans]
+    assert parameters[0] == parameters[2] < parameters[1]
