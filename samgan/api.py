@@ -230,16 +230,16 @@ def _quick_score(data: PreparedSet, config: Config) -> Score | None:
         indices = data.indices("train", config.data.classes)
     if len(indices) < 3:
         return None
-    order = np.random.default_rng(0).permutation(len(indices))  # files lie in order of class and patient
-    real = np.asarray(data.images[indices])[order]
+    indices = np.random.default_rng(0).permutation(indices)  # files lie in order of class and patient
+    real, real_labels = np.asarray(data.images[indices]), data.labels(config.data.classes)[indices]
     classes = np.array(config.data.classes)
 
     def score(fake: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
         scores: dict[str, Any] = evaluation.quick_scores(real=real[: len(fake)], fake=fake[: len(real)])
         if labels is None:
             return scores
-        real_classes = classes[data.labels(config.data.classes)[indices][order]]
-        return {**scores, "ms_ssim_gap_by_class": evaluation.ms_ssim_gaps(real, fake, real_classes, classes[labels])}
+        gaps = evaluation.ms_ssim_gaps(real, fake, classes[real_labels], classes[labels])
+        return {**scores, "ms_ssim_gap_by_class": gaps}
 
     return score
 
