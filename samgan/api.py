@@ -89,8 +89,9 @@ def train(
         raise UsageError(f"--on-collapse {on_collapse}: expected one of {', '.join(ON_COLLAPSE)}")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
-    if resume and config.network.num_classes is None:
-        config = config.override({"network.num_classes": Run.open(out).config.network.num_classes})
+    begun = out if resume else start
+    if begun and config.network.num_classes is None:
+        config = config.override({"network.num_classes": Run.open(begun).config.network.num_classes})
     config = choose_classes(config, data)
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
@@ -145,7 +146,8 @@ def train(
 def choose_classes(config: Config, data: PreparedSet) -> Config:
     """Resolve `network.num_classes`: null becomes the number of classes with training images, or 0 if that is one.
 
-    Where it is not 0, `data.classes` becomes their names: a label is a place in it.
+    Where it is not 0, `data.classes` becomes their names: a label is a place in it. (A run that goes on, or begins with
+    another's networks, takes their number for null.)
 
     Args:
         config: A configuration.

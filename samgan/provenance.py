@@ -45,7 +45,7 @@ class Mark:
     images_seen: int
     seed: int
     class_name: str = ""
-    """Empty where the model is not of one class."""
+    """Empty where the model is neither of one class nor told of them."""
     pixels_sha256: str = ""
     """`hash_pixels` of the image; empty where the mark is of several."""
     software: str = SOFTWARE
@@ -145,10 +145,12 @@ def _write_image_folder(folder: Path, samples: Iterable[Sample], count: int) -> 
 
 
 def _write_archive(folder: Path, samples: Iterable[Sample], count: int) -> None:
-    """samples.npz: `images` [n c h w], `seeds`, `provenance`."""
+    """samples.npz: `images` [n c h w], `seeds`, `classes` (names, where there are any), `provenance`."""
     images, marks = _collect(samples, count)
-    seeds = np.array([mark.seed for mark in marks])
-    np.savez_compressed(folder / "samples.npz", images=images, seeds=seeds, provenance=_pack(marks))
+    arrays: dict[str, Any] = {"images": images, "seeds": np.array([mark.seed for mark in marks])}
+    if any(mark.class_name for mark in marks):
+        arrays["classes"] = np.array([mark.class_name for mark in marks])
+    np.savez_compressed(folder / "samples.npz", **arrays, provenance=_pack(marks))
 
 
 def _write_medmnist(folder: Path, samples: Iterable[Sample], count: int) -> None:
@@ -162,7 +164,7 @@ def _write_medmnist(folder: Path, samples: Iterable[Sample], count: int) -> None
     labels = np.array([[numbers[mark.class_name]] for mark in marks], np.uint8)
     named = {name: number for name, number in numbers.items() if name}
     if not named:
-        warnings.warn("the model is not of one class: the labels are all 0 and mean nothing", stacklevel=2)
+        warnings.warn("the model knows several classes as one: the labels are all 0 and mean nothing", stacklevel=2)
     np.savez_compressed(
         folder / "medmnist.npz",
         train_images=images,

@@ -87,7 +87,8 @@ def utility(
     Args:
         data: Prepared set with two classes or more; its held-out split is what is tested on.
         synthetic: By class, where its synthetic images are: a run, a .safetensors file of `samgan export`, a folder of
-            images, .npz or .npy. A class that lacks none may be left out.
+            images, .npz or .npy. A model that is told of classes makes images of that one. A class that lacks none
+            may be left out.
         out: Folder to write.
         classes: Classes to tell apart; default: all.
         seeds: Classifiers per arm; seeds 0 to this, not included.
@@ -167,7 +168,8 @@ def _synthetic(name: str, path: Path, count: int, data: PreparedSet, device: str
         model = (
             read_model(path, device) if path.suffix == ".safetensors" else load_model(Run.open(path), "newest", device)
         )
-        images = to_uint8(sample(model, range(count))).numpy()
+        labels = model.labels(range(count), name) if model.classes else None
+        images = to_uint8(sample(model, range(count), labels)).numpy()
     else:
         images = load_images(path).numpy()
     if images.shape[1:] != data.images.shape[1:]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -115,13 +116,22 @@ def _compare(waiting: list[tuple[Finding, Sample]], find: Callable[[str], Model 
             for finding, _ in group:
                 finding.verdict = "another model"
             continue
-        batches = sample_batches(model, [sample.mark.seed for _, sample in group])
+        marks = [sample.mark for _, sample in group]
+        labels = [_label(model, mark) for mark in marks]
+        own = torch.tensor(labels) if model.classes else None
+        batches = sample_batches(model, [mark.seed for mark in marks], own)
         images = (image for _, batch in batches for image in batch)
-        for (finding, sample), image in zip(group, images, strict=True):
-            _judge(finding, sample, model, image)
+        for (finding, sample), label, image in zip(group, labels, images, strict=True):
+            _judge(finding, sample, model, label, image)
 
 
-def _judge(finding: Finding, sample: Sample, model: Model, image: Float[Tensor, "c h w"]) -> None:
+def _label(model: Model, mark: Mark) -> int | None:
+    """The class that a mark names; where it is none of the model's, the one of its seed in turn."""
+    labels = model.labels([mark.seed], mark.class_name if mark.class_name in model.classes else None)
+    return None if labels is None else int(labels)
+
+
+def _judge(finding: Finding, sample: Sample, model: Model, label: int | None, image: Float[Tensor, "c h w"]) -> None:
     bits = 16 if sample.image.dtype == np.uint16 else 8
     made = to_integers(image[None], bits)[0]
     if made.shape != sample.image.shape:
@@ -135,7 +145,7 @@ def _judge(finding: Finding, sample: Sample, model: Model, image: Float[Tensor, 
         share = f"{np.count_nonzero(distance)} of {distance.size} values"
         finding.detail = f"by up to {finding.difference} of {2**bits - 1} grey levels, in {share}"
         return
-    said, true = sample.mark.entries(), model.mark(sample.mark.seed).of(made).entries()
+    said, true = sample.mark.entries(), model.mark(sample.mark.seed, label).of(made).entries()
     wrong = [key for key, value in said.items() if key != "Software" and true.get(key) != value]
     finding.verdict = "altered" if wrong else "regenerated"
     finding.detail = f"the image is right, its mark is wrong in {', '.join(wrong)}" if wrong else ""

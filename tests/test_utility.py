@@ -9,14 +9,20 @@ import pytest
 import torch
 from scipy import stats
 
+from samgan.checkpoint import save_checkpoint
 from samgan.cli import main
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
+from samgan.networks import Generator
+from samgan.pictures import to_uint8
+from samgan.runs import Run
+from samgan.sampling import load_model, sample, write_model
 from samgan.utility import (
     ARMS,
     Arm,
     _batch,
+    _synthetic,
     _training_images,
     classify,
     compare,
@@ -156,6 +162,20 @@ def data(tmp_path_factory):
     for row in kept:
         (folder / "images" / row["source"]).unlink()
     return prepare(folder / "images", folder / "less", resolution=32, holdout=0.3, workers=1)
+
+
+def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some(data, tiny_config, tmp_path):
+    config = tiny_config.override({"network.num_classes": 2, "data.classes": ["NORMAL", "PNEUMONIA"]})
+    run = Run.create(tmp_path / "run", config, {"data": {}})
+    weights = Generator(config.network).state_dict()
+    state = {"config": config.to_dict(), "step": 1, "images_seen": 4}
+    save_checkpoint(run.checkpoint_path(1), {**state, "generator": weights, "ema_generator": weights})
+    model = load_model(run)
+    write_model(model, tmp_path / "model.safetensors")
+    expected = to_uint8(sample(model, range(3), model.labels(range(3), "PNEUMONIA"))).numpy()
+    assert (expected != to_uint8(sample(model, range(3), model.labels(range(3), "NORMAL"))).numpy()).any()
+    for source in (run.path, tmp_path / "model.safetensors"):
+        np.testing.assert_array_equal(_synthetic("PNEUMONIA", source, 3, data, "cpu"), expected)
 
 
 def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, capsys):

@@ -75,6 +75,24 @@ def test_samples_of_every_format_are_regenerated(run, folder):
     assert set(verdicts(*paths)) == {"marked"}
 
 
+def test_images_of_a_run_with_classes_are_made_again_as_the_class_they_say(tiny_config, tmp_path):
+    config = tiny_config.override({"network.num_classes": 3, "data.classes": ["a", "b", "c"]})
+    run = make_run(tmp_path / "run", config)
+    model = load_model(run)
+    for name in ("png", "dicom", "npz", "medmnist"):
+        for class_name in (None, "b"):
+            write_samples(model, tmp_path / f"{name}-{class_name}", 4, file_format=name, class_name=class_name)
+    paths = sorted(path for path in tmp_path.glob("*-*/*") if path.suffix != ".json")
+    findings = api.verify(paths, run.path, device="cpu")
+    assert {finding.verdict for finding in findings} == {"regenerated"}
+    classes = [[f.mark.class_name for f in findings if f"-{which}/" in f.file] for which in (None, "b")]
+    assert classes == [["a", "b", "c", "a"] * 4, ["b"] * 16]
+    first = tmp_path / "png-None" / "seed-00000000.png"
+    others = [rewrite(first, tmp_path / f"{name or 'none'}.png", class_name=name) for name in ("b", "", "d")]
+    # Of another class it would be another image; what names none of the model's is compared with the class in turn.
+    assert verdicts(*others, run=run.path) == ["differs", "regenerated", "altered"]
+
+
 def test_an_image_is_found_whatever_stood_beside_it_when_it_was_made(run, model, tmp_path):
     write_samples(model, tmp_path / "out", FORWARD_BATCH + 8)
     names = sorted((tmp_path / "out").glob("*.png"))
