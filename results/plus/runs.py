@@ -79,7 +79,7 @@ GRID = 25
 ATTRIBUTION = (
     "Kermany, Zhang and Goldbaum (2018), Mendeley Data, doi 10.17632/rscbjbr9sj.2, CC BY 4.0; resized to 64 px"
 )
-SCORES = ("frechet", "kid", "precision", "recall", "density", "coverage")
+SCORES = ("frechet", "kid_x1000", "precision", "recall", "density", "coverage")
 COLUMNS = ("run", "minutes", "kimg", "count", *SCORES, "frechet_floor", "swd", "ms_ssim_gap")
 
 
