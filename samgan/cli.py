@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(words)
         options.settings = flags
         options.status = 0
-        if flags and options.run is not _train:
-            parser.error(f"--{next(iter(flags))}: settings are for samgan train")
+        if flags and options.run not in (_train, _balance):
+            parser.error(f"--{next(iter(flags))}: settings are for samgan train and samgan balance")
         with _termination_unwinds():
             document, text = options.run(options)
     except UsageError as error:
@@ -195,6 +195,22 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, help="folder for scores.json and report.html (default: beside the images)")
     _add_device(p)
 
+    p = command("audit", _audit, "look for signs that a generator memorised its training images")
+    text = "run folder, .safetensors, folder of synthetic images, .npz or .npy"
+    p.add_argument("source", metavar="RUN_OR_FOLDER", type=Path, help=text)
+    p.add_argument("--data", type=Path, required=True, help="prepared set it was trained on, with held-out images")
+    p.add_argument("--count", type=int, help="synthetic images (default: as many as training images, of a folder all)")
+    p.add_argument("--classes", nargs="+", metavar="NAME", default=(), help="of these classes (default: the run's)")
+    p.add_argument("--features", help="inception, or a module you trust (.pt, .pt2): uint8 in, features out")
+    p.add_argument("--inception-weights", type=Path, metavar="FILE", help="weights file, where there is no network")
+    p.add_argument("--seed", type=int, default=0, help="of samples and of what is drawn")
+    p.add_argument("--checkpoint", default="newest", help="newest, best or a file")
+    p.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: beside the images)")
+    p.add_argument("--no-pictures", action="store_true", help="keep real images out of audit.html")
+    text = "status 1 where a larger share is closer to a training image than 99 %% of held-out images are"
+    p.add_argument("--fail-above", type=float, metavar="SHARE", help=text)
+    _add_device(p)
+
     p = command("export", _export, "write a run's generator as one file, which sample and evaluate take")
     p.add_argument("source", metavar="RUN", type=Path, help="run folder")
     p.add_argument("out", metavar="FILE", type=Path, help="new file, ending in .safetensors")
@@ -240,6 +256,36 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, help="folder for utility.json and utility.html")
     p.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="classes to tell apart (default: all)")
     p.add_argument("--seeds", type=int, default=5, help="classifiers for each way to train")
+    p.add_argument("--steps", type=int, default=500, help="steps of 64 images of each classifier")
+    _add_device(p)
+
+    epilog = "The same command goes on where it was stopped. Settings of training may be given as for samgan train."
+    text = "make the images that classes lack, screen and audit them, and test on held-out patients whether they help"
+    p = command("balance", _balance, text, epilog=epilog)
+    p.add_argument("data", type=Path, help="prepared set with two classes or more and a held-out split")
+    p.add_argument("out", type=Path, help="folder to write, or to go on with")
+    text = "equal, a number of images per class, or a share of the largest class such as 0.5"
+    p.add_argument("--target", default="equal", metavar="equal|N|SHARE", help=text)
+    p.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="of these classes (default: all)")
+    text = "one model told of classes; one per class; or one per class that begins with one of all images"
+    p.add_argument("--method", default="joint", choices=("joint", "per-class", "fine-tuned"), help=text)
+    text = "take models trained on this set: one told of all classes, or one for each class that lacks images"
+    p.add_argument("--run", dest="runs", nargs="+", default=[], metavar="[CLASS=]RUN", help=text)
+    p.add_argument("--minutes", type=float, default=60.0, metavar="N", help="training in all")
+    p.add_argument("--preset", help=f"of the models (default: {PLUS})")
+    p.add_argument("--scale", choices=scale_names(), help=scales)
+    p.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, applied before flags")
+    text = "inception, or a module you trust (.pt, .pt2): uint8 in, features out"
+    p.add_argument("--features", help=text)
+    p.add_argument("--inception-weights", type=Path, metavar="FILE", help="weights file, where there is no network")
+    text = "also leave out images whose class a classifier of the real ones finds less likely than this"
+    p.add_argument("--confidence", type=float, default=0.0, metavar="P", help=text)
+    kinds = ("png", "png16", "dicom", "dicom16")
+    p.add_argument("--format", dest="file_format", default="png", choices=kinds, help="of synthetic images")
+    text = "folder that the set was prepared from: link to its files (default: the prepared images, as PNG)"
+    p.add_argument("--originals", type=Path, metavar="FOLDER", help=text)
+    p.add_argument("--copies", action="store_true", help="copy the originals instead of linking to them")
+    p.add_argument("--seeds", type=int, default=5, help="classifiers for each way to train; 0: no test of them")
     p.add_argument("--steps", type=int, default=500, help="steps of 64 images of each classifier")
     _add_device(p)
 
@@ -524,6 +570,26 @@ def _evaluate(options: argparse.Namespace) -> tuple[Any, str]:
     return scores, f"{format_table(scores)}\n{report}"
 
 
+def _audit(options: argparse.Namespace) -> tuple[Any, str]:
+    limit = options.fail_above
+    if limit is not None and not 0 <= limit <= 1:
+        raise UsageError(f"--fail-above {limit:g}: expected a share from 0 to 1")
+    from samgan.audit import audit, format_audit
+    from samgan.data import PreparedSet
+
+    names = ("count", "classes", "features", "inception_weights", "seed", "checkpoint", "out", "device")
+    document, page = audit(
+        options.source,
+        PreparedSet.open(options.data),
+        pictures=not options.no_pictures,
+        **{name: getattr(options, name) for name in names},
+    )
+    if limit is not None:
+        shares = [document[space]["closer"]["share"]["value"] for space in ("pixels", "features") if document[space]]
+        options.status = 1 if max(shares) > limit else 0
+    return document, f"{format_audit(document)}\n{page}"
+
+
 def _export(options: argparse.Namespace) -> tuple[Any, str]:
     from samgan import api
 
@@ -573,6 +639,26 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
     given = {name: value for name, value in vars(options).items() if name not in names}
     lines, files = run_table(rows, **given, command=shlex.join(["samgan", *sys.argv[1:]]))
     return lines, f"{files[0].read_text()}\n{files[-1]}"
+
+
+# --- balance
+
+
+def _balance(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan.balance import balance, format_balance
+    from samgan.data import PreparedSet
+
+    prepared = PreparedSet.open(options.data)
+    names = list(options.classes) or prepared.classes
+    runs = {}
+    for source in options.runs:
+        name, _, path = source.partition("=")
+        runs[name if path and name in names else ""] = Path(path if path and name in names else source)
+    config = _configuration(argparse.Namespace(**{**vars(options), "resume": False, "classes": ()}), prepared)
+    others = ("json", "settings", "status", "run", "data", "out", "runs", "preset", "scale", "config")
+    given = {name: value for name, value in vars(options).items() if name not in others}
+    document, page = balance(prepared, options.out, config, runs=runs, **given)
+    return document, f"{format_balance(document)}\n{page}"
 
 
 # --- utility

@@ -304,8 +304,8 @@ class Discriminator(nn.Module):
 
         Args:
             pyramid: Images [n, channels, side, side] of every scale.
-            labels: Class of each image of a batch, 0 to num_classes - 1; of several batches, image i of each has the
-                same class.
+            labels: Class of each image, 0 to num_classes - 1; or of those of one batch, if image i of each batch has
+                the same class.
             batches: Number of batches of equal size that lie in the pyramid one after the other. They do not see each
                 other: minibatch std is of each batch alone.
 
@@ -323,7 +323,7 @@ class Discriminator(nn.Module):
             if labels is not None and str(side) in self.projections:
                 # <e_k, h> of every class k, of which an image's own is taken.
                 products = self.projections[str(side)](x.mean(dim=(2, 3), keepdim=True)).flatten(1)
-                terms.append(products.gather(1, labels.repeat(batches)[:, None]).flatten())
+                terms.append(products.gather(1, labels.repeat(len(products) // len(labels))[:, None]).flatten())
         logits = self.blocks[0].get_submodule("to_logit")(x).flatten()
         return logits + sum(terms) if terms else logits
 

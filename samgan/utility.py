@@ -74,7 +74,7 @@ SCORES = {
 
 def utility(
     data: PreparedSet,
-    synthetic: Mapping[str, Path],
+    synthetic: Mapping[str, Path | np.ndarray],
     out: Path,
     *,
     classes: Sequence[str] = (),
@@ -87,8 +87,9 @@ def utility(
     Args:
         data: Prepared set with two classes or more; its held-out split is what is tested on.
         synthetic: By class, where its synthetic images are: a run, a .safetensors file of `samgan export`, a folder of
-            images, .npz or .npy. A model that is told of classes makes images of that one. A class that lacks none
-            may be left out.
+            images, .npz or .npy, of which it gets as many as it lacks of the largest class; or images, uint8
+            [n c h w], of which it gets all. A model that is told of classes makes images of that one. A class that
+            lacks none may be left out.
         out: Folder to write.
         classes: Classes to tell apart; default: all.
         seeds: Classifiers per arm; seeds 0 to this, not included.
@@ -121,8 +122,11 @@ def utility(
     if few:
         raise SamganError(f"{data.path}: fewer than {LEAST} held-out images of {few[0]}; prepare with --holdout")
     largest = max(map(len, real.values()))
-    made = {name: _synthetic(name, path, largest, data, device) for name, path in synthetic.items()}
-    lacking = {name: largest - len(images) for name, images in real.items()}
+    made = {name: _synthetic(name, source, largest, data, device) for name, source in synthetic.items()}
+    lacking = {
+        name: len(made[name]) if isinstance(synthetic.get(name), np.ndarray) else largest - len(images)
+        for name, images in real.items()
+    }
     short = [name for name, count in lacking.items() if count and len(made.get(name, ())) < count]
     if short:
         raise SamganError(
@@ -148,7 +152,10 @@ def utility(
         "data": {"name": data.path.resolve().name, "sha256": data.sha256, "split_by": data.info["split_by"]},
         "classes": {name: {"real": len(real[name]), "synthetic": lacking[name]} for name in names},
         "smallest": names[smallest],
-        "synthetic": {name: Path(path).resolve().name for name, path in synthetic.items()},
+        "synthetic": {
+            name: "images" if isinstance(source, np.ndarray) else Path(source).resolve().name
+            for name, source in synthetic.items()
+        },
         "held_out": {"images": len(test), "patients": len(set(patients))},
         "seeds": seeds,
         "steps": steps,
@@ -162,9 +169,13 @@ def utility(
     return document, page
 
 
-def _synthetic(name: str, path: Path, count: int, data: PreparedSet, device: str) -> UInt8[np.ndarray, "n c h w"]:
+def _synthetic(
+    name: str, path: Path | np.ndarray, count: int, data: PreparedSet, device: str
+) -> UInt8[np.ndarray, "n c h w"]:
     """Synthetic images of one class: of a model as many as the largest class has, of a folder all."""
-    if path.suffix == ".safetensors" or (path / "config.json").is_file():
+    if isinstance(path, np.ndarray):
+        images = path
+    elif path.suffix == ".safetensors" or (path / "config.json").is_file():
         model = (
             read_model(path, device) if path.suffix == ".safetensors" else load_model(Run.open(path), "newest", device)
         )
@@ -174,7 +185,8 @@ def _synthetic(name: str, path: Path, count: int, data: PreparedSet, device: str
         images = load_images(path).numpy()
     if images.shape[1:] != data.images.shape[1:]:
         raise SamganError(
-            f"{path}: expected images of {list(data.images.shape[1:])} for {name}, got {list(images.shape[1:])}"
+            f"{name}: expected images of {list(data.images.shape[1:])}, got {list(images.shape[1:])}"
+            + ("" if isinstance(path, np.ndarray) else f" from {path}")
         )
     return images
 
@@ -206,7 +218,21 @@ def classify(
     steps: int,
     device: str = "cpu",
 ) -> Float[np.ndarray, "m classes"]:
-    """Train torchvision's ResNet-18 from random weights; returns the probabilities of the classes for `test`.
+    """The probabilities of the classes that `train_classifier`'s network gives to `test`."""
+    return predict(train_classifier(images, labels, arm, classes, seed=seed, steps=steps, device=device), test)
+
+
+def train_classifier(
+    images: UInt8[np.ndarray, "n c h w"],
+    labels: Int[np.ndarray, " n"],
+    arm: Arm,
+    classes: int,
+    *,
+    seed: int,
+    steps: int,
+    device: str = "cpu",
+) -> torch.nn.Module:
+    """Train torchvision's ResNet-18 from random weights.
 
     AdamW (1e-3, weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64: the same for every arm, chosen
     before any was tested. Initial weights, batches and augmentation depend on the seed alone.
@@ -237,9 +263,15 @@ def classify(
             loss.backward()
             optimizer.step()
             schedule.step()
-        network.eval()
-        with torch.inference_mode():
-            parts = [network(_normalised(part).to(where)).softmax(dim=1) for part in torch.from_numpy(test).split(256)]
+    trained: torch.nn.Module = network.eval()
+    return trained
+
+
+@torch.inference_mode()
+def predict(network: torch.nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> Float[np.ndarray, "n classes"]:
+    """Probabilities of the classes."""
+    where = next(network.parameters()).device
+    parts = [network(_normalised(part).to(where)).softmax(dim=1) for part in torch.from_numpy(images).split(256)]
     return torch.cat(parts).double().cpu().numpy()
 
 
@@ -388,10 +420,11 @@ def format_utility(document: dict[str, Any]) -> str:
     for name, arm in document["arms"].items():
         cells = [f"{arm['mean'][key]:.3f} ± {arm['deviation'][key]:.3f}" for key in SCORES]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_sentences(document)])
+    return "\n".join([*lines, "", *utility_sentences(document)])
 
 
-def _sentences(document: dict[str, Any]) -> list[str]:
+def utility_sentences(document: dict[str, Any]) -> list[str]:
+    """What was found, and on what it rests."""
     classical, made = document["best_classical"], document["best_synthetic"]
     found = next(d for d in document["differences"] if (d["arm"], d["against"]) == (made, classical))
     held_out = document["held_out"]
@@ -410,7 +443,7 @@ def _write_page(path: Path, document: dict[str, Any]) -> None:
         (name, *(f"{arm['mean'][key]:.3f} ± {arm['deviation'][key]:.3f}" for key in SCORES))
         for name, arm in document["arms"].items()
     ]
-    paragraphs = "".join(f"<p>{text(line)}</p>" for line in _sentences(document))
+    paragraphs = "".join(f"<p>{text(line)}</p>" for line in utility_sentences(document))
     bars = {name: (found["low"], found["mean"], found["high"]) for name, found in document["intervals"].items()}
     differences = {
         f"{found['arm']} - {found['against']}": (found["low"], found["mean"], found["high"])

@@ -1,0 +1,171 @@
+"""Planted copies are found, new patients raise no alarm, and what cannot be looked at is said."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from samgan import api
+from samgan.audit import _group_size, audit, format_audit, judge
+from samgan.cli import main
+from samgan.data import PreparedSet, prepare
+from samgan.data.phantom import phantoms, write_phantoms
+from samgan.data.subset import subset
+from samgan.errors import SamganError, UsageError
+from samgan.metrics.features import FeaturesUnavailable
+from samgan.networks import Discriminator
+
+COUNT, PLANTED = 150, 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 260, resolution=32)
+    return prepare(folder / "images", folder / "data", resolution=32, holdout=0.4, workers=1)
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """Phantoms of patients who are not in the set, both classes."""
+    return np.concatenate([phantoms(COUNT // 2, 32, pneumonia=which, first=5000) for which in (False, True)])
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    def unavailable(*_, **__):
+        raise FeaturesUnavailable("no weights here")
+
+    monkeypatch.setattr("samgan.audit.load_features", unavailable)
+
+
+def audited(images, data, tmp_path, **more):
+    np.save(tmp_path / "images.npy", images)
+    document, page = audit(tmp_path / "images.npy", data, out=tmp_path / "out", device="cpu", **more)
+    assert json.loads((tmp_path / "out" / "audit.json").read_text()) == document
+    return document, page
+
+
+def test_new_patients_raise_no_alarm(data, fresh, tmp_path):
+    document, page = audited(fresh, data, tmp_path)
+    assert document["signs"] == []
+    assert document["verdict"].startswith("No sign of memorisation")
+    assert document["pixels"]["closer"]["count"] <= 7  # 1.5 are expected of 150
+    assert "No sign of memorisation" in page.read_text()
+    assert [skipped["what"] for skipped in document["skipped"]] == [
+        "nearest images by features",
+        "membership by the discriminator",
+    ]
+    assert "no weights here" in format_audit(document)
+
+
+def test_held_out_images_of_the_set_itself_raise_no_alarm(data, tmp_path):
+    """The strictest case: the distances that set the limit are these images' own."""
+    document, _ = audited(data.select("holdout"), data, tmp_path)
+    assert document["signs"] == []
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_planted_copies_are_all_found(data, fresh, tmp_path, mirrored):
+    training = data.indices("train")[::5][:PLANTED]
+    copies = np.asarray(data.images[training])
+    copies = copies[..., ::-1] if mirrored else copies
+    document, page = audited(np.concatenate([fresh, copies]), data, tmp_path)
+    assert "pixels.closer" in document["signs"]
+    assert document["verdict"].startswith("Signs of memorisation")
+    closest = document["pairs"][:PLANTED]
+    assert sorted(pair["training"] for pair in closest) == training.tolist()
+    assert {pair["place"] for pair in closest} == set(range(COUNT, COUNT + PLANTED))
+    assert all(pair["mirrored"] == mirrored for pair in closest)
+    assert document["pixels"]["closer"]["count"] >= PLANTED
+    assert document["pixels"]["planted"]["exact"] == 1
+    words = page.read_text()
+    assert "REAL training image" in words
+    assert "contains REAL training and held-out images" in words
+
+
+def test_a_page_may_be_without_pictures(data, fresh, tmp_path):
+    _, page = audited(fresh, data, tmp_path, pictures=False)
+    words = page.read_text()
+    assert "data:image" not in words.replace("data:,", "")
+    assert "This page contains no images" in words
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["not told of classes", "told of classes"])
+def run(request, data, tiny_config, tmp_path_factory):
+    config = tiny_config.override({"network.num_classes": request.param, "training.kimg": 0.008, "data.flip": "random"})
+    return api.train(config, data, tmp_path_factory.mktemp("run") / "run", device="cpu", quiet=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_a_run_the_discriminator_is_asked_too(run, data, tmp_path):
+    document, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
+    membership = document["membership"]
+    assert membership["images"] == len(data.indices("holdout"))
+    assert 0 <= membership["auc"]["low"] <= membership["auc"]["value"] <= membership["auc"]["high"] <= 1
+    assert document["generated"]["model_sha256"]
+    assert document["mirrored"]["trained_with_flips"] is True
+    one_class, _ = audit(run.path, data, out=tmp_path, count=40, classes=["NORMAL"], device="cpu")
+    assert one_class["counts"]["training"]["images"] == len(data.indices("train", ["NORMAL"]))
+    exported = api.export(run.path, tmp_path / "model.safetensors")
+    document, _ = audit(tmp_path / "model.safetensors", data, out=tmp_path, count=40, device="cpu")
+    assert document["generated"]["model_sha256"] == exported["sha256"]
+    assert document["membership"] is None
+
+
+def test_logits_do_not_depend_on_what_an_image_lies_beside(tiny_config):
+    """Groups of an odd size are made full, and the last one begins anew: neither may tell one kind from the other."""
+    config = tiny_config.override({"network.minibatch_std_group": 3, "training.batch_size": 6})
+    torch.manual_seed(0)
+    discriminator = Discriminator(config.network).eval()
+    images = torch.randint(0, 256, (9, 1, 32, 32), dtype=torch.uint8)
+    members, others = judge(discriminator, config, images, images, images)
+    assert _group_size(config.network, 6) == 3
+    torch.testing.assert_close(members, others)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_other_data_is_refused(run, data, tmp_path):
+    other = subset(data, tmp_path / "other", images={"NORMAL": 50})
+    with pytest.raises(UsageError, match="was trained on other data"):
+        audit(run.path, other, device="cpu")
+
+
+def test_the_command(data, fresh, tmp_path, capsys):
+    np.save(tmp_path / "images.npy", np.concatenate([fresh, data.select("train")[:PLANTED]]))
+    command = ["audit", str(tmp_path / "images.npy"), "--data", str(data.path), "--device", "cpu"]
+    assert main(command) == 0
+    assert "Signs of memorisation" in capsys.readouterr().out
+    assert (tmp_path / "images-audit" / "audit.html").exists()
+    assert main([*command, "--fail-above", "0.05", "--no-pictures"]) == 1
+    assert main([*command, "--fail-above", "0.5", "--no-pictures"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--fail-above", "1.5"]) == 2
+    assert "--fail-above 1.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"count": 3}, UsageError, "--count 3"),
+        ({"seed": -1}, UsageError, "--seed -1"),
+        ({"checkpoint": "best"}, UsageError, "is not a run"),
+        ({"classes": ["HEART"]}, UsageError, "unknown class HEART"),
+        ({"features": "nothing.pt"}, FeaturesUnavailable, "no weights here"),
+    ],
+)
+def test_what_does_not_fit_is_told(data, fresh, tmp_path, change, error, words):
+    with pytest.raises(error, match=words):
+        audited(fresh, data, tmp_path, **change)
+
+
+def test_images_of_another_size_are_refused(data, tmp_path):
+    with pytest.raises(SamganError, match="expected 8 images or more of"):
+        audited(np.zeros((20, 1, 64, 64), np.uint8), data, tmp_path)
+
+
+def test_a_set_without_held_out_images_gives_nothing_to_compare_with(data, fresh, tmp_path):
+    none = PreparedSet(data.path, data.info, data.images, [{**row, "split": "train"} for row in data.manifest])
+    with pytest.raises(SamganError, match="prepare --holdout"):
+        audited(fresh, none, tmp_path)

@@ -1,0 +1,227 @@
+"""The whole of `samgan balance` on phantoms: what is made, that it goes on, and that it refuses what does not fit."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from samgan import balance as module
+from samgan.balance import balance, missing_images
+from samgan.cli import main
+from samgan.data import PreparedSet, prepare
+from samgan.data.phantom import write_phantoms
+from samgan.data.subset import subset
+from samgan.errors import SamganError, UsageError
+from samgan.metrics.features import FeaturesUnavailable
+from samgan.presets import preset_config
+from samgan.screening import REASONS, Screen, Screened
+
+SETTINGS = {"network.max_channels": 8, "network.mapping_layers": 0, "training.kimg": 0.032, "training.batch_size": 8}
+SETTINGS |= {"training.log_every_kimg": 0.008, "training.snapshot_every_kimg": 0.016}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 70, resolution=32)
+    prepared = prepare(folder / "images", folder / "all", resolution=32, holdout=0.3, workers=1)
+    subset(prepared, folder / "data", images={"NORMAL": 30})
+    return folder
+
+
+@pytest.fixture
+def data(folder):
+    return PreparedSet.open(folder / "data")
+
+
+@pytest.fixture
+def config():
+    return preset_config("samgan-plus", None, 32).override(SETTINGS)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    def unavailable(*_, **__):
+        raise FeaturesUnavailable("no weights here")
+
+    for where in ("samgan.balance", "samgan.audit", "samgan.api"):
+        monkeypatch.setattr(f"{where}.load_features", unavailable)
+
+
+@pytest.fixture
+def lenient(monkeypatch):
+    """A screen that lets four images of five through: after 32 images nothing else would be fit."""
+
+    def screen(self, images, kept=None):
+        count = len(images)
+        reason = ["failed" if place % 5 == 4 else "" for place in range(count)]
+        return Screened(reason, np.zeros(count, np.int64), {"pixels": np.full(count, 0.5)}, None)
+
+    monkeypatch.setattr(Screen, "__call__", screen)
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [
+        ("equal", {"a": 0, "b": 900, "c": 500}),
+        ("500", {"a": 0, "b": 400, "c": 0}),
+        ("0.5", {"a": 0, "b": 400, "c": 0}),
+        ("1.0", {"a": 0, "b": 900, "c": 500}),
+        ("1200", {"a": 200, "b": 1100, "c": 700}),
+    ],
+)
+def test_how_many_images_are_missing(target, missing):
+    assert missing_images({"a": 1000, "b": 100, "c": 500}, target) == missing
+
+
+@pytest.mark.parametrize("target", ["0", "1.5", "-3", "nan", "inf", "many", "", "100", "0.1"])
+def test_targets_that_are_none_or_reached_are_refused(target):
+    with pytest.raises(UsageError, match=f"--target {target}"):
+        missing_images({"a": 1000, "b": 100, "c": 500}, target)
+
+
+@pytest.mark.filterwarnings("always")
+def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tmp_path, lenient, capsys, monkeypatch):
+    out = tmp_path / "out"
+    command = ["balance", str(data.path), str(out), "--originals", str(folder / "images"), "--json", "--device", "cpu"]
+    command += [
+        "--seeds",
+        "2",
+        "--steps",
+        "2",
+        "--minutes",
+        "1",
+        *(f"--{key}={value}" for key, value in SETTINGS.items()),
+    ]
+    stages = ("training.json", "screening.json", "set", "utility/utility.json", "balance.json")
+    for name in ("_screen", "_write_set", "_utility", "_write_report"):  # stopped in each of its stages
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, stop)
+            assert main(command) == 1
+        assert "stopped here" in capsys.readouterr().err
+    written = [(out / name).stat().st_mtime_ns for name in ("training.json", "set/manifest.csv")]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    kept = ("training.json", "set/manifest.csv")
+    assert [(out / name).stat().st_mtime_ns for name in kept] == written
+    assert all((out / name).exists() for name in stages)
+    counts = {name: len(data.indices("train", [name])) for name in data.classes}
+    missing = counts["PNEUMONIA"] - counts["NORMAL"]
+    assert document["counts"] == {
+        "NORMAL": {"real": counts["NORMAL"], "synthetic": missing},
+        "PNEUMONIA": {"real": counts["PNEUMONIA"], "synthetic": 0},
+    }
+    screened = read(out / "screening.csv")
+    assert [int(row["seed"]) for row in screened] == list(range(len(screened)))
+    assert sum(not row["reason"] for row in screened) == missing
+    assert {row["reason"] for row in screened} <= {"", *REASONS}
+    rows = read(out / "set" / "manifest.csv")
+    assert rows == [{k: str(v) for k, v in row.items()} for row in filled(out / "set" / "manifest.json", rows[0])]
+    assert {path.relative_to(out / "set").as_posix() for path in (out / "set").rglob("*.png")} == {
+        r["file"] for r in rows
+    }
+    for row in rows:
+        path = out / "set" / row["file"]
+        assert row["file"].startswith(f"{row['split']}/{row['class']}/")
+        if row["origin"] == "real":
+            assert path.is_symlink()
+            assert path.read_bytes() == (folder / "images" / row["source"]).read_bytes()
+        else:
+            text = Image.open(path).text
+            assert (text["Synthetic"], text["Class"], text["Seed"]) == ("true", "NORMAL", row["seed"])
+            assert text["Model-SHA256"] == row["model_sha256"]
+            assert row["split"] == "train"
+    assert sum(row["origin"] == "synthetic" for row in rows) == missing
+    assert sum(row["split"] == "holdout" for row in rows) == len(data.indices("holdout"))
+    assert document["utility"]["classes"]["NORMAL"]["synthetic"] == missing
+    page = (out / "report.html").read_text()
+    for words in ("near-copy: nearer", "Audit of NORMAL", "utility/utility.html", "Synthetic, NORMAL"):
+        assert words in page
+    assert main([*command, "--method", "per-class"]) == 2
+    assert "begun with another method" in capsys.readouterr().err
+
+
+def stop(*_, **__):
+    raise SamganError("stopped here")
+
+
+def filled(path, columns):
+    return [dict.fromkeys(columns, "") | row for row in json.loads(path.read_text())["images"]]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["per-class", "fine-tuned"])
+def test_other_methods_train_what_they_say(data, config, tmp_path, lenient, method):
+    out = tmp_path / "out"
+    document, _ = balance(data, out, config, method=method, minutes=1.0, seeds=0, device="cpu", target="0.9")
+    runs = {path.name: json.loads((path / "config.json").read_text()) for path in (out / "models").iterdir()}
+    own = {"class-0": ["NORMAL"]} | ({"all": ["NORMAL", "PNEUMONIA"]} if method == "fine-tuned" else {})
+    assert {name: run["data"]["classes"] for name, run in runs.items()} == own
+    assert all(run["network"]["num_classes"] == 0 for run in runs.values())
+    if method == "fine-tuned":
+        environment = json.loads((out / "models" / "class-0" / "environment.json").read_text())
+        assert environment["start"]["run"] == "all"
+    rows = read(out / "set" / "manifest.csv")
+    assert {row["file"].rpartition("/")[0] for row in rows if row["origin"] == "real"} == {
+        f"{split}/{name}" for split in ("train", "holdout") for name in data.classes
+    }
+    assert document["utility"] == {}
+    # A finished model is taken as it is, of this very set alone.
+    given = {"NORMAL": out / "models" / "class-0"}
+    again, _ = balance(
+        data, tmp_path / "again", config, runs=given, seeds=0, device="cpu", file_format="dicom", target="0.9"
+    )
+    assert again["counts"] == document["counts"]
+    assert (
+        len(list((tmp_path / "again" / "set" / "train" / "NORMAL").glob("*.dcm")))
+        == again["counts"]["NORMAL"]["synthetic"]
+    )
+    with pytest.raises(UsageError, match="trained on other data"):
+        balance(
+            PreparedSet.open(data.path.with_name("all")),
+            tmp_path / "x",
+            config,
+            runs={"": given["NORMAL"]},
+            target="300",
+        )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path, monkeypatch):
+    def screen(self, images, kept=None):
+        count = len(images)
+        return Screened(["failed"] * count, np.zeros(count, np.int64), {"pixels": np.ones(count)}, None)
+
+    monkeypatch.setattr(Screen, "__call__", screen)
+    document, page = balance(data, tmp_path / "out", config, minutes=1.0, seeds=2, steps=1, device="cpu")
+    found = document["screening"]["NORMAL"]
+    assert (found["kept"], found["candidates"]) == (0, 5 * found["missing"])
+    assert "no more were fit to stay" in page.read_text()
+    assert document["utility"] == {}
+    assert "utility" in {left_out["what"] for left_out in document["skipped"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"method": "magic"}, "--method magic"),
+        ({"classes": ["NORMAL"]}, "one class"),
+        ({"confidence": 1.0}, "--confidence 1"),
+        ({"file_format": "gif"}, "--format gif"),
+        ({"minutes": 0.0}, "--minutes 0"),
+        ({"originals": Path("nowhere")}, "--originals nowhere"),
+        ({"runs": {"PNEUMONIA": Path("run")}}, "CLASS=RUN of NORMAL"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, change, words):
+    with pytest.raises(UsageError, match=words):
+        balance(data, tmp_path / "out", config, **change)
+    assert not (tmp_path / "out").exists()
