@@ -27,6 +27,7 @@ from torch import Tensor
 from samgan import __version__, api
 from samgan.api import MODEL_SUFFIX
 from samgan.audit import audit
+from samgan.cards import Record, write_card
 from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
@@ -518,12 +519,21 @@ def _write_set(work: _Work, originals: Path | None, copies: bool) -> None:
     try:
         rows = [*_write_real(work, temporary, originals, copies), *_write_synthetic(work, temporary)]
         (temporary / "manifest.csv").write_text(_csv(MANIFEST, rows), encoding="utf-8")
+        write_card(temporary / "DATA_CARD.md", _record(work, rows))
         document = {"samgan": __version__, "plan": dataclasses.asdict(work.plan), "images": rows}
         write_json(temporary / "manifest.json", document)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _record(work: _Work, rows: Sequence[Mapping[str, Any]]) -> Record:
+    """What the data card tells: of the set as it was prepared, and of what was added."""
+    named = {"counts": {name: work.data.info["counts"][name] for name in work.names}}
+    found = {name: json.loads((work.out / "screening.json").read_bytes())[name] for name in work.plan.missing}
+    made = Counter(row["class"] for row in rows if row["origin"] == "synthetic")
+    return Record(data={**work.data.info, **named}, synthetic=made, screening=found)
 
 
 def _write_real(work: _Work, folder: Path, originals: Path | None, copies: bool) -> Iterator[dict[str, Any]]:

@@ -222,6 +222,19 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--run", dest="source", metavar="RUN", type=Path, help=text)
     _add_device(p)
 
+    text = "write a model card or a data card from the record, with what a person has to add visibly open"
+    p = command("card", _card, text)
+    text = "run folder or .safetensors file (model card), or prepared set (data card)"
+    p.add_argument("source", metavar="RUN_OR_DATA", type=Path, help=text)
+    p.add_argument("--data", type=Path, help="prepared set that the model was trained on")
+    for name in ("scores", "audit", "utility"):
+        p.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{name}.json (default: that of the run folder)")
+    p.add_argument("--attribution", default="", metavar="TEXT", help="of the images: whose they are, under what terms")
+    p.add_argument("--licence", default="", metavar="TEXT", help="of the model or set, such as cc-by-4.0")
+    p.add_argument(
+        "--out", type=Path, metavar="FILE", help="(default: MODEL_CARD.md or DATA_CARD.md beside the source)"
+    )
+
     p = command("table2", _table2, "train and score the rows of the paper's Table 2, and further ones; resumable")
     p.add_argument("data", type=Path, nargs="?", help="prepared set of grey radiographs (--dry-run does without)")
     p.add_argument("--out", type=Path, help="the sweep's folder: new, or the one to go on with")
@@ -607,6 +620,24 @@ def _verify(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 # --- table2
+
+
+def _card(options: argparse.Namespace) -> tuple[Any, str]:
+    from samgan.cards import OPEN, read_record, write_card
+    from samgan.data import PreparedSet
+
+    record = read_record(
+        options.source,
+        PreparedSet.open(options.data) if options.data else None,
+        {name: getattr(options, name) for name in ("scores", "audit", "utility")},
+        attribution=options.attribution,
+        licence=options.licence,
+    )
+    folder = options.source if options.source.is_dir() else options.source.parent
+    path = options.out or folder / ("MODEL_CARD.md" if record.config else "DATA_CARD.md")
+    write_card(path, record)
+    left = path.read_text(encoding="utf-8").count(OPEN)
+    return {"card": str(path), "open": left}, f"{path}: {left} places marked {OPEN} are left to you"
 
 
 def _table2(options: argparse.Namespace) -> tuple[Any, str]:

@@ -142,6 +142,9 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
     assert sum(row["origin"] == "synthetic" for row in rows) == missing
     assert sum(row["split"] == "holdout" for row in rows) == len(data.indices("holdout"))
     assert document["utility"]["classes"]["NORMAL"]["synthetic"] == missing
+    held_out = len(data.indices("holdout", ["NORMAL"]))
+    card = (out / "set" / "DATA_CARD.md").read_text()
+    assert f"| NORMAL | {counts['NORMAL']} | {held_out} | {missing} |" in card
     page = (out / "report.html").read_text()
     for words in ("near-copy: nearer", "Audit of NORMAL", "utility/utility.html", "Synthetic, NORMAL"):
         assert words in page

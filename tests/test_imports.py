@@ -17,7 +17,7 @@ LEVELS = (
     {"checkpoint", "provenance"},
     {"sampling"},
     {"training"},
-    {"planning", "evaluation", "verification", "screening"},
+    {"planning", "evaluation", "verification", "screening", "cards"},
     {"report"},
     {"api"},
     {"sweep", "claims", "utility", "audit"},

@@ -1,0 +1,536 @@
+"""Cards that go with a model or a set of images: what the record knows, and visibly open what a person has to add."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+
+from samgan import __version__
+from samgan.config import Config
+from samgan.data import PreparedSet
+from samgan.errors import SamganError, UsageError
+from samgan.files import atomic_write
+from samgan.runs import Run
+from samgan.sampling import Model
+
+OPEN = "**OPEN**"
+RESEARCH_ONLY = (
+    "Research only. Images of this size diagnose nobody. Every image that samgan makes is synthetic, nobody's, and "
+    "says so in its metadata."
+)
+LIMITS = (
+    "Distances at this size do not prove that nobody can be recognised; no differential privacy is claimed.",
+    "Scores are against images of the same source. Another hospital's images, devices or patients may differ.",
+    "A class that has few real images has few patients: their variety is all that a generator can know.",
+    "Labels are those of the source's folders; nobody looked at the synthetic images to see what they show.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is known of a model, or of a set; whatever is None or empty is not."""
+
+    config: Config | None = None
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """environment.json of the run."""
+    model_sha256: str = ""
+    images_seen: int | None = None
+    data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """dataset.json of the prepared set."""
+    synthetic: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Synthetic images by class, of a set that holds some."""
+    screening: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """screening.json of `samgan balance`."""
+    scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """scores.json of `samgan evaluate`."""
+    audit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """audit.json of `samgan audit`."""
+    utility: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """utility.json of `samgan utility`."""
+    attribution: str = ""
+    """Of the images, in the words of whoever makes the card."""
+    licence: str = ""
+
+
+class Item(NamedTuple):
+    """One item of a checklist."""
+
+    number: str
+    asks: str
+    answer: Callable[[Record], str] | None = None
+    """From the record; an empty answer, or none, leaves the item open."""
+
+
+# --- answers
+
+
+def _class_counts(record: Record) -> str:
+    counts = record.data.get("counts", {})
+    return "; ".join(
+        f"{name}: {', '.join(f'{count} {split}' for split, count in splits.items())}"
+        + (f", {record.synthetic[name]} synthetic" if record.synthetic.get(name) else "")
+        for name, splits in counts.items()
+    )
+
+
+def _source(record: Record) -> str:
+    if not record.data:
+        return record.attribution
+    told = f"{record.data['source']}, prepared as a set of sha256 {record.data['sha256'][:12]}"
+    return f"{told}. {record.attribution}".removesuffix(" ")
+
+
+def _exclusions(record: Record) -> str:
+    left_out = record.data.get("left_out")
+    if left_out is None:
+        return ""
+    exact, bad, other = (left_out.get(key) or () for key in ("exact_duplicates", "bad_files", "ignored_by_suffix"))
+    return f"{len(exact)} exact duplicates, {len(bad)} unreadable files, {len(other)} files that are no images"
+
+
+def _preprocessing(record: Record) -> str:
+    options = record.data.get("options")
+    if not options:
+        return ""
+    return f"to {record.data['resolution']} px, {record.data['channels']} channel(s), 8 bit; " + ", ".join(
+        f"{key} {value}" for key, value in options.items() if key in ("fit", "normalize", "duplicates")
+    )
+
+
+def _subset(record: Record) -> str:
+    taken = record.data.get("subset_of")
+    if taken:
+        chosen = {**taken["patients"], **taken["images"]}
+        return f"part of {taken['name']}: {', '.join(f'{key} {n}' for key, n in chosen.items())}, seed {taken['seed']}"
+    if record.config and record.config.data.classes:
+        return f"classes {', '.join(record.config.data.classes)} of the prepared set"
+    return ""
+
+
+def _partitions(record: Record) -> str:
+    if not record.data:
+        return ""
+    return f"at random, {record.data.get('options', {}).get('holdout', 'a share')} held out; {_class_counts(record)}"
+
+
+def _level(record: Record) -> str:
+    return f"by {record.data['split_by']}" if record.data else ""
+
+
+def _network(record: Record) -> str:
+    if record.config is None:
+        return ""
+    network = record.config.network
+    told = f"told of {network.num_classes} classes" if network.num_classes else "not told of classes"
+    return (
+        f"samgan preset {record.config.preset}: multi-scale-gradient GAN, {network.resolution} px, "
+        f"{network.image_channels} channel(s), {told}; every setting in config.json"
+    )
+
+
+def _software(record: Record) -> str:
+    if not record.environment:
+        return f"samgan {__version__}" if record.config else ""
+    packages = ", ".join(f"{name} {version}" for name, version in record.environment["packages"].items())
+    commit = record.environment.get("commit")
+    return f"samgan {record.environment['samgan']}" + (f" (commit {commit[:12]})" if commit else "") + f", {packages}"
+
+
+def _initial(record: Record) -> str:
+    if record.config is None:
+        return ""
+    start = record.environment.get("start")
+    if start:
+        return f"networks of {start['run']} ({start['images_seen'] / 1000:g} kimg)"
+    return f"random, seed {record.config.training.seed}; no pre-trained weights"
+
+
+def _training(record: Record) -> str:
+    if record.config is None:
+        return ""
+    training = record.config.training
+    seen = f"{record.images_seen / 1000:g} thousand images shown" if record.images_seen else "length not recorded"
+    where = f", {record.environment['processor']}, {record.environment['device']}" if record.environment else ""
+    return (
+        f"{training.loss} loss, penalty {training.penalty}, {training.optimizer}, batches of {training.batch_size}, "
+        f"{seen}{where}"
+    )
+
+
+def _selection(record: Record) -> str:
+    if record.images_seen is None:
+        return ""
+    return (
+        f"averaged weights (EMA) after {record.images_seen / 1000:g} thousand images; whether quick scores on held-out "
+        "images had a say is for you to tell"
+    )
+
+
+def _metrics(record: Record) -> str:
+    if not record.scores:
+        return ""
+    features = record.scores.get("features") or {}
+    return "MS-SSIM of pairs, sliced Wasserstein distance" + (
+        f", Frechet distance, KID, precision, recall, density, coverage with features {features['name']}"
+        if features
+        else ""
+    )
+
+
+def _uncertainty(record: Record) -> str:
+    return (
+        "intervals of MS-SSIM; every other score beside real images against real ones at the same count"
+        if record.scores
+        else ""
+    )
+
+
+def _results(record: Record) -> str:
+    scores = record.scores
+    if not scores:
+        return ""
+    real, made = scores["ms_ssim_real"], scores["ms_ssim_generated"]
+    parts = [f"MS-SSIM {made['mean']:.3f} (real {real['mean']:.3f})"]
+    for key, name in (
+        ("frechet", "Frechet"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("coverage", "coverage"),
+    ):
+        if scores.get(key):
+            parts.append(f"{name} {scores[key]['value']:.3f} (real {scores[key]['floor']:.3f})")
+    return f"{', '.join(parts)}; {scores['count']} images against {scores['count']} of split {scores['data']['split']}"
+
+
+def _audit_words(record: Record) -> str:
+    return str(record.audit.get("verdict", ""))
+
+
+def _utility_words(record: Record) -> str:
+    found = record.utility
+    if not found:
+        return ""
+    decisive = next(
+        d
+        for d in found["differences"]
+        if (d["arm"], d["against"]) == (found["best_synthetic"], found["best_classical"])
+    )
+    return (
+        f"synthetic images: {found['verdict']}; AUC {decisive['mean']:+.4f} [{decisive['low']:+.4f}, "
+        f"{decisive['high']:+.4f}] against '{decisive['against']}', {found['held_out']['patients']} held-out patients"
+    )
+
+
+def _internal(record: Record) -> str:
+    return _utility_words(record) or (
+        f"scores on split {record.scores['data']['split']} of the same set" if record.scores else ""
+    )
+
+
+def _model_named(record: Record) -> str:
+    return f"weights of sha256 {record.model_sha256[:12]}; samgan is open (Apache-2.0)" if record.model_sha256 else ""
+
+
+def _category(record: Record) -> str:
+    return "generative adversarial network (deep learning) for synthetic radiographs" if record.config else ""
+
+
+def _goal(record: Record) -> str:
+    return "Synthetic images for research: more training images of small classes" if record.config else ""
+
+
+def _limits(record: Record) -> str:
+    return " ".join(LIMITS)
+
+
+def _numbers(record: Record) -> str:
+    left_out = _exclusions(record)
+    return _class_counts(record) + (f"; left out: {left_out}" if left_out else "")
+
+
+def _protocol(record: Record) -> str:
+    return "config.json, environment.json and stats.jsonl of the run" if record.environment else ""
+
+
+def _bits(record: Record) -> str:
+    low, high = (record.data.get("enlarged"), record.data.get("near_duplicates"))
+    if low is None and high is None:
+        return ""
+    return f"{high or 0} near duplicates kept on one side of the split; {low or 0} images were smaller than asked for"
+
+
+CLAIM = (
+    Item("1", "kind of AI method, in the title", _category),
+    Item("2", "structured summary"),
+    Item("3", "background, intended use and clinical role"),
+    Item("4", "aims and hypotheses"),
+    Item("5", "prospective or retrospective"),
+    Item("6", "goal of the study", _goal),
+    Item("7", "where the data are from", _source),
+    Item("8", "criteria of inclusion and exclusion (here: what was left out of the files)", _exclusions),
+    Item("9", "preprocessing", _preprocessing),
+    Item("10", "how subsets were chosen", _subset),
+    Item("11", "de-identification"),
+    Item("12", "missing data"),
+    Item("13", "how images were acquired"),
+    Item("14", "reference standard: how it was obtained"),
+    Item("15", "reference standard: why this one"),
+    Item("16", "who annotated"),
+    Item("17", "how the test set was annotated"),
+    Item("18", "variability between and within raters"),
+    Item("19", "how data were assigned to partitions", _partitions),
+    Item("20", "level at which partitions are disjoint", _level),
+    Item("21", "intended sample size"),
+    Item("22", "the model", _network),
+    Item("23", "software", _software),
+    Item("24", "initial parameters", _initial),
+    Item("25", "training", _training),
+    Item("26", "how the final model was chosen", _selection),
+    Item("27", "ensembles", lambda record: "none" if record.config else ""),
+    Item("28", "metrics", _metrics),
+    Item("29", "uncertainty", _uncertainty),
+    Item("30", "robustness"),
+    Item("31", "explainability"),
+    Item("32", "tests on internal data", _internal),
+    Item("33", "tests on external data"),
+    Item("34", "registration of clinical trials"),
+    Item("35", "numbers included and excluded", _numbers),
+    Item("36", "demographic and clinical characteristics of partitions"),
+    Item("37", "performance with uncertainty", _results),
+    Item("38", "diagnostic performance and its precision", _utility_words),
+    Item("39", "analysis of failures"),
+    Item("40", "limitations", _limits),
+    Item("41", "implications for practice"),
+    Item("42", "full protocol or technical details", _protocol),
+    Item("43", "availability of software, model and data", _model_named),
+    Item("44", "funding"),
+)
+MI_CLAIM_GEN = (
+    Item("study design", "clinical question and how its answer would be used"),
+    Item("study design", "cohort: how it was selected", _source),
+    Item("study design", "whom the cohort represents"),
+    Item("study design", "baselines compared with"),
+    Item("data and resources", "independence of training and test data", _level),
+    Item("data and resources", "pre-trained models and what they saw", _initial),
+    Item("data and resources", "architecture and optimisation", _training),
+    Item("evaluation", "metrics of quality and diversity", _results),
+    Item("evaluation", "benefit for the task, on held-out patients", _utility_words),
+    Item("evaluation", "judgement by clinicians"),
+    Item("examination", "memorisation and privacy", _audit_words),
+    Item("examination", "bias among groups of patients"),
+    Item("examination", "known failures", _limits),
+    Item("reproducibility", "code, environment and seeds", _software),
+    Item("reproducibility", "model and its licence", _model_named),
+    Item("ethics", "approval, consent, and terms of the data"),
+)
+CHECKLISTS = {
+    "CLAIM": (
+        CLAIM,
+        "Items by the numbers of the CLAIM 2024 update (Tejani et al., Radiology: Artificial Intelligence 2024, "
+        "doi 10.1148/ryai.240300), in short words of our own. Compare with the original before you submit.",
+    ),
+    "MI-CLAIM-GEN": (
+        MI_CLAIM_GEN,
+        "Topics of MI-CLAIM-GEN (Miao et al., arXiv:2403.02558) in words and order of our own; its table says more.",
+    ),
+}
+
+
+# --- cards
+
+
+def read_record(
+    source: Path,
+    data: PreparedSet | None,
+    documents: Mapping[str, Path | None],
+    *,
+    attribution: str = "",
+    licence: str = "",
+) -> Record:
+    """Gather what is known of a run, a file of `samgan export` or a prepared set.
+
+    Args:
+        source: Run folder, .safetensors file, or folder of a prepared set.
+        data: The set a model was trained on; its hash has to be that of the record.
+        documents: By "scores", "audit" and "utility" the file; None: of a run, that beside it if there is one.
+        attribution: Of the images.
+        licence: Of the model or set.
+
+    Raises:
+        UsageError: The source is none of these, or the documents are of another model or set.
+    """
+    from samgan.sampling import load_model, read_model
+
+    known: dict[str, Any] = {"attribution": attribution, "licence": licence}
+    model: Model | None = None
+    trained_on = ""
+    if (source / "config.json").is_file():
+        run = Run.open(source)
+        model, known["environment"] = load_model(run), run.environment
+        trained_on = run.environment["data"].get("sha256") or ""
+        documents = {
+            name: path or (source / f"{name}.json" if (source / f"{name}.json").is_file() else None)
+            for name, path in documents.items()
+        }
+    elif source.suffix == ".safetensors" and source.is_file():
+        model = read_model(source)
+        with safetensors.safe_open(source, "pt") as file:
+            trained_on = (file.metadata() or {}).get("data_sha256", "")
+    elif (source / "dataset.json").is_file():
+        if data is not None:
+            raise UsageError(f"--data: {source} is a prepared set itself")
+        data = PreparedSet.open(source)
+    else:
+        raise UsageError(f"{source}: expected a run folder, a .safetensors file or a prepared set")
+    if model is not None:
+        known |= {"config": model.config, "model_sha256": model.sha256, "images_seen": model.images_seen}
+    if data is not None:
+        known["data"] = data.info
+        if trained_on and trained_on != data.sha256:
+            raise UsageError(
+                f"{source} was trained on other data than {data.path} "
+                f"(sha256 {trained_on[:12]}, not {data.sha256[:12]})"
+            )
+    for name, path in documents.items():
+        if path is not None:
+            document = _read(path)
+            of = document.get("generated", {}).get("model_sha256")
+            if model is not None and of and of != model.sha256:
+                raise UsageError(f"{path} is of another model (sha256 {of[:12]}, not {model.sha256[:12]})")
+            known[name] = document
+    return Record(**known)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+        if not isinstance(document, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
+        raise SamganError(f"{path} cannot be read: {error}") from None
+    return document
+
+
+def format_card(record: Record) -> str:
+    """The card as Markdown: a model card, or, where the record knows of no model, a data card.
+
+    Of every checklist the items that the record answers are filled in, the others are marked `OPEN`, and counted.
+    """
+    of_model = record.config is not None
+    title = _title(record)
+    tags = [
+        "synthetic",
+        "medical-imaging",
+        "research-only",
+        *(["gan", "samgan"] if of_model or record.synthetic else []),
+    ]
+    lines = ["---", *([f"license: {json.dumps(record.licence)}"] if record.licence else []), "tags:"]
+    lines += [f"- {tag}" for tag in tags if of_model or record.synthetic or tag != "synthetic"]
+    lines += ["---", "", f"# {title}", ""]
+    if of_model or record.synthetic:
+        lines += [f"**{RESEARCH_ONLY}**", ""]
+    facts = _facts(record)
+    lines += ["| | |", "|---|---|", *(f"| {name} | {escape(value)} |" for name, value in facts.items()), ""]
+    if record.synthetic or (of_model and record.data):
+        lines += _classes(record)
+    lines += [
+        "## Intended use",
+        "",
+        f"{_goal(record) or 'Research on radiographs'}. {OPEN}: by whom, for which question.",
+        "",
+    ]
+    lines += ["Not for diagnosis, not as test images, not to be shown as patients.", ""]
+    for heading, words in (
+        ("Scores", _results(record)),
+        ("Memorisation", _audit_words(record)),
+        ("Whether the images help", _utility_words(record)),
+        ("Limits", _limits(record)),
+    ):
+        lines += [
+            f"## {heading}",
+            "",
+            escape(words) if words else f"{OPEN}: not measured, or not given to this card.",
+            "",
+        ]
+    for name, (items, note) in CHECKLISTS.items():
+        answers = [item.answer(record) if item.answer else "" for item in items]
+        done = sum(map(bool, answers))
+        lines += [
+            f"## {name}",
+            "",
+            f"{done} of {len(items)} answered from the record, {len(items) - done} left to you. {note}",
+            "",
+        ]
+        lines += ["| | asks for | answer |", "|---|---|---|"]
+        lines += [
+            f"| {item.number} | {item.asks} | {escape(answer) if answer else OPEN} |"
+            for item, answer in zip(items, answers, strict=True)
+        ]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def write_card(path: Path, record: Record) -> None:
+    """Write `format_card`, atomically."""
+    with atomic_write(path) as file:
+        file.write(format_card(record).encode())
+
+
+def _title(record: Record) -> str:
+    if record.config is not None:
+        return f"Model card: {record.config.preset}, {record.config.network.resolution} px"
+    what = "Real and synthetic radiographs" if record.synthetic else "Radiographs"
+    return f"Data card: {what}, {record.data['resolution']} px"
+
+
+def _facts(record: Record) -> dict[str, str]:
+    facts = {
+        "made by": f"samgan {__version__}",
+        "model": _network(record),
+        "weights": f"sha256 {record.model_sha256}" if record.model_sha256 else "",
+        "training": _training(record),
+        "began with": _initial(record),
+        "data": _source(record),
+        "preprocessing": _preprocessing(record),
+        "split": _level(record),
+        "patients of the set": str(record.data.get("patients", "")),
+        "left out": _exclusions(record),
+        "quality of the files": _bits(record),
+        "command": _command(record.environment.get("command", ())),
+    }
+    always = {"licence": record.licence or OPEN, "attribution of the images": record.attribution or OPEN}
+    return {name: value for name, value in facts.items() if value} | always
+
+
+def _command(words: Sequence[str]) -> str:
+    """The command without folders, which are nobody's business."""
+    return " ".join(Path(word).name if "/" in word and not word.startswith("--") else word for word in words)
+
+
+def _classes(record: Record) -> list[str]:
+    lines = ["| class | training images | held out | synthetic |", "|---|---|---|---|"]
+    trained_on = record.config.data.classes if record.config else ()
+    for name, splits in record.data.get("counts", {}).items():
+        if trained_on and name not in trained_on:
+            continue
+        made = record.synthetic.get(name, 0) if record.synthetic else "-"
+        lines.append(f"| {escape(name)} | {splits.get('train', 0)} | {splits.get('holdout', 0)} | {made} |")
+    for name, found in record.screening.items():
+        left_out = ", ".join(f"{count} {reason}" for reason, count in found["left_out"].items()) or "none"
+        lines += [
+            "",
+            f"Screening of {escape(name)}: {found['kept']} of {found['candidates']} stayed; left out: {left_out}.",
+        ]
+        lines += [f"* {escape(rule)}" for rule in found["rules"]]
+    return [*lines, ""]
+
+
+def escape(words: str) -> str:
+    """Text of files and people in a cell of a table: nothing in it is markup; what this module marks as open stays."""
+    if words == OPEN:
+        return words
+    flat = " ".join(words.split())
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!~" else letter for letter in flat)

@@ -1,0 +1,150 @@
+"""Cards say what the record says, mark the rest as open, and keep folders and markup of others out."""
+
+import json
+
+import pytest
+import torch
+
+from samgan import cards
+from samgan.cards import CHECKLISTS, CLAIM, OPEN, Record, escape, format_card, read_record
+from samgan.checkpoint import save_checkpoint
+from samgan.cli import main
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.data.subset import subset
+from samgan.networks import Generator
+from samgan.runs import Run, describe_environment
+from samgan.sampling import load_model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 12, resolution=32)
+    return prepare(folder / "images", folder / "data", resolution=32, holdout=0.3, workers=1)
+
+
+@pytest.fixture(scope="module")
+def run(data, tiny_config, tmp_path_factory):
+    config = tiny_config.override({"preset": "tiny", "data.classes": ["NORMAL"]})
+    environment = describe_environment("cpu", {"name": "data", "sha256": data.sha256, "images": 9})
+    environment["command"] = ["samgan", "train", "/secret/folder/data", "--out", "/secret/run"]
+    run = Run.create(tmp_path_factory.mktemp("cards") / "run", config, environment)
+    torch.manual_seed(0)
+    weights = Generator(config.network).state_dict()
+    state = {"config": config.to_dict(), "step": 3, "images_seen": 12_000}
+    save_checkpoint(run.checkpoint_path(3), {**state, "generator": weights, "ema_generator": weights})
+    return run
+
+
+def scores(run):
+    one = {"value": 0.123, "floor": 0.031}
+    return {
+        **{name: one for name in ("frechet", "precision", "recall", "coverage")},
+        "ms_ssim_real": {"mean": 0.55}, "ms_ssim_generated": {"mean": 0.58}, "count": 40, "data": {"split": "train"},
+        "features": {"name": "net"}, "generated": {"model_sha256": load_model(run).sha256},
+    }  # fmt: skip
+
+
+def sections(card):
+    return {part.partition("\n")[0]: part for part in card.split("\n## ")}
+
+
+def test_a_model_card_says_what_the_record_says(run, data, tmp_path, capsys):
+    (run.path / "scores.json").write_text(json.dumps(scores(run)))
+    (run.path / "audit.json").write_text(json.dumps({"verdict": "No sign of memorisation: a | b.", "generated": {}}))
+    out = tmp_path / "card.md"
+    command = ["card", str(run.path), "--data", str(data.path), "--out", str(out), "--json"]
+    assert main([*command, "--attribution", "Phantoms, drawn here", "--licence", "cc-by-4.0"]) == 0
+    card = out.read_text()
+    assert json.loads(capsys.readouterr().out) == {"card": str(out), "open": card.count(OPEN)}
+    for words in (
+        'license: "cc-by-4.0"',
+        load_model(run).sha256,
+        "12 thousand images shown",
+        "Frechet 0.123 (real 0.031)",
+        "No sign of memorisation: a \\| b.",
+        "samgan train data --out run",
+        f"| NORMAL | {data.info['counts']['NORMAL']['train']} | {data.info['counts']['NORMAL']['holdout']} | - |",
+        "Phantoms, drawn here",
+        "Research only",
+    ):
+        assert words in card, words
+    assert "secret" not in card
+    assert "| PNEUMONIA |" not in card  # it was trained on the other class alone
+    assert "not measured" in sections(card)["Whether the images help"]  # no utility.json was there
+
+
+@pytest.mark.parametrize("name", CHECKLISTS)
+def test_every_item_is_there_answered_or_open(run, data, name):
+    items, _ = CHECKLISTS[name]
+    record = read_record(run.path, data, {})
+    part = sections(format_card(record))[name]
+    rows = [line for line in part.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(items)
+    answered = sum(not row.endswith(f"| {OPEN} |") for row in rows)
+    assert f"{answered} of {len(items)} answered from the record, {len(items) - answered} left to you" in part
+    assert 0 < answered < len(items)
+    for item, row in zip(items, rows, strict=True):
+        assert row.startswith(f"| {item.number} | {item.asks} |")
+        if item.answer is None:
+            assert row.endswith(f"| {OPEN} |")
+
+
+def test_claim_has_its_44_items():
+    assert [item.number for item in CLAIM] == [str(number) for number in range(1, 45)]
+
+
+def test_nothing_is_answered_without_a_record_of_it():
+    """An empty record leaves all open but what samgan says of itself."""
+    of_itself = {"40"}
+    assert {item.number for item in CLAIM if item.answer and item.answer(Record())} == of_itself
+
+
+def test_a_data_card_of_a_prepared_set(data, tmp_path, capsys):
+    few = subset(data, tmp_path / "few", images={"NORMAL": 4})
+    assert main(["card", str(few.path)]) == 0
+    assert "left to you" in capsys.readouterr().out
+    card = (few.path / "DATA_CARD.md").read_text()
+    assert "# Data card: Radiographs, 32 px" in card
+    assert "part of data: NORMAL 4, seed 0" in card
+    assert "NORMAL: 4 train" in card
+    assert "synthetic" not in card.partition("---\n\n")[0].split("tags:")[1]
+
+
+def test_the_card_of_a_file_knows_less_than_that_of_the_run(run, data, tmp_path):
+    assert main(["export", str(run.path), str(tmp_path / "model.safetensors")]) == 0
+    of_file = read_record(tmp_path / "model.safetensors", data, {})
+    of_run = read_record(run.path, data, {})
+    assert (of_file.model_sha256, of_file.images_seen) == (of_run.model_sha256, of_run.images_seen)
+    assert not of_file.environment
+    assert format_card(of_file).count(OPEN) > format_card(of_run).count(OPEN)
+
+
+@pytest.mark.parametrize("words", ["a | b", "<script>", "[a](b)", "**bold**", "`x`", "# a\n\n# b", "![i](u)", "a_b_c"])
+def test_text_of_others_is_no_markup(words):
+    escaped = escape(words)
+    assert "\n" not in escaped
+    bare = escaped.replace("\\\\", "")
+    assert all(bare[place - 1] == "\\" for place, letter in enumerate(bare) if letter in "|<>[]*`#!_")
+
+
+def test_records_of_another_model_or_set_are_refused(run, data, tmp_path, capsys):
+    other = subset(data, tmp_path / "other", images={"NORMAL": 4})
+    assert main(["card", str(run.path), "--data", str(other.path)]) == 2
+    assert "trained on other data" in capsys.readouterr().err
+    wrong = {**scores(run), "generated": {"model_sha256": "0" * 64}}
+    (tmp_path / "scores.json").write_text(json.dumps(wrong))
+    assert main(["card", str(run.path), "--scores", str(tmp_path / "scores.json")]) == 2
+    assert "is of another model" in capsys.readouterr().err
+    (tmp_path / "scores.json").write_text("[]")
+    assert main(["card", str(run.path), "--scores", str(tmp_path / "scores.json")]) == 1
+    assert main(["card", str(tmp_path)]) == 2
+    assert "expected a run folder" in capsys.readouterr().err
+
+
+def test_a_utility_test_is_told_with_its_interval():
+    found = {"arm": "a", "against": "b", "mean": 0.01, "low": -0.02, "high": 0.04}
+    utility = {"differences": [found], "best_synthetic": "a", "best_classical": "b", "verdict": "no difference shown"}
+    record = Record(utility={**utility, "held_out": {"patients": 9}})
+    assert "no difference shown; AUC +0.0100 [-0.0200, +0.0400]" in cards._utility_words(record)
