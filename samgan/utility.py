@@ -5,7 +5,9 @@ about too few of a class, and from real and synthetic ones together; all for the
 seeds. Everything is measured on the held-out split, once, at the last step.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,15 @@ from samgan import __version__
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import load_images
-from samgan.files import write_json
+from samgan.files import atomic_write, write_json
+from samgan.metrics.features import cache_folder
 from samgan.page import intervals, section, table, text, write_page
 from samgan.pictures import to_uint8
 from samgan.runs import Run
 from samgan.sampling import load_model, read_model, sample
 
+RECIPE = 1
+"""Counts up when anything about training a classifier changes, so that nothing older is taken from the cache."""
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 BATCH_SIZE = 64
@@ -144,7 +149,7 @@ def utility(
     for seed, name in track(jobs, "classifiers", console=console, disable=not console.is_terminal):
         images, labels = _training_images(arms[name], real, made, lacking)
         predicted[name].append(
-            classify(images, labels, test, arms[name], len(names), seed=seed, steps=steps, device=device)
+            _known_or(classify, images, labels, test, arms[name], len(names), seed=seed, steps=steps, device=device)
         )
     smallest = min(range(len(names)), key=lambda k: len(real[names[k]]))
     document = {
@@ -205,6 +210,37 @@ def _training_images(
                 parts.append(own)
                 labels += [label] * len(own)
     return np.concatenate(parts), np.array(labels)
+
+
+def _known_or(
+    classify: Callable[..., np.ndarray],
+    images: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    arm: Arm,
+    classes: int,
+    **options: Any,
+) -> Float[np.ndarray, "m classes"]:
+    """What `classify` returns, from the cache where the same was asked for before: a test of hours can be stopped.
+
+    Two tests of the same real images, with other synthetic ones, share their arms without these.
+    """
+    asked = f"{RECIPE} {torch.__version__} {arm} {classes} {sorted(options.items())}"
+    digest = hashlib.sha256(asked.encode())
+    for array in (images, labels, test):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    path = cache_folder() / "classifiers" / f"{digest.hexdigest()}.npy"
+    try:
+        known: np.ndarray = np.load(path, allow_pickle=False)
+        if known.shape == (len(test), classes):
+            return known
+    except (OSError, ValueError):  # not there, or damaged: either way it is to be computed
+        pass
+    predicted = classify(images, labels, test, arm, classes, **options)
+    with contextlib.suppress(OSError), atomic_write(path) as file:  # a full disk costs the cache, not the test
+        np.save(file, predicted)
+    return predicted
 
 
 def classify(

@@ -204,6 +204,36 @@ def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, 
     assert json.loads((tmp_path / "out" / "utility.json").read_text()) == document
 
 
+def test_a_stopped_test_goes_on_and_other_images_are_other_classifiers(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMGAN_CACHE", str(tmp_path / "cache"))
+    counts = data.info["counts"]
+    synthetic = {"NORMAL": data.select("train", ["NORMAL"])[: counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]]}
+    asked = []
+
+    def classify(images, labels, test, arm, classes, *, seed, steps, device):
+        asked.append((arm, seed))
+        if len(asked) == 6:
+            raise KeyboardInterrupt
+        return np.random.default_rng(len(asked)).dirichlet([1, 1], len(test))
+
+    monkeypatch.setattr("samgan.utility.classify", classify)
+    with pytest.raises(KeyboardInterrupt):
+        utility(data, synthetic, tmp_path / "out", seeds=2, steps=1)
+    document, _ = utility(data, synthetic, tmp_path / "out", seeds=2, steps=1)
+    arms = len(ARMS) - 1  # without "synthetic alone"
+    assert len(asked) == 2 * arms + 1  # the one that was cut off was done again, no other
+    assert utility(data, synthetic, tmp_path / "out", seeds=2, steps=1)[0] == document
+    assert len(asked) == 2 * arms + 1
+    other = {"NORMAL": synthetic["NORMAL"] // 2}
+    utility(data, other, tmp_path / "other", seeds=2, steps=1)
+    assert {arm for arm, _ in asked[2 * arms + 1 :]} == {arm for arm in ARMS.values() if arm.real and arm.synthetic}
+    damaged = next((tmp_path / "cache" / "classifiers").iterdir())
+    damaged.write_bytes(b"nothing")
+    utility(data, other, tmp_path / "other", seeds=2, steps=1)
+    utility(data, synthetic, tmp_path / "other", seeds=2, steps=1)
+    assert len(asked) == 2 * arms + 1 + 4 + 1
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
