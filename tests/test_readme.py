@@ -36,7 +36,7 @@ def test_the_python_example_runs_as_a_script(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "samples").glob("seed-*.png"))) == 100
-    assert (tmp_path / "runs/samgan-8/report.html").exists()
+    assert (tmp_path / "runs/plus/report.html").exists()
     assert "report.html" in result.stdout
 
 
