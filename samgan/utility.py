@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -30,6 +30,7 @@ from samgan.page import intervals, section, table, text, write_page
 from samgan.pictures import to_uint8
 from samgan.runs import Run
 from samgan.sampling import load_model, read_model, sample
+from samgan.training import choose_precision
 
 RECIPE = 1
 """Counts up when anything about training a classifier changes, so that nothing older is taken from the cache."""
@@ -55,6 +56,10 @@ class Arm:
     balanced: bool = False
     """Each class is drawn alike."""
     augmented: bool = False
+    share: float = 1.0
+    """Of the synthetic images that are there."""
+    real_last: bool = False
+    """The second half of the steps is without synthetic images."""
 
 
 ARMS = {
@@ -65,6 +70,10 @@ ARMS = {
     "augmentation, oversampling": Arm(augmented=True, balanced=True),
     "real and synthetic": Arm(synthetic=True),
     "augmentation, real and synthetic": Arm(synthetic=True, augmented=True),
+    "augmentation, real and half the synthetic": Arm(synthetic=True, augmented=True, balanced=True, share=0.5),
+    "augmentation, synthetic at first, real at last": Arm(
+        synthetic=True, augmented=True, balanced=True, real_last=True
+    ),
     "synthetic alone": Arm(real=False, synthetic=True),
 }
 CLASSICAL = tuple(name for name, arm in ARMS.items() if not arm.synthetic)
@@ -147,10 +156,9 @@ def utility(
     jobs = [(seed, name) for seed in range(seeds) for name in arms]
     console = Console(stderr=True)
     for seed, name in track(jobs, "classifiers", console=console, disable=not console.is_terminal):
-        images, labels = _training_images(arms[name], real, made, lacking)
-        predicted[name].append(
-            _known_or(classify, images, labels, test, arms[name], len(names), seed=seed, steps=steps, device=device)
-        )
+        images, labels, of_real = _training_images(arms[name], real, made, lacking)
+        options = {"seed": seed, "steps": steps, "device": device}
+        predicted[name].append(_known_or(classify, images, labels, of_real, test, arms[name], len(names), **options))
     smallest = min(range(len(names)), key=lambda k: len(real[names[k]]))
     document = {
         "samgan": __version__,
@@ -198,24 +206,26 @@ def _synthetic(
 
 def _training_images(
     arm: Arm, real: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray], lacking: Mapping[str, int]
-) -> tuple[UInt8[np.ndarray, "n c h w"], Int[np.ndarray, " n"]]:
-    parts, labels = [], []
+) -> tuple[UInt8[np.ndarray, "n c h w"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Images, their classes, and which are real."""
+    parts, labels, of_real = [], [], []
     for label, name in enumerate(real):
-        if arm.real:
-            parts.append(real[name])
-            labels += [label] * len(real[name])
-        if arm.synthetic:
-            own = made[name][: lacking[name]] if arm.real and name in made else made[name] if not arm.real else None
-            if own is not None:
-                parts.append(own)
-                labels += [label] * len(own)
-    return np.concatenate(parts), np.array(labels)
+        own = made.get(name) if arm.synthetic else None
+        if own is not None and arm.real:
+            own = own[: round(arm.share * lacking[name])]
+        for images, is_real in ((real[name] if arm.real else None, True), (own, False)):
+            if images is not None:
+                parts.append(images)
+                labels += [label] * len(images)
+                of_real += [is_real] * len(images)
+    return np.concatenate(parts), np.array(labels), np.array(of_real)
 
 
 def _known_or(
     classify: Callable[..., np.ndarray],
     images: np.ndarray,
     labels: np.ndarray,
+    of_real: np.ndarray,
     test: np.ndarray,
     arm: Arm,
     classes: int,
@@ -227,9 +237,9 @@ def _known_or(
     """
     asked = f"{RECIPE} {torch.__version__} {arm} {classes} {sorted(options.items())}"
     digest = hashlib.sha256(asked.encode())
-    for array in (images, labels, test):
+    for array in (images, labels, of_real, test):
         digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     path = cache_folder() / "classifiers" / f"{digest.hexdigest()}.npy"
     try:
         known: np.ndarray = np.load(path, allow_pickle=False)
@@ -237,7 +247,7 @@ def _known_or(
             return known
     except (OSError, ValueError):  # not there, or damaged: either way it is to be computed
         pass
-    predicted = classify(images, labels, test, arm, classes, **options)
+    predicted = classify(images, labels, test, arm, classes, of_real=of_real, **options)
     with contextlib.suppress(OSError), atomic_write(path) as file:  # a full disk costs the cache, not the test
         np.save(file, predicted)
     return predicted
@@ -253,9 +263,11 @@ def classify(
     seed: int,
     steps: int,
     device: str = "cpu",
+    of_real: Bool[np.ndarray, " n"] | None = None,
 ) -> Float[np.ndarray, "m classes"]:
     """The probabilities of the classes that `train_classifier`'s network gives to `test`."""
-    return predict(train_classifier(images, labels, arm, classes, seed=seed, steps=steps, device=device), test)
+    options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device, "of_real": of_real}
+    return predict(train_classifier(images, labels, arm, classes, **options), test)
 
 
 def train_classifier(
@@ -267,11 +279,23 @@ def train_classifier(
     seed: int,
     steps: int,
     device: str = "cpu",
+    of_real: Bool[np.ndarray, " n"] | None = None,
 ) -> torch.nn.Module:
     """Train torchvision's ResNet-18 from random weights.
 
-    AdamW (1e-3, weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64: the same for every arm, chosen
-    before any was tested. Initial weights, batches and augmentation depend on the seed alone.
+    AdamW (1e-3, weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64, bf16 where the device has
+    instructions for it: the same for every arm, chosen before any was tested. Initial weights, batches and
+    augmentation depend on the seed alone.
+
+    Args:
+        images: Training images.
+        labels: Their classes, 0 to `classes` - 1.
+        arm: How to train.
+        classes: Number of classes.
+        seed: Of weights, batches and augmentation.
+        steps: Steps of 64 images.
+        device: Where.
+        of_real: Which images are real; default: all.
     """
     from torchvision.models import resnet18
 
@@ -287,12 +311,16 @@ def train_classifier(
         weights = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=where)
         change = _augmentation() if arm.augmented else None
         draw = np.random.default_rng(seed)
-        for _ in range(steps):
-            index = _batch(draw, labels, classes, arm.balanced)
+        every = np.arange(len(labels))
+        half_bits = choose_precision("auto", device) == "bf16"
+        for step in range(steps):
+            own = np.flatnonzero(of_real) if arm.real_last and of_real is not None and 2 * step >= steps else every
+            index = own[_batch(draw, labels[own], classes, arm.balanced)]
             batch = torch.from_numpy(images[index])
             if change is not None:
                 batch = torch.stack([change(image) for image in batch])
-            logits = network(_normalised(batch).to(where))
+            with torch.autocast(where.type, torch.bfloat16, enabled=half_bits):
+                logits = network(_normalised(batch).to(where)).float()
             target = torch.from_numpy(labels[index]).to(where)
             loss = F.cross_entropy(logits, target, weight=weights if arm.weighted else None)
             optimizer.zero_grad(set_to_none=True)

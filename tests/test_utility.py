@@ -20,6 +20,7 @@ from samgan.runs import Run
 from samgan.sampling import load_model, sample, write_model
 from samgan.utility import (
     ARMS,
+    WITH_SYNTHETIC,
     Arm,
     _batch,
     _synthetic,
@@ -28,6 +29,7 @@ from samgan.utility import (
     compare,
     format_utility,
     scores,
+    train_classifier,
     utility,
     weighted_auc,
 )
@@ -88,7 +90,7 @@ def arms_of(quality, seeds=4, images=200):
 
 @pytest.mark.parametrize(("gain", "word"), [(4.0, "helps"), (1.0, "no difference shown"), (0.0, "harms")])
 def test_the_word_comes_from_the_interval(gain, word):
-    quality = {"real and synthetic": gain, "augmentation, real and synthetic": gain}
+    quality = dict.fromkeys(WITH_SYNTHETIC, gain)
     found = compare(*arms_of(quality))
     assert found["verdict"] == word
     assert found["best_classical"] not in quality
@@ -143,12 +145,25 @@ def test_synthetic_images_fill_up_what_is_missing():
     lacking = {"a": 0, "b": 3}
 
     def counts(arm):
-        images, labels = _training_images(arm, real, made, lacking)
+        images, labels, of_real = _training_images(arm, real, made, lacking)
+        assert of_real.tolist() == [value == 0 for value in images[:, 0, 0, 0]]
         return Counter(zip(labels.tolist(), images[:, 0, 0, 0].tolist(), strict=True))
 
     assert counts(ARMS["real"]) == {(0, 0): 5, (1, 0): 2}
     assert counts(ARMS["real and synthetic"]) == {(0, 0): 5, (1, 0): 2, (1, 1): 3}
     assert counts(ARMS["synthetic alone"]) == {(0, 1): 5, (1, 1): 5}
+    assert counts(ARMS["augmentation, real and half the synthetic"]) == {(0, 0): 5, (1, 0): 2, (1, 1): 2}
+
+
+def test_what_is_learnt_at_last_is_real(monkeypatch):
+    """Synthetic images are black here."""
+    images = np.concatenate([np.full((20, 1, 32, 32), grey, np.uint8) for grey in (120, 240, 0)])
+    labels, of_real = np.repeat([0, 1, 1], 20), np.repeat([True, True, False], 20)
+    seen = []
+    monkeypatch.setattr("samgan.utility._normalised", lambda batch: seen.append(batch.clone()) or batch.float() / 255)
+    train_classifier(images, labels, Arm(balanced=True, real_last=True), 2, seed=0, steps=4, of_real=of_real)
+    assert [bool((batch == 0).any()) for batch in seen] == [True, True, False, False]
+    assert all(((batch == 120).sum() > 0) and (batch == 240).any() for batch in seen)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +225,7 @@ def test_a_stopped_test_goes_on_and_other_images_are_other_classifiers(data, tmp
     synthetic = {"NORMAL": data.select("train", ["NORMAL"])[: counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]]}
     asked = []
 
-    def classify(images, labels, test, arm, classes, *, seed, steps, device):
+    def classify(images, labels, test, arm, classes, *, seed, steps, device, of_real):
         asked.append((arm, seed))
         if len(asked) == 6:
             raise KeyboardInterrupt
@@ -231,7 +246,7 @@ def test_a_stopped_test_goes_on_and_other_images_are_other_classifiers(data, tmp
     damaged.write_bytes(b"nothing")
     utility(data, other, tmp_path / "other", seeds=2, steps=1)
     utility(data, synthetic, tmp_path / "other", seeds=2, steps=1)
-    assert len(asked) == 2 * arms + 1 + 4 + 1
+    assert len(asked) == 2 * arms + 1 + 8 + 1
 
 
 @pytest.mark.parametrize(
