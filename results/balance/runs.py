@@ -1,0 +1,157 @@
+"""Balance Kermany's X-rays with NORMAL as the class of few: as it is, and with fewer of it; three methods side by side.
+
+    python results/balance/runs.py balance cxr64 WORK_FOLDER --features FEATURES.pt [--only NAME ...]
+    python results/balance/runs.py table WORK_FOLDER
+
+`balance` makes subsets of the prepared set (held-out patients stay the same: 268 images of NORMAL, 770 of PNEUMONIA),
+calls `samgan balance` on each, one after another, and scores the models once more, against all training images of NORMAL
+there are, also where they saw a few of them. It can be stopped at any time and called again; two calls with other names
+may run side by side. `table` writes table.csv beside this file, and copies balance.json of every finished case.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).parent
+
+
+class Case(NamedTuple):
+    """One set, balanced in one way."""
+
+    subset: list[str]
+    """Arguments of `samgan subset`; none: the set as it is."""
+    arguments: list[str]
+    """Arguments of `samgan balance`."""
+
+
+METHODS = ("joint", "per-class", "fine-tuned")
+SHORT = ["--minutes", "30", "--seeds", "3", "--steps", "250"]
+CASES = {
+    "as-it-is": Case([], ["--minutes", "60"]),
+    "125-patients": Case(["--patients", "NORMAL=125"], ["--minutes", "60"]),
+    **{
+        f"{count}-{method}": Case(["--images", f"NORMAL={count}"], ["--method", method, *SHORT])
+        for count in (100, 300, 1000)
+        for method in METHODS
+    },
+}
+COLUMNS = (
+    *(
+        "case",
+        "real",
+        "synthetic",
+        "candidates",
+        "left_out",
+        "kimg",
+        "frechet",
+        "frechet_floor",
+        "recall",
+        "ms_ssim_gap",
+    ),
+    *("closer_than_held_out", "membership_auc", "auc_real", "best_classical", "auc_classical"),
+    *("best_synthetic", "auc_synthetic", "difference", "low", "high", "verdict"),
+)
+
+
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = parser.add_subparsers(dest="step", required=True)
+    step = steps.add_parser("balance")
+    step.add_argument("data", type=Path)
+    step.add_argument("work", type=Path)
+    step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
+    step.add_argument("--only", nargs="+", default=list(CASES), metavar="NAME", choices=CASES, help=", ".join(CASES))
+    step = steps.add_parser("table")
+    step.add_argument("work", type=Path)
+    options = parser.parse_args()
+    if options.step == "table":
+        table(options.work)
+        return
+    for name in options.only:
+        case = CASES[name]
+        data = options.data
+        if case.subset:
+            data = options.work / "sets" / "-".join(case.subset).replace("--", "").replace("=", "-")
+            if not (data / "dataset.json").exists():
+                samgan("subset", options.data, data, *case.subset)
+        out = options.work / name
+        common = ["--features", options.features, "--device", "cpu"]
+        samgan("balance", data, out, *case.arguments, *common)
+        if not (out / "against-all" / "scores.json").exists():
+            model = out / json.loads((out / "training.json").read_bytes())["NORMAL"][0]
+            asked = ["--data", options.data, "--classes", "NORMAL", "--out", out / "against-all"]
+            samgan("evaluate", model, *asked, *common)
+
+
+def samgan(*arguments: object) -> None:
+    """Run a command of samgan, or end with its status."""
+    status = subprocess.run([sys.executable, "-m", "samgan", *map(str, arguments)], check=False).returncode
+    if status:
+        raise SystemExit(status)
+
+
+def table(work: Path) -> None:
+    """Write what every finished case came to."""
+    rows = []
+    for name in CASES:
+        path = work / name / "balance.json"
+        if path.exists():
+            document = json.loads(path.read_bytes())
+            (HERE / name).mkdir(exist_ok=True)
+            (HERE / name / "balance.json").write_bytes(path.read_bytes())
+            rows.append(describe(name, document, work / name))
+    with open(HERE / "table.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"{len(rows)} of {len(CASES)} cases in {HERE / 'table.csv'}")
+
+
+def describe(name: str, document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One line of the table: of class NORMAL, the class of few in all cases."""
+    counts, screening = document["counts"]["NORMAL"], document["screening"]["NORMAL"]
+    audit, utility = document["audit"]["NORMAL"], document["utility"]
+    scores = json.loads((folder / "against-all" / "scores.json").read_bytes())
+    row: dict[str, Any] = {
+        "case": name,
+        "real": counts["real"],
+        "synthetic": counts["synthetic"],
+        "candidates": screening["candidates"],
+        "left_out": " ".join(f"{reason} {count}" for reason, count in sorted(screening["left_out"].items())),
+        "kimg": round(scores["generated"]["images_seen"] / 1000, 1),
+        "frechet": round(scores["frechet"]["value"], 4),
+        "frechet_floor": round(scores["frechet"]["floor"], 4),
+        "recall": round(scores["recall"]["value"], 4),
+        "ms_ssim_gap": round(scores["mode_collapse"]["difference"], 4),
+        "closer_than_held_out": round(audit["pixels"]["closer"]["share"]["value"], 4),
+        "membership_auc": round(audit["membership"]["auc"]["value"], 4) if audit["membership"] else "",
+    }
+    if utility:
+        decisive = next(
+            found
+            for found in utility["differences"]
+            if (found["arm"], found["against"]) == (utility["best_synthetic"], utility["best_classical"])
+        )
+        area = {arm: round(found["mean"], 4) for arm, found in utility["intervals"].items()}
+        row |= {
+            "auc_real": area["real"],
+            "best_classical": utility["best_classical"],
+            "auc_classical": area[utility["best_classical"]],
+            "best_synthetic": utility["best_synthetic"],
+            "auc_synthetic": area[utility["best_synthetic"]],
+            "difference": round(decisive["mean"], 4),
+            "low": round(decisive["low"], 4),
+            "high": round(decisive["high"], 4),
+            "verdict": utility["verdict"],
+        }
+    return row
+
+
+if __name__ == "__main__":
+    main()
