@@ -4,9 +4,10 @@
     python results/balance/runs.py table WORK_FOLDER
 
 `balance` makes subsets of the prepared set (held-out patients stay the same: 268 images of NORMAL, 770 of PNEUMONIA),
-calls `samgan balance` on each, one after another, and scores the models once more, against all training images of NORMAL
-there are, also where they saw a few of them. It can be stopped at any time and called again; two calls with other names
-may run side by side. `table` writes table.csv beside this file, and copies balance.json of every finished case.
+calls `samgan balance` on each, one after another, and scores the models once more, against all training images of
+NORMAL there are, also where they saw a few of them. It can be stopped at any time and called again; two calls with
+other names may run side by side. `table` writes table.csv beside this file, and copies balance.json of every finished
+case.
 """
 
 import argparse
