@@ -220,6 +220,7 @@ def balance(
         name: {"real": counts["real"], "synthetic": document["screening"].get(name, {}).get("kept", 0)}
         for name, counts in plan.classes.items()
     }
+    write_card(out / "set" / "DATA_CARD.md", _record(work, document))
     write_json(out / "balance.json", document)
     page = out / "report.html"
     _write_report(work, document, page)
@@ -519,8 +520,13 @@ def _write_set(work: _Work, originals: Path | None, copies: bool) -> None:
     try:
         rows = [*_write_real(work, temporary, originals, copies), *_write_synthetic(work, temporary)]
         (temporary / "manifest.csv").write_text(_csv(MANIFEST, rows), encoding="utf-8")
-        write_card(temporary / "DATA_CARD.md", _record(work, rows))
-        document = {"samgan": __version__, "plan": dataclasses.asdict(work.plan), "images": rows}
+        # The set may be given away: names of folders stay here.
+        plan = dataclasses.asdict(work.plan) | {
+            "runs": {name: Path(path).name for name, path in work.plan.runs.items()},
+            "features": _name(work.plan.features),
+            "originals": _name(work.plan.originals),
+        }
+        document = {"samgan": __version__, "plan": plan, "images": rows}
         write_json(temporary / "manifest.json", document)
         temporary.rename(target)
     except BaseException:
@@ -528,12 +534,22 @@ def _write_set(work: _Work, originals: Path | None, copies: bool) -> None:
         raise
 
 
-def _record(work: _Work, rows: Sequence[Mapping[str, Any]]) -> Record:
-    """What the data card tells: of the set as it was prepared, and of what was added."""
-    named = {"counts": {name: work.data.info["counts"][name] for name in work.names}}
-    found = {name: json.loads((work.out / "screening.json").read_bytes())[name] for name in work.plan.missing}
-    made = Counter(row["class"] for row in rows if row["origin"] == "synthetic")
-    return Record(data={**work.data.info, **named}, synthetic=made, screening=found)
+def _name(path: str | None) -> str | None:
+    return Path(path).name if path else None
+
+
+def _record(work: _Work, document: Mapping[str, Any]) -> Record:
+    """What the data card tells: of the set as it was prepared, of what was added, and of what was found."""
+    verdicts = [f"{name}: {found['verdict']}" for name, found in document["audit"].items() if found]
+    scores = document["scores"].values()
+    return Record(
+        data={**work.data.info, "counts": {name: work.data.info["counts"][name] for name in work.names}},
+        synthetic={name: counts["synthetic"] for name, counts in document["counts"].items()},
+        screening=document["screening"],
+        scores=next(iter(scores)) if len(scores) == 1 else {},  # of several classes the folder `scores` tells
+        audit={"verdict": " ".join(verdicts)},
+        utility=document["utility"],
+    )
 
 
 def _write_real(work: _Work, folder: Path, originals: Path | None, copies: bool) -> Iterator[dict[str, Any]]:
@@ -676,7 +692,7 @@ def _write_report(work: _Work, document: dict[str, Any], page: Path) -> None:
         "method": plan.method,
         "training": "given models" if plan.runs else f"{plan.minutes:g} minutes, preset {plan.config['preset']}",
         "synthetic images": plan.file_format,
-        "real images": f"from {plan.originals}" if plan.originals else "as prepared, PNG",
+        "real images": f"files of {_name(plan.originals)}" if plan.originals else "as prepared, PNG",
         "samgan": plan.samgan,
     }
     parts.append(section("The plan", table(("", ""), facts.items())))

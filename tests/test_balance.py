@@ -145,6 +145,8 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
     held_out = len(data.indices("holdout", ["NORMAL"]))
     card = (out / "set" / "DATA_CARD.md").read_text()
     assert f"| NORMAL | {counts['NORMAL']} | {held_out} | {missing} |" in card
+    assert "AUC" in card.partition("## Whether the images help")[2].partition("## Limits")[0]
+    assert str(folder) not in (out / "set" / "manifest.json").read_text()
     page = (out / "report.html").read_text()
     for words in ("near-copy: nearer", "Audit of NORMAL", "utility/utility.html", "Synthetic, NORMAL"):
         assert words in page

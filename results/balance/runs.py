@@ -28,6 +28,8 @@ class Case(NamedTuple):
     """Arguments of `samgan subset`; none: the set as it is."""
     arguments: list[str]
     """Arguments of `samgan balance`."""
+    features: bool = True
+    """Whether screening and audit look at features as well as pixels."""
 
 
 METHODS = ("joint", "per-class", "fine-tuned")
@@ -36,7 +38,7 @@ CASES = {
     "as-it-is": Case([], ["--minutes", "60"]),
     "125-patients": Case(["--patients", "NORMAL=125"], ["--minutes", "60"]),
     **{
-        f"{count}-{method}": Case(["--images", f"NORMAL={count}"], ["--method", method, *SHORT])
+        f"{count}-{method}": Case(["--images", f"NORMAL={count}"], ["--method", method, *SHORT], features=False)
         for count in (100, 300, 1000)
         for method in METHODS
     },
@@ -82,12 +84,12 @@ def main() -> None:
             if not (data / "dataset.json").exists():
                 samgan("subset", options.data, data, *case.subset)
         out = options.work / name
-        common = ["--features", options.features, "--device", "cpu"]
-        samgan("balance", data, out, *case.arguments, *common)
+        features = ["--features", options.features]
+        samgan("balance", data, out, *case.arguments, "--device", "cpu", *(features if case.features else []))
         if not (out / "against-all" / "scores.json").exists():
             model = out / json.loads((out / "training.json").read_bytes())["NORMAL"][0]
             asked = ["--data", options.data, "--classes", "NORMAL", "--out", out / "against-all"]
-            samgan("evaluate", model, *asked, *common)
+            samgan("evaluate", model, *asked, *features, "--device", "cpu")
 
 
 def samgan(*arguments: object) -> None:
