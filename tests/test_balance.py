@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from samgan import balance as module
-from samgan.balance import balance, missing_images
+from samgan.balance import _doubts, balance, missing_images
 from samgan.cli import main
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
@@ -212,6 +212,17 @@ def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path
     assert "no more were fit to stay" in page.read_text()
     assert document["utility"] == {}
     assert "utility" in {left_out["what"] for left_out in document["skipped"]}
+
+
+def test_a_model_that_failed_as_a_whole_is_told():
+    def doubts(swd, difference, low):
+        return _doubts(
+            {"swd": {"mean": {"value": swd, "floor": 5}}, "mode_collapse": {"difference": difference, "low": low}}
+        )
+
+    assert doubts(14, 0.04, 0.01) == doubts(14, -0.3, -0.4) == doubts(14, 0.06, -0.01) == []
+    assert "4.0 times" in doubts(20, 0, -1)[0]
+    assert "+0.060" in doubts(5, 0.06, 0.01)[0]
 
 
 @pytest.mark.parametrize(
