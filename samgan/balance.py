@@ -299,14 +299,23 @@ def _check_runs(runs: Mapping[str, Path], data: PreparedSet, lacking: Sequence[s
     """Refuse models of other classes, and those that may have seen held-out patients."""
     if runs and set(runs) not in ({""}, set(lacking)):
         raise UsageError(f"--run: expected one model that is told of all classes, or CLASS=RUN of {', '.join(lacking)}")
-    for path in runs.values():
+    for name in lacking if runs else ():
+        path = runs.get(name) or runs[""]
         if path.suffix == MODEL_SUFFIX:
-            continue  # the audit reads what such a file says of its data
-        trained_on = Run.open(path).environment["data"].get("sha256")
-        if trained_on != data.sha256:
+            config = read_model(path).config  # the audit reads what such a file says of its data
+        else:
+            run = Run.open(path)
+            config, trained_on = run.config, run.environment["data"].get("sha256")
+            if trained_on != data.sha256:
+                raise UsageError(
+                    f"{path} was trained on other data than {data.path} (sha256 {str(trained_on)[:12]}, not "
+                    f"{data.sha256[:12]}): it may have seen the patients that are held out here"
+                )
+        learnt = config.data.classes
+        if name not in learnt or (len(learnt) > 1 and not config.network.num_classes):
+            told = "" if config.network.num_classes else ", without being told which is which"
             raise UsageError(
-                f"{path} was trained on other data than {data.path} (sha256 {str(trained_on)[:12]}, not "
-                f"{data.sha256[:12]}): it may have seen the patients that are held out here"
+                f"{path} cannot make images of {name}: it was trained on {', '.join(learnt) or 'all classes'}{told}"
             )
 
 

@@ -192,6 +192,9 @@ def _synthetic(
         model = (
             read_model(path, device) if path.suffix == ".safetensors" else load_model(Run.open(path), "newest", device)
         )
+        learnt = model.config.data.classes  # none: of a set that may be of this class alone
+        if not model.classes and learnt not in ((), (name,)):
+            raise UsageError(f"--synthetic {name}={path}: it was trained on {', '.join(learnt)}, not on {name} alone")
         labels = model.labels(range(count), name) if model.classes else None
         images = to_uint8(sample(model, range(count), labels)).numpy()
     else:

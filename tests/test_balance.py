@@ -189,6 +189,11 @@ def test_other_methods_train_what_they_say(data, config, tmp_path, lenient, meth
         len(list((tmp_path / "again" / "set" / "train" / "NORMAL").glob("*.dcm")))
         == again["counts"]["NORMAL"]["synthetic"]
     )
+    if method == "fine-tuned":
+        with pytest.raises(UsageError, match="NORMAL, PNEUMONIA, without being told which is which"):
+            balance(data, tmp_path / "x", config, runs={"NORMAL": out / "models" / "all"})
+    with pytest.raises(UsageError, match="cannot make images of PNEUMONIA: it was trained on NORMAL"):
+        balance(data, tmp_path / "x", config, runs={"": given["NORMAL"]}, target="300")
     with pytest.raises(UsageError, match="trained on other data"):
         balance(
             PreparedSet.open(data.path.with_name("all")),

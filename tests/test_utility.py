@@ -17,7 +17,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.networks import Generator
 from samgan.pictures import to_uint8
 from samgan.runs import Run
-from samgan.sampling import load_model, sample, write_model
+from samgan.sampling import Model, load_model, sample, write_model
 from samgan.utility import (
     ARMS,
     WITH_SYNTHETIC,
@@ -179,7 +179,9 @@ def data(tmp_path_factory):
     return prepare(folder / "images", folder / "less", resolution=32, holdout=0.3, workers=1)
 
 
-def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some(data, tiny_config, tmp_path):
+def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some(
+    data, tiny_config, tmp_path, monkeypatch
+):
     config = tiny_config.override({"network.num_classes": 2, "data.classes": ["NORMAL", "PNEUMONIA"]})
     run = Run.create(tmp_path / "run", config, {"data": {}})
     weights = Generator(config.network).state_dict()
@@ -191,6 +193,10 @@ def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some
     assert (expected != to_uint8(sample(model, range(3), model.labels(range(3), "NORMAL"))).numpy()).any()
     for source in (run.path, tmp_path / "model.safetensors"):
         np.testing.assert_array_equal(_synthetic("PNEUMONIA", source, 3, data, "cpu"), expected)
+    untold = config.override({"network.num_classes": 0})
+    monkeypatch.setattr("samgan.utility.read_model", lambda *_: Model(Generator(untold.network), untold, 4, "0" * 64))
+    with pytest.raises(UsageError, match="trained on NORMAL, PNEUMONIA, not on PNEUMONIA alone"):
+        _synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
 
 
 def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, capsys):
