@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from samgan import api
 from samgan import balance as module
 from samgan.balance import _doubts, balance, missing_images
 from samgan.cli import main
@@ -139,7 +140,9 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
             assert (text["Synthetic"], text["Class"], text["Seed"]) == ("true", "NORMAL", row["seed"])
             assert text["Model-SHA256"] == row["model_sha256"]
             assert row["split"] == "train"
-    assert sum(row["origin"] == "synthetic" for row in rows) == missing
+    made = [out / "set" / row["file"] for row in rows if row["origin"] == "synthetic"]
+    assert len(made) == missing
+    assert {found.verdict for found in api.verify(made, out / "models" / "joint", device="cpu")} == {"regenerated"}
     assert sum(row["split"] == "holdout" for row in rows) == len(data.indices("holdout"))
     assert document["utility"]["classes"]["NORMAL"]["synthetic"] == missing
     held_out = len(data.indices("holdout", ["NORMAL"]))
