@@ -2,19 +2,22 @@
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from samgan import networks, training
+from samgan.config import Config
 from samgan.evaluation import evaluate
 from samgan.metrics.features import FeatureExtractor
 
 FOLDER = Path(__file__).parents[1] / "results"
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_runs", FOLDER / name / "runs.py")
+def load(name, script="runs"):
+    spec = importlib.util.spec_from_file_location(f"{name}_{script}", FOLDER / name / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -60,3 +63,36 @@ def test_a_balanced_set_becomes_a_line_of_the_table(scores, tmp_path):
     assert (row["kimg"], row["left_out"], row["difference"]) == (12.0, "failed 3 near-copy 2", 0.01)
     without = runs.describe("100-joint", {**document, "utility": {}}, tmp_path)
     assert set(without) < set(runs.COLUMNS)
+
+
+@pytest.mark.parametrize("idea", ["lecam", "cutout", "diffaugment", "low-resolution-first", "pixel-shuffle"])
+def test_an_idea_changes_what_is_learned(idea, monkeypatch):
+    network = {"resolution": 32, "max_channels": 8, "mapping_layers": 1, "minibatch_std_group": 2}
+    blocks = {"generator_blocks": "modulated", "discriminator_blocks": "residual"}
+    settings = {"loss": "relativistic-paired", "augment_target": 0.5, "batch_size": 4, "kimg": 1.0}
+    config = Config().override({"network": {**network, **blocks}, "training": settings})
+    images = torch.randint(0, 256, (16, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+    def losses():
+        state = training.TrainingState(config, torch.device("cpu"))
+        sampler = training.Sampler(images.numpy(), config, state.device)
+        return [float(training.train_step(state, sampler(step))["loss_discriminator"]) for step in range(3)]
+
+    plain = losses()
+    for name in ("augment", "train_step", "discriminator_loss"):
+        monkeypatch.setattr(training, name, getattr(training, name))  # undone behind this test
+    monkeypatch.setitem(networks.GENERATOR_BLOCKS, "modulated", networks.GENERATOR_BLOCKS["modulated"])
+    monkeypatch.setitem(networks.DISCRIMINATOR_BLOCKS, "residual", networks.DISCRIMINATOR_BLOCKS["residual"])
+    ideas = load("plus", "tried").IDEAS
+    ideas[idea]()
+    changed = losses()
+    assert changed != plain
+    assert all(map(math.isfinite, changed))
+
+
+def test_a_cut_square_lies_at_the_same_place_of_every_scale():
+    cut_out = load("plus", "tried").cut_out
+    pyramid = cut_out([torch.ones(2, 1, side, side) for side in (8, 16, 32)], torch.tensor([[0.5, 0.25], [0.0, 1.0]]))
+    assert all(images[0].sum() == 0.75 * images[0].numel() for images in pyramid)
+    assert all(images[1].sum() == 15 / 16 * images[1].numel() for images in pyramid)
+    assert pyramid[2][0, 0, 8:24, :16].abs().sum() == 0

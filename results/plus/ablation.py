@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+HERE = Path(__file__).parent
 FIRST = [
     "--training.batch_size=16",
     "--training.learning_rate=0.002",
@@ -86,6 +87,12 @@ VARIANTS: dict[str, list[str]] = {
     "augmentation, target 0.3": ["--training.augment_target=0.3"],
     "generator's rate 0.002": SLOW,
     "fp32": ["--training.precision=fp32"],
+    # Ideas that are in no setting; the first word is one of tried.py.
+    "LeCam": ["lecam"],
+    "cutout of every image": ["cutout"],
+    "DiffAugment of every image": ["diffaugment"],
+    "low resolution first": ["low-resolution-first"],
+    "pixel shuffle to 64 px": ["pixel-shuffle"],
     # The rivals.
     "msg-gan-6": ["--preset=msg-gan-6", "--scale=cpu"],
     "samgan-8": ["--preset=samgan-8", "--scale=cpu"],
@@ -126,11 +133,14 @@ def measure(name: str, options: argparse.Namespace, cores: "queue.Queue[int]") -
     core = cores.get()
     try:
         if not (out / "scores.json").exists():
-            train = ["train", options.data, "--classes", options.classes, "--out", out, *VARIANTS[name]]
+            settings = [argument for argument in VARIANTS[name] if argument.startswith("--")]
+            idea = [argument for argument in VARIANTS[name] if argument not in settings]
+            program = [HERE / "tried.py", *idea] if idea else ["-m", "samgan"]
+            train = ["train", options.data, "--classes", options.classes, "--out", out, *settings]
             length = ["--training.kimg=100000", f"--minutes={options.minutes}"]
-            samgan(core, [*train, f"--training.seed={options.seed}", *length])
+            call(core, [*program, *train, f"--training.seed={options.seed}", *length])
             score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
-            samgan(core, ["evaluate", out, "--data", options.data, *score])
+            call(core, [*program, "evaluate", out, "--data", options.data, *score])
     finally:
         cores.put(core)
     scores: dict[str, Any] = json.loads((out / "scores.json").read_text())
@@ -139,9 +149,9 @@ def measure(name: str, options: argparse.Namespace, cores: "queue.Queue[int]") -
     return f"| {name} | {kimg:.0f} | {' | '.join(f'{value:.3f}' for value in values)} | {gap:+.3f} |"
 
 
-def samgan(core: int, arguments: list[Any]) -> None:
-    """Run a command of samgan on one core."""
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "samgan", *map(str, arguments)]
+def call(core: int, arguments: list[Any]) -> None:
+    """Run a Python program on one core."""
+    command = ["taskset", "-c", str(core), sys.executable, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     status = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode
     if status:
