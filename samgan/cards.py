@@ -213,14 +213,11 @@ def _utility_words(record: Record) -> str:
     found = record.utility
     if not found:
         return ""
-    decisive = next(
-        d
-        for d in found["differences"]
-        if (d["arm"], d["against"]) == (found["best_synthetic"], found["best_classical"])
-    )
+    decision = found["decision"]
+    against = dict.fromkeys(f"'{arms['classical']}'" for arms in decision["chosen"])
     return (
-        f"synthetic images: {found['verdict']}; AUC {decisive['mean']:+.4f} [{decisive['low']:+.4f}, "
-        f"{decisive['high']:+.4f}] against '{decisive['against']}', {found['held_out']['patients']} held-out patients"
+        f"synthetic images: {found['verdict']}; AUC {decision['mean']:+.4f} [{decision['low']:+.4f}, "
+        f"{decision['high']:+.4f}] against {' and '.join(against)}, {found['held_out']['patients']} held-out patients"
     )
 
 

@@ -78,6 +78,7 @@ ARMS = {
 }
 CLASSICAL = tuple(name for name, arm in ARMS.items() if not arm.synthetic)
 WITH_SYNTHETIC = tuple(name for name, arm in ARMS.items() if arm.real and arm.synthetic)
+KINDS = {"synthetic": WITH_SYNTHETIC, "classical": CLASSICAL}
 SCORES = {
     "auc": "AUC",
     "balanced_accuracy": "balanced accuracy",
@@ -112,8 +113,8 @@ def utility(
 
     Returns:
         The document (`arms`: by name the scores of every seed and their means; `differences`: of each arm with
-        synthetic images against each classical one, of AUC, with a 95 % interval over patients and seeds; `verdict`)
-        and the page.
+        synthetic images against each classical one, of AUC, with a 95 % interval over patients and seeds; `decision`
+        and `verdict`, as `compare` makes them) and the page.
 
     Raises:
         UsageError: One class, an unknown one, or fewer than two seeds or one step.
@@ -132,9 +133,13 @@ def utility(
     test_indices = data.indices("holdout", names)
     test, patients = np.asarray(data.images[test_indices]), [data.manifest[i]["patient"] for i in test_indices]
     truth = np.array([names.index(data.manifest[i]["class"]) for i in test_indices])
-    few = [name for k, name in enumerate(names) if (truth == k).sum() < LEAST]
+    half = halves(patients, truth)
+    few = [name for k, name in enumerate(names) if (truth == k).sum() < LEAST or len(set(half[truth == k])) < 2]
     if few:
-        raise SamganError(f"{data.path}: fewer than {LEAST} held-out images of {few[0]}; prepare with --holdout")
+        raise SamganError(
+            f"{data.path}: expected {LEAST} or more held-out images of {few[0]}, of two patients or more; prepare with "
+            "--holdout"
+        )
     largest = max(map(len, real.values()))
     made = {name: _synthetic(name, source, largest, data, device) for name, source in synthetic.items()}
     lacking = {
@@ -422,60 +427,77 @@ def weighted_auc(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray) 
     return np.mean(areas, axis=0)
 
 
+def halves(patients: Sequence[str], truth: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """Which half of the patients each image is of; the patients of every class are shared out evenly."""
+    groups, first, member = np.unique(patients, return_index=True, return_inverse=True)
+    order = np.lexsort((np.random.default_rng(0).permutation(len(groups)), truth[first]))
+    second = np.empty(len(groups), bool)
+    second[order] = np.arange(len(groups)) % 2 == 1
+    return second[member]
+
+
 def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
     """Differences of AUC between arms with synthetic images and classical ones, by a paired bootstrap.
 
-    Patients (all images of one together) and seeds are drawn with replacement; both arms see the same draw.
+    Patients (all images of one together) and seeds are drawn with replacement; both arms see the same draw. The best
+    of several arms owes something to chance, so what is decided by is chosen on one half of the patients and measured
+    on the other: the arm with synthetic images and the classical one that have the highest mean AUC there.
 
     Args:
         predicted: Of every arm and seed, probabilities [n, classes].
         truth: Classes [n].
-        patients: Of each image.
+        patients: Of each image; of every class at least two.
 
     Returns:
         `intervals` (AUC of every arm: mean, low, high), `differences` (`arm`, `against`, `mean`, `low`, `high`),
-        `best_classical`, `best_synthetic` (those with the highest mean AUC) and `verdict`: "helps", "harms" or "no
-        difference shown", by the interval of the best arm with synthetic images against the best classical one. Both
-        are the best of several, by the same images: a difference near the edge of its interval means little.
+        `decision` (`chosen`: the two arms measured on each half; `mean` of the two halves' differences, `low`, `high`)
+        and `verdict`: "helps", "harms" or "no difference shown", by the interval of the decision.
     """
     groups, member = np.unique(patients, return_inverse=True)
     draw = np.random.default_rng(0)
     times = np.stack(
         [np.bincount(draw.integers(len(groups), size=len(groups)), minlength=len(groups)) for _ in range(RESAMPLES)]
     )
-    weights = times[:, member].astype(float)
+    resampled = times[:, member].astype(float)
     seeds = len(next(iter(predicted.values())))
     drawn_seeds = draw.integers(seeds, size=(RESAMPLES, seeds))
-    areas = {}
-    for name, found in predicted.items():
-        per_seed = np.stack([weighted_auc(p, truth, weights) for p in found], axis=1)
-        areas[name] = np.take_along_axis(per_seed, drawn_seeds, axis=1).mean(1)
-    whole = {
-        name: float(np.mean([weighted_auc(p, truth, np.ones((1, len(truth))))[0] for p in found]))
-        for name, found in predicted.items()
-    }
+
+    def area(name: str, of: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean AUC of an arm's seeds on some images, and what resampling makes of it."""
+        weights = np.concatenate([np.ones((1, int(of.sum()))), resampled[:, of]])
+        per_seed = np.stack([weighted_auc(p[of], truth[of], weights) for p in predicted[name]], axis=1)
+        return float(per_seed[0].mean()), np.take_along_axis(per_seed[1:], drawn_seeds, axis=1).mean(1)
 
     def interval(mean: float, drawn: np.ndarray) -> dict[str, float]:
         low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return {"mean": mean, "low": float(low), "high": float(high)}
 
+    areas = {name: area(name, np.ones(len(truth), bool)) for name in predicted}
     differences: list[dict[str, Any]] = [
-        {"arm": arm, "against": other, **interval(whole[arm] - whole[other], areas[arm] - areas[other])}
+        {"arm": arm, "against": other, **interval(areas[arm][0] - areas[other][0], areas[arm][1] - areas[other][1])}
         for arm in WITH_SYNTHETIC
         for other in CLASSICAL
         if arm in areas and other in areas
     ]
-    best = {
-        kind: max(names, key=whole.__getitem__)
-        for kind, names in (("classical", CLASSICAL), ("synthetic", WITH_SYNTHETIC))
-    }
-    decisive = next(d for d in differences if (d["arm"], d["against"]) == (best["synthetic"], best["classical"]))
-    verdict = "helps" if decisive["low"] > 0 else "harms" if decisive["high"] < 0 else "no difference shown"
+    second = halves(patients, truth)
+    of_halves = [{name: area(name, half) for name in (*WITH_SYNTHETIC, *CLASSICAL)} for half in (~second, second)]
+    chosen = [
+        {kind: max(names, key=lambda name: other[name][0]) for kind, names in KINDS.items()}
+        for other in reversed(of_halves)
+    ]
+    gains = [
+        (
+            found[arms["synthetic"]][0] - found[arms["classical"]][0],
+            found[arms["synthetic"]][1] - found[arms["classical"]][1],
+        )
+        for found, arms in zip(of_halves, chosen, strict=True)
+    ]
+    decision = interval(*((first + last) / 2 for first, last in zip(*gains, strict=True)))
+    verdict = "helps" if decision["low"] > 0 else "harms" if decision["high"] < 0 else "no difference shown"
     return {
-        "intervals": {name: interval(whole[name], drawn) for name, drawn in areas.items()},
+        "intervals": {name: interval(*found) for name, found in areas.items()},
         "differences": differences,
-        "best_classical": best["classical"],
-        "best_synthetic": best["synthetic"],
+        "decision": {"chosen": chosen, **decision},
         "verdict": verdict,
     }
 
@@ -492,12 +514,13 @@ def format_utility(document: dict[str, Any]) -> str:
 
 def utility_sentences(document: dict[str, Any]) -> list[str]:
     """What was found, and on what it rests."""
-    classical, made = document["best_classical"], document["best_synthetic"]
-    found = next(d for d in document["differences"] if (d["arm"], d["against"]) == (made, classical))
-    held_out = document["held_out"]
+    decision, held_out = document["decision"], document["held_out"]
+    pairs = [f"'{arms['synthetic']}' against '{arms['classical']}'" for arms in decision["chosen"]]
     lines = [
-        f"Synthetic images: {document['verdict']}. AUC of '{made}' minus that of the best without, '{classical}': "
-        f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], 95 % over patients and seeds.",
+        f"Synthetic images: {document['verdict']}. AUC with the best use of them minus that of the best without: "
+        f"{decision['mean']:+.4f} [{decision['low']:+.4f}, {decision['high']:+.4f}], 95 % over patients and seeds. "
+        "What is best is chosen on one half of the held-out patients and measured on the other, both ways: "
+        f"{' and '.join(dict.fromkeys(pairs))}.",
         f"{document['seeds']} ResNet-18 per line, {document['steps']} steps each, tested on {held_out['images']} "
         f"held-out images of {held_out['patients']} patients (split by {document['data']['split_by']}).",
     ]

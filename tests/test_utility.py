@@ -20,6 +20,7 @@ from samgan.runs import Run
 from samgan.sampling import Model, load_model, sample, write_model
 from samgan.utility import (
     ARMS,
+    CLASSICAL,
     WITH_SYNTHETIC,
     Arm,
     _batch,
@@ -28,6 +29,7 @@ from samgan.utility import (
     classify,
     compare,
     format_utility,
+    halves,
     scores,
     train_classifier,
     utility,
@@ -93,10 +95,39 @@ def test_the_word_comes_from_the_interval(gain, word):
     quality = dict.fromkeys(WITH_SYNTHETIC, gain)
     found = compare(*arms_of(quality))
     assert found["verdict"] == word
-    assert found["best_classical"] not in quality
-    assert found["best_synthetic"] in quality
-    for difference in found["differences"]:
+    for arms in found["decision"]["chosen"]:
+        assert arms["classical"] in CLASSICAL
+        assert arms["synthetic"] in WITH_SYNTHETIC
+    for difference in [*found["differences"], found["decision"]]:
         assert difference["low"] <= difference["mean"] <= difference["high"]
+
+
+def test_patients_stay_whole_and_each_class_is_shared_out_evenly():
+    patients = [f"{index // 3}" for index in range(90)]
+    truth = np.repeat([0, 1], [60, 30])
+    second = halves(patients, truth)
+    assert all(len(set(second[start : start + 3])) == 1 for start in range(0, 90, 3))
+    assert [int(second[truth == k].sum()) for k in (0, 1)] == [30, 15]
+
+
+def test_arms_are_measured_on_other_patients_than_those_they_are_chosen_by():
+    """One arm knows every patient of one half and nobody of the other: what chooses it there must not count there."""
+    predicted, truth, patients = arms_of({})
+    second = halves(patients, truth)
+    lucky, blank = WITH_SYNTHETIC[1], 0.5 * np.ones(len(truth))
+    predicted[lucky] = [probabilities(np.where(second, truth, blank))] * 4
+    decision = compare(predicted, truth, patients)["decision"]
+    assert [arms["synthetic"] == lucky for arms in decision["chosen"]] == [True, False]
+
+    def area(name, of):
+        return np.mean([weighted_auc(p[of], truth[of], np.ones((1, of.sum())))[0] for p in predicted[name]])
+
+    gains = [
+        area(arms["synthetic"], half) - area(arms["classical"], half)
+        for arms, half in zip(decision["chosen"], (~second, second), strict=True)
+    ]
+    assert decision["mean"] == pytest.approx(np.mean(gains))
+    assert area(lucky, ~second) == 0.5
 
 
 def test_images_of_one_patient_are_drawn_together():

@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from samgan.utility import CLASSICAL, WITH_SYNTHETIC
+
 HERE = Path(__file__).parent
 
 
@@ -56,8 +58,8 @@ COLUMNS = (
         "recall",
         "ms_ssim_gap",
     ),
-    *("closer_than_held_out", "membership_auc", "auc_real", "best_classical", "auc_classical"),
-    *("best_synthetic", "auc_synthetic", "difference", "low", "high", "verdict"),
+    *("closer_than_held_out", "membership_auc", "auc_real", "auc_classical", "auc_synthetic"),
+    *("difference", "low", "high", "verdict"),
 )
 
 
@@ -136,21 +138,15 @@ def describe(name: str, document: dict[str, Any], folder: Path) -> dict[str, Any
         "membership_auc": round(audit["membership"]["auc"]["value"], 4) if audit["membership"] else "",
     }
     if utility:
-        decisive = next(
-            found
-            for found in utility["differences"]
-            if (found["arm"], found["against"]) == (utility["best_synthetic"], utility["best_classical"])
-        )
         area = {arm: round(found["mean"], 4) for arm, found in utility["intervals"].items()}
+        decision = utility["decision"]
         row |= {
             "auc_real": area["real"],
-            "best_classical": utility["best_classical"],
-            "auc_classical": area[utility["best_classical"]],
-            "best_synthetic": utility["best_synthetic"],
-            "auc_synthetic": area[utility["best_synthetic"]],
-            "difference": round(decisive["mean"], 4),
-            "low": round(decisive["low"], 4),
-            "high": round(decisive["high"], 4),
+            "auc_classical": max(area[arm] for arm in CLASSICAL),
+            "auc_synthetic": max(area[arm] for arm in WITH_SYNTHETIC),
+            "difference": round(decision["mean"], 4),
+            "low": round(decision["low"], 4),
+            "high": round(decision["high"], 4),
             "verdict": utility["verdict"],
         }
     return row
