@@ -17,7 +17,7 @@ from samgan.collapse import find_collapse
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
-from samgan.distributed import on_first_process
+from samgan.distributed import leave, on_first_process
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
 from samgan.memory import keep_freed_memory
@@ -102,10 +102,11 @@ def train(
         message = f"{config.network.max_channels} channels on a CPU take weeks; --scale cpu is made for it"
         warnings.warn(message, stacklevel=2)
     fabric.launch()
-    origin = choose_checkpoint(Run.open(start), "newest") if start and not resume else None
-    if origin:
-        check_start(config, origin[1])
     with contextlib.ExitStack() as held:
+        held.callback(leave)
+        origin = choose_checkpoint(Run.open(start), "newest") if start and not resume else None
+        if origin:
+            check_start(config, origin[1])
 
         def open_run() -> None:
             data.verify()
@@ -226,7 +227,7 @@ def _open_run(
 
 
 def _quick_score(data: PreparedSet, config: Config) -> Score | None:
-    """SWD and MS-SSIM against held-out images, or against training images where fewer than 64 are held out."""
+    """Quick scores against held-out images, or against training images where fewer than 64 are held out."""
     indices = data.indices("holdout", config.data.classes)
     if len(indices) < 64:
         indices = data.indices("train", config.data.classes)

@@ -26,6 +26,15 @@ def rank() -> int:
     return distributed.get_rank() if world_size() > 1 else 0
 
 
+def leave() -> None:
+    """End this process's part in the group, if it is in one; no message may follow.
+
+    Gloo's threads that are still there when Python ends may abort a process that has done all its work.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def on_first_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `work` on the first process alone; every process returns its result or raises its error.
 

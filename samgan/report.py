@@ -25,8 +25,9 @@ CHARTS = (
     ("Logits of the discriminator", "mean logit", ("logit_real", "logit_fake")),
     ("Over-fitting", "mean sign of real logits; share augmented", ("sign_real", "augment")),
     ("Penalty", "penalty, before its weight", ("penalty",)),
-    ("What chooses the best checkpoint", "SWD x 1000 + 100 x MS-SSIM gap", ("quick_score",)),
+    ("What chooses the best checkpoint", "root of SWD x thumbnails' distance", ("quick_score",)),
     ("Sliced Wasserstein distance", "SWD x 1000, lower is better", ("swd",)),
+    ("Frechet distance of thumbnails", "x 1000, lower is better", ("thumbnail_frechet",)),
     ("Likeness within a set", "MS-SSIM of pairs, lower is more diverse", ("ms_ssim_real", "ms_ssim_generated")),
     ("MS-SSIM gap", "generated - real, above 0 hints at collapse", ("ms_ssim_gap",)),
 )

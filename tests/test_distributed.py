@@ -1,12 +1,16 @@
 """Two processes compute what one does: values, gradients, gradients of gradients, whole training steps, stopping."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from samgan import distributed
+from samgan import api, distributed
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.errors import SamganError
 
 # One process imports torch, then forks the ranks; float64 makes the comparison sharp (Adam with beta1 = 0 turns the
 # rounding error of a gradient near 0 into a full step).
@@ -242,3 +246,20 @@ def test_alone_nothing_is_communicated():
     assert distributed.gather(x) is x
     distributed.average_gradients([x])
     assert x.grad is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_leaves_the_process_group_however_it_ends(fails, tiny_config, tmp_path):
+    """A process of Gloo that ends Python within its group aborts now and then, with all its work done."""
+    side = tiny_config.network.resolution
+    write_phantoms(tmp_path / "images", 8, side)
+    data = prepare(tmp_path / "images", tmp_path / "data", resolution=side, workers=1)
+    if fails:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "mine.txt").touch()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
+    with pytest.raises(SamganError, match="not empty") if fails else contextlib.nullcontext():
+        config = tiny_config.override({"training.kimg": 0.008})
+        api.train(config, data, tmp_path / "run", device="cpu", quiet=True)
+    assert not torch.distributed.is_initialized()
+    distributed.leave()

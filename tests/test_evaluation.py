@@ -249,13 +249,24 @@ def test_quick_scores_see_collapse_and_agree_with_the_metrics():
     real, fake = blobs(64), blobs(64, seed=1)
     healthy, collapsed = quick_scores(real, fake), quick_scores(real, fake[:2].repeat(32, 1, 1, 1))
     assert next(iter(healthy)) == "quick_score"  # the first one chooses the best checkpoint
-    assert healthy["quick_score"] == healthy["swd"] + 100 * abs(healthy["ms_ssim_gap"])
-    assert set(healthy) == {"quick_score", "swd", "ms_ssim_real", "ms_ssim_generated", "ms_ssim_gap"}
+    assert healthy["quick_score"] == pytest.approx((healthy["swd"] * healthy["thumbnail_frechet"]) ** 0.5)
+    assert list(healthy)[1:] == ["swd", "thumbnail_frechet", "ms_ssim_real", "ms_ssim_generated", "ms_ssim_gap"]
     assert abs(healthy["ms_ssim_gap"]) < 0.1 < collapsed["ms_ssim_gap"]
-    assert collapsed["swd"] > healthy["swd"]
+    assert all(collapsed[name] > healthy[name] for name in ("quick_score", "swd", "thumbnail_frechet"))
     assert quick_scores(real.numpy(), fake.numpy()) == healthy
     with pytest.raises(SamganError, match="64x64"):
         quick_scores(real, blobs(64, size=64))
+
+
+def test_thumbnails_tell_of_brightness_and_layout_but_not_of_texture():
+    real = blobs(64) // 2 + 40
+    brighter = quick_scores(real, real + 10)["thumbnail_frechet"]
+    assert brighter == pytest.approx(1000 * (10 / 255) ** 2, rel=1e-3)
+    assert quick_scores(real, real.roll(8, dims=3))["thumbnail_frechet"] > 1
+    checked = quick_scores(real, real + 4 * (torch.arange(32)[:, None] + torch.arange(32)).remainder(2).byte())
+    assert checked["thumbnail_frechet"] < 0.2
+    assert checked["swd"] > 20
+    assert quick_scores(real, real.flip(0))["thumbnail_frechet"] == pytest.approx(0, abs=1e-6)
 
 
 def two_classes(real, fake, seed=0):

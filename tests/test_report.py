@@ -109,6 +109,7 @@ def stats() -> list[dict]:
     quick = {
         "quick_score": 19.0,
         "swd": 9.0,
+        "thumbnail_frechet": 4.0,
         "ms_ssim_real": 0.5,
         "ms_ssim_generated": 0.6,
         "ms_ssim_gap": 0.1,

@@ -4,6 +4,7 @@
     python results/plus/runs.py train cxr64 WORK_FOLDER --small xrays-300 [--only NAME ...]
     python results/plus/runs.py score cxr64 WORK_FOLDER --features FEATURES.pt [--only NAME ...]
     python results/plus/runs.py nearest cxr64 WORK_FOLDER --small xrays-300 --features FEATURES.pt [--only NAME ...]
+    python results/plus/runs.py quick cxr64 WORK_FOLDER [--only NAME ...]
     python results/plus/runs.py grids cxr64 WORK_FOLDER [--only NAME ...]
     python results/plus/runs.py draw
 
@@ -12,8 +13,10 @@ gives every run a core of its own, as many side by side as there are cores. It c
 again: a run goes on where it stopped, and minutes are those of training alone (`wall_seconds` of stats.jsonl). Needs
 Linux (cores are chosen with taskset). `score` adds lines to curves.csv beside this file, against all training images
 of the class, also where a run saw 300 of them. `nearest` adds to nearest.csv how far the newest images of a run lie
-from its training images, beside the distance of held-out patients' images. `grids` puts images of runs after the same
-minutes beside this file, and real ones. `draw` makes curves.svg (needs matplotlib).
+from its training images, beside the distance of held-out patients' images. `quick` writes to quick.csv what the quick
+scores of training, against held-out images, are at the checkpoints that `score` scored, and prints how they rank with
+the Frechet distance there. `grids` puts images of runs
+after the same minutes beside this file, and real ones. `draw` makes curves.svg (needs matplotlib).
 """
 
 import argparse
@@ -31,13 +34,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 import samgan
 from samgan.data import PreparedSet
+from samgan.evaluation import quick_scores
 from samgan.metrics.features import extract, load_features
 from samgan.pictures import image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import load_model, sample
+from samgan.training import SCORED_IMAGES
 
 HERE = Path(__file__).parent
 PNEUMONIA = ["--classes", "PNEUMONIA"]
@@ -80,6 +86,7 @@ ATTRIBUTION = (
     "Kermany, Zhang and Goldbaum (2018), Mendeley Data, doi 10.17632/rscbjbr9sj.2, CC BY 4.0; resized to 64 px"
 )
 SCORES = ("frechet", "kid_x1000", "precision", "recall", "density", "coverage")
+QUICK = ("quick_score", "swd", "thumbnail_frechet", "ms_ssim_gap")
 COLUMNS = ("run", "minutes", "kimg", "count", *SCORES, "frechet_floor", "swd", "ms_ssim_gap")
 
 
@@ -90,7 +97,7 @@ def main() -> None:
     step = steps.add_parser("subset")
     for name in ("data", "source", "out"):
         step.add_argument(name, type=Path)
-    for name in ("train", "score", "nearest", "grids"):
+    for name in ("train", "score", "nearest", "quick", "grids"):
         step = steps.add_parser(name)
         step.add_argument("data", type=Path)
         step.add_argument("work", type=Path)
@@ -116,7 +123,9 @@ def main() -> None:
             write_grid("real", real_images(options.data, GRID), {"Description": "Real X-rays. " + ATTRIBUTION})
         for name in options.only:
             if (options.work / name).exists():
-                {"score": score, "nearest": nearest, "grids": grids}[options.step](name, options)
+                {"score": score, "nearest": nearest, "quick": quick, "grids": grids}[options.step](name, options)
+        if options.step == "quick":
+            tell_correlations()
 
 
 def subset(options: argparse.Namespace) -> None:
@@ -245,6 +254,39 @@ def nearest(name: str, options: argparse.Namespace) -> None:
                 writer.writerow([name, f"{model.images_seen / 1000:.0f}", key, space, len(distance), *quantiles])
 
 
+def quick(name: str, options: argparse.Namespace) -> None:
+    """Quick scores, as `samgan train` makes them, of the checkpoints that were scored by features."""
+    real = PreparedSet.open(options.data).select("holdout", [class_of(name)])
+    real = real[np.random.default_rng(0).permutation(len(real))][:SCORED_IMAGES]
+    known = read(HERE / "quick.csv")
+    done = {(row["run"], row["minutes"]) for row in known}
+    scored = [row for row in read(HERE / "curves.csv") if row["run"] == name and int(row["count"]) <= 1000]
+    with open(HERE / "quick.csv", "a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if not known:
+            writer.writerow(["run", "minutes", "kimg", "frechet", *QUICK])
+        for row in sorted(scored, key=lambda row: float(row["minutes"])):
+            found = checkpoint_at(options.work / name, float(row["minutes"]))
+            if found is not None and (name, row["minutes"]) not in done:
+                model = load_model(Run(options.work / name), str(found[0]))
+                fake = to_uint8(sample(model, range(len(real))))
+                values = quick_scores(real, fake)
+                writer.writerow(
+                    [name, row["minutes"], row["kimg"], row["frechet"], *(f"{values[k]:.4f}" for k in QUICK)]
+                )
+
+
+def tell_correlations() -> None:
+    """Rank correlation of each quick score with the Frechet distance of features, over quick.csv, on the screen."""
+    rows = read(HERE / "quick.csv")
+    for preset in ("samgan-plus", "msg-gan-6", "samgan-8", ""):
+        own = [row for row in rows if row["run"].startswith(preset) and not row["run"].endswith("-normal")]
+        values = [[abs(float(row[name])) for row in own] for name in ("frechet", *QUICK)]
+        ranks = [spearmanr(values[0], value).statistic for value in values[1:]]
+        found = [f"{name} {rank:+.2f}" for name, rank in zip(QUICK, ranks, strict=True)]
+        print(f"{preset or 'all'} ({len(own)}): {', '.join(found)}")
+
+
 def grids(name: str, options: argparse.Namespace) -> None:
     """Images of the first seeds, not chosen, after the same minutes of training."""
     for mark in options.minutes:
@@ -292,7 +334,9 @@ def draw() -> None:
         for name in dict.fromkeys(row["run"] for row in rows):
             preset = next(preset for preset in colours if name.startswith(preset))
             style = {"normal": ":", str(SMALL): "--"}.get(name.rpartition("-")[2], "-")
-            points = sorted((float(row["minutes"]), float(row[column])) for row in rows if row["run"] == name)
+            own = [row for row in rows if row["run"] == name]
+            count = min(int(row["count"]) for row in own)  # scores of more images are no point of the same curve
+            points = sorted((float(row["minutes"]), float(row[column])) for row in own if int(row["count"]) == count)
             axis.plot(*zip(*points, strict=True), style, color=colours[preset], marker=".", label=name)
         axis.set(title=title, xlabel="minutes of training", yscale="log" if column == "frechet" else "linear")
         axis.grid(alpha=0.3)
