@@ -258,8 +258,10 @@ def test_a_run_leaves_the_process_group_however_it_ends(fails, tiny_config, tmp_
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "mine.txt").touch()
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1)
-    with pytest.raises(SamganError, match="not empty") if fails else contextlib.nullcontext():
-        config = tiny_config.override({"training.kimg": 0.008})
-        api.train(config, data, tmp_path / "run", device="cpu", quiet=True)
-    assert not torch.distributed.is_initialized()
-    distributed.leave()
+    try:
+        with pytest.raises(SamganError, match="not empty") if fails else contextlib.nullcontext():
+            config = tiny_config.override({"training.kimg": 0.008})
+            api.train(config, data, tmp_path / "run", device="cpu", quiet=True)
+        assert not torch.distributed.is_initialized()
+    finally:
+        distributed.leave()  # for the tests that follow; outside of a group it does nothing
