@@ -15,8 +15,8 @@ Linux (cores are chosen with taskset). `score` adds lines to curves.csv beside t
 of the class, also where a run saw 300 of them. `nearest` adds to nearest.csv how far the newest images of a run lie
 from its training images, beside the distance of held-out patients' images. `quick` writes to quick.csv what the quick
 scores of training, against held-out images, are at the checkpoints that `score` scored, and prints how they rank with
-the Frechet distance there. `grids` puts images of runs
-after the same minutes beside this file, and real ones. `draw` makes curves.svg (needs matplotlib).
+the Frechet distance there. `grids` puts images of runs after the same minutes beside this file, and real ones. `draw`
+makes curves.svg (needs matplotlib).
 """
 
 import argparse
