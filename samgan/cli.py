@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(words)
         options.settings = flags
         options.status = 0
-        if flags and options.run not in (_train, _balance):
-            parser.error(f"--{next(iter(flags))}: settings are for samgan train and samgan balance")
+        if flags and options.run not in (_train, _balance, _table2):
+            parser.error(f"--{next(iter(flags))}: settings are for samgan train, balance and table2")
         with _termination_unwinds():
             document, text = options.run(options)
     except UsageError as error:
@@ -235,7 +235,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="(default: MODEL_CARD.md or DATA_CARD.md beside the source)"
     )
 
-    p = command("table2", _table2, "train and score the rows of the paper's Table 2, and further ones; resumable")
+    epilog = f"Settings, as for samgan train, are given to every row but {PLUS}; those that rows differ in are refused."
+    text = "train and score the rows of the paper's Table 2, and further ones; resumable"
+    p = command("table2", _table2, text, epilog=epilog)
     p.add_argument("data", type=Path, nargs="?", help="prepared set of grey radiographs (--dry-run does without)")
     p.add_argument("--out", type=Path, help="the sweep's folder: new, or the one to go on with")
     text = "rows by name, or paper (the 18 X-ray rows; default), further, all; ROW=N: with N seeds"
@@ -641,7 +643,7 @@ def _card(options: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _table2(options: argparse.Namespace) -> tuple[Any, str]:
-    from samgan.table2 import SUSTAINED_TFLOPS, choose_rows, plan_rows, run_table
+    from samgan.table2 import SUSTAINED_TFLOPS, check_settings, choose_rows, plan_rows, run_table
 
     if options.budget_minutes is not None and options.kimg is not None:
         raise UsageError("--budget-minutes or --kimg: one of them is the length")
@@ -649,8 +651,9 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
     if options.dry_run:
         from samgan.data import PreparedSet
 
+        check_settings(options.settings, options.scale)
         resolution = PreparedSet.open(options.data).resolution if options.data else 64
-        costs = plan_rows(rows, options.scale, resolution, options.kimg)
+        costs = plan_rows(rows, options.scale, resolution, options.kimg, options.settings)
         text = [f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps  GPU-hours"]
         text += [
             f"{cost['name']:<24} {cost['seeds']:>5}  "
@@ -666,7 +669,7 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
     for name in ("data", "out"):
         if getattr(options, name) is None:
             raise UsageError("samgan table2 DATA --out FOLDER: both are needed, but for --dry-run")
-    names = ("rows", "seeds", "json", "settings", "status", "run", "dry_run")
+    names = ("rows", "seeds", "json", "status", "run", "dry_run")
     given = {name: value for name, value in vars(options).items() if name not in names}
     lines, files = run_table(rows, **given, command=shlex.join(["samgan", *sys.argv[1:]]))
     return lines, f"{files[0].read_text()}\n{files[-1]}"

@@ -16,7 +16,7 @@ from typing import Any
 from scipy import stats as statistics_of_ranks
 
 from samgan.claims import Verdict, judge
-from samgan.config import Config
+from samgan.config import Config, flatten
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import COLLAPSE
@@ -43,10 +43,14 @@ class Row:
     paper_ms_ssim_generated: float | None = None
     colour: bool = False
 
-    def config(self, scale: str, resolution: int = 64) -> Config:
-        """The row's configuration at a scale."""
-        config = preset_config(self.base, None if self.base == PLUS else scale, resolution)
-        return config.override({**self.settings, "preset": self.name})
+    def config(self, scale: str, resolution: int = 64, settings: Mapping[str, Any] | None = None) -> Config:
+        """The row's configuration at a scale, with settings that all rows of the paper's networks are given.
+
+        Our own recipe is a whole of its own, and keeps to it.
+        """
+        own = self.base == PLUS
+        config = preset_config(self.base, None if own else scale, resolution)
+        return config.override({} if own else settings or {}).override({**self.settings, "preset": self.name})
 
 
 def _attention(generator: Sequence[int], discriminator: Sequence[int]) -> dict[str, Any]:
@@ -159,11 +163,38 @@ def choose_rows(names: Sequence[str], seeds: int, colour: bool) -> dict[str, int
     return {name: wanted[name] for name in ROWS if name in wanted}
 
 
-def plan_rows(rows: Mapping[str, int], scale: str, resolution: int, kimg: float | None) -> list[dict[str, Any]]:
+OPTIONS = {
+    "preset": "--rows",
+    "data.classes": "--classes",
+    "training.kimg": "--kimg",
+    "training.seed": "--seeds",
+    "training.snapshot_every_kimg": "--snapshot-every-kimg",
+}
+"""Settings that the table sets itself, and the option for each."""
+
+
+def check_settings(settings: Mapping[str, Any], scale: str) -> None:
+    """Refuse settings for all rows alike that are not alike in all rows.
+
+    Raises:
+        UsageError: A setting that rows differ in, or that the table sets itself.
+    """
+    configs = [row.config(scale) for row in ROWS.values() if row.base != PLUS]
+    varied = {key for config in configs for key in config.differences(configs[0])}
+    for key in flatten(settings):
+        if key in OPTIONS:
+            raise UsageError(f"--{key}: samgan table2 has an option for it, {OPTIONS[key]}")
+        if key in varied:
+            raise UsageError(f"--{key}: rows of the table differ in it; samgan train --preset ROW takes it")
+
+
+def plan_rows(
+    rows: Mapping[str, int], scale: str, resolution: int, kimg: float | None, settings: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """What each row will cost: parameters, FLOPs, memory, and GPU-hours of all its seeds at `SUSTAINED_TFLOPS`."""
     lines = []
     for name, seeds in rows.items():
-        config = ROWS[name].config(scale, resolution)
+        config = ROWS[name].config(scale, resolution, settings)
         cost = plan(config.override({"training.kimg": kimg}) if kimg else config)
         hours = seeds * cost["steps"] * cost["flops_per_step"] / (SUSTAINED_TFLOPS * 1e12) / 3600
         lines.append({"name": name, "seeds": seeds, **cost, "gpu_hours": round(hours, 2)})
@@ -190,6 +221,7 @@ def run_table(
     inception_weights: str | None = None,
     on_collapse: str = "warn",
     device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[list[dict[str, Any]], list[Path]]:
     """Train and score rows, each with every seed, and write the table; what is finished already is taken as it is.
 
@@ -212,6 +244,7 @@ def run_table(
         inception_weights: As for `samgan.api.evaluate`.
         on_collapse: As for `samgan.api.train`.
         device: Where networks run.
+        settings: Of every row but samgan-plus, such as `{"training.batch_size": 4}`.
 
     Returns:
         The lines of table.json, and the files written.
@@ -223,20 +256,21 @@ def run_table(
     for name, value in (("--budget-minutes", budget_minutes), ("--cores-per-job", cores_per_job)):
         if value is not None and not value > 0:
             raise UsageError(f"{name} {value:g}: expected more than 0")
+    check_settings(settings or {}, scale)
     sets = {False: PreparedSet.open(data), **({True: PreparedSet.open(faces)} if faces else {})}
     jobs = []
     for seed in range(max(rows.values())):  # so that every row has one seed before any has two
         for row in (ROWS[name] for name, seeds in rows.items() if seed < seeds):
             source = sets[row.colour]
-            settings: dict[str, Any] = {"training.seed": seed, "network.image_channels": source.channels}
+            own: dict[str, Any] = {"training.seed": seed, "network.image_channels": source.channels}
             if classes and not row.colour:
-                settings["data.classes"] = list(classes)
+                own["data.classes"] = list(classes)
             if budget_minutes is not None:
-                settings["training.kimg"] = ENDLESS_KIMG
+                own["training.kimg"] = ENDLESS_KIMG
             for key, value in (("kimg", kimg), ("snapshot_every_kimg", snapshot_every_kimg)):
                 if value is not None:
-                    settings[f"training.{key}"] = value
-            config = row.config(scale, source.resolution).override(settings)
+                    own[f"training.{key}"] = value
+            config = row.config(scale, source.resolution, settings).override(own)
             indices = source.indices("train", config.data.classes)
             check_fit(config, (len(indices), *source.images.shape[1:]))
             jobs.append(Job(row.name, config, str(source.path.resolve()), source.sha256, budget_minutes))

@@ -69,6 +69,13 @@ def test_the_papers_rows_are_the_presets_and_further_rows_change_what_they_say()
             assert set(changed) == {"preset", *row.settings}
 
 
+def test_settings_of_all_rows_leave_what_a_row_is_about_and_our_own_recipe():
+    settings = {"training.batch_size": 4, "network": {"max_channels": 32}}
+    for row in ROWS.values():
+        changed = row.config("cpu", settings=settings).differences(row.config("cpu"))
+        assert set(changed) == (set() if row.base == PLUS else {"training.batch_size", "network.max_channels"})
+
+
 def test_rows_are_chosen_by_name_and_by_group():
     paper = [row.name for row in PRESETS if row.data == "X-ray"]
     assert choose_rows([], 1, colour=False) == dict.fromkeys(paper, 1)
@@ -175,6 +182,10 @@ def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys, monkeypatch):
         (["--budget-minutes", "0"], "--budget-minutes 0"),
         (["--budget-minutes", "1", "--kimg", "1"], "one of them is the length"),
         (["--rows", "msg-gan-1"], "--faces"),
+        (["--training.learning_rate=0.01"], "rows of the table differ in it"),
+        (["--training.kimg=1"], "an option for it, --kimg"),
+        (["--training.batch_sise=4"], "did you mean training.batch_size?"),
+        (["--training.batch_size=1"], "training.batch_size: 1 is not allowed"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_trained(data, tmp_path, capsys, arguments, words):
