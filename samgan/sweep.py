@@ -7,6 +7,7 @@ the same command goes on where it was stopped, in whatever way, and nothing is c
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
+from samgan.metrics.features import load_features
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import load_model, sample
@@ -73,13 +75,25 @@ class Scoring:
     features: str | None = None
     inception_weights: str | None = None
     count: int | None = None
+    shape: tuple[int, int, int] = (1, 64, 64)
+    """[c h w] of the images that a module of `features` is tried on."""
 
-    @property
+    @functools.cached_property
     def key(self) -> dict[str, Any]:
-        """What decides the scores, files by their content."""
-        named = {"features": self.features, "inception_weights": self.inception_weights}
-        files = {name: _file_hash(value) for name, value in named.items()}
-        return {**files, "count": self.count, "version": __version__}
+        """What decides the scores: a module by what it computes, a file of weights by its content."""
+        features: str | list[float] | None = self.features
+        if self.features and Path(self.features).is_file():
+            features = load_features(self.features).fingerprint(self.shape)
+        weights = self.inception_weights and _file_hash(self.inception_weights)
+        return {"features": features, "inception_weights": weights, "count": self.count, "version": __version__}
+
+    def scored(self, document: dict[str, Any]) -> bool:
+        """Whether a document's scores were taken in this way; features of equal modules differ by their rounding."""
+        own, other = self.key, document.get("scoring") or {}
+        numbers, others = own["features"], other.get("features")
+        if not (isinstance(numbers, list) and isinstance(others, list) and len(numbers) == len(others)):
+            return own == other
+        return bool(np.allclose(numbers, others, rtol=1e-3)) and {**own, "features": others} == other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +148,7 @@ def finished(job: Job, out: Path, scoring: Scoring) -> dict[str, Any] | None:
         document = json.loads((out / "rows" / f"{job.key}.json").read_text())
     except (OSError, ValueError):
         return None
-    return document if document.get("scoring") == scoring.key and "failed" not in document else None
+    return document if scoring.scored(document) and "failed" not in document else None
 
 
 def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_collapse: str = "warn") -> dict[str, Any]:
@@ -399,8 +413,6 @@ def _hash(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _file_hash(name: str | None) -> str | None:
-    """A name, or the hash of the file it names."""
-    if name is None or not Path(name).is_file():
-        return name
-    return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+def _file_hash(name: str) -> str:
+    """The hash of the file that a name stands for, or the name."""
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest() if Path(name).is_file() else name

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from samgan import api
 from samgan.config import Config
@@ -74,6 +76,34 @@ def test_another_way_to_score_trains_nothing_again(data, tmp_path, no_features, 
     monkeypatch.setattr(api, "train", forbidden)
     (after,) = run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
     assert (before["scores"]["count"], after["scores"]["count"]) == (19, 8)
+
+
+def module_file(path, factor=1.0):
+    """A module of features; what the file holds beside the module depends on its name."""
+
+    class Thumbnails(torch.nn.Module):
+        def forward(self, images):
+            return factor * torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
+
+    images = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    program = torch.export.export(Thumbnails(), (images,), dynamic_shapes={"images": {0: torch.export.Dim("n")}})
+    torch.export.save(program, path, extra_files={"name": path.name})
+    return str(path)
+
+
+def test_a_module_of_features_is_known_by_what_it_computes(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same = [module_file(tmp_path / name) for name in ("a.pt2", "b.pt2")]
+        other = module_file(tmp_path / "c.pt2", 1.01)
+    assert Path(same[0]).read_bytes() != Path(same[1]).read_bytes()
+    first, second, third = (Scoring(name, None, 8, (1, 32, 32)) for name in (*same, other))
+    document = json.loads(json.dumps({"scoring": first.key}))
+    assert second.scored(document)
+    assert not third.scored(document)
+    assert not Scoring(same[0], None, 9, (1, 32, 32)).scored(document)
+    assert not Scoring(None, None, 8).scored(document)
+    assert not first.scored({})
 
 
 @pytest.mark.parametrize("change", [{"seed": 7}, {"learning_rate": 0.1}, {"kimg": 0.05}])
