@@ -16,7 +16,17 @@ from samgan.errors import SamganError, UsageError
 from samgan.evaluation import COLLAPSE, NO_COLLAPSE
 from samgan.metrics.features import FeaturesUnavailable
 from samgan.presets import PLUS, PRESETS, preset_config
-from samgan.table2 import COLUMNS, HEADER, ROWS, alarm_lines, choose_rows, rank_correlations, summarise, write_table
+from samgan.table2 import (
+    COLUMNS,
+    HEADER,
+    ROWS,
+    alarm_lines,
+    alarm_summary,
+    choose_rows,
+    rank_correlations,
+    summarise,
+    write_table,
+)
 
 
 def score(value, floor):
@@ -120,6 +130,11 @@ def test_early_signs_are_held_against_the_end():
     words = {line[0]: line[4] for line in alarm_lines(documents)}
     assert words == {"samgan-1, seed 0": "yes", "samgan-2, seed 0": "false alarm", "samgan-3, seed 0": "missed"}
     assert alarm_lines(documents)[0][1:3] == ("12 kimg, 5 minutes", "40 kimg, 20 minutes")
+    summary = alarm_summary([*documents, FAILED])
+    assert summary.startswith(
+        "4 runs: 1 seen to collapse that were collapsed at their end, 1 false alarms, 1 collapsed"
+    )
+    assert summary.endswith("saved 30 of 80 minutes.")
 
 
 def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
