@@ -1,8 +1,11 @@
 """Scripts of results/ read documents of samgan: the names they look for are there."""
 
+import base64
 import importlib.util
+import io
 import json
 import math
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / "results"
 
 
 def load(name, script="runs"):
-    spec = importlib.util.spec_from_file_location(f"{name}_{script}", FOLDER / name / f"{script}.py")
+    spec = importlib.util.spec_from_file_location(f"results_{script}", FOLDER / name / f"{script}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -95,3 +98,40 @@ def test_a_cut_square_lies_at_the_same_place_of_every_scale():
     assert all(images[0].sum() == 0.75 * images[0].numel() for images in pyramid)
     assert all(images[1].sum() == 15 / 16 * images[1].numel() for images in pyramid)
     assert pyramid[2][0, 0, 8:24, :16].abs().sum() == 0
+
+
+def package_of_weights(path, values, names, per_shard=5):
+    """A package as npm's of the stand-in Inception: names and ranges in one file, bytes as base64 in others."""
+    folder = load("", "stand_in").FOLDER
+    entries = ",".join(
+        f'{{name:"{name}",shape:[{shape}],dtype:"float32",quantization:{{min:{low},scale:{scale},dtype:"uint8"}}}}'
+        for name, shape, low, scale in names
+    )
+    files = {"model.min.js": f"module.exports={{weights:[{entries}]}}"}
+    for number, start in enumerate(range(0, len(values), per_shard), start=1):
+        text = base64.b64encode(values[start : start + per_shard]).decode()
+        files[f"group1-shard{number}of2.min.js"] = f'module.exports="{text}"'
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in reversed(files.items()):
+            member = tarfile.TarInfo(folder + name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content.encode()))
+    return path
+
+
+def test_weights_of_the_stand_in_inception_are_read_from_its_package(tmp_path):
+    stand_in = load("", "stand_in")
+    names = [("conv2d_1/kernel", "2,3", "-.5", ".25"), ("dense/bias", "1", "1e-3", "2")]
+    package = package_of_weights(tmp_path / "a.tgz", bytes(range(7)), names)
+    weights = stand_in.read_weights(package)
+    assert weights["conv2d_1/kernel"].tolist() == [[-0.5, -0.25, 0.0], [0.25, 0.5, 0.75]]
+    assert weights["dense/bias"] == pytest.approx(12.001)
+    with pytest.raises(SystemExit, match="7 bytes of weights, 6 of them named"):
+        stand_in.read_weights(package_of_weights(tmp_path / "b.tgz", bytes(range(7)), names[:1]))
+
+
+def test_the_stand_in_inception_averages_as_keras_does():
+    x = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    pool = load("", "stand_in").SamePool(torch.nn.Identity())
+    expected = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    torch.testing.assert_close(pool(torch.nn.functional.avg_pool2d(x, 3, 1, 1)), expected)
