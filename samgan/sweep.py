@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,13 @@ class Resources:
 
 
 def run_sweep(
-    jobs: Sequence[Job], out: Path, scoring: Scoring, resources: Resources, *, on_collapse: str = "warn"
+    jobs: Sequence[Job],
+    out: Path,
+    scoring: Scoring,
+    resources: Resources,
+    *,
+    on_collapse: str = "warn",
+    report: Callable[[list[dict[str, Any]]], Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Run all jobs that are not finished yet, and return the documents of all.
 
@@ -120,6 +126,7 @@ def run_sweep(
         scoring: How to score.
         resources: Where to run.
         on_collapse: As for `samgan.api.train`.
+        report: Called with the documents there are, whenever a job has ended.
 
     Returns:
         One document for each job: `name`, `seed`, `key`, `scoring`, `commit`, `config`, `processor`, `device`, `kimg`,
@@ -139,7 +146,9 @@ def run_sweep(
             work = _here if resources.ray is None else _on_ray
             for key, document in work(pending, out, scoring, resources, on_collapse):
                 status.found[key] = document
-        return [document for job in jobs if (document := found[job.key])]
+                if report:
+                    report([document for document in found.values() if document])
+        return [document for document in found.values() if document]
 
 
 def finished(job: Job, out: Path, scoring: Scoring) -> dict[str, Any] | None:

@@ -277,8 +277,13 @@ def run_table(
     shape = (sets[False].channels, sets[False].resolution, sets[False].resolution)
     scoring = Scoring(features, inception_weights, count, shape)
     resources = Resources(ray, cores_per_job, gpus_per_job, choose_device(device) if ray is None else device)
-    documents = run_sweep(jobs, out, scoring, resources, on_collapse=on_collapse)
-    files = write_table(out, documents, command=command, title=f"Table 2 of the paper, {scale} scale")
+    title = f"Table 2 of the paper, {scale} scale"
+
+    def write(documents: Sequence[dict[str, Any]]) -> list[Path]:
+        return write_table(out, documents, command=command, title=title, jobs=len(jobs))
+
+    documents = run_sweep(jobs, out, scoring, resources, on_collapse=on_collapse, report=write)
+    files = write(documents)
     if not any("scores" in document for document in documents):
         raise SamganError(f"every job failed; the first: {documents[0]['failed']}")
     return summarise(documents), files
@@ -361,16 +366,16 @@ def rank_correlations(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, fl
 
 
 def write_table(
-    out: Path, documents: Sequence[dict[str, Any]], *, command: str, title: str, pictures: Path | None = None
+    out: Path, documents: Sequence[dict[str, Any]], *, command: str, title: str, jobs: int | None = None
 ) -> list[Path]:
     """Write `table.md`, `table.csv`, `table.json` and `table.html`.
 
     Args:
-        out: The folder.
+        out: The folder, with `rows/KEY.png`.
         documents: From `samgan.sweep.run_sweep`.
         command: What was typed, for the reader who wants the same.
         title: Of the page.
-        pictures: Folder of `KEY.png`, where they are not in `out / "rows"`.
+        jobs: Of the whole sweep, where some may not have ended.
 
     Returns:
         The files.
@@ -383,7 +388,7 @@ def write_table(
     verdicts = judge(runs)
     correlations = rank_correlations(lines)
     alarms = alarm_lines(documents)
-    notes = _notes(documents, command)
+    notes = _notes(documents, command, jobs or len(documents))
     write_json(out / "table.json", lines)
     rows = io.StringIO()
     writer = csv.DictWriter(rows, COLUMNS, lineterminator="\n")
@@ -393,9 +398,7 @@ def write_table(
     for name, content in {"table.csv": rows.getvalue(), "table.md": markdown}.items():
         with atomic_write(out / name) as file:
             file.write(content.encode())
-    _write_page(
-        out / "table.html", title, lines, documents, verdicts, correlations, alarms, notes, pictures or out / "rows"
-    )
+    _write_page(out / "table.html", title, lines, documents, verdicts, correlations, alarms, notes, out / "rows")
     return [out / f"table.{suffix}" for suffix in ("md", "csv", "json", "html")]
 
 
@@ -497,7 +500,7 @@ def _alarm(document: dict[str, Any]) -> str:
     return MISSED_ALARM if collapsed else "no sign, no collapse"
 
 
-def _notes(documents: Sequence[dict[str, Any]], command: str) -> list[str]:
+def _notes(documents: Sequence[dict[str, Any]], command: str, jobs: int) -> list[str]:
     def several(key: str) -> str:
         found = sorted({str(document[key]) for document in documents if document.get(key)})
         return ", ".join(found) or "unknown"
@@ -514,6 +517,8 @@ def _notes(documents: Sequence[dict[str, Any]], command: str) -> list[str]:
         "only the order of rows can be compared with it.",
         "Spread: largest minus smallest of the seeds. MS-SSIM: mean bounds of the 95 % interval within a run.",
     ]
+    if len(documents) < jobs:
+        notes.insert(0, f"Not finished: {len(documents)} of {jobs} jobs have ended.")
     failed = [f"{d['name']}, seed {d['seed']}: {d['failed']}" for d in documents if "failed" in d]
     return notes + [f"Failed: {reason}" for reason in failed]
 

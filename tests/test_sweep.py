@@ -55,7 +55,9 @@ def forbidden(*_, **__):
 
 def test_everything_is_done_once(data, tmp_path, no_features, monkeypatch):
     jobs = [job(data), job(data, seed=1), job(data, "other", learning_rate=0.001)]
-    documents = run_sweep(jobs, tmp_path, Scoring(), HERE)
+    reported = []
+    documents = run_sweep(jobs, tmp_path, Scoring(), HERE, report=reported.append)
+    assert reported == [documents[:1], documents[:2], documents]
     assert [(found["name"], found["seed"]) for found in documents] == [("row", 0), ("row", 1), ("other", 0)]
     for found, wanted in zip(documents, jobs, strict=True):
         assert found["key"] == wanted.key

@@ -141,7 +141,7 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
     documents = [document("msg-gan-6"), document("msg-gan-6", 1, 1.5), document("samgan-8"), FAILED]
     (tmp_path / "rows").mkdir()
     Image.fromarray(np.zeros((64, 128), np.uint8)).save(tmp_path / "rows" / f"{documents[0]['key']}.png")
-    files = write_table(tmp_path, documents, command="samgan table2 <data>", title="A table")
+    files = write_table(tmp_path, documents, command="samgan table2 <data>", title="A table", jobs=6)
     assert [file.name for file in files] == ["table.md", "table.csv", "table.json", "table.html"]
     lines = json.loads((tmp_path / "table.json").read_text())
     asked = {"name", "seeds", "frechet", "frechet_floor", "ms_ssim_real", "ms_ssim_generated", "recall", "coverage"}
@@ -152,6 +152,7 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
     markdown = (tmp_path / "table.md").read_text()
     assert "| msg-gan-6 | 167.1 | 1.250 (spread 0.500) | 0.030 | 0.5 / 0.47 |" in markdown
     assert "samgan-1, seed 0: step 3: loss_generator is <nan>" in markdown
+    assert "Not finished: 4 of 6 jobs have ended." in markdown
     assert all(line.count("|") == len(HEADER) + 1 for line in markdown.splitlines()[2:7])
     page = (tmp_path / "table.html").read_text()
     assert "1.250 (spread 0.500)" in page
