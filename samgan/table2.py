@@ -24,9 +24,12 @@ from samgan.files import atomic_write, write_json
 from samgan.page import Curve, chart, section, table, text, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.planning import plan
-from samgan.presets import PLUS, PRESETS, preset_config
+from samgan.presets import PLUS, PRESETS, SCALES, preset_config
 from samgan.sweep import Job, Resources, Scoring, run_sweep
 from samgan.training import check_fit, choose_device
+
+PLUS_SCALE = {"cpu": "cpu", "paper": "gpu"}
+"""The scale of our own recipe beside rows of one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +49,14 @@ class Row:
     def config(self, scale: str, resolution: int = 64, settings: Mapping[str, Any] | None = None) -> Config:
         """The row's configuration at a scale, with settings that all rows of the paper's networks are given.
 
-        Our own recipe is a whole of its own, and keeps to it.
+        Our own recipe is a whole of its own, and keeps to it, but is as long as the others.
         """
-        own = self.base == PLUS
-        config = preset_config(self.base, None if own else scale, resolution)
-        return config.override({} if own else settings or {}).override({**self.settings, "preset": self.name})
+        if self.base == PLUS:
+            length = {"training.kimg": SCALES[scale]["kimg"]}
+            config = preset_config(PLUS, PLUS_SCALE[scale], resolution).override(length)
+        else:
+            config = preset_config(self.base, scale, resolution).override(settings or {})
+        return config.override({**self.settings, "preset": self.name})
 
 
 def _attention(generator: Sequence[int], discriminator: Sequence[int]) -> dict[str, Any]:
