@@ -14,6 +14,7 @@ from scipy import stats
 
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "not confirmed", "undecided at this scale"
 LEVEL = 0.95
+FEW_POINTS = 7  # 5,040 orders
 
 
 class Measure(NamedTuple):
@@ -189,10 +190,22 @@ def _sign(runs: Mapping[str, Sequence[dict[str, Any]]]) -> Verdict:
             words.append(UNDECIDED)
             evidence.append(f"{name}: {len(points)} runs, too few that differ")
             continue
-        rho, p = stats.spearmanr(*zip(*points, strict=True))
+        rho, p = rank_correlation(points)
         word = UNDECIDED if p > 1 - LEVEL else CONFIRMED if rho < 0 else REFUTED
         words.append(word)
         evidence.append(
             f"{name} against the MS-SSIM gap, {len(points)} runs: rank correlation {rho:+.2f}, p {p:.2g}: {word}"
         )
     return Verdict(SIGN, _joined(words), evidence)
+
+
+def rank_correlation(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Spearman's rank correlation and its two-sided p: over all orders for few points, else by Student's t."""
+    first, second = zip(*points, strict=True)
+    rho, p = stats.spearmanr(first, second)
+    if len(points) <= FEW_POINTS:
+        ranks, others = (stats.rankdata(values) - (len(points) + 1) / 2 for values in (first, second))
+        p = stats.permutation_test(
+            (ranks,), lambda ranks: ranks @ others, permutation_type="pairings", n_resamples=math.inf
+        ).pvalue
+    return float(rho), float(p)

@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats as statistics_of_ranks
-
-from samgan.claims import Verdict, judge
+from samgan.claims import Verdict, judge, rank_correlation
 from samgan.config import Config, flatten
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
@@ -366,8 +364,8 @@ def rank_correlations(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, fl
         points = [(line[ours], line[theirs]) for line in lines if line[ours] is not None and line[theirs] is not None]
         if len({a for a, _ in points}) < 4:
             continue
-        rho, p = statistics_of_ranks.spearmanr(*zip(*points, strict=True))
-        found[ours] = {"rho": round(float(rho), 3), "p": round(float(p), 4), "rows": len(points)}
+        rho, p = rank_correlation(points)
+        found[ours] = {"rho": round(rho, 3), "p": round(p, 4), "rows": len(points)}
     return found
 
 

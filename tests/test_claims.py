@@ -1,12 +1,13 @@
 """Claims are decided by differences against the spread between seeds, never by a single run."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from samgan.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge
+from samgan.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge, rank_correlation
 from samgan.table2 import ROWS
 
 
@@ -82,6 +83,17 @@ def test_the_sign_of_a_collapse_is_judged_over_all_runs(sign, word):
     assert verdict(SIGN, runs).word == word
     few = dict(list(runs.items())[:2])
     assert verdict(SIGN, few).word == UNDECIDED
+
+
+def test_ranks_of_few_points_are_judged_by_all_their_orders():
+    assert rank_correlation([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (4.0, 4.0)]) == pytest.approx((1.0, 2 / 24))
+    points = [(1.0, 2.0), (2.0, 1.0), (3.0, 5.0), (4.0, 3.0), (5.0, 4.0)]
+    rho = 1 - 6 * sum((a - b) ** 2 for a, b in points) / (5 * 24)
+    orders = [1 - 6 * sum((a - b) ** 2 for a, b in enumerate(order, 1)) / 120 for order in permutations(range(1, 6))]
+    share = sum(other >= rho - 1e-9 for other in orders) / 120
+    assert rank_correlation(points) == pytest.approx((rho, 2 * share))
+    many = [(float(k), float(7 * k % 20)) for k in range(20)]
+    assert rank_correlation(many) == pytest.approx(tuple(stats.spearmanr(*zip(*many, strict=True))))
 
 
 def test_every_pair_is_of_rows_that_differ_in_one_thing():

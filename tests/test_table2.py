@@ -121,7 +121,7 @@ def test_a_line_holds_means_of_its_seeds_and_their_spread():
 def test_rank_correlation_is_of_the_papers_rows_alone():
     names = ["msg-gan-6", "msg-gan-5", "msg-gan-3", "samgan-1"]  # in the order of the paper's FID
     lines = summarise([*(document(name, frechet=k + 1.0) for k, name in enumerate(names)), document("samgan-8-linear")])
-    assert rank_correlations(lines)["frechet"] == {"rho": 1.0, "p": 0.0, "rows": 4}
+    assert rank_correlations(lines)["frechet"] == {"rho": 1.0, "p": 0.0833, "rows": 4}
     assert rank_correlations(lines[:3]) == {}
 
 
