@@ -248,7 +248,7 @@ figcaption ul { list-style: none; margin: 0.25rem 0 0; padding: 0; display: flex
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: 0.4rem 0.75rem 0.4rem 0; border-bottom: 1px solid var(--line);
-  overflow-wrap: anywhere; min-width: 6rem; }
+  overflow-wrap: anywhere; min-width: 6rem; white-space: pre-line; }
 thead th { color: var(--faint); } tbody th { font-weight: 500; }
 footer { margin-top: 3rem; }
 </style>

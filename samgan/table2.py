@@ -571,7 +571,7 @@ def _write_page(
         return f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>"
 
     sections = [section("Rows", table(HEADER, [_cells(line) for line in lines]) + bullets(notes), "wide")]
-    rows = [(verdict.sentence, verdict.word, "; ".join(verdict.evidence)) for verdict in verdicts]
+    rows = [(verdict.sentence, verdict.word, "\n".join(verdict.evidence)) for verdict in verdicts]
     sections.append(section("The paper's claims", table(("claim", "verdict", "evidence"), rows), "wide"))
     sections.append(section("Rank correlation with the paper", bullets(_correlation_lines(correlations))))
     found = f"<p>{text(alarm_summary(documents))}</p>{table(ALARM_HEADER, alarms)}"
