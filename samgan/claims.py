@@ -21,16 +21,26 @@ class Measure(NamedTuple):
     """A score of one run, on a scale on which seeds differ alike everywhere; lower is what a claim promises."""
 
     name: str
+    scale: str
     of: Callable[[dict[str, Any]], float]
+    shown: Callable[[float], float]
+    """From the scale to what is named."""
 
 
-def _log_frechet(scores: dict[str, Any]) -> float:
-    return math.log(scores["frechet"]["value"])
-
-
-FRECHET = Measure("Frechet distance", _log_frechet)
-LIKENESS = Measure("MS-SSIM of generated pairs", lambda scores: scores["ms_ssim_generated"]["mean"])
-MISSED = Measure("1 - recall", lambda scores: 1 - scores["recall"]["value"])
+# The arc cosine gives shares near 0 the spread of those between (Anscombe 1948, for a binomial's share).
+FRECHET = Measure("Frechet distance", "log", lambda scores: math.log(scores["frechet"]["value"]), math.exp)
+LIKENESS = Measure(
+    "MS-SSIM of generated pairs",
+    "-log(1 - MS-SSIM)",
+    lambda scores: -math.log(max(1 - scores["ms_ssim_generated"]["mean"], 1e-6)),  # 1: all images are one
+    lambda value: 1 - math.exp(-value),
+)
+MISSED = Measure(
+    "1 - recall",
+    "acos(sqrt(recall))",
+    lambda scores: math.acos(math.sqrt(scores["recall"]["value"])),
+    lambda value: math.sin(value) ** 2,
+)
 
 
 class Pair(NamedTuple):
@@ -104,11 +114,13 @@ class Verdict(NamedTuple):
 def judge(runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[Verdict]:
     """Test every claim.
 
-    A pair is confirmed when the mean of the better row is lower by more than its interval, and not confirmed when it is
-    higher by as much. A claim is confirmed when all its pairs are, not confirmed when one is not; else undecided.
+    A pair is confirmed when the mean of the better row is lower by more than its 95 % interval, and not confirmed when
+    it is higher by more than the interval that all pairs of its claim together leave with 5 %. A claim is confirmed
+    when all its pairs are, not confirmed when one is not; else undecided.
 
     Args:
-        runs: Scores (of `samgan.evaluation.evaluate`) of every seed of a row, by the row's name.
+        runs: Scores (of `samgan.evaluation.evaluate`) of every seed of a row, by the row's name, of one data set and of
+            networks whose seeds may be taken to differ alike.
 
     Returns:
         A verdict for each of `CLAIMS`, and one on the sign of a collapse.
@@ -117,7 +129,7 @@ def judge(runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[Verdict]:
     for claim in CLAIMS:
         words, evidence = [], []
         for pair in claim.pairs:
-            word, line = _compare(pair, runs)
+            word, line = _compare(pair, len(claim.pairs), runs)
             words.append(word)
             evidence.append(line)
         verdicts.append(Verdict(claim.sentence, _joined(words), evidence))
@@ -130,7 +142,8 @@ def _joined(words: Sequence[str]) -> str:
     return CONFIRMED if set(words) == {CONFIRMED} else UNDECIDED
 
 
-def _compare(pair: Pair, runs: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[str, str]:
+def _compare(pair: Pair, pairs: int, runs: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[str, str]:
+    """The word on one of the `pairs` of a claim, and a line that says why."""
     values = {name: _values(pair.measure, runs.get(name, ())) for name in (pair.better, pair.worse)}
     title = f"{pair.measure.name}: {pair.better} below {pair.worse}"
     missing = [name for name, found in values.items() if not found]
@@ -138,22 +151,26 @@ def _compare(pair: Pair, runs: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[
         return UNDECIDED, f"{title}: no score of {', '.join(missing)}"
     better, worse = values[pair.better], values[pair.worse]
     difference = statistics.fmean(better) - statistics.fmean(worse)
-    logarithms = pair.measure is FRECHET
 
     def shown(values: Sequence[float]) -> str:
-        return " and ".join(f"{math.exp(x) if logarithms else x:.3f}" for x in values)
+        return " and ".join(f"{pair.measure.shown(x):.3f}" for x in values)
 
     line = f"{title}: {shown(better)} against {shown(worse)}"
     deviation, freedom = _pooled(pair.measure, runs)
     if not freedom:
         return UNDECIDED, f"{line}; no row has two seeds, so nothing is known of their spread"
-    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * deviation * math.sqrt(1 / len(better) + 1 / len(worse))
+    if deviation == 0:
+        return UNDECIDED, f"{line}; no two seeds of a row differ, so nothing is known of their spread"
+    unit = deviation * math.sqrt(1 / len(better) + 1 / len(worse))
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * unit
     low, high = difference - half, difference + half
-    if logarithms:
+    if pair.measure is FRECHET:
         line += f"; ratio {math.exp(difference):.2f} [{math.exp(low):.2f}, {math.exp(high):.2f}]"
     else:
-        line += f"; difference {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
-    word = CONFIRMED if high < 0 else REFUTED if low > 0 else UNDECIDED
+        line += f"; difference of {pair.measure.scale} {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+    # One pair is enough against a claim, so all of them together must not err more often than one would (Bonferroni).
+    against = difference - stats.t.ppf(1 - (1 - LEVEL) / 2 / pairs, freedom) * unit
+    word = CONFIRMED if high < 0 else REFUTED if against > 0 else UNDECIDED
     return word, f"{line}: {word}"
 
 

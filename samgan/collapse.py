@@ -41,7 +41,7 @@ def find_collapse(stats: Iterable[dict[str, Any]], patience: int = PATIENCE) -> 
         a > 0.5 while the discriminator is never wrong or the generator's gradient has faded.
 
     Args:
-        stats: Lines of `stats.jsonl` in order of step, from `Run.stats`.
+        stats: Lines of `stats.jsonl`, from `Run.stats`.
         patience: Snapshots in a row.
 
     Returns:
@@ -52,7 +52,7 @@ def find_collapse(stats: Iterable[dict[str, Any]], patience: int = PATIENCE) -> 
     signs: list[float] = []
     largest_gradient = 0.0
     latest: dict[str, Any] = {}
-    for line in stats:
+    for line in sorted(stats, key=lambda line: (line["step"], line["kind"] != "train")):
         if line["kind"] == "train":
             latest = line
             largest_gradient = max(largest_gradient, line.get("gradient_generator", 0.0))

@@ -34,6 +34,7 @@ from samgan.metrics.features import load_features
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import load_model, sample
+from samgan.training import Interrupted
 
 PICTURE_SEEDS = 16
 CURVE_POINTS = 60
@@ -43,6 +44,7 @@ REFRESH_SECONDS = 2.0
 QUIET_SECONDS = 60.0
 IDLE_SECONDS = 600.0  # since its last line: a job that is not running, or is being scored
 LOST_WORKERS = 20
+LOST_LOCK_SECONDS = 120.0  # a network file system takes a while to see that a machine is gone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +137,16 @@ def run_sweep(
 
     Raises:
         UsageError: Ray is not installed, or a job asks for more than there is.
-        SamganError: The folder is in use by another sweep, or the cluster cannot be reached.
+        SamganError: The folder is in use by another sweep, the cluster cannot be reached, or a row was scored in
+            another way and its run is not there to be scored again.
         Interrupted: A signal came; the same call goes on.
     """
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
-        found = {job.key: finished(job, out, scoring) for job in jobs}
+        found = {job.key: finished(job, out, scoring, on_collapse) for job in jobs}
+        for job in jobs:
+            if found[job.key] is None:
+                _refuse_to_lose(job, out)
         pending = [job for job in jobs if found[job.key] is None]
         with _Status(jobs, out, found, 1 if resources.ray is None else None) as status:
             work = _here if resources.ray is None else _on_ray
@@ -151,13 +157,32 @@ def run_sweep(
         return [document for document in found.values() if document]
 
 
-def finished(job: Job, out: Path, scoring: Scoring) -> dict[str, Any] | None:
+def finished(job: Job, out: Path, scoring: Scoring, on_collapse: str = "warn") -> dict[str, Any] | None:
     """The document of a job that was trained and scored in this way, or None."""
+    document = _read_row(job, out)
+    whole = not ended_early(document) or on_collapse == "stop"
+    return document if "scores" in document and whole and scoring.scored(document) else None
+
+
+def ended_early(document: dict[str, Any]) -> bool:
+    """Whether a run was ended at its sign of collapse."""
+    return bool(document.get("collapse")) and document.get("on_collapse") == "stop"
+
+
+def _read_row(job: Job, out: Path) -> dict[str, Any]:
     try:
         document = json.loads((out / "rows" / f"{job.key}.json").read_text())
     except (OSError, ValueError):
-        return None
-    return document if scoring.scored(document) and "failed" not in document else None
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _refuse_to_lose(job: Job, out: Path) -> None:
+    if "scores" in _read_row(job, out) and not (out / "runs" / job.key / "config.json").is_file():
+        raise SamganError(
+            f"{out / 'rows' / job.key}.json was made with other --features, --inception-weights, --count or "
+            "--on-collapse, and its run is not here to do it anew; give the same, or delete the row to train it again"
+        )
 
 
 def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_collapse: str = "warn") -> dict[str, Any]:
@@ -170,6 +195,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
         _limit_threads(resources.cores)
     path = out / "runs" / job.key
     document: dict[str, Any] = {"name": job.name, "seed": job.seed, "key": job.key, "scoring": scoring.key}
+    document["on_collapse"] = on_collapse
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of collapses, and of paper's widths on a CPU: the table tells
@@ -188,20 +214,28 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
         picture = to_uint8(sample(load_model(run), range(PICTURE_SEEDS))).numpy()
         with atomic_write(out / "rows" / f"{job.key}.png") as file:
             write_png(file, image_grid(picture, PICTURE_SEEDS), {"Description": SYNTHETIC})
-    except SamganError as error:
+    except (SamganError, MemoryError, RuntimeError, ValueError) as error:  # of one row; others may do
         if getattr(error, "signal_number", None):  # stopped from outside, not failed
             raise
-        document["failed"] = str(error)
+        reason = (str(error).splitlines() or [""])[0]
+        document["failed"] = reason if isinstance(error, SamganError) else f"{type(error).__name__}: {reason}"
+        if "scores" in _read_row(job, out):  # of another way to score, and not to be lost
+            return document
     write_json(out / "rows" / f"{job.key}.json", document)
     return document
 
 
 def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_collapse: str) -> Run:
     begun = (path / "config.json").is_file()
-    if begun and _is_trained(Run(path), job, on_collapse):
-        return Run(path)
+    config = job.config
+    if begun:
+        _wait_for(Run(path))
+        if _is_trained(Run(path), job, on_collapse):
+            return Run(path)
+        if config.training.precision == "auto":  # whatever the machine had that began it
+            config = config.override({"training.precision": Run(path).config.training.precision})
     return api.train(
-        job.config,
+        config,
         data,
         path,
         resume=begun,
@@ -212,11 +246,20 @@ def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_col
     )
 
 
+def _wait_for(run: Run) -> None:
+    """Let a lost worker's lock go: the sweep is ours alone, so nobody else has a right to it."""
+    end = time.monotonic() + LOST_LOCK_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(SamganError), run.locked():
+            return
+        time.sleep(1)
+
+
 def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
     """Whether nothing is left to train; a run that was stopped for its collapse would go on otherwise."""
     last = last_line(run)
     step = run.last_step()
-    if not step or last is None or last["step"] > step:
+    if not step or last is None or last["step"] > step or not run.grid_path(last["images_seen"]).exists():
         return False
     if on_collapse == "stop" and find_collapse(run.stats()):
         return True
@@ -225,7 +268,7 @@ def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
 
 
 def _describe(run: Run) -> dict[str, Any]:
-    lines = list(run.stats())
+    lines = [line for line in run.stats() if line["step"] <= run.last_step()]  # a resumed run may end before a halt
     train = [line for line in lines if line["kind"] == "train"]
     quick = [line for line in lines if line["kind"] == "scores"]
     collapse = find_collapse(lines)
@@ -264,13 +307,12 @@ def _on_ray(pending: Sequence[Job], out: Path, scoring: Scoring, resources: Reso
     """Jobs as tasks of Ray: one whose worker is lost is started again elsewhere, and goes on from its checkpoint."""
     ray = _start_ray(resources)
     try:
-        cores = resources.cores or os.cpu_count() or 1
-        there = ray.cluster_resources()
-        for name, wanted in (("CPU", cores), ("GPU", resources.gpus)):
-            if wanted > there.get(name, 0):
-                raise UsageError(f"a job takes {wanted:g} {name}, the cluster has {there.get(name, 0):g}")
-        task = ray.remote(num_cpus=cores, num_gpus=resources.gpus, max_retries=LOST_WORKERS)(run_job)
-        resources = dataclasses.replace(resources, cores=cores)
+        cores = _cores_of_a_job(ray.nodes(), resources)
+        task = ray.remote(
+            num_cpus=cores, num_gpus=resources.gpus, max_retries=LOST_WORKERS, retry_exceptions=[Interrupted]
+        )(run_job)
+        device = "cpu" if resources.device == "auto" and not resources.gpus else resources.device
+        resources = dataclasses.replace(resources, cores=cores, device=device)
         waiting = {
             task.options(name=job.key).remote(job, out.resolve(), scoring, resources, on_collapse): job
             for job in pending
@@ -286,6 +328,25 @@ def _on_ray(pending: Sequence[Job], out: Path, scoring: Scoring, resources: Reso
                     yield job.key, {"name": job.name, "seed": job.seed, "key": job.key, "failed": reason}
     finally:
         ray.shutdown()
+
+
+def _cores_of_a_job(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:
+    """The cores asked for, else those of the largest machine, or their share that goes with the GPUs of a job.
+
+    Raises:
+        UsageError: No machine has what a job takes.
+    """
+    there = [node["Resources"] for node in nodes if node["Alive"]]
+    sizes = [(int(node.get("CPU", 0)), node.get("GPU", 0.0)) for node in there]
+    fitting = [(cpus, gpus) for cpus, gpus in sizes if cpus >= (resources.cores or 1) and gpus >= resources.gpus]
+    if not fitting:
+        has = ", ".join(f"{cpus} CPU and {gpus:g} GPU" for cpus, gpus in sorted(set(sizes))) or "none"
+        wanted = f"{resources.cores or 1} CPU and {resources.gpus:g} GPU"
+        raise UsageError(f"a job takes {wanted} of one machine; there are machines of {has}")
+    if resources.cores:
+        return resources.cores
+    cpus, gpus = max(fitting)
+    return max(1, int(cpus * resources.gpus / gpus)) if resources.gpus else cpus
 
 
 def _start_ray(resources: Resources) -> Any:

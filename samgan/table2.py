@@ -9,21 +9,23 @@ import csv
 import dataclasses
 import io
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from samgan.claims import Verdict, judge, rank_correlation
+from samgan.claims import REFUTED, Verdict, judge, rank_correlation
 from samgan.config import Config, flatten
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
-from samgan.evaluation import COLLAPSE
+from samgan.evaluation import COLLAPSE, check_inputs
 from samgan.files import atomic_write, write_json
+from samgan.metrics.features import FeaturesUnavailable, load_features
 from samgan.page import Curve, chart, section, table, text, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.planning import plan
 from samgan.presets import PLUS, PRESETS, SCALES, preset_config
-from samgan.sweep import Job, Resources, Scoring, run_sweep
+from samgan.sweep import Job, Resources, Scoring, ended_early, run_sweep
 from samgan.training import check_fit, choose_device
 
 PLUS_SCALE = {"cpu": "cpu", "paper": "gpu"}
@@ -102,6 +104,7 @@ GROUPS = {
     "further": [row.name for row in FURTHER_ROWS],
 }
 
+NOT_CONFIRMED = f"""Of the paper's networks. "{REFUTED}": measured the other way round, by more than seeds differ."""
 SCORES = ("frechet", "kid_x1000", "precision", "recall", "density", "coverage")
 ENDLESS_KIMG = 1e6  # where minutes are the length
 SUSTAINED_TFLOPS = 20.0
@@ -277,9 +280,11 @@ def run_table(
             config = row.config(scale, source.resolution, settings).override(own)
             indices = source.indices("train", config.data.classes)
             check_fit(config, (len(indices), *source.images.shape[1:]))
-            jobs.append(Job(row.name, config, str(source.path.resolve()), source.sha256, budget_minutes))
-    shape = (sets[False].channels, sets[False].resolution, sets[False].resolution)
-    scoring = Scoring(features, inception_weights, count, shape)
+            shape = source.images.shape[1:]
+            check_inputs((len(indices), *shape), (count or len(indices) // 2, *shape), count=count)
+            length = None if budget_minutes is None else float(budget_minutes)
+            jobs.append(Job(row.name, config, str(source.path.resolve()), source.sha256, length))
+    scoring = _choose_scoring(features, inception_weights, count, sets[False].images.shape[1:])
     resources = Resources(ray, cores_per_job, gpus_per_job, choose_device(device) if ray is None else device)
     title = f"Table 2 of the paper, {scale} scale"
 
@@ -291,6 +296,24 @@ def run_table(
     if not any("scores" in document for document in documents):
         raise SamganError(f"every job failed; the first: {documents[0]['failed']}")
     return summarise(documents), files
+
+
+def _choose_scoring(
+    features: str | None, weights: str | None, count: int | None, shape: tuple[int, int, int]
+) -> Scoring:
+    """Load what is to score hours of training once before them; files by names that hold on every machine."""
+    features, weights = (
+        str(Path(name).resolve()) if name and Path(name).is_file() else name for name in (features, weights)
+    )
+    try:
+        load_features(features or "inception", inception_weights=Path(weights) if weights else None)
+    except FeaturesUnavailable as error:
+        if features or weights:
+            raise
+        print(f"samgan: scores that need features are skipped: {error}", file=sys.stderr)
+    else:
+        features = features or "inception"
+    return Scoring(features, weights, count, shape)
 
 
 def summarise(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -361,7 +384,8 @@ def rank_correlations(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, fl
     found: dict[str, dict[str, float | int]] = {}
     pairs = {"frechet": "paper_fid", "ms_ssim_generated": "paper_ms_ssim_generated"}
     for ours, theirs in pairs.items():
-        points = [(line[ours], line[theirs]) for line in lines if line[ours] is not None and line[theirs] is not None]
+        grey = [line for line in lines if not ROWS[line["name"]].colour]
+        points = [(line[ours], line[theirs]) for line in grey if line[ours] is not None and line[theirs] is not None]
         if len({a for a, _ in points}) < 4:
             continue
         rho, p = rank_correlation(points)
@@ -389,7 +413,8 @@ def write_table(
         line["name"]: [found["scores"] for found in documents if found["name"] == line["name"] and "scores" in found]
         for line in lines
     }
-    verdicts = judge(runs)
+    alike = [name for name in runs if not ROWS[name].colour and ROWS[name].base != PLUS]
+    verdicts = judge({name: runs[name] for name in alike})
     correlations = rank_correlations(lines)
     alarms = alarm_lines(documents)
     notes = _notes(documents, command, jobs or len(documents))
@@ -407,7 +432,7 @@ def write_table(
 
 
 HEADER = (
-    "row", "paper's FID", "Frechet", "floor", "paper's MR / MG", "MS-SSIM real", "MS-SSIM generated [95 %]", "verdict",
+    "row", "paper's FID", "Frechet", "floor", "paper's MR / MG", "MS-SSIM real", "MS-SSIM generated [95 %]", "sign",
     "recall", "coverage", "KID x 1000", "SWD x 1000", "seeds", "kimg", "minutes", "images/s", "gamma G", "gamma D",
 )  # fmt: skip
 
@@ -430,7 +455,7 @@ def _cells(line: dict[str, Any]) -> list[str]:
         failed = f"failed ({line['failed_seeds']})"
         return [line["name"], _paper(line, "paper_fid"), failed, "-", paper_pair, *["-"] * (len(HEADER) - 5)]
     interval = f" [{number('ms_ssim_low')}, {number('ms_ssim_high')}]"
-    verdict = f"collapse in {line['collapsed_seeds']} of {line['seeds']}" if line["collapsed_seeds"] else "no sign"
+    verdict = f"MG > MR in {line['collapsed_seeds']} of {line['seeds']}" if line["collapsed_seeds"] else "no sign"
     return [
         line["name"],
         _paper(line, "paper_fid"),
@@ -479,13 +504,18 @@ def alarm_lines(documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def alarm_summary(documents: Sequence[dict[str, Any]]) -> str:
-    """How often the signs were right, and what ending runs at their sign saves of the minutes of all."""
+    """How often the signs were right, and what ending runs at their sign saves of the minutes of all.
+
+    A run that was ended at its sign does not tell whether that was right.
+    """
+    documents = [document for document in documents if not ended_early(document)]
     words = [_alarm(document) for document in documents]
     count = {word: words.count(word) for word in set(words)}
     trained = [document for document, word in zip(documents, words, strict=True) if word]
     saved = sum(d["wall_minutes"] - d["collapse"]["wall_seconds"] / 60 for d in trained if d["collapse"])
     minutes = sum(document["wall_minutes"] for document in trained)
     return (
+        "Collapsed: pairs of images at the end more than half way from the likeness of real ones to equal images. "
         f"{len(trained)} runs: {count.get(TRUE_ALARM, 0)} seen to collapse that were collapsed at their end, "
         f"{count.get(FALSE_ALARM, 0)} false alarms, {count.get(MISSED_ALARM, 0)} collapsed without a sign. "
         f"Ended at their sign, they would have saved {saved:.0f} of {minutes:.0f} minutes."
@@ -514,7 +544,7 @@ def _notes(documents: Sequence[dict[str, Any]], command: str, jobs: int) -> list
     counts = sorted({s["count"] for s in scored})
     notes = [
         f"Command: {command}",
-        f"Processor: {several('processor')}; source: {several('commit')}.",
+        f"Processor: {several('processor')}; device: {several('device')}; source: {several('commit')}.",
         f"Frechet distance, KID, recall and coverage by features {', '.join(features)}, "
         f"{', '.join(map(str, counts))} images a set; the floor is real against other real images.",
         "The paper's FID is of another network's or other features' distances, of other images and longer trainings: "
@@ -548,7 +578,7 @@ def _markdown(
         return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
     parts = [f"# {title}", "", *grid(HEADER, [_cells(line) for line in lines]), "", *(f"* {note}" for note in notes)]
-    parts += ["", "## The paper's claims", ""]
+    parts += ["", "## The paper's claims", "", NOT_CONFIRMED, ""]
     for verdict in verdicts:
         parts += [f"* {verdict.sentence}: **{verdict.word}**", *(f"  * {line}" for line in verdict.evidence)]
     parts += ["", "## Rank correlation with the paper", "", *(f"* {line}" for line in _correlation_lines(correlations))]
@@ -572,7 +602,8 @@ def _write_page(
 
     sections = [section("Rows", table(HEADER, [_cells(line) for line in lines]) + bullets(notes), "wide")]
     rows = [(verdict.sentence, verdict.word, "\n".join(verdict.evidence)) for verdict in verdicts]
-    sections.append(section("The paper's claims", table(("claim", "verdict", "evidence"), rows), "wide"))
+    claims = f"<p>{text(NOT_CONFIRMED)}</p>{table(('claim', 'verdict', 'evidence'), rows)}"
+    sections.append(section("The paper's claims", claims, "wide"))
     sections.append(section("Rank correlation with the paper", bullets(_correlation_lines(correlations))))
     found = f"<p>{text(alarm_summary(documents))}</p>{table(ALARM_HEADER, alarms)}"
     sections.append(section("Collapses, and when they were seen", found, "wide"))
@@ -585,11 +616,11 @@ def _write_page(
         if picture.is_file():
             encoded = base64.b64encode(picture.read_bytes()).decode()
             strips.append(
-                f'<figure><h3>{text(name)}</h3><img class="grid" alt="{text(name)}: synthetic images of equal latents" '
+                f'<figure><h3>{text(name)}</h3><img class="grid" alt="{text(name)}: synthetic images of equal seeds" '
                 f'src="data:image/png;base64,{encoded}"></figure>'
             )
         curves.append(_curves(name, document))
-    caption = f"<p><strong>{text(SYNTHETIC)}</strong> Every row from the same latents, not chosen.</p>"
+    caption = f"<p><strong>{text(SYNTHETIC)}</strong> Every row from the same seeds, not chosen.</p>"
     sections.append(section("Images", caption + "".join(strips), "wide"))
     sections.append(section("Training", f'<div class="row">{"".join(curves)}</div>', "wide"))
     write_page(path, title, sections, ["Research only: images of 64 px diagnose nobody."])

@@ -58,6 +58,9 @@ class Interrupted(SamganError):
         super().__init__(message)
         self.signal_number = signal_number
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, str]]:
+        return type(self), (self.signal_number, str(self))
+
 
 def random_generator(seed: int, purpose: str, index: int) -> torch.Generator:
     """A CPU generator that depends on nothing but its arguments."""

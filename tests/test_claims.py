@@ -67,6 +67,30 @@ def test_a_claim_needs_all_its_pairs_and_fails_with_one():
     assert verdict(sentence, {**SPREAD, **good, "msg-gan-6": [scored(5.0)], "msg-gan-4": [scored(1.0)]}).word == REFUTED
 
 
+def test_seeds_that_do_not_differ_decide_nothing():
+    sentence = "Attention improves diversity"
+    runs = {"samgan-8": [scored(1.0, recall=0.002)] * 2, "samgan-8-no-attention": [scored(1.0, recall=0.0)] * 2}
+    assert verdict(sentence, runs).word == UNDECIDED
+    assert "no two seeds of a row differ" in verdict(sentence, runs).evidence[1]
+
+
+def test_one_of_many_pairs_against_a_claim_has_to_be_clearer_than_one_alone():
+    sentence = "Flips help"  # five pairs
+    (claim,) = (claim for claim in CLAIMS if claim.sentence == sentence)
+    deviation = np.std([0, math.log(1.1)], ddof=1) * math.sqrt(2)
+    for level, word in ((0.975, UNDECIDED), (1 - 0.025 / len(claim.pairs), REFUTED)):
+        above = math.exp(1.01 * stats.t.ppf(level, 3) * deviation)
+        runs = {**SPREAD, "msg-gan-6": [scored(above)], "msg-gan-7": [scored(1.0)]}
+        assert verdict(sentence, runs).word == word
+
+
+def test_images_that_are_all_one_are_as_alike_as_can_be():
+    runs = {"samgan-8": [scored(1.0, likeness=1.0), scored(1.0, likeness=0.99)]}
+    runs["samgan-8-no-attention"] = [scored(1.0, likeness=0.5), scored(1.0, likeness=0.52)]
+    line = verdict("Attention improves diversity", runs).evidence[0]
+    assert "1.000 and 0.990 against 0.500 and 0.520" in line
+
+
 def test_rows_scored_without_features_are_no_evidence():
     blind = {**scored(1.0), "frechet": None, "recall": None, "coverage": None}
     runs = {"msg-gan-7": [blind, blind], "msg-gan-11": [blind]}

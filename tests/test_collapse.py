@@ -57,6 +57,13 @@ def test_what_is_said_does_not_change_as_the_run_goes_on():
     assert all(find_collapse(lines[:count]) == first for count in range(lines.index(lines[-1]), len(lines)))
 
 
+def test_a_snapshot_is_judged_by_the_losses_of_its_own_step():
+    lines = list(log([0.6] * 7, sign=[0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0]))
+    found = find_collapse(sorted(lines, key=lambda line: (line["step"], line["kind"])))  # scores before train
+    assert found == find_collapse(lines)
+    assert (found.step, found.wall_seconds) == (500, 300.0)
+
+
 def test_older_logs_have_no_gradients():
     lines = [{key: value for key, value in line.items() if key != "gradient_generator"} for line in log([0.6] * 10)]
     assert find_collapse(lines) is None

@@ -1,7 +1,10 @@
 """A sweep does everything once, whatever stops it, in this process or on Ray."""
 
+import contextlib
 import json
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +21,8 @@ from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.runs import Run
-from samgan.sweep import Job, Resources, Scoring, _Status, run_sweep
+from samgan.sweep import Job, Resources, Scoring, _cores_of_a_job, _Status, finished, run_sweep
+from samgan.training import Interrupted
 
 TINY = {
     "network": {"resolution": 32, "max_channels": 8},
@@ -106,6 +110,85 @@ def test_a_module_of_features_is_known_by_what_it_computes(tmp_path):
     assert not Scoring(same[0], None, 9, (1, 32, 32)).scored(document)
     assert not Scoring(None, None, 8).scored(document)
     assert not first.scored({})
+
+
+def test_a_row_is_not_lost_to_a_way_of_scoring_that_fails(data, tmp_path, no_features):
+    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    (after,) = run_sweep([job(data)], tmp_path, Scoring(count=1000), HERE)
+    assert "--count 1000" in after["failed"]
+    assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
+
+
+def test_a_row_whose_run_is_gone_is_not_trained_again_unasked(data, tmp_path, no_features):
+    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    shutil.rmtree(tmp_path / "runs")
+    assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
+    with pytest.raises(SamganError, match=f"{job(data).key}.json was made with other .*--count"):
+        run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
+
+
+def test_a_run_ended_at_its_sign_is_whole_only_where_that_is_asked_for(data, tmp_path, no_features):
+    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
+    path = tmp_path / "rows" / f"{job(data).key}.json"
+    assert finished(job(data), tmp_path, Scoring()) == before
+    path.write_text(json.dumps({**before, "collapse": {"step": 5}}))
+    assert finished(job(data), tmp_path, Scoring(), "stop")
+    assert finished(job(data), tmp_path, Scoring(), "warn") is None
+    (again,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="warn")
+    assert (again["collapse"], again["on_collapse"]) == (None, "warn")
+    path.write_text(json.dumps({**again, "collapse": {"step": 5}}))
+    assert finished(job(data), tmp_path, Scoring(), "stop")
+
+
+def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):
+    train = api.train
+
+    def fails(config, prepared, out, **more):
+        if Path(out).name.startswith("bad"):
+            raise RuntimeError("CUDA out of memory.\nTried to allocate")
+        return train(config, prepared, out, **more)
+
+    monkeypatch.setattr(api, "train", fails)
+    bad, good = run_sweep([job(data, "bad"), job(data, "good")], tmp_path, Scoring(), HERE)
+    assert bad["failed"] == "RuntimeError: CUDA out of memory."
+    assert "scores" in good
+
+
+def test_a_lost_workers_lock_is_waited_for(data, tmp_path, no_features, monkeypatch):
+    run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    run = Run(tmp_path / "runs" / job(data).key)
+    (tmp_path / "rows" / f"{job(data).key}.json").unlink()
+    lock = contextlib.ExitStack()
+    lock.enter_context(run.locked())
+    monkeypatch.setattr("samgan.sweep.time.sleep", lambda seconds: lock.close())
+    (document,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    assert "scores" in document
+
+
+@pytest.mark.parametrize(
+    ("resources", "cores"),
+    [
+        (Resources(), 32),
+        (Resources(cores=4), 4),
+        (Resources(gpus=1.0), 8),
+        (Resources(gpus=0.5), 4),
+        (Resources(gpus=2.0), 16),
+    ],
+)
+def test_a_job_takes_what_one_machine_has(resources, cores):
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 32.0}},
+        {"Alive": False, "Resources": {"CPU": 256.0, "GPU": 16.0}},
+    ]
+    assert _cores_of_a_job(nodes, resources) == cores
+    with pytest.raises(UsageError, match="20 CPU and 1 GPU of one machine; there are machines of 16 CPU and 2 GPU, 32"):
+        _cores_of_a_job(nodes, Resources(cores=20, gpus=1.0))
+
+
+def test_a_stop_from_outside_survives_the_way_from_a_worker():
+    told = pickle.loads(pickle.dumps(Interrupted(15, "stopped by SIGTERM")))
+    assert (told.signal_number, str(told)) == (15, "stopped by SIGTERM")
 
 
 @pytest.mark.parametrize("change", [{"seed": 7}, {"learning_rate": 0.1}, {"kimg": 0.05}])

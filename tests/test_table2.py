@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samgan import api
+from samgan import api, table2
 from samgan.cli import main
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
@@ -136,7 +136,8 @@ def test_early_signs_are_held_against_the_end():
     assert words == {"samgan-1, seed 0": "yes", "samgan-2, seed 0": "false alarm", "samgan-3, seed 0": "missed"}
     assert alarm_lines(documents)[0][1:3] == ("12 kimg, 5 minutes", "40 kimg, 20 minutes")
     summary = alarm_summary([*documents, FAILED])
-    assert summary.startswith(
+    assert alarm_summary([*documents, FAILED, document("samgan-5", collapse=SIGN, on_collapse="stop")]) == summary
+    assert summary.partition("images. ")[2].startswith(
         "4 runs: 1 seen to collapse that were collapsed at their end, 1 false alarms, 1 collapsed"
     )
     assert summary.endswith("saved 30 of 80 minutes.")
@@ -175,11 +176,20 @@ def data(tmp_path_factory):
     return prepare(folder / "images", folder / "data", resolution=32, workers=1).path
 
 
-def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys, monkeypatch):
-    def unavailable(*_, **__):
-        raise FeaturesUnavailable("no weights here")
+@pytest.fixture(autouse=True)
+def no_features(monkeypatch):
+    load = table2.load_features
 
-    monkeypatch.setattr(api, "load_features", unavailable)
+    def unavailable(name, **more):
+        if name == "inception":
+            raise FeaturesUnavailable("no weights here")
+        return load(name, **more)
+
+    for module in (api, table2):
+        monkeypatch.setattr(module, "load_features", unavailable)
+
+
+def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
     command = ["table2", str(data), "--out", str(tmp_path), "--rows", "msg-gan-7", "--kimg", "0.032", "--json"]
     assert main([*command, "--snapshot-every-kimg", "0.016", "--device", "cpu"]) == 0
     (line,) = json.loads(capsys.readouterr().out)
@@ -207,6 +217,8 @@ def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys, monkeypatch):
         (["--training.kimg=1"], "an option for it, --kimg"),
         (["--training.batch_sise=4"], "did you mean training.batch_size?"),
         (["--training.batch_size=1"], "training.batch_size: 1 is not allowed"),
+        (["--count", "1000"], "--count 1000"),
+        (["--features", "typo.pt4"], "--features typo.pt4"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_trained(data, tmp_path, capsys, arguments, words):
