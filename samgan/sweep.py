@@ -362,7 +362,10 @@ def _start_ray(resources: Resources) -> Any:
             ray.init(address=resources.ray, **quiet)
     except Exception as error:  # whatever stands between us and the cluster
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SamganError(f"--ray {resources.ray}: no Ray cluster there ({reason}); `ray start` makes one") from None
+        raise SamganError(
+            f"--ray {resources.ray}: no Ray cluster there ({reason}); `ray start` makes one, and "
+            "RAY_AUTH_MODE=token reaches one that asks for a token"
+        ) from None
     return ray
 
 
