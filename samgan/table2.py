@@ -200,9 +200,13 @@ def plan_rows(
 ) -> list[dict[str, Any]]:
     """What each row will cost: parameters, FLOPs, memory, and GPU-hours of all its seeds at `SUSTAINED_TFLOPS`."""
     lines = []
+    costs: dict[Config, dict[str, Any]] = {}
+    # Rows that differ in these alone cost the same.
+    free = {"preset": "any", "data.flip": "none", "training.learning_rate": 1.0, "network.equalized_lr": True}
+    length = {} if kimg is None else {"training.kimg": kimg}
     for name, seeds in rows.items():
-        config = ROWS[name].config(scale, resolution, settings)
-        cost = plan(config.override({"training.kimg": kimg}) if kimg else config)
+        config = ROWS[name].config(scale, resolution, settings).override({**free, **length})
+        cost = costs[config] = costs.get(config) or plan(config)
         hours = seeds * cost["steps"] * cost["flops_per_step"] / (SUSTAINED_TFLOPS * 1e12) / 3600
         lines.append({"name": name, "seeds": seeds, **cost, "gpu_hours": round(hours, 2)})
     return lines
