@@ -307,7 +307,7 @@ def _choose_scoring(
 ) -> Scoring:
     """Load what is to score hours of training once before them; files by names that hold on every machine."""
     features, weights = (
-        str(Path(name).resolve()) if name and Path(name).is_file() else name for name in (features, weights)
+        str(Path(name).absolute()) if name and Path(name).is_file() else name for name in (features, weights)
     )
     try:
         load_features(features or "inception", inception_weights=Path(weights) if weights else None)
