@@ -486,7 +486,7 @@ def _paper(line: dict[str, Any], key: str) -> str:
     return "-" if line[key] is None else f"{line[key]:g}"
 
 
-TRUE_ALARM, FALSE_ALARM, MISSED_ALARM = "yes", "false alarm", "missed"
+TRUE_ALARM, FALSE_ALARM, MISSED_ALARM, ENDED = "yes", "false alarm", "missed", "ended there"
 ALARM_HEADER = ("run", "first sign", "of", "MS-SSIM gap at the end", "true", "why")
 COLLAPSED_SHARE = 0.5
 """Of the way from real likeness to equal images: from here a scored run counts as collapsed when signs are judged."""
@@ -496,8 +496,8 @@ def alarm_lines(documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Runs recognised as collapsed while they trained, or collapsed at their end; columns as in `ALARM_HEADER`."""
     lines: list[tuple[str, ...]] = []
     for document in documents:
-        word = _alarm(document)
-        if word not in (TRUE_ALARM, FALSE_ALARM, MISSED_ALARM):
+        word = ENDED if ended_early(document) else _alarm(document)
+        if word not in (TRUE_ALARM, FALSE_ALARM, MISSED_ALARM, ENDED):
             continue
         sign, gap = document["collapse"], document["scores"]["mode_collapse"]["difference"]
         when = f"{sign['images_seen'] / 1000:.0f} kimg, {sign['wall_seconds'] / 60:.0f} minutes" if sign else "none"

@@ -136,7 +136,9 @@ def test_early_signs_are_held_against_the_end():
     assert words == {"samgan-1, seed 0": "yes", "samgan-2, seed 0": "false alarm", "samgan-3, seed 0": "missed"}
     assert alarm_lines(documents)[0][1:3] == ("12 kimg, 5 minutes", "40 kimg, 20 minutes")
     summary = alarm_summary([*documents, FAILED])
-    assert alarm_summary([*documents, FAILED, document("samgan-5", collapse=SIGN, on_collapse="stop")]) == summary
+    ended = document("samgan-5", collapse=SIGN, on_collapse="stop")
+    assert alarm_summary([*documents, FAILED, ended]) == summary
+    assert alarm_lines([ended])[0][4] == "ended there"
     assert summary.partition("images. ")[2].startswith(
         "4 runs: 1 seen to collapse that were collapsed at their end, 1 false alarms, 1 collapsed"
     )
