@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
+from samgan.evaluation import COLLAPSE
+
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "not confirmed", "undecided at this scale"
 LEVEL = 0.95
 FEW_POINTS = 7  # 5,040 orders
@@ -88,15 +90,21 @@ CLAIMS = (
             Pair("samgan-8", "samgan-6"),
             Pair("samgan-8", "samgan-7"),
             Pair("samgan-8", "samgan-8-rate-0.001"),
+            Pair("samgan-5", "samgan-2"),
             Pair("samgan-5", "samgan-3"),
             Pair("samgan-5", "samgan-4"),
         ),
     ),
     Claim(
         "Attention improves diversity",
-        (
-            Pair("samgan-8", "samgan-8-no-attention", LIKENESS),
-            Pair("samgan-8", "samgan-8-no-attention", MISSED),
+        tuple(
+            Pair(better, worse, measure)
+            for better, worse in (
+                ("samgan-1", "msg-gan-7"),
+                ("samgan-2", "msg-gan-11"),
+                ("samgan-8", "samgan-8-no-attention"),
+            )
+            for measure in (LIKENESS, MISSED)
         ),
     ),
 )
@@ -158,9 +166,7 @@ def _compare(pair: Pair, pairs: int, runs: Mapping[str, Sequence[dict[str, Any]]
     line = f"{title}: {shown(better)} against {shown(worse)}"
     deviation, freedom = _pooled(pair.measure, runs)
     if not freedom:
-        return UNDECIDED, f"{line}; no row has two seeds, so nothing is known of their spread"
-    if deviation == 0:
-        return UNDECIDED, f"{line}; no two seeds of a row differ, so nothing is known of their spread"
+        return UNDECIDED, f"{line}; no row has two seeds that differ, so nothing is known of their spread"
     unit = deviation * math.sqrt(1 / len(better) + 1 / len(worse))
     half = stats.t.ppf((1 + LEVEL) / 2, freedom) * unit
     low, high = difference - half, difference + half
@@ -185,35 +191,55 @@ def _values(measure: Measure, scores: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def _pooled(measure: Measure, runs: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[float, int]:
-    """Standard deviation between seeds of a row, over all rows with two or more, and its degrees of freedom."""
-    groups = [values for scores in runs.values() if len(values := _values(measure, scores)) > 1]
+    """Standard deviation between seeds of a row, over all rows whose seeds differ, and its degrees of freedom.
+
+    Seeds that are all at the end of a scale, as a recall of 0, say nothing of the spread elsewhere.
+    """
+    groups = [values for scores in runs.values() if len(set(values := _values(measure, scores))) > 1]
     freedom = sum(len(values) - 1 for values in groups)
     squares = sum((len(values) - 1) * statistics.variance(values) for values in groups)
     return (math.sqrt(squares / freedom), freedom) if freedom else (0.0, 0)
 
 
 def _sign(runs: Mapping[str, Sequence[dict[str, Any]]]) -> Verdict:
-    """Whether what recall and coverage miss grows with the MS-SSIM gap, over all runs, by ranks."""
+    """Whether rows with the sign in most of their seeds cover less than rows without, by ranks."""
     evidence, words = [], []
-    all_scores = [scores for found in runs.values() for scores in found]
     for name in ("recall", "coverage"):
-        points = [
-            (scores["mode_collapse"]["difference"], scores[name]["value"])
-            for scores in all_scores
-            if scores.get(name) and scores.get("mode_collapse")
+        rows = [
+            _row_of_sign(name, scores)
+            for found in runs.values()
+            if (scores := [one for one in found if one.get(name) and one.get("mode_collapse")])
         ]
-        gaps, reached = ({value for value, _ in points}, {value for _, value in points})
-        if len(gaps) < 4 or len(reached) < 2:
-            words.append(UNDECIDED)
-            evidence.append(f"{name}: {len(points)} runs, too few that differ")
-            continue
-        rho, p = rank_correlation(points)
-        word = UNDECIDED if p > 1 - LEVEL else CONFIRMED if rho < 0 else REFUTED
+        with_sign, without = ([row.covered for row in rows if row.sign is sign] for sign in (True, False))
+        line = f"{name}: {len(with_sign)} rows with the sign, {len(without)} without"
+        if with_sign and without:
+            p = float(stats.mannwhitneyu(with_sign, without).pvalue)
+            lower = statistics.fmean(with_sign) < statistics.fmean(without)
+            word = UNDECIDED if not p <= 1 - LEVEL else CONFIRMED if lower else REFUTED
+            line += f"; medians {statistics.median(with_sign):.3f} and {statistics.median(without):.3f}, p {p:.2g}"
+        else:
+            word = UNDECIDED
+        if len({row.gap for row in rows}) > 3 and len({row.covered for row in rows}) > 1:
+            rho, p = rank_correlation([(row.gap, row.covered) for row in rows])
+            line += f" (against the size of the gap: rank correlation {rho:+.2f}, p {p:.2g})"
         words.append(word)
-        evidence.append(
-            f"{name} against the MS-SSIM gap, {len(points)} runs: rank correlation {rho:+.2f}, p {p:.2g}: {word}"
-        )
+        evidence.append(f"{line}: {word}")
     return Verdict(SIGN, _joined(words), evidence)
+
+
+class _Signed(NamedTuple):
+    """A row's mean gap and mean share covered, and whether most of its seeds have the sign."""
+
+    gap: float
+    covered: float
+    sign: bool
+
+
+def _row_of_sign(name: str, scores: Sequence[dict[str, Any]]) -> _Signed:
+    gaps = [one["mode_collapse"]["difference"] for one in scores]
+    signs = [one["mode_collapse"]["verdict"] == COLLAPSE for one in scores]
+    covered = statistics.fmean(one[name]["value"] for one in scores)
+    return _Signed(statistics.fmean(gaps), covered, 2 * sum(signs) > len(signs))
 
 
 def rank_correlation(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -647,24 +647,25 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
 
     if options.budget_minutes is not None and options.kimg is not None:
         raise UsageError("--budget-minutes or --kimg: one of them is the length")
-    rows = choose_rows(options.rows, options.seeds, colour=options.faces is not None)
-    if options.dry_run:
-        from samgan.data import PreparedSet
+    from samgan.data import PreparedSet
 
+    resolution = PreparedSet.open(options.data).resolution if options.data else 64
+    rows = choose_rows(options.rows, options.seeds, options.faces is not None, resolution)
+    if options.dry_run:
         check_settings(options.settings, options.scale)
-        resolution = PreparedSet.open(options.data).resolution if options.data else 64
-        costs = plan_rows(rows, options.scale, resolution, options.kimg, options.settings)
+        costs = plan_rows(rows, options.scale, resolution, options.kimg, options.settings, options.budget_minutes)
         text = [f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps  GPU-hours"]
         text += [
             f"{cost['name']:<24} {cost['seeds']:>5}  "
             f"{(cost['generator_parameters'] + cost['discriminator_parameters']) / 1e6:>14.1f}  "
-            f"{cost['flops_per_step'] / 1e9:>12.0f}  {cost['memory_bytes'] / 2**30:>12.1f}  {cost['steps']:>7}  "
+            f"{cost['flops_per_step'] / 1e9:>12.0f}  {cost['memory_bytes'] / 2**30:>12.1f}  {cost['steps'] or '-':>7}  "
             f"{cost['gpu_hours']:>9.1f}"
             for cost in costs
         ]
         total = sum(cost["gpu_hours"] for cost in costs)
         jobs = sum(cost["seeds"] for cost in costs)
-        text.append(f"{jobs} jobs, {total:.0f} GPU-hours where a GPU sustains {SUSTAINED_TFLOPS:g} TFLOP/s (assumed)")
+        pace = f" where a GPU sustains {SUSTAINED_TFLOPS:g} TFLOP/s (assumed)" * (options.budget_minutes is None)
+        text.append(f"{jobs} jobs, {total:.0f} GPU-hours{pace}; memory as of one process on a CPU")
         return costs, "\n".join(text)
     for name in ("data", "out"):
         if getattr(options, name) is None:

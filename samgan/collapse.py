@@ -47,7 +47,8 @@ def find_collapse(stats: Iterable[dict[str, Any]], patience: int = PATIENCE) -> 
     Returns:
         Where and why. The rule looks back alone, so what it says of a run does not change as the run goes on.
 
-    Source: MG > MR as the sign of a collapse is the paper's; the thresholds are ours, measured in results/table2.
+    Source: MG > MR as the sign of a collapse is the paper's; the thresholds are ours, and results/table2 says how often
+    they were right.
     """
     signs: list[float] = []
     largest_gradient = 0.0

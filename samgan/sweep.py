@@ -132,13 +132,14 @@ def run_sweep(
 
     Returns:
         One document for each job: `name`, `seed`, `key`, `scoring`, `commit`, `config`, `processor`, `device`, `kimg`,
-        `wall_minutes`, `images_per_second`, `gamma`, `curves`, `collapse`, `scores` (of `samgan.evaluation.evaluate`);
-        of a job that failed `failed` (the reason) instead of scores. Failed jobs are tried again by the next call.
+        `wall_minutes`, `images_per_second`, `gamma`, `curves`, `collapse`, `ended_early`, `scores` (of
+        `samgan.evaluation.evaluate`); of a job that failed `failed` (the reason) instead of scores. Failed jobs are
+        tried again by the next call.
 
     Raises:
         UsageError: Ray is not installed, or a job asks for more than there is.
         SamganError: The folder is in use by another sweep, the cluster cannot be reached, or a row was scored in
-            another way and its run is not there to be scored again.
+            another way and its run is not there to be scored again, or there are no features to do it with.
         Interrupted: A signal came; the same call goes on.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ def run_sweep(
         found = {job.key: finished(job, out, scoring, on_collapse) for job in jobs}
         for job in jobs:
             if found[job.key] is None:
-                _refuse_to_lose(job, out)
+                _refuse_to_lose(job, out, scoring)
         pending = [job for job in jobs if found[job.key] is None]
         with _Status(jobs, out, found, 1 if resources.ray is None else None) as status:
             work = _here if resources.ray is None else _on_ray
@@ -165,8 +166,8 @@ def finished(job: Job, out: Path, scoring: Scoring, on_collapse: str = "warn") -
 
 
 def ended_early(document: dict[str, Any]) -> bool:
-    """Whether a run was ended at its sign of collapse."""
-    return bool(document.get("collapse")) and document.get("on_collapse") == "stop"
+    """Whether a run was ended at the alarm of its collapse."""
+    return document.get("ended_early", False)
 
 
 def _read_row(job: Job, out: Path) -> dict[str, Any]:
@@ -177,11 +178,20 @@ def _read_row(job: Job, out: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _refuse_to_lose(job: Job, out: Path) -> None:
-    if "scores" in _read_row(job, out) and not (out / "runs" / job.key / "config.json").is_file():
+def _refuse_to_lose(job: Job, out: Path, scoring: Scoring) -> None:
+    row = _read_row(job, out)
+    if "scores" not in row:
+        return
+    path = out / "rows" / f"{job.key}.json"
+    if not Run(out / "runs" / job.key).last_step():
         raise SamganError(
-            f"{out / 'rows' / job.key}.json was made with other --features, --inception-weights, --count or "
+            f"{path} was made with other --features, --inception-weights, --count or "
             "--on-collapse, and its run is not here to do it anew; give the same, or delete the row to train it again"
+        )
+    if row["scores"].get("features") and not scoring.features:
+        raise SamganError(
+            f"{path} has scores of features, which cannot be had now: give --features or --inception-weights, or take "
+            "another folder"
         )
 
 
@@ -202,6 +212,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
             data = PreparedSet.open(job.data)
             run = _train(job, path, data, resources, on_collapse)
             document |= _describe(run)
+            document["ended_early"] = on_collapse == "stop" and bool(document["collapse"]) and not _is_whole(run, job)
             weights = Path(scoring.inception_weights) if scoring.inception_weights else None
             document["scores"], _ = api.evaluate(
                 path,
@@ -261,10 +272,13 @@ def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
     step = run.last_step()
     if not step or last is None or last["step"] > step or not run.grid_path(last["images_seen"]).exists():
         return False
-    if on_collapse == "stop" and find_collapse(run.stats()):
-        return True
-    out_of_time = job.minutes is not None and last["wall_seconds"] >= 60 * job.minutes
-    return out_of_time or step >= job.config.training.total_steps
+    return _is_whole(run, job) or (on_collapse == "stop" and find_collapse(run.stats()) is not None)
+
+
+def _is_whole(run: Run, job: Job) -> bool:
+    last = last_line(run)
+    out_of_time = last is not None and job.minutes is not None and last["wall_seconds"] >= 60 * job.minutes
+    return out_of_time or run.last_step() >= job.config.training.total_steps
 
 
 def _describe(run: Run) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import base64
 import csv
 import dataclasses
 import io
+import itertools
+import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -58,6 +60,15 @@ class Row:
             config = preset_config(self.base, scale, resolution).override(settings or {})
         return config.override({**self.settings, "preset": self.name})
 
+    def fits(self, resolution: int) -> bool:
+        """Whether images of this size have the resolutions at which the row has attention."""
+        sides = [self.settings.get(f"network.{network}_attention", ()) for network in ("generator", "discriminator")]
+        return all(side <= resolution for side in itertools.chain(*sides))
+
+
+# Layers under spectral norm have no equalized rates otherwise, so taking these from samgan-8 would change nothing.
+EQUALIZED_TOO = {"network.spectral_norm_scale": "equalized"}
+
 
 def _attention(generator: Sequence[int], discriminator: Sequence[int]) -> dict[str, Any]:
     return {"network.generator_attention": list(generator), "network.discriminator_attention": list(discriminator)}
@@ -91,7 +102,8 @@ FURTHER_ROWS = (
     Row("samgan-8-cbam", "samgan-8", {"network.attention_kind": "cbam"}, "channel and position weights (CBAM)"),
     Row("samgan-8-rate-0.001", "samgan-8", {"training.learning_rate": 0.001}, "a rate between 0.0003 and 0.003"),
     Row("msg-gan-7-rate-0.001", "msg-gan-7", {"training.learning_rate": 0.001}, "a rate between 0.0003 and 0.003"),
-    Row("samgan-8-unequalized", "samgan-8", {"network.equalized_lr": False}, "spectral norm without equalized rates"),
+    Row("samgan-8-equalized", "samgan-8", EQUALIZED_TOO, "spectral norm and equalized rates in one layer"),
+    Row("msg-gan-11-equalized", "msg-gan-11", EQUALIZED_TOO, "the same without attention, at ten times the rate"),
     Row("msg-gan-6-unequalized", "msg-gan-6", {"network.equalized_lr": False}, "neither norm nor equalized rates"),
     Row("msg-gan-4-no-penalty", "msg-gan-4", {"training.penalty": "none"}, "WGAN without penalty, as MSG-GAN's code"),
     Row(PLUS, PLUS, {"network.num_classes": 0}, "our own recipe, without classes as the others"),
@@ -104,8 +116,9 @@ GROUPS = {
     "further": [row.name for row in FURTHER_ROWS],
 }
 
-NOT_CONFIRMED = f"""Of the paper's networks. "{REFUTED}": measured the other way round, by more than seeds differ."""
-SCORES = ("frechet", "kid_x1000", "precision", "recall", "density", "coverage")
+NOT_CONFIRMED = f"""Of the paper's networks, from runs of full length. "{REFUTED}": measured the other way round, by \
+more than seeds differ; in a claim of several pairs by more than the 95 % interval, since one pair refutes it."""
+SCORES = ("frechet", "kid_x1000", "precision", "recall", "density", "coverage", "swd")
 ENDLESS_KIMG = 1e6  # where minutes are the length
 SUSTAINED_TFLOPS = 20.0
 """What the plan takes a GPU to sustain. An assumption: no row has been run on one."""
@@ -115,19 +128,12 @@ COLUMNS = (
     "frechet",
     "frechet_spread",
     "frechet_floor",
-    "kid_x1000",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "swd",
-    "ms_ssim_real",
-    "ms_ssim_generated",
-    "ms_ssim_low",
-    "ms_ssim_high",
-    "ms_ssim_spread",
+    *(f"{name}{suffix}" for name in SCORES[1:] for suffix in ("", "_spread")),
+    *(f"ms_ssim_{kind}{suffix}" for kind in ("real", "generated") for suffix in ("", "_low", "_high")),
+    "ms_ssim_generated_spread",
     "collapsed_seeds",
     "flagged_seeds",
+    "ended_early_seeds",
     "failed_seeds",
     "gamma_generator",
     "gamma_discriminator",
@@ -140,7 +146,7 @@ COLUMNS = (
 )
 
 
-def choose_rows(names: Sequence[str], seeds: int, colour: bool) -> dict[str, int]:
+def choose_rows(names: Sequence[str], seeds: int, colour: bool, resolution: int = 64) -> dict[str, int]:
     """Rows by name or by group, and the number of seeds of each, in the order of the table.
 
     Args:
@@ -148,6 +154,7 @@ def choose_rows(names: Sequence[str], seeds: int, colour: bool) -> dict[str, int
             every row of a group, a number of seeds of its own; what stands later counts.
         seeds: Of every other row.
         colour: Whether there are faces to train the CelebA row on; it is then among "paper".
+        resolution: Of the images. Groups leave out rows with attention at a resolution that these do not have.
 
     Raises:
         UsageError: An unknown name, no seed, or the CelebA row without faces.
@@ -156,6 +163,7 @@ def choose_rows(names: Sequence[str], seeds: int, colour: bool) -> dict[str, int
     if colour:
         faces = [row.name for row in PAPER_ROWS if row.colour]
         groups |= {name: [*faces, *groups[name]] for name in ("paper", "all")}
+    groups = {name: [row for row in rows if ROWS[row].fits(resolution)] for name, rows in groups.items()}
     wanted: dict[str, int] = {}
     for given in names or ["paper"]:
         name, equals, number = given.partition("=")
@@ -196,9 +204,17 @@ def check_settings(settings: Mapping[str, Any], scale: str) -> None:
 
 
 def plan_rows(
-    rows: Mapping[str, int], scale: str, resolution: int, kimg: float | None, settings: Mapping[str, Any] | None = None
+    rows: Mapping[str, int],
+    scale: str,
+    resolution: int,
+    kimg: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    minutes: float | None = None,
 ) -> list[dict[str, Any]]:
-    """What each row will cost: parameters, FLOPs, memory, and GPU-hours of all its seeds at `SUSTAINED_TFLOPS`."""
+    """What each row will cost: parameters, FLOPs, memory, and GPU-hours of all its seeds at `SUSTAINED_TFLOPS`.
+
+    Where `minutes` are the length, these are the hours, and `steps` and `kimg` are null: they depend on the machine.
+    """
     lines = []
     costs: dict[Config, dict[str, Any]] = {}
     # Rows that differ in these alone cost the same.
@@ -207,8 +223,11 @@ def plan_rows(
     for name, seeds in rows.items():
         config = ROWS[name].config(scale, resolution, settings).override({**free, **length})
         cost = costs[config] = costs.get(config) or plan(config)
-        hours = seeds * cost["steps"] * cost["flops_per_step"] / (SUSTAINED_TFLOPS * 1e12) / 3600
-        lines.append({"name": name, "seeds": seeds, **cost, "gpu_hours": round(hours, 2)})
+        if minutes is not None:
+            hours, cost = minutes / 60, {**cost, "steps": None, "kimg": None}
+        else:
+            hours = cost["steps"] * cost["flops_per_step"] / (SUSTAINED_TFLOPS * 1e12) / 3600
+        lines.append({"name": name, "seeds": seeds, **cost, "gpu_hours": round(seeds * hours, 2)})
     return lines
 
 
@@ -328,8 +347,9 @@ def summarise(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         Lines with `COLUMNS`: `seeds` are those scored; spreads are the largest minus the smallest of them (null for one
-        seed); `ms_ssim_low`, `_high`: mean bounds of the 95 % interval of a run; a row of which no seed was scored has
-        nulls. `collapsed_seeds` are those with MG above MR by more than its interval, the paper's sign.
+        seed); `_low`, `_high`: mean bounds of the 95 % interval of a run; a row of which no seed was scored has nulls.
+        `collapsed_seeds` are those with MG above MR by more than its interval, the paper's sign; `flagged_seeds` those
+        with an alarm while they trained, and `ended_early_seeds` those that were ended at it.
     """
     lines = []
     for name, row in ROWS.items():
@@ -356,19 +376,21 @@ def _means(scored: list[dict[str, Any]]) -> dict[str, Any]:
         return round(max(values) - min(values), 4) if len(values) > 1 and None not in values else None
 
     def value(name: str, which: str = "value") -> list[Any]:
-        return [document[name] and document[name][which] for document in scores]
+        found = [
+            document[name] and (document[name]["mean"] if name == "swd" else document[name]) for document in scores
+        ]
+        return [one and one[which] for one in found]
 
-    generated = [document["ms_ssim_generated"] for document in scores]
-    line: dict[str, Any] = {name: mean(value(name)) for name in SCORES}
-    line |= {"frechet_spread": spread(value("frechet")), "frechet_floor": mean(value("frechet", "floor"))}
-    line["swd"] = mean([document["swd"] and document["swd"]["mean"]["value"] for document in scores])
-    line["ms_ssim_real"] = mean([document["ms_ssim_real"] and document["ms_ssim_real"]["mean"] for document in scores])
-    for column, key in {"ms_ssim_generated": "mean", "ms_ssim_low": "low", "ms_ssim_high": "high"}.items():
-        line[column] = mean([found and found[key] for found in generated])
-    line["ms_ssim_spread"] = spread([found and found["mean"] for found in generated])
+    line: dict[str, Any] = {"frechet_floor": mean(value("frechet", "floor"))}
+    for name in SCORES:
+        line |= {name: mean(value(name)), f"{name}_spread": spread(value(name))}
+    for kind in ("ms_ssim_real", "ms_ssim_generated"):
+        line |= {f"{kind}{end}": mean(value(kind, end.strip("_") or "mean")) for end in ("", "_low", "_high")}
+    line["ms_ssim_generated_spread"] = spread(value("ms_ssim_generated", "mean"))
     verdicts = [(document["mode_collapse"] or {}).get("verdict") for document in scores]
     line["collapsed_seeds"] = verdicts.count(COLLAPSE)
     line["flagged_seeds"] = sum(bool(document["collapse"]) for document in scored)
+    line["ended_early_seeds"] = sum(map(ended_early, scored))
     for network in ("generator", "discriminator"):
         gammas = [document["gamma"] for document in scored]
         names = [name for name in gammas[0] if name.startswith(network)]
@@ -413,12 +435,12 @@ def write_table(
         The files.
     """
     lines = summarise(documents)
-    runs = {
-        line["name"]: [found["scores"] for found in documents if found["name"] == line["name"] and "scores" in found]
-        for line in lines
-    }
-    alike = [name for name in runs if not ROWS[name].colour and ROWS[name].base != PLUS]
-    verdicts = judge({name: runs[name] for name in alike})
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for document in documents:
+        row = ROWS[document["name"]]
+        if "scores" in document and not ended_early(document) and not row.colour and row.base != PLUS:
+            runs.setdefault(row.name, []).append(document["scores"])
+    verdicts = judge(runs)
     correlations = rank_correlations(lines)
     alarms = alarm_lines(documents)
     notes = _notes(documents, command, jobs or len(documents))
@@ -426,7 +448,8 @@ def write_table(
     rows = io.StringIO()
     writer = csv.DictWriter(rows, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    for line in lines:
+        writer.writerow({key: json.dumps(value) if isinstance(value, dict) else value for key, value in line.items()})
     markdown = _markdown(title, lines, verdicts, correlations, alarms, alarm_summary(documents), notes)
     for name, content in {"table.csv": rows.getvalue(), "table.md": markdown}.items():
         with atomic_write(out / name) as file:
@@ -436,8 +459,9 @@ def write_table(
 
 
 HEADER = (
-    "row", "paper's FID", "Frechet", "floor", "paper's MR / MG", "MS-SSIM real", "MS-SSIM generated [95 %]", "sign",
-    "recall", "coverage", "KID x 1000", "SWD x 1000", "seeds", "kimg", "minutes", "images/s", "gamma G", "gamma D",
+    "row", "paper's FID", "Frechet", "floor", "paper's MR / MG", "MS-SSIM real [95 %]", "MS-SSIM generated [95 %]",
+    "sign", "recall", "coverage", "KID x 1000", "SWD x 1000", "seeds", "kimg", "minutes", "images/s",
+    "gamma G", "gamma D",
 )  # fmt: skip
 
 
@@ -447,8 +471,12 @@ def _cells(line: dict[str, Any]) -> list[str]:
     def number(key: str, decimals: int = 3) -> str:
         return "-" if line[key] is None else f"{line[key]:.{decimals}f}"
 
-    def with_spread(key: str, spread: str) -> str:
-        return number(key) + ("" if line[spread] is None else f" (spread {line[spread]:.3f})")
+    def with_spread(key: str) -> str:
+        spread = line[f"{key}_spread"]
+        return number(key) + ("" if spread is None else f" (spread {spread:.3f})")
+
+    def interval(key: str) -> str:
+        return f" [{number(f'{key}_low')}, {number(f'{key}_high')}]"
 
     def gates(network: str) -> str:
         found = line[f"gamma_{network}"]
@@ -458,23 +486,22 @@ def _cells(line: dict[str, Any]) -> list[str]:
     if not line["seeds"]:
         failed = f"failed ({line['failed_seeds']})"
         return [line["name"], _paper(line, "paper_fid"), failed, "-", paper_pair, *["-"] * (len(HEADER) - 5)]
-    interval = f" [{number('ms_ssim_low')}, {number('ms_ssim_high')}]"
     verdict = f"MG > MR in {line['collapsed_seeds']} of {line['seeds']}" if line["collapsed_seeds"] else "no sign"
     return [
         line["name"],
         _paper(line, "paper_fid"),
-        with_spread("frechet", "frechet_spread"),
+        with_spread("frechet"),
         number("frechet_floor"),
         paper_pair,
-        number("ms_ssim_real"),
-        with_spread("ms_ssim_generated", "ms_ssim_spread") + interval,
+        number("ms_ssim_real") + interval("ms_ssim_real"),
+        with_spread("ms_ssim_generated") + interval("ms_ssim_generated"),
         verdict,
-        number("recall"),
-        number("coverage"),
+        with_spread("recall"),
+        with_spread("coverage"),
         number("kid_x1000"),
         number("swd", 1),
         str(line["seeds"]) + (f" ({line['failed_seeds']} failed)" if line["failed_seeds"] else ""),
-        number("kimg", 1),
+        number("kimg", 1) + (f" ({line['ended_early_seeds']} ended early)" if line["ended_early_seeds"] else ""),
         number("wall_minutes", 1),
         number("images_per_second", 1),
         gates("generator"),
@@ -487,15 +514,17 @@ def _paper(line: dict[str, Any], key: str) -> str:
 
 
 TRUE_ALARM, FALSE_ALARM, MISSED_ALARM, ENDED = "yes", "false alarm", "missed", "ended there"
-ALARM_HEADER = ("run", "first sign", "of", "MS-SSIM gap at the end", "true", "why")
+ALARM_HEADER = ("run", "alarm", "of", "MS-SSIM gap at the end", "right", "why")
 COLLAPSED_SHARE = 0.5
-"""Of the way from real likeness to equal images: from here a scored run counts as collapsed when signs are judged."""
+"""Of the way from real likeness to equal images: from here a scored run counts as collapsed when alarms are judged."""
 
 
 def alarm_lines(documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Runs recognised as collapsed while they trained, or collapsed at their end; columns as in `ALARM_HEADER`."""
     lines: list[tuple[str, ...]] = []
     for document in documents:
+        if "scores" not in document:
+            continue
         word = ENDED if ended_early(document) else _alarm(document)
         if word not in (TRUE_ALARM, FALSE_ALARM, MISSED_ALARM, ENDED):
             continue
@@ -508,9 +537,9 @@ def alarm_lines(documents: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def alarm_summary(documents: Sequence[dict[str, Any]]) -> str:
-    """How often the signs were right, and what ending runs at their sign saves of the minutes of all.
+    """How often alarms were right, and what ending runs at them saves of the minutes of all.
 
-    A run that was ended at its sign does not tell whether that was right.
+    A run that was ended at its alarm does not tell whether that was right.
     """
     documents = [document for document in documents if not ended_early(document)]
     words = [_alarm(document) for document in documents]
@@ -520,14 +549,14 @@ def alarm_summary(documents: Sequence[dict[str, Any]]) -> str:
     minutes = sum(document["wall_minutes"] for document in trained)
     return (
         "Collapsed: pairs of images at the end more than half way from the likeness of real ones to equal images. "
-        f"{len(trained)} runs: {count.get(TRUE_ALARM, 0)} seen to collapse that were collapsed at their end, "
-        f"{count.get(FALSE_ALARM, 0)} false alarms, {count.get(MISSED_ALARM, 0)} collapsed without a sign. "
-        f"Ended at their sign, they would have saved {saved:.0f} of {minutes:.0f} minutes."
+        f"{len(trained)} runs: {count.get(TRUE_ALARM, 0)} with an alarm that were collapsed at their end, "
+        f"{count.get(FALSE_ALARM, 0)} false alarms, {count.get(MISSED_ALARM, 0)} collapsed without an alarm. "
+        f"Ended at their alarm, they would have saved {saved:.0f} of {minutes:.0f} minutes."
     )
 
 
 def _alarm(document: dict[str, Any]) -> str:
-    """Whether the sign of a run, or its absence, was right; empty for a run without scores."""
+    """Whether the alarm of a run, or its absence, was right; empty for a run without scores."""
     if "scores" not in document or not document["scores"].get("mode_collapse"):
         return ""
     scores = document["scores"]
@@ -535,7 +564,7 @@ def _alarm(document: dict[str, Any]) -> str:
     collapsed = alike > COLLAPSED_SHARE
     if document["collapse"]:
         return TRUE_ALARM if collapsed else FALSE_ALARM
-    return MISSED_ALARM if collapsed else "no sign, no collapse"
+    return MISSED_ALARM if collapsed else "no alarm, no collapse"
 
 
 def _notes(documents: Sequence[dict[str, Any]], command: str, jobs: int) -> list[str]:
@@ -544,7 +573,8 @@ def _notes(documents: Sequence[dict[str, Any]], command: str, jobs: int) -> list
         return ", ".join(found) or "unknown"
 
     scored = [document["scores"] for document in documents if "scores" in document]
-    features = sorted({f"{s['features']['name']}" for s in scored if s["features"]}) or ["none"]
+    names = {s["features"].get("sha256", s["features"]["name"]): s["features"]["name"] for s in scored if s["features"]}
+    features = sorted(names.values()) or ["none"]
     counts = sorted({s["count"] for s in scored})
     notes = [
         f"Command: {command}",
@@ -624,10 +654,13 @@ def _write_page(
                 f'src="data:image/png;base64,{encoded}"></figure>'
             )
         curves.append(_curves(name, document))
-    caption = f"<p><strong>{text(SYNTHETIC)}</strong> Every row from the same seeds, not chosen.</p>"
+    caption = (
+        f"<p><strong>{text(SYNTHETIC)}</strong> A column is a seed, the same latent in all rows of the paper's networks"
+        f" ({PLUS} has shorter ones); not chosen.</p>"
+    )
     sections.append(section("Images", caption + "".join(strips), "wide"))
     sections.append(section("Training", f'<div class="row">{"".join(curves)}</div>', "wide"))
-    write_page(path, title, sections, ["Research only: images of 64 px diagnose nobody."])
+    write_page(path, title, sections, ["Research only: images of this size diagnose nobody."])
 
 
 def _curves(name: str, document: dict[str, Any]) -> str:

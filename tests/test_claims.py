@@ -8,16 +8,17 @@ import pytest
 from scipy import stats
 
 from samgan.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge, rank_correlation
+from samgan.evaluation import COLLAPSE, NO_COLLAPSE
 from samgan.table2 import ROWS
 
 
-def scored(frechet, *, likeness=0.6, recall=0.5, gap=0.0, coverage=0.5):
+def scored(frechet, *, likeness=0.6, recall=0.5, gap=0.0, coverage=0.5, sign=False):
     return {
         "frechet": {"value": frechet, "floor": 0.03},
         "recall": {"value": recall, "floor": 0.9},
         "coverage": {"value": coverage, "floor": 0.9},
         "ms_ssim_generated": {"mean": likeness},
-        "mode_collapse": {"difference": gap},
+        "mode_collapse": {"difference": gap, "verdict": COLLAPSE if sign else NO_COLLAPSE},
     }
 
 
@@ -54,7 +55,7 @@ def test_the_interval_is_students_with_the_pooled_deviation_of_all_rows():
 def test_one_seed_of_every_row_decides_nothing():
     runs = {"msg-gan-7": [scored(1.0)], "msg-gan-11": [scored(100.0)]}
     assert verdict(NORM, runs).word == UNDECIDED
-    assert "no row has two seeds" in verdict(NORM, runs).evidence[0]
+    assert "no row has two seeds that differ" in verdict(NORM, runs).evidence[0]
 
 
 def test_a_claim_needs_all_its_pairs_and_fails_with_one():
@@ -71,7 +72,17 @@ def test_seeds_that_do_not_differ_decide_nothing():
     sentence = "Attention improves diversity"
     runs = {"samgan-8": [scored(1.0, recall=0.002)] * 2, "samgan-8-no-attention": [scored(1.0, recall=0.0)] * 2}
     assert verdict(sentence, runs).word == UNDECIDED
-    assert "no two seeds of a row differ" in verdict(sentence, runs).evidence[1]
+    assert "no row has two seeds that differ" in verdict(sentence, runs).evidence[-1]
+
+
+def test_seeds_at_the_end_of_a_scale_say_nothing_of_the_spread_elsewhere():
+    sentence = "Attention improves diversity"
+    runs = {"a": [scored(1.0, recall=0.01), scored(1.0, recall=0.03)], "samgan-8": [scored(1.0, recall=0.002)]}
+    runs["samgan-8-no-attention"] = [scored(1.0, recall=0.0)]
+    alone = verdict(sentence, runs).evidence[-1]
+    assert "difference of acos" in alone
+    stuck = {f"stuck {k}": [scored(1.0, recall=0.0)] * 2 for k in range(9)}
+    assert verdict(sentence, {**runs, **stuck}).evidence[-1] == alone
 
 
 def test_one_of_many_pairs_against_a_claim_has_to_be_clearer_than_one_alone():
@@ -87,7 +98,7 @@ def test_one_of_many_pairs_against_a_claim_has_to_be_clearer_than_one_alone():
 def test_images_that_are_all_one_are_as_alike_as_can_be():
     runs = {"samgan-8": [scored(1.0, likeness=1.0), scored(1.0, likeness=0.99)]}
     runs["samgan-8-no-attention"] = [scored(1.0, likeness=0.5), scored(1.0, likeness=0.52)]
-    line = verdict("Attention improves diversity", runs).evidence[0]
+    line = verdict("Attention improves diversity", runs).evidence[-2]
     assert "1.000 and 0.990 against 0.500 and 0.520" in line
 
 
@@ -97,16 +108,24 @@ def test_rows_scored_without_features_are_no_evidence():
     assert all(found.word == UNDECIDED for found in judge(runs))
 
 
-@pytest.mark.parametrize(("sign", "word"), [(1, CONFIRMED), (-1, REFUTED)])
-def test_the_sign_of_a_collapse_is_judged_over_all_runs(sign, word):
-    gaps = np.linspace(-0.1, 0.4, 12)
-    runs = {
-        f"row {k}": [scored(1.0, gap=gap, recall=0.5 - sign * gap, coverage=0.5 - sign * gap)]
-        for k, gap in enumerate(gaps)
-    }
+@pytest.mark.parametrize(("share", "word"), [(0.1, CONFIRMED), (0.5, UNDECIDED), (0.9, REFUTED)])
+def test_the_sign_of_a_collapse_is_judged_by_what_rows_with_it_cover(share, word):
+    runs = {}
+    for k in range(12):
+        sign = k % 2 == 0
+        covered = (share if sign else 1 - share) + 0.001 * k
+        runs[f"row {k}"] = [scored(1.0, gap=0.1 * sign + 0.001 * k, recall=covered, coverage=covered, sign=sign)]
     assert verdict(SIGN, runs).word == word
+    assert "6 rows with the sign, 6 without" in verdict(SIGN, runs).evidence[0]
     few = dict(list(runs.items())[:2])
     assert verdict(SIGN, few).word == UNDECIDED
+    seeds = {name: 3 * found for name, found in runs.items()}  # of one row are no further evidence
+    assert verdict(SIGN, seeds) == verdict(SIGN, runs)
+
+
+def test_a_row_has_the_sign_when_most_of_its_seeds_have():
+    runs = {"half": [scored(1.0, sign=True), scored(1.0)], "all": [scored(1.0, sign=True)] * 2}
+    assert "1 rows with the sign, 1 without" in verdict(SIGN, runs).evidence[1]
 
 
 def test_ranks_of_few_points_are_judged_by_all_their_orders():

@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from samgan import api
+from samgan.collapse import Collapse
 from samgan.config import Config
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.runs import Run
-from samgan.sweep import Job, Resources, Scoring, _cores_of_a_job, _Status, finished, run_sweep
+from samgan.sweep import Job, Resources, Scoring, _cores_of_a_job, _Status, ended_early, finished, run_sweep
 from samgan.training import Interrupted
 
 TINY = {
@@ -123,21 +124,35 @@ def test_a_row_whose_run_is_gone_is_not_trained_again_unasked(data, tmp_path, no
     (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
     shutil.rmtree(tmp_path / "runs")
     assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
-    with pytest.raises(SamganError, match=f"{job(data).key}.json was made with other .*--count"):
-        run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
+    for folder in ([], ["runs", job(data).key]):  # all of it, and what is left where checkpoints were cleared away
+        if folder:
+            run = Run(tmp_path.joinpath(*folder))
+            run.path.mkdir(parents=True)
+            (run.path / "config.json").write_text("{}")
+        with pytest.raises(SamganError, match=f"{job(data).key}.json was made with other .*--count"):
+            run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
 
 
-def test_a_run_ended_at_its_sign_is_whole_only_where_that_is_asked_for(data, tmp_path, no_features):
-    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
-    path = tmp_path / "rows" / f"{job(data).key}.json"
-    assert finished(job(data), tmp_path, Scoring()) == before
-    path.write_text(json.dumps({**before, "collapse": {"step": 5}}))
-    assert finished(job(data), tmp_path, Scoring(), "stop")
+def test_a_run_ended_at_its_alarm_is_whole_only_where_that_is_asked_for(data, tmp_path, no_features, monkeypatch):
+    def alarm(stats):
+        lines = [line for line in stats if line["kind"] == "scores"]
+        return Collapse(lines[0]["step"], lines[0]["images_seen"], 1.0, "made up") if lines else None
+
+    for module in ("samgan.sweep", "samgan.api"):
+        monkeypatch.setattr(f"{module}.find_collapse", alarm)
+    (ended,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
+    assert ended["kimg"] == 0.02
+    assert "scores" in ended
+    assert ended_early(ended)
+    assert finished(job(data), tmp_path, Scoring(), "stop") == ended
     assert finished(job(data), tmp_path, Scoring(), "warn") is None
-    (again,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="warn")
-    assert (again["collapse"], again["on_collapse"]) == (None, "warn")
-    path.write_text(json.dumps({**again, "collapse": {"step": 5}}))
-    assert finished(job(data), tmp_path, Scoring(), "stop")
+    (whole,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="warn")
+    assert (whole["kimg"], whole["on_collapse"]) == (0.04, "warn")
+    assert not ended_early(whole)
+    assert finished(job(data), tmp_path, Scoring(), "stop") == whole
+    (tmp_path / "rows" / f"{job(data).key}.json").unlink()
+    (trained,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
+    assert not ended_early(trained), "it was trained to its end before"
 
 
 def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from samgan import api, table2
@@ -15,6 +16,7 @@ from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import COLLAPSE, NO_COLLAPSE
 from samgan.metrics.features import FeaturesUnavailable
+from samgan.networks import Discriminator, Generator
 from samgan.presets import PLUS, PRESETS, preset_config
 from samgan.table2 import (
     COLUMNS,
@@ -79,6 +81,28 @@ def test_the_papers_rows_are_the_presets_and_further_rows_change_what_they_say()
             assert changed - {"preset", "training.kimg"} == set(row.settings)
 
 
+OTHER_NETWORKS = [row for row in ROWS.values() if row.base != PLUS and any("network." in key for key in row.settings)]
+
+
+@pytest.mark.parametrize("row", OTHER_NETWORKS, ids=lambda row: row.name)
+def test_a_setting_of_a_network_makes_another_network(row):
+    """Not so for equalized rates under spectral norm, for example: the layer has none already."""
+
+    def networks(config):
+        torch.manual_seed(0)
+        network = config.override({"network.max_channels": 8}).network
+        generator, discriminator = Generator(network), Discriminator(network)
+        weights = torch.cat([p.flatten() for part in (generator, discriminator) for p in part.parameters()])
+        for name, value in [*generator.named_parameters(), *discriminator.named_parameters()]:
+            if name.endswith("gamma"):  # attention begins as the identity
+                value.data.fill_(1.0)
+        images = generator(torch.randn(4, network.latent_size))
+        return weights, discriminator(images)
+
+    own, base = (networks(config) for config in (row.config("cpu"), ROWS[row.base].config("cpu")))
+    assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(own, base, strict=True))
+
+
 @pytest.mark.parametrize("scale", ["cpu", "paper"])
 def test_rows_are_of_one_length(scale):
     assert len({row.config(scale).training.kimg for row in ROWS.values()}) == 1
@@ -97,6 +121,7 @@ def test_rows_are_chosen_by_name_and_by_group():
     assert len(paper) == 18
     assert list(choose_rows([], 1, colour=True)) == ["msg-gan-1", *paper]
     assert list(choose_rows(["samgan-8", "msg-gan-6"], 1, colour=True)) == ["msg-gan-6", "samgan-8"]
+    assert set(choose_rows(["all"], 1, False)) - set(choose_rows(["all"], 1, False, 32)) == {"samgan-8-at-64"}
     assert choose_rows(["all", "samgan-8=3"], 2, colour=False) == dict.fromkeys(list(ROWS)[1:], 2) | {"samgan-8": 3}
     with pytest.raises(UsageError, match="samgan-9"):
         choose_rows(["samgan-9"], 1, colour=False)
@@ -111,10 +136,12 @@ def test_a_line_holds_means_of_its_seeds_and_their_spread():
     assert all(tuple(line) == COLUMNS for line in lines.values())
     two, one, none = lines["msg-gan-6"], lines["samgan-8"], lines["samgan-1"]
     assert (two["seeds"], two["frechet"], two["frechet_spread"], two["frechet_floor"]) == (2, 1.25, 0.5, 0.03)
-    assert (two["ms_ssim_generated"], two["ms_ssim_spread"], two["ms_ssim_low"]) == (0.65, 0.1, 0.64)
+    names = [f"ms_ssim_{name}" for name in ("generated", "generated_spread", "generated_low", "real_high")]
+    assert [two[name] for name in names] == [0.65, 0.1, 0.64, 0.59]
+    assert (two["swd"], two["swd_spread"], two["recall_spread"]) == (20.0, 0.0, 0.0)
     assert (two["collapsed_seeds"], two["paper_fid"], two["kimg"]) == (1, 167.1, 40.5)
     assert two["gamma_generator"] == {"8": 0.15}
-    assert (one["seeds"], one["frechet_spread"], one["ms_ssim_spread"]) == (1, None, None)
+    assert (one["seeds"], one["frechet_spread"], one["ms_ssim_generated_spread"]) == (1, None, None)
     assert (none["seeds"], none["failed_seeds"], none["frechet"], none["paper_fid"]) == (0, 1, None, 557.28)
 
 
@@ -125,7 +152,7 @@ def test_rank_correlation_is_of_the_papers_rows_alone():
     assert rank_correlations(lines[:3]) == {}
 
 
-def test_early_signs_are_held_against_the_end():
+def test_alarms_are_held_against_the_end():
     documents = [
         document("samgan-1", generated=0.95, collapse=SIGN),
         document("samgan-2", generated=0.62, collapse=SIGN),
@@ -136,11 +163,14 @@ def test_early_signs_are_held_against_the_end():
     assert words == {"samgan-1, seed 0": "yes", "samgan-2, seed 0": "false alarm", "samgan-3, seed 0": "missed"}
     assert alarm_lines(documents)[0][1:3] == ("12 kimg, 5 minutes", "40 kimg, 20 minutes")
     summary = alarm_summary([*documents, FAILED])
-    ended = document("samgan-5", collapse=SIGN, on_collapse="stop")
-    assert alarm_summary([*documents, FAILED, ended]) == summary
-    assert alarm_lines([ended])[0][4] == "ended there"
+    ended = document("samgan-5", collapse=SIGN, ended_early=True, kimg=12.0)
+    unscored = {**FAILED, "collapse": SIGN, "ended_early": True}
+    assert alarm_summary([*documents, FAILED, ended, unscored]) == summary
+    assert [line[4] for line in alarm_lines([ended, unscored])] == ["ended there"]
+    whole = document("samgan-5", generated=0.95, collapse=SIGN, ended_early=False)
+    assert alarm_lines([whole])[0][4] == "yes"
     assert summary.partition("images. ")[2].startswith(
-        "4 runs: 1 seen to collapse that were collapsed at their end, 1 false alarms, 1 collapsed"
+        "4 runs: 1 with an alarm that were collapsed at their end, 1 false alarms, 1 collapsed"
     )
     assert summary.endswith("saved 30 of 80 minutes.")
 
@@ -169,6 +199,24 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
     assert len(re.findall('src="data:image/png', page)) == 1
     assert "SYNTHETIC" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkeypatch):
+    judged = []
+    monkeypatch.setattr(table2, "judge", lambda runs: judged.append(runs) or [])
+    documents = [document("samgan-8"), document(PLUS), document("msg-gan-1"), FAILED]
+    documents += [document("samgan-8", 1, collapse=SIGN, ended_early=True, kimg=12.0)]
+    files = write_table(tmp_path, documents, command="", title="")
+    assert judged == [{"samgan-8": [documents[0]["scores"]]}]
+    (cells,) = (line for line in files[0].read_text().splitlines() if line.startswith("| samgan-8 |"))
+    assert "| 26.0 (1 ended early) |" in cells
+
+
+def test_csv_holds_gates_as_json(tmp_path):
+    write_table(tmp_path, [document("samgan-8")], command="", title="")
+    with open(tmp_path / "table.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert json.loads(row["gamma_generator"]) == {"8": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +279,20 @@ def test_wrong_use_is_told_before_anything_is_trained(data, tmp_path, capsys, ar
     assert not list(tmp_path.iterdir())
 
 
+def test_scores_of_features_are_not_replaced_by_scores_without(data, tmp_path, capsys):
+    command = ["table2", str(data), "--out", str(tmp_path), "--rows", "msg-gan-7", "--kimg", "0.032", "--device", "cpu"]
+    assert main(command) == 0
+    (path,) = (tmp_path / "rows").glob("*.json")
+    row = json.loads(path.read_text())
+    row["scoring"]["features"] = "inception"
+    row["scores"]["features"] = {"name": "inception"}
+    path.write_text(json.dumps(row))
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "has scores of features, which cannot be had now" in capsys.readouterr().err.splitlines()[-1]
+    assert json.loads(path.read_text()) == row
+
+
 def test_a_table_of_failures_is_a_failure(data, tmp_path, capsys, monkeypatch):
     def fails(*_, **__):
         raise SamganError("loss is nan")
@@ -248,3 +310,12 @@ def test_the_plan_of_the_papers_scale_needs_no_data(capsys):
     assert cost["steps"] == 113_000
     hours = 2 * 113_000 * cost["flops_per_step"] / 20e12 / 3600
     assert cost["gpu_hours"] == pytest.approx(hours, abs=0.01)
+
+
+def test_the_plan_of_minutes_is_these_minutes(capsys):
+    command = ["table2", "--dry-run", "--rows", "msg-gan-6", "--seeds", "3", "--budget-minutes", "30"]
+    assert main([*command, "--json"]) == 0
+    (cost,) = json.loads(capsys.readouterr().out)
+    assert (cost["gpu_hours"], cost["steps"]) == (1.5, None)
+    assert main(command) == 0
+    assert "TFLOP/s" not in capsys.readouterr().out
