@@ -104,7 +104,8 @@ def train(
     fabric.launch()
     with contextlib.ExitStack() as held:
         held.callback(leave)
-        origin = choose_checkpoint(Run.open(start), "newest") if start and not resume else None
+        goes_on = resume and bool(Run.open(out).checkpoints())
+        origin = choose_checkpoint(Run.open(start), "newest") if start and not goes_on else None
         if origin:
             check_start(config, origin[1])
 
@@ -210,9 +211,13 @@ def _open_run(
                 "run": before.path.resolve().name,
                 "images_seen": origin[1]["images_seen"],
                 "data": before.environment["data"],
+                "start": before.environment.get("start"),
             }
         return Run.create(out, config, environment)
     run = Run.open(out)
+    if run.environment.get("start") and not run.checkpoints() and not origin:
+        name = run.environment["start"]["run"]
+        raise UsageError(f"{out} was stopped before it had the networks of {name}: name that run with --start")
     trained_on = run.environment["data"].get("sha256")
     if data.sha256 != trained_on:
         raise UsageError(f"{out} was trained on other data (sha256 {str(trained_on)[:12]}, not {data.sha256[:12]})")
@@ -278,7 +283,7 @@ def export(run: Location, out: Location, *, checkpoint: str = "newest") -> dict[
         raise SamganError(f"{out} is there already; name a new file")
     opened = Run.open(run)
     model = load_model(opened, checkpoint)
-    write_model(model, out, opened.environment["data"].get("sha256"))
+    write_model(model, out, opened.trained_on)
     return {"model": str(out), "sha256": model.sha256, "images_seen": model.images_seen}
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -44,7 +43,7 @@ from samgan.networks import Discriminator, image_pyramid
 from samgan.page import picture, section, table, text, write_page
 from samgan.pictures import from_uint8, to_uint8
 from samgan.runs import Run
-from samgan.sampling import SEEDS, labels_like, load_model, read_model, sample
+from samgan.sampling import SEEDS, check_origin, labels_like, load_model, read_model, sample
 from samgan.training import choose_device
 
 LEAST = 8
@@ -121,7 +120,9 @@ def audit(
     classes = tuple(classes) or (opened.config.data.classes if opened.config else ())
     if opened.model and opened.model.classes:
         opened.model.require_classes(classes)
-    training, held_out = (_Real(data, split, classes) for split in ("train", "holdout"))
+    training, held_out = (_Real(data, data.indices(split, classes)) for split in ("train", "holdout"))
+    all_held_out = len(held_out.images)
+    held_out = held_out.with_shares_of(training)
     if min(len(training.images), len(held_out.images)) < LEAST:
         raise SamganError(
             f"an audit compares with {LEAST} training and {LEAST} held-out images or more, {data.path} has "
@@ -181,6 +182,11 @@ def audit(
     document["mirrored"] = _mirrored(fake, training, held_out, opened.config)
     document["alike"] = _alike(fake, training.images, seed)
     document["notes"] = _notes(data, training, held_out, opened, classes)
+    if len(held_out.images) < all_held_out:
+        document["notes"].append(
+            f"{len(held_out.images)} of {all_held_out} held-out images are looked at: as many of each class as give "
+            "classes the shares that they have among the training images. Class by class (--classes NAME) all are."
+        )
     document["signs"] = _signs(document)
     document["verdict"] = _verdict(document)
     # All that count as close are listed, for whoever wants to leave them out.
@@ -199,11 +205,29 @@ def audit(
 class _Real:
     """One split of the real images, with the patient of each."""
 
-    def __init__(self, data: PreparedSet, split: str, classes: Sequence[str]) -> None:
-        self.data, self.indices = data, data.indices(split, classes)
+    def __init__(self, data: PreparedSet, indices: Int[np.ndarray, " n"]) -> None:
+        self.data, self.indices = data, indices
         self.images = torch.from_numpy(np.asarray(data.images[self.indices]))
-        # An image whose patient is not known is taken for a patient of its own.
-        self.patients = [data.manifest[i]["patient"] or f"image {i}" for i in self.indices]
+        self.patients = [data.manifest[i]["patient"] for i in self.indices]
+
+    def with_shares_of(self, other: "_Real") -> "_Real":
+        """As many images as can be had with the classes in the shares of `other`.
+
+        Where the shares differ, class alone would tell training images from held-out ones, and have synthetic images of
+        a class nearer to the split that has more of it.
+        """
+        wanted, own = other.by_class(), self.by_class()
+        shared = sorted(set(wanted) & set(own))
+        times = min((len(own[name]) / len(wanted[name]) for name in shared), default=0)
+        chosen = [_evenly(own[name], round(times * len(wanted[name]))) for name in shared]
+        return _Real(self.data, np.sort(np.concatenate([*chosen, np.array([], int)])))
+
+    def by_class(self) -> dict[str, list[int]]:
+        """Places in the set by class."""
+        found: dict[str, list[int]] = {}
+        for index in self.indices:
+            found.setdefault(self.data.manifest[index]["class"], []).append(int(index))
+        return found
 
     def labels(self, config: Config) -> Int[Tensor, " n"]:
         """Of each image its class, for a model told of classes."""
@@ -211,8 +235,11 @@ class _Real:
 
     def some(self, count: int) -> UInt8[Tensor, "n c h w"]:
         """Evenly spaced ones, since files lie in order of class and patient."""
-        count = min(count, len(self.images))
-        return self.images[torch.arange(count) * len(self.images) // count]
+        return self.images[_evenly(range(len(self.images)), min(count, len(self.images)))]
+
+
+def _evenly(values: Sequence[int], count: int) -> Int[np.ndarray, " n"]:
+    return np.array(values, dtype=int)[np.arange(count) * len(values) // max(count, 1)]
 
 
 class _Opened:
@@ -221,23 +248,15 @@ class _Opened:
     def __init__(self, source: Path, data: PreparedSet, checkpoint: str, device: str) -> None:
         self.source, self.run, self.model, self.state = source, None, None, None
         self.described: dict[str, Any] = {"name": source.resolve().name}
-        trained_on = None
+        self.notes: list[str] = []
         if (source / "config.json").is_file():
-            self.run = Run.open(source)
-            trained_on = self.run.environment["data"].get("sha256")
+            self.run, self.notes = Run.open(source), check_origin(source, data)
             path, self.state = choose_checkpoint(self.run, checkpoint)
             self.model = load_model(self.run, str(path), device)
         elif checkpoint != "newest":
             raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
         elif source.suffix == ".safetensors" and not source.is_dir():
-            self.model = read_model(source, device)
-            with safetensors.safe_open(source, "pt") as file:
-                trained_on = file.metadata().get("data_sha256")
-        if trained_on and trained_on != data.sha256:
-            raise UsageError(
-                f"{source} was trained on other data than {data.path} (sha256 {trained_on[:12]}, not "
-                f"{data.sha256[:12]}): its training images are not there to compare with"
-            )
+            self.model, self.notes = read_model(source, device), check_origin(source, data)
         if self.model:
             self.described |= {
                 "preset": self.model.config.preset,
@@ -407,8 +426,10 @@ def _alike(fake: Tensor, real: Tensor, seed: int) -> dict[str, Any]:
 
 def _notes(data: PreparedSet, training: _Real, held_out: _Real, opened: _Opened, classes: Sequence[str]) -> list[str]:
     """What the reader has to know to judge the numbers."""
-    notes = []
+    notes = list(opened.notes)
     n, patients = len(held_out.images), len(set(held_out.patients))
+    if alone := sorted(set(training.by_class()) - set(held_out.by_class())):
+        notes.append(f"No image of {', '.join(alone)} is held out: nothing can be compared with them.")
     if n < ENOUGH_HELD_OUT:
         notes.append(
             f"Only {n} images are held out: the closest one of them is the threshold, not the 1st percentile. That "

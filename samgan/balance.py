@@ -37,7 +37,7 @@ from samgan.page import intervals, picture, section, table, text, write_page
 from samgan.pictures import to_integers, to_uint8, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
-from samgan.sampling import Model, load_model, read_model, sample, sample_batches
+from samgan.sampling import Model, check_origin, load_model, read_model, sample, sample_batches
 from samgan.screening import Screen
 from samgan.training import choose_device
 from samgan.utility import ARMS, predict, train_classifier, utility, utility_sentences
@@ -301,16 +301,8 @@ def _check_runs(runs: Mapping[str, Path], data: PreparedSet, lacking: Sequence[s
         raise UsageError(f"--run: expected one model that is told of all classes, or CLASS=RUN of {', '.join(lacking)}")
     for name in lacking if runs else ():
         path = runs.get(name) or runs[""]
-        if path.suffix == MODEL_SUFFIX:
-            config = read_model(path).config  # the audit reads what such a file says of its data
-        else:
-            run = Run.open(path)
-            config, trained_on = run.config, run.environment["data"].get("sha256")
-            if trained_on != data.sha256:
-                raise UsageError(
-                    f"{path} was trained on other data than {data.path} (sha256 {str(trained_on)[:12]}, not "
-                    f"{data.sha256[:12]}): it may have seen the patients that are held out here"
-                )
+        check_origin(path, data)
+        config = read_model(path).config if path.suffix == MODEL_SUFFIX else Run.open(path).config
         learnt = config.data.classes
         if name not in learnt or (len(learnt) > 1 and not config.network.num_classes):
             told = "" if config.network.num_classes else ", without being told which is which"
@@ -356,9 +348,7 @@ def _train(work: _Work, config: Config, device: str) -> dict[str, Any]:
         begun = (path / "config.json").is_file()
         if not begun or not _has_its_minutes(Run.open(path), minutes):
             own = config.override({**common, **settings})
-            api.train(
-                own, work.data, path, resume=begun, minutes=minutes, device=device, start=None if begun else start
-            )
+            api.train(own, work.data, path, resume=begun, minutes=minutes, device=device, start=start)
         return f"models/{name}"
 
     if plan.method == "joint":
@@ -403,7 +393,7 @@ def _screen(work: _Work) -> dict[str, Any]:
     plan, data = work.plan, work.data
     indices = data.indices("train", work.names)
     training = torch.from_numpy(np.asarray(data.images[indices]))
-    patients = [data.manifest[i]["patient"] or f"image {i}" for i in indices]
+    patients = [data.manifest[i]["patient"] for i in indices]
     labels = data.labels(work.names)[indices]
     try:
         extractor = load_features(

@@ -81,6 +81,15 @@ class Run:
         return self._read("environment.json", "data")
 
     @property
+    def trained_on(self) -> list[str]:
+        """SHA-256 of the prepared set, and of those of the runs that this one began with, newest first."""
+        found, start = [self.environment["data"].get("sha256")], self.environment.get("start")
+        while start:
+            found.append(start.get("data", {}).get("sha256"))
+            start = start.get("start")
+        return [sha256 for sha256 in found if sha256]
+
+    @property
     def checkpoint_folder(self) -> Path:
         """Where checkpoints lie."""
         return self.path / "checkpoints"

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from samgan.checkpoint import choose_checkpoint
 from samgan.config import Config
+from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
 from samgan.layers import SelfAttention
@@ -108,13 +109,13 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
     return _build(config, weights, state["images_seen"], device, f"the checkpoint in {run.path}")
 
 
-def write_model(model: Model, path: Path, data_sha256: str | None = None) -> None:
+def write_model(model: Model, path: Path, trained_on: Sequence[str] = ()) -> None:
     """Write what sampling needs as one safetensors file: weights, and as its metadata configuration and origin.
 
     Args:
         model: From `load_model`.
         path: The file, ending in .safetensors; written whole or not at all.
-        data_sha256: Of the prepared set that it was trained on.
+        trained_on: `Run.trained_on`.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.generator.state_dict().items()}
     metadata = {
@@ -122,7 +123,8 @@ def write_model(model: Model, path: Path, data_sha256: str | None = None) -> Non
         "config": json.dumps(model.config.to_dict()),
         "images_seen": str(model.images_seen),
         "sha256": model.sha256,
-        "data_sha256": data_sha256 or "",
+        "data_sha256": next(iter(trained_on), ""),
+        "started_on_data_sha256": " ".join(trained_on[1:]),
         "software": SOFTWARE,
     }
     with atomic_write(path) as file:
@@ -148,6 +150,40 @@ def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
     if model.sha256 != metadata["sha256"]:
         raise SamganError(f"{path} is damaged: its weights are not those that were written; get it again")
     return model
+
+
+def check_origin(source: Path, data: PreparedSet) -> list[str]:
+    """Refuse a generator of another prepared set: it may have seen patients that are held out of this one.
+
+    Args:
+        source: A run folder, or a file of `write_model`.
+        data: The prepared set.
+
+    Returns:
+        Sentences on what its record leaves open.
+
+    Raises:
+        UsageError: It was trained on other data.
+        SamganError: It cannot be read.
+    """
+    if source.is_dir():
+        trained_on = Run.open(source).trained_on
+    else:
+        read_model(source)
+        with safetensors.safe_open(source, "pt") as file:
+            metadata = file.metadata()
+        names = [metadata.get("data_sha256", ""), *metadata.get("started_on_data_sha256", "").split()]
+        trained_on = [sha256 for sha256 in names if sha256]
+    if not trained_on:
+        return [f"What {source.name} was trained on is not known: held-out patients may be among it."]
+    if trained_on[0] != data.sha256:
+        raise UsageError(
+            f"{source} was trained on other data than {data.path} (sha256 {trained_on[0][:12]}, not "
+            f"{data.sha256[:12]}): it may have seen the patients that are held out here"
+        )
+    if set(trained_on) != {data.sha256}:
+        return [f"{source.name} began with a model of other data: whether held-out patients are in it is not known."]
+    return []
 
 
 def _build(

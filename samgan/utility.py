@@ -29,7 +29,7 @@ from samgan.metrics.features import cache_folder
 from samgan.page import intervals, section, table, text, write_page
 from samgan.pictures import to_uint8
 from samgan.runs import Run
-from samgan.sampling import load_model, read_model, sample
+from samgan.sampling import check_origin, load_model, read_model, sample
 from samgan.training import choose_precision
 
 RECIPE = 1
@@ -117,7 +117,7 @@ def utility(
         and `verdict`, as `compare` makes them) and the page.
 
     Raises:
-        UsageError: One class, an unknown one, or fewer than two seeds or one step.
+        UsageError: One class, an unknown one, fewer than two seeds or one step, or a model of another prepared set.
         SamganError: Too few held-out images, or synthetic images of another shape or too few.
     """
     names = list(classes) or data.classes
@@ -141,6 +141,7 @@ def utility(
             "--holdout"
         )
     largest = max(map(len, real.values()))
+    notes = [note for name, source in synthetic.items() for note in _origin(name, source, data)]
     made = {name: _synthetic(name, source, largest, data, device) for name, source in synthetic.items()}
     lacking = {
         name: len(made[name]) if isinstance(synthetic.get(name), np.ndarray) else largest - len(images)
@@ -179,6 +180,7 @@ def utility(
         "steps": steps,
         "arms": {name: _summary(found, truth, smallest) for name, found in predicted.items()},
         "skipped": skipped,
+        "notes": notes,
     }
     document |= compare(predicted, truth, patients)
     write_json(out / "utility.json", document)
@@ -187,13 +189,29 @@ def utility(
     return document, page
 
 
+def _origin(name: str, source: Path | np.ndarray, data: PreparedSet) -> list[str]:
+    """What is not known of where images come from; a model of another set is refused."""
+    if isinstance(source, np.ndarray):
+        return []
+    if _is_model(source):
+        return check_origin(source, data)
+    return [
+        f"What made {source.name}, the synthetic images of {name}, is not known here: it must not have seen any "
+        "held-out patient."
+    ]
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (path / "config.json").is_file()
+
+
 def _synthetic(
     name: str, path: Path | np.ndarray, count: int, data: PreparedSet, device: str
 ) -> UInt8[np.ndarray, "n c h w"]:
     """Synthetic images of one class: of a model as many as the largest class has, of a folder all."""
     if isinstance(path, np.ndarray):
         images = path
-    elif path.suffix == ".safetensors" or (path / "config.json").is_file():
+    elif _is_model(path):
         model = (
             read_model(path, device) if path.suffix == ".safetensors" else load_model(Run.open(path), "newest", device)
         )
@@ -524,7 +542,7 @@ def utility_sentences(document: dict[str, Any]) -> list[str]:
         f"{document['seeds']} ResNet-18 per line, {document['steps']} steps each, tested on {held_out['images']} "
         f"held-out images of {held_out['patients']} patients (split by {document['data']['split_by']}).",
     ]
-    return lines + [f"Left out: {name} ({reason})." for name, reason in document["skipped"].items()]
+    return [*lines, *document["notes"], *(f"Left out: {name} ({why})." for name, why in document["skipped"].items())]
 
 
 def _write_page(path: Path, document: dict[str, Any]) -> None:

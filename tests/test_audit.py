@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from samgan import api
-from samgan.audit import _group_size, audit, format_audit, judge
+from samgan.audit import _group_size, _Real, audit, format_audit, judge
 from samgan.cli import main
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import phantoms, write_phantoms
@@ -83,6 +84,31 @@ def test_planted_copies_are_all_found(data, fresh, tmp_path, mirrored):
     words = page.read_text()
     assert "REAL training image" in words
     assert "contains REAL training and held-out images" in words
+
+
+def halves(count, seed, bright_above):
+    """Noise that is brighter above or below: an image is always nearest to one of its own class."""
+    images = np.random.default_rng(seed).integers(0, 120, (count, 1, 32, 32), dtype=np.uint8)
+    images[:, :, 16 * (not bright_above) :][:, :, :16] += 100
+    return images
+
+
+def test_classes_in_other_shares_among_held_out_images_are_no_sign(tmp_path, monkeypatch):
+    """Of 40 training images 4 are of one class, of 104 held-out ones 80: those have nothing to be close to."""
+    for seed, (name, count) in enumerate({"ABOVE": 200, "BELOW": 60}.items()):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number, image in enumerate(halves(count, seed, name == "ABOVE")):
+            Image.fromarray(image[0]).save(tmp_path / "images" / name / f"{number}.png")
+    whole = prepare(tmp_path / "images", tmp_path / "whole", resolution=32, holdout=0.4, workers=1)
+    few = subset(whole, tmp_path / "few", images={"ABOVE": 4})
+    fresh = np.concatenate([halves(24, 2, True), halves(216, 3, False)])
+    document, _ = audited(fresh, few, tmp_path)
+    assert [document["counts"][name]["images"] for name in ("training", "held_out")] == [40, 24 + 3]
+    assert document["signs"] == []
+    assert any("of each class as give classes the shares" in note for note in document["notes"])
+    monkeypatch.setattr(_Real, "with_shares_of", lambda self, other: self)
+    document, _ = audited(fresh, few, tmp_path)
+    assert document["signs"] == ["pixels.closer"], "then nothing is tested above"
 
 
 def test_a_page_may_be_without_pictures(data, fresh, tmp_path):

@@ -22,6 +22,7 @@ from samgan.errors import UsageError
 from samgan.metrics.features import FeaturesUnavailable
 from samgan.presets import PRESETS, preset_config
 from samgan.runs import Run
+from samgan.sampling import load_model
 
 TINY = [
     "--network.max_channels=8",
@@ -355,6 +356,15 @@ def test_a_run_can_start_from_another_one(capsys, data, trained, tmp_path):
     assert status == 2
     assert "has other networks than this one asks for: network.max_channels is 8, not 16" in error
     assert not (tmp_path / "wide").exists()
+    # As if it had been killed before its first snapshot, which is all that holds the other run's networks.
+    whole = load_model(Run(tmp_path / "run")).sha256
+    (tmp_path / "run" / "stats.jsonl").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    status, _, error = run(capsys, "train", data, "--resume", "--out", tmp_path / "run")
+    assert status == 2
+    assert "name that run with --start" in error
+    assert run(capsys, *command, "--resume")[0] == 0
+    assert load_model(Run(tmp_path / "run")).sha256 == whole
 
 
 @pytest.mark.filterwarnings("always")

@@ -106,13 +106,14 @@ def test_the_model_is_the_averaged_generator(run_and_state, tmp_path, tiny_confi
 
 def test_a_model_file_holds_the_model(run_and_state, tmp_path):
     model, path = load_model(run_and_state[0]), tmp_path / "model.safetensors"
-    write_model(model, path, data_sha256="abc")
+    write_model(model, path, ["abc", "def", "0"])
     other = read_model(path)
     assert (other.config, other.images_seen, other.sha256) == (model.config, model.images_seen, model.sha256)
     assert not any(p.requires_grad for p in other.generator.parameters())
     assert torch.equal(sample(other, [3, 5]), sample(model, [3, 5]))
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata()["data_sha256"] == "abc"
+        assert file.metadata()["started_on_data_sha256"] == "def 0"
 
 
 def test_what_is_no_model_file_is_refused(run_and_state, tmp_path):

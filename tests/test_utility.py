@@ -24,6 +24,7 @@ from samgan.utility import (
     WITH_SYNTHETIC,
     Arm,
     _batch,
+    _origin,
     _synthetic,
     _training_images,
     classify,
@@ -230,6 +231,23 @@ def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some
         _synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
 
 
+def test_a_model_of_other_patients_is_refused_and_what_is_not_known_is_said(data, tiny_config, tmp_path):
+    def origin(name, environment):
+        return _origin("NORMAL", Run.create(tmp_path / name, tiny_config, environment).path, data)
+
+    own, other = {"data": {"sha256": data.sha256}}, {"data": {"sha256": "f" * 64}}
+    assert origin("own", own) == []
+    assert origin("tuned", {**own, "start": own}) == []
+    with pytest.raises(UsageError, match="was trained on other data than"):
+        origin("other", other)
+    for name, start in (("begun", other), ("begun-long-ago", {**own, "start": other})):
+        assert "began with a model of other data" in origin(name, {**own, "start": start})[0]
+    assert "is not known" in origin("unknown", {"data": {}})[0]
+    assert _origin("NORMAL", np.zeros(1), data) == []
+    (note,) = _origin("NORMAL", tmp_path, data)
+    assert "must not have seen any held-out patient" in note
+
+
 def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, capsys):
     counts = data.info["counts"]
     lacking = counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]
@@ -251,6 +269,7 @@ def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, 
     assert document["held_out"]["images"] == sum(split["holdout"] for split in counts.values())
     assert document["classes"]["NORMAL"] == {"real": counts["NORMAL"]["train"], "synthetic": lacking}
     assert document["verdict"] in format_utility(document)
+    assert "What made normal.npy" in format_utility(document)
     page = (tmp_path / "out" / "utility.html").read_text()
     assert "real and synthetic" in page
     assert json.loads((tmp_path / "out" / "utility.json").read_text()) == document
