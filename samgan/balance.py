@@ -32,18 +32,19 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
-from samgan.metrics.features import FeaturesUnavailable, extract, load_features
-from samgan.page import intervals, picture, section, table, text, write_page
+from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, extract, load_features
+from samgan.page import picture, section, table, text, write_page
 from samgan.pictures import to_integers, to_uint8, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, check_origin, load_model, read_model, sample, sample_batches
-from samgan.screening import Screen
+from samgan.screening import Screen, check_enough
 from samgan.training import choose_device
-from samgan.utility import ARMS, predict, train_classifier, utility, utility_sentences
+from samgan.utility import ARMS, differences_chart, predict, train_classifier, utility, utility_sentences
 
 METHODS = ("joint", "per-class", "fine-tuned")
 SET_FORMATS = ("png", "png16", "dicom", "dicom16")
+NAMES = "surrogateescape"  # files may have names that are no UTF-8
 CANDIDATES = 5
 """Images made for each one that is missing, at most."""
 SHOWN = 40
@@ -181,6 +182,10 @@ def balance(
         raise UsageError(
             f"--confidence {confidence:g} --minutes {minutes:g}: expected 0 to below 1, and more than 0 minutes"
         )
+    if seeds < 0 or seeds == 1 or steps < 1:
+        raise UsageError(f"--seeds {seeds} --steps {steps}: expected 2 or more seeds, or 0, and 1 or more steps")
+    if file_format.endswith("16") and data.channels != 1:
+        raise UsageError(f"--format {file_format}: 16 bit is written of one channel, {data.path} has {data.channels}")
     if len(names) < 2:
         raise UsageError(f"{data.path} has one class here ({', '.join(names)}): two or more can be balanced")
     data.verify()
@@ -188,8 +193,12 @@ def balance(
     missing = missing_images(counts, target)
     runs = dict(runs or {})
     _check_runs(runs, data, [name for name, count in missing.items() if count])
+    for name in (name for name, count in missing.items() if count):
+        check_enough([data.manifest[i]["patient"] for i in data.indices("train", [name])])
     if originals:
         _check_originals(originals, data, names)
+    device = choose_device(device)
+    _extractor(features, inception_weights, device)  # what is named and cannot be had is told now, not in an hour
     plan = Plan(
         samgan=__version__,
         data={"name": data.path.resolve().name, "sha256": data.sha256, "split_by": data.info["split_by"]},
@@ -206,12 +215,10 @@ def balance(
         utility={"seeds": seeds, "steps": steps},
     )
     _keep(plan, out)
-    work = _Work(data, out, plan, choose_device(device), inception_weights)
+    work = _Work(data, out, plan, device, inception_weights)
     document: dict[str, Any] = {"plan": dataclasses.asdict(plan)}
     document["training"] = _stage(out / "training.json", "training", lambda: _train(work, config, device))
-    work.models = {
-        name: out / path if not given else Path(path) for name, (path, given) in document["training"].items()
-    }
+    work.models = document["training"]
     document["scores"] = {name: _scores(work, name) for name in plan.missing}
     document["screening"] = _stage(out / "screening.json", "screening", lambda: _screen(work))
     document["audit"] = {name: _audit(work, name) for name in plan.missing}
@@ -234,7 +241,7 @@ class _Work:
 
     def __init__(self, data: PreparedSet, out: Path, plan: Plan, device: str, inception_weights: Path | None) -> None:
         self.data, self.out, self.plan, self.device = data, out, plan, device
-        self.models: dict[str, Path] = {}
+        self.models: dict[str, dict[str, Any]] = {}
         self.skipped: list[dict[str, str]] = []
         self.inception_weights = inception_weights
         self.names = list(plan.classes)
@@ -255,24 +262,35 @@ class _Work:
 
     def model(self, name: str) -> Model:
         """The model that makes images of a class."""
-        path = self.models[name]
-        return (
-            read_model(path, self.device)
-            if path.suffix == MODEL_SUFFIX
-            else load_model(Run.open(path), "newest", self.device)
-        )
+        path, sha256 = self.path(name), self.models[name]["sha256"]
+        model = _read(path, self.device)
+        if model.sha256 != sha256:
+            raise SamganError(
+                f"{path} is not the model any more that {self.out} was begun with (sha256 {model.sha256[:12]}, not "
+                f"{sha256[:12]}); name a new folder"
+            )
+        return model
+
+    def path(self, name: str) -> Path:
+        """Where the model of a class is."""
+        found = self.models[name]
+        return Path(found["path"]) if found["given"] else self.out / found["path"]
 
     def kept(self, name: str) -> list[dict[str, str]]:
         """Rows of screening.csv of the images that stay."""
-        with open(self.out / "screening.csv", newline="", encoding="utf-8") as file:
+        with open(self.out / "screening.csv", newline="", encoding="utf-8", errors=NAMES) as file:
             return [row for row in csv.DictReader(file) if row["class"] == name and not row["reason"]]
 
-    def images(self, name: str) -> UInt8[np.ndarray, "n c h w"]:
-        """The synthetic images that stay."""
-        model, seeds = self.model(name), [int(row["seed"]) for row in self.kept(name)]
+    def images(self, name: str, count: int | None = None) -> UInt8[np.ndarray, "n c h w"]:
+        """The synthetic images that stay, or the first `count` of them."""
+        model, seeds = self.model(name), [int(row["seed"]) for row in self.kept(name)[:count]]
         if not seeds:
             return np.empty((0, *self.data.images.shape[1:]), np.uint8)
         return to_uint8(sample(model, seeds, _labels(model, seeds, name))).numpy()
+
+
+def _read(path: Path, device: str = "cpu") -> Model:
+    return read_model(path, device) if path.suffix == MODEL_SUFFIX else load_model(Run.open(path), "newest", device)
 
 
 def _labels(model: Model, seeds: Sequence[int], name: str) -> Tensor | None:
@@ -302,7 +320,7 @@ def _check_runs(runs: Mapping[str, Path], data: PreparedSet, lacking: Sequence[s
     for name in lacking if runs else ():
         path = runs.get(name) or runs[""]
         check_origin(path, data)
-        config = read_model(path).config if path.suffix == MODEL_SUFFIX else Run.open(path).config
+        config = _read(path).config
         learnt = config.data.classes
         if name not in learnt or (len(learnt) > 1 and not config.network.num_classes):
             told = "" if config.network.num_classes else ", without being told which is which"
@@ -321,11 +339,14 @@ def _keep(plan: Plan, out: Path) -> None:
         return
     before = json.loads(path.read_bytes())
     for key, value in asked.items():
-        if key != "samgan" and before.get(key) != value:
+        if key not in ("samgan", "utility") and before.get(key) != value:
             raise UsageError(
                 f"{out} was begun with another {key} ({_short(before.get(key))}, not {_short(value)}): "
                 "ask for the same again, or name a new folder"
             )
+    if before.get("utility") != asked["utility"]:  # it is the last stage, and may be done anew
+        (out / "utility" / "utility.json").unlink(missing_ok=True)
+        write_json(path, {**before, "utility": asked["utility"]})
 
 
 def _short(value: Any) -> str:
@@ -337,10 +358,14 @@ def _short(value: Any) -> str:
 
 
 def _train(work: _Work, config: Config, device: str) -> dict[str, Any]:
-    """Train what the method says; returns by class (path, whether it was given)."""
+    """Train what the method says; returns by class `path`, whether it was `given`, and `sha256` of the weights."""
     plan, lacking = work.plan, list(work.plan.missing)
+
+    def described(path: str, given: bool = False) -> dict[str, Any]:
+        return {"path": path, "given": given, "sha256": _read(Path(path) if given else work.out / path).sha256}
+
     if plan.runs:
-        return {name: (plan.runs.get(name) or plan.runs[""], True) for name in lacking}
+        return {name: described(plan.runs.get(name) or plan.runs[""], given=True) for name in lacking}
     common = {"network.num_classes": 0, "data.classes": work.names}
 
     def train(name: str, settings: dict[str, Any], minutes: float, start: Path | None = None) -> str:
@@ -354,14 +379,14 @@ def _train(work: _Work, config: Config, device: str) -> dict[str, Any]:
     if plan.method == "joint":
         told = {"network.num_classes": len(work.names), "data.class_sampling": "balanced"}
         path = train("joint", told, plan.minutes)
-        return {name: (path, False) for name in lacking}
+        return {name: described(path) for name in lacking}
     share, start = plan.minutes / len(lacking), None
     if plan.method == "fine-tuned":
         share /= 2
         start = work.out / train("all", {}, plan.minutes / 2)
     # A class's name may hold what a folder's may not.
     folders = {name: f"class-{work.names.index(name)}" for name in lacking}
-    return {name: (train(folders[name], {"data.classes": [name]}, share, start), False) for name in lacking}
+    return {name: described(train(folders[name], {"data.classes": [name]}, share, start)) for name in lacking}
 
 
 def _has_its_minutes(run: Run, minutes: float) -> bool:
@@ -378,7 +403,7 @@ def _scores(work: _Work, name: str) -> dict[str, Any]:
 
     def make() -> dict[str, Any]:
         scores, _ = api.evaluate(
-            work.models[name], work.data, classes=[name], out=folder, device=work.device, **work.of_features
+            work.path(name), work.data, classes=[name], out=folder, device=work.device, **work.of_features
         )
         return scores
 
@@ -395,14 +420,7 @@ def _screen(work: _Work) -> dict[str, Any]:
     training = torch.from_numpy(np.asarray(data.images[indices]))
     patients = [data.manifest[i]["patient"] for i in indices]
     labels = data.labels(work.names)[indices]
-    try:
-        extractor = load_features(
-            plan.features or "inception", inception_weights=work.inception_weights, device=work.device
-        )
-    except FeaturesUnavailable:
-        if plan.features or work.inception_weights:
-            raise
-        extractor = None
+    extractor = _extractor(plan.features, work.inception_weights, work.device)
     classifier = None
     if plan.confidence:
         arm, number = ARMS["augmentation, oversampling"], len(work.names)
@@ -436,8 +454,18 @@ def _screen(work: _Work) -> dict[str, Any]:
         }
     columns = ("class", "seed", "reason", *MANIFEST[-4:])
     with atomic_write(work.out / "screening.csv") as file:
-        file.write(_csv(columns, rows).encode())
+        file.write(_csv(columns, rows).encode("utf-8", NAMES))
     return found
+
+
+def _extractor(features: str | Path | None, inception_weights: Path | None, device: str) -> FeatureExtractor | None:
+    """What was named, or the standard Inception where that can be had."""
+    try:
+        return load_features(str(features or "inception"), inception_weights=inception_weights, device=device)
+    except FeaturesUnavailable:
+        if features or inception_weights:
+            raise
+        return None
 
 
 def _probability(classifier: torch.nn.Module, label: int, images: np.ndarray) -> np.ndarray:
@@ -487,9 +515,12 @@ def _audit(work: _Work, name: str) -> dict[str, Any]:
     """Look for signs of memorisation in the images of a class as they come, before screening."""
     folder = work.out / "audit" / f"class-{work.names.index(name)}"
 
+    counts = work.plan.classes[name]
+
     def make() -> dict[str, Any]:
+        count = max(counts["missing"], counts["real"])  # few copies are seen only where many images are looked at
         document, _ = audit(
-            work.models[name], work.data, classes=[name], out=folder, device=work.device, **work.of_features
+            work.path(name), work.data, count=count, classes=[name], out=folder, device=work.device, **work.of_features
         )
         return document
 
@@ -516,11 +547,12 @@ def _write_set(work: _Work, originals: Path | None, copies: bool) -> None:
     if (target / "manifest.json").is_file():
         return
     print("samgan: writing the set", file=sys.stderr, flush=True)
+    for left in work.out.glob(".set.*.tmp"):  # of a call that was killed; it holds images of patients
+        shutil.rmtree(left)
     temporary = work.out / f".set.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
         rows = [*_write_real(work, temporary, originals, copies), *_write_synthetic(work, temporary)]
-        (temporary / "manifest.csv").write_text(_csv(MANIFEST, rows), encoding="utf-8")
+        (temporary / "manifest.csv").write_text(_csv(MANIFEST, rows), encoding="utf-8", errors=NAMES)
         # The set may be given away: names of folders stay here.
         plan = dataclasses.asdict(work.plan) | {
             "runs": {name: Path(path).name for name, path in work.plan.runs.items()},
@@ -722,7 +754,7 @@ def _write_report(work: _Work, document: dict[str, Any], page: Path) -> None:
         parts.append(
             section(f"Screening of {text(name)}", f"<p>Left out, of {found['candidates']}:</p><ul>{left_out}</ul>")
         )
-        shown = work.images(name)[:SHOWN]
+        shown = work.images(name, SHOWN)
         real = work.data.select("train", [name])
         real = real[np.random.default_rng(0).permutation(len(real))[:SHOWN]]
         figures = picture(real, 8, f"Real, {name}", "Drawn at random.", description="Real training images.")
@@ -733,11 +765,7 @@ def _write_report(work: _Work, document: dict[str, Any], page: Path) -> None:
             )
         parts.append(section(f"Images of {text(name)}", f'<div class="row">{figures}</div>', "wide"))
     if document["utility"]:
-        differences = {
-            f"{found['arm']} - {found['against']}": (found["low"], found["mean"], found["high"])
-            for found in document["utility"]["differences"]
-        }
-        chart = intervals("Differences of AUC", "above 0: better with synthetic images", differences)
+        chart = differences_chart(document["utility"])
         parts.append(section("Whether they help a classifier", f'<div class="row">{chart}</div>', "wide"))
     pages = [path for folder in ("scores", "audit", "utility") for path in (work.out / folder).rglob("*.html")]
     names = sorted(text(path.relative_to(work.out).as_posix()) for path in pages)

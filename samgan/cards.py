@@ -87,8 +87,9 @@ def _exclusions(record: Record) -> str:
     left_out = record.data.get("left_out")
     if left_out is None:
         return ""
-    exact, bad, other = (left_out.get(key) or () for key in ("exact_duplicates", "bad_files", "ignored_by_suffix"))
-    return f"{len(exact)} exact duplicates, {len(bad)} unreadable files, {len(other)} files that are no images"
+    exact, bad = (len(left_out.get(key) or ()) for key in ("exact_duplicates", "bad_files"))
+    other = sum((left_out.get("ignored_by_suffix") or {}).values())
+    return f"{exact} exact duplicates, {bad} unreadable files, {other} files that are no images"
 
 
 def _preprocessing(record: Record) -> str:
@@ -113,6 +114,8 @@ def _subset(record: Record) -> str:
 def _partitions(record: Record) -> str:
     if not record.data:
         return ""
+    if record.data.get("split_by") == "source":
+        return f"as the source splits them; {_class_counts(record)}"
     return f"at random, {record.data.get('options', {}).get('holdout', 'a share')} held out; {_class_counts(record)}"
 
 
@@ -163,9 +166,10 @@ def _training(record: Record) -> str:
 def _selection(record: Record) -> str:
     if record.images_seen is None:
         return ""
+    averaged = record.config is not None and record.config.training.ema_halflife_kimg > 0
     return (
-        f"averaged weights (EMA) after {record.images_seen / 1000:g} thousand images; whether quick scores on held-out "
-        "images had a say is for you to tell"
+        f"{'averaged weights (EMA)' if averaged else 'weights'} after {record.images_seen / 1000:g} thousand images; "
+        "whether quick scores on held-out images had a say is for you to tell"
     )
 
 
@@ -397,6 +401,9 @@ def read_record(
             of = document.get("generated", {}).get("model_sha256")
             if model is not None and of and of != model.sha256:
                 raise UsageError(f"{path} is of another model (sha256 {of[:12]}, not {model.sha256[:12]})")
+            own, of = data.sha256 if data is not None else trained_on, document.get("data", {}).get("sha256")
+            if name != "scores" and own and of and of != own:  # scores may be against images of another hospital
+                raise UsageError(f"{path} is of another prepared set (sha256 {of[:12]}, not {own[:12]})")
             known[name] = document
     return Record(**known)
 
@@ -473,7 +480,7 @@ def format_card(record: Record) -> str:
 def write_card(path: Path, record: Record) -> None:
     """Write `format_card`, atomically."""
     with atomic_write(path) as file:
-        file.write(format_card(record).encode())
+        file.write(format_card(record).encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
 
 
 def _title(record: Record) -> str:

@@ -146,14 +146,14 @@ def chart(title: str, unit: str, curves: dict[str, Curve], end_kimg: float) -> s
 
 
 def intervals(title: str, unit: str, values: dict[str, tuple[float, float, float]]) -> str:
-    """A figure of means with their intervals, one line of it for each name.
+    """A figure of means with their intervals, each below its name, which may have some 80 characters.
 
     Args:
         title: Above the figure.
         unit: What the horizontal axis shows.
         values: By name (low, mean, high).
     """
-    left, right, row = 220, 460, 22
+    left, right, row = 12, 628, 44
     low, high = min(v[0] for v in values.values()), max(v[2] for v in values.values())
     margin = 0.05 * (high - low) or 1.0
     low, high = low - margin, high + margin
@@ -168,13 +168,13 @@ def intervals(title: str, unit: str, values: dict[str, tuple[float, float, float
         marks.append(f'<path{axis} d="M{x(tick)} 24V{bottom}"/>')
         marks.append(f'<text x="{x(tick)}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
     for index, (name, (least, mean, most)) in enumerate(values.items()):
-        y = 40 + row * index
-        marks.append(f'<text x="{left - 8}" y="{y}" dy="0.35em" text-anchor="end">{text(name)}</text>')
-        marks.append(f'<path class="c0" d="M{x(least)} {y}H{x(most)}"/>')
-        marks.append(f'<circle class="c0" cx="{x(mean)}" cy="{y}" r="3.5"/>')
+        y = 44 + row * index
+        marks.append(f'<text x="{left}" y="{y}">{text(name)}</text>')
+        marks.append(f'<path class="c0" d="M{x(least)} {y + 14}H{x(most)}"/>')
+        marks.append(f'<circle class="c0" cx="{x(mean)}" cy="{y + 14}" r="3.5"/>')
     spoken = "; ".join(f"{name} {mean:.4g}, {least:.4g} to {most:.4g}" for name, (least, mean, most) in values.items())
     return (
-        f'<figure><h3>{text(title)}</h3><svg class="chart" viewBox="0 0 480 {bottom + 26}" role="img" '
+        f'<figure><h3>{text(title)}</h3><svg class="chart" viewBox="0 0 640 {bottom + 26}" role="img" '
         f'aria-label="{text(f"{title}: {spoken}")}"><text x="4" y="14">{text(unit)}</text>{"".join(marks)}</svg>'
         "</figure>"
     )

@@ -39,6 +39,15 @@ class Screened:
     """Of the classifier, that the image is of its class."""
 
 
+def check_enough(patients: Sequence[str]) -> None:
+    """Refuse training images of a class, given by their patients, that are too few to take limits from."""
+    if len(patients) < LEAST or len(set(patients)) < 2:
+        raise SamganError(
+            f"screening takes its limits from {LEAST} training images of a class and two patients or more, got "
+            f"{len(patients)} of {len(set(patients))}"
+        )
+
+
 class Screen:
     """The rules for synthetic images of one class.
 
@@ -50,7 +59,8 @@ class Screen:
         unsure      the classifier's probability of the class < confidence
         duplicate   nearer than 0.02 in pixels to an image that was kept before
 
-    So one real image of a new patient in fifty or so would be left out by the first two: that is their price.
+    So of real images of new patients two in a hundred would be left out by the first two, with features up to three:
+    that is their price.
 
     Args:
         training: All training images.
@@ -82,12 +92,8 @@ class Screen:
         seed: int = 0,
     ) -> None:
         self.training, self.extract, self.classify, self.confidence = training, extract, classify, confidence
+        check_enough([patients[i] for i in own])
         names = sorted({patients[i] for i in own})
-        if len(own) < LEAST or len(names) < 2:
-            raise SamganError(
-                f"screening takes its limits from {LEAST} training images of a class and two patients or more, got "
-                f"{len(own)} of {len(names)}"
-            )
         self.features = features
         fold_of = {
             names[i]: k % FOLDS for k, i in enumerate(np.random.default_rng(seed).permutation(len(names)).tolist())
@@ -145,7 +151,8 @@ class Screen:
         either = " or ".join(f"{named[space]} < {low:.4g}" for space, (low, _) in self.limits.items())
         judged = "features" if "features" in self.limits else "pixels"
         sentences = [
-            f"near-copy: nearer to a training image than 99 % of real images are to those of other patients ({either})",
+            "near-copy: nearer to a training image than 99 % of real images are to those of other patients, by one "
+            f"measure ({either})",
             f"failed: further from all training images than 99 % of real images are from those of other patients "
             f"({named[judged]} > {self.limits[judged][1]:.4g})",
         ]

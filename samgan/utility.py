@@ -8,6 +8,8 @@ seeds. Everything is measured on the held-out split, once, at the last step.
 import contextlib
 import dataclasses
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ WEIGHT_DECAY = 1e-2
 BATCH_SIZE = 64
 RESAMPLES = 2000
 LEVEL = 0.95
+AT_ONCE = 1 << 24  # weights of a bootstrap
 CALIBRATION_BINS = 15
 LEAST = 16
 """Held-out images of a class, below which nothing can be said."""
@@ -78,7 +81,6 @@ ARMS = {
 }
 CLASSICAL = tuple(name for name, arm in ARMS.items() if not arm.synthetic)
 WITH_SYNTHETIC = tuple(name for name, arm in ARMS.items() if arm.real and arm.synthetic)
-KINDS = {"synthetic": WITH_SYNTHETIC, "classical": CLASSICAL}
 SCORES = {
     "auc": "AUC",
     "balanced_accuracy": "balanced accuracy",
@@ -435,13 +437,17 @@ def weighted_auc(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray) 
     """
     areas = []
     for k in range(predicted.shape[1]) if predicted.shape[1] > 2 else (1,):
-        values, place = np.unique(predicted[:, k], return_inverse=True)
-        groups = np.zeros((len(truth), len(values)))
-        groups[np.arange(len(truth)), place] = 1
-        positive, negative = (weights * ((truth == k) == side) @ groups for side in (True, False))
-        below = np.cumsum(negative, axis=1) - negative / 2  # ties count half
-        with np.errstate(invalid="ignore"):
-            areas.append((positive * below).sum(1) / (positive.sum(1) * negative.sum(1)))
+        order = np.argsort(predicted[:, k])
+        _, starts = np.unique(predicted[order, k], return_index=True)  # ties count half
+        found = []
+        for part in np.array_split(weights[:, order], math.ceil(weights.size / AT_ONCE)):
+            positive, negative = (
+                np.add.reduceat(part * ((truth == k)[order] == side), starts, axis=1) for side in (True, False)
+            )
+            below = np.cumsum(negative, axis=1) - negative / 2
+            with np.errstate(invalid="ignore"):
+                found.append((positive * below).sum(1) / (positive.sum(1) * negative.sum(1)))
+        areas.append(np.concatenate(found))
     return np.mean(areas, axis=0)
 
 
@@ -455,11 +461,14 @@ def halves(patients: Sequence[str], truth: np.ndarray) -> Bool[np.ndarray, " n"]
 
 
 def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
-    """Differences of AUC between arms with synthetic images and classical ones, by a paired bootstrap.
+    """Differences of AUC between arms with synthetic images and classical ones, paired by patients and seeds.
 
-    Patients (all images of one together) and seeds are drawn with replacement; both arms see the same draw. The best
-    of several arms owes something to chance, so what is decided by is chosen on one half of the patients and measured
-    on the other: the arm with synthetic images and the classical one that have the highest mean AUC there.
+    Patients (all images of one together) are drawn with replacement, the same ones for all arms; what seeds add is
+    their mean's, by Student's t, for of so few a bootstrap sees too little.
+
+    The best of several arms owes something to chance, so what is decided by is chosen on one half of the patients and
+    by all seeds but one, and measured on the other half and with that seed, every way round: the arm with synthetic
+    images and the classical one that have the highest mean AUC there.
 
     Args:
         predicted: Of every arm and seed, probabilities [n, classes].
@@ -468,7 +477,7 @@ def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patien
 
     Returns:
         `intervals` (AUC of every arm: mean, low, high), `differences` (`arm`, `against`, `mean`, `low`, `high`),
-        `decision` (`chosen`: the two arms measured on each half; `mean` of the two halves' differences, `low`, `high`)
+        `decision` (`chosen`: the pairs of arms measured, and how often; `mean` of these differences, `low`, `high`)
         and `verdict`: "helps", "harms" or "no difference shown", by the interval of the decision.
     """
     groups, member = np.unique(patients, return_inverse=True)
@@ -478,46 +487,58 @@ def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patien
     )
     resampled = times[:, member].astype(float)
     seeds = len(next(iter(predicted.values())))
-    drawn_seeds = draw.integers(seeds, size=(RESAMPLES, seeds))
+    chance = draw.standard_t(seeds - 1, size=RESAMPLES)
 
-    def area(name: str, of: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean AUC of an arm's seeds on some images, and what resampling makes of it."""
+    def area(name: str, of: np.ndarray) -> np.ndarray:
+        """AUC on some images, [1 + resamples, seeds]: of all these images, then of each draw of patients."""
         weights = np.concatenate([np.ones((1, int(of.sum()))), resampled[:, of]])
-        per_seed = np.stack([weighted_auc(p[of], truth[of], weights) for p in predicted[name]], axis=1)
-        return float(per_seed[0].mean()), np.take_along_axis(per_seed[1:], drawn_seeds, axis=1).mean(1)
-
-    def interval(mean: float, drawn: np.ndarray) -> dict[str, float]:
-        low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return {"mean": mean, "low": float(low), "high": float(high)}
+        return np.stack([weighted_auc(p[of], truth[of], weights) for p in predicted[name]], axis=1)
 
     areas = {name: area(name, np.ones(len(truth), bool)) for name in predicted}
     differences: list[dict[str, Any]] = [
-        {"arm": arm, "against": other, **interval(areas[arm][0] - areas[other][0], areas[arm][1] - areas[other][1])}
+        {"arm": arm, "against": other, **interval(areas[arm] - areas[other], chance)}
         for arm in WITH_SYNTHETIC
         for other in CLASSICAL
         if arm in areas and other in areas
     ]
     second = halves(patients, truth)
     of_halves = [{name: area(name, half) for name in (*WITH_SYNTHETIC, *CLASSICAL)} for half in (~second, second)]
-    chosen = [
-        {kind: max(names, key=lambda name: other[name][0]) for kind, names in KINDS.items()}
-        for other in reversed(of_halves)
-    ]
-    gains = [
-        (
-            found[arms["synthetic"]][0] - found[arms["classical"]][0],
-            found[arms["synthetic"]][1] - found[arms["classical"]][1],
-        )
-        for found, arms in zip(of_halves, chosen, strict=True)
-    ]
-    decision = interval(*((first + last) / 2 for first, last in zip(*gains, strict=True)))
+    pairs: Counter[tuple[str, str]] = Counter()
+    gains = np.zeros((1 + RESAMPLES, seeds))
+    for measured, other in (of_halves, of_halves[::-1]):
+        for seed in range(seeds):
+            rest = np.arange(seeds) != seed
+
+            def merit(name: str, other: dict[str, np.ndarray] = other, rest: np.ndarray = rest) -> float:
+                return float(other[name][0, rest].mean())
+
+            best, classical = (max(names, key=merit) for names in (WITH_SYNTHETIC, CLASSICAL))
+            pairs[best, classical] += 1
+            gains[:, seed] += (measured[best][:, seed] - measured[classical][:, seed]) / 2
+    decision = interval(gains, chance)
     verdict = "helps" if decision["low"] > 0 else "harms" if decision["high"] < 0 else "no difference shown"
+    chosen = [{"synthetic": best, "classical": other, "times": count} for (best, other), count in pairs.most_common()]
     return {
-        "intervals": {name: interval(*found) for name, found in areas.items()},
+        "intervals": {name: interval(found, chance) for name, found in areas.items()},
         "differences": differences,
         "decision": {"chosen": chosen, **decision},
         "verdict": verdict,
     }
+
+
+def interval(found: Float[np.ndarray, "draws seeds"], chance: Float[np.ndarray, " resamples"]) -> dict[str, float]:
+    """A mean over seeds with its 95 % interval over patients and seeds.
+
+    Args:
+        found: A value of every seed, first of all patients, then of each draw of them.
+        chance: Of each draw, a value of Student's t with seeds - 1 degrees of freedom.
+
+    Returns:
+        `mean`, `low`, `high`.
+    """
+    deviation = found[0].std(ddof=1) / math.sqrt(found.shape[1])
+    low, high = np.nanquantile(found[1:].mean(1) + chance * deviation, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {"mean": float(found[0].mean()), "low": float(low), "high": float(high)}
 
 
 def format_utility(document: dict[str, Any]) -> str:
@@ -534,12 +555,13 @@ def utility_sentences(document: dict[str, Any]) -> list[str]:
     """What was found, and on what it rests."""
     decision, held_out = document["decision"], document["held_out"]
     pairs = [f"'{arms['synthetic']}' against '{arms['classical']}'" for arms in decision["chosen"]]
+    seeds = document["seeds"]
     lines = [
         f"Synthetic images: {document['verdict']}. AUC with the best use of them minus that of the best without: "
         f"{decision['mean']:+.4f} [{decision['low']:+.4f}, {decision['high']:+.4f}], 95 % over patients and seeds. "
-        "What is best is chosen on one half of the held-out patients and measured on the other, both ways: "
-        f"{' and '.join(dict.fromkeys(pairs))}.",
-        f"{document['seeds']} ResNet-18 per line, {document['steps']} steps each, tested on {held_out['images']} "
+        "What is best is chosen on one half of the held-out patients by all seeds but one, and measured on the other "
+        f"half with that one, every way round: {'; '.join(pairs)}.",
+        f"{seeds} ResNet-18 per line, {document['steps']} steps each, tested on {held_out['images']} "
         f"held-out images of {held_out['patients']} patients (split by {document['data']['split_by']}).",
     ]
     return [*lines, *document["notes"], *(f"Left out: {name} ({why})." for name, why in document["skipped"].items())]
@@ -553,17 +575,19 @@ def _write_page(path: Path, document: dict[str, Any]) -> None:
     ]
     paragraphs = "".join(f"<p>{text(line)}</p>" for line in utility_sentences(document))
     bars = {name: (found["low"], found["mean"], found["high"]) for name, found in document["intervals"].items()}
-    differences = {
-        f"{found['arm']} - {found['against']}": (found["low"], found["mean"], found["high"])
-        for found in document["differences"]
-    }
+    figures = intervals("AUC", "95 % over patients and seeds", bars) + differences_chart(document)
     sections = [
         section("Scores on held-out patients", table(header, rows) + paragraphs),
-        section(
-            "Intervals",
-            f'<div class="row">{intervals("AUC", "95 % over patients and seeds", bars)}'
-            f"{intervals('Differences of AUC', 'above 0: better with synthetic images', differences)}</div>",
-            "wide",
-        ),
+        section("Intervals", f'<div class="row">{figures}</div>', "wide"),
     ]
     write_page(path, "samgan: do synthetic images help?", sections, ["Research only: images of 64 px diagnose nobody."])
+
+
+def differences_chart(document: dict[str, Any]) -> str:
+    """A figure of what was decided by, and of every difference."""
+    shown = {"decided by: best use - best without": document["decision"]}
+    shown |= {f"{found['arm']} - {found['against']}": found for found in document["differences"]}
+    values = {name: (found["low"], found["mean"], found["high"]) for name, found in shown.items()}
+    return intervals(
+        "Differences of AUC", "95 % over patients and seeds; above 0: better with synthetic images", values
+    )

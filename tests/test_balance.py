@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from samgan import api
@@ -16,7 +18,7 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
-from samgan.metrics.features import FeaturesUnavailable
+from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, load_features
 from samgan.presets import preset_config
 from samgan.screening import REASONS, Screen, Screened
 
@@ -50,6 +52,15 @@ def offline(monkeypatch):
 
     for where in ("samgan.balance", "samgan.audit", "samgan.api"):
         monkeypatch.setattr(f"{where}.load_features", unavailable)
+
+
+def thumbnails(*_, **__):
+    """Features of no network: the image, small."""
+
+    def network(images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
+
+    return FeatureExtractor(network, name="thumbnails", sha256="ab" * 32, device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -222,6 +233,59 @@ def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path
     assert "utility" in {left_out["what"] for left_out in document["skipped"]}
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_the_folder(
+    data, config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "load_features", thumbnails)
+    train = module.train_classifier
+    monkeypatch.setattr(module, "train_classifier", lambda *given, **more: train(*given, **{**more, "steps": 2}))
+    out = tmp_path / "out"
+    document, _ = balance(data, out, config, minutes=1.0, seeds=0, confidence=0.5, device="cpu", target="0.8")
+    found = document["screening"]["NORMAL"]
+    assert found["features"] == "thumbnails"
+    assert any("a classifier of the real images" in rule for rule in found["rules"])
+    assert any("distance of features" in rule for rule in found["rules"])
+    rows = read(out / "screening.csv")
+    assert all(float(row["distance_features"]) > 0 and 0 <= float(row["confidence"]) <= 1 for row in rows)
+    assert sum(found["left_out"].values()) + found["kept"] == found["candidates"] == len(rows)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_given_model_that_was_trained_on_is_another_model(data, config, tmp_path, lenient):
+    own = config.override({"data.classes": ["NORMAL"], "training.kimg": 0.016})
+    run = api.train(own, data, tmp_path / "run", device="cpu", quiet=True)
+    given = {"runs": {"NORMAL": run.path}, "seeds": 0, "device": "cpu", "target": "0.9"}
+    balance(data, tmp_path / "out", config, **given)
+    api.train(own.override({"training.kimg": 0.032}), data, run.path, resume=True, device="cpu", quiet=True)
+    with pytest.raises(SamganError, match=r"is not the model any more that .*out was begun with"):
+        balance(data, tmp_path / "out", config, **given)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "utility_sentences", lambda document: [])
+    monkeypatch.setattr(module, "differences_chart", lambda document: "")
+
+    def utility(*_, seeds, steps, **__):
+        asked.append((seeds, steps))
+        return {"seeds": seeds, "steps": steps, "verdict": ""}, None
+
+    monkeypatch.setattr(module, "utility", utility)
+    monkeypatch.setattr(module, "write_card", lambda *_: None)
+    given = {"minutes": 1.0, "device": "cpu", "target": "0.9"}
+    for seeds in (2, 2, 5):
+        document, _ = balance(data, tmp_path / "out", config, seeds=seeds, steps=3, **given)
+        assert document["utility"]["seeds"] == seeds
+    assert asked == [(2, 3), (5, 3)]
+    (left := tmp_path / "out" / ".set.1.tmp").mkdir()
+    (tmp_path / "out" / "set" / "manifest.json").unlink()
+    shutil.rmtree(tmp_path / "out" / "set")
+    balance(data, tmp_path / "out", config, seeds=5, steps=3, **given)
+    assert not left.exists(), "what a killed call left is gone"
+
+
 def test_a_model_that_failed_as_a_whole_is_told():
     def doubts(swd, difference, low):
         return _doubts(
@@ -242,10 +306,22 @@ def test_a_model_that_failed_as_a_whole_is_told():
         ({"file_format": "gif"}, "--format gif"),
         ({"minutes": 0.0}, "--minutes 0"),
         ({"originals": Path("nowhere")}, "--originals nowhere"),
+        ({"seeds": 1}, "--seeds 1"),
+        ({"steps": 0}, "--steps 0"),
+        ({"features": "nowhere.pt2"}, "nowhere.pt2"),
         ({"runs": {"PNEUMONIA": Path("run")}}, "CLASS=RUN of NORMAL"),
     ],
 )
-def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, change, words):
-    with pytest.raises(UsageError, match=words):
+def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, change, words, monkeypatch):
+    if "features" in change:
+        monkeypatch.setattr(module, "load_features", load_features)
+    with pytest.raises(SamganError, match=words):
         balance(data, tmp_path / "out", config, **change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, config, tmp_path):
+    few = subset(PreparedSet.open(folder / "all"), tmp_path / "few", images={"NORMAL": 12})
+    with pytest.raises(SamganError, match="20 training images of a class and two patients or more, got 12 of 12"):
+        balance(few, tmp_path / "out", config)
     assert not (tmp_path / "out").exists()

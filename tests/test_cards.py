@@ -112,6 +112,22 @@ def test_a_data_card_of_a_prepared_set(data, tmp_path, capsys):
     assert "synthetic" not in card.partition("---\n\n")[0].split("tags:")[1]
 
 
+def test_what_was_left_out_and_how_patients_were_split_is_told_as_it_is(tmp_path):
+    left_out = {"exact_duplicates": [{}], "bad_files": [], "ignored_by_suffix": {".txt": 500, ".csv": 2}}
+    assert cards._exclusions(Record(data={"left_out": left_out})).endswith(
+        "0 unreadable files, 502 files that are no images"
+    )
+    own = {"split_by": "source", "options": {"holdout": 0.2}, "counts": {}}
+    assert "at random" not in cards._partitions(Record(data=own))
+    assert "at random, 0.2 held out" in cards._partitions(Record(data={**own, "split_by": "image"}))
+
+
+def test_the_weights_are_averaged_where_they_were(tiny_config):
+    for halflife, words in ((10.0, "averaged weights (EMA) after 4"), (0.0, "weights after 4")):
+        config = tiny_config.override({"training.ema_halflife_kimg": halflife})
+        assert cards._selection(Record(config=config, images_seen=4000)).startswith(words)
+
+
 def test_the_card_of_a_file_knows_less_than_that_of_the_run(run, data, tmp_path):
     assert main(["export", str(run.path), str(tmp_path / "model.safetensors")]) == 0
     of_file = read_record(tmp_path / "model.safetensors", data, {})
@@ -137,6 +153,9 @@ def test_records_of_another_model_or_set_are_refused(run, data, tmp_path, capsys
     (tmp_path / "scores.json").write_text(json.dumps(wrong))
     assert main(["card", str(run.path), "--scores", str(tmp_path / "scores.json")]) == 2
     assert "is of another model" in capsys.readouterr().err
+    (tmp_path / "utility.json").write_text(json.dumps({"data": {"sha256": other.sha256}}))
+    assert main(["card", str(run.path), "--utility", str(tmp_path / "utility.json")]) == 2
+    assert "is of another prepared set" in capsys.readouterr().err
     (tmp_path / "scores.json").write_text("[]")
     assert main(["card", str(run.path), "--scores", str(tmp_path / "scores.json")]) == 1
     assert main(["card", str(tmp_path)]) == 2

@@ -56,6 +56,7 @@ def test_a_balanced_set_becomes_a_line_of_the_table(scores, tmp_path):
         "audit": {"NORMAL": {"pixels": {"closer": {"share": {"value": 0.01}}}, "membership": {"auc": {"value": 0.5}}}},
         "utility": {
             "intervals": dict.fromkeys(ARMS, area),
+            "arms": {name: {"mean": {"balanced_accuracy": 0.8}} for name in ARMS},
             "decision": {"mean": 0.01, "low": -0.1, "high": 0.1},
             "verdict": "no difference shown",
         },
@@ -65,6 +66,9 @@ def test_a_balanced_set_becomes_a_line_of_the_table(scores, tmp_path):
     assert (row["kimg"], row["left_out"], row["difference"]) == (12.0, "failed 3 near-copy 2", 0.01)
     without = runs.describe("100-joint", {**document, "utility": {}}, tmp_path)
     assert set(without) < set(runs.COLUMNS)
+    assert set(runs.COMPARED.values()) < set(ARMS)
+    unaudited = runs.describe("100-joint", {**document, "audit": {"NORMAL": {}}}, tmp_path)
+    assert unaudited["closer_than_held_out"] == ""
 
 
 @pytest.mark.parametrize("idea", ["lecam", "cutout", "diffaugment", "low-resolution-first", "pixel-shuffle"])

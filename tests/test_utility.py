@@ -31,6 +31,7 @@ from samgan.utility import (
     compare,
     format_utility,
     halves,
+    interval,
     scores,
     train_classifier,
     utility,
@@ -115,20 +116,48 @@ def test_arms_are_measured_on_other_patients_than_those_they_are_chosen_by():
     """One arm knows every patient of one half and nobody of the other: what chooses it there must not count there."""
     predicted, truth, patients = arms_of({})
     second = halves(patients, truth)
-    lucky, blank = WITH_SYNTHETIC[1], 0.5 * np.ones(len(truth))
-    predicted[lucky] = [probabilities(np.where(second, truth, blank))] * 4
+    lucky, plain = WITH_SYNTHETIC[1], CLASSICAL[0]
+    predicted[lucky] = [probabilities(np.where(second, truth, 0.5))] * 4
+    for name in set(ARMS) - {lucky, plain, WITH_SYNTHETIC[0]}:
+        predicted[name] = [probabilities(1 - truth)] * 4  # worse than anything
     decision = compare(predicted, truth, patients)["decision"]
-    assert [arms["synthetic"] == lucky for arms in decision["chosen"]] == [True, False]
-
-    def area(name, of):
-        return np.mean([weighted_auc(p[of], truth[of], np.ones((1, of.sum())))[0] for p in predicted[name]])
-
+    chosen = {arms["synthetic"]: (arms["classical"], arms["times"]) for arms in decision["chosen"]}
+    assert chosen == {lucky: (plain, 4), WITH_SYNTHETIC[0]: (plain, 4)}
+    ones = np.ones((1, 100))
     gains = [
-        area(arms["synthetic"], half) - area(arms["classical"], half)
-        for arms, half in zip(decision["chosen"], (~second, second), strict=True)
+        weighted_auc(predicted[name][seed][half], truth[half], ones)[0]
+        - weighted_auc(predicted[plain][seed][half], truth[half], ones)[0]
+        for seed in range(4)
+        for name, half in ((lucky, ~second), (WITH_SYNTHETIC[0], second))
     ]
     assert decision["mean"] == pytest.approx(np.mean(gains))
-    assert area(lucky, ~second) == 0.5
+
+
+def test_arms_are_measured_with_other_seeds_than_those_they_are_chosen_by():
+    """One arm is perfect with one seed and blank with the others: chosen by that one, it is measured blank."""
+    predicted, truth, patients = arms_of({}, seeds=2)
+    lucky = WITH_SYNTHETIC[1]
+    predicted[lucky] = [probabilities(truth), probabilities(0.5 * np.ones(len(truth)))]
+    for name in set(ARMS) - {lucky, CLASSICAL[0]}:
+        predicted[name] = [probabilities(1 - truth)] * 2
+    decision = compare(predicted, truth, patients)["decision"]
+    assert max(arms["times"] for arms in decision["chosen"]) == 4
+    plain = [weighted_auc(p, truth, np.ones((1, 200)))[0] for p in predicted[CLASSICAL[0]]]
+    assert decision["low"] < np.mean([1 - plain[0], 0.5 - plain[1]]) < decision["high"]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("patients_share", [0.1, 0.9])
+def test_an_interval_holds_the_truth_as_often_as_it_says(seeds, patients_share):
+    draw = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        deviation = np.sqrt(patients_share)
+        of_seeds = deviation * draw.normal() + np.sqrt((1 - patients_share) * seeds) * draw.normal(size=seeds)
+        found = np.concatenate([of_seeds[None], of_seeds + deviation * draw.normal(size=(400, 1))])
+        limits = interval(found, draw.standard_t(seeds - 1, size=400))
+        held += limits["low"] <= 0 <= limits["high"]
+    assert 930 <= held <= 1000
 
 
 def test_images_of_one_patient_are_drawn_together():

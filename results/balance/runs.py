@@ -7,18 +7,18 @@
 calls `samgan balance` on each, one after another, and scores the models once more, against all training images of
 NORMAL there are, also where they saw a few of them. It can be stopped at any time and called again; two calls with
 other names may run side by side. `table` writes table.csv beside this file, and copies balance.json of every finished
-case.
+case, and the pages of the first two.
 """
 
 import argparse
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from samgan.utility import CLASSICAL, WITH_SYNTHETIC
 
 HERE = Path(__file__).parent
 
@@ -34,13 +34,19 @@ class Case(NamedTuple):
     """Whether screening and audit look at features as well as pixels."""
 
 
+PAGES = ("as-it-is", "125-patients")
 METHODS = ("joint", "per-class", "fine-tuned")
-SHORT = ["--minutes", "30", "--seeds", "3", "--steps", "250"]
+SHORT = ["--minutes", "30", "--steps", "250"]
+FEW = ["--training.augment_target=0.6"]  # as docs/choosing.md says of some hundred images
 CASES = {
     "as-it-is": Case([], ["--minutes", "60"]),
     "125-patients": Case(["--patients", "NORMAL=125"], ["--minutes", "60"]),
     **{
-        f"{count}-{method}": Case(["--images", f"NORMAL={count}"], ["--method", method, *SHORT], features=False)
+        f"{count}-{method}": Case(
+            ["--images", f"NORMAL={count}"],
+            ["--method", method, *SHORT, *(FEW if count < 1000 and method == "per-class" else [])],
+            features=False,
+        )
         for count in (100, 300, 1000)
         for method in METHODS
     },
@@ -59,8 +65,11 @@ COLUMNS = (
         "ms_ssim_gap",
     ),
     *("closer_than_held_out", "membership_auc", "auc_real", "auc_classical", "auc_synthetic"),
-    *("difference", "low", "high", "verdict"),
+    *("balanced_accuracy_classical", "balanced_accuracy_synthetic", "difference", "low", "high", "verdict"),
 )
+COMPARED = {"classical": "augmentation, oversampling", "synthetic": "augmentation, real and synthetic"}
+"""The arms whose scores stand in the table, named before any was tested; the difference is of arms chosen as
+`samgan.utility.compare` does."""
 
 
 def main() -> None:
@@ -83,13 +92,18 @@ def main() -> None:
         data = options.data
         if case.subset:
             data = options.work / "sets" / "-".join(case.subset).replace("--", "").replace("=", "-")
-            if not (data / "dataset.json").exists():
-                samgan("subset", options.data, data, *case.subset)
+            if not data.exists():
+                own = data.with_name(f"{data.name}.{os.getpid()}")  # another call may be making the same
+                samgan("subset", options.data, own, *case.subset)
+                if data.exists():
+                    shutil.rmtree(own)
+                else:
+                    own.rename(data)
         out = options.work / name
         features = ["--features", options.features]
         samgan("balance", data, out, *case.arguments, "--device", "cpu", *(features if case.features else []))
         if not (out / "against-all" / "scores.json").exists():
-            model = out / json.loads((out / "training.json").read_bytes())["NORMAL"][0]
+            model = out / json.loads((out / "training.json").read_bytes())["NORMAL"]["path"]
             asked = ["--data", options.data, "--classes", "NORMAL", "--out", out / "against-all"]
             samgan("evaluate", model, *asked, *features, "--device", "cpu")
 
@@ -108,9 +122,14 @@ def table(work: Path) -> None:
         path = work / name / "balance.json"
         if path.exists():
             document = json.loads(path.read_bytes())
+            document["plan"]["features"] = document["plan"]["features"] and Path(document["plan"]["features"]).name
             (HERE / name).mkdir(exist_ok=True)
-            (HERE / name / "balance.json").write_bytes(path.read_bytes())
+            (HERE / name / "balance.json").write_text(json.dumps(document, indent=2) + "\n")
             rows.append(describe(name, document, work / name))
+            for page in (work / name).rglob("*.html") if name in PAGES else ():
+                copy = HERE / name / page.relative_to(work / name)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(page, copy)
     with open(HERE / "table.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -121,7 +140,7 @@ def table(work: Path) -> None:
 def describe(name: str, document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One line of the table: of class NORMAL, the class of few in all cases."""
     counts, screening = document["counts"]["NORMAL"], document["screening"]["NORMAL"]
-    audit, utility = document["audit"]["NORMAL"], document["utility"]
+    audit, utility = document["audit"]["NORMAL"] or {}, document["utility"]
     scores = json.loads((folder / "against-all" / "scores.json").read_bytes())
     row: dict[str, Any] = {
         "case": name,
@@ -134,16 +153,19 @@ def describe(name: str, document: dict[str, Any], folder: Path) -> dict[str, Any
         "frechet_floor": round(scores["frechet"]["floor"], 4),
         "recall": round(scores["recall"]["value"], 4),
         "ms_ssim_gap": round(scores["mode_collapse"]["difference"], 4),
-        "closer_than_held_out": round(audit["pixels"]["closer"]["share"]["value"], 4),
-        "membership_auc": round(audit["membership"]["auc"]["value"], 4) if audit["membership"] else "",
+        "closer_than_held_out": round(audit["pixels"]["closer"]["share"]["value"], 4) if audit else "",
+        "membership_auc": round(audit["membership"]["auc"]["value"], 4) if audit.get("membership") else "",
     }
     if utility:
         area = {arm: round(found["mean"], 4) for arm, found in utility["intervals"].items()}
         decision = utility["decision"]
         row |= {
             "auc_real": area["real"],
-            "auc_classical": max(area[arm] for arm in CLASSICAL),
-            "auc_synthetic": max(area[arm] for arm in WITH_SYNTHETIC),
+            **{f"auc_{kind}": area[arm] for kind, arm in COMPARED.items()},
+            **{
+                f"balanced_accuracy_{kind}": round(utility["arms"][arm]["mean"]["balanced_accuracy"], 4)
+                for kind, arm in COMPARED.items()
+            },
             "difference": round(decision["mean"], 4),
             "low": round(decision["low"], 4),
             "high": round(decision["high"], 4),
