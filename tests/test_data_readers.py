@@ -13,8 +13,9 @@ import skimage.io
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.decoders import JPEGLSLosslessDecoder
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import MPEG2MPML, ExplicitVRLittleEndian, JPEGLSLossless
 
 from samgan.data.prepare import fit_image
 from samgan.data.readers import BadImageError, read_radiograph
@@ -275,7 +276,8 @@ BAD = {
     "dicom without pixels": (dicom(GREY)[:132] + dicom(GREY)[132:].split(b"\xe0\x7f\x10\x00")[0], "without pixel data"),
     "multi-frame dicom": (dicom(np.vstack([GREY, GREY]), bits=8, NumberOfFrames=2, Rows=32), "multi-frame"),
     "tiny dicom": (dicom(GREY[:4]), "48x4 is smaller"),
-    "no decoder": (dicom(GREY, bits=8, syntax=JPEGLSLossless), "no decoder for DICOM JPEG-LS.*pip install"),
+    "no decoder": (dicom(GREY, bits=8, syntax=MPEG2MPML), "no decoder for DICOM MPEG2"),
+    "not what it says": (dicom(GREY, bits=8, syntax=JPEGLSLossless), "damaged"),
     "array of three dimensions": (np.zeros((16, 16, 16), dtype=np.uint8), "is not"),
     "array of text": (np.full((16, 16), "x"), "is not"),
 }
@@ -366,6 +368,37 @@ def test_real_radiograph_is_the_same_from_jpeg2000(number):
     compressed = read_radiograph(real_dicom(f"RG{number}_J2KR.dcm"))
     np.testing.assert_array_equal(plain.pixels, compressed.pixels)
     assert plain.bits == {1: 15, 3: 10}[number]
+
+
+@pytest.mark.parametrize(
+    "syntax", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1", "JPEGLSLossless", "RLELossless"]
+)
+def test_real_radiograph_is_the_same_from_what_hospitals_compress_with(tmp_path, syntax):
+    gdcm = pytest.importorskip("gdcm", reason="python-gdcm is not installed: pip install 'samgan[dicom]'")
+    (tmp_path / "plain.dcm").write_bytes(real_dicom("RG3_UNCR.dcm"))
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(tmp_path / "plain.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(tmp_path / "compressed.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    compressed = (tmp_path / "compressed.dcm").read_bytes()
+    assert pydicom.dcmread(tmp_path / "compressed.dcm").file_meta.TransferSyntaxUID.is_compressed
+    plain = read_radiograph(real_dicom("RG3_UNCR.dcm"))
+    np.testing.assert_array_equal(plain.pixels, read_radiograph(compressed).pixels)
+
+
+def test_what_decodes_is_named(monkeypatch):
+    monkeypatch.setattr(type(JPEGLSLosslessDecoder), "is_available", False)
+    with pytest.raises(BadImageError, match=r"no decoder for DICOM JPEG-LS.*pip install 'samgan\[dicom\]'"):
+        read_radiograph(dicom(GREY, bits=8, syntax=JPEGLSLossless))
+    monkeypatch.undo()
+    with pytest.raises(BadImageError, match="JPEG of 12 bit: pip install pylibjpeg-libjpeg"):
+        read_radiograph(real_dicom("JPEG-lossy.dcm"))
 
 
 def test_real_radiograph_has_bright_spine_between_dark_lungs():

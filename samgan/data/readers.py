@@ -211,6 +211,7 @@ def _from_dicom(data: bytes) -> Radiograph:
     """Apply modality LUT, then VOI LUT, then invert MONOCHROME1."""
     import pydicom
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
+    from pydicom.uid import JPEGExtended12Bit
 
     dataset = pydicom.dcmread(io.BytesIO(data))
     if "PixelData" not in dataset:
@@ -220,7 +221,12 @@ def _from_dicom(data: bytes) -> Radiograph:
     if frames > 1:
         raise BadImageError(f"multi-frame DICOM ({frames} frames), not one radiograph")
     _check_decoder(dataset.file_meta.TransferSyntaxUID)
-    stored = pixel_array(dataset)  # colour comes as RGB
+    try:
+        stored = pixel_array(dataset)  # colour comes as RGB
+    except RuntimeError as error:
+        if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and "12-bit" in str(error):
+            raise BadImageError("DICOM with JPEG of 12 bit: pip install pylibjpeg-libjpeg (GPL) reads it") from None
+        raise
     photometric, bits = str(dataset.PhotometricInterpretation), int(dataset.BitsStored)
     if photometric == "PALETTE COLOR":
         pixels, bits = _full_scale(apply_color_lut(stored, dataset))
@@ -248,11 +254,12 @@ def _check_decoder(transfer_syntax: Any) -> None:
     if not transfer_syntax.is_compressed:
         return
     try:
-        available = get_decoder(transfer_syntax).is_available
+        decoder = get_decoder(transfer_syntax)
     except NotImplementedError:
-        available = False
-    if not available:
-        raise BadImageError(f"no decoder for DICOM {transfer_syntax.name}: pip install pylibjpeg pylibjpeg-openjpeg")
+        raise BadImageError(f"no decoder for DICOM {transfer_syntax.name}") from None
+    if not decoder.is_available:
+        missing = "; ".join(decoder.missing_dependencies)
+        raise BadImageError(f"no decoder for DICOM {transfer_syntax.name}: pip install 'samgan[dicom]' ({missing})")
 
 
 def _voi_range(dataset: Any) -> tuple[float, float]:
