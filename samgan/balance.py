@@ -33,7 +33,7 @@ from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
 from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, extract, load_features
-from samgan.page import picture, section, table, text, write_page
+from samgan.page import RESEARCH_ONLY, picture, section, table, text, write_page
 from samgan.pictures import to_integers, to_uint8, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
@@ -59,7 +59,7 @@ LIMITS = (
     "these patients, this size of image and this network; images of another hospital may tell otherwise."
 )
 NOTES = (
-    "Research only: images of 64 px diagnose nobody.",
+    RESEARCH_ONLY,
     "This page contains REAL and SYNTHETIC images. Share it as the data's terms allow, and not otherwise.",
 )
 
@@ -358,11 +358,13 @@ def _short(value: Any) -> str:
 
 
 def _train(work: _Work, config: Config, device: str) -> dict[str, Any]:
-    """Train what the method says; returns by class `path`, whether it was `given`, and `sha256` of the weights."""
+    """Train what the method says; by class `path`, whether it was `given`, `sha256` of the weights, `notes`."""
     plan, lacking = work.plan, list(work.plan.missing)
 
     def described(path: str, given: bool = False) -> dict[str, Any]:
-        return {"path": path, "given": given, "sha256": _read(Path(path) if given else work.out / path).sha256}
+        source = Path(path) if given else work.out / path
+        notes = check_origin(source, work.data)
+        return {"path": path, "given": given, "sha256": _read(source).sha256, "notes": notes}
 
     if plan.runs:
         return {name: described(plan.runs.get(name) or plan.runs[""], given=True) for name in lacking}
@@ -711,6 +713,7 @@ def _doubts(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _sentences(document: dict[str, Any]) -> Iterator[str]:
+    yield from dict.fromkeys(note for model in document["training"].values() for note in model["notes"])
     for name, scores in document["scores"].items():
         if scores and (doubts := _doubts(scores)):
             yield (

@@ -116,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--normalize", default="none", choices=("none", "percentile", "clahe"), help="contrast, per image")
     p.add_argument("--duplicates", default="drop", choices=("drop", "keep"), help="what to do with exact duplicates")
     p.add_argument("--holdout", type=float, default=0.2, help="share held out")
-    p.add_argument("--patient-regex", metavar="REGEX", help="its first group that matched names the patient of a file")
+    text = "its first group that matched names the patient of a file (default: DICOM's PatientID, else names as in the "
+    text += "sets of Kermany and the NIH)"
+    p.add_argument("--patient-regex", metavar="REGEX", help=text)
     p.add_argument("--max-bad", type=float, default=0.01, help="share of unreadable files above which nothing is made")
     p.add_argument("--workers", type=int, help="threads (default: one per core)")
     p.add_argument("--seed", type=int, default=0, help="of the split")
@@ -321,7 +323,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    text = "auto takes CUDA, else MPS, else the CPU (default: auto)"
+    text = "auto takes CUDA, else the CPU (default: auto)"
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help=text)
 
 
@@ -455,7 +457,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     number = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
-        document = yaml.load(path.read_text(), Loader)
+        document = yaml.load(path.read_text("utf-8"), Loader)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -673,7 +675,7 @@ def _table2(options: argparse.Namespace) -> tuple[Any, str]:
     names = ("rows", "seeds", "json", "status", "run", "dry_run")
     given = {name: value for name, value in vars(options).items() if name not in names}
     lines, files = run_table(rows, **given, command=shlex.join(["samgan", *sys.argv[1:]]))
-    return lines, f"{files[0].read_text()}\n{files[-1]}"
+    return lines, f"{files[0].read_text('utf-8')}\n{files[-1]}"
 
 
 # --- balance
@@ -701,7 +703,6 @@ def _balance(options: argparse.Namespace) -> tuple[Any, str]:
 
 def _utility(options: argparse.Namespace) -> tuple[Any, str]:
     from samgan.data import PreparedSet
-    from samgan.training import choose_device
     from samgan.utility import format_utility, utility
 
     synthetic = {}
@@ -717,7 +718,7 @@ def _utility(options: argparse.Namespace) -> tuple[Any, str]:
         classes=options.classes,
         seeds=options.seeds,
         steps=options.steps,
-        device=choose_device(options.device),
+        device=options.device,
     )
     return document, f"{format_utility(document)}\n{page}"
 

@@ -23,6 +23,7 @@ from samgan.pictures import image_grid, write_png
 Curve = list[tuple[float, float]]
 """Points (x, y), in order of x."""
 
+RESEARCH_ONLY = "Research only: images of this size diagnose nobody."
 MAX_CURVE_POINTS = 400
 COLOURS, DASHES = 5, 3
 

@@ -23,7 +23,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.evaluation import COLLAPSE, check_inputs
 from samgan.files import atomic_write, write_json
 from samgan.metrics.features import FeaturesUnavailable, load_features
-from samgan.page import Curve, chart, section, table, text, write_page
+from samgan.page import RESEARCH_ONLY, Curve, chart, section, table, text, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.planning import plan
 from samgan.presets import PLUS, PRESETS, SCALES, preset_config
@@ -660,7 +660,7 @@ def _write_page(
     )
     sections.append(section("Images", caption + "".join(strips), "wide"))
     sections.append(section("Training", f'<div class="row">{"".join(curves)}</div>', "wide"))
-    write_page(path, title, sections, ["Research only: images of this size diagnose nobody."])
+    write_page(path, title, sections, [RESEARCH_ONLY])
 
 
 def _curves(name: str, document: dict[str, Any]) -> str:

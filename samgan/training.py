@@ -397,14 +397,14 @@ def _average(state: TrainingState) -> None:
 
 
 def choose_device(device: str) -> str:
-    """Resolve "auto" to CUDA, else MPS, else the CPU.
+    """Resolve "auto" to CUDA, else the CPU: on MPS nothing has been run, so it is taken where it is asked for alone.
 
     Raises:
         UsageError: The device is not on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return next(name for name, here in available.items() if here)
+        return "cuda" if available["cuda"] else "cpu"
     if not available.get(device, False):
         known = ", ".join(name for name, here in available.items() if here)
         raise UsageError(f"--device {device}: not on this machine; here: auto, {known}")
@@ -430,7 +430,7 @@ def make_fabric(
     """Lightning Fabric for a run.
 
     Args:
-        device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda" or "mps".
+        device: "auto" (CUDA, else CPU), "cpu", "cuda" or "mps".
         processes: Processes (devices) per host.
         hosts: Number of hosts; start the same command on each, as Fabric's documentation tells.
         precision: "fp32" or "bf16".

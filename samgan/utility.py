@@ -28,11 +28,11 @@ from samgan.errors import SamganError, UsageError
 from samgan.evaluation import load_images
 from samgan.files import atomic_write, write_json
 from samgan.metrics.features import cache_folder
-from samgan.page import intervals, section, table, text, write_page
+from samgan.page import RESEARCH_ONLY, intervals, section, table, text, write_page
 from samgan.pictures import to_uint8
 from samgan.runs import Run
 from samgan.sampling import check_origin, load_model, read_model, sample
-from samgan.training import choose_precision
+from samgan.training import choose_device, choose_precision
 
 RECIPE = 1
 """Counts up when anything about training a classifier changes, so that nothing older is taken from the cache."""
@@ -97,7 +97,7 @@ def utility(
     classes: Sequence[str] = (),
     seeds: int = 5,
     steps: int = 500,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> tuple[dict[str, Any], Path]:
     """Train and test every arm with every seed; write utility.json and utility.html.
 
@@ -130,6 +130,7 @@ def utility(
     unknown = sorted(set(synthetic) - set(names))
     if unknown:
         raise UsageError(f"--synthetic {unknown[0]}=...: the classes are {', '.join(names)}")
+    device = choose_device(device)
     data.verify()
     real = {name: data.select("train", [name]) for name in names}
     test_indices = data.indices("holdout", names)
@@ -317,13 +318,18 @@ def train_classifier(
 
     Args:
         images: Training images.
-        labels: Their classes, 0 to `classes` - 1.
+        labels: Their classes, 0 to `classes` - 1; images of every class.
         arm: How to train.
         classes: Number of classes.
         seed: Of weights, batches and augmentation.
         steps: Steps of 64 images.
         device: Where.
         of_real: Which images are real; default: all.
+
+    Returns:
+        The network, ready to predict; `predict` takes it.
+
+    Source: He et al. 2016 (ResNet), Loshchilov and Hutter 2019 (AdamW).
     """
     from torchvision.models import resnet18
 
@@ -364,7 +370,7 @@ def predict(network: torch.nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> F
     """Probabilities of the classes."""
     where = next(network.parameters()).device
     parts = [network(_normalised(part).to(where)).softmax(dim=1) for part in torch.from_numpy(images).split(256)]
-    return torch.cat(parts).double().cpu().numpy()
+    return torch.cat(parts).cpu().double().numpy()
 
 
 def _batch(draw: np.random.Generator, labels: np.ndarray, classes: int, balanced: bool) -> np.ndarray:
@@ -580,7 +586,7 @@ def _write_page(path: Path, document: dict[str, Any]) -> None:
         section("Scores on held-out patients", table(header, rows) + paragraphs),
         section("Intervals", f'<div class="row">{figures}</div>', "wide"),
     ]
-    write_page(path, "samgan: do synthetic images help?", sections, ["Research only: images of 64 px diagnose nobody."])
+    write_page(path, "samgan: do synthetic images help?", sections, [RESEARCH_ONLY])
 
 
 def differences_chart(document: dict[str, Any]) -> str:
