@@ -26,7 +26,17 @@ from samgan.pictures import to_uint8
 from samgan.presets import preset_config
 from samgan.report import write_report
 from samgan.runs import Run, describe_environment
-from samgan.sampling import SEEDS, Model, labels_like, load_model, read_model, write_model, write_samples
+from samgan.sampling import (
+    MODEL_SUFFIX,
+    SEEDS,
+    Model,
+    is_model,
+    labels_like,
+    load_model,
+    open_model,
+    write_model,
+    write_samples,
+)
 from samgan.sampling import sample as sample_seeds
 from samgan.training import RESUMABLE, Score, check_fit, check_start, choose_device, choose_precision, make_fabric
 from samgan.training import train as train_loop
@@ -35,7 +45,6 @@ from samgan.verification import Finding, verify_files
 __all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_config", "sample", "train", "verify"]
 
 Location = str | os.PathLike[str]
-MODEL_SUFFIX = ".safetensors"
 ON_COLLAPSE = ("warn", "stop", "ignore")
 
 DEMO_NOTE = "Phantoms are not patients: these images were drawn by a formula, and nothing medical follows from them."
@@ -252,16 +261,6 @@ def _quick_score(data: PreparedSet, config: Config) -> Score | None:
     return score
 
 
-def _open_model(source: Path, checkpoint: str, device: str) -> tuple[Run | None, Model]:
-    """A run folder with its model, or the model of a file."""
-    if source.suffix != MODEL_SUFFIX or source.is_dir():
-        run = Run.open(source)
-        return run, load_model(run, checkpoint, device)
-    if checkpoint != "newest":
-        raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
-    return None, read_model(source, device)
-
-
 def export(run: Location, out: Location, *, checkpoint: str = "newest") -> dict[str, Any]:
     """Write the averaged generator of a run as one file, for `sample` and `evaluate` where the run is not.
 
@@ -281,9 +280,8 @@ def export(run: Location, out: Location, *, checkpoint: str = "newest") -> dict[
         raise UsageError(f"{out}: expected a file that ends in {MODEL_SUFFIX}")
     if out.exists():
         raise SamganError(f"{out} is there already; name a new file")
-    opened = Run.open(run)
-    model = load_model(opened, checkpoint)
-    write_model(model, out, opened.trained_on)
+    model = load_model(Run.open(run), checkpoint)
+    write_model(model, out)
     return {"model": str(out), "sha256": model.sha256, "images_seen": model.images_seen}
 
 
@@ -312,7 +310,7 @@ def sample(
         raise UsageError(f"--count {count}: expected 1 or more")
     if not 0 <= seed <= SEEDS - count:
         raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count}, since image i has seed + i")
-    _, model = _open_model(Path(source), checkpoint, choose_device(device))
+    model = open_model(Path(source), checkpoint, choose_device(device))
     options: dict[str, Any] = {"file_format": file_format, "sheets": sheets, "class_name": class_name}
     return write_samples(model, Path(out), count, seed=seed, **options)
 
@@ -338,8 +336,8 @@ def verify(files: Sequence[Location], run: Location | None = None, *, device: st
 
 def _all_models(source: Path, device: str) -> Iterator[Model]:
     """The model of a file, or those of a run's checkpoints, newest first, each read when it is asked for."""
-    if source.suffix == MODEL_SUFFIX and not source.is_dir():
-        return iter([read_model(source, device)])
+    if is_model(source) and not source.is_dir():
+        return iter([open_model(source, device=device)])
     run = Run.open(source)
     if not run.checkpoints():
         raise SamganError(f"{source} has no checkpoint yet; let samgan train reach its first snapshot")
@@ -405,8 +403,9 @@ def evaluate(
         raise UsageError(f"--split {split}: expected train, holdout or all")
     target = choose_device(device)
     run = model = None
-    if source.suffix == MODEL_SUFFIX or (source / "config.json").is_file():
-        run, model = _open_model(source, checkpoint, target)
+    if is_model(source):
+        model = open_model(source, checkpoint, target)
+        run = Run(source) if source.is_dir() else None
     elif checkpoint != "newest":
         raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
     folder = Path(out) if out else source if source.is_dir() else source.with_name(f"{source.stem}-scores")

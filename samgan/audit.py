@@ -43,7 +43,7 @@ from samgan.networks import Discriminator, image_pyramid
 from samgan.page import picture, section, table, text, write_page
 from samgan.pictures import from_uint8, to_uint8
 from samgan.runs import Run
-from samgan.sampling import SEEDS, check_origin, labels_like, load_model, read_model, sample
+from samgan.sampling import SEEDS, check_origin, is_model, labels_like, load_model, open_model, sample
 from samgan.training import choose_device
 
 LEAST = 8
@@ -250,14 +250,15 @@ class _Opened:
         self.described: dict[str, Any] = {"name": source.resolve().name}
         self.notes: list[str] = []
         if (source / "config.json").is_file():
-            self.run, self.notes = Run.open(source), check_origin(source, data)
+            self.run = Run.open(source)
             path, self.state = choose_checkpoint(self.run, checkpoint)
             self.model = load_model(self.run, str(path), device)
         elif checkpoint != "newest":
             raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
-        elif source.suffix == ".safetensors" and not source.is_dir():
-            self.model, self.notes = read_model(source, device), check_origin(source, data)
+        elif is_model(source):
+            self.model = open_model(source, device=device)
         if self.model:
+            self.notes = check_origin(self.model, source, data)
             self.described |= {
                 "preset": self.model.config.preset,
                 "images_seen": self.model.images_seen,

@@ -25,7 +25,6 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from samgan import __version__, api
-from samgan.api import MODEL_SUFFIX
 from samgan.audit import audit
 from samgan.cards import Record, write_card
 from samgan.config import Config
@@ -37,7 +36,7 @@ from samgan.page import RESEARCH_ONLY, picture, section, table, text, write_page
 from samgan.pictures import to_integers, to_uint8, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
-from samgan.sampling import Model, check_origin, load_model, read_model, sample, sample_batches
+from samgan.sampling import Model, check_origin, open_model, sample, sample_batches
 from samgan.screening import Screen, check_enough
 from samgan.training import choose_device
 from samgan.utility import ARMS, differences_chart, predict, train_classifier, utility, utility_sentences
@@ -263,7 +262,7 @@ class _Work:
     def model(self, name: str) -> Model:
         """The model that makes images of a class."""
         path, sha256 = self.path(name), self.models[name]["sha256"]
-        model = _read(path, self.device)
+        model = open_model(path, device=self.device)
         if model.sha256 != sha256:
             raise SamganError(
                 f"{path} is not the model any more that {self.out} was begun with (sha256 {model.sha256[:12]}, not "
@@ -287,10 +286,6 @@ class _Work:
         if not seeds:
             return np.empty((0, *self.data.images.shape[1:]), np.uint8)
         return to_uint8(sample(model, seeds, _labels(model, seeds, name))).numpy()
-
-
-def _read(path: Path, device: str = "cpu") -> Model:
-    return read_model(path, device) if path.suffix == MODEL_SUFFIX else load_model(Run.open(path), "newest", device)
 
 
 def _labels(model: Model, seeds: Sequence[int], name: str) -> Tensor | None:
@@ -319,8 +314,9 @@ def _check_runs(runs: Mapping[str, Path], data: PreparedSet, lacking: Sequence[s
         raise UsageError(f"--run: expected one model that is told of all classes, or CLASS=RUN of {', '.join(lacking)}")
     for name in lacking if runs else ():
         path = runs.get(name) or runs[""]
-        check_origin(path, data)
-        config = _read(path).config
+        model = open_model(path)
+        check_origin(model, path, data)
+        config = model.config
         learnt = config.data.classes
         if name not in learnt or (len(learnt) > 1 and not config.network.num_classes):
             told = "" if config.network.num_classes else ", without being told which is which"
@@ -363,8 +359,9 @@ def _train(work: _Work, config: Config, device: str) -> dict[str, Any]:
 
     def described(path: str, given: bool = False) -> dict[str, Any]:
         source = Path(path) if given else work.out / path
-        notes = check_origin(source, work.data)
-        return {"path": path, "given": given, "sha256": _read(source).sha256, "notes": notes}
+        model = open_model(source)
+        notes = check_origin(model, source, work.data)
+        return {"path": path, "given": given, "sha256": model.sha256, "notes": notes}
 
     if plan.runs:
         return {name: described(plan.runs.get(name) or plan.runs[""], given=True) for name in lacking}

@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-
 from samgan import __version__
 from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
 from samgan.runs import Run
-from samgan.sampling import Model
+from samgan.sampling import Model, is_model, open_model
 
 OPEN = "**OPEN**"
 RESEARCH_ONLY = (
@@ -363,29 +361,23 @@ def read_record(
     Raises:
         UsageError: The source is none of these, or the documents are of another model or set.
     """
-    from samgan.sampling import load_model, read_model
-
     known: dict[str, Any] = {"attribution": attribution, "licence": licence}
     model: Model | None = None
-    trained_on = ""
-    if (source / "config.json").is_file():
-        run = Run.open(source)
-        model, known["environment"] = load_model(run), run.environment
-        trained_on = run.environment["data"].get("sha256") or ""
+    if is_model(source):
+        model = open_model(source)
+    if model is not None and source.is_dir():
+        known["environment"] = Run.open(source).environment
         documents = {
             name: path or (source / f"{name}.json" if (source / f"{name}.json").is_file() else None)
             for name, path in documents.items()
         }
-    elif source.suffix == ".safetensors" and source.is_file():
-        model = read_model(source)
-        with safetensors.safe_open(source, "pt") as file:
-            trained_on = (file.metadata() or {}).get("data_sha256", "")
-    elif (source / "dataset.json").is_file():
+    elif model is None and (source / "dataset.json").is_file():
         if data is not None:
             raise UsageError(f"--data: {source} is a prepared set itself")
         data = PreparedSet.open(source)
-    else:
+    elif model is None:
         raise UsageError(f"{source}: expected a run folder, a .safetensors file or a prepared set")
+    trained_on = next(iter(model.trained_on), "") if model else ""
     if model is not None:
         known |= {"config": model.config, "model_sha256": model.sha256, "images_seen": model.images_seen}
     if data is not None:

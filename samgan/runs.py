@@ -83,10 +83,10 @@ class Run:
     @property
     def trained_on(self) -> list[str]:
         """SHA-256 of the prepared set, and of those of the runs that this one began with, newest first."""
-        found, start = [self.environment["data"].get("sha256")], self.environment.get("start")
+        found, start = [], self._read("environment.json")
         while start:
             found.append(start.get("data", {}).get("sha256"))
-            start = start.get("start")
+            start = start.get("start") or {}
         return [sha256 for sha256 in found if sha256]
 
     @property

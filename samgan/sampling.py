@@ -37,6 +37,7 @@ FORWARD_BATCH = 32
 SEEDS = 1 << 32
 """torch's CPU generator takes the lower 32 bits of a seed: from here on they would repeat."""
 MODEL_FORMAT = "samgan model 1"
+MODEL_SUFFIX = ".safetensors"
 SHEETS = ("grid", "interpolation", "scales", "attention")
 Labels = Int[Tensor, " n"] | None
 """Of each image its class, from 0; None for a generator without classes."""
@@ -51,6 +52,8 @@ class Model:
     images_seen: int
     sha256: str
     """Of the generator's weights, in the order of their names."""
+    trained_on: tuple[str, ...] = ()
+    """As `Run.trained_on`; none: it is not known."""
 
     @property
     def device(self) -> torch.device:
@@ -93,6 +96,25 @@ class Model:
         return Mark(self.sha256, self.config.preset, self.images_seen, seed, class_name)
 
 
+def is_model(path: Path) -> bool:
+    """Whether this is a run folder or a file of `write_model`, by its looks."""
+    return (path / "config.json").is_file() or (path.suffix == MODEL_SUFFIX and not path.is_dir())
+
+
+def open_model(source: Path, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
+    """The model of a run folder or of a file of `write_model`.
+
+    Raises:
+        UsageError: A file and a checkpoint.
+        SamganError: As `load_model` and `read_model`.
+    """
+    if source.suffix != MODEL_SUFFIX or source.is_dir():
+        return load_model(Run.open(source), checkpoint, device)
+    if checkpoint != "newest":
+        raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
+    return read_model(source, device)
+
+
 def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
     """The averaged generator of a run (the plain one where averaging was off).
 
@@ -106,16 +128,16 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
     """
     _, state = choose_checkpoint(run, checkpoint)
     config, weights = Config.from_dict(state["config"]), state["ema_generator"] or state["generator"]
-    return _build(config, weights, state["images_seen"], device, f"the checkpoint in {run.path}")
+    origin = f"the checkpoint in {run.path}"
+    return _build(config, weights, state["images_seen"], device, origin, run.trained_on)
 
 
-def write_model(model: Model, path: Path, trained_on: Sequence[str] = ()) -> None:
+def write_model(model: Model, path: Path) -> None:
     """Write what sampling needs as one safetensors file: weights, and as its metadata configuration and origin.
 
     Args:
         model: From `load_model`.
         path: The file, ending in .safetensors; written whole or not at all.
-        trained_on: `Run.trained_on`.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.generator.state_dict().items()}
     metadata = {
@@ -123,8 +145,8 @@ def write_model(model: Model, path: Path, trained_on: Sequence[str] = ()) -> Non
         "config": json.dumps(model.config.to_dict()),
         "images_seen": str(model.images_seen),
         "sha256": model.sha256,
-        "data_sha256": next(iter(trained_on), ""),
-        "started_on_data_sha256": " ".join(trained_on[1:]),
+        "data_sha256": next(iter(model.trained_on), ""),
+        "started_on_data_sha256": " ".join(model.trained_on[1:]),
         "software": SOFTWARE,
     }
     with atomic_write(path) as file:
@@ -146,17 +168,19 @@ def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
     if metadata.get("format") != MODEL_FORMAT:
         raise SamganError(f"{path} is no model of samgan: expected format {MODEL_FORMAT!r}, as samgan export writes")
     config = Config.from_dict(json.loads(metadata["config"]))
-    model = _build(config, weights, int(metadata["images_seen"]), device, str(path))
+    names = f"{metadata.get('data_sha256', '')} {metadata.get('started_on_data_sha256', '')}"
+    model = _build(config, weights, int(metadata["images_seen"]), device, str(path), names.split())
     if model.sha256 != metadata["sha256"]:
         raise SamganError(f"{path} is damaged: its weights are not those that were written; get it again")
     return model
 
 
-def check_origin(source: Path, data: PreparedSet) -> list[str]:
-    """Refuse a generator of another prepared set: it may have seen patients that are held out of this one.
+def check_origin(model: Model, source: Path, data: PreparedSet) -> list[str]:
+    """Refuse a model of another prepared set: it may have seen patients that are held out of this one.
 
     Args:
-        source: A run folder, or a file of `write_model`.
+        model: The model.
+        source: Where it is from, for the messages.
         data: The prepared set.
 
     Returns:
@@ -164,30 +188,26 @@ def check_origin(source: Path, data: PreparedSet) -> list[str]:
 
     Raises:
         UsageError: It was trained on other data.
-        SamganError: It cannot be read.
     """
-    if source.is_dir():
-        trained_on = Run.open(source).trained_on
-    else:
-        read_model(source)
-        with safetensors.safe_open(source, "pt") as file:
-            metadata = file.metadata()
-        names = [metadata.get("data_sha256", ""), *metadata.get("started_on_data_sha256", "").split()]
-        trained_on = [sha256 for sha256 in names if sha256]
-    if not trained_on:
+    if not model.trained_on:
         return [f"What {source.name} was trained on is not known: held-out patients may be among it."]
-    if trained_on[0] != data.sha256:
+    if model.trained_on[0] != data.sha256:
         raise UsageError(
-            f"{source} was trained on other data than {data.path} (sha256 {trained_on[0][:12]}, not "
+            f"{source} was trained on other data than {data.path} (sha256 {model.trained_on[0][:12]}, not "
             f"{data.sha256[:12]}): it may have seen the patients that are held out here"
         )
-    if set(trained_on) != {data.sha256}:
+    if set(model.trained_on) != {data.sha256}:
         return [f"{source.name} began with a model of other data: whether held-out patients are in it is not known."]
     return []
 
 
 def _build(
-    config: Config, weights: dict[str, Tensor], images_seen: int, device: str | torch.device, origin: str
+    config: Config,
+    weights: dict[str, Tensor],
+    images_seen: int,
+    device: str | torch.device,
+    origin: str,
+    trained_on: Sequence[str],
 ) -> Model:
     with torch.random.fork_rng(devices=[]):
         generator = Generator(config.network)
@@ -196,7 +216,7 @@ def _build(
     except RuntimeError:
         raise SamganError(f"{origin} holds other weights than its configuration says") from None
     generator.eval().requires_grad_(False).to(device)
-    return Model(generator, config, images_seen, hash_weights(weights))
+    return Model(generator, config, images_seen, hash_weights(weights), tuple(trained_on))
 
 
 def hash_weights(weights: dict[str, Tensor]) -> str:

@@ -30,8 +30,7 @@ from samgan.files import atomic_write, write_json
 from samgan.metrics.features import cache_folder
 from samgan.page import RESEARCH_ONLY, intervals, section, table, text, write_page
 from samgan.pictures import to_uint8
-from samgan.runs import Run
-from samgan.sampling import check_origin, load_model, read_model, sample
+from samgan.sampling import check_origin, is_model, open_model, sample
 from samgan.training import choose_device, choose_precision
 
 RECIPE = 1
@@ -144,8 +143,10 @@ def utility(
             "--holdout"
         )
     largest = max(map(len, real.values()))
-    notes = [note for name, source in synthetic.items() for note in _origin(name, source, data)]
-    made = {name: _synthetic(name, source, largest, data, device) for name, source in synthetic.items()}
+    made, notes = {}, []
+    for name, source in synthetic.items():
+        made[name], unknown_origin = _synthetic(name, source, largest, data, device)
+        notes += unknown_origin
     lacking = {
         name: len(made[name]) if isinstance(synthetic.get(name), np.ndarray) else largest - len(images)
         for name, images in real.items()
@@ -192,45 +193,33 @@ def utility(
     return document, page
 
 
-def _origin(name: str, source: Path | np.ndarray, data: PreparedSet) -> list[str]:
-    """What is not known of where images come from; a model of another set is refused."""
-    if isinstance(source, np.ndarray):
-        return []
-    if _is_model(source):
-        return check_origin(source, data)
-    return [
-        f"What made {source.name}, the synthetic images of {name}, is not known here: it must not have seen any "
-        "held-out patient."
-    ]
-
-
-def _is_model(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path / "config.json").is_file()
-
-
 def _synthetic(
-    name: str, path: Path | np.ndarray, count: int, data: PreparedSet, device: str
-) -> UInt8[np.ndarray, "n c h w"]:
-    """Synthetic images of one class: of a model as many as the largest class has, of a folder all."""
-    if isinstance(path, np.ndarray):
-        images = path
-    elif _is_model(path):
-        model = (
-            read_model(path, device) if path.suffix == ".safetensors" else load_model(Run.open(path), "newest", device)
-        )
+    name: str, source: Path | np.ndarray, count: int, data: PreparedSet, device: str
+) -> tuple[UInt8[np.ndarray, "n c h w"], list[str]]:
+    """Synthetic images of one class, of a model `count` and of a folder all; and what is not known of their origin."""
+    notes = []
+    if isinstance(source, np.ndarray):
+        images = source
+    elif is_model(source):
+        model = open_model(source, device=device)
+        notes = check_origin(model, source, data)
         learnt = model.config.data.classes  # none: of a set that may be of this class alone
         if not model.classes and learnt not in ((), (name,)):
-            raise UsageError(f"--synthetic {name}={path}: it was trained on {', '.join(learnt)}, not on {name} alone")
+            raise UsageError(f"--synthetic {name}={source}: it was trained on {', '.join(learnt)}, not on {name} alone")
         labels = model.labels(range(count), name) if model.classes else None
         images = to_uint8(sample(model, range(count), labels)).numpy()
     else:
-        images = load_images(path).numpy()
+        images = load_images(source).numpy()
+        notes = [
+            f"What made {source.name}, the synthetic images of {name}, is not known here: it must not have seen any "
+            "held-out patient."
+        ]
     if images.shape[1:] != data.images.shape[1:]:
         raise SamganError(
             f"{name}: expected images of {list(data.images.shape[1:])}, got {list(images.shape[1:])}"
-            + ("" if isinstance(path, np.ndarray) else f" from {path}")
+            + ("" if isinstance(source, np.ndarray) else f" from {source}")
         )
-    return images
+    return images, notes
 
 
 def _training_images(

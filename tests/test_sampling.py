@@ -1,10 +1,12 @@
 """Sampling: the same seed, the same bytes, whatever else is asked for; and files that say what they are."""
 
+import dataclasses
 import itertools
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ import samgan.provenance
 import samgan.sampling
 from samgan import __version__
 from samgan.checkpoint import load_checkpoint, save_checkpoint
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.layers import SelfAttention
 from samgan.pictures import SYNTHETIC, to_uint8
@@ -24,6 +28,7 @@ from samgan.runs import Run
 from samgan.sampling import (
     FORWARD_BATCH,
     attention_sheet,
+    check_origin,
     generate,
     hash_weights,
     interpolate,
@@ -106,14 +111,38 @@ def test_the_model_is_the_averaged_generator(run_and_state, tmp_path, tiny_confi
 
 def test_a_model_file_holds_the_model(run_and_state, tmp_path):
     model, path = load_model(run_and_state[0]), tmp_path / "model.safetensors"
-    write_model(model, path, ["abc", "def", "0"])
+    model = dataclasses.replace(model, trained_on=("abc", "def", "0"))
+    write_model(model, path)
     other = read_model(path)
     assert (other.config, other.images_seen, other.sha256) == (model.config, model.images_seen, model.sha256)
+    assert other.trained_on == model.trained_on
     assert not any(p.requires_grad for p in other.generator.parameters())
     assert torch.equal(sample(other, [3, 5]), sample(model, [3, 5]))
     with safetensors.safe_open(path, "pt") as file:
         assert file.metadata()["data_sha256"] == "abc"
         assert file.metadata()["started_on_data_sha256"] == "def 0"
+
+
+def test_a_model_of_other_patients_is_refused_and_what_is_not_known_is_said(run_and_state, tmp_path):
+    write_phantoms(tmp_path / "images", 4, resolution=32)
+    data = prepare(tmp_path / "images", tmp_path / "data", resolution=32, workers=1)
+
+    def notes(*trained_on):
+        return check_origin(dataclasses.replace(load_model(run_and_state[0]), trained_on=trained_on), Path("run"), data)
+
+    own, other = data.sha256, "f" * 64
+    assert notes(own) == notes(own, own) == []
+    with pytest.raises(UsageError, match="run was trained on other data than"):
+        notes(other)
+    for begun in ((own, other), (own, own, other)):
+        assert "began with a model of other data" in notes(*begun)[0]
+    assert "is not known" in notes()[0]
+
+
+def test_a_run_tells_what_it_and_those_before_it_were_trained_on(tiny_config, tmp_path):
+    before = {"data": {"sha256": "b"}, "start": {"data": {"sha256": "c"}}}
+    assert Run.create(tmp_path / "run", tiny_config, {"data": {"sha256": "a"}, "start": before}).trained_on == [*"abc"]
+    assert Run.create(tmp_path / "unknown", tiny_config, {"data": {}}).trained_on == []
 
 
 def test_what_is_no_model_file_is_refused(run_and_state, tmp_path):

@@ -24,7 +24,6 @@ from samgan.utility import (
     WITH_SYNTHETIC,
     Arm,
     _batch,
-    _origin,
     _synthetic,
     _training_images,
     classify,
@@ -253,27 +252,20 @@ def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some
     expected = to_uint8(sample(model, range(3), model.labels(range(3), "PNEUMONIA"))).numpy()
     assert (expected != to_uint8(sample(model, range(3), model.labels(range(3), "NORMAL"))).numpy()).any()
     for source in (run.path, tmp_path / "model.safetensors"):
-        np.testing.assert_array_equal(_synthetic("PNEUMONIA", source, 3, data, "cpu"), expected)
+        np.testing.assert_array_equal(_synthetic("PNEUMONIA", source, 3, data, "cpu")[0], expected)
     untold = config.override({"network.num_classes": 0})
-    monkeypatch.setattr("samgan.utility.read_model", lambda *_: Model(Generator(untold.network), untold, 4, "0" * 64))
+    untold_model = Model(Generator(untold.network), untold, 4, "0" * 64)
+    monkeypatch.setattr("samgan.utility.open_model", lambda *_, **__: untold_model)
     with pytest.raises(UsageError, match="trained on NORMAL, PNEUMONIA, not on PNEUMONIA alone"):
         _synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
 
 
-def test_a_model_of_other_patients_is_refused_and_what_is_not_known_is_said(data, tiny_config, tmp_path):
-    def origin(name, environment):
-        return _origin("NORMAL", Run.create(tmp_path / name, tiny_config, environment).path, data)
-
-    own, other = {"data": {"sha256": data.sha256}}, {"data": {"sha256": "f" * 64}}
-    assert origin("own", own) == []
-    assert origin("tuned", {**own, "start": own}) == []
-    with pytest.raises(UsageError, match="was trained on other data than"):
-        origin("other", other)
-    for name, start in (("begun", other), ("begun-long-ago", {**own, "start": other})):
-        assert "began with a model of other data" in origin(name, {**own, "start": start})[0]
-    assert "is not known" in origin("unknown", {"data": {}})[0]
-    assert _origin("NORMAL", np.zeros(1), data) == []
-    (note,) = _origin("NORMAL", tmp_path, data)
+def test_images_of_unknown_origin_are_said_to_be(data, tmp_path):
+    images = data.select("train", ["NORMAL"])
+    np.save(tmp_path / "images.npy", images)
+    assert _synthetic("NORMAL", images, 3, data, "cpu")[1] == []
+    (note,) = _synthetic("NORMAL", tmp_path / "images.npy", 3, data, "cpu")[1]
+    assert "What made images.npy" in note
     assert "must not have seen any held-out patient" in note
 
 
