@@ -69,7 +69,7 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[s
     raise SamganError(f"{path} is not a readable samgan checkpoint: {reason}")
 
 
-def newest_checkpoint(run: Run, *, device: str | torch.device = "cpu") -> tuple[Path, dict[str, Any]] | None:
+def newest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that can be read; unreadable ones are passed over with a warning. None if none was written.
 
     Raises:
@@ -78,7 +78,7 @@ def newest_checkpoint(run: Run, *, device: str | torch.device = "cpu") -> tuple[
     paths = run.checkpoints()
     for path in reversed(paths):
         try:
-            return path, load_checkpoint(path, device=device)
+            return path, load_checkpoint(path)
         except SamganError as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
     if paths:

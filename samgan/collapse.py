@@ -31,18 +31,17 @@ class Collapse(NamedTuple):
     reason: str
 
 
-def find_collapse(stats: Iterable[dict[str, Any]], patience: int = PATIENCE) -> Collapse | None:
+def find_collapse(stats: Iterable[dict[str, Any]]) -> Collapse | None:
     """The first snapshot at which a run has collapsed, or None.
 
     Generated pairs are alike by a = (MG - MR) / (1 - MR), of MS-SSIM over the fixed seeds of every snapshot: 0 as real
-    ones, 1 all equal. A collapse is, in `patience` snapshots in a row behind the first 10 kimg, a not becoming smaller:
+    ones, 1 all equal. A collapse is, in `PATIENCE` snapshots in a row behind the first 10 kimg, a not becoming smaller:
 
         a > 0.8, or
         a > 0.5 while the discriminator is never wrong or the generator's gradient has faded.
 
     Args:
         stats: Lines of `stats.jsonl`, from `Run.stats`.
-        patience: Snapshots in a row.
 
     Returns:
         Where and why. The rule looks back alone, so what it says of a run does not change as the run goes on.
@@ -63,12 +62,12 @@ def find_collapse(stats: Iterable[dict[str, Any]], patience: int = PATIENCE) -> 
         saturated = latest.get("sign_real", 0.0) > SATURATED
         faded = latest.get("gradient_generator", largest_gradient) < FADING * largest_gradient
         signs.append(alike if alike > LOST or (alike > ALIKE and (saturated or faded)) else 0.0)
-        recent = signs[-patience:]
-        if len(recent) == patience and min(recent) > 0 and recent[-1] >= recent[0] - 0.01:
+        recent = signs[-PATIENCE:]
+        if len(recent) == PATIENCE and min(recent) > 0 and recent[-1] >= recent[0] - 0.01:
             reason = (
                 f"MS-SSIM of generated pairs {line['ms_ssim_generated']:.3f}, of real ones {line['ms_ssim_real']:.3f}"
             )
-            reason += f", in {patience} snapshots in a row"
+            reason += f", in {PATIENCE} snapshots in a row"
             reason += "; the discriminator is never wrong" * saturated + "; the generator's gradient has faded" * faded
             return Collapse(line["step"], line["images_seen"], latest.get("wall_seconds", 0.0), reason)
     return None

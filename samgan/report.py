@@ -4,14 +4,14 @@ import itertools
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from samgan.config import Config, settings
+from samgan.config import Config, flatten, settings
 from samgan.errors import SamganError
 from samgan.evaluation import COLLAPSE, format_table
 from samgan.page import Curve, chart, picture, section, table, text, write_page
@@ -74,7 +74,7 @@ def write_report(
     if environment is not None:
         if isinstance(command := environment.get("command"), list):
             environment = {**environment, "command": shlex.join(map(str, command))}
-        rows_of_two = [(key, _shown(value)) for key, value in _flat(environment)]
+        rows_of_two = [(key, _shown(value)) for key, value in flatten(environment).items()]
         sections.append(section("Environment", table(("what", "value"), rows_of_two)))
     write_page(path, title, sections, notes)
 
@@ -122,7 +122,7 @@ def _curves(stats: list[dict[str, Any]]) -> str:
     """Every chart that `stats` has points for, all over the same stretch of training."""
     curves: dict[str, Curve] = {}
     for line in stats:
-        for name, value in _flat(line):
+        for name, value in flatten(line).items():
             if _is_number(value) and _is_number(line.get("images_seen")):
                 curves.setdefault(name, []).append((line["images_seen"] / 1000, float(value)))
     gammas, gaps = (
@@ -145,15 +145,6 @@ def _curves(stats: list[dict[str, Any]]) -> str:
     return section(
         "Training", f'<div class="row">{"".join(drawn)}</div>' if drawn else "<p>Nothing logged.</p>", "wide"
     )
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a tree under dotted keys."""
-    for key, value in document.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _shown(value: Any) -> str:

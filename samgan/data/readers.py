@@ -22,7 +22,6 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp"),
     *(".dcm", ".dicom", ".dic", ".ima"),
 )
-DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284  # tags of TIFF
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEPTH_REMEDY = "save it as 16-bit grey or 8-bit colour"
