@@ -436,11 +436,11 @@ def test_too_little_memory_is_told_in_one_line(capsys, trained, tmp_path, monkey
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("samgan.api.load_model", fail)
+    monkeypatch.setattr("samgan.api.open_model", fail)
     status, _, message = run(capsys, "sample", trained, "--out", tmp_path / "samples")
     assert status == 1
     assert "not enough memory" in message
-    monkeypatch.setattr("samgan.api.load_model", lambda *_: 1 / 0)
+    monkeypatch.setattr("samgan.api.open_model", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # a defect of ours is not to be hidden
         run(capsys, "sample", trained, "--out", tmp_path / "samples")
 
