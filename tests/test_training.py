@@ -752,8 +752,9 @@ def test_a_run_ends_after_its_minutes(tmp_path, tiny_config, images, fabric):
     assert all(wall < seconds for wall in walls()[:-1])
     assert walls()[-1] >= seconds
     assert go_on(seconds / 60) == step  # they are over
-    assert go_on(2 * seconds / 60) > step  # those before count
-    assert walls()[-1] >= 2 * seconds
+    spent = walls()[-1]  # longer than asked on a machine that stalled
+    assert go_on(2 * spent / 60) > step  # those before count
+    assert walls()[-1] >= 2 * spent
 
 
 # ---- stopped from outside
