@@ -17,9 +17,10 @@ import numpy as np
 from lines import Line, add_json_option, show
 from PIL import Image
 
+from samgan.devices import make_fabric
 from samgan.presets import preset_config
 from samgan.runs import Run
-from samgan.training import make_fabric, train
+from samgan.training import train
 
 IMAGES, SIDE = 5216, 224
 SAMPLES = 3616

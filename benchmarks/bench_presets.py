@@ -18,10 +18,11 @@ import torch
 from lines import machine, peak_gb
 
 from samgan.config import Config
+from samgan.devices import choose_precision, make_fabric
 from samgan.memory import keep_freed_memory
 from samgan.planning import plan
 from samgan.presets import PLUS, preset_config
-from samgan.training import Sampler, TrainingState, choose_precision, make_fabric, train_step
+from samgan.training import Sampler, TrainingState, train_step
 
 PRESETS = ((PLUS, "cpu", (32, 64, 128, 256)), ("msg-gan-6", "cpu", (64, 128)), ("samgan-8", "cpu", (64, 128)))
 IMAGES = 256

@@ -300,6 +300,7 @@ def compiled(width: int, rounds: int) -> list[Line]:
 def train_and_tell(width: int, kimg: float) -> None:
     """Train as `samgan train` does, and print the seconds of it all and of the steps, and the peak of memory."""
     from samgan import training
+    from samgan.devices import make_fabric
     from samgan.evaluation import quick_scores
     from samgan.runs import Run
 
@@ -321,7 +322,7 @@ def train_and_tell(width: int, kimg: float) -> None:
     )
     images = np.random.default_rng(0).integers(0, 256, (3616, 1, 64, 64), dtype=np.uint8)
     keep_freed_memory()
-    fabric = training.make_fabric("cpu")
+    fabric = make_fabric("cpu")
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(Path(folder, "run"), config, {})
         start = time.perf_counter()

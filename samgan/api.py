@@ -17,11 +17,12 @@ from samgan.collapse import find_collapse
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
+from samgan.devices import choose_device, choose_precision, make_fabric
 from samgan.distributed import leave, on_first_process
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
 from samgan.memory import keep_freed_memory
-from samgan.metrics.features import FeaturesUnavailable, load_features
+from samgan.metrics.features import find_features
 from samgan.pictures import to_uint8
 from samgan.presets import preset_config
 from samgan.report import write_report
@@ -38,7 +39,7 @@ from samgan.sampling import (
     write_samples,
 )
 from samgan.sampling import sample as sample_seeds
-from samgan.training import RESUMABLE, Score, check_fit, check_start, choose_device, choose_precision, make_fabric
+from samgan.training import RESUMABLE, Score, check_fit, check_start
 from samgan.training import train as train_loop
 from samgan.verification import Finding, verify_files
 
@@ -430,14 +431,9 @@ def evaluate(
     else:
         fake = evaluation.load_images(source).numpy()
         evaluation.check_inputs(real.shape, fake.shape, protocol=protocol, count=count)
-    spec = features or {"standard": "inception", "legacy": "imagenet-inception"}.get(protocol, "inception")
-    extractor, reason = None, ""
-    try:
-        extractor = load_features(spec, inception_weights=inception_weights, device=target)
-    except FeaturesUnavailable as error:
-        if features or inception_weights:  # named, so wanted
-            raise
-        reason = str(error)
+    default = "imagenet-inception" if protocol == "legacy" else "inception"
+    extractor, reason = find_features(features, default, inception_weights=inception_weights, device=target)
+    if extractor is None:
         print(f"samgan: scores that need features are skipped: {reason}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: a place that cannot be written is told now
     scores = evaluation.evaluate(

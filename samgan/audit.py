@@ -18,11 +18,12 @@ from samgan import __version__
 from samgan.checkpoint import choose_checkpoint
 from samgan.config import Config, NetworkConfig
 from samgan.data import PreparedSet
+from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import IMAGE_SUFFIXES, load_images
 from samgan.files import write_json
 from samgan.memory import keep_freed_memory
-from samgan.metrics.features import FeaturesUnavailable, extract, load_features
+from samgan.metrics.features import extract, find_features
 from samgan.metrics.memorisation import (
     ALIKE,
     CHANGES,
@@ -40,11 +41,10 @@ from samgan.metrics.memorisation import (
 )
 from samgan.metrics.mirrored import count_mirrored, fit_sides
 from samgan.networks import Discriminator, image_pyramid
-from samgan.page import picture, section, table, text, write_page
+from samgan.page import markdown_table, picture, section, table, text, write_page
 from samgan.pictures import from_uint8, to_uint8
 from samgan.runs import Run
 from samgan.sampling import SEEDS, check_origin, is_model, labels_like, load_model, open_model, sample
-from samgan.training import choose_device
 
 LEAST = 8
 ENOUGH_HELD_OUT = 99
@@ -152,13 +152,9 @@ def audit(
         "skipped": [],
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: a place that cannot be written is told now
-    extractor = None
-    try:
-        extractor = load_features(features or "inception", inception_weights=inception_weights, device=target)
-    except FeaturesUnavailable as error:
-        if features or inception_weights:  # named, so wanted
-            raise
-        document["skipped"].append({"what": "nearest images by features", "reason": str(error)})
+    extractor, reason = find_features(features, inception_weights=inception_weights, device=target)
+    if extractor is None:
+        document["skipped"].append({"what": "nearest images by features", "reason": reason})
     planted = {name: changed_copies(training.some(PLANTED), name, seed=seed) for name in CHANGES}
     patients = training.patients, held_out.patients
     measured, closest, closest_held_out = _measure(
@@ -571,8 +567,7 @@ HEADER = ("what", "synthetic [95 %]", "to expect [95 %]", "")
 
 def format_audit(document: dict[str, Any]) -> str:
     """The table and the sentences that `samgan audit` prints."""
-    lines = [f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
-    lines += [f"| {' | '.join(row)} |" for row in _table(document)]
+    lines = markdown_table(HEADER, _table(document))
     return "\n".join([*lines, "", document["verdict"], *_remarks(document)]) + "\n"
 
 

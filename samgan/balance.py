@@ -29,16 +29,16 @@ from samgan.audit import audit
 from samgan.cards import Record, write_card
 from samgan.config import Config
 from samgan.data import PreparedSet
+from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
-from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, extract, load_features
-from samgan.page import RESEARCH_ONLY, picture, section, table, text, write_page
+from samgan.metrics.features import extract, find_features
+from samgan.page import RESEARCH_ONLY, markdown_table, picture, section, table, text, write_page
 from samgan.pictures import to_integers, to_uint8, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, check_origin, open_model, sample, sample_batches
 from samgan.screening import Screen, check_enough
-from samgan.training import choose_device
 from samgan.utility import ARMS, differences_chart, predict, train_classifier, utility, utility_sentences
 
 METHODS = ("joint", "per-class", "fine-tuned")
@@ -53,6 +53,7 @@ MANIFEST = (
     *("file", "split", "class", "origin", "patient", "source", "source_sha256", "seed", "model_sha256"),
     *("nearest_training_image", "distance_pixels", "distance_features", "confidence"),
 )
+HEADER = ("class", "real", "synthetic", "candidates", "left out", "Frechet (floor)", "recall", "MS-SSIM gap")
 LIMITS = (
     "Scores are of images as they come, against training images of the class. What is said of a classifier holds for "
     "these patients, this size of image and this network; images of another hospital may tell otherwise."
@@ -197,7 +198,8 @@ def balance(
     if originals:
         _check_originals(originals, data, names)
     device = choose_device(device)
-    _extractor(features, inception_weights, device)  # what is named and cannot be had is told now, not in an hour
+    # What is named and cannot be had is told now, not in an hour.
+    find_features(features, inception_weights=inception_weights, device=device)
     plan = Plan(
         samgan=__version__,
         data={"name": data.path.resolve().name, "sha256": data.sha256, "split_by": data.info["split_by"]},
@@ -419,7 +421,7 @@ def _screen(work: _Work) -> dict[str, Any]:
     training = torch.from_numpy(np.asarray(data.images[indices]))
     patients = [data.manifest[i]["patient"] for i in indices]
     labels = data.labels(work.names)[indices]
-    extractor = _extractor(plan.features, work.inception_weights, work.device)
+    extractor, _ = find_features(plan.features, inception_weights=work.inception_weights, device=work.device)
     classifier = None
     if plan.confidence:
         arm, number = ARMS["augmentation, oversampling"], len(work.names)
@@ -455,16 +457,6 @@ def _screen(work: _Work) -> dict[str, Any]:
     with atomic_write(work.out / "screening.csv") as file:
         file.write(_csv(columns, rows).encode("utf-8", NAMES))
     return found
-
-
-def _extractor(features: str | Path | None, inception_weights: Path | None, device: str) -> FeatureExtractor | None:
-    """What was named, or the standard Inception where that can be had."""
-    try:
-        return load_features(str(features or "inception"), inception_weights=inception_weights, device=device)
-    except FeaturesUnavailable:
-        if features or inception_weights:
-            raise
-        return None
 
 
 def _probability(classifier: torch.nn.Module, label: int, images: np.ndarray) -> np.ndarray:
@@ -669,10 +661,7 @@ def _utility(work: _Work, seeds: int, steps: int) -> dict[str, Any]:
 
 def format_balance(document: dict[str, Any]) -> str:
     """What `samgan balance` prints."""
-    header = ("class", "real", "synthetic", "candidates", "left out", "Frechet (floor)", "recall", "MS-SSIM gap")
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(document)]
-    return "\n".join([*lines, "", *_sentences(document)])
+    return "\n".join([*markdown_table(HEADER, _rows(document)), "", *_sentences(document)])
 
 
 def _rows(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -736,9 +725,8 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
 
 def _write_report(work: _Work, document: dict[str, Any], page: Path) -> None:
     plan, parts = work.plan, []
-    header = ("class", "real", "synthetic", "candidates", "left out", "Frechet (floor)", "recall", "MS-SSIM gap")
     sentences = "".join(f"<p>{text(line)}</p>" for line in _sentences(document))
-    parts.append(section("What was made", table(header, _rows(document)) + sentences))
+    parts.append(section("What was made", table(HEADER, _rows(document)) + sentences))
     facts = {
         "prepared set": f"{plan.data['name']}, sha256 {plan.data['sha256'][:12]}, split by {plan.data['split_by']}",
         "target": plan.target,

@@ -11,6 +11,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
+from samgan.page import markdown_table
 from samgan.runs import Run
 from samgan.sampling import Model, is_model, open_model
 
@@ -429,7 +430,7 @@ def format_card(record: Record) -> str:
     if of_model or record.synthetic:
         lines += [f"**{RESEARCH_ONLY}**", ""]
     facts = _facts(record)
-    lines += ["| | |", "|---|---|", *(f"| {name} | {escape(value)} |" for name, value in facts.items()), ""]
+    lines += [*markdown_table(("", ""), [(name, escape(value)) for name, value in facts.items()]), ""]
     if record.synthetic or (of_model and record.data):
         lines += _classes(record)
     lines += [
@@ -460,12 +461,11 @@ def format_card(record: Record) -> str:
             f"{done} of {len(items)} answered from the record, {len(items) - done} left to you. {note}",
             "",
         ]
-        lines += ["| | asks for | answer |", "|---|---|---|"]
-        lines += [
-            f"| {item.number} | {item.asks} | {escape(answer) if answer else OPEN} |"
+        rows = [
+            (item.number, item.asks, escape(answer) if answer else OPEN)
             for item, answer in zip(items, answers, strict=True)
         ]
-        lines += [""]
+        lines += [*markdown_table(("", "asks for", "answer"), rows), ""]
     return "\n".join(lines)
 
 
@@ -507,13 +507,14 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _classes(record: Record) -> list[str]:
-    lines = ["| class | training images | held out | synthetic |", "|---|---|---|---|"]
+    rows = []
     trained_on = record.config.data.classes if record.config else ()
     for name, splits in record.data.get("counts", {}).items():
         if trained_on and name not in trained_on:
             continue
         made = record.synthetic.get(name, 0) if record.synthetic else "-"
-        lines.append(f"| {escape(name)} | {splits.get('train', 0)} | {splits.get('holdout', 0)} | {made} |")
+        rows.append((escape(name), str(splits.get("train", 0)), str(splits.get("holdout", 0)), str(made)))
+    lines = markdown_table(("class", "training images", "held out", "synthetic"), rows)
     for name, found in record.screening.items():
         left_out = ", ".join(f"{count} {reason}" for reason, count in found["left_out"].items()) or "none"
         lines += [

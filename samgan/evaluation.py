@@ -21,6 +21,7 @@ from samgan.metrics.legacy import adjacent_ms_ssim
 from samgan.metrics.ms_ssim import PairMean, mean_ms_ssim, pair_mean
 from samgan.metrics.prdc import prdc
 from samgan.metrics.swd import sliced_wasserstein_distance
+from samgan.page import markdown_table
 
 Images = Tensor | np.ndarray  # uint8 [n c h w], checked when called
 Scores = dict[str, Any]
@@ -226,15 +227,10 @@ def format_table(scores: Scores) -> str:
         Lines to print.
     """
     generated, real = (_interval(scores[name]) for name in ("ms_ssim_generated", "ms_ssim_real"))
-    lines = [
-        "| score | generated | real against real (floor) | better |",
-        "|---|---|---|---|",
-        f"| MS-SSIM [95 %] | {generated} | {real} | near the real |",
-    ]
+    rows = [("MS-SSIM [95 %]", generated, real, "near the real")]
     for label, (value, floor, better) in _rows(scores).items():
-        arrow = {"lower": "↓ lower", "higher": "↑ higher"}[better]
-        lines.append(f"| {label} | {value} | {floor} | {arrow} |")
-    lines.append("")
+        rows.append((label, value, floor, {"lower": "↓ lower", "higher": "↑ higher"}[better]))
+    lines = [*markdown_table(("score", "generated", "real against real (floor)", "better"), rows), ""]
     scored = (scores.get("classes") or {}).items()
     classes = {" ".join(name.replace("|", "/").split()): own for name, own in scored if own}  # a cell of a table
     if classes:
@@ -296,8 +292,7 @@ def _class_table(classes: dict[str, Scores]) -> list[str]:
         cells |= {f"{label} (floor)": f"{value} ({floor})" for label, (value, floor, _) in rows if " px" not in label}
         lines.append(cells)
     titles = list(dict.fromkeys(title for cells in lines for title in cells))
-    table = [titles, ["---"] * len(titles), *([cells.get(title, "-") for title in titles] for cells in lines)]
-    return [f"| {' | '.join(row)} |" for row in table]
+    return markdown_table(titles, [[cells.get(title, "-") for title in titles] for cells in lines])
 
 
 def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:

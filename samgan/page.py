@@ -1,4 +1,4 @@
-"""Pieces of self-contained HTML pages: sections, tables, pictures, charts.
+"""Pieces of self-contained HTML pages: sections, tables, pictures, charts; and tables as Markdown.
 
 Nothing is loaded from anywhere and no script runs, which a page's content security policy also demands. Every text
 that comes from outside (titles, notes, settings, file names) is to be escaped by `text`.
@@ -65,6 +65,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         f'<div class="scroll" role="region" aria-label="Table: {label}" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown; what comes from outside is to be rid of "|" and line breaks before."""
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 def picture(

@@ -19,16 +19,17 @@ from typing import Any
 from samgan.claims import REFUTED, Verdict, judge, rank_correlation
 from samgan.config import Config, flatten
 from samgan.data import PreparedSet
+from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import COLLAPSE, check_inputs
 from samgan.files import atomic_write, write_json
-from samgan.metrics.features import FeaturesUnavailable, load_features
-from samgan.page import RESEARCH_ONLY, Curve, chart, section, table, text, write_page
+from samgan.metrics.features import find_features
+from samgan.page import RESEARCH_ONLY, Curve, chart, markdown_table, section, table, text, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.planning import plan
 from samgan.presets import PLUS, PRESETS, SCALES, preset_config
 from samgan.sweep import Job, Resources, Scoring, ended_early, run_sweep
-from samgan.training import check_fit, choose_device
+from samgan.training import check_fit
 
 PLUS_SCALE = {"cpu": "cpu", "paper": "gpu"}
 """The scale of our own recipe beside rows of one."""
@@ -328,12 +329,9 @@ def _choose_scoring(
     features, weights = (
         str(Path(name).absolute()) if name and Path(name).is_file() else name for name in (features, weights)
     )
-    try:
-        load_features(features or "inception", inception_weights=Path(weights) if weights else None)
-    except FeaturesUnavailable as error:
-        if features or weights:
-            raise
-        print(f"samgan: scores that need features are skipped: {error}", file=sys.stderr)
+    extractor, reason = find_features(features, inception_weights=Path(weights) if weights else None)
+    if extractor is None:
+        print(f"samgan: scores that need features are skipped: {reason}", file=sys.stderr)
     else:
         features = features or "inception"
     return Scoring(features, weights, count, shape)
@@ -608,15 +606,18 @@ def _markdown(
     summary: str,
     notes: Sequence[str],
 ) -> str:
-    def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-        return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
-
-    parts = [f"# {title}", "", *grid(HEADER, [_cells(line) for line in lines]), "", *(f"* {note}" for note in notes)]
+    parts = [
+        f"# {title}",
+        "",
+        *markdown_table(HEADER, [_cells(line) for line in lines]),
+        "",
+        *(f"* {note}" for note in notes),
+    ]
     parts += ["", "## The paper's claims", "", NOT_CONFIRMED, ""]
     for verdict in verdicts:
         parts += [f"* {verdict.sentence}: **{verdict.word}**", *(f"  * {line}" for line in verdict.evidence)]
     parts += ["", "## Rank correlation with the paper", "", *(f"* {line}" for line in _correlation_lines(correlations))]
-    parts += ["", "## Collapses, and when they were seen", "", summary, "", *grid(ALARM_HEADER, alarms)]
+    parts += ["", "## Collapses, and when they were seen", "", summary, "", *markdown_table(ALARM_HEADER, alarms)]
     return "\n".join(parts) + "\n"
 
 

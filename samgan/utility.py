@@ -24,14 +24,14 @@ from torch.nn import functional as F
 
 from samgan import __version__
 from samgan.data import PreparedSet
+from samgan.devices import choose_device, choose_precision
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import load_images
 from samgan.files import atomic_write, write_json
 from samgan.metrics.features import cache_folder
-from samgan.page import RESEARCH_ONLY, intervals, section, table, text, write_page
+from samgan.page import RESEARCH_ONLY, intervals, markdown_table, section, table, text, write_page
 from samgan.pictures import to_uint8
 from samgan.sampling import check_origin, is_model, open_model, sample
-from samgan.training import choose_device, choose_precision
 
 RECIPE = 1
 """Counts up when anything about training a classifier changes, so that nothing older is taken from the cache."""
@@ -539,11 +539,14 @@ def interval(found: Float[np.ndarray, "draws seeds"], chance: Float[np.ndarray, 
 def format_utility(document: dict[str, Any]) -> str:
     """The table and the sentence that `samgan utility` prints."""
     header = ["training images", *(f"{label} (± seeds)" for label in SCORES.values())]
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    for name, arm in document["arms"].items():
-        cells = [f"{arm['mean'][key]:.3f} ± {arm['deviation'][key]:.3f}" for key in SCORES]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *utility_sentences(document)])
+    return "\n".join([*markdown_table(header, _rows(document)), "", *utility_sentences(document)])
+
+
+def _rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (name, *(f"{arm['mean'][key]:.3f} ± {arm['deviation'][key]:.3f}" for key in SCORES))
+        for name, arm in document["arms"].items()
+    ]
 
 
 def utility_sentences(document: dict[str, Any]) -> list[str]:
@@ -564,15 +567,11 @@ def utility_sentences(document: dict[str, Any]) -> list[str]:
 
 def _write_page(path: Path, document: dict[str, Any]) -> None:
     header = ("training images", *SCORES.values())
-    rows = [
-        (name, *(f"{arm['mean'][key]:.3f} ± {arm['deviation'][key]:.3f}" for key in SCORES))
-        for name, arm in document["arms"].items()
-    ]
     paragraphs = "".join(f"<p>{text(line)}</p>" for line in utility_sentences(document))
     bars = {name: (found["low"], found["mean"], found["high"]) for name, found in document["intervals"].items()}
     figures = intervals("AUC", "95 % over patients and seeds", bars) + differences_chart(document)
     sections = [
-        section("Scores on held-out patients", table(header, rows) + paragraphs),
+        section("Scores on held-out patients", table(header, _rows(document)) + paragraphs),
         section("Intervals", f'<div class="row">{figures}</div>', "wide"),
     ]
     write_page(path, "samgan: do synthetic images help?", sections, [RESEARCH_ONLY])

@@ -38,7 +38,7 @@ def offline(monkeypatch):
     def unavailable(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr("samgan.audit.load_features", unavailable)
+    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
 
 
 def audited(images, data, tmp_path, **more):

@@ -50,11 +50,10 @@ def offline(monkeypatch):
     def unavailable(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    for where in ("samgan.balance", "samgan.audit", "samgan.api"):
-        monkeypatch.setattr(f"{where}.load_features", unavailable)
+    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
 
 
-def thumbnails(*_, **__):
+def thumbnails():
     """Features of no network: the image, small."""
 
     def network(images):
@@ -237,7 +236,7 @@ def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path
 def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_the_folder(
     data, config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "load_features", thumbnails)
+    monkeypatch.setattr(module, "find_features", lambda *_, **__: (thumbnails(), ""))
     train = module.train_classifier
     monkeypatch.setattr(module, "train_classifier", lambda *given, **more: train(*given, **{**more, "steps": 2}))
     out = tmp_path / "out"
@@ -314,7 +313,7 @@ def test_a_model_that_failed_as_a_whole_is_told():
 )
 def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, change, words, monkeypatch):
     if "features" in change:
-        monkeypatch.setattr(module, "load_features", load_features)
+        monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
     with pytest.raises(SamganError, match=words):
         balance(data, tmp_path / "out", config, **change)
     assert not (tmp_path / "out").exists()

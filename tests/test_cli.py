@@ -197,7 +197,7 @@ def test_the_four_steps_leave_what_they_promise(capsys, data, trained, tmp_path)
 
 
 def test_what_cannot_be_scored_is_refused_before_features_are_loaded(capsys, data, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("samgan.api.load_features", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("samgan.metrics.features.load_features", lambda *_, **__: pytest.fail("loaded"))
     assert main(["sample", str(trained), "--count", "5", "--out", str(tmp_path / "samples")]) == 0
     capsys.readouterr()
     for source, more in ((tmp_path / "samples", []), (trained, ["--count", "5"])):
@@ -644,7 +644,7 @@ def no_weights(monkeypatch):
     def load_features(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr("samgan.api.load_features", load_features)
+    monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
 
 
 def test_what_the_terminal_cannot_show_is_escaped(data, folder, no_weights, monkeypatch):

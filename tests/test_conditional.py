@@ -13,6 +13,7 @@ import samgan.training
 from samgan import api
 from samgan.cli import main
 from samgan.data import prepare
+from samgan.devices import make_fabric
 from samgan.errors import UsageError
 from samgan.metrics.features import FeaturesUnavailable
 from samgan.pictures import to_uint8
@@ -20,7 +21,7 @@ from samgan.planning import plan
 from samgan.presets import preset_config, preset_names
 from samgan.runs import Run
 from samgan.sampling import generate, latents_of_seeds, load_model, sample
-from samgan.training import Sampler, TrainingState, make_fabric, train, train_step
+from samgan.training import Sampler, TrainingState, train, train_step
 
 CPU = torch.device("cpu")
 LABELS = np.array([0] * 12 + [1] * 7 + [2] * 3)  # of the 22 images
@@ -347,7 +348,7 @@ def test_a_run_is_scored_in_the_proportions_of_the_data_and_by_class(trained, se
     def load_features(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr("samgan.api.load_features", load_features)
+    monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
     drawn = []
     original = api.sample_seeds
     monkeypatch.setattr(

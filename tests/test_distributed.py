@@ -25,7 +25,8 @@ from samgan.config import Config
 from samgan.distributed import gather, on_first_process, rank
 from samgan.errors import SamganError
 from samgan.runs import Run
-from samgan.training import Interrupted, Sampler, TrainingState, make_fabric, train, train_step
+from samgan.training import Interrupted, Sampler, TrainingState, train, train_step
+from samgan.devices import make_fabric
 
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])

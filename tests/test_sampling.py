@@ -20,6 +20,7 @@ from samgan import __version__
 from samgan.checkpoint import load_checkpoint, save_checkpoint
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
+from samgan.devices import make_fabric
 from samgan.errors import SamganError, UsageError
 from samgan.layers import SelfAttention
 from samgan.pictures import SYNTHETIC, to_uint8
@@ -41,7 +42,7 @@ from samgan.sampling import (
     write_model,
     write_samples,
 )
-from samgan.training import make_fabric, train
+from samgan.training import train
 
 
 def trained(folder, config, images):

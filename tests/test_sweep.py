@@ -46,7 +46,7 @@ def no_features(monkeypatch):
     def unavailable(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr(api, "load_features", unavailable)
+    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
 
 
 def job(data, name="row", minutes=None, **training):

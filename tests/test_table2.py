@@ -15,6 +15,7 @@ from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import COLLAPSE, NO_COLLAPSE
+from samgan.metrics import features
 from samgan.metrics.features import FeaturesUnavailable
 from samgan.networks import Discriminator, Generator
 from samgan.presets import PLUS, PRESETS, preset_config
@@ -228,15 +229,14 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_features(monkeypatch):
-    load = table2.load_features
+    load = features.load_features
 
     def unavailable(name, **more):
         if name == "inception":
             raise FeaturesUnavailable("no weights here")
         return load(name, **more)
 
-    for module in (api, table2):
-        monkeypatch.setattr(module, "load_features", unavailable)
+    monkeypatch.setattr(features, "load_features", unavailable)
 
 
 def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):

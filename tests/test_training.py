@@ -12,6 +12,7 @@ from PIL import Image
 
 import samgan.training
 from samgan.augment import AdaptiveProbability
+from samgan.devices import make_fabric
 from samgan.errors import SamganError, UsageError
 from samgan.layers import activate, pixel_norm, plain_image_conv, plain_upsample_conv
 from samgan.losses import relativistic_average_hinge
@@ -20,16 +21,7 @@ from samgan.pictures import from_uint8, to_uint8
 from samgan.presets import preset_config, preset_names
 from samgan.runs import Run
 from samgan.sampling import generate, latents_of_seeds
-from samgan.training import (
-    Batch,
-    Sampler,
-    TrainingState,
-    choose_precision,
-    make_fabric,
-    random_generator,
-    train,
-    train_step,
-)
+from samgan.training import Batch, Sampler, TrainingState, random_generator, train, train_step
 
 CPU = torch.device("cpu")
 
@@ -259,19 +251,6 @@ def test_rates_fall_with_the_square_root_of_images_seen(tiny_config, images):
     for batch in batches(config, images, 3):
         train_step(constant, batch)
     assert constant.generator_optimizer.param_groups[0]["lr"] == 0.01
-
-
-def test_auto_takes_bf16_where_the_device_has_it(monkeypatch):
-    assert [choose_precision(precision, "cpu") for precision in ("fp32", "bf16")] == ["fp32", "bf16"]
-    for has_it, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has_it=has_it: has_it, raising=False)
-        assert choose_precision("auto", "cpu") == expected
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
-    assert choose_precision("auto", "cpu") == "fp32"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16")):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
-        assert choose_precision("auto", "cuda") == expected
 
 
 def test_bf16_keeps_weights_and_losses_in_fp32(tiny_config, images):
@@ -689,11 +668,6 @@ def test_images_that_do_not_fit(tiny_config, tmp_path, fabric, shape, message):
         train(tiny_config, np.zeros(shape, np.uint8), run, fabric)
 
 
-def test_unknown_device():
-    with pytest.raises(UsageError, match="--device tpu"):
-        make_fabric("tpu")
-
-
 def test_trains_outside_the_main_thread(tiny_config, images, tmp_path, fabric):
     config = tiny_config.override({"training.kimg": 0.008})
     run, states = new_run(tmp_path / "run", config), []
@@ -766,8 +740,9 @@ from pathlib import Path
 import numpy as np
 import samgan.training
 from samgan.config import Config
+from samgan.devices import make_fabric
 from samgan.runs import Run
-from samgan.training import Interrupted, make_fabric, train
+from samgan.training import Interrupted, train
 
 samgan.training.SCORED_IMAGES = 64
 folder = Path(sys.argv[1])

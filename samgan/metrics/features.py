@@ -150,6 +150,36 @@ def load_features(
     return FeatureExtractor(network, name=f"{path.name} (sha256:{sha256[:8]})", sha256=sha256, device=device)
 
 
+def find_features(
+    named: str | Path | None,
+    default: str = "inception",
+    *,
+    inception_weights: Path | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[FeatureExtractor | None, str]:
+    """Load what was named, or the default extractor where it can be had: other scores do without.
+
+    Args:
+        named: As `spec` of `load_features`; None or "": nothing was named.
+        default: What is taken then.
+        inception_weights: As for `load_features`; who names them wants them.
+        device: As for `load_features`.
+
+    Returns:
+        The extractor, or None and why there is none.
+
+    Raises:
+        FeaturesUnavailable: What was named cannot be had.
+        UsageError, SamganError: As `load_features`.
+    """
+    try:
+        return load_features(named or default, inception_weights=inception_weights, device=device), ""
+    except FeaturesUnavailable as error:
+        if named or inception_weights:
+            raise
+        return None, str(error)
+
+
 def extract(
     extractor: FeatureExtractor, images: UInt8[Tensor, "n c h w"], *, batch_size: int = 64, cache: bool = True
 ) -> Float32[Tensor, "n d"]:
