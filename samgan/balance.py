@@ -289,6 +289,16 @@ class _Work:
             return np.empty((0, *self.data.images.shape[1:]), np.uint8)
         return to_uint8(sample(model, seeds, _labels(model, seeds, name))).numpy()
 
+    def counterparts(self, count: int) -> dict[str, UInt8[np.ndarray, "n c h w"]]:
+        """Synthetic images, unscreened, of the classes that lack none: by a model that is told of every class."""
+        others = [name for name in self.names if name not in self.plan.missing]
+        model = self.model(next(iter(self.plan.missing)))
+        if not set(others) <= set(model.classes):
+            return {}
+        return {
+            name: to_uint8(sample(model, range(count), _labels(model, range(count), name))).numpy() for name in others
+        }
+
 
 def _labels(model: Model, seeds: Sequence[int], name: str) -> Tensor | None:
     return model.labels(seeds, name) if model.classes else None
@@ -651,8 +661,17 @@ def _utility(work: _Work, seeds: int, steps: int) -> dict[str, Any]:
         synthetic = {name: work.images(name) for name in work.plan.missing}
         if none := [name for name, images in synthetic.items() if not len(images)]:
             raise SamganError(f"no synthetic image of {none[0]} was fit to stay")
+        beside = {name: len(synthetic.get(name, ())) for name in work.names}
+        synthetic |= work.counterparts(max(beside.values()))
         document, _ = utility(
-            work.data, synthetic, folder, classes=work.names, seeds=seeds, steps=steps, device=work.device
+            work.data,
+            synthetic,
+            folder,
+            classes=work.names,
+            beside=beside,
+            seeds=seeds,
+            steps=steps,
+            device=work.device,
         )
         return document
 

@@ -62,6 +62,13 @@ class Arm:
     """Of the synthetic images that are there."""
     real_last: bool = False
     """The second half of the steps is without synthetic images."""
+    synthetic_first: bool = False
+    """The first half of the steps is without real images: all synthetic ones of every class."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether synthetic images stand for a whole set for a while, so that every class needs some."""
+        return self.synthetic and (self.synthetic_first or not self.real)
 
 
 ARMS = {
@@ -75,6 +82,9 @@ ARMS = {
     "augmentation, real and half the synthetic": Arm(synthetic=True, augmented=True, balanced=True, share=0.5),
     "augmentation, synthetic at first, real at last": Arm(
         synthetic=True, augmented=True, balanced=True, real_last=True
+    ),
+    "augmentation, pre-trained on synthetic, then real": Arm(
+        synthetic=True, augmented=True, balanced=True, synthetic_first=True, real_last=True
     ),
     "synthetic alone": Arm(real=False, synthetic=True),
 }
@@ -94,6 +104,7 @@ def utility(
     out: Path,
     *,
     classes: Sequence[str] = (),
+    beside: Mapping[str, int] | None = None,
     seeds: int = 5,
     steps: int = 500,
     device: str = "auto",
@@ -103,11 +114,13 @@ def utility(
     Args:
         data: Prepared set with two classes or more; its held-out split is what is tested on.
         synthetic: By class, where its synthetic images are: a run, a .safetensors file of `samgan export`, a folder of
-            images, .npz or .npy, of which it gets as many as it lacks of the largest class; or images, uint8
-            [n c h w], of which it gets all. A model that is told of classes makes images of that one. A class that
-            lacks none may be left out.
+            images, .npz, .npy, or images themselves, uint8 [n c h w]. A model makes as many as the largest class has,
+            and if it is told of classes of that one. A class that lacks none may be left out: then nothing learns from
+            synthetic images alone, not at first either.
         out: Folder to write.
         classes: Classes to tell apart; default: all.
+        beside: By class, how many of its synthetic images stand beside real ones; default: as many as it lacks of the
+            largest class.
         seeds: Classifiers per arm; seeds 0 to this, not included.
         steps: Steps of 64 images per classifier.
         device: Where they are trained.
@@ -147,19 +160,16 @@ def utility(
     for name, source in synthetic.items():
         made[name], unknown_origin = _synthetic(name, source, largest, data, device)
         notes += unknown_origin
-    lacking = {
-        name: len(made[name]) if isinstance(synthetic.get(name), np.ndarray) else largest - len(images)
-        for name, images in real.items()
-    }
+    lacking = {name: (beside or {}).get(name, largest - len(images)) for name, images in real.items()}
     short = [name for name, count in lacking.items() if count and len(made.get(name, ())) < count]
     if short:
         raise SamganError(
-            f"{short[0]} lacks {lacking[short[0]]} images of the {largest} of the largest class, "
-            f"{len(made.get(short[0], ()))} synthetic ones were given: --synthetic {short[0]}=RUN"
+            f"{short[0]} is to get {lacking[short[0]]} synthetic images (the largest class has {largest} real ones), "
+            f"{len(made.get(short[0], ()))} were given: --synthetic {short[0]}=RUN"
         )
-    skipped = {}
-    if set(made) != set(names):
-        skipped["synthetic alone"] = f"no synthetic images of {', '.join(sorted(set(names) - set(made)))}"
+    bare = [name for name in names if not len(made.get(name, ()))]
+    reason = f"no synthetic images of {', '.join(bare)}"
+    skipped = {name: reason for name, arm in ARMS.items() if bare and arm.whole}
     arms = {name: arm for name, arm in ARMS.items() if name not in skipped}
     out.mkdir(parents=True, exist_ok=True)
     predicted: dict[str, list[np.ndarray]] = {name: [] for name in arms}
@@ -229,7 +239,7 @@ def _training_images(
     parts, labels, of_real = [], [], []
     for label, name in enumerate(real):
         own = made.get(name) if arm.synthetic else None
-        if own is not None and arm.real:
+        if own is not None and not arm.whole:
             own = own[: round(arm.share * lacking[name])]
         for images, is_real in ((real[name] if arm.real else None, True), (own, False)):
             if images is not None:
@@ -336,8 +346,11 @@ def train_classifier(
         draw = np.random.default_rng(seed)
         every = np.arange(len(labels))
         half_bits = choose_precision("auto", device) == "bf16"
+        real = np.ones(len(labels), bool) if of_real is None else of_real
+        first = np.flatnonzero(~real) if arm.synthetic_first else every
+        last = np.flatnonzero(real) if arm.real_last else every
         for step in range(steps):
-            own = np.flatnonzero(of_real) if arm.real_last and of_real is not None and 2 * step >= steps else every
+            own = first if 2 * step < steps else last
             index = own[_batch(draw, labels[own], classes, arm.balanced)]
             batch = torch.from_numpy(images[index])
             if change is not None:
@@ -490,14 +503,14 @@ def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patien
         return np.stack([weighted_auc(p[of], truth[of], weights) for p in predicted[name]], axis=1)
 
     areas = {name: area(name, np.ones(len(truth), bool)) for name in predicted}
+    uses = [name for name in WITH_SYNTHETIC if name in predicted]
     differences: list[dict[str, Any]] = [
         {"arm": arm, "against": other, **interval(areas[arm] - areas[other], chance)}
-        for arm in WITH_SYNTHETIC
+        for arm in uses
         for other in CLASSICAL
-        if arm in areas and other in areas
     ]
     second = halves(patients, truth)
-    of_halves = [{name: area(name, half) for name in (*WITH_SYNTHETIC, *CLASSICAL)} for half in (~second, second)]
+    of_halves = [{name: area(name, half) for name in (*uses, *CLASSICAL)} for half in (~second, second)]
     pairs: Counter[tuple[str, str]] = Counter()
     gains = np.zeros((1 + RESAMPLES, seeds))
     for measured, other in (of_halves, of_halves[::-1]):
@@ -507,7 +520,7 @@ def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patien
             def merit(name: str, other: dict[str, np.ndarray] = other, rest: np.ndarray = rest) -> float:
                 return float(other[name][0, rest].mean())
 
-            best, classical = (max(names, key=merit) for names in (WITH_SYNTHETIC, CLASSICAL))
+            best, classical = (max(names, key=merit) for names in (uses, CLASSICAL))
             pairs[best, classical] += 1
             gains[:, seed] += (measured[best][:, seed] - measured[classical][:, seed]) / 2
     decision = interval(gains, chance)

@@ -155,6 +155,8 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
     assert {found.verdict for found in api.verify(made, out / "models" / "joint", device="cpu")} == {"regenerated"}
     assert sum(row["split"] == "holdout" for row in rows) == len(data.indices("holdout"))
     assert document["utility"]["classes"]["NORMAL"]["synthetic"] == missing
+    assert document["utility"]["classes"]["PNEUMONIA"]["synthetic"] == 0
+    assert not document["utility"]["skipped"]  # the model makes what learns from synthetic images alone, too
     held_out = len(data.indices("holdout", ["NORMAL"]))
     card = (out / "set" / "DATA_CARD.md").read_text()
     assert f"| NORMAL | {counts['NORMAL']} | {held_out} | {missing} |" in card

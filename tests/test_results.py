@@ -45,12 +45,16 @@ def test_scores_of_curves_are_there(scores):
     assert set(runs.SCORES) < set(runs.COLUMNS)
 
 
-def test_a_balanced_set_becomes_a_line_of_the_table(scores, tmp_path):
-    runs = load("balance")
-    (tmp_path / "against-all").mkdir()
-    (tmp_path / "against-all" / "scores.json").write_text(json.dumps({**scores, "generated": {"images_seen": 12_000}}))
+@pytest.fixture
+def balanced(scores, tmp_path):
+    """The folder of a case, and its document."""
+    folder = tmp_path / "100-joint"
+    (folder / "against-all").mkdir(parents=True)
+    (folder / "against-all" / "scores.json").write_text(json.dumps({**scores, "generated": {"images_seen": 12_000}}))
     area = {"mean": 0.9, "low": 0.8, "high": 1.0}
     document = {
+        "plan": {"features": "/home/me/FEATURES.pt", "runs": {"": "/home/me/models/joint"}},
+        "training": {"NORMAL": {"path": "/home/me/models/joint"}},
         "counts": {"NORMAL": {"real": 10, "synthetic": 20}},
         "screening": {"NORMAL": {"candidates": 25, "left_out": {"near-copy": 2, "failed": 3}}},
         "audit": {"NORMAL": {"pixels": {"closer": {"share": {"value": 0.01}}}, "membership": {"auc": {"value": 0.5}}}},
@@ -61,14 +65,33 @@ def test_a_balanced_set_becomes_a_line_of_the_table(scores, tmp_path):
             "verdict": "no difference shown",
         },
     }
-    row = runs.describe("100-joint", document, tmp_path)
+    return folder, document
+
+
+def test_a_balanced_set_becomes_a_line_of_the_table(balanced):
+    runs = load("balance")
+    folder, document = balanced
+    row = runs.describe("100-joint", document, folder)
     assert set(row) == set(runs.COLUMNS)
     assert (row["kimg"], row["left_out"], row["difference"]) == (12.0, "failed 3 near-copy 2", 0.01)
-    without = runs.describe("100-joint", {**document, "utility": {}}, tmp_path)
+    without = runs.describe("100-joint", {**document, "utility": {}}, folder)
     assert set(without) < set(runs.COLUMNS)
     assert set(runs.COMPARED.values()) < set(ARMS)
-    unaudited = runs.describe("100-joint", {**document, "audit": {"NORMAL": {}}}, tmp_path)
+    unaudited = runs.describe("100-joint", {**document, "audit": {"NORMAL": {}}}, folder)
     assert unaudited["closer_than_held_out"] == ""
+
+
+def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_path, monkeypatch):
+    runs = load("balance")
+    folder, document = balanced
+    (folder / "balance.json").write_text(json.dumps(document))
+    monkeypatch.setattr(runs, "HERE", tmp_path / "results")
+    runs.HERE.mkdir()
+    runs.table(folder.parent)
+    kept = (tmp_path / "results" / folder.name / "balance.json").read_text()
+    assert "FEATURES.pt" in kept
+    assert "/home" not in kept
+    assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1
 
 
 @pytest.mark.parametrize("idea", ["lecam", "cutout", "diffaugment", "low-resolution-first", "pixel-shuffle"])

@@ -212,18 +212,23 @@ def test_synthetic_images_fill_up_what_is_missing():
     assert counts(ARMS["real"]) == {(0, 0): 5, (1, 0): 2}
     assert counts(ARMS["real and synthetic"]) == {(0, 0): 5, (1, 0): 2, (1, 1): 3}
     assert counts(ARMS["synthetic alone"]) == {(0, 1): 5, (1, 1): 5}
+    pre_trained = ARMS["augmentation, pre-trained on synthetic, then real"]
+    assert counts(pre_trained) == {(0, 0): 5, (1, 0): 2, (0, 1): 5, (1, 1): 5}
     assert counts(ARMS["augmentation, real and half the synthetic"]) == {(0, 0): 5, (1, 0): 2, (1, 1): 2}
 
 
-def test_what_is_learnt_at_last_is_real(monkeypatch):
-    """Synthetic images are black here."""
-    images = np.concatenate([np.full((20, 1, 32, 32), grey, np.uint8) for grey in (120, 240, 0)])
-    labels, of_real = np.repeat([0, 1, 1], 20), np.repeat([True, True, False], 20)
+@pytest.mark.parametrize("first", [False, True])
+def test_what_is_learnt_at_last_is_real_and_at_first_synthetic(first, monkeypatch):
+    """Synthetic images are darker than 100 here."""
+    images = np.concatenate([np.full((20, 1, 32, 32), grey, np.uint8) for grey in (120, 240, 20, 40)])
+    labels, of_real = np.repeat([0, 1, 0, 1], 20), np.repeat([True, True, False, False], 20)
     seen = []
     monkeypatch.setattr("samgan.utility._normalised", lambda batch: seen.append(batch.clone()) or batch.float() / 255)
-    train_classifier(images, labels, Arm(balanced=True, real_last=True), 2, seed=0, steps=4, of_real=of_real)
-    assert [bool((batch == 0).any()) for batch in seen] == [True, True, False, False]
-    assert all(((batch == 120).sum() > 0) and (batch == 240).any() for batch in seen)
+    arm = Arm(synthetic=True, balanced=True, real_last=True, synthetic_first=first)
+    train_classifier(images, labels, arm, 2, seed=0, steps=4, of_real=of_real)
+    greys = [set(batch.unique().tolist()) for batch in seen]
+    assert greys[:2] == [{20, 40} if first else {20, 40, 120, 240}] * 2
+    assert greys[2:] == [{120, 240}] * 2
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +289,8 @@ def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, 
     ]
     assert main([*command, "--seeds", "2", "--steps", "3", "--json", "--device", "cpu"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert list(document["arms"]) == [name for name in ARMS if name != "synthetic alone"]
+    assert list(document["arms"]) == [name for name, arm in ARMS.items() if not arm.whole]
+    assert set(document["skipped"]) == {"synthetic alone", "augmentation, pre-trained on synthetic, then real"}
     assert "PNEUMONIA" in document["skipped"]["synthetic alone"]
     assert document["smallest"] == "NORMAL"
     assert document["held_out"]["images"] == sum(split["holdout"] for split in counts.values())
@@ -312,18 +318,41 @@ def test_a_stopped_test_goes_on_and_other_images_are_other_classifiers(data, tmp
     with pytest.raises(KeyboardInterrupt):
         utility(data, synthetic, tmp_path / "out", seeds=2, steps=1)
     document, _ = utility(data, synthetic, tmp_path / "out", seeds=2, steps=1)
-    arms = len(ARMS) - 1  # without "synthetic alone"
+    arms = sum(not arm.whole for arm in ARMS.values())
     assert len(asked) == 2 * arms + 1  # the one that was cut off was done again, no other
     assert utility(data, synthetic, tmp_path / "out", seeds=2, steps=1)[0] == document
     assert len(asked) == 2 * arms + 1
     other = {"NORMAL": synthetic["NORMAL"] // 2}
     utility(data, other, tmp_path / "other", seeds=2, steps=1)
-    assert {arm for arm, _ in asked[2 * arms + 1 :]} == {arm for arm in ARMS.values() if arm.real and arm.synthetic}
+    mixed = {arm for arm in ARMS.values() if arm.synthetic and not arm.whole}
+    assert {arm for arm, _ in asked[2 * arms + 1 :]} == mixed
     damaged = next((tmp_path / "cache" / "classifiers").iterdir())
     damaged.write_bytes(b"nothing")
     utility(data, other, tmp_path / "other", seeds=2, steps=1)
     utility(data, synthetic, tmp_path / "other", seeds=2, steps=1)
     assert len(asked) == 2 * arms + 1 + 8 + 1
+
+
+def test_as_many_as_asked_for_stand_beside_real_ones_and_all_of_them_alone(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMGAN_CACHE", str(tmp_path / "cache"))
+    seen = {}
+
+    def classify(images, labels, test, arm, classes, *, of_real, **_):
+        seen[arm] = Counter(zip(labels.tolist(), of_real.tolist(), strict=True))
+        return np.full((len(test), classes), 1 / classes)
+
+    monkeypatch.setattr("samgan.utility.classify", classify)
+    synthetic = {name: data.select("train", [name])[:20] for name in data.classes}
+    beside = {"NORMAL": 7, "PNEUMONIA": 0}
+    document, _ = utility(data, synthetic, tmp_path / "out", beside=beside, seeds=2, steps=1)
+    assert not document["skipped"]
+    assert seen.keys() == set(ARMS.values())
+    real = {(label, True): data.info["counts"][name]["train"] for label, name in enumerate(data.classes)}
+    alone = {(0, False): 20, (1, False): 20}
+    assert seen[ARMS["real and synthetic"]] == {**real, (0, False): 7}
+    assert seen[ARMS["synthetic alone"]] == alone
+    assert seen[ARMS["augmentation, pre-trained on synthetic, then real"]] == real | alone
+    assert {name: counts["synthetic"] for name, counts in document["classes"].items()} == beside
 
 
 @pytest.mark.parametrize(
@@ -332,7 +361,7 @@ def test_a_stopped_test_goes_on_and_other_images_are_other_classifiers(data, tmp
         ({"classes": ["NORMAL"]}, UsageError, "two classes or more"),
         ({"seeds": 1}, UsageError, "--seeds 1"),
         ({"synthetic": {"HEART": "normal.npy"}}, UsageError, "--synthetic HEART"),
-        ({"synthetic": {"NORMAL": "few.npy"}}, SamganError, "NORMAL lacks"),
+        ({"synthetic": {"NORMAL": "few.npy"}}, SamganError, "NORMAL is to get"),
         ({"synthetic": {"NORMAL": "large.npy"}}, SamganError, "expected images of"),
     ],
 )

@@ -32,6 +32,8 @@ class Case(NamedTuple):
     """Arguments of `samgan balance`."""
     features: bool = True
     """Whether screening and audit look at features as well as pixels."""
+    models_of: str = ""
+    """The case whose model is taken; none: its own is trained."""
 
 
 PAGES = ("as-it-is", "125-patients")
@@ -41,6 +43,8 @@ FEW = ["--training.augment_target=0.6"]  # as docs/choosing.md says of some hund
 CASES = {
     "as-it-is": Case([], ["--minutes", "60"]),
     "125-patients": Case(["--patients", "NORMAL=125"], ["--minutes", "60"]),
+    "125-patients-confident": Case(["--patients", "NORMAL=125"], ["--confidence", "0.5"], models_of="125-patients"),
+    "125-patients-fine-tuned": Case(["--patients", "NORMAL=125"], ["--minutes", "60", "--method", "fine-tuned"]),
     **{
         f"{count}-{method}": Case(
             ["--images", f"NORMAL={count}"],
@@ -84,6 +88,7 @@ def main() -> None:
     step = steps.add_parser("table")
     step.add_argument("work", type=Path)
     options = parser.parse_args()
+    options.work = options.work.resolve()
     if options.step == "table":
         table(options.work)
         return
@@ -101,11 +106,17 @@ def main() -> None:
                     own.rename(data)
         out = options.work / name
         features = ["--features", options.features]
-        samgan("balance", data, out, *case.arguments, "--device", "cpu", *(features if case.features else []))
+        models = ["--run", _model(options.work / case.models_of)] if case.models_of else []
+        more = [*models, *(features if case.features else [])]
+        samgan("balance", data, out, *case.arguments, "--device", "cpu", *more)
         if not (out / "against-all" / "scores.json").exists():
-            model = out / json.loads((out / "training.json").read_bytes())["NORMAL"]["path"]
             asked = ["--data", options.data, "--classes", "NORMAL", "--out", out / "against-all"]
-            samgan("evaluate", model, *asked, *features, "--device", "cpu")
+            samgan("evaluate", _model(out), *asked, *features, "--device", "cpu")
+
+
+def _model(case: Path) -> Path:
+    """The model that makes the images of NORMAL; the path of one that was given is whole."""
+    return case / json.loads((case / "training.json").read_bytes())["NORMAL"]["path"]
 
 
 def samgan(*arguments: object) -> None:
@@ -122,7 +133,11 @@ def table(work: Path) -> None:
         path = work / name / "balance.json"
         if path.exists():
             document = json.loads(path.read_bytes())
-            document["plan"]["features"] = document["plan"]["features"] and Path(document["plan"]["features"]).name
+            plan = document["plan"]  # names of folders are of this machine alone
+            plan["features"] = plan["features"] and Path(plan["features"]).name
+            plan["runs"] = {label: Path(path).name for label, path in plan["runs"].items()}
+            for model in document["training"].values():
+                model["path"] = Path(model["path"]).name
             (HERE / name).mkdir(exist_ok=True)
             (HERE / name / "balance.json").write_text(json.dumps(document, indent=2) + "\n")
             rows.append(describe(name, document, work / name))
