@@ -1,4 +1,4 @@
-"""Time the scores against their goals, and against torchmetrics and torch-fidelity in the same run.
+"""Time scores, screening and audit against their goals, and scores against torchmetrics and torch-fidelity as well.
 
     python benchmarks/bench_metrics.py [--rounds 3] [--json]
 
@@ -7,6 +7,7 @@ measured; both sides read the same file. Ratios are medians over rounds in which
 """
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -14,17 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 from lines import Line, add_json_option, show
+from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from samgan.metrics.features import load_features
+from samgan.audit import audit
+from samgan.data import prepare
+from samgan.data.phantom import phantoms
+from samgan.metrics.features import extract, load_features
 from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.ms_ssim import mean_ms_ssim, ms_ssim
 from samgan.metrics.prdc import prdc
+from samgan.screening import Screen
 
 IMAGES = 3616  # of the paper
+TRAINING, HELD_OUT = 5216, 1304
 SMALLEST_FOR_TORCHMETRICS = 176  # the five-scale definition with a window of 11 begins at 161 px
 
 
@@ -101,13 +109,65 @@ def distances() -> list[Line]:
     return [Line(name, sum(taken.values()), 10.0, " s", note=note)]
 
 
+def copies() -> list[Line]:
+    """Screening and audit of as many images as may be missing, beside Kermany's 5,216 and as many of other patients.
+
+    Features cost next to nothing here: those of an Inception take what they take, once, and are kept.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        chests, draw = phantoms(256, 64, pneumonia=False), np.random.default_rng(0)
+        pairs = draw.choice(len(chests), (TRAINING + HELD_OUT + IMAGES, 2))
+        share = draw.uniform(size=(len(pairs), 1, 1, 1))
+        images = np.rint(chests[pairs[:, 0]] * share + chests[pairs[:, 1]] * (1 - share)).astype(np.uint8)
+        (folder / "images" / "NORMAL").mkdir(parents=True)
+        for place, image in enumerate(images[IMAGES:]):
+            Image.fromarray(image[0]).save(folder / "images" / "NORMAL" / f"person{place}_1.png")
+        data = prepare(folder / "images", folder / "data", resolution=64, holdout=HELD_OUT / (TRAINING + HELD_OUT))
+        np.save(folder / "synthetic.npy", images[:IMAGES])
+        network = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(1024, 2048))
+        any_number = ({0: torch.export.Dim("n")},)
+        program = torch.export.export(Floats(network).eval(), (noise(2, 64),), dynamic_shapes=any_number)
+        torch.export.save(program, folder / "features.pt2")
+        extractor = load_features(folder / "features.pt2")
+
+        training, own = (torch.from_numpy(part) for part in (data.select("train", ["NORMAL"]), images[:IMAGES]))
+        patients = list(map(str, range(len(training))))
+        several = functools.partial(extract, extractor, cache=False)
+
+        def screen() -> None:
+            of_training = several(training)
+            Screen(training, np.arange(len(training)), patients, features=of_training, extract=several)(own)
+
+        def look() -> None:
+            with mock.patch.dict("os.environ", {"SAMGAN_CACHE": str(folder / "cache")}):
+                audit(folder / "synthetic.npy", data, features=str(folder / "features.pt2"), device="cpu")
+
+        counts = f"{IMAGES} images against {len(training)}"
+        taken = {"screening": seconds(screen), "audit": seconds(look)}
+    note = ", ".join(f"{name} {value:.1f} s" for name, value in taken.items())
+    return [Line(f"screening and audit of {counts}", sum(taken.values()), 60.0, " s", note=note)]
+
+
+class Floats(torch.nn.Module):
+    """A network that takes integers."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Uint8 [n c h w] to features."""
+        return self.network(images.float())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     add_json_option(parser)
     options = parser.parse_args()
     torch.manual_seed(0)
-    show([*similarity(options.rounds), *features(options.rounds), *distances()], options.json)
+    show([*similarity(options.rounds), *features(options.rounds), *distances(), *copies()], options.json)
 
 
 if __name__ == "__main__":
