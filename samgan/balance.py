@@ -382,7 +382,7 @@ def _train(work: _Work, config: Config, device: str) -> dict[str, Any]:
     def train(name: str, settings: dict[str, Any], minutes: float, start: Path | None = None) -> str:
         path = work.out / "models" / name
         begun = (path / "config.json").is_file()
-        if not begun or not _has_its_minutes(Run.open(path), minutes):
+        if not begun or not Run.open(path).is_over(minutes):
             own = config.override({**common, **settings})
             api.train(own, work.data, path, resume=begun, minutes=minutes, device=device, start=start)
         return f"models/{name}"
@@ -398,14 +398,6 @@ def _train(work: _Work, config: Config, device: str) -> dict[str, Any]:
     # A class's name may hold what a folder's may not.
     folders = {name: f"class-{work.names.index(name)}" for name in lacking}
     return {name: described(train(folders[name], {"data.classes": [name]}, share, start)) for name in lacking}
-
-
-def _has_its_minutes(run: Run, minutes: float) -> bool:
-    last = next((line for line in reversed(list(run.stats())) if line["kind"] == "train"), None)
-    done = run.last_step()
-    if not done or last is None or last["step"] > done:
-        return False
-    return last["wall_seconds"] >= 60 * minutes or done >= run.config.training.total_steps
 
 
 def _scores(work: _Work, name: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ try:
 except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
+LAST_BYTES = 16384  # holds several lines
 CHECKPOINT_NAME = re.compile(r"step-([0-9]+)\.pt")
 
 
@@ -139,6 +140,29 @@ class Run:
                 except (ValueError, TypeError, KeyError):
                     continue  # torn by a crash
         yield from (lines[key] for key in sorted(lines))
+
+    def last_line(self) -> dict[str, Any] | None:
+        """The newest line of kind `train`, without reading the whole log."""
+        try:
+            with open(self.path / "stats.jsonl", "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return None
+        for text in reversed(lines):
+            with contextlib.suppress(ValueError):
+                line = json.loads(text)
+                if isinstance(line, dict) and line.get("kind") == "train":
+                    return line
+        return None
+
+    def is_over(self, minutes: float | None = None) -> bool:
+        """Whether all is saved of a training that is as long as the run's settings say, or took `minutes`."""
+        last, done = self.last_line(), self.last_step()
+        if not done or last is None or last["step"] > done:
+            return False
+        out_of_time = minutes is not None and last["wall_seconds"] >= 60 * minutes
+        return out_of_time or done >= self.config.training.total_steps
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

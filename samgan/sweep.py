@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import sys
 import threading
 import time
@@ -212,7 +211,9 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
             data = PreparedSet.open(job.data)
             run = _train(job, path, data, resources, on_collapse)
             document |= _describe(run)
-            document["ended_early"] = on_collapse == "stop" and bool(document["collapse"]) and not _is_whole(run, job)
+            document["ended_early"] = (
+                on_collapse == "stop" and bool(document["collapse"]) and not run.is_over(job.minutes)
+            )
             weights = Path(scoring.inception_weights) if scoring.inception_weights else None
             document["scores"], _ = api.evaluate(
                 path,
@@ -268,17 +269,11 @@ def _wait_for(run: Run) -> None:
 
 def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
     """Whether nothing is left to train; a run that was stopped for its collapse would go on otherwise."""
-    last = last_line(run)
+    last = run.last_line()
     step = run.last_step()
     if not step or last is None or last["step"] > step or not run.grid_path(last["images_seen"]).exists():
         return False
-    return _is_whole(run, job) or (on_collapse == "stop" and find_collapse(run.stats()) is not None)
-
-
-def _is_whole(run: Run, job: Job) -> bool:
-    last = last_line(run)
-    out_of_time = last is not None and job.minutes is not None and last["wall_seconds"] >= 60 * job.minutes
-    return out_of_time or run.last_step() >= job.config.training.total_steps
+    return run.is_over(job.minutes) or (on_collapse == "stop" and find_collapse(run.stats()) is not None)
 
 
 def _describe(run: Run) -> dict[str, Any]:
@@ -400,22 +395,6 @@ def _locked(out: Path) -> Iterator[None]:
         yield
 
 
-def last_line(run: Run) -> dict[str, Any] | None:
-    """The newest line of kind `train`, without reading the whole log."""
-    try:
-        with open(run.path / "stats.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 16384))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return None
-    for text in reversed(lines):
-        with contextlib.suppress(ValueError):
-            line = json.loads(text)
-            if isinstance(line, dict) and line.get("kind") == "train":
-                return line
-    return None
-
-
 class _Status:
     """What runs, what is done and when the rest will be: a live table on a terminal, else a line a minute."""
 
@@ -459,7 +438,7 @@ class _Status:
         for job in self.jobs:
             if self.found[job.key] is not None:
                 continue
-            line = last_line(Run(self.out / "runs" / job.key))
+            line = Run(self.out / "runs" / job.key).last_line()
             share = _share_done(job, line)
             left += 1 - share
             if line is None or time.time() - _touched(self.out / "runs" / job.key) > IDLE_SECONDS:

@@ -80,6 +80,32 @@ def test_stats_come_in_order_of_step_and_the_later_line_counts(run):
     assert len((run.path / "stats.jsonl").read_text().splitlines()) == 6  # append-only
 
 
+def test_the_last_line_is_of_training_and_found_in_a_long_file(run):
+    assert run.last_line() is None
+    for step in range(1, 2001):
+        run.log(line(step, x=step))
+    run.log(line(2000, "scores", y=1))
+    with open(run.path / "stats.jsonl", "ab") as file:
+        file.write(b'{"kind": "train", "step": 20')
+    assert run.last_line() == line(2000, x=2000)
+
+
+def test_a_run_is_over_when_its_end_or_its_minutes_are_saved(run):
+    end = run.config.training.total_steps
+    assert not run.is_over(0.0)
+    run.log(line(1, wall_seconds=61.0))
+    assert not run.is_over(1.0)  # nothing is saved
+    run.checkpoint_path(1).touch()
+    assert run.is_over(1.0)
+    assert not run.is_over(1.1)
+    assert not run.is_over()
+    run.log(line(2, wall_seconds=90.0))
+    assert not run.is_over(1.0)  # what followed is not
+    run.log(line(end, wall_seconds=99.0))
+    run.checkpoint_path(end).touch()
+    assert run.is_over()
+
+
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
 def test_a_torn_last_line_is_passed_over_and_does_not_swallow_the_next(run, keep):
     path = run.path / "stats.jsonl"
