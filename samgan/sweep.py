@@ -211,9 +211,8 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
             data = PreparedSet.open(job.data)
             run = _train(job, path, data, resources, on_collapse)
             document |= _describe(run)
-            document["ended_early"] = (
-                on_collapse == "stop" and bool(document["collapse"]) and not run.is_over(job.minutes)
-            )
+            collapsed = on_collapse == "stop" and bool(document["collapse"])
+            document["ended_early"] = collapsed and not run.is_over(job.minutes)
             weights = Path(scoring.inception_weights) if scoring.inception_weights else None
             document["scores"], _ = api.evaluate(
                 path,
