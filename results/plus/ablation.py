@@ -34,6 +34,14 @@ FASTER = [*BATCH_8, "--training.learning_rate=0.004"]
 PAIRED = ["--training.loss=relativistic-paired", "--training.penalty=r1-r2"]
 NON_SATURATING = ["--training.loss=non-saturating", "--training.penalty=r1", "--training.augment_target=0"]
 SLOW = ["--training.learning_rate=0.002", "--training.discriminator_learning_rate=0.004"]
+
+
+def attention(kind: str) -> list[str]:
+    """One kind in every block up to 32 px of both networks, as the paper's rows have theirs on a CPU."""
+    places = [f"--network.{network}_attention=[4, 8, 16, 32]" for network in ("generator", "discriminator")]
+    return [f"--network.attention_kind={kind}", *places]
+
+
 VARIANTS: dict[str, list[str]] = {
     # The way from the first recipe to samgan-plus.
     "first recipe": FIRST,
@@ -64,6 +72,7 @@ VARIANTS: dict[str, list[str]] = {
     "minibatch std in every block": ["--network.minibatch_std=every"],
     "attention at 16 px": ["--network.generator_attention=[16]", "--network.discriminator_attention=[16]"],
     "attention at 32 px": ["--network.generator_attention=[32]", "--network.discriminator_attention=[32]"],
+    **{f"{kind} attention up to 32 px": attention(kind) for kind in ("linear", "dual", "squeeze-excitation", "cbam")},
     # Losses and penalties.
     "R1 alone": ["--training.penalty=r1"],
     "relativistic average hinge": ["--training.loss=relativistic-average-hinge"],
