@@ -27,6 +27,7 @@ from torch import Tensor
 from samgan import __version__, api
 from samgan.audit import audit
 from samgan.cards import Record, write_card
+from samgan.classifier import ARMS, predict, train_classifier
 from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.devices import choose_device
@@ -39,7 +40,7 @@ from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, check_origin, open_model, sample, sample_batches
 from samgan.screening import Screen, check_enough
-from samgan.utility import ARMS, differences_chart, predict, train_classifier, utility, utility_sentences
+from samgan.utility import differences_chart, utility, utility_sentences
 
 METHODS = ("joint", "per-class", "fine-tuned")
 SET_FORMATS = ("png", "png16", "dicom", "dicom16")

@@ -5,39 +5,28 @@ about too few of a class, and from real and synthetic ones together; all for the
 seeds. Everything is measured on the held-out split, once, at the last step.
 """
 
-import contextlib
-import dataclasses
-import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
-from torch.nn import functional as F
 
 from samgan import __version__
+from samgan.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC, Arm, classify
 from samgan.data import PreparedSet
-from samgan.devices import choose_device, choose_precision
+from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.evaluation import load_images
-from samgan.files import atomic_write, write_json
-from samgan.metrics.features import cache_folder
+from samgan.files import write_json
 from samgan.page import RESEARCH_ONLY, intervals, markdown_table, section, table, text, write_page
 from samgan.pictures import to_uint8
 from samgan.sampling import check_origin, is_model, open_model, sample
 
-RECIPE = 1
-"""Counts up when anything about training a classifier changes, so that nothing older is taken from the cache."""
-LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 1e-2
-BATCH_SIZE = 64
 RESAMPLES = 2000
 LEVEL = 0.95
 AT_ONCE = 1 << 24  # weights of a bootstrap
@@ -46,50 +35,6 @@ LEAST = 16
 """Held-out images of a class, below which nothing can be said."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One way to train the classifier."""
-
-    real: bool = True
-    synthetic: bool = False
-    """Synthetic images of a class fill up what it lacks of the largest class; without real ones they stand for them."""
-    weighted: bool = False
-    """Each class counts alike in the loss."""
-    balanced: bool = False
-    """Each class is drawn alike."""
-    augmented: bool = False
-    share: float = 1.0
-    """Of the synthetic images that are there."""
-    real_last: bool = False
-    """The second half of the steps is without synthetic images."""
-    synthetic_first: bool = False
-    """The first half of the steps is without real images: all synthetic ones of every class."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether synthetic images stand for a whole set for a while, so that every class needs some."""
-        return self.synthetic and (self.synthetic_first or not self.real)
-
-
-ARMS = {
-    "real": Arm(),
-    "class weights": Arm(weighted=True),
-    "oversampling": Arm(balanced=True),
-    "augmentation": Arm(augmented=True),
-    "augmentation, oversampling": Arm(augmented=True, balanced=True),
-    "real and synthetic": Arm(synthetic=True),
-    "augmentation, real and synthetic": Arm(synthetic=True, augmented=True),
-    "augmentation, real and half the synthetic": Arm(synthetic=True, augmented=True, balanced=True, share=0.5),
-    "augmentation, synthetic at first, real at last": Arm(
-        synthetic=True, augmented=True, balanced=True, real_last=True
-    ),
-    "augmentation, pre-trained on synthetic, then real": Arm(
-        synthetic=True, augmented=True, balanced=True, synthetic_first=True, real_last=True
-    ),
-    "synthetic alone": Arm(real=False, synthetic=True),
-}
-CLASSICAL = tuple(name for name, arm in ARMS.items() if not arm.synthetic)
-WITH_SYNTHETIC = tuple(name for name, arm in ARMS.items() if arm.real and arm.synthetic)
 SCORES = {
     "auc": "AUC",
     "balanced_accuracy": "balanced accuracy",
@@ -177,8 +122,8 @@ def utility(
     console = Console(stderr=True)
     for seed, name in track(jobs, "classifiers", console=console, disable=not console.is_terminal):
         images, labels, of_real = _training_images(arms[name], real, made, lacking)
-        options = {"seed": seed, "steps": steps, "device": device}
-        predicted[name].append(_known_or(classify, images, labels, of_real, test, arms[name], len(names), **options))
+        options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device}
+        predicted[name].append(classify(images, labels, of_real, test, arms[name], len(names), **options))
     smallest = min(range(len(names)), key=lambda k: len(real[names[k]]))
     document = {
         "samgan": __version__,
@@ -247,150 +192,6 @@ def _training_images(
                 labels += [label] * len(images)
                 of_real += [is_real] * len(images)
     return np.concatenate(parts), np.array(labels), np.array(of_real)
-
-
-def _known_or(
-    classify: Callable[..., np.ndarray],
-    images: np.ndarray,
-    labels: np.ndarray,
-    of_real: np.ndarray,
-    test: np.ndarray,
-    arm: Arm,
-    classes: int,
-    **options: Any,
-) -> Float[np.ndarray, "m classes"]:
-    """What `classify` returns, from the cache where the same was asked for before: a test of hours can be stopped.
-
-    Two tests of the same real images, with other synthetic ones, share their arms without these.
-    """
-    asked = f"{RECIPE} {torch.__version__} {arm} {classes} {sorted(options.items())}"
-    digest = hashlib.sha256(asked.encode())
-    for array in (images, labels, of_real, test):
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    path = cache_folder() / "classifiers" / f"{digest.hexdigest()}.npy"
-    try:
-        known: np.ndarray = np.load(path, allow_pickle=False)
-        if known.shape == (len(test), classes):
-            return known
-    except (OSError, ValueError):  # not there, or damaged: either way it is to be computed
-        pass
-    predicted = classify(images, labels, test, arm, classes, of_real=of_real, **options)
-    with contextlib.suppress(OSError), atomic_write(path) as file:  # a full disk costs the cache, not the test
-        np.save(file, predicted)
-    return predicted
-
-
-def classify(
-    images: UInt8[np.ndarray, "n c h w"],
-    labels: Int[np.ndarray, " n"],
-    test: UInt8[np.ndarray, "m c h w"],
-    arm: Arm,
-    classes: int,
-    *,
-    seed: int,
-    steps: int,
-    device: str = "cpu",
-    of_real: Bool[np.ndarray, " n"] | None = None,
-) -> Float[np.ndarray, "m classes"]:
-    """The probabilities of the classes that `train_classifier`'s network gives to `test`."""
-    options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device, "of_real": of_real}
-    return predict(train_classifier(images, labels, arm, classes, **options), test)
-
-
-def train_classifier(
-    images: UInt8[np.ndarray, "n c h w"],
-    labels: Int[np.ndarray, " n"],
-    arm: Arm,
-    classes: int,
-    *,
-    seed: int,
-    steps: int,
-    device: str = "cpu",
-    of_real: Bool[np.ndarray, " n"] | None = None,
-) -> torch.nn.Module:
-    """Train torchvision's ResNet-18 from random weights.
-
-    AdamW (1e-3, weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64, bf16 where the device has
-    instructions for it: the same for every arm, chosen before any was tested. Initial weights, batches and
-    augmentation depend on the seed alone.
-
-    Args:
-        images: Training images.
-        labels: Their classes, 0 to `classes` - 1; images of every class.
-        arm: How to train.
-        classes: Number of classes.
-        seed: Of weights, batches and augmentation.
-        steps: Steps of 64 images.
-        device: Where.
-        of_real: Which images are real; default: all.
-
-    Returns:
-        The network, ready to predict; `predict` takes it.
-
-    Source: He et al. 2016 (ResNet), Loshchilov and Hutter 2019 (AdamW).
-    """
-    from torchvision.models import resnet18
-
-    where = torch.device(device)
-    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        torch.manual_seed(seed)
-        network = resnet18(num_classes=classes)
-        network.conv1 = torch.nn.Conv2d(images.shape[1], 64, 7, stride=2, padding=3, bias=False)
-        network = network.to(where, memory_format=torch.channels_last).train()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        counts = np.bincount(labels, minlength=classes)
-        weights = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=where)
-        change = _augmentation() if arm.augmented else None
-        draw = np.random.default_rng(seed)
-        every = np.arange(len(labels))
-        half_bits = choose_precision("auto", device) == "bf16"
-        real = np.ones(len(labels), bool) if of_real is None else of_real
-        first = np.flatnonzero(~real) if arm.synthetic_first else every
-        last = np.flatnonzero(real) if arm.real_last else every
-        for step in range(steps):
-            own = first if 2 * step < steps else last
-            index = own[_batch(draw, labels[own], classes, arm.balanced)]
-            batch = torch.from_numpy(images[index])
-            if change is not None:
-                batch = torch.stack([change(image) for image in batch])
-            with torch.autocast(where.type, torch.bfloat16, enabled=half_bits):
-                logits = network(_normalised(batch).to(where)).float()
-            target = torch.from_numpy(labels[index]).to(where)
-            loss = F.cross_entropy(logits, target, weight=weights if arm.weighted else None)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    trained: torch.nn.Module = network.eval()
-    return trained
-
-
-@torch.inference_mode()
-def predict(network: torch.nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> Float[np.ndarray, "n classes"]:
-    """Probabilities of the classes."""
-    where = next(network.parameters()).device
-    parts = [network(_normalised(part).to(where)).softmax(dim=1) for part in torch.from_numpy(images).split(256)]
-    return torch.cat(parts).cpu().double().numpy()
-
-
-def _batch(draw: np.random.Generator, labels: np.ndarray, classes: int, balanced: bool) -> np.ndarray:
-    if not balanced:
-        return draw.integers(len(labels), size=BATCH_SIZE)
-    members = [np.flatnonzero(labels == k) for k in range(classes)]
-    return np.array([draw.choice(members[k]) for k in draw.integers(classes, size=BATCH_SIZE)])
-
-
-def _normalised(images: Tensor) -> Tensor:
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def _augmentation() -> Callable[[Tensor], Tensor]:
-    """Small turns, shifts, zooms and changes of exposure, of one image at a time; hearts stay on their side."""
-    from torchvision.transforms import v2
-
-    return v2.Compose([v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1)), v2.ColorJitter(0.2, 0.2)])
 
 
 def _summary(predicted: list[np.ndarray], truth: np.ndarray, smallest: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ LEVELS = (
     {"checkpoint", "provenance"},
     {"sampling"},
     {"training"},
-    {"planning", "evaluation", "verification", "screening", "cards"},
+    {"planning", "evaluation", "verification", "screening", "cards", "classifier"},
     {"report"},
     {"api"},
     {"sweep", "claims", "utility", "audit"},

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from samgan import networks, training
+from samgan.classifier import ARMS
 from samgan.config import Config
 from samgan.evaluation import evaluate
 from samgan.metrics.features import FeatureExtractor
-from samgan.utility import ARMS
 
 FOLDER = Path(__file__).parents[1] / "results"
 

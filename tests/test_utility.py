@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from samgan.checkpoint import save_checkpoint
+from samgan.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC
 from samgan.cli import main
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
@@ -19,20 +19,13 @@ from samgan.pictures import to_uint8
 from samgan.runs import Run
 from samgan.sampling import Model, load_model, sample, write_model
 from samgan.utility import (
-    ARMS,
-    CLASSICAL,
-    WITH_SYNTHETIC,
-    Arm,
-    _batch,
     _synthetic,
     _training_images,
-    classify,
     compare,
     format_utility,
     halves,
     interval,
     scores,
-    train_classifier,
     utility,
     weighted_auc,
 )
@@ -168,37 +161,6 @@ def test_images_of_one_patient_are_drawn_together():
     assert again["high"] - again["low"] == pytest.approx(once["high"] - once["low"], rel=1e-6)
 
 
-def stripes(count, seed, bright):
-    """Noise, brighter in the left half for one class and in the right half for the other."""
-    images = np.random.default_rng(seed).integers(0, 120, (count, 1, 32, 32))
-    images[..., :16] += 60 * bright
-    images[..., 16:] += 60 * (not bright)
-    return images.astype(np.uint8)
-
-
-def test_a_classifier_learns_and_its_seed_decides_everything():
-    images = np.concatenate([stripes(40, 0, True), stripes(40, 1, False)])
-    labels = np.repeat([0, 1], 40)
-    test, truth = np.concatenate([stripes(16, 2, True), stripes(16, 3, False)]), np.repeat([0, 1], 16)
-    arm = Arm(augmented=True, balanced=True, weighted=True)
-    state = torch.random.get_rng_state()
-    first, second = (classify(images, labels, test, arm, 2, seed=0, steps=8) for _ in range(2))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert np.array_equal(first, second)
-    assert not np.array_equal(first, classify(images, labels, test, arm, 2, seed=1, steps=8))
-    assert first.sum(1) == pytest.approx(1)
-    learned = classify(images, labels, test, Arm(), 2, seed=0, steps=25)
-    assert scores(learned, truth, 0)["auc"] > 0.95
-
-
-def test_balanced_batches_draw_classes_alike():
-    labels = np.repeat([0, 1], [990, 10])
-    draw = np.random.default_rng(0)
-    shares = {b: np.mean([labels[_batch(draw, labels, 2, b)].mean() for _ in range(100)]) for b in (True, False)}
-    assert shares[True] == pytest.approx(0.5, abs=0.03)
-    assert shares[False] == pytest.approx(0.01, abs=0.01)
-
-
 def test_synthetic_images_fill_up_what_is_missing():
     real = {"a": np.zeros((5, 1, 2, 2), np.uint8), "b": np.zeros((2, 1, 2, 2), np.uint8)}
     made = {"a": np.ones((5, 1, 2, 2), np.uint8), "b": np.ones((5, 1, 2, 2), np.uint8)}
@@ -215,20 +177,6 @@ def test_synthetic_images_fill_up_what_is_missing():
     pre_trained = ARMS["augmentation, pre-trained on synthetic, then real"]
     assert counts(pre_trained) == {(0, 0): 5, (1, 0): 2, (0, 1): 5, (1, 1): 5}
     assert counts(ARMS["augmentation, real and half the synthetic"]) == {(0, 0): 5, (1, 0): 2, (1, 1): 2}
-
-
-@pytest.mark.parametrize("first", [False, True])
-def test_what_is_learnt_at_last_is_real_and_at_first_synthetic(first, monkeypatch):
-    """Synthetic images are darker than 100 here."""
-    images = np.concatenate([np.full((20, 1, 32, 32), grey, np.uint8) for grey in (120, 240, 20, 40)])
-    labels, of_real = np.repeat([0, 1, 0, 1], 20), np.repeat([True, True, False, False], 20)
-    seen = []
-    monkeypatch.setattr("samgan.utility._normalised", lambda batch: seen.append(batch.clone()) or batch.float() / 255)
-    arm = Arm(synthetic=True, balanced=True, real_last=True, synthetic_first=first)
-    train_classifier(images, labels, arm, 2, seed=0, steps=4, of_real=of_real)
-    greys = [set(batch.unique().tolist()) for batch in seen]
-    assert greys[:2] == [{20, 40} if first else {20, 40, 120, 240}] * 2
-    assert greys[2:] == [{120, 240}] * 2
 
 
 @pytest.fixture(scope="module")
@@ -308,13 +256,16 @@ def test_a_stopped_test_goes_on_and_other_images_are_other_classifiers(data, tmp
     synthetic = {"NORMAL": data.select("train", ["NORMAL"])[: counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]]}
     asked = []
 
-    def classify(images, labels, test, arm, classes, *, seed, steps, device, of_real):
+    def train_classifier(images, labels, arm, classes, *, seed, **_):
         asked.append((arm, seed))
         if len(asked) == 6:
             raise KeyboardInterrupt
-        return np.random.default_rng(len(asked)).dirichlet([1, 1], len(test))
+        return len(asked)
 
-    monkeypatch.setattr("samgan.utility.classify", classify)
+    monkeypatch.setattr("samgan.classifier.train_classifier", train_classifier)
+    monkeypatch.setattr(
+        "samgan.classifier.predict", lambda network, test: np.random.default_rng(network).dirichlet([1, 1], len(test))
+    )
     with pytest.raises(KeyboardInterrupt):
         utility(data, synthetic, tmp_path / "out", seeds=2, steps=1)
     document, _ = utility(data, synthetic, tmp_path / "out", seeds=2, steps=1)
@@ -334,10 +285,9 @@ def test_a_stopped_test_goes_on_and_other_images_are_other_classifiers(data, tmp
 
 
 def test_as_many_as_asked_for_stand_beside_real_ones_and_all_of_them_alone(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("SAMGAN_CACHE", str(tmp_path / "cache"))
     seen = {}
 
-    def classify(images, labels, test, arm, classes, *, of_real, **_):
+    def classify(images, labels, of_real, test, arm, classes, **_):
         seen[arm] = Counter(zip(labels.tolist(), of_real.tolist(), strict=True))
         return np.full((len(test), classes), 1 / classes)
 
