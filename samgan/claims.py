@@ -122,6 +122,8 @@ class Verdict(NamedTuple):
 def judge(runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[Verdict]:
     """Test every claim.
 
+    The mean over several pairs is told with its interval, and decides nothing: it may hide a pair that speaks against.
+
     A pair is confirmed when the mean of the better row is lower by more than its 95 % interval, and not confirmed when
     it is higher by more than the interval that all pairs of its claim together leave with 5 %. A claim is confirmed
     when all its pairs are, not confirmed when one is not; else undecided.
@@ -140,6 +142,8 @@ def judge(runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[Verdict]:
             word, line = _compare(pair, len(claim.pairs), runs)
             words.append(word)
             evidence.append(line)
+        for measure in dict.fromkeys(pair.measure for pair in claim.pairs):
+            evidence += _average([pair for pair in claim.pairs if pair.measure is measure], runs)
         verdicts.append(Verdict(claim.sentence, _joined(words), evidence))
     return [*verdicts, _sign(runs)]
 
@@ -169,15 +173,37 @@ def _compare(pair: Pair, pairs: int, runs: Mapping[str, Sequence[dict[str, Any]]
         return UNDECIDED, f"{line}; no row has two seeds that differ, so nothing is known of their spread"
     unit = deviation * math.sqrt(1 / len(better) + 1 / len(worse))
     half = stats.t.ppf((1 + LEVEL) / 2, freedom) * unit
-    low, high = difference - half, difference + half
-    if pair.measure is FRECHET:
-        line += f"; ratio {math.exp(difference):.2f} [{math.exp(low):.2f}, {math.exp(high):.2f}]"
-    else:
-        line += f"; difference of {pair.measure.scale} {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+    high = difference + half
+    line += f"; {_with_interval(pair.measure, difference, half)}"
     # One pair is enough against a claim, so all of them together must not err more often than one would (Bonferroni).
     against = difference - stats.t.ppf(1 - (1 - LEVEL) / 2 / pairs, freedom) * unit
     word = CONFIRMED if high < 0 else REFUTED if against > 0 else UNDECIDED
     return word, f"{line}: {word}"
+
+
+def _average(pairs: Sequence[Pair], runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
+    """A line on the mean over pairs of one measure, where there are several that have scores."""
+    measure = pairs[0].measure
+    values = {name: _values(measure, runs.get(name, ())) for pair in pairs for name in (pair.better, pair.worse)}
+    pairs = [pair for pair in pairs if values[pair.better] and values[pair.worse]]
+    deviation, freedom = _pooled(measure, runs)
+    if len(pairs) < 2 or not freedom:
+        return []
+    weights: dict[str, float] = {}  # a row may stand in several pairs
+    for pair in pairs:
+        weights[pair.better] = weights.get(pair.better, 0.0) + 1 / len(pairs)
+        weights[pair.worse] = weights.get(pair.worse, 0.0) - 1 / len(pairs)
+    difference = sum(weight * statistics.fmean(values[name]) for name, weight in weights.items())
+    unit = deviation * math.sqrt(sum(weight**2 / len(values[name]) for name, weight in weights.items()))
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * unit
+    return [f"{measure.name}, mean over {len(pairs)} pairs: {_with_interval(measure, difference, half)}"]
+
+
+def _with_interval(measure: Measure, difference: float, half: float) -> str:
+    low, high = difference - half, difference + half
+    if measure is FRECHET:
+        return f"ratio {math.exp(difference):.2f} [{math.exp(low):.2f}, {math.exp(high):.2f}]"
+    return f"difference of {measure.scale} {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _values(measure: Measure, scores: Sequence[dict[str, Any]]) -> list[float]:

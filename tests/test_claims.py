@@ -68,6 +68,27 @@ def test_a_claim_needs_all_its_pairs_and_fails_with_one():
     assert verdict(sentence, {**SPREAD, **good, "msg-gan-6": [scored(5.0)], "msg-gan-4": [scored(1.0)]}).word == REFUTED
 
 
+def test_the_mean_over_pairs_counts_a_row_that_stands_in_several_once():
+    """The rates of MSG-GAN: one row against others."""
+    sentence = "The best learning rate of MSG-GAN is 0.003"
+    runs = {**SPREAD, "msg-gan-7": [scored(1.0)], "msg-gan-8": [scored(2.0)]}
+    assert not any("mean over" in line for line in verdict(sentence, runs).evidence)  # one pair is its own mean
+    runs |= {"msg-gan-9": [scored(3.0)], "msg-gan-10": [scored(4.0)]}
+    deviation = np.std([0, math.log(1.1)], ddof=1)
+    half = stats.t.ppf(0.975, 3) * deviation * math.sqrt(1 + 3 / 3**2)
+    mean, low, high = (math.exp(-math.log(24) / 3 + sign * half) for sign in (0, -1, 1))
+    expected = f"Frechet distance, mean over 3 pairs: ratio {mean:.2f} [{low:.2f}, {high:.2f}]"
+    assert verdict(sentence, runs).evidence[-1] == expected
+
+
+def test_the_mean_over_pairs_decides_nothing():
+    sentence = "The relativistic hinge loss beats WGAN-GP"
+    runs = {**SPREAD, "msg-gan-5": [scored(1.0)], "msg-gan-2": [scored(9.0)]}
+    runs |= {"msg-gan-6": [scored(1.0)], "msg-gan-4": [scored(1.05)]}
+    assert verdict(sentence, runs).word == UNDECIDED
+    assert "ratio 0.33" in verdict(sentence, runs).evidence[-1]
+
+
 def test_seeds_that_do_not_differ_decide_nothing():
     sentence = "Attention improves diversity"
     runs = {"samgan-8": [scored(1.0, recall=0.002)] * 2, "samgan-8-no-attention": [scored(1.0, recall=0.0)] * 2}
