@@ -268,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
 
     p = command("utility", _utility, "whether synthetic images help a classifier on held-out patients")
     p.add_argument("data", type=Path, help="prepared set with two classes or more and a held-out split")
-    text = "of each class that lacks images: a run, .safetensors, folder of images, .npz or .npy"
+    text = "of each class that lacks images, or of every class: a run, .safetensors, folder of images, .npz or .npy"
     p.add_argument("--synthetic", nargs="+", required=True, metavar="CLASS=SOURCE", help=text)
     p.add_argument("--out", type=Path, required=True, help="folder for utility.json and utility.html")
     p.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="classes to tell apart (default: all)")
