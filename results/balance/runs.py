@@ -6,8 +6,8 @@
 `balance` makes subsets of the prepared set (held-out patients stay the same: 268 images of NORMAL, 770 of PNEUMONIA),
 calls `samgan balance` on each, one after another, and scores the models once more, against all training images of
 NORMAL there are, also where they saw a few of them. It can be stopped at any time and called again; two calls with
-other names may run side by side. `table` writes table.csv beside this file, and copies balance.json of every finished
-case, and the pages of the first two.
+other names may run side by side. `table` copies balance.json of every finished case to this file's folder, and the
+pages of the first two, and writes table.csv of all cases that are there, also those of an earlier WORK_FOLDER.
 """
 
 import argparse
@@ -127,24 +127,12 @@ def samgan(*arguments: object) -> None:
 
 
 def table(work: Path) -> None:
-    """Write what every finished case came to."""
-    rows = []
+    """Keep what every finished case came to, and write the table."""
     for name in CASES:
-        path = work / name / "balance.json"
-        if path.exists():
-            document = json.loads(path.read_bytes())
-            plan = document["plan"]  # names of folders are of this machine alone
-            plan["features"] = plan["features"] and Path(plan["features"]).name
-            plan["runs"] = {label: Path(path).name for label, path in plan["runs"].items()}
-            for model in document["training"].values():
-                model["path"] = Path(model["path"]).name
-            (HERE / name).mkdir(exist_ok=True)
-            (HERE / name / "balance.json").write_text(json.dumps(document, indent=2) + "\n")
-            rows.append(describe(name, document, work / name))
-            for page in (work / name).rglob("*.html") if name in PAGES else ():
-                copy = HERE / name / page.relative_to(work / name)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(page, copy)
+        if (work / name / "against-all" / "scores.json").exists():
+            keep(work / name, HERE / name, pages=name in PAGES)
+    kept = {name: HERE / name / "balance.json" for name in CASES}
+    rows = [describe(name, json.loads(path.read_bytes())) for name, path in kept.items() if path.exists()]
     with open(HERE / "table.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -152,11 +140,28 @@ def table(work: Path) -> None:
     print(f"{len(rows)} of {len(CASES)} cases in {HERE / 'table.csv'}")
 
 
-def describe(name: str, document: dict[str, Any], folder: Path) -> dict[str, Any]:
+def keep(case: Path, out: Path, pages: bool) -> None:
+    """Copy a finished case's document, with the scores against all training images in it, and its pages."""
+    document = json.loads((case / "balance.json").read_bytes())
+    document["against_all"] = json.loads((case / "against-all" / "scores.json").read_bytes())
+    plan = document["plan"]  # names of folders are of this machine alone
+    plan["features"] = plan["features"] and Path(plan["features"]).name
+    plan["runs"] = {label: Path(path).name for label, path in plan["runs"].items()}
+    for model in document["training"].values():
+        model["path"] = Path(model["path"]).name
+    out.mkdir(exist_ok=True)
+    (out / "balance.json").write_text(json.dumps(document, indent=2) + "\n")
+    for page in case.rglob("*.html") if pages else ():
+        copy = out / page.relative_to(case)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(page, copy)
+
+
+def describe(name: str, document: dict[str, Any]) -> dict[str, Any]:
     """One line of the table: of class NORMAL, the class of few in all cases."""
     counts, screening = document["counts"]["NORMAL"], document["screening"]["NORMAL"]
     audit, utility = document["audit"]["NORMAL"] or {}, document["utility"]
-    scores = json.loads((folder / "against-all" / "scores.json").read_bytes())
+    scores = document["against_all"]
     row: dict[str, Any] = {
         "case": name,
         "real": counts["real"],
