@@ -105,7 +105,7 @@ PLUS_SCALES: dict[str, dict[str, Any]] = {
         "network.channel_base": 1024,
         # What counts in the first hours is the number of updates and their size, not that of images.
         "training.batch_size": 8,
-        "training.learning_rate": 0.004,
+        "training.learning_rate": 0.008,
         "training.kimg": 700.0,
         "training.snapshot_every_kimg": 20.0,
         "training.ema_halflife_kimg": 4.0,

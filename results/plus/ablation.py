@@ -29,10 +29,11 @@ FIRST = [
     "--training.augment_target=0",
 ]
 """What samgan-plus started from."""
+OLD_RATE = ["--training.learning_rate=0.004"]  # samgan-plus's own, up to commit b122678
 BATCH_8 = [*FIRST, "--training.batch_size=8"]
-FASTER = [*BATCH_8, "--training.learning_rate=0.004"]
+FASTER = [*BATCH_8, *OLD_RATE]
 PAIRED = ["--training.loss=relativistic-paired", "--training.penalty=r1-r2"]
-NON_SATURATING = ["--training.loss=non-saturating", "--training.penalty=r1", "--training.augment_target=0"]
+NON_SATURATING = ["--training.loss=non-saturating", "--training.penalty=r1", "--training.augment_target=0", *OLD_RATE]
 SLOW = ["--training.learning_rate=0.002", "--training.discriminator_learning_rate=0.004"]
 
 
@@ -45,7 +46,7 @@ def attention(kind: str) -> list[str]:
 VARIANTS: dict[str, list[str]] = {
     # The way from the first recipe to samgan-plus.
     "first recipe": FIRST,
-    "first, rate 0.004": [*FIRST, "--training.learning_rate=0.004"],
+    "first, rate 0.004": [*FIRST, *OLD_RATE],
     "first, batch of 8": BATCH_8,
     "first, batch of 4": [*FIRST, "--training.batch_size=4"],
     "first, batch of 8, rate 0.004": FASTER,
@@ -82,7 +83,8 @@ VARIANTS: dict[str, list[str]] = {
     "R1 + R2 every 4 steps": ["--training.penalty_every=4"],
     "R1 + R2 every 16 steps": ["--training.penalty_every=16"],
     # Optimisation.
-    "rate 0.008": ["--training.learning_rate=0.008"],
+    "rate 0.004": OLD_RATE,
+    "rate 0.016": ["--training.learning_rate=0.016"],
     "rate that falls from 10 kimg on": ["--training.rate_decay_kimg=10"],
     "Adam's beta2 0.999": ["--training.adam_betas=[0, 0.999]"],
     "batch of 4": ["--training.batch_size=4"],
