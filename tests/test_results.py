@@ -50,7 +50,8 @@ def balanced(scores, tmp_path):
     """The folder of a case, and its document."""
     folder = tmp_path / "100-joint"
     (folder / "against-all").mkdir(parents=True)
-    (folder / "against-all" / "scores.json").write_text(json.dumps({**scores, "generated": {"images_seen": 12_000}}))
+    against_all = {**scores, "generated": {"images_seen": 12_000}}
+    (folder / "against-all" / "scores.json").write_text(json.dumps(against_all))
     area = {"mean": 0.9, "low": 0.8, "high": 1.0}
     document = {
         "plan": {"features": "/home/me/FEATURES.pt", "runs": {"": "/home/me/models/joint"}},
@@ -71,13 +72,14 @@ def balanced(scores, tmp_path):
 def test_a_balanced_set_becomes_a_line_of_the_table(balanced):
     runs = load("balance")
     folder, document = balanced
-    row = runs.describe("100-joint", document, folder)
+    document["against_all"] = json.loads((folder / "against-all" / "scores.json").read_text())
+    row = runs.describe("100-joint", document)
     assert set(row) == set(runs.COLUMNS)
     assert (row["kimg"], row["left_out"], row["difference"]) == (12.0, "failed 3 near-copy 2", 0.01)
-    without = runs.describe("100-joint", {**document, "utility": {}}, folder)
+    without = runs.describe("100-joint", {**document, "utility": {}})
     assert set(without) < set(runs.COLUMNS)
     assert set(runs.COMPARED.values()) < set(ARMS)
-    unaudited = runs.describe("100-joint", {**document, "audit": {"NORMAL": {}}}, folder)
+    unaudited = runs.describe("100-joint", {**document, "audit": {"NORMAL": {}}})
     assert unaudited["closer_than_held_out"] == ""
 
 
@@ -91,6 +93,8 @@ def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_pat
     kept = (tmp_path / "results" / folder.name / "balance.json").read_text()
     assert "FEATURES.pt" in kept
     assert "/home" not in kept
+    assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1
+    runs.table(tmp_path / "another-work-folder")
     assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1
 
 
