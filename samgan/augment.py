@@ -67,8 +67,8 @@ class AdaptiveProbability:
 
     Over-fitting is measured by the mean sign of the logits of real images: 0 for a discriminator that cannot tell them,
     1 for one that knows each. Under a relativistic or Wasserstein loss, where logits have no zero, the middle between
-    the mean logits of real and of generated images is taken off first. Every `EVERY` steps the probability goes up if
-    the mean of these steps is above `target`, else down.
+    the mean logits of real and of generated images is taken off first, of each class its own. Every `EVERY` steps the
+    probability goes up if the mean of these steps is above `target`, else down.
 
     Args:
         target: The mean sign that is aimed at; 0: the probability stays 0.

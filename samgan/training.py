@@ -274,9 +274,17 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
 
 
 def discriminator_loss(
-    training: TrainingConfig, discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid
+    training: TrainingConfig,
+    discriminator: Callable[..., Tensor],
+    real: Pyramid,
+    fake: Pyramid,
+    labels: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The discriminator's loss without penalty, over the global batch, and what is logged of it."""
+    """The discriminator's loss without penalty, over the global batch, and what is logged of it.
+
+    `labels` are the classes of real and generated images, where the discriminator is told of them: it may then add a
+    constant of its own to the logits of each class, which says nothing of over-fitting.
+    """
     # One pass over both: larger convolutions, and one gradient of each weight instead of two to add.
     both = discriminator([torch.cat(images) for images in zip(real, fake, strict=True)], batches=2)
     real_logits, fake_logits = (gather(logits) for logits in _at_least_fp32(both).chunk(2))
@@ -284,9 +292,19 @@ def discriminator_loss(
     if training.drift_weight:
         loss = loss + training.drift_weight * real_logits.square().mean()
     logged = {"loss_discriminator": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
-    middle = 0.0 if training.loss in ABSOLUTE else (logged["logit_real"] + logged["logit_fake"]) / 2
+    middle = torch.zeros_like(real_logits)
+    if training.loss not in ABSOLUTE:
+        middle = _mean_of_class((real_logits + fake_logits).detach() / 2, None if labels is None else gather(labels))
     logged["sign_real"] = (real_logits - middle).sign().mean()
     return loss, logged
+
+
+def _mean_of_class(values: Tensor, labels: Tensor | None) -> Tensor:
+    """In place of each value the mean of those of its class; without labels, of all."""
+    if labels is None:
+        return values.mean().expand_as(values)
+    same = (labels[:, None] == labels).to(values.dtype)
+    return same @ values / same.sum(dim=1)
 
 
 def generator_loss(
@@ -334,7 +352,7 @@ def train_step(
     discriminator.requires_grad_(True)
     constant = shown([images.detach() for images in fake], 1)
     with autocast():
-        loss, logged = discriminator_loss(training, judge, real, constant)
+        loss, logged = discriminator_loss(training, judge, real, constant, batch.labels)
     if training.penalty != "none" and state.step % training.penalty_every == 0:
         constant = [images.float() for images in constant]
         penalty = PENALTIES[training.penalty](judge, real, constant, batch.mix)

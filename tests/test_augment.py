@@ -131,6 +131,22 @@ def test_over_fitting_is_measured_whatever_the_loss_makes_of_a_constant(tiny_con
     assert logged["sign_real"] == sign
 
 
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - ABSOLUTE))
+def test_what_a_discriminator_adds_to_all_logits_of_a_class_is_no_over_fitting(tiny_config, loss):
+    config = tiny_config.override({"training": {"loss": loss}})
+    discriminator = Discriminator(config.network)
+    discriminator.forward = lambda pyramid, batches: pyramid[0]
+    labels = torch.tensor([0, 1, 0, 1, 0, 2])
+    of_class = torch.tensor([10.0, -20.0, 5.0])[labels]
+    real = torch.tensor([1.0, 2.0, 3.0, 4.0, -2.0, 1.0]) + of_class
+    fake = torch.tensor([0.0, -1.0, -1.0, -3.0, -1.0, 0.0]) + of_class
+    signs = [discriminator_loss(config.training, discriminator, [real], [fake], known)[1] for known in (labels, None)]
+    assert signs[0]["sign_real"] == pytest.approx(2 / 3)  # of six real images one lies below its class's middle
+    assert signs[1]["sign_real"] == pytest.approx(1 / 3)  # both of class 1 lie below the middle of all
+    one_class = discriminator_loss(config.training, discriminator, [real], [fake], torch.zeros_like(labels))[1]
+    assert one_class["sign_real"] == signs[1]["sign_real"]
+
+
 def test_a_step_shows_the_discriminator_augmented_images_alone(tiny_config, images, monkeypatch):
     config = tiny_config.override({"training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.5}})
     state = TrainingState(config, CPU)

@@ -34,14 +34,14 @@ def lecam() -> None:
     plain = training.discriminator_loss
     anchors = [0.0, 0.0]  # of real and of generated images
 
-    def loss(config: TrainingConfig, discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid) -> Any:
+    def loss(config: TrainingConfig, discriminator: Callable[..., Tensor], *batch: Any) -> Any:
         logits: list[Tensor] = []
 
         def judge(*arguments: Any, **options: Any) -> Tensor:
             logits.append(discriminator(*arguments, **options))
             return logits[-1]
 
-        value, logged = plain(config, judge, real, fake)
+        value, logged = plain(config, judge, *batch)
         halves = logits[0].float().chunk(2)
         for place, half in enumerate(halves):
             anchors[place] += (1 - LECAM_DECAY) * (float(half.detach().mean()) - anchors[place])
