@@ -35,8 +35,10 @@ class Arm:
     balanced: bool = False
     """Each class is drawn alike."""
     augmented: bool = False
-    share: float = 1.0
-    """Of the synthetic images that are there."""
+    mixed: bool = False
+    """Of each class that has both, real and synthetic images are drawn alike; `balanced` arms alone."""
+    everywhere: bool = False
+    """Every class has all its synthetic images beside real ones, so that an image's origin says less of its class."""
     real_last: bool = False
     """The second half of the steps is without synthetic images."""
     synthetic_first: bool = False
@@ -44,8 +46,8 @@ class Arm:
 
     @property
     def whole(self) -> bool:
-        """Whether synthetic images stand for a whole set for a while, so that every class needs some."""
-        return self.synthetic and (self.synthetic_first or not self.real)
+        """Whether every class needs synthetic images, and all of them are taken, not those alone that it lacks."""
+        return self.synthetic and (self.everywhere or self.synthetic_first or not self.real)
 
 
 ARMS = {
@@ -55,8 +57,11 @@ ARMS = {
     "augmentation": Arm(augmented=True),
     "augmentation, oversampling": Arm(augmented=True, balanced=True),
     "real and synthetic": Arm(synthetic=True),
-    "augmentation, real and synthetic": Arm(synthetic=True, augmented=True),
-    "augmentation, real and half the synthetic": Arm(synthetic=True, augmented=True, balanced=True, share=0.5),
+    "augmentation, real and synthetic": Arm(synthetic=True, augmented=True, balanced=True),
+    "augmentation, real and synthetic drawn alike": Arm(synthetic=True, augmented=True, balanced=True, mixed=True),
+    "augmentation, real and synthetic drawn alike in every class": Arm(
+        synthetic=True, augmented=True, balanced=True, mixed=True, everywhere=True
+    ),
     "augmentation, synthetic at first, real at last": Arm(
         synthetic=True, augmented=True, balanced=True, real_last=True
     ),
@@ -157,7 +162,7 @@ def train_classifier(
         last = np.flatnonzero(real) if arm.real_last else every
         for step in range(steps):
             own = first if 2 * step < steps else last
-            index = own[_batch(draw, labels[own], classes, arm.balanced)]
+            index = own[_batch(draw, labels[own], real[own] if arm.mixed else None, classes, arm.balanced)]
             batch = torch.from_numpy(images[index])
             if change is not None:
                 batch = torch.stack([change(image) for image in batch])
@@ -181,11 +186,19 @@ def predict(network: torch.nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> F
     return torch.cat(parts).cpu().double().numpy()
 
 
-def _batch(draw: np.random.Generator, labels: np.ndarray, classes: int, balanced: bool) -> np.ndarray:
+def _batch(
+    draw: np.random.Generator, labels: np.ndarray, of_real: np.ndarray | None, classes: int, balanced: bool
+) -> np.ndarray:
+    """Places of a batch's images; with `of_real`, real and synthetic ones of a class are drawn alike."""
     if not balanced:
         return draw.integers(len(labels), size=BATCH_SIZE)
-    members = [np.flatnonzero(labels == k) for k in range(classes)]
-    return np.array([draw.choice(members[k]) for k in draw.integers(classes, size=BATCH_SIZE)])
+    kinds = np.zeros(len(labels), bool) if of_real is None else of_real
+    groups = [
+        [np.flatnonzero((labels == k) & (kinds == kind)) for kind in np.unique(kinds[labels == k])]
+        for k in range(classes)
+    ]
+    chosen = [groups[k] for k in draw.integers(classes, size=BATCH_SIZE)]
+    return np.array([draw.choice(of_class[draw.integers(len(of_class))]) for of_class in chosen])
 
 
 def _normalised(images: Tensor) -> Tensor:

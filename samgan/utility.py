@@ -185,7 +185,7 @@ def _training_images(
     for label, name in enumerate(real):
         own = made.get(name) if arm.synthetic else None
         if own is not None and not arm.whole:
-            own = own[: round(arm.share * lacking[name])]
+            own = own[: lacking[name]]
         for images, is_real in ((real[name] if arm.real else None, True), (own, False)):
             if images is not None:
                 parts.append(images)

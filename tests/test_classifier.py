@@ -34,9 +34,18 @@ def test_a_classifier_learns_and_its_seed_decides_everything():
 def test_balanced_batches_draw_classes_alike():
     labels = np.repeat([0, 1], [990, 10])
     draw = np.random.default_rng(0)
-    shares = {b: np.mean([labels[_batch(draw, labels, 2, b)].mean() for _ in range(100)]) for b in (True, False)}
+    shares = {b: np.mean([labels[_batch(draw, labels, None, 2, b)].mean() for _ in range(100)]) for b in (True, False)}
     assert shares[True] == pytest.approx(0.5, abs=0.03)
     assert shares[False] == pytest.approx(0.01, abs=0.01)
+
+
+def test_real_and_synthetic_images_of_a_class_are_drawn_alike():
+    labels, of_real = np.repeat([0, 1, 1], [500, 10, 490]), np.repeat([True, True, False], [500, 10, 490])
+    draw = np.random.default_rng(0)
+    drawn = np.concatenate([_batch(draw, labels, of_real, 2, True) for _ in range(100)])
+    assert labels[drawn].mean() == pytest.approx(0.5, abs=0.03)
+    assert of_real[drawn[labels[drawn] == 1]].mean() == pytest.approx(0.5, abs=0.03)
+    assert len(set(drawn.tolist())) > 950
 
 
 @pytest.mark.parametrize("first", [False, True])
