@@ -50,14 +50,22 @@ def balanced(scores, tmp_path):
     """The folder of a case, and its document."""
     folder = tmp_path / "100-joint"
     (folder / "against-all").mkdir(parents=True)
+    (folder / "models" / "class-0").mkdir(parents=True)
+    (folder / "models" / "class-0" / "environment.json").write_text('{"start": {"run": "all", "images_seen": 5000}}')
     against_all = {**scores, "generated": {"images_seen": 12_000}}
     (folder / "against-all" / "scores.json").write_text(json.dumps(against_all))
     area = {"mean": 0.9, "low": 0.8, "high": 1.0}
     document = {
-        "plan": {"features": "/home/me/FEATURES.pt", "runs": {"": "/home/me/models/joint"}},
-        "training": {"NORMAL": {"path": "/home/me/models/joint"}},
+        "plan": {
+            "features": "/home/me/FEATURES.pt",
+            "runs": {"": "/home/me/models/joint"},
+            "method": "fine-tuned",
+            "minutes": 30.0,
+            "utility": {"seeds": 5, "steps": 250},
+        },
+        "training": {"NORMAL": {"path": "models/class-0", "start": {"run": "all", "images_seen": 5_000}}},
         "counts": {"NORMAL": {"real": 10, "synthetic": 20}},
-        "screening": {"NORMAL": {"candidates": 25, "left_out": {"near-copy": 2, "failed": 3}}},
+        "screening": {"NORMAL": {"candidates": 25, "left_out": {"near-copy": 2, "failed": 3}, "features": None}},
         "audit": {"NORMAL": {"pixels": {"closer": {"share": {"value": 0.01}}}, "membership": {"auc": {"value": 0.5}}}},
         "utility": {
             "intervals": dict.fromkeys(ARMS, area),
@@ -75,7 +83,7 @@ def test_a_balanced_set_becomes_a_line_of_the_table(balanced):
     document["against_all"] = json.loads((folder / "against-all" / "scores.json").read_text())
     row = runs.describe("100-joint", document)
     assert set(row) == set(runs.COLUMNS)
-    assert (row["kimg"], row["left_out"], row["difference"]) == (12.0, "failed 3 near-copy 2", 0.01)
+    assert (row["kimg"], row["left_out"], row["difference"]) == (17.0, "failed 3 near-copy 2", 0.01)
     without = runs.describe("100-joint", {**document, "utility": {}})
     assert set(without) < set(runs.COLUMNS)
     assert set(runs.COMPARED.values()) < set(ARMS)

@@ -38,39 +38,33 @@ class Case(NamedTuple):
 
 PAGES = ("as-it-is", "125-patients")
 METHODS = ("joint", "per-class", "fine-tuned")
-SHORT = ["--minutes", "30", "--steps", "250"]
+LONG, SHORT = ["--minutes", "60", "--steps", "500"], ["--minutes", "30", "--steps", "250"]
 FEW = ["--training.augment_target=0.6"]  # as docs/choosing.md says of some hundred images
+PATIENTS = ["--patients", "NORMAL=125"]
 CASES = {
-    "as-it-is": Case([], ["--minutes", "60"]),
-    "125-patients": Case(["--patients", "NORMAL=125"], ["--minutes", "60"]),
-    "125-patients-confident": Case(["--patients", "NORMAL=125"], ["--confidence", "0.5"], models_of="125-patients"),
-    "125-patients-fine-tuned": Case(["--patients", "NORMAL=125"], ["--minutes", "60", "--method", "fine-tuned"]),
+    "as-it-is": Case([], LONG),
+    "125-patients": Case(PATIENTS, [*LONG, *FEW]),
+    "125-patients-confident": Case(PATIENTS, [*LONG, "--confidence", "0.5"], models_of="125-patients"),
+    "125-patients-fine-tuned": Case(PATIENTS, [*LONG, *FEW, "--method", "fine-tuned"]),
     **{
         f"{count}-{method}": Case(
             ["--images", f"NORMAL={count}"],
-            ["--method", method, *SHORT, *(FEW if count < 1000 and method == "per-class" else [])],
+            [*SHORT, *(FEW if count < 1000 else []), "--method", method],
             features=False,
         )
         for count in (100, 300, 1000)
         for method in METHODS
     },
 }
+# fmt: off
 COLUMNS = (
-    *(
-        "case",
-        "real",
-        "synthetic",
-        "candidates",
-        "left_out",
-        "kimg",
-        "frechet",
-        "frechet_floor",
-        "recall",
-        "ms_ssim_gap",
-    ),
-    *("closer_than_held_out", "membership_auc", "auc_real", "auc_classical", "auc_synthetic"),
-    *("balanced_accuracy_classical", "balanced_accuracy_synthetic", "difference", "low", "high", "verdict"),
+    "case", "method", "minutes", "kimg", "screened_by", "classifiers", "classifier_steps",
+    "real", "synthetic", "candidates", "left_out",
+    "frechet", "frechet_floor", "recall", "ms_ssim_gap", "closer_than_held_out", "membership_auc",
+    "auc_real", "auc_classical", "auc_synthetic", "balanced_accuracy_classical", "balanced_accuracy_synthetic",
+    "difference", "low", "high", "verdict",
 )
+# fmt: on
 COMPARED = {"classical": "augmentation, oversampling", "synthetic": "augmentation, real and synthetic"}
 """The arms whose scores stand in the table, named before any was tested; the difference is of arms chosen as
 `samgan.utility.compare` does."""
@@ -92,26 +86,36 @@ def main() -> None:
     if options.step == "table":
         table(options.work)
         return
+    failed = []
     for name in options.only:
-        case = CASES[name]
-        data = options.data
-        if case.subset:
-            data = options.work / "sets" / "-".join(case.subset).replace("--", "").replace("=", "-")
-            if not data.exists():
-                own = data.with_name(f"{data.name}.{os.getpid()}")  # another call may be making the same
-                samgan("subset", options.data, own, *case.subset)
-                if data.exists():
-                    shutil.rmtree(own)
-                else:
-                    own.rename(data)
-        out = options.work / name
-        features = ["--features", options.features]
-        models = ["--run", _model(options.work / case.models_of)] if case.models_of else []
-        more = [*models, *(features if case.features else [])]
-        samgan("balance", data, out, *case.arguments, "--device", "cpu", *more)
-        if not (out / "against-all" / "scores.json").exists():
-            asked = ["--data", options.data, "--classes", "NORMAL", "--out", out / "against-all"]
-            samgan("evaluate", _model(out), *asked, *features, "--device", "cpu")
+        try:
+            balance(name, options)
+        except (subprocess.CalledProcessError, FileNotFoundError) as error:  # hours of other cases are to follow
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            failed.append(name)
+    if failed:
+        raise SystemExit(f"failed: {' '.join(failed)}")
+
+
+def balance(name: str, options: argparse.Namespace) -> None:
+    """Balance the set of one case, and score its model against all training images of NORMAL."""
+    case, data, out = CASES[name], options.data, options.work / name
+    if case.subset:
+        data = options.work / "sets" / "-".join(case.subset).replace("--", "").replace("=", "-")
+        if not data.exists():
+            own = data.with_name(f"{data.name}.{os.getpid()}")  # another call may be making the same
+            samgan("subset", options.data, own, *case.subset)
+            if data.exists():
+                shutil.rmtree(own)
+            else:
+                own.rename(data)
+    features = ["--features", options.features]
+    models = ["--run", _model(options.work / case.models_of)] if case.models_of else []
+    more = [*models, *(features if case.features else [])]
+    samgan("balance", data, out, *case.arguments, "--device", "cpu", *more)
+    if not (out / "against-all" / "scores.json").exists():
+        asked = ["--data", options.data, "--classes", "NORMAL", "--out", out / "against-all"]
+        samgan("evaluate", _model(out), *asked, *features, "--device", "cpu")
 
 
 def _model(case: Path) -> Path:
@@ -120,10 +124,8 @@ def _model(case: Path) -> Path:
 
 
 def samgan(*arguments: object) -> None:
-    """Run a command of samgan, or end with its status."""
-    status = subprocess.run([sys.executable, "-m", "samgan", *map(str, arguments)], check=False).returncode
-    if status:
-        raise SystemExit(status)
+    """Run a command of samgan."""
+    subprocess.run([sys.executable, "-m", "samgan", *map(str, arguments)], check=True)
 
 
 def table(work: Path) -> None:
@@ -148,6 +150,8 @@ def keep(case: Path, out: Path, pages: bool) -> None:
     plan["features"] = plan["features"] and Path(plan["features"]).name
     plan["runs"] = {label: Path(path).name for label, path in plan["runs"].items()}
     for model in document["training"].values():
+        environment = json.loads((case / model["path"] / "environment.json").read_bytes())
+        model["start"] = environment.get("start")  # what a fine-tuned model had seen before
         model["path"] = Path(model["path"]).name
     out.mkdir(exist_ok=True)
     (out / "balance.json").write_text(json.dumps(document, indent=2) + "\n")
@@ -161,14 +165,20 @@ def describe(name: str, document: dict[str, Any]) -> dict[str, Any]:
     """One line of the table: of class NORMAL, the class of few in all cases."""
     counts, screening = document["counts"]["NORMAL"], document["screening"]["NORMAL"]
     audit, utility = document["audit"]["NORMAL"] or {}, document["utility"]
-    scores = document["against_all"]
+    scores, plan = document["against_all"], document["plan"]
+    begun = document["training"]["NORMAL"]["start"] or {"images_seen": 0}
     row: dict[str, Any] = {
         "case": name,
+        "method": plan["method"],
+        "minutes": plan["minutes"] if plan["method"] != "given" else "",
+        "kimg": round((begun["images_seen"] + scores["generated"]["images_seen"]) / 1000, 1),
+        "screened_by": "pixels, features" if screening["features"] else "pixels",
+        "classifiers": plan["utility"]["seeds"],
+        "classifier_steps": plan["utility"]["steps"],
         "real": counts["real"],
         "synthetic": counts["synthetic"],
         "candidates": screening["candidates"],
         "left_out": " ".join(f"{reason} {count}" for reason, count in sorted(screening["left_out"].items())),
-        "kimg": round(scores["generated"]["images_seen"] / 1000, 1),
         "frechet": round(scores["frechet"]["value"], 4),
         "frechet_floor": round(scores["frechet"]["floor"], 4),
         "recall": round(scores["recall"]["value"], 4),
