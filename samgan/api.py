@@ -16,6 +16,7 @@ from samgan.checkpoint import choose_checkpoint
 from samgan.collapse import find_collapse
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
+from samgan.data.images import load_images
 from samgan.data.phantom import write_phantoms
 from samgan.devices import choose_device, choose_precision, make_fabric
 from samgan.distributed import leave, on_first_process
@@ -429,7 +430,7 @@ def evaluate(
             real_classes, fake_classes = names[real_labels], names[labels.numpy()]
         fake = to_uint8(sample_seeds(model, range(seed, seed + shape[0]), labels)).numpy()
     else:
-        fake = evaluation.load_images(source).numpy()
+        fake = load_images(source).numpy()
         evaluation.check_inputs(real.shape, fake.shape, protocol=protocol, count=count)
     default = "imagenet-inception" if protocol == "legacy" else "inception"
     extractor, reason = find_features(features, default, inception_weights=inception_weights, device=target)

@@ -18,9 +18,9 @@ from samgan import __version__
 from samgan.checkpoint import choose_checkpoint
 from samgan.config import Config, NetworkConfig
 from samgan.data import PreparedSet
+from samgan.data.images import image_files, load_images
 from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
-from samgan.evaluation import IMAGE_SUFFIXES, load_images
 from samgan.files import write_json
 from samgan.memory import keep_freed_memory
 from samgan.metrics.features import extract, find_features
@@ -277,7 +277,7 @@ class _Opened:
             chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].sort().values
         files = []
         if self.source.is_dir():
-            files = sorted(file.name for file in self.source.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+            files = [file.name for file in image_files(self.source)]
         self.name = lambda index: files[chosen[index]] if len(files) == len(images) else f"image {int(chosen[index])}"
         return images[chosen]
 

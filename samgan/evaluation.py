@@ -3,13 +3,10 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from PIL import Image
 from scipy import special
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,8 +28,6 @@ MS_SSIM_PAIRS = 10_000  # that many leave no more of the error than the images t
 THUMBNAIL = 16  # px; a layout has as many values as some hundred images can tell the covariance of
 COLLAPSE = "mode collapse"
 NO_COLLAPSE = "no sign of mode collapse"
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
-IMAGE_KINDS = {"L": "8-bit grey", "RGB": "8-bit RGB", "I;16": "16-bit grey"}
 # Row of the table: label, decimals, which direction is better.
 ROWS = {
     "frechet": ("Frechet distance", 3, "lower"),
@@ -295,46 +290,6 @@ def _class_table(classes: dict[str, Scores]) -> list[str]:
     return markdown_table(titles, [[cells.get(title, "-") for title in titles] for cells in lines])
 
 
-def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
-    """Read a folder of images in the order of their names, or one .npy or .npz array.
-
-    Args:
-        path: a folder (without its sub-folders) of PNG, JPEG or TIFF files of one size, all 8-bit grey or all 8-bit
-            RGB, or of 16-bit grey PNGs, which are rounded to 8 bits (value / 257); a folder without any but with
-            the samples.npz of `samgan sample --format npz`; or an array of uint8 [n h w], [n c h w] or [n h w c],
-            in a .npz under the name "images" or as the only one.
-
-    Returns:
-        Images with one channel or three.
-
-    Raises:
-        SamganError: nothing there, mixed sizes or kinds, other depths; the message names the file.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return _load_folder(path)
-    if path.suffix not in {".npy", ".npz"} or not path.exists():
-        raise SamganError(f"{path}: expected an existing folder of images, or a .npy or .npz file")
-    try:
-        with open(path, "rb") as file:
-            array = np.load(file, allow_pickle=False)
-            if path.suffix == ".npz":
-                names = array.files
-                name = names[0] if len(names) == 1 else "images"
-                array = array[name] if name in names else None
-    except Exception as error:  # zip, header and pickle errors have no common class
-        raise SamganError(f"{path} is not a readable array: {(str(error) or 'empty').splitlines()[0]}") from error
-    if array is None:
-        raise SamganError(f'{path}: expected an array named "images" among {", ".join(names)}')
-    if array.ndim == 3:
-        array = array[:, None]
-    if array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
-        raise SamganError(f"{path}: expected uint8 images [n h w] or [n c h w], got {array.dtype} {list(array.shape)}")
-    return torch.from_numpy(np.ascontiguousarray(array))
-
-
 def _standard(scores: Scores, real: Tensor, fake: Tensor, features: FeatureExtractor | None, skip_reason: str) -> None:
     """Fill in the scores of the standard protocol."""
     m, seed = scores["count"], scores["seed"]
@@ -480,45 +435,3 @@ def _check_comparable(real: Sequence[int], fake: Sequence[int]) -> None:
         raise SamganError(
             f"the real images are {say(real)}, the generated ones {say(fake)}: bring both to one shape first"
         )
-
-
-def _load_folder(folder: Path) -> Tensor:
-    """All images of a folder, in the order of their names, or the array of samples that stands for them."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        if (folder / "samples.npz").is_file():
-            return load_images(folder / "samples.npz")
-        raise SamganError(f"{folder} holds no PNG, JPEG or TIFF files and no samples.npz")
-    images: list[np.ndarray] = []
-    expected = ""
-    for file in files:
-        array, kind = _load_image(file)
-        expected = expected or kind
-        if kind != expected:
-            raise SamganError(
-                f"{file} is {kind}, but {files[0].name} is {expected}: bring all images to one size and kind first"
-            )
-        images.append(array)
-    return torch.from_numpy(np.stack(images))
-
-
-def _load_image(file: Path) -> tuple[UInt8[np.ndarray, "c h w"], str]:
-    """One image, and its size and kind in words."""
-    try:
-        with Image.open(file, formats=("PNG", "JPEG", "TIFF")) as image:
-            # A TIFF may hold its 16 bits inverted, which PIL leaves to its user.
-            if image.mode not in IMAGE_KINDS or (image.mode == "I;16" and image.format != "PNG"):
-                raise SamganError(
-                    f"{file}: expected 8-bit grey or RGB, or a 16-bit grey PNG, got {image.format} of mode {image.mode}"
-                )
-            if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-                raise SamganError(f"{file}: expected one image, got {pages} pages: save each to a file of its own")
-            array = np.asarray(image)
-            kind = f"{image.width}x{image.height} px {IMAGE_KINDS[image.mode]}"
-    except SamganError:
-        raise
-    except Exception as error:  # on damaged files decoders raise nearly anything
-        raise SamganError(f"{file} is not a readable image: {(str(error) or 'empty').splitlines()[0]}") from error
-    if array.dtype == np.uint16:
-        array = np.rint(array / 257).astype(np.uint8)
-    return np.atleast_3d(array).transpose(2, 0, 1), kind

@@ -19,9 +19,9 @@ from rich.progress import track
 from samgan import __version__
 from samgan.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC, Arm, classify
 from samgan.data import PreparedSet
+from samgan.data.images import load_images
 from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
-from samgan.evaluation import load_images
 from samgan.files import write_json
 from samgan.page import RESEARCH_ONLY, intervals, markdown_table, section, table, text, write_page
 from samgan.pictures import to_uint8

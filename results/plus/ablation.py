@@ -98,6 +98,10 @@ VARIANTS: dict[str, list[str]] = {
     "augmentation, target 0.3": ["--training.augment_target=0.3"],
     "generator's rate 0.002": SLOW,
     "fp32": ["--training.precision=fp32"],
+    # Of several classes (`--classes NORMAL PNEUMONIA`), where samgan-plus is told of them behind its last block.
+    "not told of classes": ["--network.num_classes=0"],
+    "told of classes behind every block": ["--network.class_projection=every"],
+    "classes drawn alike": ["--data.class_sampling=balanced"],
     # Ideas that are in no setting; the first word is one of tried.py.
     "LeCam": ["lecam"],
     "cutout of every image": ["cutout"],
@@ -118,7 +122,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAME", help="variants (default: all)")
     parser.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
-    parser.add_argument("--classes", default="PNEUMONIA")
+    parser.add_argument("--classes", nargs="+", default=["PNEUMONIA"], metavar="CLASS", help="(default: PNEUMONIA)")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--lanes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--count", type=int, default=1000, help="images scored")
@@ -131,8 +135,8 @@ def main() -> None:
     for core in sorted(os.sched_getaffinity(0))[: options.lanes]:
         cores.put(core)
     options.work.mkdir(parents=True, exist_ok=True)
-    print("| what changed | kimg | Frechet | precision | recall | coverage | MS-SSIM gap |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| what changed | kimg | Frechet | precision | recall | coverage | MS-SSIM gap | Frechet by class |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     with concurrent.futures.ThreadPoolExecutor(options.lanes) as pool:
         for row in pool.map(lambda name: measure(name, options, cores), options.names or VARIANTS):
             print(row, flush=True)
@@ -147,7 +151,7 @@ def measure(name: str, options: argparse.Namespace, cores: "queue.Queue[int]") -
             settings = [argument for argument in VARIANTS[name] if argument.startswith("--")]
             idea = [argument for argument in VARIANTS[name] if argument not in settings]
             program = [HERE / "tried.py", *idea] if idea else ["-m", "samgan"]
-            train = ["train", options.data, "--classes", options.classes, "--out", out, *settings]
+            train = ["train", options.data, "--classes", *options.classes, "--out", out, *settings]
             length = ["--training.kimg=100000", f"--minutes={options.minutes}"]
             call(core, [*program, *train, f"--training.seed={options.seed}", *length])
             score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
@@ -156,8 +160,12 @@ def measure(name: str, options: argparse.Namespace, cores: "queue.Queue[int]") -
         cores.put(core)
     scores: dict[str, Any] = json.loads((out / "scores.json").read_text())
     values = [scores[key]["value"] for key in COLUMNS]
+    of_class = (scores.get("classes") or {}).items()
+    by_class = ", ".join(f"{label} {own['frechet']['value']:.3f}" for label, own in of_class if own)
     kimg, gap = scores["generated"]["images_seen"] / 1000, scores["mode_collapse"]["difference"]
-    return f"| {name} | {kimg:.0f} | {' | '.join(f'{value:.3f}' for value in values)} | {gap:+.3f} |"
+    return (
+        f"| {name} | {kimg:.0f} | {' | '.join(f'{value:.3f}' for value in values)} | {gap:+.3f} | {by_class or '-'} |"
+    )
 
 
 def call(core: int, arguments: list[Any]) -> None:
