@@ -1,13 +1,17 @@
-"""Balance Kermany's X-rays with NORMAL as the class of few: as it is, and with fewer of it; three methods side by side.
+"""Balance Kermany's X-rays with a class of few: NORMAL as it is, and with fewer of it, by three methods side by side.
 
     python results/balance/runs.py balance cxr64 WORK_FOLDER --features FEATURES.pt [--only NAME ...]
+    python results/balance/runs.py balance pneumonia-64 WORK_FOLDER --features FEATURES.pt --only virus-125-patients
     python results/balance/runs.py table WORK_FOLDER
 
-`balance` makes subsets of the prepared set (held-out patients stay the same: 268 images of NORMAL, 770 of PNEUMONIA),
-calls `samgan balance` on each, one after another, and scores the models once more, against all training images of
-NORMAL there are, also where they saw a few of them. It can be stopped at any time and called again; two calls with
-other names may run side by side. `table` copies balance.json of every finished case to this file's folder, and the
-pages of the first two, and writes table.csv of all cases that are there, also those of an earlier WORK_FOLDER.
+The second is of PNEUMONIA alone, whose causes, BACTERIA and VIRUS, are harder to tell apart.
+
+`balance` makes subsets of the prepared set (held-out patients stay the same: 268 images of NORMAL, 770 of PNEUMONIA;
+268 of VIRUS, 512 of BACTERIA), calls `samgan balance` on each, one after another, and scores the models once more,
+against all training images of the class of few, also where they saw a part of them. It can be stopped at any time and
+called again; two calls with other names may run side by side. `table` copies balance.json of every finished case to
+this file's folder, and the pages of three, and writes table.csv of all cases that are there, also those of an earlier
+WORK_FOLDER.
 """
 
 import argparse
@@ -34,9 +38,11 @@ class Case(NamedTuple):
     """Whether screening and audit look at features as well as pixels."""
     models_of: str = ""
     """The case whose model is taken; none: its own is trained."""
+    few: str = "NORMAL"
+    """The class of few."""
 
 
-PAGES = ("as-it-is", "125-patients")
+PAGES = ("as-it-is", "125-patients", "virus-125-patients")
 METHODS = ("joint", "per-class", "fine-tuned")
 LONG, SHORT = ["--minutes", "60", "--steps", "500"], ["--minutes", "30", "--steps", "250"]
 FEW = ["--training.augment_target=0.6"]  # as docs/choosing.md says of some hundred images
@@ -55,6 +61,7 @@ CASES = {
         for count in (100, 300, 1000)
         for method in METHODS
     },
+    "virus-125-patients": Case(["--patients", "VIRUS=125"], [*LONG, *FEW], few="VIRUS"),
 }
 # fmt: off
 COLUMNS = (
@@ -78,7 +85,8 @@ def main() -> None:
     step.add_argument("data", type=Path)
     step.add_argument("work", type=Path)
     step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
-    step.add_argument("--only", nargs="+", default=list(CASES), metavar="NAME", choices=CASES, help=", ".join(CASES))
+    normal = [name for name, case in CASES.items() if case.few == "NORMAL"]
+    step.add_argument("--only", nargs="+", default=normal, metavar="NAME", choices=CASES, help=", ".join(CASES))
     step = steps.add_parser("table")
     step.add_argument("work", type=Path)
     options = parser.parse_args()
@@ -98,7 +106,7 @@ def main() -> None:
 
 
 def balance(name: str, options: argparse.Namespace) -> None:
-    """Balance the set of one case, and score its model against all training images of NORMAL."""
+    """Balance the set of one case, and score its model against all training images of the class."""
     case, data, out = CASES[name], options.data, options.work / name
     if case.subset:
         data = options.work / "sets" / "-".join(case.subset).replace("--", "").replace("=", "-")
@@ -110,17 +118,17 @@ def balance(name: str, options: argparse.Namespace) -> None:
             else:
                 own.rename(data)
     features = ["--features", options.features]
-    models = ["--run", _model(options.work / case.models_of)] if case.models_of else []
+    models = ["--run", _model(options.work / case.models_of, case.few)] if case.models_of else []
     more = [*models, *(features if case.features else [])]
     samgan("balance", data, out, *case.arguments, "--device", "cpu", *more)
     if not (out / "against-all" / "scores.json").exists():
-        asked = ["--data", options.data, "--classes", "NORMAL", "--out", out / "against-all"]
-        samgan("evaluate", _model(out), *asked, *features, "--device", "cpu")
+        asked = ["--data", options.data, "--classes", case.few, "--out", out / "against-all"]
+        samgan("evaluate", _model(out, case.few), *asked, *features, "--device", "cpu")
 
 
-def _model(case: Path) -> Path:
-    """The model that makes the images of NORMAL; the path of one that was given is whole."""
-    return case / json.loads((case / "training.json").read_bytes())["NORMAL"]["path"]
+def _model(case: Path, few: str) -> Path:
+    """The model that makes the images of a class; the path of one that was given is whole."""
+    return case / json.loads((case / "training.json").read_bytes())[few]["path"]
 
 
 def samgan(*arguments: object) -> None:
@@ -162,11 +170,12 @@ def keep(case: Path, out: Path, pages: bool) -> None:
 
 
 def describe(name: str, document: dict[str, Any]) -> dict[str, Any]:
-    """One line of the table: of class NORMAL, the class of few in all cases."""
-    counts, screening = document["counts"]["NORMAL"], document["screening"]["NORMAL"]
-    audit, utility = document["audit"]["NORMAL"] or {}, document["utility"]
+    """One line of the table, of the class of few."""
+    few = CASES[name].few
+    counts, screening = document["counts"][few], document["screening"][few]
+    audit, utility = document["audit"][few] or {}, document["utility"]
     scores, plan = document["against_all"], document["plan"]
-    begun = document["training"]["NORMAL"]["start"] or {"images_seen": 0}
+    begun = document["training"][few]["start"] or {"images_seen": 0}
     row: dict[str, Any] = {
         "case": name,
         "method": plan["method"],
