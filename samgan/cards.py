@@ -216,7 +216,7 @@ def _utility_words(record: Record) -> str:
     found = record.utility
     if not found:
         return ""
-    decision = found["decision"]
+    decision = found["decisions"]["auc"]
     against = dict.fromkeys(f"'{arms['classical']}'" for arms in decision["chosen"])
     return (
         f"synthetic images: {found['verdict']}; AUC {decision['mean']:+.4f} [{decision['low']:+.4f}, "

@@ -5,9 +5,10 @@ about too few of a class, and from real and synthetic ones together; all for the
 seeds. Everything is measured on the held-out split, once, at the last step.
 """
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from rich.progress import track
 from samgan import __version__
 from samgan.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC, Arm, classify
 from samgan.data import PreparedSet
-from samgan.data.images import load_images
+from samgan.data.images import image_files, load_images
 from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
 from samgan.page import RESEARCH_ONLY, intervals, markdown_table, section, table, text, write_page
 from samgan.pictures import to_uint8
+from samgan.provenance import read_samples
 from samgan.sampling import check_origin, is_model, open_model, sample
 
 RESAMPLES = 2000
@@ -34,6 +36,10 @@ CALIBRATION_BINS = 15
 LEAST = 16
 """Held-out images of a class, below which nothing can be said."""
 
+OfArms = Mapping[str, Float[np.ndarray, "draws seeds"]]
+"""One score of every arm."""
+Measured = Mapping[str, OfArms]
+"""By score."""
 
 SCORES = {
     "auc": "AUC",
@@ -41,6 +47,9 @@ SCORES = {
     "minority_recall": "recall of the smallest class",
     "calibration_error": "calibration error",
 }
+DECIDES = "auc"
+"""The score whose interval gives the verdict, named before anything was tested."""
+LOWER_IS_BETTER = {"calibration_error"}
 
 
 def utility(
@@ -71,13 +80,14 @@ def utility(
         device: Where they are trained.
 
     Returns:
-        The document (`arms`: by name the scores of every seed and their means; `differences`: of each arm with
-        synthetic images against each classical one, of AUC, with a 95 % interval over patients and seeds; `decision`
+        The document (`arms`: by name the scores of every seed and their means; `intervals`, `differences`, `decisions`
         and `verdict`, as `compare` makes them) and the page.
 
     Raises:
-        UsageError: One class, an unknown one, fewer than two seeds or one step, or a model of another prepared set.
-        SamganError: Too few held-out images, or synthetic images of another shape or too few.
+        UsageError: One class, an unknown one, fewer than two seeds or one step, a model of another prepared set, or
+            synthetic images of another class.
+        SamganError: No training images of a class, too few held-out ones, or synthetic images of another shape or too
+            few.
     """
     names = list(classes) or data.classes
     if len(names) < 2:
@@ -100,6 +110,8 @@ def utility(
             f"{data.path}: expected {LEAST} or more held-out images of {few[0]}, of two patients or more; prepare with "
             "--holdout"
         )
+    if none := [name for name, images in real.items() if not len(images)]:
+        raise SamganError(f"{data.path} has no training images of {none[0]}: leave it out with --classes")
     largest = max(map(len, real.values()))
     made, notes = {}, []
     for name, source in synthetic.items():
@@ -141,7 +153,7 @@ def utility(
         "skipped": skipped,
         "notes": notes,
     }
-    document |= compare(predicted, truth, patients)
+    document |= compare(predicted, truth, patients, smallest)
     write_json(out / "utility.json", document)
     page = out / "utility.html"
     _write_page(page, document)
@@ -158,13 +170,15 @@ def _synthetic(
     elif is_model(source):
         model = open_model(source, device=device)
         notes = check_origin(model, source, data)
-        learnt = model.config.data.classes  # none: of a set that may be of this class alone
-        if not model.classes and learnt not in ((), (name,)):
+        learnt = model.config.data.classes or data.classes
+        if not model.classes and list(learnt) != [name]:
             raise UsageError(f"--synthetic {name}={source}: it was trained on {', '.join(learnt)}, not on {name} alone")
         labels = model.labels(range(count), name) if model.classes else None
         images = to_uint8(sample(model, range(count), labels)).numpy()
     else:
         images = load_images(source).numpy()
+        if others := sorted(_marked_classes(source) - {name}):
+            raise UsageError(f"--synthetic {name}={source}: by their marks there are images of {', '.join(others)}")
         notes = [
             f"What made {source.name}, the synthetic images of {name}, is not known here: it must not have seen any "
             "held-out patient."
@@ -175,6 +189,18 @@ def _synthetic(
             + ("" if isinstance(source, np.ndarray) else f" from {source}")
         )
     return images, notes
+
+
+def _marked_classes(source: Path) -> set[str]:
+    """Classes that samples of samgan say to be of; none of other images."""
+    files = image_files(source) if source.is_dir() else [source]
+    if source.is_dir() and not files:
+        files = [source / "samples.npz"]
+    found = set()
+    for file in files:
+        with contextlib.suppress(SamganError):  # a damaged mark tells nothing, and `samgan verify` says so
+            found |= {sample.mark.class_name for sample in read_samples(file)}
+    return found - {""}
 
 
 def _training_images(
@@ -204,32 +230,44 @@ def _summary(predicted: list[np.ndarray], truth: np.ndarray, smallest: int) -> d
 
 
 def scores(predicted: np.ndarray, truth: np.ndarray, smallest: int) -> dict[str, float]:
-    """Scores of one classifier on held-out images.
+    """Scores of one classifier on held-out images: `weighted_scores` of each image once."""
+    found = weighted_scores(predicted, truth, smallest, np.ones((1, len(truth))))
+    return {name: float(values[0]) for name, values in found.items()}
+
+
+def weighted_scores(
+    predicted: Float[np.ndarray, "n classes"],
+    truth: Int[np.ndarray, " n"],
+    smallest: int,
+    weights: Float[np.ndarray, "resamples n"],
+) -> dict[str, Float[np.ndarray, " resamples"]]:
+    """Scores of one classifier on draws of held-out images.
 
     Args:
-        predicted: Probabilities [n, classes].
-        truth: Classes [n].
+        predicted: Probabilities.
+        truth: Classes.
         smallest: The class with the fewest real training images.
+        weights: How often each image counts.
 
     Returns:
         `auc` (area under the ROC curve, the mean over classes of each against the rest; higher is better),
         `balanced_accuracy` (mean recall), `minority_recall`, and `calibration_error` (expected calibration error of the
-        likeliest class over 15 equal bins; lower is better).
+        likeliest class over 15 equal bins; lower is better); NaN where a class does not occur.
 
     Source: Guo et al. 2017 for the calibration error.
     """
-    ones = np.ones((1, len(truth)))
     chosen, confidence = predicted.argmax(1), predicted.max(1)
-    recalls = [float((chosen[truth == k] == k).mean()) for k in range(predicted.shape[1])]
+    of_class = truth[:, None] == np.arange(predicted.shape[1])
+    right = chosen == truth
+    with np.errstate(invalid="ignore"):
+        recalls = weights @ (of_class & right[:, None]) / (weights @ of_class)
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [
-        (bins == b).mean() * abs((chosen == truth)[bins == b].mean() - confidence[bins == b].mean()) for b in set(bins)
-    ]
+    excess = (right - confidence)[:, None] * (bins[:, None] == np.unique(bins))
     return {
-        "auc": float(weighted_auc(predicted, truth, ones)[0]),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "minority_recall": recalls[smallest],
-        "calibration_error": float(sum(gaps)),
+        "auc": weighted_auc(predicted, truth, weights),
+        "balanced_accuracy": recalls.mean(1),
+        "minority_recall": recalls[:, smallest],
+        "calibration_error": np.abs(weights @ excess).sum(1) / weights.sum(1),
     }
 
 
@@ -269,25 +307,29 @@ def halves(patients: Sequence[str], truth: np.ndarray) -> Bool[np.ndarray, " n"]
     return second[member]
 
 
-def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
-    """Differences of AUC between arms with synthetic images and classical ones, paired by patients and seeds.
+def compare(
+    predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patients: Sequence[str], smallest: int
+) -> dict[str, Any]:
+    """Differences between arms with synthetic images and classical ones, paired by patients and seeds.
 
     Patients (all images of one together) are drawn with replacement, the same ones for all arms; what seeds add is
     their mean's, by Student's t, for of so few a bootstrap sees too little.
 
     The best of several arms owes something to chance, so what is decided by is chosen on one half of the patients and
     by all seeds but one, and measured on the other half and with that seed, every way round: the arm with synthetic
-    images and the classical one that have the highest mean AUC there.
+    images and the classical one that have the best mean of the score there.
 
     Args:
         predicted: Of every arm and seed, probabilities [n, classes].
         truth: Classes [n].
         patients: Of each image; of every class at least two.
+        smallest: The class with the fewest real training images.
 
     Returns:
-        `intervals` (AUC of every arm: mean, low, high), `differences` (`arm`, `against`, `mean`, `low`, `high`),
-        `decision` (`chosen`: the pairs of arms measured, and how often; `mean` of these differences, `low`, `high`)
-        and `verdict`: "helps", "harms" or "no difference shown", by the interval of the decision.
+        `intervals` (by arm and score: `mean`, `low`, `high`), `differences` (`arm`, `against`, and by score `mean`,
+        `low`, `high` of the first minus the second), `decisions` (by score `chosen`: the pairs of arms measured, and
+        how often; `mean` of these differences, `low`, `high`, and the `verdict`: "helps", "harms" or "no difference
+        shown"), and `verdict`: that of AUC.
     """
     groups, member = np.unique(patients, return_inverse=True)
     draw = np.random.default_rng(0)
@@ -298,40 +340,61 @@ def compare(predicted: Mapping[str, list[np.ndarray]], truth: np.ndarray, patien
     seeds = len(next(iter(predicted.values())))
     chance = draw.standard_t(seeds - 1, size=RESAMPLES)
 
-    def area(name: str, of: np.ndarray) -> np.ndarray:
-        """AUC on some images, [1 + resamples, seeds]: of all these images, then of each draw of patients."""
+    def measure(names: Sequence[str], of: Bool[np.ndarray, " n"]) -> Measured:
+        """Scores on some images: of all these images, then of each draw of patients."""
         weights = np.concatenate([np.ones((1, int(of.sum()))), resampled[:, of]])
-        return np.stack([weighted_auc(p[of], truth[of], weights) for p in predicted[name]], axis=1)
+        found = {
+            name: [weighted_scores(p[of], truth[of], smallest, weights) for p in predicted[name]] for name in names
+        }
+        return {
+            score: {name: np.stack([seed[score] for seed in found[name]], axis=1) for name in names} for score in SCORES
+        }
 
-    areas = {name: area(name, np.ones(len(truth), bool)) for name in predicted}
-    uses = [name for name in WITH_SYNTHETIC if name in predicted]
-    differences: list[dict[str, Any]] = [
-        {"arm": arm, "against": other, **interval(areas[arm] - areas[other], chance)}
-        for arm in uses
-        for other in CLASSICAL
-    ]
+    whole = measure(list(predicted), np.ones(len(truth), bool))
     second = halves(patients, truth)
-    of_halves = [{name: area(name, half) for name in (*uses, *CLASSICAL)} for half in (~second, second)]
+    uses = [name for name in WITH_SYNTHETIC if name in predicted]
+    of_halves = [measure([*uses, *CLASSICAL], half) for half in (~second, second)]
+    decisions = {score: _decide(score, uses, [found[score] for found in of_halves], chance) for score in SCORES}
+    return {
+        "intervals": {name: {score: interval(whole[score][name], chance) for score in SCORES} for name in predicted},
+        "differences": [
+            {"arm": name, "against": other}
+            | {score: interval(whole[score][name] - whole[score][other], chance) for score in SCORES}
+            for name in predicted
+            if ARMS[name].synthetic
+            for other in CLASSICAL
+        ],
+        "decisions": decisions,
+        "verdict": decisions[DECIDES]["verdict"],
+    }
+
+
+def _decide(
+    score: str, uses: Sequence[str], of_halves: Sequence[OfArms], chance: Float[np.ndarray, " resamples"]
+) -> dict[str, Any]:
+    """What the best use of synthetic images gains over the best without them, chosen and measured apart."""
+    sign = -1 if score in LOWER_IS_BETTER else 1
+    draws, seeds = of_halves[0][uses[0]].shape
     pairs: Counter[tuple[str, str]] = Counter()
-    gains = np.zeros((1 + RESAMPLES, seeds))
+    differences = np.zeros((draws, seeds))
     for measured, other in (of_halves, of_halves[::-1]):
         for seed in range(seeds):
             rest = np.arange(seeds) != seed
 
-            def merit(name: str, other: dict[str, np.ndarray] = other, rest: np.ndarray = rest) -> float:
-                return float(other[name][0, rest].mean())
+            def merit(name: str, other: OfArms = other, rest: np.ndarray = rest) -> float:
+                return sign * float(other[name][0, rest].mean())
 
             best, classical = (max(names, key=merit) for names in (uses, CLASSICAL))
             pairs[best, classical] += 1
-            gains[:, seed] += (measured[best][:, seed] - measured[classical][:, seed]) / 2
-    decision = interval(gains, chance)
-    verdict = "helps" if decision["low"] > 0 else "harms" if decision["high"] < 0 else "no difference shown"
-    chosen = [{"synthetic": best, "classical": other, "times": count} for (best, other), count in pairs.most_common()]
+            differences[:, seed] += (measured[best][:, seed] - measured[classical][:, seed]) / 2
+    found = interval(differences, chance)
+    least, most = sorted((sign * found["low"], sign * found["high"]))
     return {
-        "intervals": {name: interval(found, chance) for name, found in areas.items()},
-        "differences": differences,
-        "decision": {"chosen": chosen, **decision},
-        "verdict": verdict,
+        "chosen": [
+            {"synthetic": best, "classical": other, "times": times} for (best, other), times in pairs.most_common()
+        ],
+        **found,
+        "verdict": "helps" if least > 0 else "harms" if most < 0 else "no difference shown",
     }
 
 
@@ -365,14 +428,20 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def utility_sentences(document: dict[str, Any]) -> list[str]:
     """What was found, and on what it rests."""
-    decision, held_out = document["decision"], document["held_out"]
+    decision, held_out = document["decisions"][DECIDES], document["held_out"]
     pairs = [f"'{arms['synthetic']}' against '{arms['classical']}'" for arms in decision["chosen"]]
+    others = [
+        f"{SCORES[score]} {found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] ({found['verdict']})"
+        for score, found in document["decisions"].items()
+        if score != DECIDES
+    ]
     seeds = document["seeds"]
     lines = [
         f"Synthetic images: {document['verdict']}. AUC with the best use of them minus that of the best without: "
         f"{decision['mean']:+.4f} [{decision['low']:+.4f}, {decision['high']:+.4f}], 95 % over patients and seeds. "
         "What is best is chosen on one half of the held-out patients by all seeds but one, and measured on the other "
         f"half with that one, every way round: {'; '.join(pairs)}.",
+        f"The same by other scores, which do not decide: {'; '.join(others)}. Of calibration error less is better.",
         f"{seeds} ResNet-18 per line, {document['steps']} steps each, tested on {held_out['images']} "
         f"held-out images of {held_out['patients']} patients (split by {document['data']['split_by']}).",
     ]
@@ -382,20 +451,34 @@ def utility_sentences(document: dict[str, Any]) -> list[str]:
 def _write_page(path: Path, document: dict[str, Any]) -> None:
     header = ("training images", *SCORES.values())
     paragraphs = "".join(f"<p>{text(line)}</p>" for line in utility_sentences(document))
-    bars = {name: (found["low"], found["mean"], found["high"]) for name, found in document["intervals"].items()}
+    bars = {name: _bar(found[DECIDES]) for name, found in document["intervals"].items()}
     figures = intervals("AUC", "95 % over patients and seeds", bars) + differences_chart(document)
     sections = [
         section("Scores on held-out patients", table(header, _rows(document)) + paragraphs),
         section("Intervals", f'<div class="row">{figures}</div>', "wide"),
+        section("Every difference", table(("", *SCORES.values()), _differences(document)), "wide"),
     ]
     write_page(path, "samgan: do synthetic images help?", sections, [RESEARCH_ONLY])
 
 
+def _bar(found: Mapping[str, Any]) -> tuple[float, float, float]:
+    return found["low"], found["mean"], found["high"]
+
+
+def _shown(document: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """By name the differences, first those that were decided by."""
+    return {"decided by: best use - best without": document["decisions"]} | {
+        f"{found['arm']} - {found['against']}": found for found in document["differences"]
+    }
+
+
+def _differences(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, found in _shown(document).items():
+        cells = (found[score] for score in SCORES)
+        yield (name, *(f"{cell['mean']:+.4f} [{cell['low']:+.4f}, {cell['high']:+.4f}]" for cell in cells))
+
+
 def differences_chart(document: dict[str, Any]) -> str:
     """A figure of what was decided by, and of every difference."""
-    shown = {"decided by: best use - best without": document["decision"]}
-    shown |= {f"{found['arm']} - {found['against']}": found for found in document["differences"]}
-    values = {name: (found["low"], found["mean"], found["high"]) for name, found in shown.items()}
-    return intervals(
-        "Differences of AUC", "95 % over patients and seeds; above 0: better with synthetic images", values
-    )
+    bars = {name: _bar(found[DECIDES]) for name, found in _shown(document).items()}
+    return intervals("Differences of AUC", "95 % over patients and seeds; above 0: better with synthetic images", bars)

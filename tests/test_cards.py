@@ -164,6 +164,6 @@ def test_records_of_another_model_or_set_are_refused(run, data, tmp_path, capsys
 
 def test_a_utility_test_is_told_with_its_interval():
     decision = {"mean": 0.01, "low": -0.02, "high": 0.04, "chosen": [{"classical": "a"}, {"classical": "b"}]}
-    utility = {"decision": decision, "verdict": "no difference shown"}
+    utility = {"decisions": {"auc": decision}, "verdict": "no difference shown"}
     record = Record(utility={**utility, "held_out": {"patients": 9}})
     assert "no difference shown; AUC +0.0100 [-0.0200, +0.0400] against 'a' and 'b', 9" in cards._utility_words(record)

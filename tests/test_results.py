@@ -16,6 +16,7 @@ from samgan.classifier import ARMS
 from samgan.config import Config
 from samgan.evaluation import evaluate
 from samgan.metrics.features import FeatureExtractor
+from samgan.utility import SCORES
 
 FOLDER = Path(__file__).parents[1] / "results"
 
@@ -54,7 +55,6 @@ def balanced(scores, tmp_path):
     (folder / "models" / "class-0" / "environment.json").write_text('{"start": {"run": "all", "images_seen": 5000}}')
     against_all = {**scores, "generated": {"images_seen": 12_000}}
     (folder / "against-all" / "scores.json").write_text(json.dumps(against_all))
-    area = {"mean": 0.9, "low": 0.8, "high": 1.0}
     document = {
         "plan": {
             "features": "/home/me/FEATURES.pt",
@@ -68,10 +68,8 @@ def balanced(scores, tmp_path):
         "screening": {"NORMAL": {"candidates": 25, "left_out": {"near-copy": 2, "failed": 3}, "features": None}},
         "audit": {"NORMAL": {"pixels": {"closer": {"share": {"value": 0.01}}}, "membership": {"auc": {"value": 0.5}}}},
         "utility": {
-            "intervals": dict.fromkeys(ARMS, area),
-            "arms": {name: {"mean": {"balanced_accuracy": 0.8}} for name in ARMS},
-            "decision": {"mean": 0.01, "low": -0.1, "high": 0.1},
-            "verdict": "no difference shown",
+            "intervals": {arm: {score: {"mean": 0.9, "low": 0.8, "high": 1.0} for score in SCORES} for arm in ARMS},
+            "decisions": {score: {"mean": 0.01, "low": -0.1, "high": 0.1, "verdict": "helps"} for score in SCORES},
         },
     }
     return folder, document
@@ -83,7 +81,7 @@ def test_a_balanced_set_becomes_a_line_of_the_table(balanced):
     document["against_all"] = json.loads((folder / "against-all" / "scores.json").read_text())
     row = runs.describe("100-joint", document)
     assert set(row) == set(runs.COLUMNS)
-    assert (row["kimg"], row["left_out"], row["difference"]) == (17.0, "failed 3 near-copy 2", 0.01)
+    assert (row["kimg"], row["left_out"], row["auc_difference"]) == (17.0, "failed 3 near-copy 2", 0.01)
     without = runs.describe("100-joint", {**document, "utility": {}})
     assert set(without) < set(runs.COLUMNS)
     assert set(runs.COMPARED.values()) < set(ARMS)

@@ -1,6 +1,7 @@
 """A classifier's scores, what they may be compared by, and the word on synthetic images."""
 
 import csv
+import dataclasses
 import json
 from collections import Counter
 
@@ -16,9 +17,11 @@ from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.networks import Generator
 from samgan.pictures import to_uint8
+from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, load_model, sample, write_model
 from samgan.utility import (
+    SCORES,
     _synthetic,
     _training_images,
     compare,
@@ -28,6 +31,7 @@ from samgan.utility import (
     scores,
     utility,
     weighted_auc,
+    weighted_scores,
 )
 
 
@@ -48,8 +52,12 @@ def test_auc_is_that_of_mann_and_whitney_with_ties():
 def test_a_weight_is_a_repetition():
     draw = np.random.default_rng(1)
     truth, values, times = draw.integers(2, size=40), draw.random(40), draw.integers(4, size=40)
-    repeated = weighted_auc(probabilities(values.repeat(times)), truth.repeat(times), np.ones((1, times.sum())))
-    assert weighted_auc(probabilities(values), truth, times[None].astype(float)) == pytest.approx(repeated)
+    repeated = scores(probabilities(values.repeat(times)), truth.repeat(times), smallest=1)
+    weighted = weighted_scores(probabilities(values), truth, 1, np.stack([np.ones(40), times]))
+    for score in SCORES:
+        assert weighted[score][1] == pytest.approx(repeated[score])
+    without = weighted_scores(probabilities(values), truth, 1, (truth == 0)[None].astype(float))
+    assert np.isnan([without[score][0] for score in ("auc", "balanced_accuracy", "minority_recall")]).all()
 
 
 def test_of_three_classes_it_is_the_mean_of_each_against_the_rest():
@@ -87,13 +95,33 @@ def arms_of(quality, seeds=4, images=200):
 @pytest.mark.parametrize(("gain", "word"), [(4.0, "helps"), (1.0, "no difference shown"), (0.0, "harms")])
 def test_the_word_comes_from_the_interval(gain, word):
     quality = dict.fromkeys(WITH_SYNTHETIC, gain)
-    found = compare(*arms_of(quality))
-    assert found["verdict"] == word
-    for arms in found["decision"]["chosen"]:
-        assert arms["classical"] in CLASSICAL
-        assert arms["synthetic"] in WITH_SYNTHETIC
-    for difference in [*found["differences"], found["decision"]]:
-        assert difference["low"] <= difference["mean"] <= difference["high"]
+    found = compare(*arms_of(quality), smallest=1)
+    assert found["verdict"] == found["decisions"]["auc"]["verdict"] == word
+    for decision in found["decisions"].values():
+        assert {arms["classical"] for arms in decision["chosen"]} <= set(CLASSICAL)
+        assert {arms["synthetic"] for arms in decision["chosen"]} <= set(WITH_SYNTHETIC)
+    assert len(found["differences"]) == len(CLASSICAL) * sum(arm.synthetic for arm in ARMS.values())
+    for difference in [*found["differences"], found["decisions"]]:
+        for score in SCORES:
+            assert difference[score]["low"] <= difference[score]["mean"] <= difference[score]["high"]
+
+
+def test_of_calibration_error_less_is_better():
+    """Of every arm the likelier class is right 80 times in 100; only what these were said to be likely by differs."""
+    truth = np.arange(400) % 2
+    right = np.arange(400) // 2 % 5 > 0
+    patients = [str(index) for index in range(400)]
+
+    def predicted(confidence):
+        return probabilities(np.where(right == (truth == 1), confidence, 1 - confidence))
+
+    by_arm = {name: [predicted(0.8 if arm.synthetic else 0.99)] * 3 for name, arm in ARMS.items()}
+    found = compare(by_arm, truth, patients, smallest=1)
+    assert found["differences"][0]["calibration_error"]["mean"] == pytest.approx(-0.19)
+    assert found["decisions"]["calibration_error"]["verdict"] == "helps"
+    assert found["decisions"]["balanced_accuracy"]["verdict"] == "no difference shown"
+    swapped = {name: [predicted(0.99 if arm.synthetic else 0.8)] * 3 for name, arm in ARMS.items()}
+    assert compare(swapped, truth, patients, smallest=1)["decisions"]["calibration_error"]["verdict"] == "harms"
 
 
 def test_patients_stay_whole_and_each_class_is_shared_out_evenly():
@@ -112,7 +140,7 @@ def test_arms_are_measured_on_other_patients_than_those_they_are_chosen_by():
     predicted[lucky] = [probabilities(np.where(second, truth, 0.5))] * 4
     for name in set(ARMS) - {lucky, plain, WITH_SYNTHETIC[0]}:
         predicted[name] = [probabilities(1 - truth)] * 4  # worse than anything
-    decision = compare(predicted, truth, patients)["decision"]
+    decision = compare(predicted, truth, patients, smallest=1)["decisions"]["auc"]
     chosen = {arms["synthetic"]: (arms["classical"], arms["times"]) for arms in decision["chosen"]}
     assert chosen == {lucky: (plain, 4), WITH_SYNTHETIC[0]: (plain, 4)}
     ones = np.ones((1, 100))
@@ -132,7 +160,7 @@ def test_arms_are_measured_with_other_seeds_than_those_they_are_chosen_by():
     predicted[lucky] = [probabilities(truth), probabilities(0.5 * np.ones(len(truth)))]
     for name in set(ARMS) - {lucky, CLASSICAL[0]}:
         predicted[name] = [probabilities(1 - truth)] * 2
-    decision = compare(predicted, truth, patients)["decision"]
+    decision = compare(predicted, truth, patients, smallest=1)["decisions"]["auc"]
     assert max(arms["times"] for arms in decision["chosen"]) == 4
     plain = [weighted_auc(p, truth, np.ones((1, 200)))[0] for p in predicted[CLASSICAL[0]]]
     assert decision["low"] < np.mean([1 - plain[0], 0.5 - plain[1]]) < decision["high"]
@@ -156,9 +184,11 @@ def test_images_of_one_patient_are_drawn_together():
     """A hundred copies of each image are no more patients than one: the interval must not shrink."""
     predicted, truth, patients = arms_of({}, images=40)
     many = {name: [p.repeat(20, axis=0) for p in found] for name, found in predicted.items()}
-    once = compare(predicted, truth, patients)["intervals"]["real"]
-    again = compare(many, truth.repeat(20), np.repeat(patients, 20).tolist())["intervals"]["real"]
-    assert again["high"] - again["low"] == pytest.approx(once["high"] - once["low"], rel=1e-6)
+    once = compare(predicted, truth, patients, smallest=1)["intervals"]["real"]
+    again = compare(many, truth.repeat(20), np.repeat(patients, 20).tolist(), smallest=1)["intervals"]["real"]
+    for score in SCORES:
+        width = once[score]["high"] - once[score]["low"]
+        assert again[score]["high"] - again[score]["low"] == pytest.approx(width, rel=1e-6)
 
 
 def test_synthetic_images_fill_up_what_is_missing():
@@ -213,6 +243,37 @@ def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some
     monkeypatch.setattr("samgan.utility.open_model", lambda *_, **__: untold_model)
     with pytest.raises(UsageError, match="trained on NORMAL, PNEUMONIA, not on PNEUMONIA alone"):
         _synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
+    of_all = untold.override({"data.classes": []})  # as a row of the paper without --classes
+    untold_model = Model(Generator(of_all.network), of_all, 4, "0" * 64, (data.sha256,))
+    with pytest.raises(UsageError, match="trained on NORMAL, PNEUMONIA, not on PNEUMONIA alone"):
+        _synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
+
+
+@pytest.mark.parametrize("file_format", ["png", "npz"])
+def test_samples_that_say_to_be_of_another_class_are_refused(data, tiny_config, tmp_path, file_format):
+    config = tiny_config.override({"network.num_classes": 2, "data.classes": ["NORMAL", "PNEUMONIA"]})
+    model = Model(Generator(config.network), config, 4, "0" * 64)
+    for names in (("NORMAL",), ("NORMAL", "PNEUMONIA")):
+        marks = [model.mark(seed, model.classes.index(name)) for seed, name in enumerate(names)]
+        folder = tmp_path / "-".join(names)
+        folder.mkdir()
+        FORMATS[file_format].write(
+            folder, [Sample(np.zeros((1, 32, 32), np.uint8), mark) for mark in marks], len(marks)
+        )
+    assert len(_synthetic("NORMAL", tmp_path / "NORMAL", 1, data, "cpu")[0]) == 1
+    with pytest.raises(UsageError, match="by their marks there are images of PNEUMONIA"):
+        _synthetic("NORMAL", tmp_path / "NORMAL-PNEUMONIA", 1, data, "cpu")
+    with pytest.raises(UsageError, match="by their marks there are images of NORMAL"):
+        _synthetic("PNEUMONIA", tmp_path / "NORMAL", 1, data, "cpu")
+
+
+def test_a_class_without_training_images_is_told(data, tmp_path):
+    images = {name: np.zeros((200, 1, 32, 32), np.uint8) for name in data.classes}
+    rows = data.manifest
+    held_out = [{**row, "split": "holdout"} if row["class"] == "NORMAL" else row for row in rows]
+    without = dataclasses.replace(data, manifest=held_out)
+    with pytest.raises(SamganError, match="no training images of NORMAL: leave it out with --classes"):
+        utility(without, images, tmp_path / "out", seeds=2, steps=1)
 
 
 def test_images_of_unknown_origin_are_said_to_be(data, tmp_path):

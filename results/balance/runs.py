@@ -63,18 +63,23 @@ CASES = {
     },
     "virus-125-patients": Case(["--patients", "VIRUS=125"], [*LONG, *FEW], few="VIRUS"),
 }
+SCORES = {"auc": "auc", "balanced_accuracy": "balanced", "minority_recall": "recall_of_few"}
+COMPARED = {
+    "real": "real",
+    "classical": "augmentation, oversampling",
+    "synthetic": "augmentation, real and synthetic",
+}
+"""The arms whose scores stand in the table, named before any was tested; differences are of arms chosen as
+`samgan.utility.compare` does."""
 # fmt: off
 COLUMNS = (
     "case", "method", "minutes", "kimg", "screened_by", "classifiers", "classifier_steps",
     "real", "synthetic", "candidates", "left_out",
     "frechet", "frechet_floor", "recall", "ms_ssim_gap", "closer_than_held_out", "membership_auc",
-    "auc_real", "auc_classical", "auc_synthetic", "balanced_accuracy_classical", "balanced_accuracy_synthetic",
-    "difference", "low", "high", "verdict",
+    *(f"{score}_{kind}" for score in SCORES.values() for kind in COMPARED),
+    *(f"{score}_{what}" for score in SCORES.values() for what in ("difference", "low", "high", "verdict")),
 )
 # fmt: on
-COMPARED = {"classical": "augmentation, oversampling", "synthetic": "augmentation, real and synthetic"}
-"""The arms whose scores stand in the table, named before any was tested; the difference is of arms chosen as
-`samgan.utility.compare` does."""
 
 
 def main() -> None:
@@ -196,20 +201,16 @@ def describe(name: str, document: dict[str, Any]) -> dict[str, Any]:
         "membership_auc": round(audit["membership"]["auc"]["value"], 4) if audit.get("membership") else "",
     }
     if utility:
-        area = {arm: round(found["mean"], 4) for arm, found in utility["intervals"].items()}
-        decision = utility["decision"]
-        row |= {
-            "auc_real": area["real"],
-            **{f"auc_{kind}": area[arm] for kind, arm in COMPARED.items()},
-            **{
-                f"balanced_accuracy_{kind}": round(utility["arms"][arm]["mean"]["balanced_accuracy"], 4)
-                for kind, arm in COMPARED.items()
-            },
-            "difference": round(decision["mean"], 4),
-            "low": round(decision["low"], 4),
-            "high": round(decision["high"], 4),
-            "verdict": utility["verdict"],
-        }
+        for score, short in SCORES.items():
+            decision = utility["decisions"][score]
+            row |= {
+                f"{short}_{kind}": round(utility["intervals"][arm][score]["mean"], 4) for kind, arm in COMPARED.items()
+            }
+            row |= {
+                f"{short}_{what}": round(decision[key], 4)
+                for what, key in (("difference", "mean"), ("low", "low"), ("high", "high"))
+            }
+            row[f"{short}_verdict"] = decision["verdict"]
     return row
 
 
