@@ -459,7 +459,6 @@ def evaluate(
         },
     }
     suffix = "" if protocol == "standard" else f"-{protocol}"
-    write_json(folder / f"scores{suffix}.json", scores)
     report = folder / f"report{suffix}.html"
     write_report(
         report,
@@ -472,6 +471,7 @@ def evaluate(
         fake=fake,
         notes=notes,
     )
+    write_json(folder / f"scores{suffix}.json", scores)
     return scores, report
 
 

@@ -191,10 +191,10 @@ def audit(
     document["held_out_pairs"] = _pairs(
         closest_held_out, HELD_OUT_PAIRS_SHOWN, training, lambda index: f"row {held_out.indices[index]}"
     )
-    write_json(folder / "audit.json", document)
     page = folder / "audit.html"
     images = {"pairs": fake, "held_out_pairs": held_out.images} if pictures else None
     _write_page(page, document, images, data)
+    write_json(folder / "audit.json", document)
     return document, page
 
 

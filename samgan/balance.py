@@ -40,7 +40,7 @@ from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, check_origin, open_model, sample, sample_batches
 from samgan.screening import Screen, check_enough
-from samgan.utility import differences_chart, utility, utility_sentences
+from samgan.utility import check_held_out, differences_chart, utility, utility_sentences
 
 METHODS = ("joint", "per-class", "fine-tuned")
 SET_FORMATS = ("png", "png16", "dicom", "dicom16")
@@ -83,6 +83,7 @@ class Plan:
     confidence: float
     file_format: str
     originals: str | None
+    copies: bool
     utility: dict[str, int]
 
     @property
@@ -195,7 +196,9 @@ def balance(
     runs = dict(runs or {})
     _check_runs(runs, data, [name for name, count in missing.items() if count])
     for name in (name for name, count in missing.items() if count):
-        check_enough([data.manifest[i]["patient"] for i in data.indices("train", [name])])
+        check_enough(data.groups(data.indices("train", [name])))
+    if seeds:
+        check_held_out(data, names)
     if originals:
         _check_originals(originals, data, names)
     device = choose_device(device)
@@ -214,6 +217,7 @@ def balance(
         confidence=confidence,
         file_format=file_format,
         originals=str(originals) if originals else None,
+        copies=copies,
         utility={"seeds": seeds, "steps": steps},
     )
     _keep(plan, out)
@@ -224,7 +228,7 @@ def balance(
     document["scores"] = {name: _scores(work, name) for name in plan.missing}
     document["screening"] = _stage(out / "screening.json", "screening", lambda: _screen(work))
     document["audit"] = {name: _audit(work, name) for name in plan.missing}
-    _write_set(work, originals, copies)
+    _write_set(work, originals)
     document["utility"] = _utility(work, seeds, steps)
     document["skipped"] = work.skipped
     document["counts"] = {
@@ -232,9 +236,9 @@ def balance(
         for name, counts in plan.classes.items()
     }
     write_card(out / "set" / "DATA_CARD.md", _record(work, document))
-    write_json(out / "balance.json", document)
     page = out / "report.html"
     _write_report(work, document, page)
+    write_json(out / "balance.json", document)
     return document, page
 
 
@@ -308,14 +312,18 @@ def _labels(model: Model, seeds: Sequence[int], name: str) -> Tensor | None:
 def _stage(path: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a stage found: from its file, or by doing it and writing the file."""
     if path.is_file():
-        try:
-            return dict(json.loads(path.read_bytes()))
-        except ValueError as error:
-            raise SamganError(f"{path} is damaged ({error}); remove it, and the stage is done again") from None
+        return _read(path, "remove it, and the stage is done again")
     print(f"samgan: {name}", file=sys.stderr, flush=True)
     document = make()
     write_json(path, document)
     return document
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise SamganError(f"{path} is damaged ({error}); {remedy}") from None
 
 
 # --- plan
@@ -346,11 +354,13 @@ def _keep(plan: Plan, out: Path) -> None:
             raise SamganError(f"{out} exists, is not empty and was not begun by samgan balance; name a new folder")
         write_json(path, asked)
         return
-    before = json.loads(path.read_bytes())
+    before = _read(path, "name a new folder")
+    if "config" in before:
+        before["config"] = Config.from_dict(before["config"]).to_dict()  # an earlier version may lack settings
     for key, value in asked.items():
-        if key not in ("samgan", "utility") and before.get(key) != value:
+        if key in before and key not in ("samgan", "utility") and before[key] != value:
             raise UsageError(
-                f"{out} was begun with another {key} ({_short(before.get(key))}, not {_short(value)}): "
+                f"{out} was begun with another {key} ({_short(before[key])}, not {_short(value)}): "
                 "ask for the same again, or name a new folder"
             )
     if before.get("utility") != asked["utility"]:  # it is the last stage, and may be done anew
@@ -422,7 +432,7 @@ def _screen(work: _Work) -> dict[str, Any]:
     plan, data = work.plan, work.data
     indices = data.indices("train", work.names)
     training = torch.from_numpy(np.asarray(data.images[indices]))
-    patients = [data.manifest[i]["patient"] for i in indices]
+    patients = data.groups(indices)
     labels = data.labels(work.names)[indices]
     extractor, _ = find_features(plan.features, inception_weights=work.inception_weights, device=work.device)
     classifier = None
@@ -430,6 +440,7 @@ def _screen(work: _Work) -> dict[str, Any]:
         arm, number = ARMS["augmentation, oversampling"], len(work.names)
         classifier = train_classifier(training.numpy(), labels, arm, number, seed=0, steps=500, device=work.device)
     found, rows = {}, []
+    kept: list[Tensor] = []  # of all classes: models that tell them badly apart make one image for two of them
     of_training = None if extractor is None else extract(extractor, training)
     for name, missing in plan.missing.items():
         label = work.names.index(name)
@@ -443,7 +454,7 @@ def _screen(work: _Work) -> dict[str, Any]:
             classify=None if classifier is None else functools.partial(_probability, classifier, label),
             confidence=plan.confidence,
         )
-        own = list(_candidates(screen, work.model(name), name, missing))
+        own = list(_candidates(screen, work.model(name), name, missing, kept))
         reasons = Counter(row["reason"] for row in own)
         for row in own:
             row["nearest_training_image"] = data.manifest[indices[row["nearest_training_image"]]]["source"]
@@ -466,9 +477,11 @@ def _probability(classifier: torch.nn.Module, label: int, images: np.ndarray) ->
     return predict(classifier, images)[:, label]
 
 
-def _candidates(screen: Screen, model: Model, name: str, missing: int) -> Iterator[dict[str, Any]]:
-    """Rows of screening.csv, of the seeds 0, 1, ... until `missing` images stay; the last row is of one that does."""
-    kept: list[Tensor] = []
+def _candidates(screen: Screen, model: Model, name: str, missing: int, kept: list[Tensor]) -> Iterator[dict[str, Any]]:
+    """Rows of screening.csv, of the seeds 0, 1, ... until `missing` images stay; the last row is of one that does.
+
+    `kept` are images that stay, and grows by them.
+    """
     seed, still, rate = 0, missing, 1.0
     while still and seed < CANDIDATES * missing:
         seeds = range(seed, min(seed + math.ceil(still / max(rate, 0.1)), CANDIDATES * missing))
@@ -535,7 +548,7 @@ def _check_originals(originals: Path, data: PreparedSet, names: Sequence[str]) -
             )
 
 
-def _write_set(work: _Work, originals: Path | None, copies: bool) -> None:
+def _write_set(work: _Work, originals: Path | None) -> None:
     """Write the folder `set`, which appears when it is complete."""
     target = work.out / "set"
     if (target / "manifest.json").is_file():
@@ -545,7 +558,7 @@ def _write_set(work: _Work, originals: Path | None, copies: bool) -> None:
         shutil.rmtree(left)
     temporary = work.out / f".set.{os.getpid()}.tmp"
     try:
-        rows = [*_write_real(work, temporary, originals, copies), *_write_synthetic(work, temporary)]
+        rows = [*_write_real(work, temporary, originals), *_write_synthetic(work, temporary)]
         (temporary / "manifest.csv").write_text(_csv(MANIFEST, rows), encoding="utf-8", errors=NAMES)
         # The set may be given away: names of folders stay here.
         plan = dataclasses.asdict(work.plan) | {
@@ -579,7 +592,7 @@ def _record(work: _Work, document: Mapping[str, Any]) -> Record:
     )
 
 
-def _write_real(work: _Work, folder: Path, originals: Path | None, copies: bool) -> Iterator[dict[str, Any]]:
+def _write_real(work: _Work, folder: Path, originals: Path | None) -> Iterator[dict[str, Any]]:
     for index in work.data.indices(None, work.names):
         row = work.data.manifest[index]
         where = folder / row["split"] / row["class"]
@@ -595,8 +608,8 @@ def _write_real(work: _Work, folder: Path, originals: Path | None, copies: bool)
                 raise SamganError(
                     f"{source} is not the file that was prepared (sha256 {found[:12]}, not {row['sha256'][:12]})"
                 )
-            path = where / f"real-{index:06d}-{source.name}"
-            if copies:
+            path = where / f"real-{index:06d}-{Path(row['source']).name}"
+            if work.plan.copies:
                 shutil.copyfile(source, path)
             else:
                 path.symlink_to(source)
@@ -725,7 +738,10 @@ def _sentences(document: dict[str, Any]) -> Iterator[str]:
                 "more were fit to stay. Train longer, or ask for fewer with --target."
             )
         if not found["features"]:
-            yield f"{name} was screened by pixels alone, for want of features (--features FILE.pt)."
+            yield (
+                f"{name} was screened by pixels alone, for want of features (in a new folder: --features FILE.pt "
+                "--run RUN, with the models that are here)."
+            )
     for name, found in document["audit"].items():
         if found:
             yield f"Audit of {name}, before screening: {found['verdict']}"

@@ -640,7 +640,7 @@ def _card(options: argparse.Namespace) -> tuple[Any, str]:
     folder = options.source if options.source.is_dir() else options.source.parent
     path = options.out or folder / ("MODEL_CARD.md" if record.config else "DATA_CARD.md")
     write_card(path, record)
-    left = path.read_text(encoding="utf-8").count(OPEN)
+    left = path.read_text(encoding="utf-8", errors="replace").count(OPEN)  # names of files may be no UTF-8
     return {"card": str(path), "open": left}, f"{path}: {left} places marked {OPEN} are left to you"
 
 
@@ -687,10 +687,14 @@ def _balance(options: argparse.Namespace) -> tuple[Any, str]:
 
     prepared = PreparedSet.open(options.data)
     names = list(options.classes) or prepared.classes
-    runs = {}
+    runs: dict[str, Path] = {}
     for source in options.runs:
         name, _, path = source.partition("=")
-        runs[name if path and name in names else ""] = Path(path if path and name in names else source)
+        of_class = bool(path) and name in names
+        label = name if of_class else ""
+        if label in runs:
+            raise UsageError(f"--run {source}: {label or 'all classes'} has {runs[label]} already; name CLASS=RUN")
+        runs[label] = Path(path if of_class else source)
     config = _configuration(argparse.Namespace(**{**vars(options), "resume": False, "classes": ()}), prepared)
     others = ("json", "settings", "status", "run", "data", "out", "runs", "preset", "scale", "config")
     given = {name: value for name, value in vars(options).items() if name not in others}

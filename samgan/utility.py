@@ -100,16 +100,9 @@ def utility(
     device = choose_device(device)
     data.verify()
     real = {name: data.select("train", [name]) for name in names}
-    test_indices = data.indices("holdout", names)
-    test, patients = np.asarray(data.images[test_indices]), [data.manifest[i]["patient"] for i in test_indices]
-    truth = np.array([names.index(data.manifest[i]["class"]) for i in test_indices])
-    half = halves(patients, truth)
-    few = [name for k, name in enumerate(names) if (truth == k).sum() < LEAST or len(set(half[truth == k])) < 2]
-    if few:
-        raise SamganError(
-            f"{data.path}: expected {LEAST} or more held-out images of {few[0]}, of two patients or more; prepare with "
-            "--holdout"
-        )
+    check_held_out(data, names)
+    test_indices, patients, truth = _held_out(data, names)
+    test = np.asarray(data.images[test_indices])
     if none := [name for name, images in real.items() if not len(images)]:
         raise SamganError(f"{data.path} has no training images of {none[0]}: leave it out with --classes")
     largest = max(map(len, real.values()))
@@ -154,10 +147,35 @@ def utility(
         "notes": notes,
     }
     document |= compare(predicted, truth, patients, smallest)
-    write_json(out / "utility.json", document)
     page = out / "utility.html"
     _write_page(page, document)
+    write_json(out / "utility.json", document)
     return document, page
+
+
+def check_held_out(data: PreparedSet, names: Sequence[str]) -> None:
+    """Refuse a set whose held-out images are too few to test on.
+
+    Raises:
+        SamganError: Fewer than 16 of a class, or all of one patient, or of patients of one half (`halves`).
+    """
+    _, patients, truth = _held_out(data, names)
+    half = halves(patients, truth)
+    few = [name for k, name in enumerate(names) if (truth == k).sum() < LEAST or len(set(half[truth == k])) < 2]
+    if few:
+        raise SamganError(
+            f"{data.path}: expected {LEAST} or more held-out images of {few[0]}, of two patients or more; prepare with "
+            "--holdout"
+        )
+
+
+def _held_out(
+    data: PreparedSet, names: Sequence[str]
+) -> tuple[Int[np.ndarray, " n"], list[str], Int[np.ndarray, " n"]]:
+    """Places of held-out images, their patients and their classes."""
+    indices = data.indices("holdout", names)
+    truth = np.array([names.index(data.manifest[i]["class"]) for i in indices], dtype=np.int64)
+    return indices, [data.manifest[i]["patient"] for i in indices], truth
 
 
 def _synthetic(

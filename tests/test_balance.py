@@ -1,6 +1,7 @@
 """The whole of `samgan balance` on phantoms: what is made, that it goes on, and that it refuses what does not fit."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,11 +16,13 @@ from samgan import balance as module
 from samgan.balance import _doubts, balance, missing_images
 from samgan.cli import main
 from samgan.data import PreparedSet, prepare
-from samgan.data.phantom import write_phantoms
+from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
 from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, load_features
+from samgan.networks import Generator
 from samgan.presets import preset_config
+from samgan.sampling import Model
 from samgan.screening import REASONS, Screen, Screened
 
 SETTINGS = {"network.max_channels": 8, "network.mapping_layers": 0, "training.kimg": 0.032, "training.batch_size": 8}
@@ -253,6 +256,64 @@ def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_th
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_near_duplicates_set_no_limit(data, config, tmp_path, monkeypatch):
+    first, second, third = (str(index) for index in data.indices("train", ["NORMAL"])[:3])
+    rows = [{**row, "near_duplicate_of": first} if row["index"] == second else row for row in data.manifest]
+    seen = {}
+
+    def init(self, training, own, patients, **_):
+        seen.update(zip(data.indices("train").tolist(), patients, strict=True))
+        raise SamganError("stopped here")
+
+    monkeypatch.setattr(Screen, "__init__", init)
+    with pytest.raises(SamganError, match="stopped here"):
+        balance(dataclasses.replace(data, manifest=rows), tmp_path / "out", config, minutes=1.0, device="cpu")
+    assert seen[int(first)] == seen[int(second)] == data.manifest[int(first)]["patient"]
+    assert seen[int(third)] == data.manifest[int(third)]["patient"]
+
+
+def test_one_image_does_not_stay_of_two_classes(monkeypatch, tiny_config):
+    images = torch.from_numpy(phantoms(60, 32, pneumonia=False))
+    screen = Screen(images, np.arange(30), [str(index) for index in range(60)])
+    screen.limits = {"pixels": (0.0, 2.0)}  # nothing is too near or too far
+    monkeypatch.setattr(module, "sample", lambda model, seeds, labels: images[list(seeds)])
+    monkeypatch.setattr(module, "to_uint8", lambda made: made)
+    monkeypatch.setattr(module, "_labels", lambda *_: None)
+    model = Model(Generator(tiny_config.network), tiny_config, 0, "")
+    kept = []
+    first = list(module._candidates(screen, model, "a", 6, kept))
+    assert [row["reason"] for row in first] == [""] * 6
+    second = list(module._candidates(screen, model, "b", 6, kept))
+    assert [row["reason"] for row in second] == ["duplicate"] * 6 + [""] * 6
+    assert len(kept) == 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_goes_on_with_what_it_was_begun_with(folder, data, config, tmp_path, lenient):
+    given = {"minutes": 1.0, "seeds": 0, "device": "cpu", "target": "0.9", "originals": folder / "images"}
+    balance(data, tmp_path / "out", config, copies=True, **given)
+    real = [row for row in read(tmp_path / "out" / "set" / "manifest.csv") if row["origin"] == "real"]
+    for row in real:
+        path = tmp_path / "out" / "set" / row["file"]
+        assert not path.is_symlink()
+        assert path.name.endswith(Path(row["source"]).name)
+        assert path.read_bytes() == (folder / "images" / row["source"]).read_bytes()
+    with pytest.raises(UsageError, match=r"another copies \(true, not false\)"):
+        balance(data, tmp_path / "out", config, **given)
+    path = tmp_path / "out" / "plan.json"
+    plan = json.loads(path.read_text())
+    del (
+        plan["copies"],
+        plan["config"]["training"]["rate_decay_kimg"],
+    )  # as an earlier version, which had no such settings
+    path.write_text(json.dumps(plan))
+    balance(data, tmp_path / "out", config, copies=True, **given)
+    path.write_text("{")
+    with pytest.raises(SamganError, match=r"plan.json is damaged .*name a new folder"):
+        balance(data, tmp_path / "out", config, copies=True, **given)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_a_given_model_that_was_trained_on_is_another_model(data, config, tmp_path, lenient):
     own = config.override({"data.classes": ["NORMAL"], "training.kimg": 0.016})
     run = api.train(own, data, tmp_path / "run", device="cpu", quiet=True)
@@ -311,14 +372,23 @@ def test_a_model_that_failed_as_a_whole_is_told():
         ({"steps": 0}, "--steps 0"),
         ({"features": "nowhere.pt2"}, "nowhere.pt2"),
         ({"runs": {"PNEUMONIA": Path("run")}}, "CLASS=RUN of NORMAL"),
+        ({"data": "without", "target": "1000"}, "expected 16 or more held-out images of NORMAL"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, change, words, monkeypatch):
     if "features" in change:
         monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
+    if change.pop("data", None):
+        rows = [{**row, "split": "train"} for row in data.manifest]
+        data = dataclasses.replace(data, manifest=rows)
     with pytest.raises(SamganError, match=words):
         balance(data, tmp_path / "out", config, **change)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_class_of_two_models_is_told(data, tmp_path, capsys):
+    assert main(["balance", str(data.path), str(tmp_path / "out"), "--run", "one", "two"]) == 2
+    assert "--run two: all classes has one already" in capsys.readouterr().err
 
 
 def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, config, tmp_path):

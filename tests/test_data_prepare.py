@@ -28,6 +28,7 @@ import samgan.files
 from samgan.data import PreparedSet, dataset, phantoms, prepare, write_phantoms
 from samgan.data.prepare import FITS, NORMALIZATIONS, fit_image
 from samgan.data.readers import MAXIMUM_PIXELS
+from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
 
 prepare_module = importlib.import_module("samgan.data.prepare")  # samgan.data.prepare itself is the function
@@ -200,7 +201,10 @@ def test_patients_on_both_sides_of_the_sources_own_split_are_counted(folder, tmp
     info = prepare_here(tmp_path / "own", tmp_path / "apart").info
     assert (info["split_by"], info["groups_on_both_sides"]) == ("source", 0)
     shutil.copy(others[0], tmp_path / "own/train/PNEUMONIA" / first.name.replace("_1", "_2"))
-    assert prepare_here(tmp_path / "own", tmp_path / "mixed", duplicates="keep").info["groups_on_both_sides"] == 1
+    mixed = prepare_here(tmp_path / "own", tmp_path / "mixed", duplicates="keep")
+    part = subset(mixed, tmp_path / "part", images={"NORMAL": 3})
+    assert mixed.info["groups_on_both_sides"] == part.info["groups_on_both_sides"] == 1
+    assert subset(mixed, tmp_path / "one", classes=["NORMAL"]).info["groups_on_both_sides"] == 0
 
 
 def test_enlarged_images_are_counted(folder, tmp_path):
@@ -377,6 +381,12 @@ def test_near_duplicates_are_kept_listed_and_share_a_split(tmp_path):
             assert Path(row["source"]).stem.removeprefix("copy_of_") == Path(partner["source"]).stem.removeprefix(
                 "copy_of_"
             )
+    training = prepared.indices("train")
+    groups = prepared.groups(training)
+    assert len(set(groups)) == len(training) / 2
+    assert set(groups) <= {prepared.manifest[index]["patient"] for index in training}
+    firsts = [int(index) for index in training if not prepared.manifest[index]["near_duplicate_of"]]
+    assert prepared.groups(firsts) == [prepared.manifest[index]["patient"] for index in firsts]
 
 
 # patients

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from samgan.data.curation import connected_groups
 from samgan.errors import SamganError, UsageError
 
 FORMAT = 1
@@ -137,6 +138,15 @@ class PreparedSet:
         """Return the place of each image's class in `classes`, from 0; -1 for images of other classes."""
         places = {name: label for label, name in enumerate(classes)}
         return np.array([places.get(row["class"], -1) for row in self.manifest], dtype=np.int64)
+
+    def groups(self, indices: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
+        """Whom images show, one name each: the patient; patients who share a near duplicate count as one."""
+        place = {int(index): row for row, index in enumerate(indices)}
+        rows = [self.manifest[index] for index in place]
+        near = ((row["near_duplicate_of"], k) for k, row in enumerate(rows))
+        pairs = [(place[int(first)], k) for first, k in near if first and int(first) in place]
+        patients = [row["patient"] for row in rows]
+        return [patients[group] for group in connected_groups(patients, pairs)]
 
     def select(self, split: str | None = "train", classes: Sequence[str] = ()) -> UInt8[np.ndarray, "n c h w"]:
         """Copy one split's images into memory; arguments as for `indices`."""

@@ -69,6 +69,8 @@ def subset(
         near = row["near_duplicate_of"]
         rows.append({**row, "index": place[index], "near_duplicate_of": place.get(int(near), "") if near else ""})
     counts = Counter((row["class"], row["split"]) for row in rows)
+    groups = data.groups(order)
+    sides = {(group, row["split"]) for group, row in zip(groups, rows, strict=True)}
     taken = {
         "name": data.path.resolve().name,
         "sha256": data.sha256,
@@ -77,11 +79,12 @@ def subset(
         "images": images,
     }
     info = {
-        **{key: value for key, value in data.info.items() if key not in ("sha256", "groups_on_both_sides", "enlarged")},
+        **{key: value for key, value in data.info.items() if key not in ("sha256", "enlarged")},
         "images": len(rows),
         "classes": sorted(names),
         "counts": {name: {split: counts[name, split] for split in SPLITS} for name in sorted(names)},
         "patients": len({row["patient"] for row in rows}),
+        "groups_on_both_sides": len(sides) - len(set(groups)),
         "near_duplicates": sum(row["near_duplicate_of"] != "" for row in rows),
         "fingerprint": hashlib.sha256(f"{data.sha256} {taken}".encode()).hexdigest(),
         "subset_of": taken,
