@@ -99,10 +99,10 @@ def audit(
 
     Returns:
         What audit.json holds, and the page. `pixels` and `features` (or None) hold two signs each: `closer` and
-        `nearest_is_training`, with `share`, `expected` (value, low, high) and `found`; `membership` the discriminator's
-        AUC, `mirrored` and `alike` shares of synthetic beside real images, `planted` which share of changed copies of
-        training images would have been found, `pairs` the closest ones, `signs` the names of what was found,
-        `verdict` a sentence, `notes` and `skipped` what to know of it.
+        `nearest_is_training`, with `share`, `expected` (value, low, high) and `found`; also `planted`: which share of
+        changed copies of training images would have been found, and `pairs`: the closest ones, all that count as close
+        among them. `membership` is the discriminator's AUC, `mirrored` and `alike` are shares of synthetic beside real
+        images, `signs` the names of what was found, `verdict` a sentence, `notes` and `skipped` what to know of it.
 
     Raises:
         UsageError: The generator was trained on other data, or what is asked for cannot be had.
@@ -157,17 +157,28 @@ def audit(
         document["skipped"].append({"what": "nearest images by features", "reason": reason})
     planted = {name: changed_copies(training.some(PLANTED), name, seed=seed) for name in CHANGES}
     patients = training.patients, held_out.patients
-    measured, closest, closest_held_out = _measure(
-        nearest_image, fake, training.images, held_out.images, planted, patients, seed
-    )
+
+    def pairs(closest: tuple[Nearest, Nearest], close: int) -> dict[str, Any]:
+        """The closest pairs of one measure; all that count as close, for whoever wants to leave them out."""
+        of_fake, of_held_out = closest
+        return {
+            "pairs": _pairs(of_fake, max(PAIRS_SHOWN, close), training, opened.name),
+            "held_out_pairs": _pairs(
+                of_held_out, HELD_OUT_PAIRS_SHOWN, training, lambda index: f"row {held_out.indices[index]}"
+            ),
+        }
+
+    measured, closest = _measure(nearest_image, fake, training.images, held_out.images, planted, patients, seed)
     measure = "1 - correlation at half resolution, moved by up to a pixel, and mirrored"
+    measured |= pairs(closest, measured["closer"]["count"])
     document |= {"pixels": {"measure": measure, **measured}, "features": None}
     if extractor is not None:
         # Other synthetic images and copies come next time: keeping their features would only fill the disk.
         of_fake, *of_planted = (extract(extractor, images, cache=False) for images in (fake, *planted.values()))
         of_training, of_held_out = (extract(extractor, real.images) for real in (training, held_out))
         copies = dict(zip(planted, of_planted, strict=True))
-        measured, _, _ = _measure(nearest_features, of_fake, of_training, of_held_out, copies, patients, seed)
+        measured, closest = _measure(nearest_features, of_fake, of_training, of_held_out, copies, patients, seed)
+        measured |= pairs(closest, measured["closer"]["count"])
         described = {"name": extractor.name, "sha256": extractor.sha256, "dim": extractor.dim}
         document["features"] = {"measure": "Euclidean distance of features", **described, **measured}
     document["membership"] = None
@@ -185,12 +196,6 @@ def audit(
         )
     document["signs"] = _signs(document)
     document["verdict"] = _verdict(document)
-    # All that count as close are listed, for whoever wants to leave them out.
-    count = max(PAIRS_SHOWN, document["pixels"]["closer"]["count"])
-    document["pairs"] = _pairs(closest, count, training, opened.name)
-    document["held_out_pairs"] = _pairs(
-        closest_held_out, HELD_OUT_PAIRS_SHOWN, training, lambda index: f"row {held_out.indices[index]}"
-    )
     page = folder / "audit.html"
     images = {"pairs": fake, "held_out_pairs": held_out.images} if pictures else None
     _write_page(page, document, images, data)
@@ -290,7 +295,7 @@ def _measure(
     planted: dict[str, Tensor],
     patients: tuple[list[str], list[str]],
     seed: int,
-) -> tuple[dict[str, Any], Nearest, Nearest]:
+) -> tuple[dict[str, Any], tuple[Nearest, Nearest]]:
     """Both signs of one kind of nearness, of images or features, and what they would have seen."""
     of_fake, of_held_out = nearest(fake, training), nearest(held_out, training)
     closer = closer_than_held_out(of_fake.distance, of_held_out.distance, groups=patients[1])
@@ -305,7 +310,7 @@ def _measure(
             for name, values in (("synthetic", of_fake), ("held_out", of_held_out))
         },
     }
-    return document, of_fake, of_held_out
+    return document, (of_fake, of_held_out)
 
 
 def _quantiles(values: Tensor) -> list[float]:
@@ -620,25 +625,22 @@ def _write_page(path: Path, document: dict[str, Any], images: dict[str, Tensor] 
             "is not found here would not be found of a generator either.</p>"
             + table(("change", *_spaces(document)), planted),
         ),
-        _pair_section("The synthetic images closest to a training image", "pairs", PAIR, document, images, data),
-        _pair_section(
-            "For comparison: the held-out images closest to a training image, of other patients",
-            "held_out_pairs", REAL_PAIR, document, images, data,
-        ),
-    ]  # fmt: skip
+    ]
+    for label, measured in _spaces(document).items():
+        headings = {
+            "pairs": (f"The synthetic images closest to a training image, {label}", PAIR),
+            "held_out_pairs": (f"For comparison: held-out images, of other patients, {label}", REAL_PAIR),
+        }
+        for key, (heading, description) in headings.items():
+            shown = measured[key][:PAIRS_SHOWN]
+            sections.append(_pair_section(heading, description, shown, images[key] if images else None, data))
     title = f"samgan audit: {document['generated']['name']}"
     write_page(path, title, sections, [PICTURES if images else NO_PICTURES, "For research only. Not for diagnosis."])
 
 
 def _pair_section(
-    heading: str,
-    key: str,
-    description: str,
-    document: dict[str, Any],
-    images: dict[str, Tensor] | None,
-    data: PreparedSet,
+    heading: str, description: str, pairs: list[dict[str, Any]], images: Tensor | None, data: PreparedSet
 ) -> str:
-    pairs = document[key][:PAIRS_SHOWN]
     if images is None:
         rows = [
             (p["image"], str(p["training"]), "yes" if p["mirrored"] else "no", f"{p['distance']:.4f}") for p in pairs
@@ -647,7 +649,7 @@ def _pair_section(
     figures = []
     for pair in pairs:
         real = torch.from_numpy(np.array(data.images[pair["training"]]))
-        shown = torch.stack([images[key][pair["place"]], real.flip(-1) if pair["mirrored"] else real])
+        shown = torch.stack([images[pair["place"]], real.flip(-1) if pair["mirrored"] else real])
         turned = ", mirrored to compare" if pair["mirrored"] else ""
         caption = (
             f"<strong>{text(description)}</strong> Training image: row {pair['training']} of the manifest{turned}."

@@ -1,5 +1,6 @@
 """Planted copies are found, new patients raise no alarm, and what cannot be looked at is said."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,7 +15,7 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
-from samgan.metrics.features import FeaturesUnavailable
+from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable
 from samgan.networks import Discriminator
 
 COUNT, PLANTED = 150, 20
@@ -61,10 +62,37 @@ def test_new_patients_raise_no_alarm(data, fresh, tmp_path):
     assert "no weights here" in format_audit(document)
 
 
-def test_held_out_images_of_the_set_itself_raise_no_alarm(data, tmp_path):
-    """The strictest case: the distances that set the limit are these images' own."""
-    document, _ = audited(data.select("holdout"), data, tmp_path)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_held_out_patients_raise_no_alarm_but_training_patients_do(data, tmp_path, seed):
+    """Half of the held-out patients in the place of synthetic images, the other half to compare with."""
+    held_out = np.random.default_rng(seed).permutation(data.indices("holdout"))
+    aside = sorted(held_out[: len(held_out) // 2].tolist())
+    rows = [{**row, "split": "aside"} if index in aside else row for index, row in enumerate(data.manifest)]
+    assert len(aside) > 90
+    rest = dataclasses.replace(data, manifest=rows)
+    document, _ = audited(np.asarray(data.images[aside]), rest, tmp_path)
     assert document["signs"] == []
+    document, _ = audited(data.select("train")[: len(aside)], rest, tmp_path)
+    assert document["signs"] == ["pixels.closer", "pixels.nearest_is_training"]
+
+
+def test_what_is_close_by_features_alone_is_found_and_shown(data, fresh, tmp_path, monkeypatch):
+    """Features that see the mean grey alone: an image of no likeness to any other has that of a training image."""
+
+    def network(images):
+        return images.float().mean(dim=(1, 2, 3))[:, None]
+
+    extractor = FeatureExtractor(network, name="mean grey", sha256="ab" * 32, device=torch.device("cpu"))
+    monkeypatch.setattr("samgan.audit.find_features", lambda *_, **__: (extractor, ""))
+    noise = np.random.default_rng(0).permuted(data.select("train")[:PLANTED].reshape(PLANTED, -1), axis=1)
+    document, page = audited(np.concatenate([fresh, noise.reshape(PLANTED, 1, 32, 32)]), data, tmp_path)
+    assert document["features"]["name"] == "mean grey"
+    assert document["features"]["closer"]["found"]
+    assert not document["pixels"]["closer"]["found"]
+    pairs = document["features"]["pairs"]
+    assert set(range(COUNT, COUNT + PLANTED)) <= {pair["place"] for pair in pairs}
+    assert len(pairs) >= document["features"]["closer"]["count"] >= PLANTED
+    assert "closest to a training image, by features" in page.read_text()
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -75,7 +103,7 @@ def test_planted_copies_are_all_found(data, fresh, tmp_path, mirrored):
     document, page = audited(np.concatenate([fresh, copies]), data, tmp_path)
     assert "pixels.closer" in document["signs"]
     assert document["verdict"].startswith("Signs of memorisation")
-    closest = document["pairs"][:PLANTED]
+    closest = document["pixels"]["pairs"][:PLANTED]
     assert sorted(pair["training"] for pair in closest) == training.tolist()
     assert {pair["place"] for pair in closest} == set(range(COUNT, COUNT + PLANTED))
     assert all(pair["mirrored"] == mirrored for pair in closest)
@@ -138,6 +166,37 @@ def test_of_a_run_the_discriminator_is_asked_too(run, data, tmp_path):
     document, _ = audit(tmp_path / "model.safetensors", data, out=tmp_path, count=40, device="cpu")
     assert document["generated"]["model_sha256"] == exported["sha256"]
     assert document["membership"] is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_attack_takes_images_of_high_logits_for_training_images(run, data, tmp_path, monkeypatch):
+    known = {image.tobytes() for image in data.select("train")}
+    side = 1.0
+
+    def judged(discriminator, config, members, others, *_):
+        return tuple(
+            torch.tensor([side * (image.numpy().tobytes() in known) for image in images])
+            for images in (members, others)
+        )
+
+    monkeypatch.setattr("samgan.audit.judge", judged)
+    found, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
+    assert found["membership"]["auc"]["value"] == 1
+    assert "membership" in found["signs"]
+    assert "tells training images from held-out ones" in found["verdict"]
+    side = -1.0
+    found, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
+    assert found["membership"]["auc"]["value"] == 0
+    assert "membership" not in found["signs"]
+
+
+def test_mirrored_hearts_are_counted(data, tmp_path):
+    training = data.select("train")
+    turned = training[: len(training) // 2].copy()
+    turned[::4] = turned[::4, :, :, ::-1]
+    document, _ = audited(turned, data, tmp_path)
+    assert document["mirrored"]["synthetic"]["value"] == pytest.approx(0.25, abs=0.05)
+    assert document["mirrored"]["held_out"]["value"] < 0.05
 
 
 def test_logits_do_not_depend_on_what_an_image_lies_beside(tiny_config):
