@@ -26,7 +26,7 @@ from torch import Tensor
 
 from samgan import __version__, api
 from samgan.audit import audit
-from samgan.cards import Record, write_card
+from samgan.cards import Record, describe, write_card
 from samgan.classifier import ARMS, predict, train_classifier
 from samgan.config import Config
 from samgan.data import PreparedSet
@@ -235,7 +235,7 @@ def balance(
         name: {"real": counts["real"], "synthetic": document["screening"].get(name, {}).get("kept", 0)}
         for name, counts in plan.classes.items()
     }
-    write_card(out / "set" / "DATA_CARD.md", _record(work, document))
+    _write_cards(work, document)
     page = out / "report.html"
     _write_report(work, document, page)
     write_json(out / "balance.json", document)
@@ -578,17 +578,34 @@ def _name(path: str | None) -> str | None:
     return Path(path).name if path else None
 
 
-def _record(work: _Work, document: Mapping[str, Any]) -> Record:
-    """What the data card tells: of the set as it was prepared, of what was added, and of what was found."""
-    verdicts = [f"{name}: {found['verdict']}" for name, found in document["audit"].items() if found]
-    scores = document["scores"].values()
+def _write_cards(work: _Work, document: Mapping[str, Any]) -> None:
+    """A data card of the set, and a model card of every model that was trained here."""
+    counts = {name: count["synthetic"] for name, count in document["counts"].items()}
+    of_set = _record(work, document, list(work.models), synthetic=counts, screening=document["screening"])
+    write_card(work.out / "set" / "DATA_CARD.md", of_set)
+    classes: dict[Path, list[str]] = {}
+    for name, model in work.models.items():
+        if not model["given"]:
+            classes.setdefault(work.path(name), []).append(name)
+    for path, names in classes.items():
+        write_card(path / "MODEL_CARD.md", _record(work, document, names))
+
+
+def _record(work: _Work, document: Mapping[str, Any], names: Sequence[str], **more: Any) -> Record:
+    """What is known of the images of some classes; where several models made them their cards tell the rest."""
+    model, scores = {}, [document["scores"][name] for name in names]
+    if len({work.models[name]["sha256"] for name in names}) == 1:
+        model = describe(work.model(names[0]))
+        if (path := work.path(names[0])).is_dir():
+            model["environment"] = Run.open(path).environment
+    verdicts = [f"{name}: {found['verdict']}" for name in names if (found := document["audit"][name])]
     return Record(
         data={**work.data.info, "counts": {name: work.data.info["counts"][name] for name in work.names}},
-        synthetic={name: counts["synthetic"] for name, counts in document["counts"].items()},
-        screening=document["screening"],
-        scores=next(iter(scores)) if len(scores) == 1 else {},  # of several classes the folder `scores` tells
+        scores=scores[0] if len(scores) == 1 else {},  # of several classes the folder `scores` tells
         audit={"verdict": " ".join(verdicts)},
         utility=document["utility"],
+        **model,
+        **more,
     )
 
 
@@ -679,7 +696,7 @@ def _utility(work: _Work, seeds: int, steps: int) -> dict[str, Any]:
             steps=steps,
             device=work.device,
         )
-        return document
+        return document | {"models": {name: model["sha256"] for name, model in work.models.items()}}
 
     return work.optional(folder / "utility.json", "utility", make)
 

@@ -37,10 +37,14 @@ class Record:
     """environment.json of the run."""
     model_sha256: str = ""
     images_seen: int | None = None
+    trained_on: Sequence[str] = ()
+    """As `Run.trained_on`."""
+    checkpoint: str = ""
+    """As `Model.checkpoint`."""
     data: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """dataset.json of the prepared set."""
     synthetic: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Synthetic images by class, of a set that holds some."""
+    """Synthetic images by class, of a set that holds some: its card is a data card, also where the model is known."""
     screening: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """screening.json of `samgan balance`."""
     scores: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -105,7 +109,7 @@ def _subset(record: Record) -> str:
     if taken:
         chosen = {**taken["patients"], **taken["images"]}
         return f"part of {taken['name']}: {', '.join(f'{key} {n}' for key, n in chosen.items())}, seed {taken['seed']}"
-    if record.config and record.config.data.classes:
+    if record.config and record.config.data.classes and not record.synthetic:
         return f"classes {', '.join(record.config.data.classes)} of the prepared set"
     return ""
 
@@ -135,7 +139,7 @@ def _network(record: Record) -> str:
 
 def _software(record: Record) -> str:
     if not record.environment:
-        return f"samgan {__version__}" if record.config else ""
+        return "samgan; a file does not tell which version trained it" if record.config else ""
     packages = ", ".join(f"{name} {version}" for name, version in record.environment["packages"].items())
     commit = record.environment.get("commit")
     return f"samgan {record.environment['samgan']}" + (f" (commit {commit[:12]})" if commit else "") + f", {packages}"
@@ -147,6 +151,9 @@ def _initial(record: Record) -> str:
     start = record.environment.get("start")
     if start:
         return f"networks of {start['run']} ({start['images_seen'] / 1000:g} kimg)"
+    if len(record.trained_on) > 1:
+        sets = ", ".join(sha256[:12] for sha256 in record.trained_on[1:])
+        return f"networks of another run, trained on a prepared set of sha256 {sets}"
     return f"random, seed {record.config.training.seed}; no pre-trained weights"
 
 
@@ -166,10 +173,12 @@ def _selection(record: Record) -> str:
     if record.images_seen is None:
         return ""
     averaged = record.config is not None and record.config.training.ema_halflife_kimg > 0
-    return (
-        f"{'averaged weights (EMA)' if averaged else 'weights'} after {record.images_seen / 1000:g} thousand images; "
-        "whether quick scores on held-out images had a say is for you to tell"
-    )
+    chosen = {
+        "newest": "the last ones, whatever their scores",
+        "best": "the best of several by quick scores against held-out images",
+    }.get(record.checkpoint, "whether quick scores on held-out images had a say is for you to tell")
+    kind = "averaged weights (EMA)" if averaged else "weights"
+    return f"{kind} after {record.images_seen / 1000:g} thousand images; {chosen}"
 
 
 def _metrics(record: Record) -> str:
@@ -222,6 +231,10 @@ def _utility_words(record: Record) -> str:
         f"synthetic images: {found['verdict']}; AUC {decision['mean']:+.4f} [{decision['low']:+.4f}, "
         f"{decision['high']:+.4f}] against {' and '.join(against)}, {found['held_out']['patients']} held-out patients"
     )
+
+
+def _baselines(record: Record) -> str:
+    return ", ".join(dict.fromkeys(found["against"] for found in record.utility.get("differences", ())))
 
 
 def _internal(record: Record) -> str:
@@ -312,7 +325,7 @@ MI_CLAIM_GEN = (
     Item("study design", "clinical question and how its answer would be used"),
     Item("study design", "cohort: how it was selected", _source),
     Item("study design", "whom the cohort represents"),
-    Item("study design", "baselines compared with"),
+    Item("study design", "baselines compared with", _baselines),
     Item("data and resources", "independence of training and test data", _level),
     Item("data and resources", "pre-trained models and what they saw", _initial),
     Item("data and resources", "architecture and optimisation", _training),
@@ -326,6 +339,12 @@ MI_CLAIM_GEN = (
     Item("reproducibility", "model and its licence", _model_named),
     Item("ethics", "approval, consent, and terms of the data"),
 )
+NEEDED = {
+    "scores": ("ms_ssim_real", "ms_ssim_generated", "count", "data"),
+    "audit": ("verdict",),
+    "utility": ("decisions", "verdict", "held_out"),
+}
+"""What is read of scores.json, audit.json and utility.json."""
 CHECKLISTS = {
     "CLAIM": (
         CLAIM,
@@ -380,7 +399,7 @@ def read_record(
         raise UsageError(f"{source}: expected a run folder, a .safetensors file or a prepared set")
     trained_on = next(iter(model.trained_on), "") if model else ""
     if model is not None:
-        known |= {"config": model.config, "model_sha256": model.sha256, "images_seen": model.images_seen}
+        known |= describe(model)
     if data is not None:
         known["data"] = data.info
         if trained_on and trained_on != data.sha256:
@@ -390,9 +409,10 @@ def read_record(
             )
     for name, path in documents.items():
         if path is not None:
-            document = _read(path)
-            of = document.get("generated", {}).get("model_sha256")
-            if model is not None and of and of != model.sha256:
+            document = _read(path, NEEDED[name])
+            made_by = {document.get("generated", {}).get("model_sha256"), *document.get("models", {}).values()} - {None}
+            if model is not None and made_by and model.sha256 not in made_by:
+                of = next(iter(made_by))
                 raise UsageError(f"{path} is of another model (sha256 {of[:12]}, not {model.sha256[:12]})")
             own, of = data.sha256 if data is not None else trained_on, document.get("data", {}).get("sha256")
             if name != "scores" and own and of and of != own:  # scores may be against images of another hospital
@@ -401,11 +421,24 @@ def read_record(
     return Record(**known)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def describe(model: Model) -> dict[str, Any]:
+    """What a record knows from the model itself."""
+    return {
+        "config": model.config,
+        "model_sha256": model.sha256,
+        "images_seen": model.images_seen,
+        "trained_on": model.trained_on,
+        "checkpoint": model.checkpoint,
+    }
+
+
+def _read(path: Path, needed: Sequence[str]) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
         if not isinstance(document, dict):
             raise ValueError("no JSON object")
+        if lacking := [key for key in needed if not document.get(key)]:
+            raise ValueError(f"it has no {', '.join(lacking)}, as the file of this name has")
     except (OSError, ValueError) as error:
         raise SamganError(f"{path} cannot be read: {error}") from None
     return document
@@ -416,7 +449,7 @@ def format_card(record: Record) -> str:
 
     Of every checklist the items that the record answers are filled in, the others are marked `OPEN`, and counted.
     """
-    of_model = record.config is not None
+    of_model = record.config is not None and not record.synthetic
     title = _title(record)
     tags = [
         "synthetic",
@@ -476,7 +509,7 @@ def write_card(path: Path, record: Record) -> None:
 
 
 def _title(record: Record) -> str:
-    if record.config is not None:
+    if record.config is not None and not record.synthetic:
         return f"Model card: {record.config.preset}, {record.config.network.resolution} px"
     what = "Real and synthetic radiographs" if record.synthetic else "Radiographs"
     return f"Data card: {what}, {record.data['resolution']} px"
@@ -508,7 +541,7 @@ def _command(words: Sequence[str]) -> str:
 
 def _classes(record: Record) -> list[str]:
     rows = []
-    trained_on = record.config.data.classes if record.config else ()
+    trained_on = record.config.data.classes if record.config and not record.synthetic else ()
     for name, splits in record.data.get("counts", {}).items():
         if trained_on and name not in trained_on:
             continue

@@ -54,6 +54,8 @@ class Model:
     """Of the generator's weights, in the order of their names."""
     trained_on: tuple[str, ...] = ()
     """As `Run.trained_on`; none: it is not known."""
+    checkpoint: str = ""
+    """Which one of the run it is: "newest", "best" by quick scores, or "named"; empty: it is not known."""
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +131,8 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
     _, state = choose_checkpoint(run, checkpoint)
     config, weights = Config.from_dict(state["config"]), state["ema_generator"] or state["generator"]
     origin = f"the checkpoint in {run.path}"
-    return _build(config, weights, state["images_seen"], device, origin, run.trained_on)
+    which = checkpoint if checkpoint in ("newest", "best") else "named"
+    return _build(config, weights, state["images_seen"], device, origin, run.trained_on, which)
 
 
 def write_model(model: Model, path: Path) -> None:
@@ -147,6 +150,7 @@ def write_model(model: Model, path: Path) -> None:
         "sha256": model.sha256,
         "data_sha256": next(iter(model.trained_on), ""),
         "started_on_data_sha256": " ".join(model.trained_on[1:]),
+        "checkpoint": model.checkpoint,
         "software": SOFTWARE,
     }
     with atomic_write(path) as file:
@@ -169,7 +173,8 @@ def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
         raise SamganError(f"{path} is no model of samgan: expected format {MODEL_FORMAT!r}, as samgan export writes")
     config = Config.from_dict(json.loads(metadata["config"]))
     names = f"{metadata.get('data_sha256', '')} {metadata.get('started_on_data_sha256', '')}"
-    model = _build(config, weights, int(metadata["images_seen"]), device, str(path), names.split())
+    which = metadata.get("checkpoint", "")
+    model = _build(config, weights, int(metadata["images_seen"]), device, str(path), names.split(), which)
     if model.sha256 != metadata["sha256"]:
         raise SamganError(f"{path} is damaged: its weights are not those that were written; get it again")
     return model
@@ -196,9 +201,17 @@ def check_origin(model: Model, source: Path, data: PreparedSet) -> list[str]:
             f"{source} was trained on other data than {data.path} (sha256 {model.trained_on[0][:12]}, not "
             f"{data.sha256[:12]}): it may have seen the patients that are held out here"
         )
+    notes = []
     if set(model.trained_on) != {data.sha256}:
-        return [f"{source.name} began with a model of other data: whether held-out patients are in it is not known."]
-    return []
+        notes.append(
+            f"{source.name} began with a model of other data: whether held-out patients are in it is not known."
+        )
+    if model.checkpoint == "best":
+        notes.append(
+            f"{source.name} is the best of several checkpoints by scores against held-out images: these had a say in "
+            "it, if not in what it learnt."
+        )
+    return notes
 
 
 def _build(
@@ -208,6 +221,7 @@ def _build(
     device: str | torch.device,
     origin: str,
     trained_on: Sequence[str],
+    checkpoint: str,
 ) -> Model:
     with torch.random.fork_rng(devices=[]):
         generator = Generator(config.network)
@@ -216,7 +230,7 @@ def _build(
     except RuntimeError:
         raise SamganError(f"{origin} holds other weights than its configuration says") from None
     generator.eval().requires_grad_(False).to(device)
-    return Model(generator, config, images_seen, hash_weights(weights), tuple(trained_on))
+    return Model(generator, config, images_seen, hash_weights(weights), tuple(trained_on), checkpoint)
 
 
 def hash_weights(weights: dict[str, Tensor]) -> str:

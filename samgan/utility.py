@@ -80,8 +80,9 @@ def utility(
         device: Where they are trained.
 
     Returns:
-        The document (`arms`: by name the scores of every seed and their means; `intervals`, `differences`, `decisions`
-        and `verdict`, as `compare` makes them) and the page.
+        The document (`models`: by class the hash of the weights, where a model made the images; `arms`: by name the
+        scores of every seed and their means; `intervals`, `differences`, `decisions` and `verdict`, as `compare` makes
+        them) and the page.
 
     Raises:
         UsageError: One class, an unknown one, fewer than two seeds or one step, a model of another prepared set, or
@@ -106,9 +107,9 @@ def utility(
     if none := [name for name, images in real.items() if not len(images)]:
         raise SamganError(f"{data.path} has no training images of {none[0]}: leave it out with --classes")
     largest = max(map(len, real.values()))
-    made, notes = {}, []
+    made, notes, models = {}, [], {}
     for name, source in synthetic.items():
-        made[name], unknown_origin = _synthetic(name, source, largest, data, device)
+        made[name], unknown_origin, models[name] = _synthetic(name, source, largest, data, device)
         notes += unknown_origin
     lacking = {name: (beside or {}).get(name, largest - len(images)) for name, images in real.items()}
     short = [name for name, count in lacking.items() if count and len(made.get(name, ())) < count]
@@ -139,6 +140,7 @@ def utility(
             name: "images" if isinstance(source, np.ndarray) else Path(source).resolve().name
             for name, source in synthetic.items()
         },
+        "models": {name: sha256 for name, sha256 in models.items() if sha256},
         "held_out": {"images": len(test), "patients": len(set(patients))},
         "seeds": seeds,
         "steps": steps,
@@ -180,14 +182,14 @@ def _held_out(
 
 def _synthetic(
     name: str, source: Path | np.ndarray, count: int, data: PreparedSet, device: str
-) -> tuple[UInt8[np.ndarray, "n c h w"], list[str]]:
-    """Synthetic images of one class, of a model `count` and of a folder all; and what is not known of their origin."""
-    notes = []
+) -> tuple[UInt8[np.ndarray, "n c h w"], list[str], str]:
+    """Synthetic images of one class, of a model `count`; what is not known of their origin; the model's hash."""
+    notes, sha256 = [], ""
     if isinstance(source, np.ndarray):
         images = source
     elif is_model(source):
         model = open_model(source, device=device)
-        notes = check_origin(model, source, data)
+        sha256, notes = model.sha256, check_origin(model, source, data)
         learnt = model.config.data.classes or data.classes
         if not model.classes and list(learnt) != [name]:
             raise UsageError(f"--synthetic {name}={source}: it was trained on {', '.join(learnt)}, not on {name} alone")
@@ -206,7 +208,7 @@ def _synthetic(
             f"{name}: expected images of {list(data.images.shape[1:])}, got {list(images.shape[1:])}"
             + ("" if isinstance(source, np.ndarray) else f" from {source}")
         )
-    return images, notes
+    return images, notes, sha256
 
 
 def _marked_classes(source: Path) -> set[str]:

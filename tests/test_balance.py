@@ -161,7 +161,13 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
     assert document["utility"]["classes"]["PNEUMONIA"]["synthetic"] == 0
     assert not document["utility"]["skipped"]  # the model makes what learns from synthetic images alone, too
     held_out = len(data.indices("holdout", ["NORMAL"]))
+    for card in (out / "set" / "DATA_CARD.md", out / "models" / "joint" / "MODEL_CARD.md"):
+        assert document["training"]["NORMAL"]["sha256"] in card.read_text()
+        assert "told of 2 classes" in card.read_text()
+    assert document["utility"]["models"] == {"NORMAL": document["training"]["NORMAL"]["sha256"]}
+    assert "# Model card" in card.read_text()
     card = (out / "set" / "DATA_CARD.md").read_text()
+    assert "# Data card" in card
     assert f"| NORMAL | {counts['NORMAL']} | {held_out} | {missing} |" in card
     assert "AUC" in card.partition("## Whether the images help")[2].partition("## Limits")[0]
     assert str(folder) not in (out / "set" / "manifest.json").read_text()

@@ -1,5 +1,6 @@
 """Cards say what the record says, mark the rest as open, and keep folders and markup of others out."""
 
+import dataclasses
 import json
 
 import pytest
@@ -14,7 +15,7 @@ from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
 from samgan.networks import Generator
 from samgan.runs import Run, describe_environment
-from samgan.sampling import load_model
+from samgan.sampling import check_origin, load_model, read_model, write_model
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,34 @@ def test_the_weights_are_averaged_where_they_were(tiny_config):
         assert cards._selection(Record(config=config, images_seen=4000)).startswith(words)
 
 
+def test_a_card_tells_whether_held_out_images_chose_the_checkpoint(run, data, tmp_path):
+    model = load_model(run)
+    for which, words in (("newest", "whatever their scores"), ("best", "against held-out"), ("", "for you to tell")):
+        path = tmp_path / f"model{which}.safetensors"
+        write_model(dataclasses.replace(model, checkpoint=which), path)
+        record = read_record(path, data, {})
+        assert words in cards._selection(record)
+        notes = check_origin(read_model(path), path, data)
+        assert bool(notes) == (which == "best")
+    assert load_model(run, str(run.checkpoints()[0])).checkpoint == "named"
+
+
+def test_the_card_of_an_exported_fine_tuned_model_claims_no_random_start(run, data, tmp_path):
+    tuned = dataclasses.replace(load_model(run), trained_on=(data.sha256, "ab" * 32))
+    write_model(tuned, tmp_path / "tuned.safetensors")
+    record = read_record(tmp_path / "tuned.safetensors", data, {})
+    assert "networks of another run, trained on a prepared set of sha256 abababababab" in cards._initial(record)
+    assert "random" in cards._initial(read_record(run.path, data, {}))
+
+
+def test_the_card_of_a_set_with_synthetic_images_tells_of_the_model_as_well(run, data):
+    record = dataclasses.replace(read_record(run.path, data, {}), synthetic={"NORMAL": 5})
+    card = format_card(record)
+    assert "# Data card: Real and synthetic radiographs, 32 px" in card
+    assert "samgan preset tiny" in card
+    assert "| PNEUMONIA |" in card  # the model saw none of it, the set has it
+
+
 def test_the_card_of_a_file_knows_less_than_that_of_the_run(run, data, tmp_path):
     assert main(["export", str(run.path), str(tmp_path / "model.safetensors")]) == 0
     of_file = read_record(tmp_path / "model.safetensors", data, {})
@@ -153,11 +182,18 @@ def test_records_of_another_model_or_set_are_refused(run, data, tmp_path, capsys
     (tmp_path / "scores.json").write_text(json.dumps(wrong))
     assert main(["card", str(run.path), "--scores", str(tmp_path / "scores.json")]) == 2
     assert "is of another model" in capsys.readouterr().err
-    (tmp_path / "utility.json").write_text(json.dumps({"data": {"sha256": other.sha256}}))
-    assert main(["card", str(run.path), "--utility", str(tmp_path / "utility.json")]) == 2
-    assert "is of another prepared set" in capsys.readouterr().err
-    (tmp_path / "scores.json").write_text("[]")
-    assert main(["card", str(run.path), "--scores", str(tmp_path / "scores.json")]) == 1
+    utility = {"decisions": {"auc": {}}, "verdict": "helps", "held_out": {"patients": 9}}
+    for document, words in (
+        ({**utility, "data": {"sha256": other.sha256}}, "is of another prepared set"),
+        ({**utility, "models": {"NORMAL": "0" * 64}}, "is of another model"),
+    ):
+        (tmp_path / "utility.json").write_text(json.dumps(document))
+        assert main(["card", str(run.path), "--utility", str(tmp_path / "utility.json")]) == 2
+        assert words in capsys.readouterr().err
+    for name, document in (("scores", []), ("scores", {"verdict": ""}), ("audit", {}), ("utility", scores(run))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        assert main(["card", str(run.path), f"--{name}", str(tmp_path / f"{name}.json")]) == 1
+        assert f"{name}.json cannot be read" in capsys.readouterr().err
     assert main(["card", str(tmp_path)]) == 2
     assert "expected a run folder" in capsys.readouterr().err
 
@@ -166,4 +202,6 @@ def test_a_utility_test_is_told_with_its_interval():
     decision = {"mean": 0.01, "low": -0.02, "high": 0.04, "chosen": [{"classical": "a"}, {"classical": "b"}]}
     utility = {"decisions": {"auc": decision}, "verdict": "no difference shown"}
     record = Record(utility={**utility, "held_out": {"patients": 9}})
+    differences = [{"arm": arm, "against": other} for arm in ("a", "b") for other in ("real", "oversampling")]
+    assert cards._baselines(Record(utility={"differences": differences})) == "real, oversampling"
     assert "no difference shown; AUC +0.0100 [-0.0200, +0.0400] against 'a' and 'b', 9" in cards._utility_words(record)
