@@ -44,7 +44,7 @@ from samgan.networks import Discriminator, image_pyramid
 from samgan.page import markdown_table, picture, section, table, text, write_page
 from samgan.pictures import from_uint8, to_uint8
 from samgan.runs import Run
-from samgan.sampling import SEEDS, check_origin, is_model, labels_like, load_model, open_model, sample
+from samgan.sampling import SEEDS, check_origin, is_model, labels_like, model_of, open_model, sample
 
 LEAST = 8
 ENOUGH_HELD_OUT = 99
@@ -252,8 +252,8 @@ class _Opened:
         self.notes: list[str] = []
         if (source / "config.json").is_file():
             self.run = Run.open(source)
-            path, self.state = choose_checkpoint(self.run, checkpoint)
-            self.model = load_model(self.run, str(path), device)
+            _, self.state = choose_checkpoint(self.run, checkpoint)
+            self.model = model_of(self.run, self.state, checkpoint, device)
         elif checkpoint != "newest":
             raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
         elif is_model(source):

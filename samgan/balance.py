@@ -174,7 +174,8 @@ def balance(
 
     Raises:
         UsageError: What is asked for cannot be had, or differs from what the folder was begun with.
-        SamganError: A stage failed; what is finished stays, and the next call goes on from there.
+        SamganError: Too few training images of a class that lacks some, or too few held-out ones; or a stage failed:
+            what is finished stays, and the next call goes on from there.
     """
     names = list(dict.fromkeys(classes)) or data.classes
     for flag, value, known in (("method", method, METHODS), ("format", file_format, SET_FORMATS)):
@@ -198,7 +199,10 @@ def balance(
     for name in (name for name, count in missing.items() if count):
         check_enough(data.groups(data.indices("train", [name])))
     if seeds:
-        check_held_out(data, names)
+        try:
+            check_held_out(data, names)
+        except SamganError as error:
+            raise SamganError(f"{error}, or leave the test out with --seeds 0") from None
     if originals:
         _check_originals(originals, data, names)
     device = choose_device(device)
@@ -355,12 +359,14 @@ def _keep(plan: Plan, out: Path) -> None:
         write_json(path, asked)
         return
     before = _read(path, "name a new folder")
-    if "config" in before:
-        before["config"] = Config.from_dict(before["config"]).to_dict()  # an earlier version may lack settings
+    try:
+        before["config"] = Config.from_dict(before["config"]).to_dict()  # an earlier version had fewer settings
+    except (KeyError, UsageError) as error:
+        raise SamganError(f"{path} is of another version of samgan ({error}); name a new folder") from None
     for key, value in asked.items():
-        if key in before and key not in ("samgan", "utility") and before[key] != value:
+        if key not in ("samgan", "utility") and before.get(key) != value:
             raise UsageError(
-                f"{out} was begun with another {key} ({_short(before[key])}, not {_short(value)}): "
+                f"{out} was begun with another {key} ({_short(before.get(key))}, not {_short(value)}): "
                 "ask for the same again, or name a new folder"
             )
     if before.get("utility") != asked["utility"]:  # it is the last stage, and may be done anew
@@ -679,6 +685,9 @@ def _utility(work: _Work, seeds: int, steps: int) -> dict[str, Any]:
     if not seeds:
         return {}
     folder = work.out / "utility"
+    path = folder / "utility.json"
+    if path.is_file() and "decisions" not in _read(path, "remove it, and the stage is done again"):
+        path.unlink()  # of an earlier version; most of it is in the cache
 
     def make() -> dict[str, Any]:
         synthetic = {name: work.images(name) for name in work.plan.missing}
@@ -698,7 +707,7 @@ def _utility(work: _Work, seeds: int, steps: int) -> dict[str, Any]:
         )
         return document | {"models": {name: model["sha256"] for name, model in work.models.items()}}
 
-    return work.optional(folder / "utility.json", "utility", make)
+    return work.optional(path, "utility", make)
 
 
 def format_balance(document: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -175,7 +176,7 @@ def _selection(record: Record) -> str:
     averaged = record.config is not None and record.config.training.ema_halflife_kimg > 0
     chosen = {
         "newest": "the last ones, whatever their scores",
-        "best": "the best of several by quick scores against held-out images",
+        "best": "the best of several by quick scores, against held-out images where 64 or more are",
     }.get(record.checkpoint, "whether quick scores on held-out images had a say is for you to tell")
     kind = "averaged weights (EMA)" if averaged else "weights"
     return f"{kind} after {record.images_seen / 1000:g} thousand images; {chosen}"
@@ -438,7 +439,7 @@ def _read(path: Path, needed: Sequence[str]) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise ValueError("no JSON object")
         if lacking := [key for key in needed if not document.get(key)]:
-            raise ValueError(f"it has no {', '.join(lacking)}, as the file of this name has")
+            raise ValueError(f"it lacks {', '.join(lacking)}; if an earlier version wrote it, make it again")
     except (OSError, ValueError) as error:
         raise SamganError(f"{path} cannot be read: {error}") from None
     return document
@@ -536,7 +537,7 @@ def _facts(record: Record) -> dict[str, str]:
 
 def _command(words: Sequence[str]) -> str:
     """The command without folders, which are nobody's business."""
-    return " ".join(Path(word).name if "/" in word and not word.startswith("--") else word for word in words)
+    return " ".join(re.sub(r"^((?:--[^=]*|\w+)=)?.*/", r"\1", word) for word in words)
 
 
 def _classes(record: Record) -> list[str]:

@@ -129,6 +129,11 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
         SamganError: No such checkpoint, or not readable.
     """
     _, state = choose_checkpoint(run, checkpoint)
+    return model_of(run, state, checkpoint, device)
+
+
+def model_of(run: Run, state: dict[str, Any], checkpoint: str, device: str | torch.device = "cpu") -> Model:
+    """The generator of what `choose_checkpoint` found."""
     config, weights = Config.from_dict(state["config"]), state["ema_generator"] or state["generator"]
     origin = f"the checkpoint in {run.path}"
     which = checkpoint if checkpoint in ("newest", "best") else "named"
@@ -208,8 +213,8 @@ def check_origin(model: Model, source: Path, data: PreparedSet) -> list[str]:
         )
     if model.checkpoint == "best":
         notes.append(
-            f"{source.name} is the best of several checkpoints by scores against held-out images: these had a say in "
-            "it, if not in what it learnt."
+            f"{source.name} is the best of several checkpoints by quick scores, against held-out images where 64 or "
+            "more are: these had a say in which one it is."
         )
     return notes
 

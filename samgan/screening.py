@@ -65,8 +65,8 @@ class Screen:
     Args:
         training: All training images.
         own: Places of those of the class.
-        patients: Of each training image, as `PreparedSet.groups` names them; images of one are never compared, nor
-            near duplicates, among which the limits would be those of copies.
+        patients: Of each training image, as `PreparedSet.groups` names them; images of one are never compared. Near
+            duplicates have one name, or the limits would be those of copies.
         features: Of the training images; None leaves features out.
         extract: From images to features.
         classify: From images to the probability that they are of the class; None leaves `unsure` out.

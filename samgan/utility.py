@@ -45,11 +45,16 @@ SCORES = {
     "auc": "AUC",
     "balanced_accuracy": "balanced accuracy",
     "minority_recall": "recall of the smallest class",
+    "brier_score": "Brier score",
     "calibration_error": "calibration error",
 }
+COMPARED = ("auc", "balanced_accuracy", "minority_recall", "brier_score")
+"""The scores that have intervals and are compared. Calibration error is none of them: a sum of sizes of deviations, it
+grows by any noise, and once more where images are drawn again, so that its interval would not hold its mean.
+"""
 DECIDES = "auc"
 """The score whose interval gives the verdict, named before anything was tested."""
-LOWER_IS_BETTER = {"calibration_error"}
+LOWER_IS_BETTER = {"brier_score"}
 
 
 def utility(
@@ -190,7 +195,7 @@ def _synthetic(
     elif is_model(source):
         model = open_model(source, device=device)
         sha256, notes = model.sha256, check_origin(model, source, data)
-        learnt = model.config.data.classes or data.classes
+        learnt = model.config.data.classes or (data.classes if model.trained_on else [name])
         if not model.classes and list(learnt) != [name]:
             raise UsageError(f"--synthetic {name}={source}: it was trained on {', '.join(learnt)}, not on {name} alone")
         labels = model.labels(range(count), name) if model.classes else None
@@ -198,7 +203,9 @@ def _synthetic(
     else:
         images = load_images(source).numpy()
         if others := sorted(_marked_classes(source) - {name}):
-            raise UsageError(f"--synthetic {name}={source}: by their marks there are images of {', '.join(others)}")
+            raise UsageError(
+                f"--synthetic {name}={source}: their marks say that there are images of {', '.join(others)}"
+            )
         notes = [
             f"What made {source.name}, the synthetic images of {name}, is not known here: it must not have seen any "
             "held-out patient."
@@ -212,7 +219,7 @@ def _synthetic(
 
 
 def _marked_classes(source: Path) -> set[str]:
-    """Classes that samples of samgan say to be of; none of other images."""
+    """Classes that samples of samgan say they are of; none of other images."""
     files = image_files(source) if source.is_dir() else [source]
     if source.is_dir() and not files:
         files = [source / "samples.npz"]
@@ -250,9 +257,26 @@ def _summary(predicted: list[np.ndarray], truth: np.ndarray, smallest: int) -> d
 
 
 def scores(predicted: np.ndarray, truth: np.ndarray, smallest: int) -> dict[str, float]:
-    """Scores of one classifier on held-out images: `weighted_scores` of each image once."""
+    """Scores of one classifier on held-out images.
+
+    Args:
+        predicted: Probabilities [n, classes].
+        truth: Classes [n].
+        smallest: The class with the fewest real training images.
+
+    Returns:
+        Those of `weighted_scores`, of each image once, and `calibration_error` (expected calibration error of the
+        likeliest class over 15 equal bins; lower is better).
+
+    Source: Guo et al. 2017 for the calibration error.
+    """
     found = weighted_scores(predicted, truth, smallest, np.ones((1, len(truth))))
-    return {name: float(values[0]) for name, values in found.items()}
+    chosen, confidence = predicted.argmax(1), predicted.max(1)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = [
+        (bins == b).mean() * abs((chosen == truth)[bins == b].mean() - confidence[bins == b].mean()) for b in set(bins)
+    ]
+    return {**{name: float(values[0]) for name, values in found.items()}, "calibration_error": float(sum(gaps))}
 
 
 def weighted_scores(
@@ -271,23 +295,22 @@ def weighted_scores(
 
     Returns:
         `auc` (area under the ROC curve, the mean over classes of each against the rest; higher is better),
-        `balanced_accuracy` (mean recall), `minority_recall`, and `calibration_error` (expected calibration error of the
-        likeliest class over 15 equal bins; lower is better); NaN where a class does not occur.
+        `balanced_accuracy` (mean recall), `minority_recall`, and `brier_score` (squared distance of the probabilities
+        from the truth, 0 to 2, which a lack of calibration and one of knowledge make larger; lower is better); NaN
+        where a class does not occur.
 
-    Source: Guo et al. 2017 for the calibration error.
+    Source: Brier 1950 for the Brier score.
     """
-    chosen, confidence = predicted.argmax(1), predicted.max(1)
     of_class = truth[:, None] == np.arange(predicted.shape[1])
-    right = chosen == truth
+    right = of_class & (predicted.argmax(1) == truth)[:, None]
     with np.errstate(invalid="ignore"):
-        recalls = weights @ (of_class & right[:, None]) / (weights @ of_class)
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    excess = (right - confidence)[:, None] * (bins[:, None] == np.unique(bins))
+        recalls = weights @ right / (weights @ of_class)
+        brier = weights @ np.square(predicted - of_class).sum(1) / weights.sum(1)
     return {
         "auc": weighted_auc(predicted, truth, weights),
         "balanced_accuracy": recalls.mean(1),
         "minority_recall": recalls[:, smallest],
-        "calibration_error": np.abs(weights @ excess).sum(1) / weights.sum(1),
+        "brier_score": brier,
     }
 
 
@@ -367,19 +390,20 @@ def compare(
             name: [weighted_scores(p[of], truth[of], smallest, weights) for p in predicted[name]] for name in names
         }
         return {
-            score: {name: np.stack([seed[score] for seed in found[name]], axis=1) for name in names} for score in SCORES
+            score: {name: np.stack([seed[score] for seed in found[name]], axis=1) for name in names}
+            for score in COMPARED
         }
 
     whole = measure(list(predicted), np.ones(len(truth), bool))
     second = halves(patients, truth)
     uses = [name for name in WITH_SYNTHETIC if name in predicted]
     of_halves = [measure([*uses, *CLASSICAL], half) for half in (~second, second)]
-    decisions = {score: _decide(score, uses, [found[score] for found in of_halves], chance) for score in SCORES}
+    decisions = {score: _decide(score, uses, [found[score] for found in of_halves], chance) for score in COMPARED}
     return {
-        "intervals": {name: {score: interval(whole[score][name], chance) for score in SCORES} for name in predicted},
+        "intervals": {name: {score: interval(whole[score][name], chance) for score in COMPARED} for name in predicted},
         "differences": [
             {"arm": name, "against": other}
-            | {score: interval(whole[score][name] - whole[score][other], chance) for score in SCORES}
+            | {score: interval(whole[score][name] - whole[score][other], chance) for score in COMPARED}
             for name in predicted
             if ARMS[name].synthetic
             for other in CLASSICAL
@@ -461,7 +485,7 @@ def utility_sentences(document: dict[str, Any]) -> list[str]:
         f"{decision['mean']:+.4f} [{decision['low']:+.4f}, {decision['high']:+.4f}], 95 % over patients and seeds. "
         "What is best is chosen on one half of the held-out patients by all seeds but one, and measured on the other "
         f"half with that one, every way round: {'; '.join(pairs)}.",
-        f"The same by other scores, which do not decide: {'; '.join(others)}. Of calibration error less is better.",
+        f"The same by other scores, which do not decide: {'; '.join(others)}. Of the Brier score less is better.",
         f"{seeds} ResNet-18 per line, {document['steps']} steps each, tested on {held_out['images']} "
         f"held-out images of {held_out['patients']} patients (split by {document['data']['split_by']}).",
     ]
@@ -470,13 +494,14 @@ def utility_sentences(document: dict[str, Any]) -> list[str]:
 
 def _write_page(path: Path, document: dict[str, Any]) -> None:
     header = ("training images", *SCORES.values())
+    compared = [SCORES[score] for score in COMPARED]
     paragraphs = "".join(f"<p>{text(line)}</p>" for line in utility_sentences(document))
     bars = {name: _bar(found[DECIDES]) for name, found in document["intervals"].items()}
     figures = intervals("AUC", "95 % over patients and seeds", bars) + differences_chart(document)
     sections = [
         section("Scores on held-out patients", table(header, _rows(document)) + paragraphs),
         section("Intervals", f'<div class="row">{figures}</div>', "wide"),
-        section("Every difference", table(("", *SCORES.values()), _differences(document)), "wide"),
+        section("Every difference", table(("", *compared), _differences(document)), "wide"),
     ]
     write_page(path, "samgan: do synthetic images help?", sections, [RESEARCH_ONLY])
 
@@ -487,14 +512,14 @@ def _bar(found: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def _shown(document: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
     """By name the differences, first those that were decided by."""
-    return {"decided by: best use - best without": document["decisions"]} | {
+    return {"best use - best without": document["decisions"]} | {
         f"{found['arm']} - {found['against']}": found for found in document["differences"]
     }
 
 
 def _differences(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, found in _shown(document).items():
-        cells = (found[score] for score in SCORES)
+        cells = (found[score] for score in COMPARED)
         yield (name, *(f"{cell['mean']:+.4f} [{cell['low']:+.4f}, {cell['high']:+.4f}]" for cell in cells))
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from samgan import api
 from samgan.audit import _group_size, _Real, audit, format_audit, judge
+from samgan.checkpoint import record_best
 from samgan.cli import main
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import phantoms, write_phantoms
@@ -17,6 +18,7 @@ from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
 from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable
 from samgan.networks import Discriminator
+from samgan.runs import Run
 
 COUNT, PLANTED = 150, 20
 
@@ -160,6 +162,10 @@ def test_of_a_run_the_discriminator_is_asked_too(run, data, tmp_path):
     assert 0 <= membership["auc"]["low"] <= membership["auc"]["value"] <= membership["auc"]["high"] <= 1
     assert document["generated"]["model_sha256"]
     assert document["mirrored"]["trained_with_flips"] is True
+    assert not any("best of several" in note for note in document["notes"])
+    record_best(Run.open(run.path), Run.open(run.path).checkpoints()[-1], "quick_score", 1.0)
+    document, _ = audit(run.path, data, out=tmp_path, count=40, checkpoint="best", device="cpu")
+    assert any("best of several" in note for note in document["notes"])
     one_class, _ = audit(run.path, data, out=tmp_path, count=40, classes=["NORMAL"], device="cpu")
     assert one_class["counts"]["training"]["images"] == len(data.indices("train", ["NORMAL"]))
     exported = api.export(run.path, tmp_path / "model.safetensors")

@@ -30,6 +30,7 @@ def run(data, tiny_config, tmp_path_factory):
     config = tiny_config.override({"preset": "tiny", "data.classes": ["NORMAL"]})
     environment = describe_environment("cpu", {"name": "data", "sha256": data.sha256, "images": 9})
     environment["command"] = ["samgan", "train", "/secret/folder/data", "--out", "/secret/run"]
+    environment["command"] += ["--config=/secret/settings.yaml", "--run", "NORMAL=/secret/other"]
     run = Run.create(tmp_path_factory.mktemp("cards") / "run", config, environment)
     torch.manual_seed(0)
     weights = Generator(config.network).state_dict()
@@ -65,7 +66,7 @@ def test_a_model_card_says_what_the_record_says(run, data, tmp_path, capsys):
         "12 thousand images shown",
         "Frechet 0.123 (real 0.031)",
         "No sign of memorisation: a \\| b.",
-        "samgan train data --out run",
+        "samgan train data --out run --config=settings.yaml --run NORMAL=other",
         f"| NORMAL | {data.info['counts']['NORMAL']['train']} | {data.info['counts']['NORMAL']['holdout']} | - |",
         "Phantoms, drawn here",
         "Research only",

@@ -1,5 +1,6 @@
 """A part of a prepared set is a prepared set, and holds out whom the whole holds out."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -97,3 +98,22 @@ def test_a_damaged_set_is_not_taken_from(data, tmp_path):
     np.save(copy / "images.npy", 255 - np.asarray(data.images))
     with pytest.raises(SamganError, match="damaged"):
         subset(PreparedSet.open(copy), tmp_path / "out", images={"NORMAL": 1})
+
+
+def test_of_images_that_are_like_one_that_does_not_stay_the_first_takes_its_place(data, tmp_path):
+    kept = sorted(subset(data, tmp_path / "some", images={"NORMAL": 5}).manifest, key=lambda row: int(row["index"]))
+    sources = {row["source"] for row in kept if row["class"] == "NORMAL" and row["split"] == "train"}
+    own = [int(row["index"]) for row in data.manifest if row["class"] == "NORMAL" and row["split"] == "train"]
+    gone = next(index for index in own if data.manifest[index]["source"] not in sources)
+    like = [index for index in own if data.manifest[index]["source"] in sources][:3]
+    rows = [{**row, "near_duplicate_of": str(gone)} if int(row["index"]) in like else row for row in data.manifest]
+    joined = dataclasses.replace(data, manifest=rows)
+    assert len({*joined.groups(like), *joined.groups([gone])}) == 1
+    part = subset(joined, tmp_path / "part", images={"NORMAL": 5})
+    near = {row["source"]: row["near_duplicate_of"] for row in part.manifest}
+    first, *others = (data.manifest[index]["source"] for index in like)
+    place = next(row["index"] for row in part.manifest if row["source"] == first)
+    assert near[first] == ""
+    assert {near[source] for source in others} == {place}
+    assert part.info["near_duplicates"] == 2
+    assert len(set(part.groups([int(row["index"]) for row in part.manifest if row["source"] in (first, *others)]))) == 1

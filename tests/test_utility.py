@@ -21,6 +21,7 @@ from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, load_model, sample, write_model
 from samgan.utility import (
+    COMPARED,
     SCORES,
     _synthetic,
     _training_images,
@@ -54,7 +55,7 @@ def test_a_weight_is_a_repetition():
     truth, values, times = draw.integers(2, size=40), draw.random(40), draw.integers(4, size=40)
     repeated = scores(probabilities(values.repeat(times)), truth.repeat(times), smallest=1)
     weighted = weighted_scores(probabilities(values), truth, 1, np.stack([np.ones(40), times]))
-    for score in SCORES:
+    for score in COMPARED:
         assert weighted[score][1] == pytest.approx(repeated[score])
     without = weighted_scores(probabilities(values), truth, 1, (truth == 0)[None].astype(float))
     assert np.isnan([without[score][0] for score in ("auc", "balanced_accuracy", "minority_recall")]).all()
@@ -75,8 +76,12 @@ def test_scores_by_hand():
     assert found["minority_recall"] == 1
     assert found["auc"] == pytest.approx(2.5 / 3)
     assert found["calibration_error"] == pytest.approx(abs(0.75 - 0.9))
+    assert found["brier_score"] == pytest.approx(2 * (3 * 0.1**2 + 0.9**2) / 4)
     perfect = scores(probabilities([0, 0, 0, 1]), truth, smallest=1)
-    assert perfect == {"auc": 1, "balanced_accuracy": 1, "minority_recall": 1, "calibration_error": 0}
+    assert perfect == {
+        "auc": 1, "balanced_accuracy": 1, "minority_recall": 1, "brier_score": 0, "calibration_error": 0
+    }  # fmt: skip
+    assert set(perfect) == set(SCORES)
 
 
 def arms_of(quality, seeds=4, images=200):
@@ -102,11 +107,11 @@ def test_the_word_comes_from_the_interval(gain, word):
         assert {arms["synthetic"] for arms in decision["chosen"]} <= set(WITH_SYNTHETIC)
     assert len(found["differences"]) == len(CLASSICAL) * sum(arm.synthetic for arm in ARMS.values())
     for difference in [*found["differences"], found["decisions"]]:
-        for score in SCORES:
+        for score in COMPARED:
             assert difference[score]["low"] <= difference[score]["mean"] <= difference[score]["high"]
 
 
-def test_of_calibration_error_less_is_better():
+def test_of_the_brier_score_less_is_better():
     """Of every arm the likelier class is right 80 times in 100; only what these were said to be likely by differs."""
     truth = np.arange(400) % 2
     right = np.arange(400) // 2 % 5 > 0
@@ -117,11 +122,33 @@ def test_of_calibration_error_less_is_better():
 
     by_arm = {name: [predicted(0.8 if arm.synthetic else 0.99)] * 3 for name, arm in ARMS.items()}
     found = compare(by_arm, truth, patients, smallest=1)
-    assert found["differences"][0]["calibration_error"]["mean"] == pytest.approx(-0.19)
-    assert found["decisions"]["calibration_error"]["verdict"] == "helps"
+    expected = sum(sign * 2 * (0.8 * (1 - p) ** 2 + 0.2 * p**2) for sign, p in ((1, 0.8), (-1, 0.99)))
+    assert found["differences"][0]["brier_score"]["mean"] == pytest.approx(expected)
+    assert found["decisions"]["brier_score"]["verdict"] == "helps"
     assert found["decisions"]["balanced_accuracy"]["verdict"] == "no difference shown"
     swapped = {name: [predicted(0.99 if arm.synthetic else 0.8)] * 3 for name, arm in ARMS.items()}
-    assert compare(swapped, truth, patients, smallest=1)["decisions"]["calibration_error"]["verdict"] == "harms"
+    assert compare(swapped, truth, patients, smallest=1)["decisions"]["brier_score"]["verdict"] == "harms"
+
+
+def test_an_interval_lies_around_the_score_of_all_images():
+    """That of the calibration error would not: of calibrated probabilities it is all noise, and drawing adds some."""
+    draw = np.random.default_rng(0)
+    sure = draw.random(600)
+    truth = (draw.random(600) < sure).astype(int)
+    predicted = {name: [probabilities(np.clip(sure + shift, 0, 1)) for shift in (0, 0.01, 0.02)] for name in ARMS}
+    found = compare(predicted, truth, [str(index) for index in range(600)], smallest=1)
+    for score in COMPARED:
+        interval_of = found["intervals"]["real"][score]
+        middle = (interval_of["low"] + interval_of["high"]) / 2
+        assert abs(interval_of["mean"] - middle) < 0.1 * (interval_of["high"] - interval_of["low"])
+
+
+def test_of_a_few_patients_some_draws_have_none_of_a_half():
+    predicted, truth, _ = arms_of({}, images=16)
+    patients = [f"patient {2 * (index // 8) + index % 2}" for index in range(16)]
+    found = compare(predicted, truth, patients, smallest=1)
+    for score in COMPARED:
+        assert np.isfinite([found["decisions"][score][bound] for bound in ("low", "mean", "high")]).all()
 
 
 def test_patients_stay_whole_and_each_class_is_shared_out_evenly():
@@ -186,7 +213,7 @@ def test_images_of_one_patient_are_drawn_together():
     many = {name: [p.repeat(20, axis=0) for p in found] for name, found in predicted.items()}
     once = compare(predicted, truth, patients, smallest=1)["intervals"]["real"]
     again = compare(many, truth.repeat(20), np.repeat(patients, 20).tolist(), smallest=1)["intervals"]["real"]
-    for score in SCORES:
+    for score in COMPARED:
         width = once[score]["high"] - once[score]["low"]
         assert again[score]["high"] - again[score]["low"] == pytest.approx(width, rel=1e-6)
 
@@ -250,7 +277,7 @@ def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some
 
 
 @pytest.mark.parametrize("file_format", ["png", "npz"])
-def test_samples_that_say_to_be_of_another_class_are_refused(data, tiny_config, tmp_path, file_format):
+def test_samples_that_say_they_are_of_another_class_are_refused(data, tiny_config, tmp_path, file_format):
     config = tiny_config.override({"network.num_classes": 2, "data.classes": ["NORMAL", "PNEUMONIA"]})
     model = Model(Generator(config.network), config, 4, "0" * 64)
     for names in (("NORMAL",), ("NORMAL", "PNEUMONIA")):
@@ -261,9 +288,9 @@ def test_samples_that_say_to_be_of_another_class_are_refused(data, tiny_config, 
             folder, [Sample(np.zeros((1, 32, 32), np.uint8), mark) for mark in marks], len(marks)
         )
     assert len(_synthetic("NORMAL", tmp_path / "NORMAL", 1, data, "cpu")[0]) == 1
-    with pytest.raises(UsageError, match="by their marks there are images of PNEUMONIA"):
+    with pytest.raises(UsageError, match="their marks say that there are images of PNEUMONIA"):
         _synthetic("NORMAL", tmp_path / "NORMAL-PNEUMONIA", 1, data, "cpu")
-    with pytest.raises(UsageError, match="by their marks there are images of NORMAL"):
+    with pytest.raises(UsageError, match="their marks say that there are images of NORMAL"):
         _synthetic("PNEUMONIA", tmp_path / "NORMAL", 1, data, "cpu")
 
 

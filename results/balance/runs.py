@@ -63,7 +63,7 @@ CASES = {
     },
     "virus-125-patients": Case(["--patients", "VIRUS=125"], [*LONG, *FEW], few="VIRUS"),
 }
-SCORES = {"auc": "auc", "balanced_accuracy": "balanced", "minority_recall": "recall_of_few"}
+SCORES = {"auc": "auc", "balanced_accuracy": "balanced", "minority_recall": "recall_of_few", "brier_score": "brier"}
 COMPARED = {
     "real": "real",
     "classical": "augmentation, oversampling",

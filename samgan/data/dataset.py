@@ -140,13 +140,11 @@ class PreparedSet:
         return np.array([places.get(row["class"], -1) for row in self.manifest], dtype=np.int64)
 
     def groups(self, indices: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
-        """Whom images show, one name each: the patient; patients who share a near duplicate count as one."""
-        place = {int(index): row for row, index in enumerate(indices)}
-        rows = [self.manifest[index] for index in place]
-        near = ((row["near_duplicate_of"], k) for k, row in enumerate(rows))
-        pairs = [(place[int(first)], k) for first, k in near if first and int(first) in place]
-        patients = [row["patient"] for row in rows]
-        return [patients[group] for group in connected_groups(patients, pairs)]
+        """Whom images show, one name each: the patient; patients who share a near duplicate have one name."""
+        near = ((row["near_duplicate_of"], index) for index, row in enumerate(self.manifest))
+        patients = [row["patient"] for row in self.manifest]
+        group = connected_groups(patients, [(int(first), index) for first, index in near if first])
+        return [patients[group[index]] for index in indices]
 
     def select(self, split: str | None = "train", classes: Sequence[str] = ()) -> UInt8[np.ndarray, "n c h w"]:
         """Copy one split's images into memory; arguments as for `indices`."""

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,11 +64,13 @@ def subset(
         kept.update(own.tolist())
     order = sorted(kept)
     place = {index: row for row, index in enumerate(order)}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for index in order:
         row = data.manifest[index]
         near = row["near_duplicate_of"]
-        rows.append({**row, "index": place[index], "near_duplicate_of": place.get(int(near), "") if near else ""})
+        # The image that this one is like may not stay; then the first that stays of those like it takes its place.
+        first = place.setdefault(int(near), place[index]) if near else place[index]
+        rows.append({**row, "index": place[index], "near_duplicate_of": "" if first == place[index] else first})
     counts = Counter((row["class"], row["split"]) for row in rows)
     groups = data.groups(order)
     sides = {(group, row["split"]) for group, row in zip(groups, rows, strict=True)}
