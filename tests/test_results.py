@@ -16,7 +16,7 @@ from samgan.classifier import ARMS
 from samgan.config import Config
 from samgan.evaluation import evaluate
 from samgan.metrics.features import FeatureExtractor
-from samgan.utility import SCORES
+from samgan.utility import COMPARED
 
 FOLDER = Path(__file__).parents[1] / "results"
 
@@ -68,8 +68,9 @@ def balanced(scores, tmp_path):
         "screening": {"NORMAL": {"candidates": 25, "left_out": {"near-copy": 2, "failed": 3}, "features": None}},
         "audit": {"NORMAL": {"pixels": {"closer": {"share": {"value": 0.01}}}, "membership": {"auc": {"value": 0.5}}}},
         "utility": {
-            "intervals": {arm: {score: {"mean": 0.9, "low": 0.8, "high": 1.0} for score in SCORES} for arm in ARMS},
-            "decisions": {score: {"mean": 0.01, "low": -0.1, "high": 0.1, "verdict": "helps"} for score in SCORES},
+            "intervals": {arm: {score: {"mean": 0.9, "low": 0.8, "high": 1.0} for score in COMPARED} for arm in ARMS},
+            "arms": {arm: {"mean": {"calibration_error": 0.02}} for arm in ARMS},
+            "decisions": {score: {"mean": 0.01, "low": -0.1, "high": 0.1, "verdict": "helps"} for score in COMPARED},
         },
     }
     return folder, document
@@ -100,6 +101,10 @@ def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_pat
     assert "FEATURES.pt" in kept
     assert "/home" not in kept
     assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1
+    arms = (tmp_path / "results" / "arms.csv").read_text().splitlines()
+    assert arms[0].startswith("case,arm,auc,auc_low,auc_high,balanced_accuracy,")
+    assert [line.split(",")[:5] for line in arms[1:2]] == [["100-joint", "real", "0.9", "0.8", "1.0"]]
+    assert len(arms) == 1 + len(ARMS)
     runs.table(tmp_path / "another-work-folder")
     assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1
 

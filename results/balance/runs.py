@@ -11,7 +11,7 @@ The second is of PNEUMONIA alone, whose causes, BACTERIA and VIRUS, are harder t
 against all training images of the class of few, also where they saw a part of them. It can be stopped at any time and
 called again; two calls with other names may run side by side. `table` copies balance.json of every finished case to
 this file's folder, and the pages of three, and writes table.csv of all cases that are there, also those of an earlier
-WORK_FOLDER.
+WORK_FOLDER, and arms.csv of every way to train the classifier.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,12 +148,34 @@ def table(work: Path) -> None:
         if (work / name / "against-all" / "scores.json").exists():
             keep(work / name, HERE / name, pages=name in PAGES)
     kept = {name: HERE / name / "balance.json" for name in CASES}
-    rows = [describe(name, json.loads(path.read_bytes())) for name, path in kept.items() if path.exists()]
-    with open(HERE / "table.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    documents = {name: json.loads(path.read_bytes()) for name, path in kept.items() if path.exists()}
+    write(HERE / "table.csv", COLUMNS, [describe(name, document) for name, document in documents.items()])
+    ways = [row for name, document in documents.items() for row in arms(name, document)]
+    write(HERE / "arms.csv", list(ways[0]), ways)
+    print(f"{len(documents)} of {len(CASES)} cases in {HERE / 'table.csv'}")
+
+
+def write(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    """Write a table."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{len(rows)} of {len(CASES)} cases in {HERE / 'table.csv'}")
+
+
+def arms(name: str, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The scores of every way to train the classifier, with 95 % intervals over patients and seeds."""
+    utility = document["utility"]
+    return [
+        {"case": name, "arm": arm}
+        | {
+            f"{score}{suffix}": round(found[score][key], 4)
+            for score in SCORES
+            for suffix, key in (("", "mean"), ("_low", "low"), ("_high", "high"))
+        }
+        | {"calibration_error": round(utility["arms"][arm]["mean"]["calibration_error"], 4)}
+        for arm, found in utility.get("intervals", {}).items()
+    ]
 
 
 def keep(case: Path, out: Path, pages: bool) -> None:
