@@ -374,20 +374,16 @@ def compare(
         how often; `mean` of these differences, `low`, `high`, and the `verdict`: "helps", "harms" or "no difference
         shown"), and `verdict`: that of AUC.
     """
-    groups, member = np.unique(patients, return_inverse=True)
     draw = np.random.default_rng(0)
-    times = np.stack(
-        [np.bincount(draw.integers(len(groups), size=len(groups)), minlength=len(groups)) for _ in range(RESAMPLES)]
-    )
-    resampled = times[:, member].astype(float)
+    weights = resample(patients, draw)
     seeds = len(next(iter(predicted.values())))
     chance = draw.standard_t(seeds - 1, size=RESAMPLES)
 
     def measure(names: Sequence[str], of: Bool[np.ndarray, " n"]) -> Measured:
         """Scores on some images: of all these images, then of each draw of patients."""
-        weights = np.concatenate([np.ones((1, int(of.sum()))), resampled[:, of]])
         found = {
-            name: [weighted_scores(p[of], truth[of], smallest, weights) for p in predicted[name]] for name in names
+            name: [weighted_scores(p[of], truth[of], smallest, weights[:, of]) for p in predicted[name]]
+            for name in names
         }
         return {
             score: {name: np.stack([seed[score] for seed in found[name]], axis=1) for name in names}
@@ -440,6 +436,13 @@ def _decide(
         **found,
         "verdict": "helps" if least > 0 else "harms" if most < 0 else "no difference shown",
     }
+
+
+def resample(patients: Sequence[str], draw: np.random.Generator) -> Float[np.ndarray, "draws n"]:
+    """How often each image counts: once each, then as often as its patient is drawn, with replacement, 2,000 times."""
+    groups, member = np.unique(patients, return_inverse=True)
+    times = [np.bincount(draw.integers(len(groups), size=len(groups)), minlength=len(groups)) for _ in range(RESAMPLES)]
+    return np.concatenate([np.ones((1, len(patients))), np.stack(times)[:, member]])
 
 
 def interval(found: Float[np.ndarray, "draws seeds"], chance: Float[np.ndarray, " resamples"]) -> dict[str, float]:

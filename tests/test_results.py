@@ -1,6 +1,7 @@
 """Scripts of results/ read documents of samgan: the names they look for are there."""
 
 import base64
+import csv
 import importlib.util
 import io
 import json
@@ -8,12 +9,16 @@ import math
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from samgan import networks, training
-from samgan.classifier import ARMS
+from samgan.classifier import ARMS, CLASSICAL
 from samgan.config import Config
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.data.subset import subset
 from samgan.evaluation import evaluate
 from samgan.metrics.features import FeatureExtractor
 from samgan.utility import COMPARED
@@ -107,6 +112,36 @@ def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_pat
     assert len(arms) == 1 + len(ARMS)
     runs.table(tmp_path / "another-work-folder")
     assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1
+
+
+def test_what_more_real_patients_are_worth_is_told_with_its_interval(tmp_path, monkeypatch):
+    runs = load("balance")
+    write_phantoms(tmp_path / "images", 60, resolution=32)
+    whole = prepare(tmp_path / "images", tmp_path / "whole", resolution=32, holdout=0.4, workers=1)
+    case = runs.Case(["--images", "NORMAL=5"], runs.SHORT)
+    monkeypatch.setattr(runs, "CASES", {"few": case})
+    monkeypatch.setattr(runs, "HERE", tmp_path)
+    part = subset(whole, runs.part_of(case, tmp_path), images={"NORMAL": 5})
+    truth = whole.labels(whole.classes)[whole.indices("holdout")]
+    asked = []
+
+    def classify(images, labels, of_real, test, arm, classes, *, seed, steps):
+        """Of the whole set a classifier knows all, of the part nothing."""
+        assert len(test) == len(truth)
+        asked.append((len(labels), int((labels == 0).sum()), steps))
+        sure = np.eye(2)[truth] if len(labels) == len(whole.indices("train")) else np.full((len(truth), 2), 0.5)
+        return sure
+
+    monkeypatch.setattr(runs, "classify", classify)
+    runs.worth("few", whole.path, tmp_path)
+    lines = list(csv.DictReader((tmp_path / "few" / "worth.csv").read_text().splitlines()))
+    assert [line["arm"] for line in lines] == list(CLASSICAL)
+    assert {(line["auc"], line["auc_of_all"], line["auc_low"], line["auc_high"]) for line in lines} == {
+        ("0.5", "1.0", "0.5", "0.5")
+    }
+    assert {count for count, _, _ in asked} == {len(whole.indices("train")), len(part.indices("train"))}
+    assert {steps for _, _, steps in asked} == {250}
+    assert {few for _, few, _ in asked} == {len(whole.indices("train", ["NORMAL"])), 5}
 
 
 @pytest.mark.parametrize("idea", ["lecam", "cutout", "diffaugment", "low-resolution-first", "pixel-shuffle"])

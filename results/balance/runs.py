@@ -2,6 +2,7 @@
 
     python results/balance/runs.py balance cxr64 WORK_FOLDER --features FEATURES.pt [--only NAME ...]
     python results/balance/runs.py balance pneumonia-64 WORK_FOLDER --features FEATURES.pt --only virus-125-patients
+    python results/balance/runs.py worth pneumonia-64 WORK_FOLDER --only virus-125-patients
     python results/balance/runs.py table WORK_FOLDER
 
 The second is of PNEUMONIA alone, whose causes, BACTERIA and VIRUS, are harder to tell apart.
@@ -11,7 +12,9 @@ The second is of PNEUMONIA alone, whose causes, BACTERIA and VIRUS, are harder t
 against all training images of the class of few, also where they saw a part of them. It can be stopped at any time and
 called again; two calls with other names may run side by side. `table` copies balance.json of every finished case to
 this file's folder, and the pages of three, and writes table.csv of all cases that are there, also those of an earlier
-WORK_FOLDER, and arms.csv of every way to train the classifier.
+WORK_FOLDER, and arms.csv of every way to train the classifier. `worth` trains the classifiers of real images alone on
+the whole set as well, and writes worth.csv into a case's folder: what the patients that the case left out are worth,
+which is what synthetic images could be hoped to replace.
 """
 
 import argparse
@@ -24,6 +27,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from samgan.classifier import ARMS, CLASSICAL, classify
+from samgan.data import PreparedSet
+from samgan.utility import interval, resample, weighted_scores
 
 HERE = Path(__file__).parent
 
@@ -43,6 +52,7 @@ class Case(NamedTuple):
     """The class of few."""
 
 
+SEEDS = 5  # as samgan balance has them
 PAGES = ("as-it-is", "125-patients", "virus-125-patients")
 METHODS = ("joint", "per-class", "fine-tuned")
 LONG, SHORT = ["--minutes", "60", "--steps", "500"], ["--minutes", "30", "--steps", "250"]
@@ -87,18 +97,24 @@ def main() -> None:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
-    step = steps.add_parser("balance")
-    step.add_argument("data", type=Path)
-    step.add_argument("work", type=Path)
-    step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
     normal = [name for name, case in CASES.items() if case.few == "NORMAL"]
-    step.add_argument("--only", nargs="+", default=normal, metavar="NAME", choices=CASES, help=", ".join(CASES))
+    for name in ("balance", "worth"):
+        step = steps.add_parser(name)
+        step.add_argument("data", type=Path)
+        step.add_argument("work", type=Path)
+        step.add_argument("--only", nargs="+", default=normal, metavar="NAME", choices=CASES, help=", ".join(CASES))
+        if name == "balance":
+            step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
     step = steps.add_parser("table")
     step.add_argument("work", type=Path)
     options = parser.parse_args()
     options.work = options.work.resolve()
     if options.step == "table":
         table(options.work)
+        return
+    if options.step == "worth":
+        for name in options.only:
+            worth(name, options.data, options.work)
         return
     failed = []
     for name in options.only:
@@ -115,7 +131,7 @@ def balance(name: str, options: argparse.Namespace) -> None:
     """Balance the set of one case, and score its model against all training images of the class."""
     case, data, out = CASES[name], options.data, options.work / name
     if case.subset:
-        data = options.work / "sets" / "-".join(case.subset).replace("--", "").replace("=", "-")
+        data = part_of(case, options.work)
         if not data.exists():
             own = data.with_name(f"{data.name}.{os.getpid()}")  # another call may be making the same
             samgan("subset", options.data, own, *case.subset)
@@ -130,6 +146,42 @@ def balance(name: str, options: argparse.Namespace) -> None:
     if not (out / "against-all" / "scores.json").exists():
         asked = ["--data", options.data, "--classes", case.few, "--out", out / "against-all"]
         samgan("evaluate", _model(out, case.few), *asked, *features, "--device", "cpu")
+
+
+def part_of(case: Case, work: Path) -> Path:
+    """Where the training images of a case are, of a part of the set."""
+    return work / "sets" / "-".join(case.subset).replace("--", "").replace("=", "-")
+
+
+def worth(name: str, whole: Path, work: Path) -> None:
+    """Scores of classifiers of real images alone, of a case's images and of the whole set's; paired differences."""
+    case, steps = CASES[name], int(CASES[name].arguments[CASES[name].arguments.index("--steps") + 1])
+    sets = [PreparedSet.open(path) for path in (part_of(case, work), whole)]
+    names, rows = sets[0].classes, []
+    held_out = sets[1].indices("holdout", names)
+    truth = sets[1].labels(names)[held_out]
+    draw = np.random.default_rng(0)
+    weights = resample([sets[1].manifest[i]["patient"] for i in held_out], draw)
+    chance = draw.standard_t(SEEDS - 1, size=len(weights) - 1)
+    for arm in CLASSICAL:
+        found = []
+        for data in sets:
+            label = np.concatenate([[k] * len(data.indices("train", [name])) for k, name in enumerate(names)])
+            images = np.concatenate([data.select("train", [name]) for name in names])
+            given = images, label, np.ones(len(label), bool), data.select("holdout", names), ARMS[arm], len(names)
+            predicted = [classify(*given, seed=seed, steps=steps) for seed in range(SEEDS)]
+            by_seed = [weighted_scores(p, truth, names.index(case.few), weights) for p in predicted]
+            found.append({score: np.stack([one[score] for one in by_seed], axis=1) for score in SCORES})
+        row: dict[str, Any] = {"arm": arm}
+        for score in SCORES:
+            few, every = (one[score] for one in found)
+            row |= {score: round(float(few[0].mean()), 4), f"{score}_of_all": round(float(every[0].mean()), 4)}
+            gain = interval(every - few, chance)
+            row |= {f"{score}_{what}": round(gain[what], 4) for what in ("low", "high")}
+        rows.append(row)
+        print(row, flush=True)
+    (HERE / name).mkdir(exist_ok=True)
+    write(HERE / name / "worth.csv", list(rows[0]), rows)
 
 
 def _model(case: Path, few: str) -> Path:
