@@ -129,8 +129,7 @@ def test_what_more_real_patients_are_worth_is_told_with_its_interval(tmp_path, m
         """Of the whole set a classifier knows all, of the part nothing."""
         assert len(test) == len(truth)
         asked.append((len(labels), int((labels == 0).sum()), steps))
-        sure = np.eye(2)[truth] if len(labels) == len(whole.indices("train")) else np.full((len(truth), 2), 0.5)
-        return sure
+        return np.eye(2)[truth] if len(labels) == len(whole.indices("train")) else np.full((len(truth), 2), 0.5)
 
     monkeypatch.setattr(runs, "classify", classify)
     runs.worth("few", whole.path, tmp_path)
