@@ -8,9 +8,10 @@ Source: Karras et al. 2020 (ADA), sections 2 and 3; Zhao et al. 2020 (DiffAugmen
 """
 
 import math
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +27,7 @@ MAX_CONTRAST = math.log(1.5)
 MAX_PROBABILITY = 0.8  # from about here on, changes leak (ADA, section 3.1)
 
 
-def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float) -> Pyramid:
+def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float | Float[Tensor, " n"]) -> Pyramid:
     """Flip, enlarge, turn, shift, brighten and stretch each image, each with `probability`; differentiable.
 
     Every scale of an image is changed alike: a pyramid of an image stays one, up to interpolation. What a turn or shift
@@ -36,9 +37,11 @@ def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float)
         pyramid: Images [n, channels, side, side] of every scale, around [-1, 1].
         uniform: Random numbers in [0, 1); below `probability` the change is made, and how far it lies below says how
             strongly.
-        probability: Of each change; 0 returns the pyramid itself.
+        probability: Of each change, of all images or of each; the number 0 returns the pyramid itself.
     """
-    if probability <= 0:
+    if isinstance(probability, Tensor):
+        probability = probability[:, None]
+    elif probability <= 0:
         return pyramid
     # Uniform in [-1, 1] where the change is made; 0, which changes nothing, where it is not.
     strength = torch.where(uniform < probability, 2 * uniform / probability - 1, 0).T
@@ -63,45 +66,69 @@ def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float)
 
 
 class AdaptiveProbability:
-    """The probability of `augment` that keeps a discriminator from over-fitting.
+    """The probability of `augment` that keeps a discriminator from over-fitting, of each class by itself.
 
     Over-fitting is measured by the mean sign of the logits of real images: 0 for a discriminator that cannot tell them,
     1 for one that knows each. Under a relativistic or Wasserstein loss, where logits have no zero, the middle between
     the mean logits of real and of generated images is taken off first, of each class its own. Every `EVERY` steps the
-    probability goes up if the mean of these steps is above `target`, else down.
+    probability goes up if the mean of these steps is above `target`, else down. A discriminator may know a small class
+    by heart and a large one not at all: their mean would say nothing of either.
 
     Args:
         target: The mean sign that is aimed at; 0: the probability stays 0.
-        kimg: Thousands of images that the probability takes from 0 to 1.
-        batch_size: Images per step.
+        kimg: Thousands of images that the probability takes from 0 to 1, where all classes are seen equally often.
+        classes: Classes that the discriminator is told of; 0: it is told of none.
 
-    Source: Karras et al. 2020 (ADA), section 3.2, r_t; there with a target of 0.6 and 500 kimg, and one kind of loss.
+    Source: Karras et al. 2020 (ADA), section 3.2, r_t; there with a target of 0.6 and 500 kimg, one kind of loss, and
+        one probability whatever the class.
     """
 
     EVERY = 16
 
-    def __init__(self, target: float, kimg: float, batch_size: int) -> None:
-        self.target = target
-        self.change = self.EVERY * batch_size / (1000 * kimg)
-        self.value = 0.0
-        self._steps = 0
-        self._signs: Tensor | float = 0.0
+    def __init__(self, target: float, kimg: float, classes: int = 0) -> None:
+        self.target, self.kimg = target, kimg
+        self.values = [0.0] * max(classes, 1)
+        self._begin()
 
-    def update(self, sign: Float[Tensor, ""]) -> None:
-        """Take in the mean sign of one step; it is read from the device in every `EVERY`-th step alone."""
+    def _begin(self) -> None:
+        self._steps = 0
+        self._sums = torch.zeros(2, len(self.values))  # signs, and images they are of
+
+    def of(self, labels: Int[Tensor, " n"] | None) -> float | Float[Tensor, " n"]:
+        """The probability for images of these classes; a number where it is the same for all."""
+        if labels is None or len(set(self.values)) == 1:
+            return self.values[0]
+        return torch.tensor(self.values, device=labels.device)[labels]
+
+    def update(self, signs: Float[Tensor, " n"], labels: Int[Tensor, " n"] | None) -> None:
+        """Take in the signs of one step; they are read from the device in every `EVERY`-th step alone."""
         if not self.target:
             return
-        self._signs = self._signs + sign.detach()
+        place = torch.zeros_like(signs, dtype=torch.long) if labels is None else labels
+        of_class = (place[:, None] == torch.arange(len(self.values), device=signs.device)).float()
+        found = torch.stack([signs.detach().float() @ of_class, of_class.sum(dim=0)])
+        self._sums = self._sums.to(signs.device) + found
         self._steps += 1
         if self._steps == self.EVERY:
-            step = math.copysign(self.change, float(self._signs) / self.EVERY - self.target)
-            self.value = min(max(self.value + step, 0.0), MAX_PROBABILITY)
-            self._steps, self._signs = 0, 0.0
+            for label, (sign, count) in enumerate(zip(*self._sums.tolist(), strict=True)):
+                if count:
+                    change = len(self.values) * count / (1000 * self.kimg)
+                    step = math.copysign(change, sign / count - self.target)
+                    self.values[label] = min(max(self.values[label] + step, 0.0), MAX_PROBABILITY)
+            self._begin()
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         """Plain data that `load_state_dict` reads."""
-        return {"value": self.value, "steps": self._steps, "signs": float(self._signs)}
+        return {
+            "values": list(self.values),
+            "steps": self._steps,
+            "sums": self._sums.tolist(),
+        }
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
-        self.value, self._steps, self._signs = state["value"], int(state["steps"]), state["signs"]
+        if "values" not in state:  # an earlier version had one value for all classes
+            self.values = [state["value"]] * len(self.values)
+            self._begin()
+        else:
+            self.values, self._steps, self._sums = list(state["values"]), state["steps"], torch.tensor(state["sums"])

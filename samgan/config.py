@@ -167,7 +167,7 @@ class TrainingConfig:
     kimg: float = _setting(1808.0, "length of training in thousands of real images shown")
     augment_target: float = _setting(
         0.0,
-        "what is shown to the discriminator is augmented so that the mean sign of real logits is this; 0: it is not",
+        "what the discriminator sees of a class is augmented until the mean sign of real logits is this; 0: not at all",
     )
     augment_kimg: float = _setting(100.0, "what the share of augmented images takes from 0 to 1 at the fastest")
     shared_latents: bool = _setting(True, "the generator's step uses the latents of the discriminator's step")

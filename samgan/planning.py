@@ -60,7 +60,7 @@ def plan(config: Config) -> dict[str, Any]:
             fake = generator(latents, labels)
         constant = [images.detach() for images in fake]
         with saved_by_discriminator.counted():
-            loss, _ = discriminator_loss(training, judge, real, constant, labels)
+            loss, *_ = discriminator_loss(training, judge, real, constant, labels)
             before_penalty = flops.total
             penalty = None
             if training.penalty != "none":

@@ -200,7 +200,8 @@ class TrainingState:
         rate = config.training.discriminator_learning_rate or rate
         self.discriminator_optimizer = _optimizer(self.discriminator, config.training, rate)
         training = config.training
-        self.augment = AdaptiveProbability(training.augment_target, training.augment_kimg, training.batch_size)
+        classes = config.network.num_classes or 0
+        self.augment = AdaptiveProbability(training.augment_target, training.augment_kimg, classes)
 
     _parts = (
         "generator",
@@ -279,11 +280,11 @@ def discriminator_loss(
     real: Pyramid,
     fake: Pyramid,
     labels: Tensor | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The discriminator's loss without penalty, over the global batch, and what is logged of it.
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The discriminator's loss without penalty, over the global batch; what is logged of it; the signs of real logits.
 
-    `labels` are the classes of real and generated images, where the discriminator is told of them: it may then add a
-    constant of its own to the logits of each class, which says nothing of over-fitting.
+    `labels` are the classes of the global batch's real and generated images, where the discriminator is told of them:
+    it may then add a constant of its own to the logits of each class, which says nothing of over-fitting.
     """
     # One pass over both: larger convolutions, and one gradient of each weight instead of two to add.
     both = discriminator([torch.cat(images) for images in zip(real, fake, strict=True)], batches=2)
@@ -294,9 +295,9 @@ def discriminator_loss(
     logged = {"loss_discriminator": loss, "logit_real": real_logits.mean(), "logit_fake": fake_logits.mean()}
     middle = torch.zeros_like(real_logits)
     if training.loss not in ABSOLUTE:
-        middle = _mean_of_class((real_logits + fake_logits).detach() / 2, None if labels is None else gather(labels))
-    logged["sign_real"] = (real_logits - middle).sign().mean()
-    return loss, logged
+        middle = _mean_of_class((real_logits + fake_logits).detach() / 2, labels)
+    signs = (real_logits - middle).sign()
+    return loss, {**logged, "sign_real": signs.mean()}, signs
 
 
 def _mean_of_class(values: Tensor, labels: Tensor | None) -> Tensor:
@@ -337,7 +338,8 @@ def train_step(
     """
     training, autocast = state.config.training, autocast or contextlib.nullcontext
     generator, discriminator = state.generator, state.discriminator
-    probability = state.augment.value
+    probability = state.augment.of(batch.labels)
+    labels = None if batch.labels is None else gather(batch.labels)
 
     def shown(pyramid: Pyramid, draw: int) -> Pyramid:
         return pyramid if batch.augment is None else augment(pyramid, batch.augment[draw], probability)
@@ -352,7 +354,7 @@ def train_step(
     discriminator.requires_grad_(True)
     constant = shown([images.detach() for images in fake], 1)
     with autocast():
-        loss, logged = discriminator_loss(training, judge, real, constant, batch.labels)
+        loss, logged, signs = discriminator_loss(training, judge, real, constant, labels)
     if training.penalty != "none" and state.step % training.penalty_every == 0:
         constant = [images.float() for images in constant]
         penalty = PENALTIES[training.penalty](judge, real, constant, batch.mix)
@@ -370,7 +372,7 @@ def train_step(
     logged["gradient_generator"] = _update(generator, state.generator_optimizer, loss, rate_factor)
 
     _average(state)
-    state.augment.update(logged["sign_real"])
+    state.augment.update(signs, labels)
     state.step += 1
     return {**{name: value.detach() for name, value in logged.items()}, "loss_generator": loss.detach()}
 
@@ -674,9 +676,12 @@ class _Log:
             "wall_seconds": round(self.seconds(), 3),
             "images_per_second": round(len(self.pending) * training.batch_size / (now - self.last), 3),
             **means,
-            "augment": state.augment.value,
+            "augment": math.fsum(state.augment.values) / len(state.augment.values),
             "gamma": gammas,
         }
+        if len(state.augment.values) > 1:
+            names = state.config.data.classes or map(str, range(len(state.augment.values)))
+            line["augment_by_class"] = dict(zip(names, state.augment.values, strict=True))
         self.run.log(line)
         if self.writer is not None:
             for name in (*means, "augment", "images_per_second"):

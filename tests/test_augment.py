@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,31 +88,78 @@ def test_gradients_flow_through_every_change():
 
 
 def test_the_probability_follows_the_sign_of_real_logits():
-    probability = AdaptiveProbability(target=0.6, kimg=1.0, batch_size=10)
+    def update(probability, mean):
+        probability.update(torch.full((10,), mean), None)
+
+    probability = AdaptiveProbability(target=0.6, kimg=1.0)
     for step in range(32):
-        assert probability.value == pytest.approx(0.16 * (step // 16))
-        probability.update(torch.tensor(0.7))
+        assert probability.of(None) == pytest.approx(0.16 * (step // 16))
+        update(probability, 0.7)
     for _ in range(16):  # their mean counts
-        probability.update(torch.tensor(0.5))
-    assert probability.value == pytest.approx(0.16)
+        update(probability, 0.5)
+    assert probability.of(None) == pytest.approx(0.16)
     for _ in range(208):
-        probability.update(torch.tensor(1.0))
-    assert probability.value == MAX_PROBABILITY
+        update(probability, 1.0)
+    assert probability.of(None) == MAX_PROBABILITY
     for _ in range(304):
-        probability.update(torch.tensor(-1.0))
-    assert probability.value == 0
+        update(probability, -1.0)
+    assert probability.of(None) == 0
     for _ in range(5):
-        probability.update(torch.tensor(0.8))
-    loaded = AdaptiveProbability(target=0.6, kimg=1.0, batch_size=10)
+        update(probability, 0.8)
+    loaded = AdaptiveProbability(target=0.6, kimg=1.0)
     loaded.load_state_dict(probability.state_dict())
     for _ in range(11):
-        assert loaded.value == 0
-        loaded.update(torch.tensor(0.6))
-    assert loaded.value == pytest.approx(0.16)
-    off = AdaptiveProbability(target=0.0, kimg=1.0, batch_size=10)
+        assert loaded.of(None) == 0
+        update(loaded, 0.6)
+    assert loaded.of(None) == pytest.approx(0.16)
+    off = AdaptiveProbability(target=0.0, kimg=1.0)
     for _ in range(100):
-        off.update(torch.tensor(1.0))
-    assert off.value == 0
+        update(off, 1.0)
+    assert off.of(None) == 0
+
+
+def test_a_class_that_is_known_by_heart_is_augmented_whatever_the_others_are():
+    probability = AdaptiveProbability(target=0.6, kimg=1.0, classes=3)
+    labels = torch.tensor([0, 1, 0, 1, 1, 0])
+    for _ in range(32):
+        probability.update(torch.where(labels == 1, 1.0, 0.2), labels)
+    assert probability.values == pytest.approx([0.0, 2 * 16 * 3 * 3 / 1000, 0.0])  # of class 2 no image was seen
+    torch.testing.assert_close(probability.of(labels), 0.288 * (labels == 1))
+    assert AdaptiveProbability(target=0.6, kimg=1.0, classes=3).of(labels) == 0.0
+    for _ in range(5):
+        probability.update(torch.ones(6), labels)
+    loaded = AdaptiveProbability(target=0.6, kimg=1.0, classes=3)
+    loaded.load_state_dict(probability.state_dict())
+    for one in (probability, loaded):
+        for _ in range(11):
+            one.update(torch.ones(6), labels)
+    assert loaded.values == probability.values == pytest.approx([0.144, 0.432, 0.0])
+    loaded.load_state_dict({"value": 0.3, "steps": 4, "signs": 2.0})  # of an earlier version
+    assert loaded.values == [0.3] * 3
+
+
+def test_each_image_is_changed_with_a_probability_of_its_own():
+    images, uniform = smooth(), torch.rand(3, CHANGES, generator=torch.Generator().manual_seed(2))
+    (changed,) = augment([images], uniform, torch.tensor([0.0, 0.5, 0.8]))
+    assert torch.equal(changed[0], images[0])
+    for place, probability in ((1, 0.5), (2, 0.8)):
+        own = slice(place, place + 1)
+        torch.testing.assert_close(changed[own], augment([images[own]], uniform[own], probability)[0])
+        assert not torch.equal(changed[own], images[own])
+
+
+def test_a_step_augments_every_class_as_much_as_it_asks_for(tiny_config, images, monkeypatch):
+    config = tiny_config.override({"training": {"loss": "relativistic-paired", "augment_target": 0.5}})
+    config = config.override({"network.num_classes": 2, "data.classes": ["a", "b"], "training.batch_size": 4})
+    state = TrainingState(config, CPU)
+    batch = Sampler(images, config, CPU, labels=np.arange(len(images)) % 2)(0)
+    state.augment.values = [0.0, MAX_PROBABILITY]
+    seen = []
+    monkeypatch.setattr("samgan.training.augment", lambda pyramid, uniform, p: (seen.append(p), pyramid)[1])
+    train_step(state, batch)
+    assert len(seen) == 3
+    for probability in seen:  # of real images and of both generated batches
+        torch.testing.assert_close(probability, MAX_PROBABILITY * batch.labels)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +175,8 @@ def test_over_fitting_is_measured_whatever_the_loss_makes_of_a_constant(tiny_con
     discriminator = Discriminator(config.network)
     discriminator.forward = lambda pyramid, batches: pyramid[0]
     real, fake = torch.tensor([-1.0, 2.0, 3.0, 4.0]) + offset, torch.tensor([-4.0, 0.0, -1.0, -3.0]) + offset
-    _, logged = discriminator_loss(config.training, discriminator, [real], [fake])
-    assert logged["sign_real"] == sign
+    _, logged, signs = discriminator_loss(config.training, discriminator, [real], [fake])
+    assert logged["sign_real"] == signs.mean() == sign
 
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - ABSOLUTE))
@@ -151,7 +199,7 @@ def test_a_step_shows_the_discriminator_augmented_images_alone(tiny_config, imag
     config = tiny_config.override({"training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.5}})
     state = TrainingState(config, CPU)
     batch = Sampler(images, config, CPU)(0)
-    state.augment.value = MAX_PROBABILITY
+    state.augment.values = [MAX_PROBABILITY]
     seen = []
     forward = state.discriminator.forward
     monkeypatch.setattr(
