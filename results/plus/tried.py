@@ -41,12 +41,12 @@ def lecam() -> None:
             logits.append(discriminator(*arguments, **options))
             return logits[-1]
 
-        value, logged = plain(config, judge, *batch)
+        value, logged, signs = plain(config, judge, *batch)
         halves = logits[0].float().chunk(2)
         for place, half in enumerate(halves):
             anchors[place] += (1 - LECAM_DECAY) * (float(half.detach().mean()) - anchors[place])
         distance = (halves[0] - anchors[1]).square().mean() + (halves[1] - anchors[0]).square().mean()
-        return value + LECAM_WEIGHT * distance, logged
+        return value + LECAM_WEIGHT * distance, logged, signs
 
     training.discriminator_loss = loss  # type: ignore[assignment]
 
