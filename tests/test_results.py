@@ -98,13 +98,16 @@ def test_a_balanced_set_becomes_a_line_of_the_table(balanced):
 def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_path, monkeypatch):
     runs = load("balance")
     folder, document = balanced
+    document["skipped"] = [{"what": "features", "reason": f"not in {Path.home()}/.cache"}]
     (folder / "balance.json").write_text(json.dumps(document))
     monkeypatch.setattr(runs, "HERE", tmp_path / "results")
     runs.HERE.mkdir()
     runs.table(folder.parent)
     kept = (tmp_path / "results" / folder.name / "balance.json").read_text()
     assert "FEATURES.pt" in kept
+    assert "not in ~/.cache" in kept
     assert "/home" not in kept
+    assert str(Path.home()) not in kept
     assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1
     arms = (tmp_path / "results" / "arms.csv").read_text().splitlines()
     assert arms[0].startswith("case,arm,auc,auc_low,auc_high,balanced_accuracy,")

@@ -242,11 +242,12 @@ def keep(case: Path, out: Path, pages: bool) -> None:
         model["start"] = environment.get("start")  # what a fine-tuned model had seen before
         model["path"] = Path(model["path"]).name
     out.mkdir(exist_ok=True)
-    (out / "balance.json").write_text(json.dumps(document, indent=2) + "\n")
-    for page in case.rglob("*.html") if pages else ():
-        copy = out / page.relative_to(case)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(page, copy)
+    texts = {out / "balance.json": json.dumps(document, indent=2) + "\n"}
+    if pages:
+        texts |= {out / page.relative_to(case): page.read_text("utf-8") for page in case.rglob("*.html")}
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace(str(Path.home()), "~"), "utf-8")
 
 
 def describe(name: str, document: dict[str, Any]) -> dict[str, Any]:
