@@ -57,7 +57,9 @@ def balanced(scores, tmp_path):
     folder = tmp_path / "100-joint"
     (folder / "against-all").mkdir(parents=True)
     (folder / "models" / "class-0").mkdir(parents=True)
-    (folder / "models" / "class-0" / "environment.json").write_text('{"start": {"run": "all", "images_seen": 5000}}')
+    (folder / "models" / "class-0" / "environment.json").write_text(
+        '{"start": {"run": "all", "images_seen": 5000}, "command": ["samgan", "balance", "/secret/data"]}'
+    )
     against_all = {**scores, "generated": {"images_seen": 12_000}}
     (folder / "against-all" / "scores.json").write_text(json.dumps(against_all))
     document = {
@@ -98,7 +100,7 @@ def test_a_balanced_set_becomes_a_line_of_the_table(balanced):
 def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_path, monkeypatch):
     runs = load("balance")
     folder, document = balanced
-    document["skipped"] = [{"what": "features", "reason": f"not in {Path.home()}/.cache"}]
+    document["skipped"] = [{"what": "features of /secret/data", "reason": f"not in {Path.home()}/.cache"}]
     (folder / "balance.json").write_text(json.dumps(document))
     monkeypatch.setattr(runs, "HERE", tmp_path / "results")
     runs.HERE.mkdir()
@@ -106,6 +108,7 @@ def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_pat
     kept = (tmp_path / "results" / folder.name / "balance.json").read_text()
     assert "FEATURES.pt" in kept
     assert "not in ~/.cache" in kept
+    assert "features of data" in kept
     assert "/home" not in kept
     assert str(Path.home()) not in kept
     assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1

@@ -237,17 +237,21 @@ def keep(case: Path, out: Path, pages: bool) -> None:
     plan = document["plan"]  # names of folders are of this machine alone
     plan["features"] = plan["features"] and Path(plan["features"]).name
     plan["runs"] = {label: Path(path).name for label, path in plan["runs"].items()}
+    folders = {f"{Path.home()}/": "~/"}
     for model in document["training"].values():
         environment = json.loads((case / model["path"] / "environment.json").read_bytes())
         model["start"] = environment.get("start")  # what a fine-tuned model had seen before
         model["path"] = Path(model["path"]).name
+        folders |= {f"{Path(word).parent}/": "" for word in environment.get("command", ()) if Path(word).is_absolute()}
     out.mkdir(exist_ok=True)
     texts = {out / "balance.json": json.dumps(document, indent=2) + "\n"}
     if pages:
         texts |= {out / page.relative_to(case): page.read_text("utf-8") for page in case.rglob("*.html")}
     for path, text in texts.items():
+        for folder, short in folders.items():
+            text = text.replace(folder, short)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace(str(Path.home()), "~"), "utf-8")
+        path.write_text(text, "utf-8")
 
 
 def describe(name: str, document: dict[str, Any]) -> dict[str, Any]:
