@@ -57,8 +57,8 @@ def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float 
     moved = (strength[:5] != 0).any(dim=0).view(-1, 1, 1, 1)
 
     def change(images: Tensor) -> Tensor:
-        images = images.float()
-        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        grid = F.affine_grid(matrix.to(images.dtype), list(images.shape), align_corners=False)
         there = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
         return torch.where(moved, there, images) * gain + offset
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed
+import samgan.augment
 import samgan.training
 from samgan.config import Config
 from samgan.distributed import gather, on_first_process, rank
@@ -35,6 +36,8 @@ labels = np.arange(len(images)) % 3
 configs = {name: Config.from_dict(tree) for name, tree in json.loads((folder / "configs.json").read_text()).items()}
 CPU = torch.device("cpu")
 
+samgan.augment.AdaptiveProbability.EVERY = 2  # so that few steps see a share of augmentation
+
 def steps(config, count=4):
     state = TrainingState(config, CPU)
     for part in (state.generator, state.discriminator, state.ema_generator):
@@ -49,7 +52,8 @@ def steps(config, count=4):
         line = train_step(state, batch)
         weights = [p.detach().flatten() for part in (state.generator, state.discriminator, state.ema_generator)
                    for p in (*part.parameters(), *part.buffers())]
-        logged.append({"weights": torch.cat(weights), **line})
+        shares = torch.tensor(state.augment.values)
+        logged.append({"weights": torch.cat(weights), "augment": shares, **line})
     return logged
 
 def gradients():
@@ -179,7 +183,7 @@ CONFIGS = {
     "classes": {
         "network": {"num_classes": 3, "class_projection": "every"},
         "data": {"class_sampling": "balanced", "flip": "double"},
-        "training": {"loss": "relativistic-paired", "penalty": "r1-r2"},
+        "training": {"loss": "relativistic-paired", "penalty": "r1-r2", "augment_target": 0.01},
     },
 }
 
@@ -204,6 +208,7 @@ def test_two_processes_step_like_one(results, name):
             torch.testing.assert_close(a[key], expected, rtol=1e-5, atol=1e-5)
             assert torch.equal(a[key], b[key]), f"the processes differ in {key}"
     assert not torch.equal(alone[0]["weights"], alone[1]["weights"])
+    assert name != "classes" or alone[-1]["augment"].max() > 0
 
 
 def test_gather_differentiates_three_times(results):
