@@ -336,16 +336,25 @@ def _membership(
     discriminator.load_state_dict(opened.state["discriminator"])
     discriminator.eval().requires_grad_(False).to(device)
     draw = np.random.default_rng(seed)
-    count = min(len(training.images), len(held_out.images))
-    chosen = [draw.permutation(len(real.images))[:count] for real in (training, held_out)]
-    members, others = (real.images[index] for real, index in zip((training, held_out), chosen, strict=True))
-    labels = None
-    if opened.config.network.num_classes:
-        labels = training.labels(opened.config)[chosen[0]], held_out.labels(opened.config)[chosen[1]]
-    logits = judge(discriminator, opened.config, members, others, fake, labels)
-    patients = [[real.patients[i] for i in index] for real, index in zip((training, held_out), chosen, strict=True)]
-    auc = membership_auc(logits[0].numpy(), logits[1].numpy(), *patients)
-    return {"auc": auc._asdict(), "images": count, "found": auc.low > 0.5}
+    kinds = training, held_out
+    told = bool(opened.config.network.num_classes)
+    labels = [real.labels(opened.config) if told else torch.zeros(len(real.images)) for real in kinds]
+    patients: list[list[str]] = [[], []]
+    logits: list[list[Tensor]] = [[], []]
+    for label in sorted(set(labels[0].tolist()) & set(labels[1].tolist())):
+        places = [np.flatnonzero(of_kind.numpy() == label) for of_kind in labels]
+        count = min(map(len, places))
+        chosen = [draw.permutation(own)[:count] for own in places]
+        members, others = (real.images[index] for real, index in zip(kinds, chosen, strict=True))
+        found = judge(discriminator, opened.config, members, others, fake, int(label) if told else None)
+        for k, real in enumerate(kinds):
+            logits[k].append(found[k])
+            patients[k] += [real.patients[i] for i in chosen[k]]
+    if not logits[0]:
+        raise SamganError("no class has both training and held-out images")
+    of_members, of_others = (torch.cat(parts).numpy() for parts in logits)
+    auc = membership_auc(of_members, of_others, *patients)
+    return {"auc": auc._asdict(), "images": len(of_members), "found": auc.low > 0.5}
 
 
 @torch.inference_mode()
@@ -355,7 +364,7 @@ def judge(
     members: UInt8[Tensor, "n c h w"],
     others: UInt8[Tensor, "n _ _ _"],
     fill: UInt8[Tensor, "m _ _ _"],
-    labels: tuple[Int[Tensor, " n"], Int[Tensor, " n"]] | None = None,
+    label: int | None = None,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """The discriminator's logits of training and of held-out images, none of which knows its image's kind.
 
@@ -370,7 +379,7 @@ def judge(
         members: Training images.
         others: As many held-out images.
         fill: Synthetic images.
-        labels: Classes of members and others, where the discriminator is told of classes.
+        label: Class of all these images, where the discriminator is told of classes.
     """
     network = config.network
     size = max(2, _group_size(network, config.training.batch_size))
@@ -385,11 +394,7 @@ def judge(
         if size % 2:
             kinds.append(fill[:1].expand(len(some), 1, *fill.shape[1:]))
         batch = from_uint8(torch.cat(kinds, dim=1).flatten(0, 1)).to(device)
-        own = None
-        if labels is not None:
-            parts = [labels[0][some], labels[1][some]]
-            parts += [parts[0][:, :1]] * (size % 2)
-            own = torch.cat(parts, dim=1).flatten().to(device)
+        own = None if label is None else torch.full((len(batch),), label, device=device)
         judged = discriminator(image_pyramid(batch, network.resolutions), own, batches=len(some)).float().cpu()
         judged = judged.view(len(some), size)
         logits[0].append(judged[:, :half].flatten())
@@ -400,7 +405,7 @@ def judge(
 
 def _group_size(network: NetworkConfig, batch_size: int) -> int:
     """Images that share a minibatch standard deviation."""
-    return network.minibatch_std_group or batch_size
+    return network.minibatch_std_group or max(1, batch_size // (network.num_classes or 1))
 
 
 def _mirrored(fake: Tensor, training: _Real, held_out: _Real, config: Config | None) -> dict[str, Any]:

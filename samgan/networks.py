@@ -219,12 +219,12 @@ class _DiscriminatorBlock(nn.Module):
         x = torch.cat([x, image], dim=1)
         return self.from_image(x) if self.combine == "cat_lin" else x
 
-    def forward(self, image: Tensor, x: Tensor | None, batches: int = 1) -> Tensor:
+    def forward(self, image: Tensor, x: Tensor | None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
         if self.starts_linear:
             x = image_conv(image, x, self.from_image, self.conv_1)
         else:
             x = self.attention(self._join(image, x))
-            x = self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x)
+            x = self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x)
         x = activate(x)
         x = activate(self.conv_2(x))
         return x if self.last else F.avg_pool2d(x, 2)
@@ -257,10 +257,10 @@ class _ResidualBlock(nn.Module):
             self.conv_2 = conv(width, below, 3, padding=1)
             self.skip = conv(width, below, 1, bias=False, gain=1.0)
 
-    def forward(self, image: Tensor, x: Tensor | None, batches: int = 1) -> Tensor:
+    def forward(self, image: Tensor, x: Tensor | None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
         features = activate(self.from_image(channels_last(image)))
         x = self.attention(features if x is None else (x + features).mul_(HALF))
-        y = activate(self.conv_1(self.minibatch_std(x, batches) if self.minibatch_std else x))
+        y = activate(self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x))
         if self.last:
             return activate(self.conv_2(y))
         return self.skip(F.avg_pool2d(x, 2)).add_(activate(self.conv_2(F.avg_pool2d(y, 2)))).mul_(HALF)
@@ -317,13 +317,15 @@ class Discriminator(nn.Module):
         sides = tuple(image.shape[-1] for image in pyramid)
         if sides != self.resolutions:
             raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
+        if labels is not None:
+            labels = labels.repeat(len(pyramid[0]) // len(labels))
         x, terms = None, []
         for side, block, image in zip(reversed(sides), reversed(self.blocks), reversed(pyramid), strict=True):
-            x = block(image, x, batches)
+            x = block(image, x, labels, batches)
             if labels is not None and str(side) in self.projections:
                 # <e_k, h> of every class k, of which an image's own is taken.
                 products = self.projections[str(side)](x.mean(dim=(2, 3), keepdim=True)).flatten(1)
-                terms.append(products.gather(1, labels.repeat(len(products) // len(labels))[:, None]).flatten())
+                terms.append(products.gather(1, labels[:, None]).flatten())
         logits = self.blocks[0].get_submodule("to_logit")(x).flatten()
         return logits + sum(terms) if terms else logits
 
