@@ -102,6 +102,8 @@ VARIANTS: dict[str, list[str]] = {
     "not told of classes": ["--network.num_classes=0"],
     "told of classes behind every block": ["--network.class_projection=every"],
     "classes drawn alike": ["--data.class_sampling=balanced"],
+    "drawn alike, told behind every block": ["--data.class_sampling=balanced", "--network.class_projection=every"],
+    "drawn alike, minibatch std over both": ["mixed-groups", "--data.class_sampling=balanced"],
     # Ideas that are in no setting; the first word is one of tried.py.
     "LeCam": ["lecam"],
     "cutout of every image": ["cutout"],

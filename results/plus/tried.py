@@ -18,7 +18,7 @@ from samgan import networks
 from samgan.augment import augment
 from samgan.cli import main
 from samgan.config import NetworkConfig, TrainingConfig
-from samgan.layers import channels_last, upsample
+from samgan.layers import MinibatchStdDev, channels_last, upsample
 
 Pyramid = list[Tensor]
 LECAM_WEIGHT, LECAM_DECAY = 0.1, 0.99
@@ -133,7 +133,7 @@ class UnshuffledHead(nn.Module):
         self.attention = nn.Identity()
         self.from_image = end(4 * config.image_channels, below, 3, padding=1, gain=1.0)
 
-    def forward(self, image: Tensor, x: None, batches: int = 1) -> Tensor:
+    def forward(self, image: Tensor, x: None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
         """As the discriminator's other blocks."""
         return networks.activate(self.from_image(channels_last(F.pixel_unshuffle(image, 2))))
 
@@ -152,12 +152,23 @@ def pixel_shuffle() -> None:
         blocks[name] = choose
 
 
+def mixed_groups() -> None:
+    """Take the minibatch standard deviation over images of all classes. Source: Karras et al. 2020 (ADA), its code."""
+    plain = MinibatchStdDev.forward
+
+    def mixed(layer: MinibatchStdDev, x: Tensor, labels: Tensor | None = None, batches: int = 1) -> Tensor:
+        return plain(layer, x, None, batches)
+
+    MinibatchStdDev.forward = mixed  # type: ignore[assignment, method-assign]
+
+
 IDEAS = {
     "lecam": lecam,
     "cutout": cutout,
     "diffaugment": diffaugment,
     "low-resolution-first": low_resolution_first,
     "pixel-shuffle": pixel_shuffle,
+    "mixed-groups": mixed_groups,
 }
 
 if __name__ == "__main__":
