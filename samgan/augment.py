@@ -76,7 +76,7 @@ class AdaptiveProbability:
 
     Args:
         target: The mean sign that is aimed at; 0: the probability stays 0.
-        kimg: Thousands of images that the probability takes from 0 to 1, where all classes are seen equally often.
+        kimg: Thousands of images, of all classes, that the probability takes from 0 to 1.
         classes: Classes that the discriminator is told of; 0: it is told of none.
 
     Source: Karras et al. 2020 (ADA), section 3.2, r_t; there with a target of 0.6 and 500 kimg, one kind of loss, and
@@ -110,9 +110,10 @@ class AdaptiveProbability:
         self._sums = self._sums.to(signs.device) + found
         self._steps += 1
         if self._steps == self.EVERY:
-            for label, (sign, count) in enumerate(zip(*self._sums.tolist(), strict=True)):
+            signs_of, counts = self._sums.tolist()
+            change = sum(counts) / (1000 * self.kimg)  # a small class, sooner known by heart, must not wait longer
+            for label, (sign, count) in enumerate(zip(signs_of, counts, strict=True)):
                 if count:
-                    change = len(self.values) * count / (1000 * self.kimg)
                     step = math.copysign(change, sign / count - self.target)
                     self.values[label] = min(max(self.values[label] + step, 0.0), MAX_PROBABILITY)
             self._begin()
