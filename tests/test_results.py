@@ -1,5 +1,6 @@
 """Scripts of results/ read documents of samgan: the names they look for are there."""
 
+import argparse
 import base64
 import csv
 import importlib.util
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from samgan import networks, training
+from samgan import api, networks, training
 from samgan.classifier import ARMS, CLASSICAL
 from samgan.config import Config
 from samgan.data import prepare
@@ -150,6 +151,40 @@ def test_what_more_real_patients_are_worth_is_told_with_its_interval(tmp_path, m
     assert {few for _, few, _ in asked} == {len(whole.indices("train", ["NORMAL"])), 5}
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_how_often_images_of_a_small_class_repeat_is_told_for_each_way(scores, tiny_config, tmp_path, monkeypatch):
+    runs = load("balance")
+    write_phantoms(tmp_path / "images", 60, resolution=32)
+    data = prepare(tmp_path / "images", tmp_path / "whole", resolution=32, holdout=0.4, workers=1)
+    monkeypatch.setattr(runs, "make_part", lambda case, whole, work: whole)
+    monkeypatch.setattr(runs, "HERE", tmp_path / "balance")
+    runs.HERE.mkdir()
+    called = []
+
+    def run(*arguments):
+        called.append(" ".join(map(str, arguments)))
+        if "train" in arguments:
+            alone = arguments[-2] == "--classes"
+            settings = {"training.kimg": 0.008, "network.num_classes": 0 if alone else 2}
+            settings |= {"data.classes": ["NORMAL"]} if alone else {}
+            out = arguments[arguments.index("--out") + 1]
+            api.train(tiny_config.override(settings), data, out, device="cpu", quiet=True)
+        else:
+            folder = arguments[arguments.index("--out") + 1]
+            folder.mkdir()
+            (folder / "scores.json").write_text(json.dumps(scores))
+
+    monkeypatch.setattr(runs, "run", run)
+    for _ in range(2):  # the second time all is there
+        runs.collapse(argparse.Namespace(data=data.path, work=tmp_path, features=tmp_path / "FEATURES.pt", seeds=1))
+    assert len(called) == 2 * len(runs.WAYS)
+    ideas = load("plus", "tried").IDEAS
+    assert {name for words, _ in runs.WAYS.values() for name in words.split(",")} <= {"", *ideas}
+    lines = list(csv.DictReader((runs.HERE / "collapse.csv").read_text().splitlines()))
+    assert [line["minibatch_std"] for line in lines] == list(runs.WAYS)
+    assert all(0 <= float(line["duplicates"]) <= 1 for line in lines)
+
+
 @pytest.mark.parametrize("idea", sorted(load("plus", "tried").IDEAS))
 def test_an_idea_changes_what_is_learned(idea, monkeypatch):
     network = {"resolution": 32, "max_channels": 8, "mapping_layers": 1, "minibatch_std_group": 2, "num_classes": 2}
@@ -164,7 +199,7 @@ def test_an_idea_changes_what_is_learned(idea, monkeypatch):
         return [float(training.train_step(state, sampler(step))["loss_discriminator"]) for step in range(3)]
 
     plain = losses()
-    for name in ("augment", "train_step", "discriminator_loss"):
+    for name in ("augment", "train_step", "discriminator_loss", "Generator", "Discriminator"):
         monkeypatch.setattr(training, name, getattr(training, name))  # undone behind this test
     monkeypatch.setitem(networks.GENERATOR_BLOCKS, "modulated", networks.GENERATOR_BLOCKS["modulated"])
     monkeypatch.setitem(networks.DISCRIMINATOR_BLOCKS, "residual", networks.DISCRIMINATOR_BLOCKS["residual"])

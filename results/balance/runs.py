@@ -3,6 +3,7 @@
     python results/balance/runs.py balance cxr64 WORK_FOLDER --features FEATURES.pt [--only NAME ...]
     python results/balance/runs.py balance pneumonia-64 WORK_FOLDER --features FEATURES.pt --only virus-125-patients
     python results/balance/runs.py worth pneumonia-64 WORK_FOLDER --only virus-125-patients
+    python results/balance/runs.py collapse cxr64 WORK_FOLDER --features FEATURES.pt [--seeds 2]
     python results/balance/runs.py table WORK_FOLDER
 
 The second is of PNEUMONIA alone, whose causes, BACTERIA and VIRUS, are harder to tell apart.
@@ -14,13 +15,15 @@ called again; two calls with other names may run side by side. `table` copies ba
 this file's folder, and the pages of three, and writes table.csv of all cases that are there, also those of an earlier
 WORK_FOLDER, and arms.csv of every way to train the classifier. `worth` trains the classifiers of real images alone on
 the whole set as well, and writes worth.csv into a case's folder: what the patients that the case left out are worth,
-which is what synthetic images could be hoped to replace.
+which is what synthetic images could be hoped to replace. `collapse` trains models of two classes, of which one has 100
+images, in the ways of `WAYS`, and writes collapse.csv: how many images of that class repeat each other.
 """
 
 import argparse
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,9 +32,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from samgan.classifier import ARMS, CLASSICAL, classify
 from samgan.data import PreparedSet
+from samgan.metrics.memorisation import first_alike
+from samgan.pictures import to_uint8
+from samgan.sampling import open_model, sample
 from samgan.utility import interval, resample, weighted_scores
 
 HERE = Path(__file__).parent
@@ -58,6 +65,7 @@ METHODS = ("joint", "per-class", "fine-tuned")
 LONG, SHORT = ["--minutes", "60", "--steps", "500"], ["--minutes", "30", "--steps", "250"]
 FEW = ["--training.augment_target=0.6"]  # as docs/choosing.md says of some hundred images
 PATIENTS = ["--patients", "NORMAL=125"]
+TOLD = ["--data.class_sampling=balanced"]
 CASES = {
     "as-it-is": Case([], LONG),
     "125-patients": Case(PATIENTS, [*LONG, *FEW]),
@@ -82,6 +90,15 @@ COMPARED = {
 }
 """The arms whose scores stand in the table, named before any was tested; differences are of arms chosen as
 `samgan.utility.compare` does."""
+WAYS: dict[str, tuple[str, list[str]]] = {
+    "of each class by itself": ("", TOLD),
+    "of both classes": ("mixed-groups", TOLD),
+    "of each class by itself, classes told bit by bit": ("fading-classes", TOLD),
+    "of both classes, classes told bit by bit": ("mixed-groups,fading-classes", TOLD),
+    "a model of NORMAL alone": ("", ["--classes", "NORMAL"]),
+}
+"""Of what minibatch std is; words for results/plus/tried.py, arguments of samgan train."""
+COLLAPSE_KIMG, COLLAPSE_IMAGES = 60, 600
 # fmt: off
 COLUMNS = (
     "case", "method", "minutes", "kimg", "screened_by", "classifiers", "classifier_steps",
@@ -105,12 +122,20 @@ def main() -> None:
         step.add_argument("--only", nargs="+", default=normal, metavar="NAME", choices=CASES, help=", ".join(CASES))
         if name == "balance":
             step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
+    step = steps.add_parser("collapse")
+    step.add_argument("data", type=Path)
+    step.add_argument("work", type=Path)
+    step.add_argument("--features", type=Path, required=True, help="TorchScript of the Inception that scores")
+    step.add_argument("--seeds", type=int, default=2, help="models of each way (default: 2)")
     step = steps.add_parser("table")
     step.add_argument("work", type=Path)
     options = parser.parse_args()
     options.work = options.work.resolve()
     if options.step == "table":
         table(options.work)
+        return
+    if options.step == "collapse":
+        collapse(options)
         return
     if options.step == "worth":
         for name in options.only:
@@ -131,14 +156,7 @@ def balance(name: str, options: argparse.Namespace) -> None:
     """Balance the set of one case, and score its model against all training images of the class."""
     case, data, out = CASES[name], options.data, options.work / name
     if case.subset:
-        data = part_of(case, options.work)
-        if not data.exists():
-            own = data.with_name(f"{data.name}.{os.getpid()}")  # another call may be making the same
-            samgan("subset", options.data, own, *case.subset)
-            if data.exists():
-                shutil.rmtree(own)
-            else:
-                own.rename(data)
+        data = make_part(case, options.data, options.work)
     features = ["--features", options.features]
     models = ["--run", _model(options.work / case.models_of, case.few)] if case.models_of else []
     more = [*models, *(features if case.features else [])]
@@ -151,6 +169,55 @@ def balance(name: str, options: argparse.Namespace) -> None:
 def part_of(case: Case, work: Path) -> Path:
     """Where the training images of a case are, of a part of the set."""
     return work / "sets" / "-".join(case.subset).replace("--", "").replace("=", "-")
+
+
+def make_part(case: Case, whole: Path, work: Path) -> Path:
+    """The part of the set that a case has, made where it is not there."""
+    part = part_of(case, work)
+    if not part.exists():
+        own = part.with_name(f"{part.name}.{os.getpid()}")  # another call may be making the same
+        samgan("subset", whole, own, *case.subset)
+        if part.exists():
+            shutil.rmtree(own)
+        else:
+            own.rename(part)
+    return part
+
+
+def collapse(options: argparse.Namespace) -> None:
+    """Train a small class beside a large one in the ways of `WAYS`; how alike its images are, and their scores."""
+    data, rows = make_part(CASES["100-joint"], options.data, options.work), []
+    for seed in range(options.seeds):
+        for way, (ideas, more) in WAYS.items():
+            out = options.work / "collapse" / f"{re.sub('[^A-Za-z]+', '-', way)}-{seed}"
+            program = [HERE.parent / "plus" / "tried.py", ideas] if ideas else ["-m", "samgan"]
+            if not (out / "scores" / "scores.json").exists():
+                shutil.rmtree(out, ignore_errors=True)  # what an idea remembers is in no checkpoint
+                length = [f"--training.kimg={COLLAPSE_KIMG}", f"--training.seed={seed}", "--device", "cpu"]
+                run(*program, "train", data, "--out", out, *length, *FEW, *more)
+                asked = ["--classes", "NORMAL", "--features", options.features, "--out", out / "scores"]
+                run(
+                    *program,
+                    "evaluate",
+                    out,
+                    "--data",
+                    options.data,
+                    *asked,
+                    "--checkpoint",
+                    "newest",
+                    "--device",
+                    "cpu",
+                )
+            model = open_model(out)
+            seeds = range(COLLAPSE_IMAGES)
+            images = to_uint8(sample(model, seeds, model.labels(seeds, "NORMAL") if model.classes else None))
+            again = int((first_alike(images) != torch.arange(len(images))).sum())
+            scores = json.loads((out / "scores" / "scores.json").read_bytes())
+            row: dict[str, Any] = {"minibatch_std": way, "seed": seed, "duplicates": round(again / len(images), 4)}
+            row |= {name: round(scores[name]["value"], 4) for name in ("frechet", "precision", "recall")}
+            rows.append({**row, "ms_ssim_gap": round(scores["mode_collapse"]["difference"], 4)})
+            print(rows[-1], flush=True)
+            write(HERE / "collapse.csv", list(rows[0]), rows)
 
 
 def worth(name: str, whole: Path, work: Path) -> None:
@@ -191,7 +258,12 @@ def _model(case: Path, few: str) -> Path:
 
 def samgan(*arguments: object) -> None:
     """Run a command of samgan."""
-    subprocess.run([sys.executable, "-m", "samgan", *map(str, arguments)], check=True)
+    run("-m", "samgan", *arguments)
+
+
+def run(*arguments: object) -> None:
+    """Run a Python program."""
+    subprocess.run([sys.executable, *map(str, arguments)], check=True)
 
 
 def table(work: Path) -> None:

@@ -1,6 +1,6 @@
 """Ideas of others that samgan-plus does without, each as a few lines over the package, for `ablation.py` to measure.
 
-    python results/plus/tried.py NAME train cxr64 --out RUN ...    # any arguments of samgan behind the idea's name
+    python results/plus/tried.py NAME[,NAME] train cxr64 --out RUN ...    # any arguments of samgan behind the names
 
 A run with one of them can only be read with it, and does not resume exactly: what they remember is in no checkpoint.
 """
@@ -24,6 +24,8 @@ Pyramid = list[Tensor]
 LECAM_WEIGHT, LECAM_DECAY = 0.1, 0.99
 FADE_IMAGES = 2000
 """How many images each scale takes to come in, one after the other."""
+TOLD_BETWEEN = 10_000, 40_000
+"""Images seen when classes begin to be told, and when they are told in full."""
 
 
 def lecam() -> None:
@@ -162,6 +164,39 @@ def mixed_groups() -> None:
     MinibatchStdDev.forward = mixed  # type: ignore[assignment, method-assign]
 
 
+def fading_classes() -> None:
+    """Tell both networks nothing of classes at first, then more and more of them.
+
+    Source: Shahbazi et al. 2022 (Collapse by Conditioning), section 4, without its second logit.
+    """
+    plain, seen = training.train_step, [TOLD_BETWEEN[1]]
+
+    def step(state: training.TrainingState, *arguments: Any) -> Any:
+        seen[0] = state.images_seen
+        return plain(state, *arguments)
+
+    def told() -> float:
+        begin, end = TOLD_BETWEEN
+        return min(max((seen[0] - begin) / (end - begin), 0.0), 1.0)
+
+    def less_of_class(mapping: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        latent, of_class = arguments[0].chunk(2, dim=1)
+        return (torch.cat([latent, told() * of_class], dim=1),)
+
+    def generator(config: NetworkConfig, plain: Any = networks.Generator) -> nn.Module:
+        network = plain(config)
+        network.mapping[0].register_forward_pre_hook(less_of_class)
+        return network
+
+    def discriminator(config: NetworkConfig, plain: Any = networks.Discriminator) -> nn.Module:
+        network = plain(config)
+        for projection in network.projections.values():
+            projection.register_forward_hook(lambda module, arguments, products: told() * products)
+        return network
+
+    training.train_step, training.Generator, training.Discriminator = step, generator, discriminator  # type: ignore
+
+
 IDEAS = {
     "lecam": lecam,
     "cutout": cutout,
@@ -169,10 +204,13 @@ IDEAS = {
     "low-resolution-first": low_resolution_first,
     "pixel-shuffle": pixel_shuffle,
     "mixed-groups": mixed_groups,
+    "fading-classes": fading_classes,
 }
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in IDEAS:
+    names = sys.argv[1].split(",") if len(sys.argv) > 1 else [""]
+    if set(names) - set(IDEAS):
         sys.exit(f"{__doc__}\nKnown: {', '.join(IDEAS)}")
-    IDEAS[sys.argv[1]]()
+    for name in names:
+        IDEAS[name]()
     sys.exit(main(sys.argv[2:]))
