@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from samgan.devices import to_device
+
 Pyramid = list[Tensor]
 CHANGES = 7
 """Random numbers per image: flip, enlarge, turn, shift across, shift down, brightness, contrast."""
@@ -98,7 +100,7 @@ class AdaptiveProbability:
         """The probability for images of these classes; a number where it is the same for all."""
         if labels is None or len(set(self.values)) == 1:
             return self.values[0]
-        return torch.tensor(self.values, device=labels.device)[labels]
+        return to_device(torch.tensor(self.values), labels.device)[labels]
 
     def update(self, signs: Float[Tensor, " n"], labels: Int[Tensor, " n"] | None) -> None:
         """Take in the signs of one step; they are read from the device in every `EVERY`-th step alone."""

@@ -38,6 +38,13 @@ def choose_precision(precision: str, device: str) -> str:
     return "bf16" if native else "fp32"
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor.to(device)`, without waiting for what a GPU is still doing."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def make_fabric(
     device: str = "auto", processes: int = 1, hosts: int = 1, precision: str = "fp32"
 ) -> "lightning_fabric.Fabric":

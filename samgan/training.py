@@ -26,9 +26,11 @@ from torch import Tensor, nn
 from samgan.augment import CHANGES, AdaptiveProbability, augment
 from samgan.checkpoint import load_checkpoint, newest_checkpoint, prune_checkpoints, record_best, save_checkpoint
 from samgan.config import Config, TrainingConfig
+from samgan.devices import to_device
 from samgan.distributed import average_gradients, gather, on_first_process, rank, world_size
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
+from samgan.graphs import CapturedParts
 from samgan.layers import power_iteration
 from samgan.losses import ABSOLUTE, LOSSES, PENALTIES, RELATIVISTIC
 from samgan.networks import MAPPING_RATE, Discriminator, Generator, Pyramid, attention_gammas, image_pyramid
@@ -165,18 +167,18 @@ class Sampler:
             flip = index >= count  # the second half of a doubled set
         index %= count
         if self.tensor is not None:
-            real = self.tensor[index.to(self.device)]
+            real = self.tensor[to_device(index, self.device)]
         else:
-            real = torch.from_numpy(self.images[self.indices[index.numpy()]]).to(self.device)
-        real = torch.where(flip.to(self.device).view(-1, 1, 1, 1), real.flip(3), real)
+            real = to_device(torch.from_numpy(self.images[self.indices[index.numpy()]]), self.device)
+        real = torch.where(to_device(flip, self.device).view(-1, 1, 1, 1), real.flip(3), real)
         draw = random_generator(training.seed, "latents", step)
-        latents = torch.randn(2, total, latent_size, generator=draw)[:, own].to(self.device)
-        mix = torch.rand(total, generator=random_generator(training.seed, "mix", step))[own].to(self.device)
+        latents = to_device(torch.randn(2, total, latent_size, generator=draw)[:, own], self.device)
+        mix = to_device(torch.rand(total, generator=random_generator(training.seed, "mix", step))[own], self.device)
         changes = None
         if training.augment_target:
             draw = random_generator(training.seed, "augment", step)
-            changes = torch.rand(3, total, CHANGES, generator=draw)[:, own].to(self.device)
-        labels = None if self.labels is None else torch.from_numpy(self.labels[index.numpy()]).to(self.device)
+            changes = to_device(torch.rand(3, total, CHANGES, generator=draw)[:, own], self.device)
+        labels = None if self.labels is None else to_device(torch.from_numpy(self.labels[index.numpy()]), self.device)
         own_latents = None if training.shared_latents else latents[1]
         return Batch(from_uint8(real), latents[0], own_latents, mix, changes, labels)
 
@@ -321,7 +323,10 @@ def generator_loss(
 
 
 def train_step(
-    state: TrainingState, batch: Batch, autocast: Callable[[], contextlib.AbstractContextManager] | None = None
+    state: TrainingState,
+    batch: Batch,
+    autocast: Callable[[], contextlib.AbstractContextManager] | None = None,
+    captured: "CapturedPasses | None" = None,
 ) -> dict[str, Tensor]:
     """One discriminator update, then one generator update against the updated discriminator.
 
@@ -329,6 +334,7 @@ def train_step(
         state: Changed in place.
         batch: This process's slice of the global batch.
         autocast: Context for the networks' forward passes (bf16); penalties are always computed in fp32.
+        captured: Takes the passes' place, and computes the same; of the same state and autocast.
 
     Returns:
         Scalars to log, on the device, not synchronised; "penalty" in the steps that have one.
@@ -336,9 +342,42 @@ def train_step(
     Source: MSG-GAN's order of updates; the paper's eq. 1-2 by `samgan.losses`; a penalty in every n-th step alone:
     Karras et al. 2020 (StyleGAN2), section 3.1, without its change of Adam's settings.
     """
-    training, autocast = state.config.training, autocast or contextlib.nullcontext
-    generator, discriminator = state.generator, state.discriminator
+    training = state.config.training
     probability = state.augment.of(batch.labels)
+    penalised = training.penalty != "none" and state.step % training.penalty_every == 0
+    labels = None if batch.labels is None else gather(batch.labels)
+    if captured is None:
+        passes = _passes(state, batch, probability, penalised, autocast or contextlib.nullcontext)
+    else:
+        passes = captured(batch, probability, penalised)
+    rate_factor = _rate_factor(state)
+    logged = next(passes)
+    signs = logged.pop("signs")
+    logged["gradient_discriminator"] = _update(state.discriminator, state.discriminator_optimizer, rate_factor)
+    logged |= next(passes)
+    logged["gradient_generator"] = _update(state.generator, state.generator_optimizer, rate_factor)
+    _average(state)
+    next(passes, None)
+    state.augment.update(signs, labels)
+    state.step += 1
+    return logged
+
+
+def _passes(
+    state: TrainingState,
+    batch: Batch,
+    probability: float | Tensor,
+    penalised: bool,
+    autocast: Callable[[], contextlib.AbstractContextManager],
+) -> Iterator[dict[str, Tensor]]:
+    """What a step computes between its updates, in parts; whoever takes one updates the network it left gradients in.
+
+    The discriminator's loss (with the signs of real logits) and gradients; the generator's; at last, with spectral
+    norm alone, what follows an update of the generator and its average. All that changes from step to step are values
+    of tensors: `CapturedPasses` counts on it.
+    """
+    training = state.config.training
+    generator, discriminator = state.generator, state.discriminator
     labels = None if batch.labels is None else gather(batch.labels)
 
     def shown(pyramid: Pyramid, draw: int) -> Pyramid:
@@ -350,31 +389,76 @@ def train_step(
     with autocast(), torch.set_grad_enabled(shared):
         fake = generator(batch.latents, batch.labels)
 
-    # Discriminator.
     discriminator.requires_grad_(True)
     constant = shown([images.detach() for images in fake], 1)
     with autocast():
         loss, logged, signs = discriminator_loss(training, judge, real, constant, labels)
-    if training.penalty != "none" and state.step % training.penalty_every == 0:
+    if penalised:
         constant = [images.float() for images in constant]
         penalty = PENALTIES[training.penalty](judge, real, constant, batch.mix)
         loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process is to see a NaN of any of them
-    rate_factor = _rate_factor(state)
-    logged["gradient_discriminator"] = _update(discriminator, state.discriminator_optimizer, loss, rate_factor)
+    state.discriminator_optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    yield {**{name: value.detach() for name, value in logged.items()}, "signs": signs}
 
-    # Generator: the fake batch above is still that of the current generator, so it is used again where latents are.
+    # The fake batch above is still that of the current generator, so it is used again where latents are.
+    power_iteration(discriminator)
     discriminator.requires_grad_(False)
     with autocast():
         if not shared:
             fake = generator(batch.generator_latents, batch.labels)
         loss = generator_loss(training, judge, real, shown(fake, 2))
-    logged["gradient_generator"] = _update(generator, state.generator_optimizer, loss, rate_factor)
+    state.generator_optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    yield {"loss_generator": loss.detach()}
 
-    _average(state)
-    state.augment.update(signs, labels)
-    state.step += 1
-    return {**{name: value.detach() for name, value in logged.items()}, "loss_generator": loss.detach()}
+    if state.config.network.spectral_norm != "none":
+        power_iteration(generator)
+        if state.ema_generator is not None:
+            power_iteration(state.ema_generator)
+        yield {}
+
+
+def captures(device: torch.device) -> bool:
+    """Whether `train` replays its steps: messages between processes are not captured."""
+    return device.type == "cuda" and world_size() == 1
+
+
+class CapturedPasses:
+    """`_passes` as CUDA graphs, for one process on a GPU: there it is launching kernels that takes a step's time.
+
+    The first step with a penalty and the first without are computed as they are; the next ones are captured.
+
+    Args:
+        state: Whose steps they are.
+        autocast: As for `train_step`.
+    """
+
+    def __init__(self, state: TrainingState, autocast: Callable[[], contextlib.AbstractContextManager]) -> None:
+        self.state, self.autocast = state, autocast
+        self.parts: dict[bool, CapturedParts | None] = {}
+        torch.cuda.synchronize(state.device)
+        self.stream = torch.cuda.stream(torch.cuda.Stream(state.device))
+        """To be entered around all steps: no default stream can be captured."""
+
+    def __call__(self, batch: Batch, probability: float | Tensor, penalised: bool) -> Iterator[dict[str, Tensor]]:
+        """What `_passes` gives."""
+        tensors = [getattr(batch, field.name) for field in dataclasses.fields(Batch)]
+        chances = batch.mix.new_zeros(len(batch.mix)) + probability
+
+        def make(chances: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
+            return _passes(self.state, Batch(*tensors), chances, penalised, self.autocast)
+
+        if penalised not in self.parts:
+            self.parts[penalised] = None
+            return make(chances, *tensors)
+        parts = self.parts[penalised]
+        if parts is None:
+            after = [None] if self.state.config.network.spectral_norm != "none" else []
+            networks = [self.state.discriminator, self.state.generator, *after]
+            parts = self.parts[penalised] = CapturedParts(make, [chances, *tensors], networks)
+        return parts([chances, *tensors])
 
 
 def _rate_factor(state: TrainingState) -> float:
@@ -388,16 +472,13 @@ def _rate_factor(state: TrainingState) -> float:
     return 1.0 if not reference else max(state.images_seen / reference, 1.0) ** -0.5
 
 
-def _update(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate_factor: float) -> Tensor:
-    """One step of the optimizer; returns the length of the gradient."""
+def _update(network: nn.Module, optimizer: torch.optim.Optimizer, rate_factor: float) -> Tensor:
+    """One step of the optimizer along the gradients that are there; returns their length."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * rate_factor
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
     average_gradients(list(network.parameters()))
     norms = torch._foreach_norm([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
     optimizer.step()
-    power_iteration(network)
     return torch.stack(norms).norm()
 
 
@@ -413,7 +494,6 @@ def _average(state: TrainingState) -> None:
     with torch.no_grad():
         averages: list[Tensor] = list(state.ema_generator.parameters())
         torch._foreach_lerp_(averages, list[Tensor](state.generator.parameters()), 1 - decay)
-    power_iteration(state.ema_generator)
 
 
 def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
@@ -512,10 +592,12 @@ def train(
     def out_of_time() -> bool:
         return minutes is not None and bool(_agree(int(log.seconds() >= 60 * minutes), fabric.device))
 
+    captured = CapturedPasses(state, fabric.autocast) if captures(fabric.device) else None
+    step = partial(train_step, captured=captured) if captured else train_step
     finished = state.step == training.total_steps or (state.step > 0 and out_of_time())
-    with _signals() as received, contextlib.closing(log):
+    with _signals() as received, contextlib.closing(log), captured.stream if captured else contextlib.nullcontext():
         while not finished:
-            log.add(train_step(state, sampler(state.step), fabric.autocast))
+            log.add(step(state, sampler(state.step), fabric.autocast))
             flush = state.step % log_every == 0
             finished = state.step == training.total_steps or (flush and out_of_time())
             snapshot = finished or state.step % snapshot_every == 0

@@ -11,7 +11,7 @@ import samgan
 PACKAGE = Path(samgan.__file__).parent
 LEVELS = (
     {"errors"},
-    {"files", "config", "devices", "distributed", "memory", "pictures"},
+    {"files", "config", "devices", "distributed", "graphs", "memory", "pictures"},
     {"metrics", "augment", "layers", "losses", "presets", "page", "collapse"},
     {"networks", "data", "runs"},
     {"checkpoint", "provenance"},
