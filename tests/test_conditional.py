@@ -13,7 +13,7 @@ import samgan.training
 from samgan import api
 from samgan.cli import main
 from samgan.data import prepare
-from samgan.devices import make_fabric
+from samgan.devices import choose_device, make_fabric
 from samgan.errors import UsageError
 from samgan.metrics.features import FeaturesUnavailable
 from samgan.pictures import to_uint8
@@ -375,7 +375,7 @@ def test_quick_scores_have_the_gap_of_each_class(trained):
     with Image.open(trained.grid_path(8)) as grid:
         pixels = np.asarray(grid)
     own = [pixels[33 * row : 33 * row + 32, :32] for row in (0, 4)]  # the first of each class: seeds 0 and 1
-    model = load_model(trained)
+    model = load_model(trained, device=choose_device("auto"))  # where it was trained: another rounds otherwise
     np.testing.assert_array_equal(own, to_uint8(sample(model, [0, 1]))[:, 0])
 
 
