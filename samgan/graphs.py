@@ -1,4 +1,4 @@
-"""CUDA graphs: work of thousands of small kernels, launched at once instead of one after the other by Python."""
+"""CUDA graphs: work of many small kernels, launched at once instead of one after the other by Python."""
 
 from collections.abc import Callable, Iterator, Sequence
 

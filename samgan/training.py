@@ -347,7 +347,7 @@ def train_step(
     penalised = training.penalty != "none" and state.step % training.penalty_every == 0
     labels = None if batch.labels is None else gather(batch.labels)
     if captured is None:
-        passes = _passes(state, batch, probability, penalised, autocast or contextlib.nullcontext)
+        passes = _passes(state, batch, labels, probability, penalised, autocast or contextlib.nullcontext)
     else:
         passes = captured(batch, probability, penalised)
     rate_factor = _rate_factor(state)
@@ -366,6 +366,7 @@ def train_step(
 def _passes(
     state: TrainingState,
     batch: Batch,
+    labels: Tensor | None,
     probability: float | Tensor,
     penalised: bool,
     autocast: Callable[[], contextlib.AbstractContextManager],
@@ -374,11 +375,10 @@ def _passes(
 
     The discriminator's loss (with the signs of real logits) and gradients; the generator's; at last, with spectral
     norm alone, what follows an update of the generator and its average. All that changes from step to step are values
-    of tensors: `CapturedPasses` counts on it.
+    of tensors: `CapturedPasses` counts on it. `labels` are those of the global batch.
     """
     training = state.config.training
     generator, discriminator = state.generator, state.discriminator
-    labels = None if batch.labels is None else gather(batch.labels)
 
     def shown(pyramid: Pyramid, draw: int) -> Pyramid:
         return pyramid if batch.augment is None else augment(pyramid, batch.augment[draw], probability)
@@ -448,7 +448,8 @@ class CapturedPasses:
         chances = batch.mix.new_zeros(len(batch.mix)) + probability
 
         def make(chances: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
-            return _passes(self.state, Batch(*tensors), chances, penalised, self.autocast)
+            own = Batch(*tensors)
+            return _passes(self.state, own, own.labels, chances, penalised, self.autocast)
 
         if penalised not in self.parts:
             self.parts[penalised] = None
