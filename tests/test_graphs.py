@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from samgan.presets import preset_config
-from samgan.runs import Run
-from samgan.training import Batch, CapturedPasses, Sampler, TrainingState, train, train_step
+from samgan.training import Batch, CapturedPasses, Sampler, TrainingState, train_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -37,7 +36,7 @@ def tiny(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_replayed_steps_equal_plain_ones(case):
-    """In double precision, over two steps that change the share of augmentation and four with a penalty."""
+    """In double precision, over two steps that change the share of augmentation and five with a lazy penalty."""
     config, device = tiny(case), torch.device("cuda")
     draw = np.random.default_rng(0)
     pictures = draw.integers(0, 256, (40, config.network.image_channels, 32, 32), dtype=np.uint8)
@@ -57,28 +56,9 @@ def test_replayed_steps_equal_plain_ones(case):
         assert logged.keys() == expected.keys()
         for name, value in logged.items():
             assert value.item() == pytest.approx(expected[name].item(), rel=1e-7, abs=1e-9), (step, name)
-    assert any(parts is not None for parts in captured.parts.values())
+    assert all(parts is not None for parts in captured.parts.values())
     assert state.augment.values == plain.augment.values
     for part in ("generator", "discriminator", "ema_generator"):
         values = getattr(state, part).state_dict()
         for name, expected in getattr(plain, part).state_dict().items():
             torch.testing.assert_close(values[name], expected, rtol=1e-6, atol=1e-8)
-
-
-def test_a_run_on_a_gpu_resumes_where_it_was(tmp_path):
-    from samgan.devices import make_fabric
-
-    config = tiny("samgan-plus").override(
-        {"training": {"kimg": 0.24, "snapshot_every_kimg": 0.08, "log_every_kimg": 0.08}}
-    )
-    pictures = np.random.default_rng(0).integers(0, 256, (40, 1, 32, 32), dtype=np.uint8)
-    fabric = make_fabric("cuda")
-    whole = train(config, pictures, Run.create(tmp_path / "whole", config, {}), fabric, quiet=True)
-    shorter = config.override({"training.kimg": 0.16})
-    train(shorter, pictures, Run.create(tmp_path / "parts", shorter, {}), fabric, quiet=True)
-    run = Run.open(tmp_path / "parts")
-    resumed = train(config, pictures, run, fabric, resume=True, quiet=True)
-    assert resumed.step == whole.step == 30
-    for name, value in whole.generator.state_dict().items():
-        # The kernels of bilinear enlarging and of turning images add in no fixed order.
-        torch.testing.assert_close(resumed.generator.state_dict()[name], value, rtol=0, atol=0.01)
