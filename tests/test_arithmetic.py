@@ -1,0 +1,148 @@
+"""What training computes does not change by accident: weights after 20 steps against stored ones.
+
+Two records of every case stand in arithmetic.json. A fingerprint of a run in double precision holds on every machine,
+up to rounding. A hash of a run in single precision holds bit for bit on one kind of processor and one version of torch
+only; where none is stored for the machine at hand, that part is skipped.
+
+    python tests/test_arithmetic.py    # stores what the code at hand computes on this machine
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+
+from samgan.config import Config
+from samgan.presets import preset_config
+from samgan.training import Batch, Sampler, TrainingState, train_step
+
+RECORD = Path(__file__).with_name("arithmetic.json")
+STEPS = 20
+SMALL = {"network.max_channels": 16, "training.batch_size": 8}
+PLUS = {**SMALL, "network.channel_base": 512, "network.mapping_layers": 1}
+CLASSES = {"network.num_classes": 3, "data.class_sampling": "balanced"}
+CASES = {
+    "msg-gan-6": ("msg-gan-6", SMALL),
+    "msg-gan-4": ("msg-gan-4", SMALL),
+    "samgan-8": ("samgan-8", SMALL),
+    "samgan-plus": ("samgan-plus", {**PLUS, "network.num_classes": 0}),
+    "samgan-plus, classes": ("samgan-plus", {**PLUS, **CLASSES}),
+    "samgan-plus, classes, two processes": ("samgan-plus", {**PLUS, **CLASSES}),
+}
+
+
+def machine() -> str:
+    """What decides the last bit of a convolution, as far as it is known."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text()
+        found = (re.search(rf"^{key}\s*: (.*)$", facts, flags=re.M) for key in ("model name", "cpu family", "model"))
+        processor = ", ".join(match[1] for match in found if match)
+    except OSError:
+        processor = "unknown processor"
+    return f"{processor}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.partition('+')[0]}"
+
+
+def configuration(case: str) -> Config:
+    preset, settings = CASES[case]
+    return preset_config(preset, "cpu", resolution=32).override(settings)
+
+
+def networks_after_training(case: str, double: bool) -> list[dict[str, torch.Tensor]]:
+    """Weights of the generator, the discriminator and the averaged generator after `STEPS` steps."""
+    config, device = configuration(case), torch.device("cpu")
+    images = np.random.RandomState(0).randint(0, 256, (40, 1, 32, 32)).astype(np.uint8)
+    sampler = Sampler(images, config, device, labels=np.arange(40) % 3)
+    state = TrainingState(config, device)
+    networks = [state.generator, state.discriminator, state.ema_generator]
+    for network in networks if double else []:
+        network.double()
+    for step in range(STEPS):
+        batch = sampler(step)
+        if double:
+            values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(Batch)}
+            batch = Batch(
+                **{
+                    name: value.double() if value is not None and value.is_floating_point() else value
+                    for name, value in values.items()
+                }
+            )
+        train_step(state, batch)
+    return [network.state_dict() for network in networks]
+
+
+def measure(case: str) -> dict:
+    """The hash in single precision and, for each network, two numbers in double precision."""
+    digest = hashlib.sha256()
+    for weights in networks_after_training(case, double=False):
+        for name, tensor in sorted(weights.items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    fingerprint = []
+    for weights in networks_after_training(case, double=True):
+        flat = torch.cat([tensor.double().flatten() for _, tensor in sorted(weights.items())]).numpy()
+        direction = np.random.RandomState(1).standard_normal(len(flat))
+        fingerprint += [float(np.linalg.norm(flat)), float(flat @ direction)]
+    return {"hash": digest.hexdigest(), "fingerprint": fingerprint}
+
+
+def measure_on_two_processes(case: str) -> dict:
+    """As `measure`; the second process is a fork, which ends here."""
+    with tempfile.TemporaryDirectory() as folder:
+        child = os.fork()
+        own = 0 if child else 1
+        status = 1
+        try:
+            distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=own, world_size=2)
+            found = measure(case)
+            distributed.destroy_process_group()
+            status = 0
+        finally:
+            if not child:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+    return found
+
+
+def measure_any(case: str) -> dict:
+    return measure_on_two_processes(case) if case.endswith("two processes") else measure(case)
+
+
+ON_TWO_PROCESSES = f"""
+import json, sys
+sys.path.insert(0, {str(RECORD.parent)!r})
+import torch
+import test_arithmetic
+torch.set_num_threads(1)
+print(json.dumps(test_arithmetic.measure_on_two_processes(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_computes_what_it_computed_before(case, run_script):
+    record = json.loads(RECORD.read_text())
+    found = run_script(ON_TWO_PROCESSES, case) if case.endswith("two processes") else measure(case)
+    advice = "training's arithmetic has changed: if that is meant, store it anew (see the top of this file)"
+    assert found["fingerprint"] == pytest.approx(record["fingerprints"][case], rel=1e-6), advice
+    stored = record["hashes"].get(machine())
+    if stored is None:
+        pytest.skip(f"the fingerprint is right; no hash is stored for {machine()}")
+    assert found["hash"] == stored[case], advice
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    document = json.loads(RECORD.read_text()) if RECORD.exists() else {"fingerprints": {}, "hashes": {}}
+    measured = {case: measure_any(case) for case in CASES}
+    document["fingerprints"] = {case: found["fingerprint"] for case, found in measured.items()}
+    document["hashes"][machine()] = {case: found["hash"] for case, found in measured.items()}
+    RECORD.write_text(json.dumps(document, indent=2) + "\n")
+    sys.stdout.write(f"stored {len(measured)} cases for {machine()}\n")
