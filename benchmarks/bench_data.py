@@ -29,7 +29,7 @@ SAMPLES = 3616
 def command(*arguments: object) -> float:
     """Seconds of a samgan command."""
     start = time.perf_counter()
-    script = "import sys; from samgan.cli import main; sys.exit(main())"
+    script = "import sys; from samgan.commands.main import main; sys.exit(main())"
     run([sys.executable, "-c", script, *map(str, arguments)], check=True, stdout=DEVNULL, stderr=DEVNULL)
     return time.perf_counter() - start
 

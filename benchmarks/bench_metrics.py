@@ -22,14 +22,13 @@ from PIL import Image
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from samgan.audit import audit
 from samgan.data import prepare
 from samgan.data.phantom import phantoms
 from samgan.metrics.features import extract, load_features
 from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.ms_ssim import mean_ms_ssim, ms_ssim
 from samgan.metrics.prdc import prdc
-from samgan.screening import Screen
+from samgan.trust import Screen, audit
 
 IMAGES = 3616  # of the paper
 TRAINING, HELD_OUT = 5216, 1304

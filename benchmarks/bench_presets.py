@@ -18,11 +18,9 @@ import torch
 from lines import machine, peak_gb
 
 from samgan.config import Config
-from samgan.devices import choose_precision, make_fabric
-from samgan.memory import keep_freed_memory
-from samgan.planning import plan
+from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.presets import PLUS, preset_config
-from samgan.training import Sampler, TrainingState, train_step
+from samgan.training import Sampler, TrainingState, plan, train_step
 
 NARROW = {"network.max_channels": 32, "training.batch_size": 8}  # what results/table2 was trained with
 PRESETS: tuple[tuple[str, tuple[int, ...], dict[str, int]], ...] = (

@@ -21,10 +21,9 @@ import torch
 from lines import add_json_option, machine, peak_gb
 
 from samgan.config import Config
-from samgan.memory import keep_freed_memory
-from samgan.planning import plan
+from samgan.devices import keep_freed_memory
 from samgan.presets import preset_config
-from samgan.training import Sampler, TrainingState, train_step
+from samgan.training import Sampler, TrainingState, plan, train_step
 
 USUAL = {"resolution": 64, "batch": 16, "width": 64, "images": 3616, "processes": 1}
 VALUES = {

@@ -34,12 +34,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from samgan.config import Config
-from samgan.layers import EqualizedConv2d
-from samgan.memory import keep_freed_memory
-from samgan.networks import image_pyramid
-from samgan.planning import plan
+from samgan.devices import keep_freed_memory
+from samgan.networks import EqualizedConv2d, image_pyramid
 from samgan.presets import preset_config
-from samgan.training import Batch, Sampler, TrainingState, train_step
+from samgan.training import Batch, Sampler, TrainingState, plan, train_step
 
 BATCH = 16
 ATTENTION = {
@@ -301,8 +299,8 @@ def train_and_tell(width: int, kimg: float) -> None:
     """Train as `samgan train` does, and print the seconds of it all and of the steps, and the peak of memory."""
     from samgan import training
     from samgan.devices import make_fabric
-    from samgan.evaluation import quick_scores
     from samgan.runs import Run
+    from samgan.scoring import quick_scores
 
     spent = {"train_step": 0.0, "_average": 0.0}
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from samgan.cli import main
+from samgan.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

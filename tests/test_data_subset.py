@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from samgan.cli import main
+from samgan.commands.main import main
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset

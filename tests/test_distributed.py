@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed
-import samgan.augment
-import samgan.training
+import samgan.training.loop
+import samgan.training.step
 from samgan.config import Config
 from samgan.distributed import gather, on_first_process, rank
 from samgan.errors import SamganError
@@ -36,7 +36,7 @@ labels = np.arange(len(images)) % 3
 configs = {name: Config.from_dict(tree) for name, tree in json.loads((folder / "configs.json").read_text()).items()}
 CPU = torch.device("cpu")
 
-samgan.augment.AdaptiveProbability.EVERY = 2  # so that few steps see a share of augmentation
+samgan.training.step.AdaptiveProbability.EVERY = 2  # so that few steps see a share of augmentation
 
 def steps(config, count=4):
     state = TrainingState(config, CPU)
@@ -77,12 +77,12 @@ def interrupted():
         Run.create(path, config, {})
     torch.distributed.barrier()
     if rank() == 1:  # only one of the processes gets the signal
-        original = samgan.training.train_step
+        original = samgan.training.loop.train_step
         def step(state, *arguments):
             if state.step == 5:
                 os.kill(os.getpid(), signal.SIGTERM)
             return original(state, *arguments)
-        samgan.training.train_step = step
+        samgan.training.loop.train_step = step
     try:
         train(config, images, Run.open(path), make_fabric("cpu"))
     except Interrupted as error:
@@ -96,8 +96,8 @@ def nan():
         Run.create(path, config, {})
     torch.distributed.barrier()
     if rank() == 1:  # only one of the processes computes a NaN
-        original = samgan.training.PENALTIES["gradient-per-scale"]
-        samgan.training.PENALTIES["gradient-per-scale"] = lambda *arguments: original(*arguments) * float("nan")
+        original = samgan.training.step.PENALTIES["gradient-per-scale"]
+        samgan.training.step.PENALTIES["gradient-per-scale"] = lambda *arguments: original(*arguments) * float("nan")
     try:
         train(config, images, Run.open(path), make_fabric("cpu"))
     except SamganError as error:
@@ -109,7 +109,7 @@ def full():
         Run.create(path, config, {})
         def refuse(*arguments):
             raise OSError(errno.ENOSPC, "No space left on device")
-        samgan.training.save_checkpoint = refuse
+        samgan.training.loop.save_checkpoint = refuse
     torch.distributed.barrier()
     try:
         train(config, images, Run.open(path), make_fabric("cpu"))

@@ -7,8 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
-from samgan.layers import EqualizedConv2d, MinibatchStdDev, SelfAttention, activate_and_normalize
-from samgan.networks import Discriminator, Generator, attention_gammas, image_pyramid
+from samgan.networks import (
+    Discriminator,
+    EqualizedConv2d,
+    Generator,
+    MinibatchStdDev,
+    SelfAttention,
+    activate_and_normalize,
+    attention_gammas,
+    image_pyramid,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from pydicom.pixels import pixel_array
 
-from samgan.cli import main
+from samgan.commands.main import main
 from samgan.data import prepare
 from samgan.errors import SamganError, UsageError
 from samgan.networks import Generator

@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from samgan import api, networks, training
-from samgan.classifier import ARMS, CLASSICAL
+import samgan.training.step as training
+from samgan import api
 from samgan.config import Config
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
-from samgan.evaluation import evaluate
-from samgan.layers import MinibatchStdDev
 from samgan.metrics.features import FeatureExtractor
-from samgan.utility import COMPARED
+from samgan.networks import MinibatchStdDev, blocks
+from samgan.scoring import evaluate
+from samgan.studies import ARMS, CLASSICAL, COMPARED
+from samgan.training import Sampler
 
 FOLDER = Path(__file__).parents[1] / "results"
 
@@ -188,21 +189,21 @@ def test_how_often_images_of_a_small_class_repeat_is_told_for_each_way(scores, t
 @pytest.mark.parametrize("idea", sorted(load("plus", "tried").IDEAS))
 def test_an_idea_changes_what_is_learned(idea, monkeypatch):
     network = {"resolution": 32, "max_channels": 8, "mapping_layers": 1, "minibatch_std_group": 2, "num_classes": 2}
-    blocks = {"generator_blocks": "modulated", "discriminator_blocks": "residual"}
+    kinds = {"generator_blocks": "modulated", "discriminator_blocks": "residual"}
     settings = {"loss": "relativistic-paired", "augment_target": 0.5, "batch_size": 4, "kimg": 1.0}
-    config = Config().override({"network": {**network, **blocks}, "training": settings})
+    config = Config().override({"network": {**network, **kinds}, "training": settings})
     images = torch.randint(0, 256, (16, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
     def losses():
         state = training.TrainingState(config, torch.device("cpu"))
-        sampler = training.Sampler(images.numpy(), config, state.device, labels=np.arange(16) // 4 % 2)
+        sampler = Sampler(images.numpy(), config, state.device, labels=np.arange(16) // 4 % 2)
         return [float(training.train_step(state, sampler(step))["loss_discriminator"]) for step in range(3)]
 
     plain = losses()
     for name in ("augment", "train_step", "discriminator_loss", "Generator", "Discriminator"):
         monkeypatch.setattr(training, name, getattr(training, name))  # undone behind this test
-    monkeypatch.setitem(networks.GENERATOR_BLOCKS, "modulated", networks.GENERATOR_BLOCKS["modulated"])
-    monkeypatch.setitem(networks.DISCRIMINATOR_BLOCKS, "residual", networks.DISCRIMINATOR_BLOCKS["residual"])
+    monkeypatch.setitem(blocks.GENERATOR_BLOCKS, "modulated", blocks.GENERATOR_BLOCKS["modulated"])
+    monkeypatch.setitem(blocks.DISCRIMINATOR_BLOCKS, "residual", blocks.DISCRIMINATOR_BLOCKS["residual"])
     monkeypatch.setattr(MinibatchStdDev, "forward", MinibatchStdDev.forward)
     load("plus", "tried").IDEAS[idea]()
     changed = losses()

@@ -14,18 +14,18 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-import samgan.provenance
-import samgan.sampling
+import samgan.provenance.formats
+import samgan.sampling.images
+import samgan.sampling.sheets
 from samgan import __version__
-from samgan.checkpoint import load_checkpoint, save_checkpoint
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.devices import make_fabric
 from samgan.errors import SamganError, UsageError
-from samgan.layers import SelfAttention
+from samgan.networks import SelfAttention
 from samgan.pictures import SYNTHETIC, to_uint8
 from samgan.provenance import hash_pixels
-from samgan.runs import Run
+from samgan.runs import Run, load_checkpoint, save_checkpoint
 from samgan.sampling import (
     FORWARD_BATCH,
     attention_sheet,
@@ -196,8 +196,8 @@ def test_interpolation_ends_at_the_images_of_the_seeds(model):
 
 def test_interpolation_moves_evenly_along_the_sphere(model, monkeypatch):
     seen = []
-    original = samgan.sampling.generate
-    monkeypatch.setattr(samgan.sampling, "generate", lambda g, z, y: (seen.append(z), original(g, z, y))[1])
+    original = generate
+    monkeypatch.setattr(samgan.sampling.sheets, "generate", lambda g, z, y: (seen.append(z), original(g, z, y))[1])
     interpolate(model, [3, 8], 5)
     latents = seen[0]
     torch.testing.assert_close(latents.norm(dim=1), torch.ones(6))
@@ -362,8 +362,9 @@ def test_pictures_say_of_which_class_they_are(conditional, tmp_path):
 
 def test_sheets_show_one_class_after_the_other(conditional, tmp_path, monkeypatch):
     seen = []
-    original = samgan.sampling.generate
-    monkeypatch.setattr(samgan.sampling, "generate", lambda g, z, y: (seen.append(y.tolist()), original(g, z, y))[1])
+    original = generate
+    for module in (samgan.sampling.images, samgan.sampling.sheets):
+        monkeypatch.setattr(module, "generate", lambda g, z, y: (seen.append(y.tolist()), original(g, z, y))[1])
     write_samples(conditional, tmp_path / "out", 6, sheets=["grid", "interpolation", "scales", "attention"])
     in_turn, grid, *paths, scales, attention = seen
     assert in_turn == [0, 1, 2, 0, 1, 2]
@@ -415,7 +416,7 @@ def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(samgan.provenance, "write_png", full)
+    monkeypatch.setattr(samgan.provenance.formats, "write_png", full)
     with pytest.raises(OSError, match="No space"):
         write_samples(model, tmp_path / "out", 2)
     assert list(tmp_path.iterdir()) == []

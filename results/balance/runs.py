@@ -34,12 +34,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from samgan.classifier import ARMS, CLASSICAL, classify
 from samgan.data import PreparedSet
 from samgan.metrics.memorisation import first_alike
 from samgan.pictures import to_uint8
 from samgan.sampling import open_model, sample
-from samgan.utility import interval, resample, weighted_scores
+from samgan.studies import ARMS, CLASSICAL, classify, interval, resample, weighted_scores
 
 HERE = Path(__file__).parent
 
@@ -89,7 +88,7 @@ COMPARED = {
     "synthetic": "augmentation, real and synthetic",
 }
 """The arms whose scores stand in the table, named before any was tested; differences are of arms chosen as
-`samgan.utility.compare` does."""
+`samgan.studies.compare` does."""
 WAYS: dict[str, tuple[str, list[str]]] = {
     "of each class by itself": ("", TOLD),
     "of both classes": ("mixed-groups", TOLD),

@@ -38,11 +38,11 @@ from scipy.stats import spearmanr
 
 import samgan
 from samgan.data import PreparedSet
-from samgan.evaluation import quick_scores
 from samgan.metrics.features import extract, load_features
 from samgan.pictures import image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import load_model, sample
+from samgan.scoring import quick_scores
 from samgan.training import SCORED_IMAGES
 
 HERE = Path(__file__).parent

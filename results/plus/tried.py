@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import samgan.training as training
-from samgan import networks
-from samgan.augment import augment
-from samgan.cli import main
+import samgan.training.step as training
+from samgan.commands.main import main
 from samgan.config import NetworkConfig, TrainingConfig
-from samgan.layers import MinibatchStdDev, channels_last, upsample
+from samgan.networks import Discriminator, Generator, MinibatchStdDev, blocks, channels_last, upsample
+from samgan.training import augment, loop
 
 Pyramid = list[Tensor]
 LECAM_WEIGHT, LECAM_DECAY = 0.1, 0.99
@@ -115,10 +114,10 @@ class ShuffledHead(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        _, end = networks._convolutions(config, "generator")
+        _, end = blocks._convolutions(config, "generator")
         below = config.channels(config.resolution // 2)
         self.attention = nn.Identity()
-        self.to_image = end(below, 4 * config.image_channels, 3, padding=1, gain=networks.IMAGE_GAIN)
+        self.to_image = end(below, 4 * config.image_channels, 3, padding=1, gain=blocks.IMAGE_GAIN)
 
     def forward(self, x: Tensor, latents: Tensor, styles: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """As the generator's other blocks."""
@@ -130,28 +129,28 @@ class UnshuffledHead(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        _, end = networks._convolutions(config, "discriminator")
+        _, end = blocks._convolutions(config, "discriminator")
         below = config.channels(config.resolution // 2)
         self.attention = nn.Identity()
         self.from_image = end(4 * config.image_channels, below, 3, padding=1, gain=1.0)
 
     def forward(self, image: Tensor, x: None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
         """As the discriminator's other blocks."""
-        return networks.activate(self.from_image(channels_last(F.pixel_unshuffle(image, 2))))
+        return blocks.activate(self.from_image(channels_last(F.pixel_unshuffle(image, 2))))
 
 
 def pixel_shuffle() -> None:
     """No convolution at full size in either network. Source: Shi et al. 2016 (sub-pixel convolution)."""
     kinds: list[tuple[dict[str, Any], str, type[nn.Module]]] = [
-        (networks.GENERATOR_BLOCKS, "modulated", ShuffledHead),
-        (networks.DISCRIMINATOR_BLOCKS, "residual", UnshuffledHead),
+        (blocks.GENERATOR_BLOCKS, "modulated", ShuffledHead),
+        (blocks.DISCRIMINATOR_BLOCKS, "residual", UnshuffledHead),
     ]
-    for blocks, name, head in kinds:
+    for kind, name, head in kinds:
 
-        def choose(config: NetworkConfig, side: int, plain: Any = blocks[name], head: Any = head) -> nn.Module:
+        def choose(config: NetworkConfig, side: int, plain: Any = kind[name], head: Any = head) -> nn.Module:
             return head(config) if side == config.resolution else plain(config, side)
 
-        blocks[name] = choose
+        kind[name] = choose
 
 
 def mixed_groups() -> None:
@@ -183,12 +182,12 @@ def fading_classes() -> None:
         latent, of_class = arguments[0].chunk(2, dim=1)
         return (torch.cat([latent, told() * of_class], dim=1),)
 
-    def generator(config: NetworkConfig, plain: Any = networks.Generator) -> nn.Module:
+    def generator(config: NetworkConfig, plain: Any = Generator) -> nn.Module:
         network = plain(config)
         network.mapping[0].register_forward_pre_hook(less_of_class)
         return network
 
-    def discriminator(config: NetworkConfig, plain: Any = networks.Discriminator) -> nn.Module:
+    def discriminator(config: NetworkConfig, plain: Any = Discriminator) -> nn.Module:
         network = plain(config)
         for projection in network.projections.values():
             projection.register_forward_hook(lambda module, arguments, products: told() * products)
@@ -213,5 +212,6 @@ if __name__ == "__main__":
         sys.exit(f"{__doc__}\nKnown: {', '.join(IDEAS)}")
     for name in names:
         IDEAS[name]()
-    training.captures = lambda device: False  # ideas count and remember in Python, which a replayed graph does not run
+    loop.train_step = training.train_step
+    loop.captures = lambda device: False  # ideas count and remember in Python, which a replayed graph does not run
     sys.exit(main(sys.argv[2:]))

@@ -1,0 +1,176 @@
+"""Self-attention of SAGAN and other kinds of attention, each behind a gate that starts closed."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from samgan.networks.convolutions import EqualizedConv2d, channels_last
+
+# Scores of an image (positions x keys) up to which two plain products beat the fused kernel: those of 16 px.
+FEW_SCORES = 1 << 16
+
+
+class SelfAttention(nn.Module):
+    """Self-attention with a gate that starts closed.
+
+        s_ij = f(x_i)^T g(x_j),  beta_ji = softmax_i(s_ij)
+        o_j = v(sum_i beta_ji h(x_i)),  y = gamma * o + x,  gamma = 0 at the start
+
+    f, g, h, v are 1x1 convolutions without bias; in this class they are `key`, `query`, `value` and `out`. The scores
+    are not divided by sqrt(d). With `pooled`, i runs over the 2x2 max-pooled positions.
+
+    Args:
+        channels: Channels of the input.
+        reduction: k: queries and keys have channels / k, at least 1.
+        value_reduction: Values have channels / this, at least 1.
+        pooled: Whether keys and values are max-pooled.
+        conv: Constructor of the four convolutions, `EqualizedConv2d` or that with some arguments given.
+
+    Source: the paper's eq. 3-5; Zhang et al. 2019 (SAGAN), section 3. Pooling and the width of values: SAGAN's code.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        conv: Callable[..., EqualizedConv2d] = EqualizedConv2d,
+        *,
+        reduction: int = 8,
+        value_reduction: int = 2,
+        pooled: bool = True,
+    ) -> None:
+        super().__init__()
+        narrow, middle = max(1, channels // reduction), max(1, channels // value_reduction)
+        self.pooled = pooled
+        self.query = conv(channels, narrow, 1, bias=False)
+        self.key = conv(channels, narrow, 1, bias=False)
+        self.value = conv(channels, middle, 1, bias=False)
+        self.out = conv(middle, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend; memory grows with the number of positions, not with its square, where the fused kernel runs."""
+        x = channels_last(x)  # then rows of positions below are no copies, and what the fused kernel takes
+        query, key, value, out = (layer.effective_weight() for layer in (self.query, self.key, self.value, self.out))
+        keys = x[0, 0].numel() // (4 if self.pooled else 1)
+        fused = x[0, 0].numel() * keys > FEW_SCORES
+        # The fused CPU kernel asks for equal widths; zeros change no score.
+        missing = max(0, len(value) - len(query)) if fused else 0
+        projected = F.conv2d(x, torch.cat([F.pad(query, (0, 0, 0, 0, 0, 0, 0, missing)), key, value]))
+        q, kv = projected.split([len(query) + missing, len(key) + len(value)], dim=1)
+        k, v = (F.max_pool2d(kv, 2) if self.pooled else kv).split([len(key), len(value)], dim=1)
+        q, k, v = (t.flatten(2).mT for t in (q, k, v))
+        if fused:
+            q, k, v = (t.unsqueeze(1) for t in (q, F.pad(k, (0, missing)), v))
+            o = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
+        else:
+            o = (q @ k.mT).softmax(dim=2) @ v
+        return F.conv2d(o.mT.unflatten(2, x.shape[2:]), self.gamma * out) + x
+
+    def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
+        """Beta of eq. 3, for pictures and as the plain reference: rows are query positions j and sum to 1."""
+        query, key = self.query(x), self.key(x)
+        if self.pooled:
+            key = F.max_pool2d(key, 2)
+        return torch.einsum("ncj,nci->nji", query.flatten(2), key.flatten(2)).softmax(dim=-1)
+
+
+class LinearAttention(SelfAttention):
+    """Self-attention without scores of pairs: its cost grows with the number of positions, not with its square.
+
+        o_j = v(sum_d softmax_d(g(x_j)) (sum_i softmax_i(f(x_i)) h(x_i)^T)_d),  y = gamma * o + x
+
+    Keys are never pooled, since there is nothing to save.
+
+    Source: Shen et al. 2021 (Efficient Attention), eq. 5-6; the gate is the paper's eq. 5.
+    """
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend: one summary of all values per channel of the keys, mixed anew at every position."""
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        summaries = value @ key.softmax(dim=2).mT
+        o = (summaries @ query.softmax(dim=1)).unflatten(2, x.shape[2:])
+        return F.conv2d(o, self.gamma * self.out.effective_weight()) + x
+
+    def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
+        """The weights of pairs that this comes to, never formed in `forward`: rows sum to 1."""
+        query, key = self.query(x).flatten(2), self.key(x).flatten(2)
+        return query.softmax(dim=1).mT @ key.softmax(dim=2)
+
+
+class DualAttention(SelfAttention):
+    """Self-attention between positions, and beside it between channels, behind one gate.
+
+        A = softmax(X X^T / (h w)),  y = gamma * (o + A X) + x,  X: channels x positions
+
+    Source: Fu et al. 2019 (DANet), eq. 1-4. Differs: one gate instead of two, and scores of channels are means over the
+    positions, so that they do not depend on the resolution.
+    """
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Attend between positions, then add what channels take from each other."""
+        rows = x.flatten(2)
+        between_channels = (rows @ rows.mT / rows.shape[2]).softmax(dim=2) @ rows
+        return super().forward(x) + self.gamma * between_channels.unflatten(2, x.shape[2:])
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel attention: every channel is weighed by what all channels are on average.
+
+        y = gamma * x sigmoid(W_2 relu(W_1 mean(x))) + x,  gamma = 0 at the start
+
+    Args:
+        channels: Channels of the input.
+        conv: Constructor of the convolutions.
+        reduction: The hidden layer has channels / this, at least 1.
+
+    Source: Hu et al. 2018 (SENet), eq. 2-4; the gate is the paper's eq. 5.
+    """
+
+    def __init__(
+        self, channels: int, conv: Callable[..., EqualizedConv2d] = EqualizedConv2d, *, reduction: int = 8
+    ) -> None:
+        super().__init__()
+        self.squeeze = conv(channels, max(1, channels // reduction), 1)
+        self.excite = conv(max(1, channels // reduction), channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Weigh the channels."""
+        weights = self.excite(F.relu(self.squeeze(x.mean(dim=(2, 3), keepdim=True)))).sigmoid()
+        return x * (1 + self.gamma * weights)
+
+
+class ConvolutionalBlockAttention(SqueezeExcitation):
+    """CBAM: channels are weighed by their mean and their maximum, then positions by those over the channels.
+
+        x' = x sigmoid(M(mean_hw x) + M(max_hw x)),  M(z) = W_2 relu(W_1 z)
+        y = gamma * x' sigmoid(conv7x7[mean_c x', max_c x']) + x
+
+    Source: Woo et al. 2018 (CBAM), eq. 2-3; the gate is the paper's eq. 5.
+    """
+
+    def __init__(
+        self, channels: int, conv: Callable[..., EqualizedConv2d] = EqualizedConv2d, *, reduction: int = 8
+    ) -> None:
+        super().__init__(channels, conv, reduction=reduction)
+        self.locate = conv(2, 1, 7, padding=3)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Weigh channels, then positions."""
+        mean, peak = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
+        mean, peak = (self.excite(F.relu(self.squeeze(summary))) for summary in (mean, peak))
+        weighed = x * (mean + peak).sigmoid()
+        maps = torch.cat([weighed.mean(dim=1, keepdim=True), weighed.amax(dim=1, keepdim=True)], dim=1)
+        return self.gamma * weighed * self.locate(maps).sigmoid() + x
+
+
+ATTENTION: dict[str, type[SelfAttention | SqueezeExcitation]] = {
+    "self": SelfAttention,
+    "linear": LinearAttention,
+    "dual": DualAttention,
+    "squeeze-excitation": SqueezeExcitation,
+    "cbam": ConvolutionalBlockAttention,
+}

@@ -1,0 +1,208 @@
+"""The blocks of both networks, one per scale: those of MSG-GAN and those of our own recipe."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from samgan.config import NetworkConfig
+from samgan.networks.attention import ATTENTION, SelfAttention
+from samgan.networks.convolutions import (
+    EqualizedConv2d,
+    ModulatedConv2d,
+    activate,
+    activate_and_normalize,
+    channels_last,
+    image_conv,
+    upsample,
+    upsample_conv,
+)
+from samgan.networks.minibatch_std import MinibatchStdDev
+
+HALF = 0.5**0.5  # keeps the mean square of a sum of two
+IMAGE_GAIN = 0.3  # of heads whose images add up: with five, they start within [-1, 1]
+
+
+def _convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., EqualizedConv2d], ...]:
+    """Constructors of a hidden convolution and of one at the network's ends (images, logits)."""
+    spectral = config.spectral_norm in (network, "both")
+    conv = partial(EqualizedConv2d, equalized=config.equalized_lr, spectral_scale=config.spectral_norm_scale)
+    return partial(conv, spectral=spectral), partial(conv, spectral=spectral and config.spectral_norm_layers == "all")
+
+
+def _attention(config: NetworkConfig, channels: int, conv: Callable[..., EqualizedConv2d], used: bool) -> nn.Module:
+    if not used:
+        return nn.Identity()
+    kind = ATTENTION[config.attention_kind]
+    if not issubclass(kind, SelfAttention):
+        return kind(channels, conv, reduction=config.attention_reduction)
+    return kind(
+        channels,
+        conv,
+        reduction=config.attention_reduction,
+        value_reduction=config.attention_value_reduction,
+        pooled=config.attention_pooled,
+    )
+
+
+class _GeneratorBlock(nn.Module):
+    """One scale of MSG-GAN: [up-sample or unfold the latent], two convolutions, attention, and the head to_image."""
+
+    def __init__(self, config: NetworkConfig, resolution: int) -> None:
+        super().__init__()
+        conv, end = _convolutions(config, "generator")
+        width = config.channels(resolution)
+        self.first = resolution == 4
+        self.activate_2 = activate_and_normalize if config.pixel_norm else activate
+        # MSG-GAN normalises the 4x4 block once, after its second convolution.
+        self.activate_1 = activate if self.first else self.activate_2
+        if self.first:
+            self.conv_1 = conv(config.input_size, width, 4, transposed=True)
+        else:
+            self.conv_1 = conv(config.channels(resolution // 2), width, 3, padding=1)
+        self.conv_2 = conv(width, width, 3, padding=1)
+        self.attention = _attention(config, width, conv, resolution in config.generator_attention)
+        self.to_image = end(width, config.image_channels, 1)
+
+    def forward(self, x: Tensor | None, latents: Tensor, styles: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = channels_last(self.conv_1(latents)) if x is None else upsample_conv(x, self.conv_1)
+        x = self.activate_1(x)
+        x = self.activate_2(self.conv_2(x))
+        x = self.attention(x)
+        return x, self.to_image(x)
+
+
+class _ModulatedBlock(nn.Module):
+    """One scale of the style-based generator: [up-sample or the learned start], two modulated convolutions, attention.
+
+    The head adds to the image of the scale below, so that each scale draws only what the one below could not.
+
+    Source: Karras et al. 2020 (StyleGAN2), Fig. 7, output skips; every image is an output here, as in MSG-GAN.
+    """
+
+    def __init__(self, config: NetworkConfig, resolution: int) -> None:
+        super().__init__()
+        conv, end = _convolutions(config, "generator")
+        width, style = config.channels(resolution), config.latent_size if config.mapping_layers else config.input_size
+        self.start = nn.Parameter(torch.randn(1, width, 4, 4)) if resolution == 4 else None
+        below = config.channels(max(4, resolution // 2))
+        # Noise in every pixel of the largest image ends as grain in it, which radiographs do not have at this size.
+        noise = config.noise == "all" or (config.noise == "lower" and resolution < config.resolution)
+        modulated = partial(
+            ModulatedConv2d,
+            resolution=resolution,
+            style_size=style,
+            latent_size=config.latent_size,
+            conv=conv,
+            noise=noise,
+        )
+        self.conv_1 = modulated(below, width, upsample=resolution > 4)
+        self.conv_2 = modulated(width, width)
+        self.attention = _attention(config, width, conv, resolution in config.generator_attention)
+        self.to_image = end(width, config.image_channels, 1, gain=IMAGE_GAIN)
+
+    def forward(self, x: Tensor | None, latents: Tensor, styles: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.start is not None:
+            x = channels_last(self.start.expand(len(latents), -1, -1, -1))
+        assert x is not None
+        x = activate(self.conv_1(x, styles, latents))
+        x = activate(self.conv_2(x, styles, latents))
+        x = self.attention(x)
+        own = self.to_image(x)
+        own = own.to(torch.promote_types(own.dtype, torch.float32))  # images add up, and meet real ones, unrounded
+        return x, own if image is None else own + upsample(image)
+
+
+GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock}
+
+
+class _DiscriminatorBlock(nn.Module):
+    """One scale of MSG-GAN: join the image to the features from above, attention, std, two convolutions, halve.
+
+    The last block (4 px) ends in one pixel instead, and holds the convolution that makes a logit of it.
+    """
+
+    def __init__(self, config: NetworkConfig, resolution: int) -> None:
+        super().__init__()
+        conv, end = _convolutions(config, "discriminator")
+        width, images = config.channels(resolution), config.image_channels
+        self.last = resolution == 4
+        self.combine = "first" if resolution == config.resolution else config.combine
+        joined = width + images if self.combine == "simple" else width
+        if self.combine == "first":
+            self.from_image = end(images, width, 1)
+        elif self.combine == "lin_cat":
+            self.from_image = end(images, width // 2, 1)
+        elif self.combine == "cat_lin":
+            self.from_image = end(width + images, width, 1)
+        self.attention = _attention(config, joined, conv, resolution in config.discriminator_attention)
+        has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
+        self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
+        has_attention = not isinstance(self.attention, nn.Identity)
+        self.starts_linear = self.combine in ("first", "lin_cat") and not has_attention and not has_std
+        self.conv_1 = conv(joined + has_std, width, 3, padding=1)
+        if self.last:
+            self.conv_2 = conv(width, width, 4)
+            self.to_logit = end(width, 1, 1)
+        else:
+            below = config.channels(resolution // 2)
+            self.conv_2 = conv(width, below // 2 if config.combine == "lin_cat" else below, 3, padding=1)
+
+    def _join(self, image: Tensor, x: Tensor | None) -> Tensor:
+        if x is None:
+            return channels_last(self.from_image(image))
+        if self.combine == "lin_cat":
+            return torch.cat([channels_last(self.from_image(image)), x], dim=1)
+        x = torch.cat([x, image], dim=1)
+        return self.from_image(x) if self.combine == "cat_lin" else x
+
+    def forward(self, image: Tensor, x: Tensor | None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
+        if self.starts_linear:
+            x = image_conv(image, x, self.from_image, self.conv_1)
+        else:
+            x = self.attention(self._join(image, x))
+            x = self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x)
+        x = activate(x)
+        x = activate(self.conv_2(x))
+        return x if self.last else F.avg_pool2d(x, 2)
+
+
+class _ResidualBlock(nn.Module):
+    """One scale of the residual discriminator: add the image's features, attention, minibatch std, two convolutions.
+
+    The second convolution follows the halving, so that it is computed at the lower resolution; beside both runs a 1x1
+    convolution of the halved input. The last block (4 px) ends in one pixel instead.
+
+    Source: Karras et al. 2020 (StyleGAN2), Fig. 7, residual discriminator; an image enters every block, as in MSG-GAN.
+    """
+
+    def __init__(self, config: NetworkConfig, resolution: int) -> None:
+        super().__init__()
+        conv, end = _convolutions(config, "discriminator")
+        width = config.channels(resolution)
+        self.last = resolution == 4
+        self.from_image = end(config.image_channels, width, 3, padding=1, gain=1.0)
+        self.attention = _attention(config, width, conv, resolution in config.discriminator_attention)
+        has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
+        self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
+        self.conv_1 = conv(width + has_std, width, 3, padding=1)
+        if self.last:
+            self.conv_2 = conv(width, width, 4)
+            self.to_logit = end(width, 1, 1, gain=1.0)
+        else:
+            below = config.channels(resolution // 2)
+            self.conv_2 = conv(width, below, 3, padding=1)
+            self.skip = conv(width, below, 1, bias=False, gain=1.0)
+
+    def forward(self, image: Tensor, x: Tensor | None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
+        features = activate(self.from_image(channels_last(image)))
+        x = self.attention(features if x is None else (x + features).mul_(HALF))
+        y = activate(self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x))
+        if self.last:
+            return activate(self.conv_2(y))
+        return self.skip(F.avg_pool2d(x, 2)).add_(activate(self.conv_2(F.avg_pool2d(y, 2)))).mul_(HALF)
+
+
+DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}

@@ -1,0 +1,69 @@
+"""The discriminator: from an image at every scale to one logit."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from samgan.config import NetworkConfig
+from samgan.networks.blocks import DISCRIMINATOR_BLOCKS, _convolutions
+from samgan.networks.pyramid import Pyramid, _check_labels
+
+
+class Discriminator(nn.Module):
+    """From a pyramid to one raw logit per image; every scale's image enters at its own block.
+
+    With classes, the logit of an image with class y is
+
+        C(x, y) = C(x) + sum_s <e_sy, h_s(x)>
+
+    with h_s the features behind block s, averaged over their pixels, for the last block alone or for every one: then
+    the class reaches each scale's image by its own way, as the logit does. e is drawn and normed as the weight of the
+    logit is.
+
+    Source: Karnewar and Wang 2020 (MSG-GAN), section 2; the combine functions: its section 2.2. Classes: Miyato and
+    Koyama 2018, section 3, there behind the last block; a condition at every scale: Zhang et al. 2018 (StackGAN++).
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.resolutions = config.resolutions
+        block = DISCRIMINATOR_BLOCKS[config.discriminator_blocks]
+        self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
+        self.projections = nn.ModuleDict()  # by resolution
+        if config.num_classes:
+            _, end = _convolutions(config, "discriminator")
+            sides = {"last": self.resolutions[:1], "every": self.resolutions}[config.class_projection]
+            for side, seen in zip(sides, self.blocks, strict=False):
+                channels = len(seen.get_parameter("conv_2.weight"))
+                self.projections[str(side)] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
+
+    def forward(
+        self, pyramid: Pyramid, labels: Int[Tensor, " m"] | None = None, batches: int = 1
+    ) -> Float[Tensor, " n"]:
+        """Return the logits of a pyramid given smallest first.
+
+        Args:
+            pyramid: Images [n, channels, side, side] of every scale.
+            labels: Class of each image, 0 to num_classes - 1; or of those of one batch, if image i of each batch has
+                the same class.
+            batches: Number of batches of equal size that lie in the pyramid one after the other. They do not see each
+                other: minibatch std is of each batch alone.
+
+        Raises:
+            ValueError: The images are not of the sides this network was built for, in that order; labels are missing,
+                or there are no classes.
+        """
+        _check_labels(labels, wanted=len(self.projections) > 0)
+        sides = tuple(image.shape[-1] for image in pyramid)
+        if sides != self.resolutions:
+            raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
+        if labels is not None:
+            labels = labels.repeat(len(pyramid[0]) // len(labels))
+        x, terms = None, []
+        for side, block, image in zip(reversed(sides), reversed(self.blocks), reversed(pyramid), strict=True):
+            x = block(image, x, labels, batches)
+            if labels is not None and str(side) in self.projections:
+                # <e_k, h> of every class k, of which an image's own is taken.
+                products = self.projections[str(side)](x.mean(dim=(2, 3), keepdim=True)).flatten(1)
+                terms.append(products.gather(1, labels[:, None]).flatten())
+        logits = self.blocks[0].get_submodule("to_logit")(x).flatten()
+        return logits + sum(terms) if terms else logits

@@ -1,0 +1,63 @@
+"""The generator: from a latent to an image at every scale."""
+
+import itertools
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from samgan.config import NetworkConfig
+from samgan.networks.blocks import GENERATOR_BLOCKS, _convolutions
+from samgan.networks.convolutions import (
+    activate,
+)
+from samgan.networks.pyramid import Pyramid, _check_labels
+
+MAPPING_RATE = 0.1  # of the mapping's layers, over the generator's learning rate
+
+
+class Generator(nn.Module):
+    """From a latent to an image at every scale.
+
+    The latent is scaled to length sqrt(latent_size) here, so that every user of the network feeds it alike. What
+    modulates is the latent itself, or what the layers of `mapping` make of it; they learn at `MAPPING_RATE`.
+
+    With classes, the latent z becomes [z, e_y]: beside it stands a learned vector of class y, scaled to that length.
+
+    Source: Karnewar and Wang 2020 (MSG-GAN), section 2; attention in each block: the paper's Fig. 1. Mapping: Karras et
+    al. 2019 (StyleGAN), section 2; there at a hundredth of the rate. Classes: Karras et al. 2020 (ADA), its code.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.latent_size = config.latent_size
+        conv, _ = _convolutions(config, "generator")
+        self.embed = nn.Embedding(config.num_classes, self.latent_size) if config.num_classes else None
+        sizes = [config.input_size] + [self.latent_size] * config.mapping_layers
+        self.mapping = nn.ModuleList(conv(before, behind, 1) for before, behind in itertools.pairwise(sizes))
+        block = GENERATOR_BLOCKS[config.generator_blocks]
+        self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
+        self.tanh = config.image_activation == "tanh"
+
+    def forward(self, latents: Float[Tensor, "n latent"], labels: Int[Tensor, " n"] | None = None) -> Pyramid:
+        """Return the pyramid [n, channels, side, side], smallest first.
+
+        Raises:
+            ValueError: Labels (0 to num_classes - 1) are missing, or there are no classes.
+        """
+        _check_labels(labels, wanted=self.embed is not None)
+        latents = F.normalize(latents, dim=1) * self.latent_size**0.5
+        if self.embed is not None:
+            embedded = F.normalize(self.embed(labels), dim=1) * self.latent_size**0.5
+            latents = torch.cat([latents, embedded], dim=1)
+        latents = latents[:, :, None, None]
+        styles = latents
+        for layer in self.mapping:
+            styles = activate(layer(styles))
+        x = image = None
+        pyramid = []
+        for block in self.blocks:
+            x, image = block(x, latents, styles, image)
+            pyramid.append(image)
+        return [image.tanh() for image in pyramid] if self.tanh else pyramid

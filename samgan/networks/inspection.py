@@ -1,0 +1,46 @@
+"""What the attention layers of a network have learnt: gates and maps."""
+
+from typing import Any
+
+from torch import Tensor
+
+from samgan.networks.attention import SelfAttention, SqueezeExcitation
+from samgan.networks.discriminator import Discriminator
+from samgan.networks.generator import Generator
+
+
+def attention_gammas(network: Generator | Discriminator) -> dict[int, Tensor]:
+    """The gate gamma of each attention layer by its resolution."""
+    return {
+        4 << scale: block.attention.gamma.detach()
+        for scale, block in enumerate(network.blocks)
+        if isinstance(block.attention, SelfAttention | SqueezeExcitation)
+    }
+
+
+def attention_maps(network: Generator | Discriminator, *inputs: Any) -> dict[int, Tensor]:
+    """Where each layer of self, linear or dual attention looks, for pictures.
+
+    Args:
+        network: Either network.
+        inputs: What its forward pass takes.
+
+    Returns:
+        Per resolution beta of eq. 3, [n, queries, keys] over positions row by row; half a side of keys if pooled. Empty
+        for kinds of attention that compare no positions.
+    """
+    maps: dict[int, Tensor] = {}
+    hooks = []
+    for scale, block in enumerate(network.blocks):
+        if isinstance(block.attention, SelfAttention):  # or a kind derived from it
+
+            def keep(layer: SelfAttention, arguments: tuple[Tensor], side: int = 4 << scale) -> None:
+                maps[side] = layer.attention_maps(arguments[0])
+
+            hooks.append(block.attention.register_forward_pre_hook(keep))
+    try:
+        network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps

@@ -1,0 +1,20 @@
+"""Image pyramids: lists of images of sides 4, 8, ..., resolution, smallest first, float32 around [-1, 1]."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+Pyramid = list[Tensor]
+
+
+def _check_labels(labels: Tensor | None, wanted: bool) -> None:
+    if (labels is not None) != wanted:
+        raise ValueError("labels are wanted where network.num_classes is not 0, and only there")
+
+
+def image_pyramid(images: Float[Tensor, "n c h w"], resolutions: tuple[int, ...]) -> Pyramid:
+    """Average `images` down to every side of `resolutions`, smallest first. Source: MSG-GAN, section 2."""
+    pyramid = [images]
+    for _ in resolutions[1:]:
+        pyramid.append(F.avg_pool2d(pyramid[-1], 2))
+    return pyramid[::-1]

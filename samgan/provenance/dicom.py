@@ -1,0 +1,106 @@
+"""Synthetic images as DICOM files, and how they are read back."""
+
+import json
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from samgan.errors import SamganError
+from samgan.pictures import SYNTHETIC
+from samgan.provenance.mark import Mark, Sample, _channels_first, _json_object, hash_pixels
+
+UID_NAMESPACE = uuid.UUID("6f0e9a52-6d0b-4c52-9d0c-0d8a1b1f7c3e")
+"""Drawn once: what is named in it gets the same UID everywhere."""
+DICOM_TEXT = 1024
+"""Characters of a Derivation Description."""
+DICOM_INTEGER = 1 << 31
+"""Instance numbers are below it, and so are half of all seeds."""
+
+
+def _write_dicoms(folder: Path, samples: Iterable[Sample], count: int) -> None:
+    for sample in samples:
+        _write_dicom(folder / f"{sample.name}.dcm", sample)
+
+
+def _write_dicom(path: Path, sample: Sample) -> None:
+    """One Secondary Capture image, without identity, dates or anything else that a patient has.
+
+    UIDs are 2.25 with a name-based UUID (PS3.5, B.2; RFC 9562, version 5), which needs no registered root. That of
+    the instance is named by model, seed and pixels: the same image gets the same one from whoever makes it, and one
+    that came out differently, in another depth or on another machine, another one.
+
+    Source:
+        DICOM PS3.3, A.8.1 (Secondary Capture Image IOD), C.12.1 (Synthetic Data).
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    image, mark = sample
+    text = json.dumps(mark.entries())
+    if len(text) > DICOM_TEXT:
+        raise SamganError(
+            f"the mark has {len(text)} characters, and DICOM takes {DICOM_TEXT}: shorten the preset's label"
+        )
+    bits = 8 * image.itemsize
+    dataset = Dataset()
+    # patient: none
+    dataset.PatientName = dataset.PatientID = "SYNTHETIC"
+    dataset.PatientBirthDate = dataset.PatientSex = ""
+    # study: what one model makes
+    dataset.StudyInstanceUID = _uid("study", mark.model_sha256)
+    dataset.StudyID = "SYNTHETIC"
+    dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
+    # series: of it, what one version of this software makes in one depth
+    dataset.SeriesInstanceUID = _uid("series", mark.model_sha256, mark.software, str(bits))
+    dataset.SeriesNumber = bits
+    dataset.SeriesDescription = "SYNTHETIC, not a patient"
+    dataset.Modality = "OT"  # other: no device of any modality was there
+    dataset.Laterality = ""  # unknown; what is validated asks for it where no body part is named
+    # equipment
+    dataset.ConversionType = "SYN"  # synthetic image
+    dataset.Manufacturer = dataset.ManufacturerModelName = dataset.SecondaryCaptureDeviceManufacturer = "samgan"
+    dataset.SoftwareVersions = dataset.SecondaryCaptureDeviceSoftwareVersions = mark.software
+    # image
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID = _uid("image", mark.model_sha256, str(mark.seed), hash_pixels(image))
+    dataset.SyntheticData = "YES"
+    dataset.ImageType = ["DERIVED", "SECONDARY"]
+    dataset.InstanceNumber = mark.seed if mark.seed < DICOM_INTEGER else None
+    dataset.PatientOrientation = ""
+    dataset.DerivationDescription = text
+    dataset.ImageComments = SYNTHETIC
+    dataset.BurnedInAnnotation = "NO"
+    dataset.LossyImageCompression = "00"
+    dataset.SamplesPerPixel = len(image)
+    dataset.PhotometricInterpretation = "MONOCHROME2" if len(image) == 1 else "RGB"
+    if len(image) == 1:  # the whole range: a viewer, or `samgan prepare`, is not to stretch what it finds in it
+        dataset.WindowCenter, dataset.WindowWidth = 1 << bits - 1, 1 << bits
+    else:
+        dataset.PlanarConfiguration = 0
+    dataset.Rows, dataset.Columns = image.shape[1:]
+    dataset.BitsAllocated = dataset.BitsStored = bits
+    dataset.HighBit = bits - 1
+    dataset.PixelRepresentation = 0
+    values = np.moveaxis(image, 0, -1)
+    dataset.PixelData = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def _uid(*names: str) -> str:
+    return f"2.25.{uuid.uuid5(UID_NAMESPACE, ' '.join(names)).int}"
+
+
+def _read_dicom(path: Path) -> list[Sample]:
+    import pydicom
+    from pydicom.pixels import pixel_array
+
+    dataset = pydicom.dcmread(path)
+    entries = _json_object(str(dataset.get("DerivationDescription", "")))
+    mark = Mark.from_entries({**entries, "Synthetic": "true" if dataset.get("SyntheticData") == "YES" else "no"})
+    return [Sample(_channels_first(pixel_array(dataset)), mark)] if mark else []

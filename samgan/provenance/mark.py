@@ -1,0 +1,117 @@
+"""The mark of a synthetic image: which model and seed it is of.
+
+An image can be made again from its mark. Anybody can remove a mark or write another one: only making the image again
+proves it (`samgan.trust.verify`).
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from samgan import __version__
+from samgan.errors import SamganError
+from samgan.pictures import SYNTHETIC
+
+SOFTWARE = f"samgan {__version__}"
+PNG_MAGIC, ZIP_MAGIC = b"\x89PNG\r\n\x1a\n", b"PK\x03\x04"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """Of which model and seed an image is."""
+
+    model_sha256: str
+    """Of the generator's weights."""
+    preset: str
+    images_seen: int
+    seed: int
+    class_name: str = ""
+    """Empty where the model is neither of one class nor told of them."""
+    pixels_sha256: str = ""
+    """`hash_pixels` of the image; empty where the mark is of several."""
+    software: str = SOFTWARE
+
+    def of(self, image: np.ndarray) -> "Mark":
+        """The mark with the hash of `image` in it."""
+        return dataclasses.replace(self, pixels_sha256=hash_pixels(image))
+
+    def entries(self) -> dict[str, str]:
+        """The mark as text: keys of PNG's text chunks and of JSON."""
+        entries = {
+            "Description": SYNTHETIC,
+            "Synthetic": "true",
+            "Software": self.software,
+            "Model-SHA256": self.model_sha256,
+            "Model-Preset": self.preset,
+            "Model-Images-Seen": str(self.images_seen),
+            "Seed": str(self.seed),
+        }
+        optional = {"Class": self.class_name, "Pixels-SHA256": self.pixels_sha256}
+        return entries | {key: value for key, value in optional.items() if value}
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, Any]) -> "Mark | None":
+        """Read what `entries` wrote; None where there is no mark of samgan.
+
+        Raises:
+            SamganError: There is one that says too little, or nonsense; the message is the reason.
+        """
+        if not str(entries.get("Software", "")).startswith("samgan "):
+            if entries.get("Description") == SYNTHETIC:
+                raise SamganError("it says that samgan made it, but not of which model and seed")
+            return None
+        if str(entries.get("Seed", "")).endswith("..."):
+            raise SamganError("a sheet of several images: name the images themselves")
+        try:
+            mark = cls(
+                str(entries["Model-SHA256"]),
+                str(entries["Model-Preset"]),
+                int(entries["Model-Images-Seen"]),
+                int(entries["Seed"]),
+                str(entries.get("Class", "")),
+                str(entries.get("Pixels-SHA256", "")),
+                str(entries["Software"]),
+            )
+        except (KeyError, ValueError, TypeError):
+            raise SamganError("its mark of samgan is damaged: expected model, seed and images seen") from None
+        if entries.get("Synthetic") != "true":
+            raise SamganError("its mark is of samgan, and yet it does not say that it is synthetic")
+        if not re.fullmatch("[0-9a-f]{64}", mark.model_sha256) or not 0 <= mark.seed < 1 << 32:
+            raise SamganError("its mark of samgan is damaged: no model has such a hash, or no image such a seed")
+        return mark
+
+
+class Sample(NamedTuple):
+    """One image and its mark."""
+
+    image: np.ndarray
+    """uint8 or uint16 [c h w]."""
+    mark: Mark
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the ending."""
+        return f"seed-{self.mark.seed:08d}"
+
+
+def hash_pixels(image: np.ndarray) -> str:
+    """SHA-256 of type, shape [c h w] and values, the low byte first."""
+    values = image.astype(image.dtype.newbyteorder("<"))
+    return hashlib.sha256(f"{image.dtype.name} {image.shape}\n".encode() + values.tobytes()).hexdigest()
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _channels_first(values: np.ndarray) -> np.ndarray:
+    return np.moveaxis(np.atleast_3d(values), -1, 0)

@@ -1,0 +1,25 @@
+"""Run folders: settings, log, checkpoints, and signs of a collapse in the log."""
+
+from samgan.runs.checkpoints import (
+    choose_checkpoint,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    record_best,
+    save_checkpoint,
+)
+from samgan.runs.collapse import Collapse, find_collapse
+from samgan.runs.folder import Run, describe_environment
+
+__all__ = [
+    "Collapse",
+    "Run",
+    "choose_checkpoint",
+    "describe_environment",
+    "find_collapse",
+    "load_checkpoint",
+    "newest_checkpoint",
+    "prune_checkpoints",
+    "record_best",
+    "save_checkpoint",
+]

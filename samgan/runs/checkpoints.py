@@ -1,0 +1,126 @@
+"""One file per checkpoint, written whole or not at all, loaded without running anything that is in it."""
+
+import pickle
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from samgan.errors import SamganError
+from samgan.files import atomic_write, write_json
+from samgan.runs.folder import Run
+
+FORMAT = "samgan checkpoint 1"
+REQUIRED = {"config", "step", "images_seen", "generator", "ema_generator"}
+"""What sampling needs of a checkpoint; training keeps more in it."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, text, lists, dicts) to `path`, atomically. Equal states give equal bytes.
+
+    Raises:
+        OSError: No space is left, or the like; what `path` held is untouched.
+    """
+    with atomic_write(path) as file:
+        try:
+            torch.save(_plain({"format": FORMAT, **state}), file)
+        except RuntimeError as error:  # torch's writer hides what the file raised behind a report of its own
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def _plain(value: Any) -> Any:
+    """A copy that shares nothing but text and tensors: pickle writes an object it has met before as a reference.
+
+    Without it the bytes would tell a state that was trained from an equal one that was loaded.
+    """
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return sys.intern(value) if isinstance(value, str) else value
+
+
+def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint with `weights_only=True`: no code in it is run.
+
+    Raises:
+        SamganError: The file is missing, truncated, no checkpoint of ours, or holds anything but plain data.
+    """
+    problem: Exception
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"{damaged} is damaged in it")
+        state = torch.load(path, map_location=device, weights_only=True)
+        if isinstance(state, dict) and state.get("format") == FORMAT and set(state) >= REQUIRED:
+            return state
+        problem = ValueError(f"expected format {FORMAT!r} with {', '.join(sorted(REQUIRED))}")
+    except FileNotFoundError:
+        raise SamganError(f"there is no checkpoint {path}") from None
+    except pickle.UnpicklingError as error:
+        problem = ValueError(f"it holds what plain data cannot be; nothing was run ({str(error).splitlines()[0]})")
+    except Exception as error:  # an unpickler may raise anything on bytes that are not what it expects
+        problem = error
+    reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+    raise SamganError(f"{path} is not a readable samgan checkpoint: {reason}")
+
+
+def newest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that can be read; unreadable ones are passed over with a warning. None if none was written.
+
+    Raises:
+        SamganError: There are some, and none can be read.
+    """
+    paths = run.checkpoints()
+    for path in reversed(paths):
+        try:
+            return path, load_checkpoint(path)
+        except SamganError as error:
+            warnings.warn(f"passed over: {error}", stacklevel=2)
+    if paths:
+        raise SamganError(
+            f"none of the {len(paths)} checkpoints in {run.checkpoint_folder} can be read; restore a copy"
+        )
+    return None
+
+
+def choose_checkpoint(run: Run, which: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint called `newest` or `best`, or the file named.
+
+    Raises:
+        SamganError: It is not there or not readable.
+    """
+    if which == "newest":
+        newest = newest_checkpoint(run)
+        if newest is None:
+            raise SamganError(f"{run.path} has no checkpoint yet; let samgan train reach its first snapshot")
+        return newest
+    path = Path(which)
+    if which == "best":
+        best = run.best()
+        if best is None:
+            raise SamganError(f"{run.path} has no scored snapshot yet; use --checkpoint newest")
+        path = run.checkpoint_folder / best["checkpoint"]
+    return path, load_checkpoint(path)
+
+
+def record_best(run: Run, path: Path, name: str, value: float) -> None:
+    """Note `path` as the run's best checkpoint if its score is the lowest so far."""
+    best = run.best()
+    if best is None or value < best["value"] or not (run.checkpoint_folder / best["checkpoint"]).exists():
+        write_json(run.checkpoint_folder / "best.json", {"checkpoint": path.name, "score": name, "value": value})
+
+
+def prune_checkpoints(run: Run, keep: int) -> None:
+    """Delete all checkpoints but the `keep` newest and the best, and what writes that were cut off have left."""
+    best = run.best()
+    for path in run.checkpoints()[:-keep]:
+        if best is None or path.name != best["checkpoint"]:
+            path.unlink(missing_ok=True)
+    for folder in (run.checkpoint_folder, run.path / "grids"):  # only training writes here, one process at a time
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)

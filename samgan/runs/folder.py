@@ -1,0 +1,237 @@
+"""The run folder: the interface between training, sampling, evaluation and reports. docs/run-folder.md describes it."""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from samgan import __version__
+from samgan.config import Config
+from samgan.errors import SamganError
+from samgan.files import write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock
+    fcntl = None  # type: ignore[assignment]
+
+LAST_BYTES = 16384  # holds several lines
+CHECKPOINT_NAME = re.compile(r"step-([0-9]+)\.pt")
+
+
+class Run:
+    """One training run on disk.
+
+    Files: `config.json` (resolved configuration), `environment.json` (versions, device, data), `stats.jsonl`
+    (append-only; where a step stands twice after a resume, the later line counts), `checkpoints/step-*.pt`,
+    `checkpoints/best.json`, `grids/*.png`, `scores.json`, `report.html`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Config, environment: dict[str, Any]) -> "Run":
+        """Start a run: write its configuration and environment before anything else happens.
+
+        Raises:
+            SamganError: The folder exists and is not empty.
+        """
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(not _is_unfinished(p) for p in run.path.iterdir())):
+            raise SamganError(
+                f"{run.path} exists and is not empty; name a new folder, or continue the run in it with --resume"
+            )
+        run.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / "environment.json", environment)
+        write_json(run.path / "config.json", config.to_dict())  # last: it makes the folder a run
+        return run
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> "Run":
+        """Open an existing run.
+
+        Raises:
+            SamganError: The folder holds no `config.json`.
+        """
+        run = cls(path)
+        if not (run.path / "config.json").is_file():
+            raise SamganError(f"{run.path} is not a run folder: expected a config.json in it, as samgan train writes")
+        return run
+
+    @property
+    def config(self) -> Config:
+        """The configuration the run was started with."""
+        return Config.from_dict(self._read("config.json"))
+
+    def rewrite_config(self, config: Config) -> None:
+        """Replace `config.json`: a resumed run may be longer than it was to be."""
+        write_json(self.path / "config.json", config.to_dict())
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device and data of the run's first start."""
+        return self._read("environment.json", "data")
+
+    @property
+    def trained_on(self) -> list[str]:
+        """SHA-256 of the prepared set, and of those of the runs that this one began with, newest first."""
+        found, start = [], self._read("environment.json")
+        while start:
+            found.append(start.get("data", {}).get("sha256"))
+            start = start.get("start") or {}
+        return [sha256 for sha256 in found if sha256]
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / "checkpoints"
+
+    def checkpoint_path(self, step: int) -> Path:
+        """The checkpoint after `step` steps."""
+        return self.checkpoint_folder / f"step-{step:08d}.pt"
+
+    def checkpoints(self) -> list[Path]:
+        """All checkpoints, oldest first; other files in their folder are left alone."""
+        return sorted(path for path in self.checkpoint_folder.glob("*") if CHECKPOINT_NAME.fullmatch(path.name))
+
+    def last_step(self) -> int:
+        """Steps done at the newest checkpoint, 0 before the first."""
+        return max((int(path.stem.removeprefix("step-")) for path in self.checkpoints()), default=0)
+
+    def grid_path(self, images_seen: int) -> Path:
+        """The grid of a snapshot, which is written last of it."""
+        return self.path / "grids" / f"kimg-{images_seen / 1000:010.3f}.png"
+
+    def best(self) -> dict[str, Any] | None:
+        """`{"checkpoint", "score", "value"}` of the best snapshot, or None before the first score."""
+        if not (self.checkpoint_folder / "best.json").is_file():
+            return None
+        return self._read("checkpoints/best.json", "checkpoint", "score", "value")
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line to `stats.jsonl`; a line torn by a crash is left behind as it is."""
+        path = self.path / "stats.jsonl"
+        text = json.dumps(line, allow_nan=False) + "\n"
+        with open(path, "ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    text = "\n" + text
+            file.write(text.encode())
+
+    def stats(self) -> Iterator[dict[str, Any]]:
+        """Lines of `stats.jsonl` in order of step; of the lines of one kind for one step the last one counts."""
+        path = self.path / "stats.jsonl"
+        lines: dict[tuple[int, str], dict[str, Any]] = {}
+        if path.is_file():
+            for text in path.read_text(errors="replace").splitlines():
+                try:
+                    line = json.loads(text)
+                    lines[line["step"], line["kind"]] = line
+                except (ValueError, TypeError, KeyError):
+                    continue  # torn by a crash
+        yield from (lines[key] for key in sorted(lines))
+
+    def last_line(self) -> dict[str, Any] | None:
+        """The newest line of kind `train`, without reading the whole log."""
+        try:
+            with open(self.path / "stats.jsonl", "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return None
+        for text in reversed(lines):
+            with contextlib.suppress(ValueError):
+                line = json.loads(text)
+                if isinstance(line, dict) and line.get("kind") == "train":
+                    return line
+        return None
+
+    def is_over(self, minutes: float | None = None) -> bool:
+        """Whether all is saved of a training that is as long as the run's settings say, or took `minutes`."""
+        last, done = self.last_line(), self.last_step()
+        if not done or last is None or last["step"] > done:
+            return False
+        out_of_time = minutes is not None and last["wall_seconds"] >= 60 * minutes
+        return out_of_time or done >= self.config.training.total_steps
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; the lock goes with the process that holds it.
+
+        Raises:
+            SamganError: Another process holds it.
+        """
+        if fcntl is None:
+            yield
+            return
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SamganError(f"{self.path} is being trained by another process; wait for it or stop it") from None
+            except OSError:
+                pass  # some network file systems have no locks
+            yield
+
+    def _read(self, name: str, *required: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            document = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise SamganError(f"{path} is missing; is {self.path} a run folder?") from None
+        except ValueError as error:
+            raise SamganError(f"{path} is not valid JSON ({error}); restore it from a copy") from None
+        if not isinstance(document, dict) or not set(required) <= set(document):
+            raise SamganError(f"{path} is damaged: expected a JSON object with {', '.join(required) or 'settings'}")
+        return document
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a start that was cut off before `config.json` leaves such a file."""
+    if path.name == "checkpoints":
+        return path.is_dir() and not any(path.iterdir())
+    return path.name == "environment.json" or (path.name[0] == "." and path.suffix == ".tmp")
+
+
+def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:
+    """What a reader needs to repeat a run: versions, machine, command, source commit, data."""
+    commit = None
+    source = Path(__file__).parents[1]
+    if (source.parent / ".git").exists() and shutil.which("git"):
+        result = subprocess.run(
+            ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        commit = result.stdout.strip() or None
+    program = Path(sys.argv[0])
+    packages = ("torch", "torchvision", "lightning-fabric", "numpy", "pillow", "pydicom")
+    return {
+        "samgan": __version__,
+        "commit": commit,
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),  # usable ones
+        "device": device,
+        "command": ["samgan" if program.stem == "__main__" else program.name, *sys.argv[1:]],
+        "data": data,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

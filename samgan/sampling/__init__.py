@@ -1,0 +1,42 @@
+"""From a trained model to images."""
+
+from samgan.sampling.images import FORWARD_BATCH, generate, labels_like, latents_of_seeds, sample, sample_batches
+from samgan.sampling.model import (
+    MODEL_SUFFIX,
+    SEEDS,
+    Model,
+    check_origin,
+    hash_weights,
+    is_model,
+    load_model,
+    model_of,
+    open_model,
+    read_model,
+    write_model,
+)
+from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
+from samgan.sampling.write import write_samples
+
+__all__ = [
+    "FORWARD_BATCH",
+    "MODEL_SUFFIX",
+    "SEEDS",
+    "Model",
+    "attention_sheet",
+    "check_origin",
+    "generate",
+    "hash_weights",
+    "interpolate",
+    "is_model",
+    "labels_like",
+    "latents_of_seeds",
+    "load_model",
+    "model_of",
+    "open_model",
+    "read_model",
+    "sample",
+    "sample_batches",
+    "scales_sheet",
+    "write_model",
+    "write_samples",
+]

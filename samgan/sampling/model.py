@@ -1,0 +1,232 @@
+"""A generator ready to sample: from a run folder or a file of `samgan export`."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from samgan.config import Config
+from samgan.data import PreparedSet
+from samgan.errors import SamganError, UsageError
+from samgan.files import atomic_write
+from samgan.networks import Generator
+from samgan.provenance import SOFTWARE, Mark
+from samgan.runs import Run, choose_checkpoint
+
+SEEDS = 1 << 32
+"""torch's CPU generator takes the lower 32 bits of a seed: from here on they would repeat."""
+MODEL_FORMAT = "samgan model 1"
+MODEL_SUFFIX = ".safetensors"
+Labels = Int[Tensor, " n"] | None
+"""Of each image its class, from 0; None for a generator without classes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A generator ready to sample, and what its images say of themselves."""
+
+    generator: Generator
+    config: Config
+    images_seen: int
+    sha256: str
+    """Of the generator's weights, in the order of their names."""
+    trained_on: tuple[str, ...] = ()
+    """As `Run.trained_on`; none: it is not known."""
+    checkpoint: str = ""
+    """Which one of the run it is: "newest", "best" by quick scores, or "named"; empty: it is not known."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.generator.parameters()).device
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of its classes in the order of their labels; none: it is not told of classes."""
+        number = self.config.network.num_classes or 0
+        return (self.config.data.classes or tuple(map(str, range(number)))) if number else ()
+
+    def labels(self, seeds: Sequence[int], class_name: str | None = None) -> Labels:
+        """The class of each seed: all `class_name`, or classes in turn: seed mod their number; None without classes.
+
+        Raises:
+            UsageError: There is no such class.
+        """
+        self.require_classes([class_name] if class_name is not None else [])
+        if not self.classes:
+            return None
+        if class_name is not None:
+            return torch.full((len(seeds),), self.classes.index(class_name))
+        return torch.tensor([seed % len(self.classes) for seed in seeds])
+
+    def require_classes(self, names: Sequence[str]) -> None:
+        """Raise a UsageError that names the first of `names` that it has not learnt."""
+        for name in names:
+            if name not in self.classes:
+                known = ", ".join(self.classes) or "none: it was trained without"
+                raise UsageError(f"class {name}: expected one of the model's classes ({known})")
+
+    def mark(self, seed: int, label: int | None = None) -> Mark:
+        """What the image of `seed`, and of class `label` if there are classes, says of itself.
+
+        A model without classes that was trained on one alone names that one.
+        """
+        names = self.config.data.classes
+        class_name = self.classes[label] if label is not None else names[0] if len(names) == 1 else ""
+        return Mark(self.sha256, self.config.preset, self.images_seen, seed, class_name)
+
+
+def is_model(path: Path) -> bool:
+    """Whether this is a run folder or a file of `write_model`, by its looks."""
+    return (path / "config.json").is_file() or (path.suffix == MODEL_SUFFIX and not path.is_dir())
+
+
+def open_model(source: Path, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
+    """The model of a run folder or of a file of `write_model`.
+
+    Raises:
+        UsageError: A file and a checkpoint.
+        SamganError: As `load_model` and `read_model`.
+    """
+    if source.suffix != MODEL_SUFFIX or source.is_dir():
+        return load_model(Run.open(source), checkpoint, device)
+    if checkpoint != "newest":
+        raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
+    return read_model(source, device)
+
+
+def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
+    """The averaged generator of a run (the plain one where averaging was off).
+
+    Args:
+        run: The run folder.
+        checkpoint: "newest", "best" or a checkpoint file.
+        device: Where to put it.
+
+    Raises:
+        SamganError: No such checkpoint, or not readable.
+    """
+    _, state = choose_checkpoint(run, checkpoint)
+    return model_of(run, state, checkpoint, device)
+
+
+def model_of(run: Run, state: dict[str, Any], checkpoint: str, device: str | torch.device = "cpu") -> Model:
+    """The generator of what `choose_checkpoint` found."""
+    config, weights = Config.from_dict(state["config"]), state["ema_generator"] or state["generator"]
+    origin = f"the checkpoint in {run.path}"
+    which = checkpoint if checkpoint in ("newest", "best") else "named"
+    return _build(config, weights, state["images_seen"], device, origin, run.trained_on, which)
+
+
+def write_model(model: Model, path: Path) -> None:
+    """Write what sampling needs as one safetensors file: weights, and as its metadata configuration and origin.
+
+    Args:
+        model: From `load_model`.
+        path: The file, ending in .safetensors; written whole or not at all.
+    """
+    weights = {name: tensor.contiguous() for name, tensor in model.generator.state_dict().items()}
+    metadata = {
+        "format": MODEL_FORMAT,
+        "config": json.dumps(model.config.to_dict()),
+        "images_seen": str(model.images_seen),
+        "sha256": model.sha256,
+        "data_sha256": next(iter(model.trained_on), ""),
+        "started_on_data_sha256": " ".join(model.trained_on[1:]),
+        "checkpoint": model.checkpoint,
+        "software": SOFTWARE,
+    }
+    with atomic_write(path) as file:
+        file.write(safetensors.torch.save(weights, metadata))
+
+
+def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
+    """The generator that `write_model` wrote.
+
+    Raises:
+        SamganError: The file is missing, damaged or no model of ours.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise SamganError(f"{path} cannot be read as a model: {str(error).splitlines()[0]}") from None
+    if metadata.get("format") != MODEL_FORMAT:
+        raise SamganError(f"{path} is no model of samgan: expected format {MODEL_FORMAT!r}, as samgan export writes")
+    config = Config.from_dict(json.loads(metadata["config"]))
+    names = f"{metadata.get('data_sha256', '')} {metadata.get('started_on_data_sha256', '')}"
+    which = metadata.get("checkpoint", "")
+    model = _build(config, weights, int(metadata["images_seen"]), device, str(path), names.split(), which)
+    if model.sha256 != metadata["sha256"]:
+        raise SamganError(f"{path} is damaged: its weights are not those that were written; get it again")
+    return model
+
+
+def check_origin(model: Model, source: Path, data: PreparedSet) -> list[str]:
+    """Refuse a model of another prepared set: it may have seen patients that are held out of this one.
+
+    Args:
+        model: The model.
+        source: Where it is from, for the messages.
+        data: The prepared set.
+
+    Returns:
+        Sentences on what its record leaves open.
+
+    Raises:
+        UsageError: It was trained on other data.
+    """
+    if not model.trained_on:
+        return [f"What {source.name} was trained on is not known: held-out patients may be among it."]
+    if model.trained_on[0] != data.sha256:
+        raise UsageError(
+            f"{source} was trained on other data than {data.path} (sha256 {model.trained_on[0][:12]}, not "
+            f"{data.sha256[:12]}): it may have seen the patients that are held out here"
+        )
+    notes = []
+    if set(model.trained_on) != {data.sha256}:
+        notes.append(
+            f"{source.name} began with a model of other data: whether held-out patients are in it is not known."
+        )
+    if model.checkpoint == "best":
+        notes.append(
+            f"{source.name} is the best of several checkpoints by quick scores, against held-out images where 64 or "
+            "more are: these had a say in which one it is."
+        )
+    return notes
+
+
+def _build(
+    config: Config,
+    weights: dict[str, Tensor],
+    images_seen: int,
+    device: str | torch.device,
+    origin: str,
+    trained_on: Sequence[str],
+    checkpoint: str,
+) -> Model:
+    with torch.random.fork_rng(devices=[]):
+        generator = Generator(config.network)
+    try:
+        generator.load_state_dict(weights)
+    except RuntimeError:
+        raise SamganError(f"{origin} holds other weights than its configuration says") from None
+    generator.eval().requires_grad_(False).to(device)
+    return Model(generator, config, images_seen, hash_weights(weights), tuple(trained_on), checkpoint)
+
+
+def hash_weights(weights: dict[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,23 @@
+"""Scores of generated images against real ones."""
+
+from samgan.scoring.evaluate import (
+    COLLAPSE,
+    NO_COLLAPSE,
+    check_inputs,
+    evaluate,
+    format_table,
+    ms_ssim_gaps,
+    quick_scores,
+)
+from samgan.scoring.report import write_report
+
+__all__ = [
+    "COLLAPSE",
+    "NO_COLLAPSE",
+    "check_inputs",
+    "evaluate",
+    "format_table",
+    "ms_ssim_gaps",
+    "quick_scores",
+    "write_report",
+]

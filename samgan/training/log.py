@@ -1,0 +1,139 @@
+"""The log of a run: one line every so many images, to stats.jsonl, TensorBoard and the terminal."""
+
+import math
+import shutil
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samgan.distributed import on_first_process, rank
+from samgan.errors import SamganError
+from samgan.networks import (
+    attention_gammas,
+)
+from samgan.runs import Run
+from samgan.training.step import TrainingState
+
+
+class _Log:
+    """Collects scalars on the device, and reads them only when a line is due: no synchronisation in between."""
+
+    def __init__(self, run: Run, state: TrainingState, tensorboard: bool, minutes: float | None, quiet: bool) -> None:
+        self.run, self.state, self.minutes, self.quiet = run, state, minutes, quiet
+        self.pending: list[dict[str, Tensor]] = []
+        self.start_step = state.step
+        before = (line for line in run.stats() if line["kind"] == "train" and line["step"] <= state.step)
+        self.wall_before = max((line["wall_seconds"] for line in before), default=0.0)
+        self.start = self.last = self.spoken = time.monotonic()
+        self.spoken_on_terminal = False
+        self.writer = None
+        if tensorboard and rank() == 0:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(run.path / "tensorboard"))
+
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        self.pending.append(scalars)
+
+    def close(self) -> None:
+        if self.spoken_on_terminal:
+            sys.stderr.write("\n")
+        if self.writer is not None:
+            self.writer.close()
+
+    def seconds(self) -> float:
+        """Of training, those before a resume included."""
+        return self.wall_before + time.monotonic() - self.start
+
+    def flush(self) -> None:
+        on_first_process(self._write)  # what is logged is the same on all of them
+        self.pending.clear()
+        self.last = time.monotonic()
+
+    def _write(self) -> None:
+        keys = [(row, name) for row, line in enumerate(self.pending) for name in line]
+        values = torch.stack([self.pending[row][name] for row, name in keys]).tolist()
+        columns: dict[str, list[float]] = {}
+        for (row, name), value in zip(keys, values, strict=True):
+            self._require_finite(self.state.step - len(self.pending) + 1 + row, name, value)
+            columns.setdefault(name, []).append(value)
+        means = {name: math.fsum(column) / len(column) for name, column in columns.items()}
+        now = time.monotonic()
+        state, training = self.state, self.state.config.training
+        gammas = {
+            f"{name}_{side}": value.item()
+            for name in ("generator", "discriminator")
+            for side, value in attention_gammas(getattr(state, name)).items()
+        }
+        for name, value in gammas.items():
+            if not math.isfinite(value):
+                raise SamganError(
+                    f"step {state.step}: gamma of {name} is {value}; stopped, and the last checkpoint is untouched"
+                )
+        line: dict[str, Any] = {
+            "kind": "train",
+            "step": state.step,
+            "images_seen": state.images_seen,
+            "wall_seconds": round(self.seconds(), 3),
+            "images_per_second": round(len(self.pending) * training.batch_size / (now - self.last), 3),
+            **means,
+            "augment": math.fsum(state.augment.values) / len(state.augment.values),
+            "gamma": gammas,
+        }
+        if len(state.augment.values) > 1:
+            names = state.config.data.classes or map(str, range(len(state.augment.values)))
+            line["augment_by_class"] = dict(zip(names, state.augment.values, strict=True))
+        self.run.log(line)
+        if self.writer is not None:
+            for name in (*means, "augment", "images_per_second"):
+                self.writer.add_scalar(name, line[name], state.images_seen)
+            for name, value in gammas.items():
+                self.writer.add_scalar(f"gamma/{name}", value, state.images_seen)
+            self.writer.flush()
+        self._speak(line, now)
+
+    def _require_finite(self, step: int, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise SamganError(
+                f"step {step}: {name} is {value}; stopped, and the last checkpoint is untouched. A lower "
+                "training.learning_rate or another loss may help"
+            )
+
+    def _speak(self, line: dict[str, Any], now: float) -> None:
+        done, total = line["step"], self.state.config.training.total_steps
+        terminal = sys.stderr.isatty()
+        if self.quiet or (not terminal and done < total and now - self.spoken < 30):
+            return
+        self.spoken = now
+        remaining = (now - self.start) / (done - self.start_step) * (total - done)
+        if self.minutes is not None:
+            remaining = max(0.0, min(remaining, 60 * self.minutes - self.seconds()))
+        kimg = [f"{steps * self.state.config.training.batch_size / 1000:.4g}" for steps in (done, total)]
+        text = (
+            f"{'/'.join(kimg)} kimg  "
+            f"{line['images_per_second']:.1f} images/s  ETA {_clock(remaining)}  "
+            f"D {line['loss_discriminator']:.3f}  G {line['loss_generator']:.3f}"
+        )
+        for name in ("generator", "discriminator"):
+            gammas = [f"{value:+.3f}" for key, value in line["gamma"].items() if key.startswith(name)]
+            text += f"  gamma {name[0].upper()} {' '.join(gammas)}" if gammas else ""
+        if terminal:
+            # A line that wraps could not be written over.
+            sys.stderr.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
+            sys.stderr.flush()
+            self.spoken_on_terminal = True
+        else:
+            _say(text)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(math.ceil(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _say(text: str) -> None:
+    if rank() == 0:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,28 @@
+"""Whether a model and its images can be trusted: memorisation, screening, verification, cards."""
+
+from samgan.trust.audit import audit, format_audit, judge
+from samgan.trust.cards import CHECKLISTS, CLAIM, OPEN, Record, describe, escape, format_card, read_record, write_card
+from samgan.trust.screening import REASONS, Screen, Screened, check_enough
+from samgan.trust.verify import Finding, format_findings, verify_files
+
+__all__ = [
+    "CHECKLISTS",
+    "CLAIM",
+    "OPEN",
+    "REASONS",
+    "Finding",
+    "Record",
+    "Screen",
+    "Screened",
+    "audit",
+    "check_enough",
+    "describe",
+    "escape",
+    "format_audit",
+    "format_card",
+    "format_findings",
+    "judge",
+    "read_record",
+    "verify_files",
+    "write_card",
+]

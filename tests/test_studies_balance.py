@@ -1,0 +1,415 @@
+"""The whole of `samgan balance` on phantoms: what is made, that it goes on, and that it refuses what does not fit."""
+
+import csv
+import dataclasses
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from samgan import api
+from samgan.commands.main import main
+from samgan.data import PreparedSet, prepare
+from samgan.data.phantom import phantoms, write_phantoms
+from samgan.data.subset import subset
+from samgan.errors import SamganError, UsageError
+from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, load_features
+from samgan.networks import Generator
+from samgan.presets import preset_config
+from samgan.sampling import Model
+from samgan.studies import balance, missing_images
+from samgan.studies.balance import _doubts
+from samgan.trust import REASONS, Screen, Screened
+
+module = importlib.import_module("samgan.studies.balance")  # samgan.studies.balance itself is the function
+
+SETTINGS = {"network.max_channels": 8, "network.mapping_layers": 0, "training.kimg": 0.032, "training.batch_size": 8}
+SETTINGS |= {"training.log_every_kimg": 0.008, "training.snapshot_every_kimg": 0.016}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 70, resolution=32)
+    prepared = prepare(folder / "images", folder / "all", resolution=32, holdout=0.3, workers=1)
+    subset(prepared, folder / "data", images={"NORMAL": 30})
+    return folder
+
+
+@pytest.fixture
+def data(folder):
+    return PreparedSet.open(folder / "data")
+
+
+@pytest.fixture
+def config():
+    return preset_config("samgan-plus", None, 32).override(SETTINGS)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    def unavailable(*_, **__):
+        raise FeaturesUnavailable("no weights here")
+
+    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
+
+
+def thumbnails():
+    """Features of no network: the image, small."""
+
+    def network(images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
+
+    return FeatureExtractor(network, name="thumbnails", sha256="ab" * 32, device=torch.device("cpu"))
+
+
+@pytest.fixture
+def lenient(monkeypatch):
+    """A screen that lets four images of five through: after 32 images nothing else would be fit."""
+
+    def screen(self, images, kept=None):
+        count = len(images)
+        reason = ["failed" if place % 5 == 4 else "" for place in range(count)]
+        return Screened(reason, np.zeros(count, np.int64), {"pixels": np.full(count, 0.5)}, None)
+
+    monkeypatch.setattr(Screen, "__call__", screen)
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("target", "missing"),
+    [
+        ("equal", {"a": 0, "b": 900, "c": 500}),
+        ("500", {"a": 0, "b": 400, "c": 0}),
+        ("0.5", {"a": 0, "b": 400, "c": 0}),
+        ("1.0", {"a": 0, "b": 900, "c": 500}),
+        ("1200", {"a": 200, "b": 1100, "c": 700}),
+    ],
+)
+def test_how_many_images_are_missing(target, missing):
+    assert missing_images({"a": 1000, "b": 100, "c": 500}, target) == missing
+
+
+@pytest.mark.parametrize("target", ["0", "1.5", "-3", "nan", "inf", "many", "", "100", "0.1"])
+def test_targets_that_are_none_or_reached_are_refused(target):
+    with pytest.raises(UsageError, match=f"--target {target}"):
+        missing_images({"a": 1000, "b": 100, "c": 500}, target)
+
+
+@pytest.mark.filterwarnings("always")
+def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tmp_path, lenient, capsys, monkeypatch):
+    out = tmp_path / "out"
+    command = ["balance", str(data.path), str(out), "--originals", str(folder / "images"), "--json", "--device", "cpu"]
+    command += [
+        "--seeds",
+        "2",
+        "--steps",
+        "2",
+        "--minutes",
+        "1",
+        *(f"--{key}={value}" for key, value in SETTINGS.items()),
+    ]
+    stages = ("training.json", "screening.json", "set", "utility/utility.json", "balance.json")
+    for name in ("_screen", "_write_set", "_utility", "_write_report"):  # stopped in each of its stages
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, stop)
+            assert main(command) == 1
+        assert "stopped here" in capsys.readouterr().err
+    written = [(out / name).stat().st_mtime_ns for name in ("training.json", "set/manifest.csv")]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    kept = ("training.json", "set/manifest.csv")
+    assert [(out / name).stat().st_mtime_ns for name in kept] == written
+    assert all((out / name).exists() for name in stages)
+    counts = {name: len(data.indices("train", [name])) for name in data.classes}
+    missing = counts["PNEUMONIA"] - counts["NORMAL"]
+    assert document["counts"] == {
+        "NORMAL": {"real": counts["NORMAL"], "synthetic": missing},
+        "PNEUMONIA": {"real": counts["PNEUMONIA"], "synthetic": 0},
+    }
+    screened = read(out / "screening.csv")
+    assert [int(row["seed"]) for row in screened] == list(range(len(screened)))
+    assert sum(not row["reason"] for row in screened) == missing
+    assert {row["reason"] for row in screened} <= {"", *REASONS}
+    rows = read(out / "set" / "manifest.csv")
+    assert rows == [{k: str(v) for k, v in row.items()} for row in filled(out / "set" / "manifest.json", rows[0])]
+    assert {path.relative_to(out / "set").as_posix() for path in (out / "set").rglob("*.png")} == {
+        r["file"] for r in rows
+    }
+    for row in rows:
+        path = out / "set" / row["file"]
+        assert row["file"].startswith(f"{row['split']}/{row['class']}/")
+        if row["origin"] == "real":
+            assert path.is_symlink()
+            assert path.read_bytes() == (folder / "images" / row["source"]).read_bytes()
+        else:
+            text = Image.open(path).text
+            assert (text["Synthetic"], text["Class"], text["Seed"]) == ("true", "NORMAL", row["seed"])
+            assert text["Model-SHA256"] == row["model_sha256"]
+            assert row["split"] == "train"
+    made = [out / "set" / row["file"] for row in rows if row["origin"] == "synthetic"]
+    assert len(made) == missing
+    assert {found.verdict for found in api.verify(made, out / "models" / "joint", device="cpu")} == {"regenerated"}
+    assert sum(row["split"] == "holdout" for row in rows) == len(data.indices("holdout"))
+    assert document["utility"]["classes"]["NORMAL"]["synthetic"] == missing
+    assert document["utility"]["classes"]["PNEUMONIA"]["synthetic"] == 0
+    assert not document["utility"]["skipped"]  # the model makes what learns from synthetic images alone, too
+    held_out = len(data.indices("holdout", ["NORMAL"]))
+    cards = {"Model": out / "models" / "joint" / "MODEL_CARD.md", "Data": out / "set" / "DATA_CARD.md"}
+    for kind, path in cards.items():
+        card = path.read_text()
+        assert f"# {kind} card" in card
+        assert document["training"]["NORMAL"]["sha256"] in card
+        assert "told of 2 classes" in card
+        assert str(folder) not in card
+    assert document["utility"]["models"] == {"NORMAL": document["training"]["NORMAL"]["sha256"]}
+    assert f"| NORMAL | {counts['NORMAL']} | {held_out} | {missing} |" in card
+    assert "AUC" in card.partition("## Whether the images help")[2].partition("## Limits")[0]
+    assert str(folder) not in (out / "set" / "manifest.json").read_text()
+    page = (out / "report.html").read_text()
+    for words in ("near-copy: nearer", "Audit of NORMAL", "utility/utility.html", "Synthetic, NORMAL"):
+        assert words in page
+    assert main([*command, "--method", "per-class"]) == 2
+    assert "begun with another method" in capsys.readouterr().err
+
+
+def stop(*_, **__):
+    raise SamganError("stopped here")
+
+
+def filled(path, columns):
+    return [dict.fromkeys(columns, "") | row for row in json.loads(path.read_text())["images"]]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["per-class", "fine-tuned"])
+def test_other_methods_train_what_they_say(data, config, tmp_path, lenient, method):
+    out = tmp_path / "out"
+    document, _ = balance(data, out, config, method=method, minutes=1.0, seeds=0, device="cpu", target="0.9")
+    runs = {path.name: json.loads((path / "config.json").read_text()) for path in (out / "models").iterdir()}
+    own = {"class-0": ["NORMAL"]} | ({"all": ["NORMAL", "PNEUMONIA"]} if method == "fine-tuned" else {})
+    assert {name: run["data"]["classes"] for name, run in runs.items()} == own
+    assert all(run["network"]["num_classes"] == 0 for run in runs.values())
+    if method == "fine-tuned":
+        environment = json.loads((out / "models" / "class-0" / "environment.json").read_text())
+        assert environment["start"]["run"] == "all"
+    rows = read(out / "set" / "manifest.csv")
+    assert {row["file"].rpartition("/")[0] for row in rows if row["origin"] == "real"} == {
+        f"{split}/{name}" for split in ("train", "holdout") for name in data.classes
+    }
+    assert document["utility"] == {}
+    # A finished model is taken as it is, of this very set alone.
+    given = {"NORMAL": out / "models" / "class-0"}
+    again, _ = balance(
+        data, tmp_path / "again", config, runs=given, seeds=0, device="cpu", file_format="dicom", target="0.9"
+    )
+    assert again["counts"] == document["counts"]
+    assert (
+        len(list((tmp_path / "again" / "set" / "train" / "NORMAL").glob("*.dcm")))
+        == again["counts"]["NORMAL"]["synthetic"]
+    )
+    if method == "fine-tuned":
+        with pytest.raises(UsageError, match="NORMAL, PNEUMONIA, without being told which is which"):
+            balance(data, tmp_path / "x", config, runs={"NORMAL": out / "models" / "all"})
+    with pytest.raises(UsageError, match="cannot make images of PNEUMONIA: it was trained on NORMAL"):
+        balance(data, tmp_path / "x", config, runs={"": given["NORMAL"]}, target="300")
+    with pytest.raises(UsageError, match="trained on other data"):
+        balance(
+            PreparedSet.open(data.path.with_name("all")),
+            tmp_path / "x",
+            config,
+            runs={"": given["NORMAL"]},
+            target="300",
+        )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path, monkeypatch):
+    def screen(self, images, kept=None):
+        count = len(images)
+        return Screened(["failed"] * count, np.zeros(count, np.int64), {"pixels": np.ones(count)}, None)
+
+    monkeypatch.setattr(Screen, "__call__", screen)
+    document, page = balance(data, tmp_path / "out", config, minutes=1.0, seeds=2, steps=1, device="cpu")
+    found = document["screening"]["NORMAL"]
+    assert (found["kept"], found["candidates"]) == (0, 5 * found["missing"])
+    assert "no more were fit to stay" in page.read_text()
+    assert document["utility"] == {}
+    assert "utility" in {left_out["what"] for left_out in document["skipped"]}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_the_folder(
+    data, config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "find_features", lambda *_, **__: (thumbnails(), ""))
+    train = module.train_classifier
+    monkeypatch.setattr(module, "train_classifier", lambda *given, **more: train(*given, **{**more, "steps": 2}))
+    out = tmp_path / "out"
+    document, _ = balance(data, out, config, minutes=1.0, seeds=0, confidence=0.5, device="cpu", target="0.8")
+    found = document["screening"]["NORMAL"]
+    assert found["features"] == "thumbnails"
+    assert any("a classifier of the real images" in rule for rule in found["rules"])
+    assert any("distance of features" in rule for rule in found["rules"])
+    rows = read(out / "screening.csv")
+    assert all(float(row["distance_features"]) > 0 and 0 <= float(row["confidence"]) <= 1 for row in rows)
+    assert sum(found["left_out"].values()) + found["kept"] == found["candidates"] == len(rows)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_near_duplicates_set_no_limit(data, config, tmp_path, monkeypatch):
+    first, second, third = (str(index) for index in data.indices("train", ["NORMAL"])[:3])
+    rows = [{**row, "near_duplicate_of": first} if row["index"] == second else row for row in data.manifest]
+    seen = {}
+
+    def init(self, training, own, patients, **_):
+        seen.update(zip(data.indices("train").tolist(), patients, strict=True))
+        raise SamganError("stopped here")
+
+    monkeypatch.setattr(Screen, "__init__", init)
+    with pytest.raises(SamganError, match="stopped here"):
+        balance(dataclasses.replace(data, manifest=rows), tmp_path / "out", config, minutes=1.0, device="cpu")
+    assert seen[int(first)] == seen[int(second)] == data.manifest[int(first)]["patient"]
+    assert seen[int(third)] == data.manifest[int(third)]["patient"]
+
+
+def test_one_image_does_not_stay_of_two_classes(monkeypatch, tiny_config):
+    images = torch.from_numpy(phantoms(60, 32, pneumonia=False))
+    screen = Screen(images, np.arange(30), [str(index) for index in range(60)])
+    screen.limits = {"pixels": (0.0, 2.0)}  # nothing is too near or too far
+    monkeypatch.setattr(module, "sample", lambda model, seeds, labels: images[list(seeds)])
+    monkeypatch.setattr(module, "to_uint8", lambda made: made)
+    monkeypatch.setattr(module, "_labels", lambda *_: None)
+    model = Model(Generator(tiny_config.network), tiny_config, 0, "")
+    kept = []
+    first = list(module._candidates(screen, model, "a", 6, kept))
+    assert [row["reason"] for row in first] == [""] * 6
+    second = list(module._candidates(screen, model, "b", 6, kept))
+    assert [row["reason"] for row in second] == ["duplicate"] * 6 + [""] * 6
+    assert len(kept) == 12
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_goes_on_with_what_it_was_begun_with(folder, data, config, tmp_path, lenient):
+    given = {"minutes": 1.0, "seeds": 0, "device": "cpu", "target": "0.9", "originals": folder / "images"}
+    balance(data, tmp_path / "out", config, copies=True, **given)
+    real = [row for row in read(tmp_path / "out" / "set" / "manifest.csv") if row["origin"] == "real"]
+    for row in real:
+        path = tmp_path / "out" / "set" / row["file"]
+        assert not path.is_symlink()
+        assert path.name.endswith(Path(row["source"]).name)
+        assert path.read_bytes() == (folder / "images" / row["source"]).read_bytes()
+    with pytest.raises(UsageError, match=r"another copies \(true, not false\)"):
+        balance(data, tmp_path / "out", config, **given)
+    path = tmp_path / "out" / "plan.json"
+    plan = json.loads(path.read_text())
+    del plan["config"]["training"]["rate_decay_kimg"]  # an earlier version, which had no such setting
+    path.write_text(json.dumps(plan))
+    balance(data, tmp_path / "out", config, copies=True, **given)
+    plan["config"]["training"]["warmth"] = 1
+    for content, words in (
+        ("{", "damaged"),
+        ("[]", "of another version"),
+        (json.dumps(plan), "of another version .*warmth"),
+    ):
+        path.write_text(content)
+        with pytest.raises(SamganError, match=rf"plan.json is {words}.*name a new folder"):
+            balance(data, tmp_path / "out", config, copies=True, **given)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_given_model_that_was_trained_on_is_another_model(data, config, tmp_path, lenient):
+    own = config.override({"data.classes": ["NORMAL"], "training.kimg": 0.016})
+    run = api.train(own, data, tmp_path / "run", device="cpu", quiet=True)
+    given = {"runs": {"NORMAL": run.path}, "seeds": 0, "device": "cpu", "target": "0.9"}
+    balance(data, tmp_path / "out", config, **given)
+    api.train(own.override({"training.kimg": 0.032}), data, run.path, resume=True, device="cpu", quiet=True)
+    with pytest.raises(SamganError, match=r"is not the model any more that .*out was begun with"):
+        balance(data, tmp_path / "out", config, **given)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "utility_sentences", lambda document: [])
+    monkeypatch.setattr(module, "differences_chart", lambda document: "")
+
+    def utility(*_, seeds, steps, **__):
+        asked.append((seeds, steps))
+        return {"seeds": seeds, "steps": steps, "verdict": "", "decisions": {}}, None
+
+    monkeypatch.setattr(module, "utility", utility)
+    monkeypatch.setattr(module, "write_card", lambda *_: None)
+    given = {"minutes": 1.0, "device": "cpu", "target": "0.9"}
+    for seeds in (2, 2, 5):
+        document, _ = balance(data, tmp_path / "out", config, seeds=seeds, steps=3, **given)
+        assert document["utility"]["seeds"] == seeds
+    assert asked == [(2, 3), (5, 3)]
+    earlier = tmp_path / "out" / "utility" / "utility.json"
+    earlier.write_text('{"decision": {}, "verdict": ""}')  # as an earlier version wrote it
+    balance(data, tmp_path / "out", config, seeds=5, steps=3, **given)
+    assert asked == [(2, 3), (5, 3), (5, 3)]
+    (left := tmp_path / "out" / ".set.1.tmp").mkdir()
+    (tmp_path / "out" / "set" / "manifest.json").unlink()
+    shutil.rmtree(tmp_path / "out" / "set")
+    balance(data, tmp_path / "out", config, seeds=5, steps=3, **given)
+    assert not left.exists(), "what a killed call left is gone"
+
+
+def test_a_model_that_failed_as_a_whole_is_told():
+    def doubts(swd, difference, low):
+        return _doubts(
+            {"swd": {"mean": {"value": swd, "floor": 5}}, "mode_collapse": {"difference": difference, "low": low}}
+        )
+
+    assert doubts(14, 0.04, 0.01) == doubts(14, -0.3, -0.4) == doubts(14, 0.06, -0.01) == []
+    assert "4.0 times" in doubts(20, 0, -1)[0]
+    assert "+0.060" in doubts(5, 0.06, 0.01)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"method": "magic"}, "--method magic"),
+        ({"classes": ["NORMAL"]}, "one class"),
+        ({"confidence": 1.0}, "--confidence 1"),
+        ({"file_format": "gif"}, "--format gif"),
+        ({"minutes": 0.0}, "--minutes 0"),
+        ({"originals": Path("nowhere")}, "--originals nowhere"),
+        ({"seeds": 1}, "--seeds 1"),
+        ({"steps": 0}, "--steps 0"),
+        ({"features": "nowhere.pt2"}, "nowhere.pt2"),
+        ({"runs": {"PNEUMONIA": Path("run")}}, "CLASS=RUN of NORMAL"),
+        ({"data": "without", "target": "1000"}, "held-out images of NORMAL.* or leave the test out with --seeds 0"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, change, words, monkeypatch):
+    if "features" in change:
+        monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
+    if change.pop("data", None):
+        rows = [{**row, "split": "train"} for row in data.manifest]
+        data = dataclasses.replace(data, manifest=rows)
+    with pytest.raises(SamganError, match=words):
+        balance(data, tmp_path / "out", config, **change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_of_two_models_is_told(data, tmp_path, capsys):
+    assert main(["balance", str(data.path), str(tmp_path / "out"), "--run", "one", "two"]) == 2
+    assert "--run two: all classes has one already" in capsys.readouterr().err
+
+
+def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, config, tmp_path):
+    few = subset(PreparedSet.open(folder / "all"), tmp_path / "few", images={"NORMAL": 12})
+    with pytest.raises(SamganError, match="20 training images of a class and two patients or more, got 12 of 12"):
+        balance(few, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()

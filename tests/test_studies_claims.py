@@ -1,0 +1,168 @@
+"""Claims are decided by differences against the spread between seeds, never by a single run."""
+
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from samgan.scoring import COLLAPSE, NO_COLLAPSE
+from samgan.studies import CLAIMS, CONFIRMED, REFUTED, ROWS, SIGN, UNDECIDED, judge, rank_correlation
+
+
+def scored(frechet, *, likeness=0.6, recall=0.5, gap=0.0, coverage=0.5, sign=False):
+    return {
+        "frechet": {"value": frechet, "floor": 0.03},
+        "recall": {"value": recall, "floor": 0.9},
+        "coverage": {"value": coverage, "floor": 0.9},
+        "ms_ssim_generated": {"mean": likeness},
+        "mode_collapse": {"difference": gap, "verdict": COLLAPSE if sign else NO_COLLAPSE},
+    }
+
+
+def verdict(sentence, runs):
+    return next(found for found in judge(runs) if found.sentence == sentence)
+
+
+SPREAD = {
+    "other": [scored(1.0), scored(1.1)],
+    "another": [scored(2.0), scored(2.2)],
+    "third": [scored(3.0), scored(3.3)],
+}
+NORM = "Spectral norm hurts MSG-GAN"
+
+
+@pytest.mark.parametrize(
+    ("without", "with_norm", "word"),
+    [([1.0], [3.0], CONFIRMED), ([3.0], [1.0], REFUTED), ([1.0], [1.05], UNDECIDED), ([1.0], [], UNDECIDED)],
+)
+def test_a_difference_counts_when_it_leaves_the_spread_of_seeds(without, with_norm, word):
+    runs = {**SPREAD, "msg-gan-7": [scored(x) for x in without], "msg-gan-11": [scored(x) for x in with_norm]}
+    assert verdict(NORM, runs).word == word
+
+
+def test_the_interval_is_students_with_the_pooled_deviation_of_all_rows():
+    runs = {**SPREAD, "msg-gan-7": [scored(1.0)], "msg-gan-11": [scored(1.5)]}
+    # Every row with two seeds has the same ratio, so the pooled deviation of the logarithms is that of one.
+    deviation = np.std([0, math.log(1.1)], ddof=1)
+    half = stats.t.ppf(0.975, 3) * deviation * math.sqrt(2)
+    low, high = (math.exp(math.log(1 / 1.5) + sign * half) for sign in (-1, 1))
+    assert f"ratio 0.67 [{low:.2f}, {high:.2f}]" in verdict(NORM, runs).evidence[0]
+
+
+def test_one_seed_of_every_row_decides_nothing():
+    runs = {"msg-gan-7": [scored(1.0)], "msg-gan-11": [scored(100.0)]}
+    assert verdict(NORM, runs).word == UNDECIDED
+    assert "no row has two seeds that differ" in verdict(NORM, runs).evidence[0]
+
+
+def test_a_claim_needs_all_its_pairs_and_fails_with_one():
+    sentence = "The relativistic hinge loss beats WGAN-GP"
+    good = {"msg-gan-5": [scored(1.0)], "msg-gan-2": [scored(5.0)]}
+    assert verdict(sentence, {**SPREAD, **good}).word == UNDECIDED
+    assert (
+        verdict(sentence, {**SPREAD, **good, "msg-gan-6": [scored(1.0)], "msg-gan-4": [scored(5.0)]}).word == CONFIRMED
+    )
+    assert verdict(sentence, {**SPREAD, **good, "msg-gan-6": [scored(5.0)], "msg-gan-4": [scored(1.0)]}).word == REFUTED
+
+
+def test_the_mean_over_pairs_counts_a_row_that_stands_in_several_once():
+    """The rates of MSG-GAN: one row against others."""
+    sentence = "The best learning rate of MSG-GAN is 0.003"
+    runs = {**SPREAD, "msg-gan-7": [scored(1.0)], "msg-gan-8": [scored(2.0)]}
+    assert not any("mean over" in line for line in verdict(sentence, runs).evidence)  # one pair is its own mean
+    runs |= {"msg-gan-9": [scored(3.0)], "msg-gan-10": [scored(4.0)]}
+    deviation = np.std([0, math.log(1.1)], ddof=1)
+    half = stats.t.ppf(0.975, 3) * deviation * math.sqrt(1 + 3 / 3**2)
+    mean, low, high = (math.exp(-math.log(24) / 3 + sign * half) for sign in (0, -1, 1))
+    expected = f"Frechet distance, mean over 3 pairs: ratio {mean:.2f} [{low:.2f}, {high:.2f}]"
+    assert verdict(sentence, runs).evidence[-1] == expected
+
+
+def test_the_mean_over_pairs_decides_nothing():
+    sentence = "The relativistic hinge loss beats WGAN-GP"
+    runs = {**SPREAD, "msg-gan-5": [scored(1.0)], "msg-gan-2": [scored(9.0)]}
+    runs |= {"msg-gan-6": [scored(1.0)], "msg-gan-4": [scored(1.05)]}
+    assert verdict(sentence, runs).word == UNDECIDED
+    assert "ratio 0.33" in verdict(sentence, runs).evidence[-1]
+
+
+def test_seeds_that_do_not_differ_decide_nothing():
+    sentence = "Attention improves diversity"
+    runs = {"samgan-8": [scored(1.0, recall=0.002)] * 2, "samgan-8-no-attention": [scored(1.0, recall=0.0)] * 2}
+    assert verdict(sentence, runs).word == UNDECIDED
+    assert "no row has two seeds that differ" in verdict(sentence, runs).evidence[-1]
+
+
+def test_seeds_at_the_end_of_a_scale_say_nothing_of_the_spread_elsewhere():
+    sentence = "Attention improves diversity"
+    runs = {"a": [scored(1.0, recall=0.01), scored(1.0, recall=0.03)], "samgan-8": [scored(1.0, recall=0.002)]}
+    runs["samgan-8-no-attention"] = [scored(1.0, recall=0.0)]
+    alone = verdict(sentence, runs).evidence[-1]
+    assert "difference of acos" in alone
+    stuck = {f"stuck {k}": [scored(1.0, recall=0.0)] * 2 for k in range(9)}
+    assert verdict(sentence, {**runs, **stuck}).evidence[-1] == alone
+
+
+def test_one_of_many_pairs_against_a_claim_has_to_be_clearer_than_one_alone():
+    sentence = "Flips help"  # five pairs
+    (claim,) = (claim for claim in CLAIMS if claim.sentence == sentence)
+    deviation = np.std([0, math.log(1.1)], ddof=1) * math.sqrt(2)
+    for level, word in ((0.975, UNDECIDED), (1 - 0.025 / len(claim.pairs), REFUTED)):
+        above = math.exp(1.01 * stats.t.ppf(level, 3) * deviation)
+        runs = {**SPREAD, "msg-gan-6": [scored(above)], "msg-gan-7": [scored(1.0)]}
+        assert verdict(sentence, runs).word == word
+
+
+def test_images_that_are_all_one_are_as_alike_as_can_be():
+    runs = {"samgan-8": [scored(1.0, likeness=1.0), scored(1.0, likeness=0.99)]}
+    runs["samgan-8-no-attention"] = [scored(1.0, likeness=0.5), scored(1.0, likeness=0.52)]
+    line = verdict("Attention improves diversity", runs).evidence[-2]
+    assert "1.000 and 0.990 against 0.500 and 0.520" in line
+
+
+def test_rows_scored_without_features_are_no_evidence():
+    blind = {**scored(1.0), "frechet": None, "recall": None, "coverage": None}
+    runs = {"msg-gan-7": [blind, blind], "msg-gan-11": [blind]}
+    assert all(found.word == UNDECIDED for found in judge(runs))
+
+
+@pytest.mark.parametrize(("share", "word"), [(0.1, CONFIRMED), (0.5, UNDECIDED), (0.9, REFUTED)])
+def test_the_sign_of_a_collapse_is_judged_by_what_rows_with_it_cover(share, word):
+    runs = {}
+    for k in range(12):
+        sign = k % 2 == 0
+        covered = (share if sign else 1 - share) + 0.001 * k
+        runs[f"row {k}"] = [scored(1.0, gap=0.1 * sign + 0.001 * k, recall=covered, coverage=covered, sign=sign)]
+    assert verdict(SIGN, runs).word == word
+    assert "6 rows with the sign, 6 without" in verdict(SIGN, runs).evidence[0]
+    few = dict(list(runs.items())[:2])
+    assert verdict(SIGN, few).word == UNDECIDED
+    seeds = {name: 3 * found for name, found in runs.items()}  # of one row are no further evidence
+    assert verdict(SIGN, seeds) == verdict(SIGN, runs)
+
+
+def test_a_row_has_the_sign_when_most_of_its_seeds_have():
+    runs = {"half": [scored(1.0, sign=True), scored(1.0)], "all": [scored(1.0, sign=True)] * 2}
+    assert "1 rows with the sign, 1 without" in verdict(SIGN, runs).evidence[1]
+
+
+def test_ranks_of_few_points_are_judged_by_all_their_orders():
+    assert rank_correlation([(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (4.0, 4.0)]) == pytest.approx((1.0, 2 / 24))
+    points = [(1.0, 2.0), (2.0, 1.0), (3.0, 5.0), (4.0, 3.0), (5.0, 4.0)]
+    rho = 1 - 6 * sum((a - b) ** 2 for a, b in points) / (5 * 24)
+    orders = [1 - 6 * sum((a - b) ** 2 for a, b in enumerate(order, 1)) / 120 for order in permutations(range(1, 6))]
+    share = sum(other >= rho - 1e-9 for other in orders) / 120
+    assert rank_correlation(points) == pytest.approx((rho, 2 * share))
+    many = [(float(k), float(7 * k % 20)) for k in range(20)]
+    assert rank_correlation(many) == pytest.approx(tuple(stats.spearmanr(*zip(*many, strict=True))))
+
+
+def test_every_pair_is_of_rows_that_differ_in_one_thing():
+    for claim in CLAIMS:
+        for pair in claim.pairs:
+            first, second = (ROWS[name].config("cpu") for name in (pair.better, pair.worse))
+            names = {key.split(".")[-1] for key in first.differences(second) if key != "preset"}
+            together = {"loss", "penalty", "drift_weight"}, {"generator_attention", "discriminator_attention"}
+            assert len(names) == 1 or names in together, (claim.sentence, pair, names)

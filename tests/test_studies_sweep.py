@@ -1,0 +1,373 @@
+"""A sweep does everything once, whatever stops it, in this process or on Ray."""
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from samgan import api
+from samgan.config import Config
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.errors import SamganError, UsageError
+from samgan.runs import Collapse, Run
+from samgan.studies import Job, Resources, Scoring, ended_early, finished, run_sweep
+from samgan.studies.sweep import _cores_of_a_job, _Status
+from samgan.training import Interrupted
+
+TINY = {
+    "network": {"resolution": 32, "max_channels": 8},
+    "training": {"batch_size": 4, "kimg": 0.04, "log_every_kimg": 0.008, "snapshot_every_kimg": 0.02},
+}
+HERE = Resources(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 24, resolution=32)
+    return prepare(folder / "images", folder / "data", resolution=32, workers=1)
+
+
+@pytest.fixture
+def no_features(monkeypatch):
+    from samgan.metrics.features import FeaturesUnavailable
+
+    def unavailable(*_, **__):
+        raise FeaturesUnavailable("no weights here")
+
+    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
+
+
+def job(data, name="row", minutes=None, **training):
+    config = Config().override(TINY).override({"training": training})
+    return Job(name, config, str(data.path), data.sha256, minutes)
+
+
+def forbidden(*_, **__):
+    raise AssertionError("nothing is left to do")
+
+
+def test_everything_is_done_once(data, tmp_path, no_features, monkeypatch):
+    jobs = [job(data), job(data, seed=1), job(data, "other", learning_rate=0.001)]
+    reported = []
+    documents = run_sweep(jobs, tmp_path, Scoring(), HERE, report=reported.append)
+    assert reported == [documents[:1], documents[:2], documents]
+    assert [(found["name"], found["seed"]) for found in documents] == [("row", 0), ("row", 1), ("other", 0)]
+    for found, wanted in zip(documents, jobs, strict=True):
+        assert found["key"] == wanted.key
+        assert found["config"] == wanted.config.to_dict()
+        assert found["kimg"] == 0.04
+        assert found["wall_minutes"] > 0
+        assert found["scores"]["ms_ssim_generated"]["mean"] <= 1
+        assert found["curves"]["loss_generator"][-1][0] == 0.04
+        assert (tmp_path / "rows" / f"{wanted.key}.png").read_bytes()[:4] == b"\x89PNG"
+    assert len({found["key"] for found in documents}) == 3
+    monkeypatch.setattr(api, "train", forbidden)
+    monkeypatch.setattr(api, "evaluate", forbidden)
+    assert run_sweep(jobs, tmp_path, Scoring(), HERE) == documents
+
+
+def test_another_way_to_score_trains_nothing_again(data, tmp_path, no_features, monkeypatch):
+    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    monkeypatch.setattr(api, "train", forbidden)
+    (after,) = run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
+    assert (before["scores"]["count"], after["scores"]["count"]) == (19, 8)
+
+
+def module_file(path, factor=1.0):
+    """A module of features; what the file holds beside the module depends on its name."""
+
+    class Thumbnails(torch.nn.Module):
+        def forward(self, images):
+            return factor * torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
+
+    images = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    program = torch.export.export(Thumbnails(), (images,), dynamic_shapes={"images": {0: torch.export.Dim("n")}})
+    torch.export.save(program, path, extra_files={"name": path.name})
+    return str(path)
+
+
+def test_a_module_of_features_is_known_by_what_it_computes(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same = [module_file(tmp_path / name) for name in ("a.pt2", "b.pt2")]
+        other = module_file(tmp_path / "c.pt2", 1.01)
+    assert Path(same[0]).read_bytes() != Path(same[1]).read_bytes()
+    first, second, third = (Scoring(name, None, 8, (1, 32, 32)) for name in (*same, other))
+    document = json.loads(json.dumps({"scoring": first.key}))
+    assert second.scored(document)
+    assert not third.scored(document)
+    assert not Scoring(same[0], None, 9, (1, 32, 32)).scored(document)
+    assert not Scoring(None, None, 8).scored(document)
+    assert not first.scored({})
+
+
+def test_a_row_is_not_lost_to_a_way_of_scoring_that_fails(data, tmp_path, no_features):
+    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    (after,) = run_sweep([job(data)], tmp_path, Scoring(count=1000), HERE)
+    assert "--count 1000" in after["failed"]
+    assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
+
+
+def test_a_row_whose_run_is_gone_is_not_trained_again_unasked(data, tmp_path, no_features):
+    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    shutil.rmtree(tmp_path / "runs")
+    assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
+    for folder in ([], ["runs", job(data).key]):  # all of it, and what is left where checkpoints were cleared away
+        if folder:
+            run = Run(tmp_path.joinpath(*folder))
+            run.path.mkdir(parents=True)
+            (run.path / "config.json").write_text("{}")
+        with pytest.raises(SamganError, match=f"{job(data).key}.json was made with other .*--count"):
+            run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
+
+
+def test_a_run_ended_at_its_alarm_is_whole_only_where_that_is_asked_for(data, tmp_path, no_features, monkeypatch):
+    def alarm(stats):
+        lines = [line for line in stats if line["kind"] == "scores"]
+        return Collapse(lines[0]["step"], lines[0]["images_seen"], 1.0, "made up") if lines else None
+
+    for module in ("samgan.studies.sweep", "samgan.training.run"):
+        monkeypatch.setattr(f"{module}.find_collapse", alarm)
+    (ended,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
+    assert ended["kimg"] == 0.02
+    assert "scores" in ended
+    assert ended_early(ended)
+    assert finished(job(data), tmp_path, Scoring(), "stop") == ended
+    assert finished(job(data), tmp_path, Scoring(), "warn") is None
+    (whole,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="warn")
+    assert (whole["kimg"], whole["on_collapse"]) == (0.04, "warn")
+    assert not ended_early(whole)
+    assert finished(job(data), tmp_path, Scoring(), "stop") == whole
+    (tmp_path / "rows" / f"{job(data).key}.json").unlink()
+    (trained,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
+    assert not ended_early(trained), "it was trained to its end before"
+
+
+def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):
+    train = api.train
+
+    def fails(config, prepared, out, **more):
+        if Path(out).name.startswith("bad"):
+            raise RuntimeError("CUDA out of memory.\nTried to allocate")
+        return train(config, prepared, out, **more)
+
+    monkeypatch.setattr(api, "train", fails)
+    bad, good = run_sweep([job(data, "bad"), job(data, "good")], tmp_path, Scoring(), HERE)
+    assert bad["failed"] == "RuntimeError: CUDA out of memory."
+    assert "scores" in good
+
+
+def test_a_lost_workers_lock_is_waited_for(data, tmp_path, no_features, monkeypatch):
+    run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    run = Run(tmp_path / "runs" / job(data).key)
+    (tmp_path / "rows" / f"{job(data).key}.json").unlink()
+    lock = contextlib.ExitStack()
+    lock.enter_context(run.locked())
+    monkeypatch.setattr("samgan.studies.sweep.time.sleep", lambda seconds: lock.close())
+    (document,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    assert "scores" in document
+
+
+@pytest.mark.parametrize(
+    ("resources", "cores"),
+    [
+        (Resources(), 32),
+        (Resources(cores=4), 4),
+        (Resources(gpus=1.0), 8),
+        (Resources(gpus=0.5), 4),
+        (Resources(gpus=2.0), 16),
+    ],
+)
+def test_a_job_takes_what_one_machine_has(resources, cores):
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 32.0}},
+        {"Alive": False, "Resources": {"CPU": 256.0, "GPU": 16.0}},
+    ]
+    assert _cores_of_a_job(nodes, resources) == cores
+    with pytest.raises(UsageError, match="20 CPU and 1 GPU of one machine; there are machines of 16 CPU and 2 GPU, 32"):
+        _cores_of_a_job(nodes, Resources(cores=20, gpus=1.0))
+
+
+def test_a_stop_from_outside_survives_the_way_from_a_worker():
+    told = pickle.loads(pickle.dumps(Interrupted(15, "stopped by SIGTERM")))
+    assert (told.signal_number, str(told)) == (15, "stopped by SIGTERM")
+
+
+@pytest.mark.parametrize("change", [{"seed": 7}, {"learning_rate": 0.1}, {"kimg": 0.05}])
+def test_a_key_tells_configurations_apart(data, change):
+    assert job(data, **change).key != job(data).key
+    assert job(data, minutes=1.0).key != job(data).key
+    assert Job("row", job(data).config, str(data.path), "0" * 64, None).key != job(data).key
+    assert Job("row", job(data).config, "elsewhere", data.sha256, None).key == job(data).key
+
+
+def test_a_job_that_fails_is_told_of_kept_and_tried_again(data, tmp_path, no_features, monkeypatch):
+    jobs = [job(data, "bad"), job(data, "good")]
+    train = api.train
+
+    def fails(config, prepared, out, **more):
+        if Path(out).name.startswith("bad"):
+            raise SamganError("loss is nan")
+        return train(config, prepared, out, **more)
+
+    monkeypatch.setattr(api, "train", fails)
+    bad, good = run_sweep(jobs, tmp_path, Scoring(), HERE)
+    assert bad["failed"] == "loss is nan"
+    assert "scores" in good
+    monkeypatch.setattr(api, "train", train)
+    bad, _ = run_sweep(jobs, tmp_path, Scoring(), HERE)
+    assert "failed" not in bad
+    assert "scores" in bad
+
+
+SCRIPT = """
+import json, sys
+from samgan.config import Config
+from samgan.data import PreparedSet
+from samgan.studies.sweep import Job, Resources, Scoring, run_sweep
+from samgan import api
+from samgan.metrics.features import FeaturesUnavailable
+
+data, out, ray = PreparedSet.open(sys.argv[1]), sys.argv[2], sys.argv[3]
+from pathlib import Path
+jobs = [
+    Job(name, Config().override(json.loads(sys.argv[4])), str(data.path), data.sha256, None) for name in sys.argv[5:]
+]
+resources = Resources(ray=None if ray == "none" else ray, cores=1, device="cpu")
+documents = run_sweep(jobs, Path(out), Scoring(), resources)
+print(json.dumps(documents))
+"""
+
+
+def sweep(folder, data, out, ray, settings, *names):
+    """A sweep in a process of its own, without the weights of any features."""
+    folder.mkdir(exist_ok=True)
+    script = folder / "sweep.py"
+    script.write_text(SCRIPT)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "TORCH_HOME": str(folder),
+        "https_proxy": "http://127.0.0.1:9",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = [sys.executable, str(script), str(data.path), str(out), ray, json.dumps(settings), *names]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def documents_of(process):
+    output, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    return json.loads(output.splitlines()[-1])
+
+
+def wait_for(condition, seconds=90.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+LONGER = {**TINY, "training": {**TINY["training"], "kimg": 0.8, "snapshot_every_kimg": 0.04}}
+
+
+def checkpoints(out):
+    return sorted(out.glob("runs/*/checkpoints/step-*.pt"))
+
+
+def test_a_sweep_that_was_killed_goes_on_to_the_same_result(data, tmp_path, no_features):
+    out = tmp_path / "killed"
+    process = sweep(tmp_path / "scripts", data, out, "none", LONGER, "row")
+    wait_for(lambda: checkpoints(out))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    assert not list(out.glob("rows/*.json"))
+    jobs = [Job("row", Config().override(LONGER), str(data.path), data.sha256, None)]
+    reached = checkpoints(out)[-1].name
+    assert reached < "step-00000200.pt"
+    (resumed,) = run_sweep(jobs, out, Scoring(), Resources(cores=1, device="cpu"))
+    (whole,) = run_sweep(jobs, tmp_path / "whole", Scoring(), Resources(cores=1, device="cpu"))
+    assert resumed["scores"]["generated"]["model_sha256"] == whole["scores"]["generated"]["model_sha256"]
+    names = ("ms_ssim_generated", "swd", "mode_collapse")
+    assert [resumed["scores"][name] for name in names] == [whole["scores"][name] for name in names]
+
+
+def worker_of(key):
+    """Process number of the Ray worker that runs a task of this name."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::" + key.encode()):
+                return int(path.parent.name)
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
+def test_two_workers_of_ray_share_a_sweep_and_a_lost_one_is_replaced(data, tmp_path):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")
+    assert ray.__version__
+    out = tmp_path / "out"
+    process = sweep(tmp_path / "scripts", data, out, "local", LONGER, "first", "second")
+    job = Job("first", Config().override(LONGER), str(data.path), data.sha256, None)
+    wait_for(lambda: list((out / "runs" / job.key).glob("checkpoints/step-*.pt")))
+    lost = wait_for(lambda: worker_of(job.key), 10)
+    os.kill(lost, signal.SIGKILL)
+    if len(os.sched_getaffinity(0)) > 1:
+        assert worker_of("second")
+    first, second = documents_of(process)
+    assert (first["name"], second["name"]) == ("first", "second")
+    assert first["kimg"] == second["kimg"] == 0.8
+    run = Run(out / "runs" / job.key)
+    assert run.last_step() == 200
+    # Equal seeds, equal weights: the lost worker left no trace in the result.
+    assert first["scores"]["generated"]["model_sha256"] == second["scores"]["generated"]["model_sha256"]
+
+
+def test_ray_that_is_not_there_is_told_in_one_line(data, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")
+    process = sweep(tmp_path / "scripts", data, tmp_path / "out", "nonsense://1", TINY, "row")
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "SamganError: --ray nonsense://1: no Ray cluster there (" in error.splitlines()[-1]
+
+
+def test_without_ray_the_extra_is_named(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"samgan\[sweep\]"):
+        run_sweep([job(data)], tmp_path, Scoring(), Resources(ray="local"))
+
+
+def test_a_sweep_keeps_others_out_of_its_folder(data, tmp_path):
+    with Run(tmp_path).locked(), pytest.raises(SamganError, match="being filled by another sweep"):
+        run_sweep([job(data)], tmp_path, Scoring(), HERE)
+
+
+def test_the_status_tells_how_far_each_job_is_and_when_the_rest_will_be(data, tmp_path):
+    jobs = [job(data, "done", minutes=20.0), job(data, "half", minutes=20.0), job(data, "waiting", minutes=20.0)]
+    run = Run(tmp_path / "runs" / jobs[1].key)
+    run.path.mkdir(parents=True)
+    line = {"kind": "train", "step": 3, "images_seen": 12, "wall_seconds": 600.0, "images_per_second": 50.0}
+    run.log({**line, "loss_discriminator": 1.0, "loss_generator": 2.0})
+    status = _Status(jobs, tmp_path, {jobs[0].key: {"wall_minutes": 20.0}, jobs[1].key: None, jobs[2].key: None}, 1)
+    table, summary = status.table()
+    assert summary == "1 of 3 jobs done, 1 running, about 30 minutes left"
+    (cells,) = zip(*(column.cells for column in table.columns), strict=True)
+    assert cells == (jobs[1].key, "0.0", "10.0", "50.0", "1.000", "2.000", "50%", "10")

@@ -1,0 +1,894 @@
+"""Training: the step against a plain one, the run against being stopped, and what is read and drawn when."""
+
+import copy
+import io
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import samgan.training.loop
+from samgan.devices import make_fabric
+from samgan.errors import SamganError, UsageError
+from samgan.networks import (
+    Discriminator,
+    Generator,
+    activate,
+    image_pyramid,
+    pixel_norm,
+    plain_image_conv,
+    plain_upsample_conv,
+)
+from samgan.pictures import from_uint8, to_uint8
+from samgan.presets import preset_config, preset_names
+from samgan.runs import Run, save_checkpoint
+from samgan.sampling import generate, latents_of_seeds
+from samgan.training import (
+    LOSSES,
+    AdaptiveProbability,
+    Batch,
+    Sampler,
+    TrainingState,
+    random_generator,
+    relativistic_average_hinge,
+    train,
+    train_step,
+)
+
+CPU = torch.device("cpu")
+
+VARIANTS = {
+    "everything-on": {},
+    "wgan-gp-rmsprop": {
+        "network": {"spectral_norm": "none", "image_activation": "tanh"},
+        "training": {"loss": "wgan", "penalty": "gradient-per-scale", "drift_weight": 0.001, "optimizer": "rmsprop"},
+    },
+    "lazy-penalty": {"training": {"penalty": "r1-r2", "penalty_every": 3, "penalty_weight": 0.1}},
+    "own-blocks": {
+        "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
+        "training": {"ema_ramp": 0.05},
+    },
+    "augmented": {
+        "network": {"spectral_norm": "none"},
+        "training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.01, "augment_kimg": 0.1},
+    },
+    "own-latents-no-average": {
+        "data": {"flip": "random"},
+        "training": {"shared_latents": False, "ema_halflife_kimg": 0, "discriminator_learning_rate": 0.004},
+    },
+}
+
+
+@pytest.fixture
+def fabric():
+    return make_fabric("cpu")
+
+
+def new_run(folder, config):
+    return Run.create(folder, config, {})
+
+
+def batches(config, images, count):
+    sampler = Sampler(images, config, CPU)
+    return [sampler(step) for step in range(count)]
+
+
+def assert_equal_weights(network, expected, tolerance=0.0):
+    for (name, value), other in zip(network.state_dict().items(), expected.state_dict().values(), strict=True):
+        torch.testing.assert_close(
+            value, other, rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+# ---- one step
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_steps(name):
+    config = preset_config(name, "cpu", resolution=32)
+    rate = (
+        1e-4  # large updates, and unlucky weights, reach the flat part of the hinge, where the generator stands still
+    )
+    config = config.override(
+        {"network.max_channels": 8, "training": {"batch_size": 4, "learning_rate": rate, "seed": 1}}
+    )
+    network = config.network
+    torch.manual_seed(0)
+    state = TrainingState(config, CPU)
+    before = copy.deepcopy(state)
+    real = torch.rand(4, network.image_channels, 32, 32) * 2 - 1
+    logged = train_step(state, Batch(real, torch.randn(4, 8), None, torch.rand(4)))
+    assert state.step == 1
+    assert all(torch.isfinite(value) for value in logged.values())
+    assert ("penalty" in logged) == (config.training.penalty != "none")
+    assert state.nonfinite() is None
+    for part in ("generator", "discriminator"):
+        for (key, old), new in zip(
+            getattr(before, part).named_parameters(), getattr(state, part).parameters(), strict=True
+        ):
+            # With gamma = 0 no gradient reaches the projections of self-attention in the very first step, and the
+            # logit's bias cancels out of relativistic losses.
+            if (".attention." not in key or key.endswith("gamma")) and "to_logit.bias" not in key:
+                assert not torch.equal(old, new), f"{part}.{key} did not move"
+
+
+def plain_steps(config, batches):
+    """MSG-GAN's own loop: generate, update D, generate again, update G, average; nothing shared, joined or frozen."""
+    training = config.training
+    torch.manual_seed(training.seed)
+    generator, discriminator = Generator(config.network).double(), Discriminator(config.network).double()
+    average = copy.deepcopy(generator)
+    arguments = {"lr": training.learning_rate, "betas": training.adam_betas}
+    generator_optimizer = torch.optim.Adam(generator.parameters(), **arguments)
+    discriminator_optimizer = torch.optim.Adam(discriminator.parameters(), **arguments)
+    decay = 0.5 ** (training.batch_size / (1000 * training.ema_halflife_kimg))
+    losses = []
+    for batch in batches:
+        real = image_pyramid(batch.real, config.network.resolutions)
+        fake = [images.detach() for images in generator(batch.latents)]
+        discriminator_loss = relativistic_average_hinge(discriminator(real), discriminator(fake))[0]
+        discriminator_optimizer.zero_grad()
+        discriminator_loss.backward()
+        discriminator_optimizer.step()
+        iterate_power(discriminator)
+
+        latents = batch.latents if batch.generator_latents is None else batch.generator_latents
+        fake = generator(latents)
+        generator_loss = relativistic_average_hinge(discriminator(real), discriminator(fake))[1]
+        generator_optimizer.zero_grad()
+        generator_loss.backward()
+        generator_optimizer.step()
+        iterate_power(generator)
+
+        with torch.no_grad():
+            for mean, weight in zip(average.parameters(), generator.parameters(), strict=True):
+                mean.copy_(decay * mean + (1 - decay) * weight)
+        iterate_power(average)
+        losses.append((discriminator_loss.item(), generator_loss.item()))
+    return generator, discriminator, average, losses
+
+
+def in_double(batch):
+    latents = batch.generator_latents
+    return Batch(
+        batch.real.double(), batch.latents.double(), latents if latents is None else latents.double(), batch.mix
+    )
+
+
+def iterate_power(network):
+    for module in network.modules():
+        if getattr(module, "spectral", False):
+            with torch.no_grad():
+                matrix = module.weight.flatten(1)
+                module.v.copy_(torch.nn.functional.normalize(matrix.T @ module.u, dim=0))
+                module.u.copy_(torch.nn.functional.normalize(matrix @ module.v, dim=0))
+
+
+@pytest.mark.parametrize("shared_latents", [True, False])
+@pytest.mark.parametrize("spectral_norm", ["none", "both"])
+def test_twenty_steps_equal_the_plain_loop(tiny_config, images, monkeypatch, shared_latents, spectral_norm):
+    """In double precision: Adam with beta1 = 0 turns the rounding error of a gradient near 0 into a full step."""
+    config = tiny_config.override(
+        {"network.spectral_norm": spectral_norm, "training": {"shared_latents": shared_latents, "learning_rate": 1e-4}}
+    )
+    state = TrainingState(config, CPU)
+    for part in (state.generator, state.discriminator, state.ema_generator):
+        part.double()
+    steps = [in_double(batch) for batch in batches(config, images, 20)]
+    logged = [train_step(state, batch) for batch in steps]
+    monkeypatch.setattr("samgan.networks.blocks.image_conv", plain_image_conv)
+    monkeypatch.setattr("samgan.networks.blocks.upsample_conv", plain_upsample_conv)
+    monkeypatch.setattr("samgan.networks.blocks.activate_and_normalize", lambda x: pixel_norm(activate(x)))
+    generator, discriminator, average, losses = plain_steps(config, steps)
+    for line, (discriminator_loss, generator_loss) in zip(logged, losses, strict=True):
+        assert line["loss_discriminator"].item() == pytest.approx(discriminator_loss, rel=1e-9)
+        assert line["loss_generator"].item() == pytest.approx(generator_loss, rel=1e-9)
+    assert_equal_weights(state.generator, generator, 1e-9)
+    assert_equal_weights(state.discriminator, discriminator, 1e-9)
+    assert_equal_weights(state.ema_generator, average, 1e-9)
+
+
+def test_own_latents_give_another_step(tiny_config, images):
+    states = []
+    for shared in (True, False):
+        config = tiny_config.override({"training.shared_latents": shared})
+        state = TrainingState(config, CPU)
+        train_step(state, batches(config, images, 1)[0])
+        states.append(state)
+    assert_equal_weights(states[0].discriminator, states[1].discriminator)  # its latents are the same
+    first, second = (state.generator.blocks[0].conv_1.weight for state in states)
+    assert not torch.equal(first, second)
+
+
+def test_without_averaging_samples_come_from_the_generator(tiny_config, images):
+    config = tiny_config.override({"training.ema_halflife_kimg": 0})
+    state = TrainingState(config, CPU)
+    train_step(state, batches(config, images, 1)[0])
+    assert state.ema_generator is None
+    assert state.sampling_generator is state.generator
+    assert state.state_dict()["ema_generator"] is None
+
+
+def test_the_half_life_of_the_average_grows_with_the_run(tiny_config, images):
+    """After n images it is ema_ramp * n until it reaches ema_halflife_kimg."""
+    state = TrainingState(tiny_config.override({"training": {"ema_ramp": 0.5, "ema_halflife_kimg": 0.006}}), CPU)
+    for step, batch in enumerate(batches(tiny_config, images, 5)):
+        before = [p.clone() for p in state.ema_generator.parameters()]
+        train_step(state, batch)
+        halflife = min(6.0, max(0.5 * 4 * step, 0.5))
+        for old, new, target in zip(
+            before, state.ema_generator.parameters(), state.generator.parameters(), strict=True
+        ):
+            torch.testing.assert_close(new, old.lerp(target, 1 - 0.5 ** (4 / halflife)))
+
+
+def test_both_learning_rates_are_used(tiny_config):
+    config = tiny_config.override({"training": {"learning_rate": 0.001, "discriminator_learning_rate": 0.004}})
+    state = TrainingState(config, CPU)
+    assert state.generator_optimizer.param_groups[0]["lr"] == 0.001
+    assert state.discriminator_optimizer.param_groups[0]["lr"] == 0.004
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_the_mapping_learns_at_a_tenth_of_the_rate(tiny_config, images, optimizer):
+    config = tiny_config.override({"network": {"generator_blocks": "modulated", "mapping_layers": 2}})
+    state = TrainingState(config.override({"training": {"optimizer": optimizer, "learning_rate": 1e-3}}), CPU)
+    before = copy.deepcopy(state.generator)
+    train_step(state, batches(config, images, 1)[0])
+    moved = {}
+    for (name, old), new in zip(before.named_parameters(), state.generator.parameters(), strict=True):
+        moved[name] = (new - old).abs().max().item()
+    # The first step of either optimizer has the same length for every weight, whatever its gradient.
+    assert moved["mapping.0.weight"] == pytest.approx(0.1 * moved["blocks.1.conv_1.conv.weight"], rel=0.02)
+    assert moved["mapping.1.bias"] == pytest.approx(0.1 * moved["blocks.1.conv_1.conv.bias"], rel=0.02)
+
+
+def test_rates_fall_with_the_square_root_of_images_seen(tiny_config, images):
+    config = tiny_config.override(
+        {
+            "network": {"generator_blocks": "modulated", "mapping_layers": 1},
+            "training": {"rate_decay_kimg": 0.004, "learning_rate": 0.01, "discriminator_learning_rate": 0.02},
+        }
+    )
+    state = TrainingState(config, CPU)
+    rates = []
+    for batch in batches(config, images, 5):
+        train_step(state, batch)
+        generator, discriminator = state.generator_optimizer.param_groups, state.discriminator_optimizer.param_groups
+        rates.append([group["lr"] for group in (*generator, *discriminator)])
+    for step, (others, mapping, discriminator) in enumerate(rates):
+        factor = max(step, 1) ** -0.5  # 4 images a step, and the reference is after 4
+        assert (others, mapping, discriminator) == pytest.approx((0.01 * factor, 0.001 * factor, 0.02 * factor))
+    constant = TrainingState(config.override({"training.rate_decay_kimg": 0}), CPU)
+    for batch in batches(config, images, 3):
+        train_step(constant, batch)
+    assert constant.generator_optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_bf16_keeps_weights_and_losses_in_fp32(tiny_config, images):
+    config = tiny_config.override(
+        {"training": {"precision": "bf16", "loss": "wgan", "penalty": "gradient-per-scale", "learning_rate": 1e-4}}
+    )
+    state, plain = TrainingState(config, CPU), TrainingState(config, CPU)
+    fabric = make_fabric("cpu", precision="bf16")
+    batch = batches(config, images, 1)[0]
+    logged, exact = train_step(state, batch, fabric.autocast), train_step(plain, batch)
+    assert {p.dtype for p in (*state.generator.parameters(), *state.discriminator.parameters())} == {torch.float32}
+    for name, value in exact.items():
+        assert logged[name].dtype == torch.float32
+        torch.testing.assert_close(logged[name], value, rtol=0.05, atol=0.05)
+    assert not torch.equal(logged["logit_fake"], exact["logit_fake"])
+
+
+@pytest.mark.parametrize("penalty", ["r1-r2", "gradient-joint"])
+def test_a_lazy_penalty_is_that_of_its_steps_times_their_distance(tiny_config, images, penalty):
+    """Steps 0 and 3 of a lazy run equal those of a run with three times the weight; steps 1 and 2 have no penalty."""
+    lazy = tiny_config.override({"training": {"penalty": penalty, "penalty_every": 3, "penalty_weight": 0.5}})
+    heavy = tiny_config.override({"training": {"penalty": penalty, "penalty_weight": 1.5}})
+    none = tiny_config.override({"training": {"penalty": "none"}})
+    state = TrainingState(lazy, CPU)
+    for step, batch in enumerate(batches(lazy, images, 4)):
+        other = TrainingState(none if step % 3 else heavy, CPU)
+        other.load_state_dict(copy.deepcopy(state.state_dict()))
+        logged, expected = train_step(state, batch), train_step(other, batch)
+        assert logged.keys() == expected.keys()
+        assert ("penalty" in logged) == (step % 3 == 0)
+        assert_equal_weights(state.discriminator, other.discriminator, 1e-7)
+        assert_equal_weights(state.generator, other.generator, 1e-7)
+
+
+def test_moments_from_a_file_of_another_memory_layout(tiny_config, images):
+    """Fused Adam reads weights and moments as if they lay alike."""
+    state, loaded = TrainingState(tiny_config, CPU), TrainingState(tiny_config, CPU)
+    first, second = batches(tiny_config, images, 2)
+    train_step(state, first)
+    saved = copy.deepcopy(state.state_dict())
+    for name in ("generator", "discriminator"):
+        for moments in saved[f"{name}_optimizer"]["state"].values():
+            moments.update({key: value.contiguous() for key, value in moments.items()})
+        saved[name] = {key: value.contiguous() for key, value in saved[name].items()}
+    loaded.load_state_dict(saved)
+    train_step(state, second), train_step(loaded, second)
+    assert_equal_weights(loaded.generator, state.generator)
+    assert_equal_weights(loaded.discriminator, state.discriminator)
+    for one, other in zip(loaded.generator.parameters(), state.generator.parameters(), strict=True):
+        assert one.stride() == other.stride()
+
+
+# ---- what is drawn
+
+
+def test_random_generator_depends_on_all_its_arguments_and_nothing_else():
+    def draw(*arguments):
+        return torch.rand(4, generator=random_generator(*arguments)).tolist()
+
+    first = draw(1, "latents", 5)
+    torch.rand(3)
+    assert draw(1, "latents", 5) == first
+    assert (
+        len({tuple(draw(*key)) for key in [(1, "latents", 5), (2, "latents", 5), (1, "mix", 5), (1, "latents", 6)]})
+        == 4
+    )
+
+
+def test_every_step_has_its_own_latents_and_mixtures(tiny_config, images):
+    config = tiny_config.override({"training.shared_latents": False})
+    drawn = [
+        tensor
+        for batch in batches(config, images, 12)
+        for tensor in (batch.latents, batch.generator_latents, batch.mix)
+    ]
+    rows = [tuple(row.tolist()) for tensor in drawn for row in tensor.view(4, -1)]
+    assert len(set(rows)) == len(rows)
+
+
+def keys_of_epochs(config, images, epochs, factor=1):
+    """The images of whole epochs in the order they come, as bytes."""
+    count = len(images) * factor * epochs
+    steps = -(-count // config.training.batch_size)
+    real = torch.cat([to_uint8(batch.real) for batch in batches(config, images, steps)])[:count]
+    return [picture.numpy().tobytes() for picture in real]
+
+
+def test_every_image_comes_exactly_once_per_epoch(tiny_config, images):
+    keys = keys_of_epochs(tiny_config, images, 3)
+    originals = sorted(picture.tobytes() for picture in images)
+    epochs = [keys[start : start + 22] for start in (0, 22, 44)]
+    assert [sorted(epoch) for epoch in epochs] == [originals] * 3
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_random_flip_shows_each_image_or_its_mirror(tiny_config, images):
+    config = tiny_config.override({"data.flip": "random"})
+    plain, flipped = keys_of_epochs(tiny_config, images, 4), keys_of_epochs(config, images, 4)
+    mirror = {picture.tobytes(): picture[:, :, ::-1].tobytes() for picture in images}
+    is_mirrored = [b == mirror[a] for a, b in zip(plain, flipped, strict=True)]
+    assert all(b == (mirror[a] if m else a) for a, b, m in zip(plain, flipped, is_mirrored, strict=True))
+    assert 25 <= sum(is_mirrored) <= 63  # 88 fair coins: outside with probability 5e-5
+
+
+def test_double_flip_shows_each_image_plain_once_and_mirrored_once(tiny_config, images):
+    keys = keys_of_epochs(tiny_config.override({"data.flip": "double"}), images, 1, factor=2)
+    both = [p.tobytes() for p in images] + [p[:, :, ::-1].tobytes() for p in images]
+    assert sorted(keys) == sorted(both)
+
+
+def test_a_batch_larger_than_the_set(tiny_config, images):
+    config = tiny_config.override({"training.batch_size": 64})
+    batch = batches(config, images, 1)[0]
+    assert batch.real.shape == (64, 1, 32, 32)
+    counts = np.unique([picture.numpy().tobytes() for picture in batch.real], return_counts=True)[1]
+    assert counts.min() >= 2
+    assert counts.max() <= 3
+
+
+def test_memory_mapped_images_give_the_same_batches(tiny_config, images, tmp_path, monkeypatch):
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    resident = Sampler(images, tiny_config, CPU)
+    streamed = Sampler(mapped, tiny_config, CPU)
+    streamed.tensor = None  # as for a set of more than 2 GiB
+    for step in range(12):
+        assert torch.equal(resident(step).real, streamed(step).real)
+
+
+@pytest.mark.parametrize("flip", ["random", "double"])
+def test_a_part_of_the_images_gives_the_batches_of_that_part_alone(tiny_config, images, flip):
+    config, indices = tiny_config.override({"data.flip": flip}), np.array([3, 4, 9, 11, 20])
+    alone = Sampler(images[indices], config, CPU)
+    chosen, streamed = (Sampler(images, config, CPU, indices) for _ in range(2))
+    streamed.tensor = None
+    assert np.array_equal(chosen.first(2), images[[3, 4]])
+    for step in range(12):
+        assert torch.equal(chosen(step).real, alone(step).real)
+        assert torch.equal(streamed(step).real, alone(step).real)
+
+
+# ---- runs
+
+
+def final_bytes(run):
+    return run.checkpoints()[-1].read_bytes()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, fabric, variant, monkeypatch):
+    monkeypatch.setattr(AdaptiveProbability, "EVERY", 2)  # of the ten steps
+    config = tiny_config.override(VARIANTS[variant])
+    straight = new_run(tmp_path / "straight", config)
+    train(config, images, straight, fabric)
+
+    parts = new_run(tmp_path / "parts", config)
+    train(config.override({"training.kimg": 0.016}), images, parts, fabric)
+    path = parts.checkpoint_path(4)
+    assert parts.checkpoints() == [path]
+    saved = torch.load(
+        path, weights_only=True
+    )  # the checkpoint notes the length it was made with; make it that of the run
+    save_checkpoint(path, {**saved, "config": config.to_dict()})
+    state = train(config, images, parts, fabric, resume=True)
+
+    assert state.step == 10
+    assert final_bytes(parts) == final_bytes(straight)
+    names = sorted(path.name for path in (straight.path / "grids").iterdir())
+    assert names == ["kimg-000000.016.png", "kimg-000000.032.png", "kimg-000000.040.png", "real.png"]
+    for name in names:
+        assert (parts.path / "grids" / name).read_bytes() == (straight.path / "grids" / name).read_bytes()
+    drop = ("wall_seconds", "images_per_second")
+    lines = [[{k: v for k, v in line.items() if k not in drop} for line in run.stats()] for run in (straight, parts)]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == [2, 4, 6, 8, 10]
+    assert any(line["augment"] > 0 for line in lines[0]) == (variant == "augmented")
+    walls = [line["wall_seconds"] for line in parts.stats()]
+    assert walls == sorted(walls)
+
+
+def test_resume_of_a_finished_run_changes_nothing(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    train(tiny_config, images, run, fabric)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert train(tiny_config, images, run, fabric, resume=True).step == 10
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_snapshot_that_was_cut_off_is_completed_on_resume(tiny_config, images, tmp_path, fabric):
+    def score(fake):
+        return {"swd": float(fake.mean())}
+
+    def die(fake):
+        raise KeyboardInterrupt
+
+    straight, cut = new_run(tmp_path / "straight", tiny_config), new_run(tmp_path / "cut", tiny_config)
+    train(tiny_config, images, straight, fabric, score=score)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config, images, cut, fabric, score=die)
+    for _ in range(2):
+        train(tiny_config, images, cut, fabric, resume=True, score=score)
+    assert cut.best() == straight.best()
+    scores = [[line for line in run.stats() if line["kind"] == "scores"] for run in (straight, cut)]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 3
+    for name in ("kimg-000000.016.png", "kimg-000000.040.png"):
+        assert (cut.path / "grids" / name).read_bytes() == (straight.path / "grids" / name).read_bytes()
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    path = run.checkpoint_path(4)
+    other = TrainingState(tiny_config.override({"training.seed": 3}), CPU).state_dict()
+    save_checkpoint(path, other)
+    with pytest.raises(SamganError, match=r"step-00000004\.pt is of another run \(training\.seed is 3, not 0\)"):
+        train(tiny_config, images, run, fabric, resume=True)
+    whole = TrainingState(tiny_config, CPU).state_dict()
+    wider = TrainingState(tiny_config.override({"network.max_channels": 16}), CPU).state_dict()
+    without = {key: value for key, value in whole.items() if key != "discriminator"}
+    for state in ({**wider, "config": whole["config"]}, without, {**whole, "generator_optimizer": None}):
+        save_checkpoint(path, state)
+        with pytest.raises(SamganError, match="does not hold the training state of this configuration"):
+            train(tiny_config, images, run, fabric, resume=True)
+    assert not (run.path / "stats.jsonl").exists()
+
+
+def test_other_files_beside_the_checkpoints_are_left_alone(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    copy_of_mine = run.checkpoint_folder / "step-00000099-copy.pt"
+    copy_of_mine.write_bytes(b"mine")
+    train(tiny_config, images, run, fabric)
+    assert train(tiny_config, images, run, fabric, resume=True).step == run.last_step() == 10
+    assert copy_of_mine.read_bytes() == b"mine"
+
+
+def test_resume_without_any_checkpoint_starts_at_step_0(tiny_config, images, tmp_path, fabric):
+    fresh, resumed = new_run(tmp_path / "fresh", tiny_config), new_run(tmp_path / "resumed", tiny_config)
+    train(tiny_config, images, fresh, fabric)
+    train(tiny_config, images, resumed, fabric, resume=True)
+    assert final_bytes(fresh) == final_bytes(resumed)
+
+
+def test_training_leaves_the_global_random_state_alone(tiny_config, images, tmp_path, fabric):
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    train(tiny_config, images, new_run(tmp_path / "run", tiny_config), fabric)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_other_seed_other_weights(tiny_config):
+    one, same, other = (TrainingState(tiny_config.override({"training.seed": seed}), CPU) for seed in (0, 0, 1))
+    assert_equal_weights(one.generator, same.generator)
+    assert not torch.equal(one.generator.blocks[0].conv_1.weight, other.generator.blocks[0].conv_1.weight)
+
+
+def test_checkpoints_kept_are_the_newest_and_the_best(tiny_config, images, tmp_path, fabric):
+    config = tiny_config.override({"training": {"keep_checkpoints": 2, "snapshot_every_kimg": 0.004}})
+    run = new_run(tmp_path / "run", config)
+    values = iter([5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 1.0, 6.0, 7.0, 8.0])
+    shapes = []
+
+    def score(fake):
+        shapes.append((fake.dtype, fake.shape))
+        return {"fid": next(values), "other": 0.0}
+
+    train(config, images, run, fabric, score=score)
+    assert [path.name for path in run.checkpoints()] == [f"step-{step:08d}.pt" for step in (3, 9, 10)]
+    assert run.best() == {"checkpoint": "step-00000003.pt", "score": "fid", "value": 1.0}
+    assert shapes == [(np.dtype(np.uint8), (512, 1, 32, 32))] * 10
+    scores = [line for line in run.stats() if line["kind"] == "scores"]
+    assert [line["fid"] for line in scores] == [5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 1.0, 6.0, 7.0, 8.0]
+
+
+def test_stats_lines_hold_means_since_the_last_line(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    train(tiny_config, images, run, fabric)
+    state = TrainingState(tiny_config, CPU)
+    losses = [train_step(state, batch)["loss_generator"].item() for batch in batches(tiny_config, images, 2)]
+    first = next(iter(run.stats()))
+    assert first["loss_generator"] == pytest.approx(sum(losses) / 2, rel=1e-6)
+    assert first["images_seen"] == 8
+    assert set(first["gamma"]) == {"generator_8", "generator_16", "discriminator_8", "discriminator_32"}
+    expected = state.generator.blocks[1].attention.gamma.item()
+    assert first["gamma"]["generator_8"] == pytest.approx(expected, rel=1e-6)
+    assert expected != 0
+
+
+def test_stats_lines_hold_the_mean_of_the_penalties_there_were(tiny_config, images, tmp_path, fabric):
+    lazy = {"penalty": "r1", "penalty_every": 3}
+    config = tiny_config.override({"training": {**lazy, "log_every_kimg": 0.016}})
+    run = new_run(tmp_path / "run", config)
+    train(config, images, run, fabric)
+    state = TrainingState(config, CPU)
+    logged = [train_step(state, batch) for batch in batches(config, images, 4)]
+    first = next(iter(run.stats()))
+    expected = (logged[0]["penalty"].item() + logged[3]["penalty"].item()) / 2
+    assert first["penalty"] == pytest.approx(expected, rel=1e-6)
+    assert first["loss_generator"] == pytest.approx(sum(line["loss_generator"].item() for line in logged) / 4, rel=1e-6)
+
+
+def test_the_length_of_each_gradient_is_logged(tiny_config, images):
+    config = tiny_config.override({"training.optimizer": "rmsprop"})
+    state = TrainingState(config, CPU)
+    (batch,) = batches(config, images, 1)
+    logged = train_step(state, batch)
+    for name in ("generator", "discriminator"):
+        gradients = [parameter.grad.flatten() for parameter in getattr(state, name).parameters()]
+        assert logged[f"gradient_{name}"].item() == pytest.approx(torch.cat(gradients).norm().item(), rel=1e-5)
+
+
+def test_a_run_ends_where_the_watch_says_so(tiny_config, images, tmp_path, fabric, capsys):
+    config = tiny_config.override({"training.snapshot_every_kimg": 0.008})
+    run = new_run(tmp_path / "run", config)
+    seen = []
+
+    def watch():
+        seen.append(run.last_step())
+        return len(seen) == 3
+
+    state = train(config, images, run, fabric, watch=watch, quiet=True)
+    assert seen == [2, 4, 6]
+    assert (state.step, run.last_step()) == (6, 6)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("term", ["loss_discriminator", "loss_generator", "penalty"])
+def test_nan_stops_the_run_naming_step_and_term(tiny_config, images, tmp_path, fabric, monkeypatch, term):
+    config = tiny_config.override({"training.penalty": "r1"})
+    run = new_run(tmp_path / "run", config)
+    original = samgan.training.loop.train_step
+
+    def step_7_is_bad(state, batch, autocast=None):
+        logged = original(state, batch, autocast)
+        return {**logged, term: torch.tensor(float("nan"))} if state.step == 7 else logged
+
+    monkeypatch.setattr(samgan.training.loop, "train_step", step_7_is_bad)
+    with pytest.raises(SamganError, match=rf"step 7: {term} is nan"):
+        train(config, images, run, fabric)
+    assert [path.name for path in run.checkpoints()] == ["step-00000004.pt"]
+    assert torch.load(run.checkpoint_path(4), weights_only=True)["step"] == 4
+    assert [line["step"] for line in run.stats()] == [2, 4, 6]
+
+
+def test_nan_in_a_real_loss_is_seen(tiny_config, images, tmp_path, fabric, monkeypatch):
+    def nan_loss(real, fake):
+        return (real.mean() + fake.mean()) * float("nan"), fake.mean()
+
+    monkeypatch.setitem(LOSSES, "hinge", nan_loss)
+    config = tiny_config.override({"training.loss": "hinge"})
+    run = new_run(tmp_path / "run", config)
+    with pytest.raises(SamganError, match="step 1: loss_discriminator is nan"):
+        train(config, images, run, fabric)
+    assert run.checkpoints() == []
+
+
+def test_nonfinite_weight_is_not_saved(tiny_config, images, tmp_path, fabric, monkeypatch):
+    original = samgan.training.loop.train_step
+
+    def overflows_in_step_8(state, batch, autocast=None):
+        logged = original(state, batch, autocast)
+        if state.step == 8:
+            state.generator.blocks[2].conv_2.weight.data[0, 0] = float("inf")
+        return logged
+
+    monkeypatch.setattr(samgan.training.loop, "train_step", overflows_in_step_8)
+    run = new_run(tmp_path / "run", tiny_config)
+    with pytest.raises(SamganError, match=r"step 8: weight generator\.blocks\.2\.conv_2\.weight"):
+        train(tiny_config, images, run, fabric)
+    assert [path.name for path in run.checkpoints()] == ["step-00000004.pt"]
+
+
+def test_a_gate_that_is_nan_stops_the_run_and_is_named(tiny_config, images, tmp_path, fabric, monkeypatch):
+    original = samgan.training.loop.train_step
+
+    def gate_lost_in_step_3(state, batch, autocast=None):
+        logged = original(state, batch, autocast)
+        if state.step == 3:
+            state.generator.blocks[1].attention.gamma.data.fill_(float("nan"))
+        return logged
+
+    monkeypatch.setattr(samgan.training.loop, "train_step", gate_lost_in_step_3)
+    run = new_run(tmp_path / "run", tiny_config.override({"training.log_every_kimg": 0.012}))
+    with pytest.raises(SamganError, match="step 3: gamma of generator_8 is nan"):
+        train(run.config, images, run, fabric)
+    assert run.checkpoints() == []
+
+
+def test_progress_on_a_terminal_stays_on_one_line_that_ends(tiny_config, images, tmp_path, fabric, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    written = io.StringIO()
+    written.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", written)
+    run = new_run(tmp_path / "run", tiny_config)
+    train(tiny_config, images, run, fabric)
+    lines = written.getvalue().split("\r\x1b[2K")
+    assert len(lines) == 6
+    assert lines[-1].startswith("0.04/0.04 kimg  ")
+    assert lines[-1].endswith("\n")
+    assert all(len(line.rstrip("\n")) < 60 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((22, 3, 32, 32), r"\(1, 32, 32\); got \(3, 32, 32\)"),
+        ((22, 1, 64, 64), r"got \(1, 64, 64\)"),
+        ((22, 32, 32), "got"),
+        ((1, 1, 32, 32), "2 images or more; got 1"),
+    ],
+)
+def test_images_that_do_not_fit(tiny_config, tmp_path, fabric, shape, message):
+    run = new_run(tmp_path / "run", tiny_config)
+    with pytest.raises(UsageError, match=message):
+        train(tiny_config, np.zeros(shape, np.uint8), run, fabric)
+
+
+def test_trains_outside_the_main_thread(tiny_config, images, tmp_path, fabric):
+    config = tiny_config.override({"training.kimg": 0.008})
+    run, states = new_run(tmp_path / "run", config), []
+    thread = threading.Thread(target=lambda: states.append(train(config, images, run, fabric)))
+    thread.start()
+    thread.join()
+    assert states[0].step == 2
+
+
+def test_tensorboard_events(tiny_config, images, tmp_path, fabric):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_config.override({"training.kimg": 0.016})
+    run = new_run(tmp_path / "run", config)
+    train(config, images, run, fabric, tensorboard=True)
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    lines = list(run.stats())
+    assert [event.step for event in events.Scalars("loss_generator")] == [line["images_seen"] for line in lines]
+    assert [event.value for event in events.Scalars("loss_generator")] == pytest.approx(
+        [line["loss_generator"] for line in lines], rel=1e-6
+    )
+
+
+def test_learns_the_mean_picture_of_real_radiographs(real_images_folder, tmp_path, fabric):
+    """Nothing subtle: after 60 steps the average sample is nearer to the average radiograph than at the start."""
+    files = sorted((real_images_folder / "NORMAL").glob("*.jpeg"))[:48]
+    images = np.stack([np.asarray(Image.open(path).convert("L").resize((32, 32)))[None] for path in files])
+    settings = {"network.max_channels": 16, "training": {"batch_size": 8, "kimg": 0.48, "ema_halflife_kimg": 0.05}}
+    config = preset_config("msg-gan-6", "cpu", resolution=32).override(settings)
+
+    def distance(state):
+        latents = latents_of_seeds(range(64), 16)
+        fake = torch.cat([pyramid[-1] for pyramid in generate(state.sampling_generator, latents)]).mean(dim=0)
+        return (fake - from_uint8(torch.from_numpy(images)).mean(dim=0)).abs().mean().item()
+
+    trained = train(config, images, new_run(tmp_path / "run", config), fabric)
+    assert distance(trained) < 0.5 * distance(TrainingState(config, CPU))
+
+
+def test_a_run_ends_after_its_minutes(tmp_path, tiny_config, images, fabric):
+    config = tiny_config.override({"training": {"kimg": 1000, "log_every_kimg": 0.016, "snapshot_every_kimg": 500}})
+    run = new_run(tmp_path / "run", config)
+    seconds = 0.5
+
+    def go_on(minutes):
+        return train(config, images, run, fabric, resume=True, minutes=minutes, score=lambda fake: {"swd": 1.0}).step
+
+    def walls():
+        return [line["wall_seconds"] for line in run.stats() if line["kind"] == "train"]
+
+    step = go_on(seconds / 60)
+    assert 0 < step < config.training.total_steps
+    assert step == run.last_step()
+    assert [line["step"] for line in run.stats() if line["kind"] == "scores"] == [step]
+    assert all(wall < seconds for wall in walls()[:-1])
+    assert walls()[-1] >= seconds
+    assert go_on(seconds / 60) == step  # they are over
+    spent = walls()[-1]  # longer than asked on a machine that stalled
+    assert go_on(2 * spent / 60) > step  # those before count
+    assert walls()[-1] >= 2 * spent
+
+
+# ---- stopped from outside
+
+# One process imports torch and forks the runs, which are then real processes to kill.
+DRIVER = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import numpy as np
+import samgan.training.loop
+from samgan.config import Config
+from samgan.devices import make_fabric
+from samgan.runs import Run
+from samgan.training import Interrupted, train
+
+samgan.training.loop.SCORED_IMAGES = 64
+folder = Path(sys.argv[1])
+config = Config.from_dict(json.loads((folder / "config.json").read_text()))
+images = np.load(folder / "images.npy")
+
+def child(path, before=None):
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        if before:
+            before()
+        resume = (path / "config.json").is_file()
+        run = Run.open(path) if resume else Run.create(path / ".." / path.name, config, {})
+        train(config, images, run, make_fabric("cpu"), resume=resume, score=lambda fake: {"swd": float(fake.mean())})
+        code = 0
+    except Interrupted as error:
+        code = 100 + error.signal_number
+    finally:
+        os._exit(code)
+
+def ended(pid):
+    status = os.waitpid(pid, 0)[1]
+    return os.waitstatus_to_exitcode(status)
+
+def lines(path):
+    return (path / "stats.jsonl").read_text().count("\\n") if (path / "stats.jsonl").is_file() else 0
+
+def clear(path):
+    # What a run killed before it had a configuration leaves; a user would remove it, or name another folder.
+    if path.is_dir() and not (path / "config.json").is_file():
+        __import__("shutil").rmtree(path)
+
+exits, saved = {}, []
+start = time.monotonic()
+exits["straight"] = [ended(child(folder / "straight"))]
+duration = time.monotonic() - start
+
+def killed_after(seconds, path):
+    pid = child(path)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    return ended(pid)
+
+random.seed(5)
+path = folder / "random"
+exits["random"] = []
+for _ in range(6):
+    clear(path)
+    exits["random"].append(killed_after(duration * random.uniform(0.1, 0.6), path))
+exits["random"].append(ended(child(path)))
+
+# In the middle of a write: nothing is more exposed than the moment before a file is synchronised or renamed.
+path = folder / "writing"
+exits["writing"] = []
+def die_in_write(number, name):
+    calls, original = [], getattr(os, name)
+    def die(*arguments):
+        calls.append(0)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+    setattr(os, name, die)
+for number, name in ((1, "fsync"), (2, "replace"), (4, "fsync"), (5, "replace"), (1, "replace")):
+    clear(path)
+    exits["writing"].append(ended(child(path, lambda: die_in_write(number, name))))
+exits["writing"].append(ended(child(path)))
+
+for number in (signal.SIGTERM, signal.SIGINT):
+    path = folder / number.name
+    exits[number.name] = []
+    for _ in range(2):
+        seen = lines(path)
+        pid = child(path)
+        while lines(path) < seen + 1:
+            time.sleep(0.01)
+        os.kill(pid, number)
+        exits[number.name].append(ended(pid))
+        last = json.loads((path / "stats.jsonl").read_text().splitlines()[-1])["step"]
+        saved.append([last, max(path.glob("checkpoints/step-*.pt")).name])
+    exits[number.name].append(ended(child(path)))
+print(json.dumps({"exits": exits, "saved": saved}))
+"""
+
+
+@pytest.fixture(scope="module")
+def stopped_runs(tiny_config, images, run_script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    settings = {"kimg": 0.104, "log_every_kimg": 0.008, "snapshot_every_kimg": 0.012}
+    config = tiny_config.override({"training": settings})  # 26 steps, a snapshot every 3
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    np.save(folder / "images.npy", images)
+    return folder, run_script(DRIVER, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "exits"),
+    [
+        ("straight", {0}),
+        ("random", {0, -9}),
+        ("writing", {0, -9}),
+        ("SIGTERM", {0, 115}),
+        ("SIGINT", {0, 102}),
+    ],
+)
+def test_stopped_and_resumed_run_ends_in_the_same_bytes(stopped_runs, name, exits):
+    folder, outcome = stopped_runs
+    assert set(outcome["exits"][name]) == exits
+    assert outcome["exits"][name][-1] == 0
+    expected, run = Run.open(folder / "straight"), Run.open(folder / name)
+    assert run.checkpoints()[-1].name == "step-00000026.pt"
+    assert final_bytes(run) == final_bytes(expected)
+    kept = {"step-00000024.pt", "step-00000026.pt", expected.best()["checkpoint"]}
+    assert {path.name for path in run.checkpoints()} == kept
+    assert run.best() == expected.best()
+    scores = [[line for line in some.stats() if line["kind"] == "scores"] for some in (run, expected)]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 9
+    grids = {path.name: path.read_bytes() for path in (run.path / "grids").iterdir()}
+    assert grids.items() >= {path.name: path.read_bytes() for path in (expected.path / "grids").iterdir()}.items()
+    assert not list(run.checkpoint_folder.glob(".*.tmp"))
+    last = list(run.stats())[-1]
+    assert last["step"] == 26
+    assert last["loss_generator"] == list(expected.stats())[-1]["loss_generator"]
+
+
+def test_a_signal_saves_the_last_step(stopped_runs):
+    saved = stopped_runs[1]["saved"]
+    assert len(saved) == 4
+    for step, name in saved:
+        assert name == f"step-{step:08d}.pt"
+    assert any(step % 3 for step, _ in saved)  # not only where a snapshot was due anyway

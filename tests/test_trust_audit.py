@@ -1,0 +1,268 @@
+"""Planted copies are found, new patients raise no alarm, and what cannot be looked at is said."""
+
+import dataclasses
+import importlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from samgan import api
+from samgan.commands.main import main
+from samgan.data import PreparedSet, prepare
+from samgan.data.phantom import phantoms, write_phantoms
+from samgan.data.subset import subset
+from samgan.errors import SamganError, UsageError
+from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable
+from samgan.networks import Discriminator
+from samgan.runs import Run, record_best
+from samgan.trust import audit, format_audit, judge
+from samgan.trust.audit import _group_size, _Real
+
+module = importlib.import_module("samgan.trust.audit")  # samgan.trust.audit itself is the function
+
+COUNT, PLANTED = 150, 20
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder / "images", 260, resolution=32)
+    return prepare(folder / "images", folder / "data", resolution=32, holdout=0.4, workers=1)
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """Phantoms of patients who are not in the set, both classes."""
+    return np.concatenate([phantoms(COUNT // 2, 32, pneumonia=which, first=5000) for which in (False, True)])
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    def unavailable(*_, **__):
+        raise FeaturesUnavailable("no weights here")
+
+    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
+
+
+def audited(images, data, tmp_path, **more):
+    np.save(tmp_path / "images.npy", images)
+    document, page = audit(tmp_path / "images.npy", data, out=tmp_path / "out", device="cpu", **more)
+    assert json.loads((tmp_path / "out" / "audit.json").read_text()) == document
+    return document, page
+
+
+def test_new_patients_raise_no_alarm(data, fresh, tmp_path):
+    document, page = audited(fresh, data, tmp_path)
+    assert document["signs"] == []
+    assert document["verdict"].startswith("No sign of memorisation")
+    assert document["pixels"]["closer"]["count"] <= 7  # 1.5 are expected of 150
+    assert "No sign of memorisation" in page.read_text()
+    assert [skipped["what"] for skipped in document["skipped"]] == [
+        "nearest images by features",
+        "membership by the discriminator",
+    ]
+    assert "no weights here" in format_audit(document)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_held_out_patients_raise_no_alarm_but_training_patients_do(data, tmp_path, seed):
+    """Half of the held-out patients in the place of synthetic images, the other half to compare with."""
+    held_out = np.random.default_rng(seed).permutation(data.indices("holdout"))
+    aside = sorted(held_out[: len(held_out) // 2].tolist())
+    rows = [{**row, "split": "aside"} if index in aside else row for index, row in enumerate(data.manifest)]
+    assert len(aside) > 90
+    rest = dataclasses.replace(data, manifest=rows)
+    document, _ = audited(np.asarray(data.images[aside]), rest, tmp_path)
+    assert document["signs"] == []
+    document, _ = audited(data.select("train")[: len(aside)], rest, tmp_path)
+    assert document["signs"] == ["pixels.closer", "pixels.nearest_is_training"]
+
+
+def test_what_is_close_by_features_alone_is_found_and_shown(data, fresh, tmp_path, monkeypatch):
+    """Features that see the mean grey alone: an image of no likeness to any other has that of a training image."""
+
+    def network(images):
+        return images.float().mean(dim=(1, 2, 3))[:, None]
+
+    extractor = FeatureExtractor(network, name="mean grey", sha256="ab" * 32, device=torch.device("cpu"))
+    monkeypatch.setattr(module, "find_features", lambda *_, **__: (extractor, ""))
+    noise = np.random.default_rng(0).permuted(data.select("train")[:PLANTED].reshape(PLANTED, -1), axis=1)
+    document, page = audited(np.concatenate([fresh, noise.reshape(PLANTED, 1, 32, 32)]), data, tmp_path)
+    assert document["features"]["name"] == "mean grey"
+    assert document["features"]["closer"]["found"]
+    assert not document["pixels"]["closer"]["found"]
+    pairs = document["features"]["pairs"]
+    assert set(range(COUNT, COUNT + PLANTED)) <= {pair["place"] for pair in pairs}
+    assert len(pairs) >= document["features"]["closer"]["count"] >= PLANTED
+    assert "closest to a training image, by features" in page.read_text()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_planted_copies_are_all_found(data, fresh, tmp_path, mirrored):
+    training = data.indices("train")[::5][:PLANTED]
+    copies = np.asarray(data.images[training])
+    copies = copies[..., ::-1] if mirrored else copies
+    document, page = audited(np.concatenate([fresh, copies]), data, tmp_path)
+    assert "pixels.closer" in document["signs"]
+    assert document["verdict"].startswith("Signs of memorisation")
+    closest = document["pixels"]["pairs"][:PLANTED]
+    assert sorted(pair["training"] for pair in closest) == training.tolist()
+    assert {pair["place"] for pair in closest} == set(range(COUNT, COUNT + PLANTED))
+    assert all(pair["mirrored"] == mirrored for pair in closest)
+    assert document["pixels"]["closer"]["count"] >= PLANTED
+    assert document["pixels"]["planted"]["exact"] == 1
+    words = page.read_text()
+    assert "REAL training image" in words
+    assert "contains REAL training and held-out images" in words
+
+
+def halves(count, seed, bright_above):
+    """Noise that is brighter above or below: an image is always nearest to one of its own class."""
+    images = np.random.default_rng(seed).integers(0, 120, (count, 1, 32, 32), dtype=np.uint8)
+    images[:, :, 16 * (not bright_above) :][:, :, :16] += 100
+    return images
+
+
+def test_classes_in_other_shares_among_held_out_images_are_no_sign(tmp_path, monkeypatch):
+    """Of 40 training images 4 are of one class, of 104 held-out ones 80: those have nothing to be close to."""
+    for seed, (name, count) in enumerate({"ABOVE": 200, "BELOW": 60}.items()):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number, image in enumerate(halves(count, seed, name == "ABOVE")):
+            Image.fromarray(image[0]).save(tmp_path / "images" / name / f"{number}.png")
+    whole = prepare(tmp_path / "images", tmp_path / "whole", resolution=32, holdout=0.4, workers=1)
+    few = subset(whole, tmp_path / "few", images={"ABOVE": 4})
+    fresh = np.concatenate([halves(24, 2, True), halves(216, 3, False)])
+    document, _ = audited(fresh, few, tmp_path)
+    assert [document["counts"][name]["images"] for name in ("training", "held_out")] == [40, 24 + 3]
+    assert document["signs"] == []
+    assert any("of each class as give classes the shares" in note for note in document["notes"])
+    monkeypatch.setattr(_Real, "with_shares_of", lambda self, other: self)
+    document, _ = audited(fresh, few, tmp_path)
+    assert document["signs"] == ["pixels.closer"], "then nothing is tested above"
+
+
+def test_a_page_may_be_without_pictures(data, fresh, tmp_path):
+    _, page = audited(fresh, data, tmp_path, pictures=False)
+    words = page.read_text()
+    assert "data:image" not in words.replace("data:,", "")
+    assert "This page contains no images" in words
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["not told of classes", "told of classes"])
+def run(request, data, tiny_config, tmp_path_factory):
+    config = tiny_config.override({"network.num_classes": request.param, "training.kimg": 0.008, "data.flip": "random"})
+    return api.train(config, data, tmp_path_factory.mktemp("run") / "run", device="cpu", quiet=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_a_run_the_discriminator_is_asked_too(run, data, tmp_path):
+    document, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
+    membership = document["membership"]
+    assert membership["images"] == len(data.indices("holdout"))
+    assert 0 <= membership["auc"]["low"] <= membership["auc"]["value"] <= membership["auc"]["high"] <= 1
+    assert document["generated"]["model_sha256"]
+    assert document["mirrored"]["trained_with_flips"] is True
+    assert not any("best of several" in note for note in document["notes"])
+    record_best(Run.open(run.path), Run.open(run.path).checkpoints()[-1], "quick_score", 1.0)
+    document, _ = audit(run.path, data, out=tmp_path, count=40, checkpoint="best", device="cpu")
+    assert any("best of several" in note for note in document["notes"])
+    one_class, _ = audit(run.path, data, out=tmp_path, count=40, classes=["NORMAL"], device="cpu")
+    assert one_class["counts"]["training"]["images"] == len(data.indices("train", ["NORMAL"]))
+    exported = api.export(run.path, tmp_path / "model.safetensors")
+    document, _ = audit(tmp_path / "model.safetensors", data, out=tmp_path, count=40, device="cpu")
+    assert document["generated"]["model_sha256"] == exported["sha256"]
+    assert document["membership"] is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_attack_takes_images_of_high_logits_for_training_images(run, data, tmp_path, monkeypatch):
+    known = {image.tobytes() for image in data.select("train")}
+    side = 1.0
+
+    def judged(discriminator, config, members, others, *_):
+        return tuple(
+            torch.tensor([side * (image.numpy().tobytes() in known) for image in images])
+            for images in (members, others)
+        )
+
+    monkeypatch.setattr(module, "judge", judged)
+    found, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
+    assert found["membership"]["auc"]["value"] == 1
+    assert "membership" in found["signs"]
+    assert "tells training images from held-out ones" in found["verdict"]
+    side = -1.0
+    found, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
+    assert found["membership"]["auc"]["value"] == 0
+    assert "membership" not in found["signs"]
+
+
+def test_mirrored_hearts_are_counted(data, tmp_path):
+    training = data.select("train")
+    turned = training[: len(training) // 2].copy()
+    turned[::4] = turned[::4, :, :, ::-1]
+    document, _ = audited(turned, data, tmp_path)
+    assert document["mirrored"]["synthetic"]["value"] == pytest.approx(0.25, abs=0.05)
+    assert document["mirrored"]["held_out"]["value"] < 0.05
+
+
+@pytest.mark.parametrize(("classes", "label"), [(0, None), (3, 2)])
+def test_logits_do_not_depend_on_what_an_image_lies_beside(tiny_config, classes, label):
+    """Groups of an odd size are made full, and the last one begins anew: neither may tell one kind from the other."""
+    settings = {"network.minibatch_std_group": 3, "training.batch_size": 6, "network.num_classes": classes}
+    config = tiny_config.override(settings)
+    torch.manual_seed(0)
+    discriminator = Discriminator(config.network).eval()
+    images = torch.randint(0, 256, (9, 1, 32, 32), dtype=torch.uint8)
+    members, others = judge(discriminator, config, images, images, images, label)
+    assert _group_size(config.network, 6) == 3
+    assert _group_size(config.override({"network.minibatch_std_group": 0}).network, 6) == (2 if classes else 6)
+    torch.testing.assert_close(members, others)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_of_other_data_is_refused(run, data, tmp_path):
+    other = subset(data, tmp_path / "other", images={"NORMAL": 50})
+    with pytest.raises(UsageError, match="was trained on other data"):
+        audit(run.path, other, device="cpu")
+
+
+def test_the_command(data, fresh, tmp_path, capsys):
+    np.save(tmp_path / "images.npy", np.concatenate([fresh, data.select("train")[:PLANTED]]))
+    command = ["audit", str(tmp_path / "images.npy"), "--data", str(data.path), "--device", "cpu"]
+    assert main(command) == 0
+    assert "Signs of memorisation" in capsys.readouterr().out
+    assert (tmp_path / "images-audit" / "audit.html").exists()
+    assert main([*command, "--fail-above", "0.05", "--no-pictures"]) == 1
+    assert main([*command, "--fail-above", "0.5", "--no-pictures"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--fail-above", "1.5"]) == 2
+    assert "--fail-above 1.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"count": 3}, UsageError, "--count 3"),
+        ({"seed": -1}, UsageError, "--seed -1"),
+        ({"checkpoint": "best"}, UsageError, "is not a run"),
+        ({"classes": ["HEART"]}, UsageError, "unknown class HEART"),
+        ({"features": "nothing.pt"}, FeaturesUnavailable, "no weights here"),
+    ],
+)
+def test_what_does_not_fit_is_told(data, fresh, tmp_path, change, error, words):
+    with pytest.raises(error, match=words):
+        audited(fresh, data, tmp_path, **change)
+
+
+def test_images_of_another_size_are_refused(data, tmp_path):
+    with pytest.raises(SamganError, match="expected 8 images or more of"):
+        audited(np.zeros((20, 1, 64, 64), np.uint8), data, tmp_path)
+
+
+def test_a_set_without_held_out_images_gives_nothing_to_compare_with(data, fresh, tmp_path):
+    none = PreparedSet(data.path, data.info, data.images, [{**row, "split": "train"} for row in data.manifest])
+    with pytest.raises(SamganError, match="prepare --holdout"):
+        audited(fresh, none, tmp_path)
