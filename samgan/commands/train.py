@@ -46,7 +46,7 @@ def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> 
         config = choose_classes(config, prepared)
         images = len(prepared.indices("train", config.data.classes))
         check_fit(config, (images, *prepared.images.shape[1:]), processes)
-    cost = plan(config)
+    cost = plan(config).to_dict()
     document = {"config": config.to_dict(), **cost}
     lines = [
         f"{key} = {json.dumps(getattr(getattr(config, key.split('.')[0]), key.split('.')[1]))}"

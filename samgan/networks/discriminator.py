@@ -4,8 +4,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from samgan.config import NetworkConfig
-from samgan.networks.blocks import DISCRIMINATOR_BLOCKS, _convolutions
-from samgan.networks.pyramid import Pyramid, _check_labels
+from samgan.networks.blocks import DISCRIMINATOR_BLOCKS, convolutions
+from samgan.networks.pyramid import Pyramid, check_labels
 
 
 class Discriminator(nn.Module):
@@ -30,11 +30,15 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
         self.projections = nn.ModuleDict()  # by resolution
         if config.num_classes:
-            _, end = _convolutions(config, "discriminator")
+            _, end = convolutions(config, "discriminator")
             sides = {"last": self.resolutions[:1], "every": self.resolutions}[config.class_projection]
             for side, seen in zip(sides, self.blocks, strict=False):
                 channels = len(seen.get_parameter("conv_2.weight"))
                 self.projections[str(side)] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
+
+    def rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Groups of parameters, each with what the learning rate is multiplied by for it: one group of all."""
+        return [(list(self.parameters()), 1.0)]
 
     def forward(
         self, pyramid: Pyramid, labels: Int[Tensor, " m"] | None = None, batches: int = 1
@@ -52,7 +56,7 @@ class Discriminator(nn.Module):
             ValueError: The images are not of the sides this network was built for, in that order; labels are missing,
                 or there are no classes.
         """
-        _check_labels(labels, wanted=len(self.projections) > 0)
+        check_labels(labels, wanted=len(self.projections) > 0)
         sides = tuple(image.shape[-1] for image in pyramid)
         if sides != self.resolutions:
             raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
