@@ -34,8 +34,14 @@ def _train(options: argparse.Namespace) -> tuple[Any, str]:
 
     names = ("resume", "minutes", "device", "processes", "hosts", "tensorboard", "start", "on_collapse")
     run = api.train(config, prepared, options.out, **{name: getattr(options, name) for name in names})
+    best = run.best()
     checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
-    document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(checkpoint), "best": run.best()}
+    document = {
+        "run": str(run.path),
+        "images_seen": images_seen,
+        "checkpoint": str(checkpoint),
+        "best": best.to_dict() if best else None,
+    }
     return document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR"
 
 
