@@ -13,6 +13,7 @@ PACKAGE = Path(samgan.__file__).parent
 FLOORS = (
     {"errors"},
     {"files"},
+    {"documents"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},
     {"pages"},

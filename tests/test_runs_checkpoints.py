@@ -51,7 +51,7 @@ def run(tmp_path, tiny_config):
 def test_round_trip(tmp_path):
     path = tmp_path / "a.pt"
     save_checkpoint(path, STATE)
-    loaded = load_checkpoint(path)
+    loaded = load_checkpoint(path).state
     assert loaded.pop("format") == "samgan checkpoint 1"
     assert same(loaded, STATE)
     assert os.listdir(tmp_path) == ["a.pt"]
@@ -60,7 +60,7 @@ def test_round_trip(tmp_path):
 def test_equal_states_give_equal_bytes(tmp_path):
     first, second = tmp_path / "first.pt", tmp_path / "second.pt"
     save_checkpoint(first, STATE)
-    loaded = load_checkpoint(first)
+    loaded = load_checkpoint(first).state
     del loaded["format"]
     save_checkpoint(second, loaded)
     assert first.read_bytes() == second.read_bytes()
@@ -144,7 +144,7 @@ def test_a_flipped_bit_is_noticed_or_harmless(tmp_path):
         damaged[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
         try:
-            loaded = load_checkpoint(path)
+            loaded = load_checkpoint(path).state
         except SamganError:
             refused += 1
         else:
@@ -184,7 +184,7 @@ for limit in (100, 50_000, 1_500_000):
             error = caught.strerror
         outcome.append([error, path.read_bytes() == old, os.listdir(path.parent)])
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(json.dumps([load_checkpoint(path)["step"], outcome]))
+print(json.dumps([load_checkpoint(path).step, outcome]))
 """
 
 
@@ -214,8 +214,8 @@ def test_newest_passes_over_a_truncated_one_with_a_warning(run):
     path = run.checkpoint_path(100)
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.warns(UserWarning, match=r"passed over: .*step-00000100\.pt"):
-        found, state = newest_checkpoint(run)
-    assert (found, state["step"]) == (run.checkpoint_path(10), 10)
+        found = newest_checkpoint(run)
+    assert (found.path, found.step) == (run.checkpoint_path(10), 10)
 
 
 def test_newest_refuses_when_all_are_damaged(run):
@@ -231,9 +231,9 @@ def test_choose(run, tmp_path):
     with pytest.raises(SamganError, match="no scored snapshot"):
         choose_checkpoint(run, "best")
     record_best(run, run.checkpoint_path(2), "fid", 10.0)
-    assert choose_checkpoint(run, "newest")[1]["step"] == 3
-    assert choose_checkpoint(run, "best")[1]["step"] == 2
-    assert choose_checkpoint(run, str(run.checkpoint_path(1)))[1]["step"] == 1
+    assert choose_checkpoint(run, "newest").step == 3
+    assert choose_checkpoint(run, "best").step == 2
+    assert choose_checkpoint(run, str(run.checkpoint_path(1))).step == 1
     with pytest.raises(SamganError, match="there is no checkpoint"):
         choose_checkpoint(run, str(tmp_path / "gone.pt"))
 

@@ -406,7 +406,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(model, image
 def test_weights_of_another_network_are_refused(run_and_state):
     run, _ = run_and_state
     document = run.config.override({"network.image_activation": "tanh", "network.max_channels": 64}).to_dict()
-    state = {**load_checkpoint(run.checkpoints()[-1]), "config": document}
+    state = {**load_checkpoint(run.checkpoints()[-1]).state, "config": document}
     save_checkpoint(run.path / "other.pt", state)
     with pytest.raises(SamganError, match="other weights than its configuration says"):
         load_model(run, str(run.path / "other.pt"))

@@ -25,6 +25,21 @@ KEYS: dict[str, Any] = {
 """What dataset.json must hold for the set to be used, and of which type."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataUsed:
+    """What documents tell of the prepared set that something was done with."""
+
+    name: str
+    """Of its folder."""
+    sha256: str
+    classes: tuple[str, ...] = ()
+    """Those that were used."""
+    split: str | None = None
+    """"train", "holdout" or "all"."""
+    split_by: str | None = None
+    """What the set was split by: "patient", "image", ..."""
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedSet:
     """A folder that `samgan prepare` finished: images.npy, manifest.csv and dataset.json, which marks it complete."""
@@ -109,6 +124,16 @@ class PreparedSet:
     def sha256(self) -> str:
         """Hash of images.npy followed by manifest.csv."""
         return str(self.info["sha256"])
+
+    def used(self, classes: Sequence[str] = (), split: str | None = None) -> DataUsed:
+        """What documents tell of this set, of which `classes` (default: all) of `split` were used."""
+        return DataUsed(
+            name=self.path.resolve().name,
+            sha256=self.sha256,
+            classes=tuple(classes or self.classes),
+            split=split,
+            split_by=self.info["split_by"],
+        )
 
     def indices(self, split: str | None = "train", classes: Sequence[str] = ()) -> Int[np.ndarray, " n"]:
         """Return the positions of one split's images, ascending.

@@ -1,6 +1,7 @@
 """Run folders: settings, log, checkpoints, and signs of a collapse in the log."""
 
 from samgan.runs.checkpoints import (
+    Checkpoint,
     choose_checkpoint,
     load_checkpoint,
     newest_checkpoint,
@@ -12,6 +13,7 @@ from samgan.runs.collapse import Collapse, find_collapse
 from samgan.runs.folder import Run, describe_environment
 
 __all__ = [
+    "Checkpoint",
     "Collapse",
     "Run",
     "choose_checkpoint",

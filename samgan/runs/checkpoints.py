@@ -1,5 +1,6 @@
 """One file per checkpoint, written whole or not at all, loaded without running anything that is in it."""
 
+import dataclasses
 import pickle
 import sys
 import warnings
@@ -9,13 +10,36 @@ from typing import Any
 
 import torch
 
-from samgan.errors import SamganError
+from samgan.config import Config
+from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
 from samgan.runs.folder import Run
 
 FORMAT = "samgan checkpoint 1"
 REQUIRED = {"config", "step", "images_seen", "generator", "ema_generator"}
 """What sampling needs of a checkpoint; training keeps more in it."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint that was read."""
+
+    path: Path
+    config: Config
+    step: int
+    images_seen: int
+    state: dict[str, Any]
+    """Everything in it, as `TrainingState.load_state_dict` takes it."""
+
+    @property
+    def sampling_weights(self) -> dict[str, torch.Tensor]:
+        """Weights of the averaged generator, or of the plain one if there was no averaging."""
+        return self.state["ema_generator"] or self.state["generator"]
+
+    @property
+    def discriminator_weights(self) -> dict[str, torch.Tensor] | None:
+        """Weights of the discriminator; None if the checkpoint does not hold them."""
+        return self.state.get("discriminator") or None
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -43,7 +67,7 @@ def _plain(value: Any) -> Any:
     return sys.intern(value) if isinstance(value, str) else value
 
 
-def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
     """Read a checkpoint with `weights_only=True`: no code in it is run.
 
     Raises:
@@ -57,8 +81,13 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[s
             raise ValueError(f"{damaged} is damaged in it")
         state = torch.load(path, map_location=device, weights_only=True)
         if isinstance(state, dict) and state.get("format") == FORMAT and set(state) >= REQUIRED:
-            return state
+            counts = state["step"], state["images_seen"]
+            if all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
+                return Checkpoint(path, Config.from_dict(state["config"]), *counts, state)
+            raise ValueError(f"expected step and images seen as whole numbers, found {counts}")
         problem = ValueError(f"expected format {FORMAT!r} with {', '.join(sorted(REQUIRED))}")
+    except UsageError as error:  # its configuration
+        raise SamganError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise SamganError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError as error:
@@ -69,7 +98,7 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[s
     raise SamganError(f"{path} is not a readable samgan checkpoint: {reason}")
 
 
-def newest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:
+def newest_checkpoint(run: Run) -> Checkpoint | None:
     """The newest checkpoint that can be read; unreadable ones are passed over with a warning. None if none was written.
 
     Raises:
@@ -78,7 +107,7 @@ def newest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:
     paths = run.checkpoints()
     for path in reversed(paths):
         try:
-            return path, load_checkpoint(path)
+            return load_checkpoint(path)
         except SamganError as error:
             warnings.warn(f"passed over: {error}", stacklevel=2)
     if paths:
@@ -88,7 +117,7 @@ def newest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def choose_checkpoint(run: Run, which: str) -> tuple[Path, dict[str, Any]]:
+def choose_checkpoint(run: Run, which: str) -> Checkpoint:
     """The checkpoint called `newest` or `best`, or the file named.
 
     Raises:
@@ -105,7 +134,7 @@ def choose_checkpoint(run: Run, which: str) -> tuple[Path, dict[str, Any]]:
         if best is None:
             raise SamganError(f"{run.path} has no scored snapshot yet; use --checkpoint newest")
         path = run.checkpoint_folder / best["checkpoint"]
-    return path, load_checkpoint(path)
+    return load_checkpoint(path)
 
 
 def record_best(run: Run, path: Path, name: str, value: float) -> None:

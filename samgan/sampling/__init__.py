@@ -15,6 +15,7 @@ from samgan.sampling.model import (
     write_model,
 )
 from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
+from samgan.sampling.source import Origin, Source
 from samgan.sampling.write import write_samples
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "MODEL_SUFFIX",
     "SEEDS",
     "Model",
+    "Origin",
+    "Source",
     "attention_sheet",
     "check_origin",
     "generate",

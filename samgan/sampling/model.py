@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -18,7 +17,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
 from samgan.networks import Generator
 from samgan.provenance import SOFTWARE, Mark
-from samgan.runs import Run, choose_checkpoint
+from samgan.runs import Checkpoint, Run, choose_checkpoint
 
 SEEDS = 1 << 32
 """torch's CPU generator takes the lower 32 bits of a seed: from here on they would repeat."""
@@ -113,16 +112,14 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
     Raises:
         SamganError: No such checkpoint, or not readable.
     """
-    _, state = choose_checkpoint(run, checkpoint)
-    return model_of(run, state, checkpoint, device)
+    return model_of(run, choose_checkpoint(run, checkpoint), checkpoint, device)
 
 
-def model_of(run: Run, state: dict[str, Any], checkpoint: str, device: str | torch.device = "cpu") -> Model:
-    """The generator of what `choose_checkpoint` found."""
-    config, weights = Config.from_dict(state["config"]), state["ema_generator"] or state["generator"]
-    origin = f"the checkpoint in {run.path}"
-    which = checkpoint if checkpoint in ("newest", "best") else "named"
-    return _build(config, weights, state["images_seen"], device, origin, run.trained_on, which)
+def model_of(run: Run, checkpoint: Checkpoint, which: str, device: str | torch.device = "cpu") -> Model:
+    """The generator of a checkpoint that `choose_checkpoint` found for `which`."""
+    weights, origin = checkpoint.sampling_weights, f"the checkpoint in {run.path}"
+    which = which if which in ("newest", "best") else "named"
+    return _build(checkpoint.config, weights, checkpoint.images_seen, device, origin, run.trained_on, which)
 
 
 def write_model(model: Model, path: Path) -> None:

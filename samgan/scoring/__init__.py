@@ -1,5 +1,6 @@
 """Scores of generated images against real ones."""
 
+from samgan.scoring.documents import CollapseTest, FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.evaluate import (
     COLLAPSE,
     NO_COLLAPSE,
@@ -14,6 +15,11 @@ from samgan.scoring.report import write_report
 __all__ = [
     "COLLAPSE",
     "NO_COLLAPSE",
+    "CollapseTest",
+    "FeaturesUsed",
+    "MeanOfPairs",
+    "Scored",
+    "Scores",
     "check_inputs",
     "evaluate",
     "format_table",

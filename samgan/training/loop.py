@@ -17,7 +17,15 @@ from samgan.distributed import gather, on_first_process, world_size
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
-from samgan.runs import Run, load_checkpoint, newest_checkpoint, prune_checkpoints, record_best, save_checkpoint
+from samgan.runs import (
+    Checkpoint,
+    Run,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    record_best,
+    save_checkpoint,
+)
 from samgan.sampling import generate, labels_like, latents_of_seeds
 
 if TYPE_CHECKING:
@@ -66,13 +74,13 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
         raise UsageError(f"training.batch_size {batch_size} does not divide by {processes} processes")
 
 
-def check_start(config: Config, saved: dict[str, Any]) -> None:
+def check_start(config: Config, saved: Checkpoint) -> None:
     """Check that a run can begin with the networks of a checkpoint, before anything is written.
 
     Raises:
         UsageError: Its networks have other settings.
     """
-    differences = Config.from_dict(saved["config"]).differences(config)
+    differences = saved.config.differences(config)
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
         raise UsageError(f"--start: that run has other networks than this one asks for: {'; '.join(foreign)}")
@@ -178,29 +186,28 @@ def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
     newest = newest_checkpoint(run)
     if newest is None:
         return None, False
-    path, saved = newest
-    differences = Config.from_dict(saved["config"]).differences(config)
+    differences = newest.config.differences(config)
     foreign = [
         f"{key} is {values[0]!r}, not {values[1]!r}" for key, values in differences.items() if key not in RESUMABLE
     ]
     if foreign:
-        raise SamganError(f"{path} is of another run ({'; '.join(foreign)}); take it away and resume again")
-    return path, not run.grid_path(saved["images_seen"]).exists()
+        raise SamganError(f"{newest.path} is of another run ({'; '.join(foreign)}); take it away and resume again")
+    return newest.path, not run.grid_path(newest.images_seen).exists()
 
 
 def _begin_from(state: TrainingState, path: Path) -> None:
     """Take the networks of another run's checkpoint."""
     saved = load_checkpoint(path, device=state.device)
     check_start(state.config, saved)
-    state.generator.load_state_dict(saved["generator"])
-    state.discriminator.load_state_dict(saved["discriminator"])
+    state.generator.load_state_dict(saved.state["generator"])
+    state.discriminator.load_state_dict(saved.state["discriminator"])
     if state.ema_generator is not None:
-        state.ema_generator.load_state_dict(saved["ema_generator"] or saved["generator"])
+        state.ema_generator.load_state_dict(saved.sampling_weights)
 
 
 def _restore(state: TrainingState, path: Path) -> None:
     try:
-        state.load_state_dict(load_checkpoint(path, device=state.device))
+        state.load_state_dict(load_checkpoint(path, device=state.device).state)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SamganError(

@@ -15,7 +15,7 @@ from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
-from samgan.runs import Run, choose_checkpoint, describe_environment, find_collapse
+from samgan.runs import Checkpoint, Run, choose_checkpoint, describe_environment, find_collapse
 from samgan.scoring import ms_ssim_gaps, quick_scores
 from samgan.training.loop import RESUMABLE, Score, check_fit, check_start
 from samgan.training.loop import train as train_loop
@@ -89,7 +89,7 @@ def train(
         goes_on = resume and bool(Run.open(out).checkpoints())
         origin = choose_checkpoint(Run.open(start), "newest") if start and not goes_on else None
         if origin:
-            check_start(config, origin[1])
+            check_start(config, origin)
 
         def open_run() -> None:
             data.verify()
@@ -113,7 +113,7 @@ def train(
                 score=score,
                 tensorboard=tensorboard,
                 minutes=minutes,
-                start=origin[0] if origin else None,
+                start=origin.path if origin else None,
                 watch=None if on_collapse == "ignore" else _Watch(run, stops=on_collapse == "stop"),
                 quiet=quiet,
             )
@@ -182,16 +182,16 @@ def _open_run(
     resume: bool,
     count: int,
     device: str,
-    origin: tuple[Path, dict[str, Any]] | None,
+    origin: Checkpoint | None,
 ) -> Run:
     if not resume:
         description = {"name": data.path.resolve().name, "sha256": data.sha256, "images": count}
         environment = describe_environment(device, description)
         if origin:
-            before = Run(origin[0].parents[1])
+            before = Run(origin.path.parents[1])
             environment["start"] = {
                 "run": before.path.resolve().name,
-                "images_seen": origin[1]["images_seen"],
+                "images_seen": origin.images_seen,
                 "data": before.environment["data"],
                 "start": before.environment.get("start"),
             }

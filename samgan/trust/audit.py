@@ -250,7 +250,7 @@ class _Opened:
         self.notes: list[str] = []
         if (source / "config.json").is_file():
             self.run = Run.open(source)
-            _, self.state = choose_checkpoint(self.run, checkpoint)
+            self.state = choose_checkpoint(self.run, checkpoint)
             self.model = model_of(self.run, self.state, checkpoint, device)
         elif checkpoint != "newest":
             raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
@@ -328,10 +328,10 @@ def _membership(
     """Whether the discriminator's logits tell training images from held-out ones."""
     if opened.state is None or opened.config is None:
         raise SamganError(f"{opened.source.name} is no run folder: only a run's checkpoints hold the discriminator")
-    if not opened.state.get("discriminator"):
+    if not opened.state.discriminator_weights:
         raise SamganError("the checkpoint holds no discriminator")
     discriminator = Discriminator(opened.config.network)
-    discriminator.load_state_dict(opened.state["discriminator"])
+    discriminator.load_state_dict(opened.state.discriminator_weights)
     discriminator.eval().requires_grad_(False).to(device)
     draw = np.random.default_rng(seed)
     kinds = training, held_out

@@ -1,0 +1,110 @@
+"""Typed documents: what crosses a border of the package as JSON, checked once, when it is read.
+
+A document is a frozen dataclass. It is written as a JSON object with the number of its schema, and it is read back by
+its type annotations: whoever holds one may rely on every field.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from samgan.errors import SamganError
+from samgan.files import write_json
+
+T = TypeVar("T", bound="Document")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Document:
+    """A document of one kind. A subclass adds fields, and says what it is and which command makes it.
+
+    Fields may be numbers, text, booleans, None, tuples, dictionaries with text as keys, and other dataclasses.
+    """
+
+    SCHEMA: ClassVar[int] = 1
+    """Raised when documents written before can no longer be read without `upgrade`."""
+    KIND: ClassVar[str] = "document"
+    """What it is, for messages."""
+    MADE_BY: ClassVar[str] = "samgan"
+    """The command that makes one, for messages."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document as plain JSON types, with its schema number."""
+        return {"schema": self.SCHEMA, **msgspec.to_builtins(self)}
+
+    @classmethod
+    def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
+        """Bring a document of an earlier schema up to date; documents from before schema numbers count as schema 0.
+
+        It may raise KeyError, TypeError, ValueError or AttributeError on a document that is not what it should be.
+        """
+        return tree
+
+    @classmethod
+    def from_dict(cls: type[T], tree: Any, where: str) -> T:
+        """Check a tree of plain JSON types and make a document of it.
+
+        Args:
+            tree: What was read.
+            where: The file it was read from, for messages.
+
+        Raises:
+            SamganError: It is not such a document, was edited by hand, or belongs to another version.
+        """
+        remedy = f"make it again with {cls.MADE_BY}"
+        if not isinstance(tree, dict):
+            found = type(tree).__name__
+            raise SamganError(f"{where}: expected {cls.KIND} (a JSON object), found {found}; {remedy}")
+        schema = tree.get("schema", 0)
+        if type(schema) is not int or schema > cls.SCHEMA:
+            raise SamganError(
+                f"{where}: expected {cls.KIND} of schema {cls.SCHEMA} or lower, found schema {schema!r}; use the "
+                f"version of samgan that wrote it, or {remedy}"
+            )
+        try:
+            if schema < cls.SCHEMA:
+                tree = cls.upgrade(dict(tree), schema)
+            return msgspec.convert(tree, cls)
+        except msgspec.ValidationError as error:
+            problem = str(error).replace("`", "").replace("$.", "").replace(" - at $", "")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        raise SamganError(
+            f"{where} is not {cls.KIND} that this version of samgan can read: {' '.join(problem.split())}; {remedy}"
+        )
+
+    @classmethod
+    def read(cls: type[T], path: Path) -> T:
+        """Read a document from a file.
+
+        Raises:
+            SamganError: The file is missing, is not JSON, or `from_dict` refuses what it holds.
+        """
+        return cls.from_dict(read_json(path, f"make it again with {cls.MADE_BY}"), str(path))
+
+    def write(self, path: Path) -> None:
+        """Write the document as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        path: The file.
+        remedy: What to do if it cannot be read, for the message.
+
+    Raises:
+        SamganError: The file is missing, cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise SamganError(f"{path} does not exist; {remedy}") from None
+    except OSError as error:
+        raise SamganError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise SamganError(f"{path} is not valid JSON ({' '.join(str(error).split())}); {remedy}") from None

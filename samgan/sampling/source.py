@@ -1,0 +1,168 @@
+"""Synthetic images, wherever they are: a run, an exported model, a folder, an archive or an array."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from samgan.config import Config
+from samgan.data import PreparedSet
+from samgan.data.images import image_files, load_images
+from samgan.errors import SamganError, UsageError
+from samgan.files import Location
+from samgan.pictures import to_uint8
+from samgan.runs import Checkpoint, Run, choose_checkpoint
+from samgan.sampling.images import sample
+from samgan.sampling.model import Labels, Model, check_origin, is_model, model_of, open_model
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where synthetic images come from, as documents tell it."""
+
+    name: str
+    """Of the run, file or folder, without the folders above it."""
+    preset: str | None = None
+    images_seen: int | None = None
+    model_sha256: str | None = None
+
+
+class Source:
+    """Synthetic images, and what is known of them.
+
+    Attributes:
+        path: The run, file or folder; None for an array.
+        run: The run folder, if it is one.
+        checkpoint: The run's checkpoint that `model` was read from.
+        model: The generator, of a run or an exported model; None for images that were made before.
+        described: What documents tell of it.
+    """
+
+    def __init__(
+        self,
+        described: Origin,
+        *,
+        path: Path | None = None,
+        run: Run | None = None,
+        checkpoint: Checkpoint | None = None,
+        model: Model | None = None,
+        stored: UInt8[Tensor, "n c h w"] | None = None,
+    ) -> None:
+        self.described, self.path, self.run, self.checkpoint, self.model = described, path, run, checkpoint, model
+        self._stored = stored
+
+    @classmethod
+    def open(
+        cls, source: Location | np.ndarray, *, checkpoint: str = "newest", device: str | torch.device = "cpu"
+    ) -> "Source":
+        """Open a source of synthetic images; images in files are read when they are asked for.
+
+        Args:
+            source: A run folder, a file of `samgan export`, a folder of images or of samples.npz, an .npz, an .npy, or
+                images as an array, uint8 [n c h w].
+            checkpoint: "newest", "best" or a checkpoint file; of a run only.
+            device: Where the generator runs.
+
+        Raises:
+            UsageError: A checkpoint was named for something that is not a run.
+            SamganError: The run or model cannot be read.
+        """
+        if isinstance(source, np.ndarray):
+            return cls(Origin("images"), stored=torch.from_numpy(np.require(source, requirements=["C", "W"])))
+        path = Path(source)
+        name = path.resolve().name
+        run = state = model = None
+        if path.is_dir() and is_model(path):
+            run = Run.open(path)
+            state = choose_checkpoint(run, checkpoint)
+            model = model_of(run, state, checkpoint, device)
+        elif checkpoint != "newest":
+            raise UsageError(f"--checkpoint {checkpoint}: {path} is not a run folder, so it has no checkpoints")
+        elif is_model(path):
+            model = open_model(path, device=device)
+        described = Origin(name)
+        if model:
+            described = Origin(name, model.config.preset, model.images_seen, model.sha256)
+        return cls(described, path=path, run=run, checkpoint=state, model=model)
+
+    @property
+    def config(self) -> Config | None:
+        """Configuration of the model; None for images that were made before."""
+        return self.model.config if self.model else None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes that the model was trained on, as far as its configuration names them."""
+        if self.model is None:
+            return ()
+        return self.model.classes or self.model.config.data.classes
+
+    def folder(self, suffix: str) -> Path:
+        """Where documents about this source go: into its folder, or beside its file with `suffix` after its name.
+
+        Raises:
+            UsageError: It is an array.
+        """
+        if self.path is None:
+            raise UsageError("images in memory have no folder: name one with out")
+        return self.path if self.path.is_dir() else self.path.with_name(f"{self.path.stem}-{suffix}")
+
+    def check_origin(self, data: PreparedSet) -> list[str]:
+        """Refuse a model that was trained on another prepared set, and say what the record leaves open.
+
+        Returns:
+            Sentences on what is not known; of images that were made before, that what made them is not known.
+
+        Raises:
+            UsageError: The model was trained on other data: it may have seen patients that are held out here.
+        """
+        if self.model is None:
+            return [f"What made {self.described.name} is not known here: it must not have seen any held-out patient."]
+        assert self.path is not None
+        return check_origin(self.model, self.path, data)
+
+    def images(self, count: int | None = None, labels: Labels = None, *, seed: int = 0) -> UInt8[Tensor, "n c h w"]:
+        """The synthetic images.
+
+        Args:
+            count: How many. A model needs a number. Of stored images None takes all, and a smaller number than there
+                are takes that many at random, in their order.
+            labels: Class of each image, for a model with classes; default: the classes in turn. Stored images are
+                taken as they are.
+            seed: Of the first image of a model, image i has seed + i; of stored images, of the random choice.
+
+        Raises:
+            UsageError: A model was given no count.
+            SamganError: The files hold no images, or images of several sizes.
+        """
+        if self.model is not None:
+            if count is None:
+                raise UsageError(f"{self.described.name}: how many images? A model makes any number")
+            return to_uint8(sample(self.model, range(seed, seed + count), labels))
+        stored = self._read()
+        return stored[self._chosen(len(stored), count, seed)]
+
+    def names(self, count: int, *, seed: int = 0) -> list[str]:
+        """A name for each image that `images` gives for the same arguments: its seed, its file, or its place."""
+        if self.model is not None:
+            return [f"seed {seed + index}" for index in range(count)]
+        total = len(self._read())
+        chosen = self._chosen(total, count, seed).tolist()
+        files = image_files(self.path) if self.path is not None and self.path.is_dir() else []
+        return [files[index].name if len(files) == total else f"image {index}" for index in chosen]
+
+    def _read(self) -> UInt8[Tensor, "n c h w"]:
+        if self._stored is None:
+            if self.path is None:
+                raise SamganError("there are no images")
+            self._stored = load_images(self.path)
+        return self._stored
+
+    @staticmethod
+    def _chosen(total: int, count: int | None, seed: int) -> Int[Tensor, " m"]:
+        if count is None or count >= total:
+            return torch.arange(total)
+        return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
