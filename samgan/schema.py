@@ -19,11 +19,11 @@ nothing at all (a label)."""
 class Limits:
     """What a setting may be beyond its type. Of a list, every item has these limits; null has none."""
 
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    above: int | float | None = None
     """The value must be larger than this."""
-    below: float | None = None
+    below: int | float | None = None
     """The value must be smaller than this."""
     excluded: int | None = None
     choices: tuple[int, ...] = ()
@@ -164,5 +164,5 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _number(value: float) -> str:
+def _number(value: int | float) -> str:
     return f"{value:g}".replace("e+0", "e") if isinstance(value, float) else str(value)

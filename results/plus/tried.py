@@ -163,6 +163,35 @@ def mixed_groups() -> None:
     MinibatchStdDev.forward = mixed  # type: ignore[assignment, method-assign]
 
 
+class ClassAtEveryScale(Discriminator):
+    """Compares an image with its class after every block, not only after the last one."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        _, end = blocks._convolutions(config, "discriminator")
+        self.products: list[Tensor] = []
+        for side, block in list(zip(self.resolutions, self.blocks, strict=True))[1:]:
+            channels = len(block.get_parameter("conv_2.weight"))
+            self.projections[str(side)] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
+            block.register_forward_hook(lambda _, __, x, side=side: self.compare(side, x))
+
+    def compare(self, side: int, x: Tensor) -> None:
+        """Note <e_k, h> of every class k."""
+        self.products.append(self.projections[str(side)](x.mean(dim=(2, 3), keepdim=True)).flatten(1))
+
+    def forward(self, pyramid: Pyramid, labels: Tensor, batches: int = 1) -> Tensor:  # type: ignore[override]
+        """The logits, with the terms of all scales."""
+        self.products.clear()
+        logits = super().forward(pyramid, labels, batches)
+        own = labels.repeat(len(logits) // len(labels))[:, None]
+        return logits + torch.stack([products.gather(1, own).flatten() for products in self.products]).sum(dim=0)
+
+
+def class_at_every_scale() -> None:
+    """Let the class reach each scale's image by its own way. Source: Zhang et al. 2018 (StackGAN++)."""
+    training.Discriminator = ClassAtEveryScale  # type: ignore[misc]
+
+
 def fading_classes() -> None:
     """Tell both networks nothing of classes at first, then more and more of them.
 
@@ -203,6 +232,7 @@ IDEAS = {
     "low-resolution-first": low_resolution_first,
     "pixel-shuffle": pixel_shuffle,
     "mixed-groups": mixed_groups,
+    "class-at-every-scale": class_at_every_scale,
     "fading-classes": fading_classes,
 }
 

@@ -3,7 +3,7 @@
 from samgan.training.augment import CHANGES, MAX_PROBABILITY, AdaptiveProbability, augment
 from samgan.training.batches import Batch, Sampler, random_generator
 from samgan.training.cost import plan
-from samgan.training.loop import RESUMABLE, SCORED_IMAGES, Interrupted, Score, check_fit, check_start, train
+from samgan.training.loop import SCORED_IMAGES, Interrupted, Score, check_fit, check_start, train
 from samgan.training.losses import ABSOLUTE, LOSSES, PENALTIES, RELATIVISTIC, relativistic_average_hinge
 from samgan.training.run import choose_classes
 from samgan.training.step import CapturedPasses, TrainingState, discriminator_loss, train_step
@@ -15,7 +15,6 @@ __all__ = [
     "MAX_PROBABILITY",
     "PENALTIES",
     "RELATIVISTIC",
-    "RESUMABLE",
     "SCORED_IMAGES",
     "AdaptiveProbability",
     "Batch",

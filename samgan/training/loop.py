@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samgan.config import Config
+from samgan.config import RESUMABLE, Config
 from samgan.distributed import gather, on_first_process, world_size
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
@@ -35,8 +35,6 @@ from samgan.training.batches import Sampler, random_generator
 from samgan.training.log import _Log, _say
 from samgan.training.step import CapturedPasses, TrainingState, captures, train_step
 
-# Settings that a resumed run may change: how long it is and what it keeps, not what it computes.
-RESUMABLE = ("training.kimg", "training.log_every_kimg", "training.snapshot_every_kimg", "training.keep_checkpoints")
 GRID_IMAGES = 64
 SCORED_IMAGES = 512
 

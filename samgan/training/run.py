@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from samgan.config import Config
+from samgan.config import RESUMABLE, Config
 from samgan.data import PreparedSet
 from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.distributed import leave, on_first_process
@@ -17,7 +17,7 @@ from samgan.errors import UsageError
 from samgan.files import Location
 from samgan.runs import Checkpoint, Run, choose_checkpoint, describe_environment, find_collapse
 from samgan.scoring import ms_ssim_gaps, quick_scores
-from samgan.training.loop import RESUMABLE, Score, check_fit, check_start
+from samgan.training.loop import Score, check_fit, check_start
 from samgan.training.loop import train as train_loop
 
 ON_COLLAPSE = ("warn", "stop", "ignore")

@@ -46,7 +46,7 @@ class TrainingState:
         self.discriminator_optimizer = _optimizer(self.discriminator, config.training, rate)
         training = config.training
         classes = config.network.num_classes or 0
-        self.augment = AdaptiveProbability(training.augment_target, training.augment_kimg, classes)
+        self.augment = AdaptiveProbability(training.augment_target, classes)
 
     _parts = (
         "generator",
@@ -104,7 +104,7 @@ def _optimizer(network: nn.Module, training: TrainingConfig, rate: float) -> tor
         groups.append({"params": mapping, "initial_lr": MAPPING_RATE * rate})
     if training.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=training.adam_betas, fused=True)
-    return torch.optim.RMSprop(groups, lr=rate, alpha=training.rmsprop_alpha)
+    return torch.optim.RMSprop(groups, lr=rate, alpha=0.99)
 
 
 def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
