@@ -108,7 +108,7 @@ def _card(options: argparse.Namespace) -> Outcome:
     path = options.out or folder / ("MODEL_CARD.md" if record.config else "DATA_CARD.md")
     write_card(path, record)
     left = path.read_text(encoding="utf-8", errors="replace").count(OPEN)  # file names may not be UTF-8
-    text = f"{path}: fill in the {left} places marked {OPEN}; samgan cannot know what belongs there"
+    text = f"{path}: {left} places marked {OPEN} are left for you to fill in"
     return Outcome({"card": str(path), "open": left}, text)
 
 
