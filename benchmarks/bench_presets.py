@@ -77,7 +77,7 @@ def main() -> None:
                     "settings": settings,
                     "resolution": resolution,
                     "batch": config.training.batch_size,
-                    "gflop_per_image": plan(config)["flops_per_step"] / config.training.batch_size / 1e9,
+                    "gflop_per_image": plan(config).flops_per_step / config.training.batch_size / 1e9,
                     **json.loads(told.splitlines()[-1]),
                 }
             )

@@ -52,7 +52,7 @@ def step(point: dict[str, int], rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder, "images.npy"), (point["images"], 1, point["resolution"], point["resolution"]))
         told = (_train if point["processes"] == 1 else _train_together)(point, rounds, folder)
-        told["gflop_per_image"] = plan(configuration(point))["flops_per_step"] / point["batch"] / 1e9
+        told["gflop_per_image"] = plan(configuration(point)).flops_per_step / point["batch"] / 1e9
         print(json.dumps(told))
 
 

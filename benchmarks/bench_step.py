@@ -233,7 +233,7 @@ def steps(width: int, reference: Path | None, rounds: int) -> list[Line]:
     compete(contenders, rounds)
     roof_rate = ROOF_GFLOP / min(contenders["roof"].seconds)
     for name, config in configs.items():
-        gflop = plan(config)["flops_per_step"] / 1e9
+        gflop = plan(config).flops_per_step / 1e9
         seconds = statistics.median(contenders[name].seconds)
         note = f"{seconds:.3f} s a step, {gflop:.1f} GFLOP, {gflop / seconds:.0f} of {roof_rate:.0f} GFLOP/s"
         goal = SHARE_OF_ROOF.get(width) if name == "msg-gan-6" else None

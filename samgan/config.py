@@ -388,7 +388,7 @@ def json_schema() -> dict[str, Any]:
     return tree
 
 
-SECTIONS = {"data": DataConfig, "network": NetworkConfig, "training": TrainingConfig}
+SECTIONS: dict[str, Any] = {"data": DataConfig, "network": NetworkConfig, "training": TrainingConfig}
 
 
 def _fields() -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
@@ -407,7 +407,7 @@ def _hints(section: type) -> dict[str, Any]:
 
 def _check(section: Any, name: str) -> None:
     """Check each setting of a section by itself."""
-    hints = _hints(type(section))
+    hints = _hints(section.__class__)
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         checked(value, hints[field.name], field.metadata["limits"], f"{name}.{field.name}")
@@ -420,7 +420,7 @@ def _require(condition: bool, key: str, value: object, allowed: str) -> None:
 
 def _merge(node: Any, changes: Mapping[str, Any], path: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(node)}
-    hints = _hints(type(node))
+    hints = _hints(node.__class__)
     values = {}
     for name, value in changes.items():
         key = f"{path}{name}"

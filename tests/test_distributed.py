@@ -21,12 +21,14 @@ import numpy as np
 import torch
 import torch.distributed
 import samgan.training.loop
-import samgan.training.step
+import samgan.training.recipe
+import samgan.training.snapshots
+import samgan.training.state
 from samgan.config import Config
 from samgan.distributed import gather, on_first_process, rank
 from samgan.errors import SamganError
 from samgan.runs import Run
-from samgan.training import Interrupted, Sampler, TrainingState, train, train_step
+from samgan.training import Interrupted, Sampler, TrainingState, train_loop, train_step
 from samgan.devices import make_fabric
 
 torch.set_num_threads(1)
@@ -36,7 +38,7 @@ labels = np.arange(len(images)) % 3
 configs = {name: Config.from_dict(tree) for name, tree in json.loads((folder / "configs.json").read_text()).items()}
 CPU = torch.device("cpu")
 
-samgan.training.step.AdaptiveProbability.EVERY = 2  # so that few steps see a share of augmentation
+samgan.training.state.AdaptiveProbability.EVERY = 2  # so that few steps see a share of augmentation
 
 def steps(config, count=4):
     state = TrainingState(config, CPU)
@@ -84,7 +86,7 @@ def interrupted():
             return original(state, *arguments)
         samgan.training.loop.train_step = step
     try:
-        train(config, images, Run.open(path), make_fabric("cpu"))
+        train_loop(config, images, Run.open(path), make_fabric("cpu"))
     except Interrupted as error:
         torch.distributed.barrier()  # only the first process writes
         return {"signal": error.signal_number, "files": sorted(p.name for p in (path / "checkpoints").iterdir())}
@@ -96,10 +98,10 @@ def nan():
         Run.create(path, config, {})
     torch.distributed.barrier()
     if rank() == 1:  # only one of the processes computes a NaN
-        original = samgan.training.step.PENALTIES["gradient-per-scale"]
-        samgan.training.step.PENALTIES["gradient-per-scale"] = lambda *arguments: original(*arguments) * float("nan")
+        original = samgan.training.recipe.PENALTIES["gradient-per-scale"]
+        samgan.training.recipe.PENALTIES["gradient-per-scale"] = lambda *arguments: original(*arguments) * float("nan")
     try:
-        train(config, images, Run.open(path), make_fabric("cpu"))
+        train_loop(config, images, Run.open(path), make_fabric("cpu"))
     except SamganError as error:
         return {"message": str(error)}
 
@@ -109,10 +111,10 @@ def full():
         Run.create(path, config, {})
         def refuse(*arguments):
             raise OSError(errno.ENOSPC, "No space left on device")
-        samgan.training.loop.save_checkpoint = refuse
+        samgan.training.snapshots.save_checkpoint = refuse
     torch.distributed.barrier()
     try:
-        train(config, images, Run.open(path), make_fabric("cpu"))
+        train_loop(config, images, Run.open(path), make_fabric("cpu"))
     except OSError as error:
         return {"message": str(error), "told": error.on_all_processes}
 
@@ -127,7 +129,7 @@ def bug():
 def uneven():
     config = configs["rahinge"].override({"training.batch_size": 5})
     try:
-        train(config, images, Run(folder / "uneven"), make_fabric("cpu"))
+        train_loop(config, images, Run(folder / "uneven"), make_fabric("cpu"))
     except SamganError as error:
         return {"message": str(error)}
 
@@ -243,7 +245,7 @@ def test_a_defect_in_one_process_stops_both(results):
 
 
 def test_batch_that_does_not_divide(results):
-    assert "5 does not divide by 2 processes" in results("uneven-0")["message"]
+    assert "5 cannot be divided evenly among 2 processes" in results("uneven-0")["message"]
 
 
 def test_alone_nothing_is_communicated():

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-import samgan.training.step as training
 from samgan import api
 from samgan.config import Config
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
+from samgan.errors import SamganError
 from samgan.metrics.features import FeatureExtractor
-from samgan.networks import MinibatchStdDev, blocks
+from samgan.sampling import Source
 from samgan.scoring import evaluate
 from samgan.studies import ARMS, CLASSICAL, COMPARED
-from samgan.training import Sampler
+from samgan.training import Recipe, Sampler, TrainingState, train_step
 
 FOLDER = Path(__file__).parents[1] / "results"
 
@@ -187,28 +187,38 @@ def test_how_often_images_of_a_small_class_repeat_is_told_for_each_way(scores, t
 
 
 @pytest.mark.parametrize("idea", sorted(load("plus", "tried").IDEAS))
-def test_an_idea_changes_what_is_learned(idea, monkeypatch):
+def test_an_idea_changes_what_is_learned(idea):
     network = {"resolution": 32, "max_channels": 8, "mapping_layers": 1, "minibatch_std_group": 2, "num_classes": 2}
     kinds = {"generator_blocks": "modulated", "discriminator_blocks": "residual"}
     settings = {"loss": "relativistic-paired", "augment_target": 0.5, "batch_size": 4, "kimg": 1.0}
     config = Config().override({"network": {**network, **kinds}, "training": settings})
     images = torch.randint(0, 256, (16, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
-    def losses():
-        state = training.TrainingState(config, torch.device("cpu"))
+    def losses(recipe):
+        state = TrainingState(config, torch.device("cpu"), recipe)
         sampler = Sampler(images.numpy(), config, state.device, labels=np.arange(16) // 4 % 2)
-        return [float(training.train_step(state, sampler(step))["loss_discriminator"]) for step in range(3)]
+        return [float(train_step(state, sampler(step))["loss_discriminator"]) for step in range(3)]
 
-    plain = losses()
-    for name in ("augment", "train_step", "discriminator_loss", "Generator", "Discriminator"):
-        monkeypatch.setattr(training, name, getattr(training, name))  # undone behind this test
-    monkeypatch.setitem(blocks.GENERATOR_BLOCKS, "modulated", blocks.GENERATOR_BLOCKS["modulated"])
-    monkeypatch.setitem(blocks.DISCRIMINATOR_BLOCKS, "residual", blocks.DISCRIMINATOR_BLOCKS["residual"])
-    monkeypatch.setattr(MinibatchStdDev, "forward", MinibatchStdDev.forward)
-    load("plus", "tried").IDEAS[idea]()
-    changed = losses()
-    assert changed != plain
+    plain = Recipe.of(config.training)
+    changed = losses(load("plus", "tried").IDEAS[idea](plain))
+    assert changed != losses(plain)
     assert all(map(math.isfinite, changed))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_with_ideas_is_trained_and_read(tmp_path):
+    write_phantoms(tmp_path / "images", 60, resolution=32)
+    data = prepare(tmp_path / "images", tmp_path / "data", resolution=32, holdout=0.4, workers=1)
+    names, out = "pixel-shuffle,mixed-groups,fading-classes", tmp_path / "run"
+    tried = load("plus", "tried")
+    small = ["--network.max_channels=16", "--network.channel_base=512", "--training.kimg=0.032"]
+    tried.main([names, "train", str(data.path), "--out", str(out), "--device", "cpu", *small])
+    generator = tried.pixel_shuffle(Recipe.of(Config().training)).networks.generator
+    assert Source.open(out, generator=generator).images(3).shape == (3, 1, 32, 32)
+    with pytest.raises(SamganError, match="other weights than its configuration says"):
+        Source.open(out)
+    with pytest.raises(SystemExit):
+        tried.main(["no-such-idea", "train", str(data.path), "--out", str(out)])
 
 
 def test_a_cut_square_lies_at_the_same_place_of_every_scale():

@@ -42,12 +42,12 @@ from samgan.sampling import (
     write_model,
     write_samples,
 )
-from samgan.training import train
+from samgan.training import Options, train_loop
 
 
 def trained(folder, config, images):
     run = Run.create(folder, config, {})
-    return run, train(config, images, run, make_fabric("cpu"))
+    return run, train_loop(config, images, run, make_fabric("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +306,7 @@ def conditional(tiny_config, images, tmp_path_factory):
     settings = {"network.num_classes": 3, "data.classes": ["a", "b", "c"], "training.kimg": 0.004}
     config = tiny_config.override(settings)
     run = Run.create(tmp_path_factory.mktemp("conditional") / "run", config, {})
-    train(config, images, run, make_fabric("cpu"), labels=np.arange(22) % 3)
+    train_loop(config, images, run, make_fabric("cpu"), Options(labels=np.arange(22) % 3))
     return load_model(run)
 
 

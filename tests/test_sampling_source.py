@@ -10,14 +10,14 @@ from samgan.errors import SamganError, UsageError
 from samgan.pictures import to_uint8
 from samgan.runs import Run
 from samgan.sampling import Source, load_model, sample
-from samgan.training import train
+from samgan.training import train_loop
 
 
 @pytest.fixture(scope="module")
 def run(tiny_config, images, tmp_path_factory):
     config = tiny_config.override({"training.kimg": 0.008})
     run = Run.create(tmp_path_factory.mktemp("source") / "run", config, {})
-    train(config, images, run, make_fabric("cpu"))
+    train_loop(config, images, run, make_fabric("cpu"))
     return run
 
 

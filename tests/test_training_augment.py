@@ -1,6 +1,7 @@
 """Augmentation: what it changes and how far, alike at every scale, and the probability that follows over-fitting."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ import torch
 
 from samgan.networks import Discriminator, image_pyramid
 from samgan.training import (
-    ABSOLUTE,
     CHANGES,
     LOSSES,
     MAX_PROBABILITY,
     AdaptiveProbability,
+    Recipe,
     Sampler,
     TrainingState,
     augment,
@@ -160,14 +161,14 @@ def test_each_image_is_changed_with_a_probability_of_its_own():
         assert not torch.equal(changed[own], images[own])
 
 
-def test_a_step_augments_every_class_as_much_as_it_asks_for(tiny_config, images, monkeypatch):
+def test_a_step_augments_every_class_as_much_as_it_asks_for(tiny_config, images):
     config = tiny_config.override({"training": {"loss": "relativistic-paired", "augment_target": 0.5}})
     config = config.override({"network.num_classes": 2, "data.classes": ["a", "b"], "training.batch_size": 4})
-    state = TrainingState(config, CPU)
+    seen = []
+    recipe = replace(Recipe.of(config.training), augmentation=lambda pyramid, uniform, p: (seen.append(p), pyramid)[1])
+    state = TrainingState(config, CPU, recipe)
     batch = Sampler(images, config, CPU, labels=np.arange(len(images)) % 2)(0)
     state.augment.values = [0.0, MAX_PROBABILITY]
-    seen = []
-    monkeypatch.setattr("samgan.training.step.augment", lambda pyramid, uniform, p: (seen.append(p), pyramid)[1])
     train_step(state, batch)
     assert len(seen) == 3
     for probability in seen:  # of real images and of both generated batches
@@ -179,7 +180,7 @@ def test_a_step_augments_every_class_as_much_as_it_asks_for(tiny_config, images,
     [
         ("hinge", 0.0, 0.5),
         ("non-saturating", 10.0, 1.0),
-        *((name, 10.0, 0.5) for name in sorted(set(LOSSES) - ABSOLUTE)),
+        *((name, 10.0, 0.5) for name in sorted(name for name, loss in LOSSES.items() if not loss.absolute)),
     ],
 )
 def test_over_fitting_is_measured_whatever_the_loss_makes_of_a_constant(tiny_config, loss, offset, sign):
@@ -187,11 +188,11 @@ def test_over_fitting_is_measured_whatever_the_loss_makes_of_a_constant(tiny_con
     discriminator = Discriminator(config.network)
     discriminator.forward = lambda pyramid, batches: pyramid[0]
     real, fake = torch.tensor([-1.0, 2.0, 3.0, 4.0]) + offset, torch.tensor([-4.0, 0.0, -1.0, -3.0]) + offset
-    _, logged, signs = discriminator_loss(config.training, discriminator, [real], [fake])
+    _, logged, signs = discriminator_loss(Recipe.of(config.training), config.training, discriminator, [real], [fake])
     assert logged["sign_real"] == signs.mean() == sign
 
 
-@pytest.mark.parametrize("loss", sorted(set(LOSSES) - ABSOLUTE))
+@pytest.mark.parametrize("loss", sorted(name for name, loss in LOSSES.items() if not loss.absolute))
 def test_what_a_discriminator_adds_to_all_logits_of_a_class_is_no_over_fitting(tiny_config, loss):
     config = tiny_config.override({"training": {"loss": loss}})
     discriminator = Discriminator(config.network)
@@ -200,10 +201,11 @@ def test_what_a_discriminator_adds_to_all_logits_of_a_class_is_no_over_fitting(t
     of_class = torch.tensor([10.0, -20.0, 5.0])[labels]
     real = torch.tensor([1.0, 2.0, 3.0, 4.0, -2.0, 1.0]) + of_class
     fake = torch.tensor([0.0, -1.0, -1.0, -3.0, -1.0, 0.0]) + of_class
-    signs = [discriminator_loss(config.training, discriminator, [real], [fake], known)[1] for known in (labels, None)]
+    given = Recipe.of(config.training), config.training, discriminator, [real], [fake]
+    signs = [discriminator_loss(*given, known)[1] for known in (labels, None)]
     assert signs[0]["sign_real"] == pytest.approx(2 / 3)  # of six real images one lies below its class's middle
     assert signs[1]["sign_real"] == pytest.approx(1 / 3)  # both of class 1 lie below the middle of all
-    one_class = discriminator_loss(config.training, discriminator, [real], [fake], torch.zeros_like(labels))[1]
+    one_class = discriminator_loss(*given, torch.zeros_like(labels))[1]
     assert one_class["sign_real"] == signs[1]["sign_real"]
 
 

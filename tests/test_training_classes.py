@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import samgan.scoring.run
-import samgan.training.loop
+import samgan.training.snapshots
 from samgan import api
 from samgan.commands.main import main
 from samgan.data import prepare
@@ -21,7 +21,7 @@ from samgan.pictures import to_uint8
 from samgan.presets import preset_config, preset_names
 from samgan.runs import Run
 from samgan.sampling import generate, latents_of_seeds, load_model, sample
-from samgan.training import Sampler, TrainingState, choose_classes, plan, train, train_step
+from samgan.training import Options, Sampler, Scorer, TrainingState, choose_classes, plan, train_loop, train_step
 
 CPU = torch.device("cpu")
 LABELS = np.array([0] * 12 + [1] * 7 + [2] * 3)  # of the 22 images
@@ -166,7 +166,7 @@ def test_generated_images_get_the_labels_of_the_real_ones(tiny_config, images, m
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, monkeypatch, variant):
-    monkeypatch.setattr(samgan.training.loop, "SCORED_IMAGES", 66)
+    monkeypatch.setattr(samgan.training.snapshots, "SCORED_IMAGES", 66)
     config = tiny_config.override(VARIANTS[variant]).override({"training.kimg": 0.024})
     fabric, seen = make_fabric("cpu"), []
 
@@ -175,12 +175,12 @@ def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, monkeypatch,
         return {"swd": float(fake.mean()), "of 2": {"b": float(fake[labels == 2].mean())}}
 
     straight, parts = (new_run(tmp_path / name, config) for name in ("straight", "parts"))
-    train(config, images, straight, fabric, labels=LABELS, score=score)
+    train_loop(config, images, straight, fabric, Options(labels=LABELS, scorer=Scorer("swd", score)))
     short = config.override({"training.kimg": 0.016})
-    train(short, images, parts, fabric, labels=LABELS, score=score)
+    train_loop(short, images, parts, fabric, Options(labels=LABELS, scorer=Scorer("swd", score)))
     saved = torch.load(parts.checkpoint_path(4), weights_only=True)
     torch.save({**saved, "config": config.to_dict()}, parts.checkpoint_path(4))
-    train(config, images, parts, fabric, labels=LABELS, resume=True, score=score)
+    train_loop(config, images, parts, fabric, Options(labels=LABELS, resume=True, scorer=Scorer("swd", score)))
     assert straight.checkpoints()[-1].read_bytes() == parts.checkpoints()[-1].read_bytes()
     lines = [[line for line in run.stats() if line["kind"] == "scores"] for run in (straight, parts)]
     assert lines[0] == lines[1]
@@ -197,13 +197,13 @@ def test_the_plan_counts_what_classes_add(tiny_config, images):
     config = plain.override(THREE)
     state, cost, without = TrainingState(config, CPU), plan(config), plan(plain)
     for name in ("generator", "discriminator"):
-        assert cost[f"{name}_parameters"] == sum(p.numel() for p in getattr(state, name).parameters())
-    added = cost["discriminator_parameters"] - without["discriminator_parameters"]
+        assert getattr(cost, f"{name}_parameters") == sum(p.numel() for p in getattr(state, name).parameters())
+    added = cost.discriminator_parameters - without.discriminator_parameters
     assert added == 3 * 8  # features after the last block
-    assert cost["generator_parameters"] - without["generator_parameters"] == 3 * 8 + 8 * 8 * 16
+    assert cost.generator_parameters - without.generator_parameters == 3 * 8 + 8 * 8 * 16
     with FlopCounterMode(display=False) as counter:
         train_step(state, Sampler(images, config, CPU, labels=LABELS)(0))
-    assert cost["flops_per_step"] == counter.get_total_flops() > without["flops_per_step"]
+    assert cost.flops_per_step == counter.get_total_flops() > without.flops_per_step
 
 
 def test_learns_what_tells_two_classes_apart(tmp_path):
@@ -219,7 +219,7 @@ def test_learns_what_tells_two_classes_apart(tmp_path):
         }
     )
     run = new_run(tmp_path / "run", config)
-    state = train(config, images, run, make_fabric("cpu"), labels=(means > 100).astype(int))
+    state = train_loop(config, images, run, make_fabric("cpu"), Options(labels=(means > 100).astype(int)))
     latents = latents_of_seeds(range(32), 16)
     dark, bright = (
         torch.cat([p[-1] for p in generate(state.sampling_generator, latents, torch.full((32,), label))])

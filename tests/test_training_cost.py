@@ -35,7 +35,7 @@ def test_operations_equal_those_of_a_real_step(tiny_config, images, loss, shared
     batch = Sampler(images, config, CPU)(0)
     with FlopCounterMode(display=False) as counter:
         train_step(state, batch)
-    assert plan(config)["flops_per_step"] == counter.get_total_flops()
+    assert plan(config).flops_per_step == counter.get_total_flops()
 
 
 def test_operations_of_attention(light_config):
@@ -45,8 +45,8 @@ def test_operations_of_attention(light_config):
     narrow = middle  # queries and keys are padded to the width of values
     projections = 2 * n * positions * c * (narrow + 1 + 2 * middle)  # keys are padded when they are there
     products = 2 * 2 * n * positions**2 * middle
-    with_it = plan(config.override({"network.generator_attention": [32]}))["flops_per_step"]
-    assert with_it - plan(config)["flops_per_step"] == 3 * projections + 3.5 * products
+    with_it = plan(config.override({"network.generator_attention": [32]})).flops_per_step
+    assert with_it - plan(config).flops_per_step == 3 * projections + 3.5 * products
 
 
 def test_attention_maps_are_not_kept(light_config):
@@ -54,39 +54,39 @@ def test_attention_maps_are_not_kept(light_config):
     config = light_config.override({**PLAIN, "network.resolution": 64})
     with_it = config.override({"network.discriminator_attention": [64]})
     one_map = 4 * config.training.batch_size * 4096 * 1024
-    assert plan(with_it)["memory_bytes"] - plan(config)["memory_bytes"] < one_map
+    assert plan(with_it).memory_bytes - plan(config).memory_bytes < one_map
 
 
 @pytest.mark.parametrize("penalty", ["gradient-per-scale", "r1"])
 def test_a_penalty_costs_at_least_three_more_passes(light_config, penalty):
-    without = plan(light_config)["flops_per_step"]
-    assert 1.3 * without < plan(light_config.override({"training.penalty": penalty}))["flops_per_step"] < 4 * without
+    without = plan(light_config).flops_per_step
+    assert 1.3 * without < plan(light_config.override({"training.penalty": penalty})).flops_per_step < 4 * without
 
 
 def test_a_lazy_penalty_costs_its_share(light_config):
-    without = plan(light_config)["flops_per_step"]
+    without = plan(light_config).flops_per_step
     each = light_config.override({"training.penalty": "r1-r2"})
     every_4th = each.override({"training.penalty_every": 4})
-    assert 4 * (plan(every_4th)["flops_per_step"] - without) == plan(each)["flops_per_step"] - without
-    assert plan(every_4th)["memory_bytes"] == plan(each)["memory_bytes"]
+    assert 4 * (plan(every_4th).flops_per_step - without) == plan(each).flops_per_step - without
+    assert plan(every_4th).memory_bytes == plan(each).memory_bytes
 
 
 def test_parameters_and_length(light_config):
     planned = plan(light_config)
     generator, discriminator = Generator(light_config.network), Discriminator(light_config.network)
-    assert planned["generator_parameters"] == sum(p.numel() for p in generator.parameters())
-    assert planned["discriminator_parameters"] == sum(p.numel() for p in discriminator.parameters())
-    assert (planned["steps"], planned["kimg"]) == (10, 0.04)
+    assert planned.generator_parameters == sum(p.numel() for p in generator.parameters())
+    assert planned.discriminator_parameters == sum(p.numel() for p in discriminator.parameters())
+    assert (planned.steps, planned.kimg) == (10, 0.04)
 
 
 def test_memory_counts_weights_gradients_moments_and_average(light_config):
     def memory(**training):
-        return plan(light_config.override({"training": training}))["memory_bytes"]
+        return plan(light_config.override({"training": training})).memory_bytes
 
     planned = plan(light_config)
     generator, both = (
-        planned["generator_parameters"],
-        planned["generator_parameters"] + planned["discriminator_parameters"],
+        planned.generator_parameters,
+        planned.generator_parameters + planned.discriminator_parameters,
     )
     assert memory() - memory(ema_halflife_kimg=0) == 4 * generator
     assert memory() - memory(optimizer="rmsprop") == 4 * both
@@ -94,7 +94,7 @@ def test_memory_counts_weights_gradients_moments_and_average(light_config):
 
 def test_activations_grow_with_the_batch(light_config):
     def memory(batch_size):
-        return plan(light_config.override({"training.batch_size": batch_size}))["memory_bytes"]
+        return plan(light_config.override({"training.batch_size": batch_size})).memory_bytes
 
     one, two, three = memory(32), memory(64), memory(96)
     assert two - one == pytest.approx(three - two, rel=0.01)
@@ -103,6 +103,6 @@ def test_activations_grow_with_the_batch(light_config):
 
 def test_the_paper_scale_is_planned_without_doing_it():
     planned = plan(Config())
-    assert planned["generator_parameters"] / 1e6 == pytest.approx(22.5, abs=0.05)
-    assert planned["steps"] == 113_000
-    assert planned["flops_per_step"] > 1e12
+    assert planned.generator_parameters / 1e6 == pytest.approx(22.5, abs=0.05)
+    assert planned.steps == 113_000
+    assert planned.flops_per_step > 1e12

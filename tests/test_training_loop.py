@@ -30,11 +30,14 @@ from samgan.training import (
     LOSSES,
     AdaptiveProbability,
     Batch,
+    Loss,
+    Options,
     Sampler,
+    Scorer,
     TrainingState,
     random_generator,
     relativistic_average_hinge,
-    train,
+    train_loop,
     train_step,
 )
 
@@ -420,17 +423,17 @@ def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, fabric, vari
     monkeypatch.setattr(AdaptiveProbability, "KIMG", 0.1)
     config = tiny_config.override(VARIANTS[variant])
     straight = new_run(tmp_path / "straight", config)
-    train(config, images, straight, fabric)
+    train_loop(config, images, straight, fabric)
 
     parts = new_run(tmp_path / "parts", config)
-    train(config.override({"training.kimg": 0.016}), images, parts, fabric)
+    train_loop(config.override({"training.kimg": 0.016}), images, parts, fabric)
     path = parts.checkpoint_path(4)
     assert parts.checkpoints() == [path]
     saved = torch.load(
         path, weights_only=True
     )  # the checkpoint notes the length it was made with; make it that of the run
     save_checkpoint(path, {**saved, "config": config.to_dict()})
-    state = train(config, images, parts, fabric, resume=True)
+    state = train_loop(config, images, parts, fabric, Options(resume=True))
 
     assert state.step == 10
     assert final_bytes(parts) == final_bytes(straight)
@@ -449,25 +452,25 @@ def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, fabric, vari
 
 def test_resume_of_a_finished_run_changes_nothing(tiny_config, images, tmp_path, fabric):
     run = new_run(tmp_path / "run", tiny_config)
-    train(tiny_config, images, run, fabric)
+    train_loop(tiny_config, images, run, fabric)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    assert train(tiny_config, images, run, fabric, resume=True).step == 10
+    assert train_loop(tiny_config, images, run, fabric, Options(resume=True)).step == 10
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_a_snapshot_that_was_cut_off_is_completed_on_resume(tiny_config, images, tmp_path, fabric):
-    def score(fake):
+    def score(fake, labels):
         return {"swd": float(fake.mean())}
 
-    def die(fake):
+    def die(fake, labels):
         raise KeyboardInterrupt
 
     straight, cut = new_run(tmp_path / "straight", tiny_config), new_run(tmp_path / "cut", tiny_config)
-    train(tiny_config, images, straight, fabric, score=score)
+    train_loop(tiny_config, images, straight, fabric, Options(scorer=Scorer("swd", score)))
     with pytest.raises(KeyboardInterrupt):
-        train(tiny_config, images, cut, fabric, score=die)
+        train_loop(tiny_config, images, cut, fabric, Options(scorer=Scorer("swd", die)))
     for _ in range(2):
-        train(tiny_config, images, cut, fabric, resume=True, score=score)
+        train_loop(tiny_config, images, cut, fabric, Options(resume=True, scorer=Scorer("swd", score)))
     assert cut.best() == straight.best()
     scores = [[line for line in run.stats() if line["kind"] == "scores"] for run in (straight, cut)]
     assert scores[0] == scores[1]
@@ -481,15 +484,15 @@ def test_a_checkpoint_of_another_run_is_not_continued(tiny_config, images, tmp_p
     path = run.checkpoint_path(4)
     other = TrainingState(tiny_config.override({"training.seed": 3}), CPU).state_dict()
     save_checkpoint(path, other)
-    with pytest.raises(SamganError, match=r"step-00000004\.pt is of another run \(training\.seed is 3, not 0\)"):
-        train(tiny_config, images, run, fabric, resume=True)
+    with pytest.raises(SamganError, match=r"step-00000004\.pt belongs to another run \(training\.seed is 3, not 0\)"):
+        train_loop(tiny_config, images, run, fabric, Options(resume=True))
     whole = TrainingState(tiny_config, CPU).state_dict()
     wider = TrainingState(tiny_config.override({"network.max_channels": 16}), CPU).state_dict()
     without = {key: value for key, value in whole.items() if key != "discriminator"}
     for state in ({**wider, "config": whole["config"]}, without, {**whole, "generator_optimizer": None}):
         save_checkpoint(path, state)
         with pytest.raises(SamganError, match="does not hold the training state of this configuration"):
-            train(tiny_config, images, run, fabric, resume=True)
+            train_loop(tiny_config, images, run, fabric, Options(resume=True))
     assert not (run.path / "stats.jsonl").exists()
 
 
@@ -497,15 +500,15 @@ def test_other_files_beside_the_checkpoints_are_left_alone(tiny_config, images, 
     run = new_run(tmp_path / "run", tiny_config)
     copy_of_mine = run.checkpoint_folder / "step-00000099-copy.pt"
     copy_of_mine.write_bytes(b"mine")
-    train(tiny_config, images, run, fabric)
-    assert train(tiny_config, images, run, fabric, resume=True).step == run.last_step() == 10
+    train_loop(tiny_config, images, run, fabric)
+    assert train_loop(tiny_config, images, run, fabric, Options(resume=True)).step == run.last_step() == 10
     assert copy_of_mine.read_bytes() == b"mine"
 
 
 def test_resume_without_any_checkpoint_starts_at_step_0(tiny_config, images, tmp_path, fabric):
     fresh, resumed = new_run(tmp_path / "fresh", tiny_config), new_run(tmp_path / "resumed", tiny_config)
-    train(tiny_config, images, fresh, fabric)
-    train(tiny_config, images, resumed, fabric, resume=True)
+    train_loop(tiny_config, images, fresh, fabric)
+    train_loop(tiny_config, images, resumed, fabric, Options(resume=True))
     assert final_bytes(fresh) == final_bytes(resumed)
 
 
@@ -513,7 +516,7 @@ def test_training_leaves_the_global_random_state_alone(tiny_config, images, tmp_
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    train(tiny_config, images, new_run(tmp_path / "run", tiny_config), fabric)
+    train_loop(tiny_config, images, new_run(tmp_path / "run", tiny_config), fabric)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -529,11 +532,11 @@ def test_checkpoints_kept_are_the_newest_and_the_best(tiny_config, images, tmp_p
     values = iter([5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 1.0, 6.0, 7.0, 8.0])
     shapes = []
 
-    def score(fake):
+    def score(fake, labels):
         shapes.append((fake.dtype, fake.shape))
         return {"fid": next(values), "other": 0.0}
 
-    train(config, images, run, fabric, score=score)
+    train_loop(config, images, run, fabric, Options(scorer=Scorer("fid", score)))
     assert [path.name for path in run.checkpoints()] == [f"step-{step:08d}.pt" for step in (3, 9, 10)]
     assert run.best() == {"checkpoint": "step-00000003.pt", "score": "fid", "value": 1.0}
     assert shapes == [(np.dtype(np.uint8), (512, 1, 32, 32))] * 10
@@ -543,7 +546,7 @@ def test_checkpoints_kept_are_the_newest_and_the_best(tiny_config, images, tmp_p
 
 def test_stats_lines_hold_means_since_the_last_line(tiny_config, images, tmp_path, fabric):
     run = new_run(tmp_path / "run", tiny_config)
-    train(tiny_config, images, run, fabric)
+    train_loop(tiny_config, images, run, fabric)
     state = TrainingState(tiny_config, CPU)
     losses = [train_step(state, batch)["loss_generator"].item() for batch in batches(tiny_config, images, 2)]
     first = next(iter(run.stats()))
@@ -559,7 +562,7 @@ def test_stats_lines_hold_the_mean_of_the_penalties_there_were(tiny_config, imag
     lazy = {"penalty": "r1", "penalty_every": 3}
     config = tiny_config.override({"training": {**lazy, "log_every_kimg": 0.016}})
     run = new_run(tmp_path / "run", config)
-    train(config, images, run, fabric)
+    train_loop(config, images, run, fabric)
     state = TrainingState(config, CPU)
     logged = [train_step(state, batch) for batch in batches(config, images, 4)]
     first = next(iter(run.stats()))
@@ -587,7 +590,7 @@ def test_a_run_ends_where_the_watch_says_so(tiny_config, images, tmp_path, fabri
         seen.append(run.last_step())
         return len(seen) == 3
 
-    state = train(config, images, run, fabric, watch=watch, quiet=True)
+    state = train_loop(config, images, run, fabric, Options(watch=watch, quiet=True))
     assert seen == [2, 4, 6]
     assert (state.step, run.last_step()) == (6, 6)
     assert capsys.readouterr().err == ""
@@ -605,7 +608,7 @@ def test_nan_stops_the_run_naming_step_and_term(tiny_config, images, tmp_path, f
 
     monkeypatch.setattr(samgan.training.loop, "train_step", step_7_is_bad)
     with pytest.raises(SamganError, match=rf"step 7: {term} is nan"):
-        train(config, images, run, fabric)
+        train_loop(config, images, run, fabric)
     assert [path.name for path in run.checkpoints()] == ["step-00000004.pt"]
     assert torch.load(run.checkpoint_path(4), weights_only=True)["step"] == 4
     assert [line["step"] for line in run.stats()] == [2, 4, 6]
@@ -615,11 +618,11 @@ def test_nan_in_a_real_loss_is_seen(tiny_config, images, tmp_path, fabric, monke
     def nan_loss(real, fake):
         return (real.mean() + fake.mean()) * float("nan"), fake.mean()
 
-    monkeypatch.setitem(LOSSES, "hinge", nan_loss)
+    monkeypatch.setitem(LOSSES, "hinge", Loss(nan_loss, absolute=True))
     config = tiny_config.override({"training.loss": "hinge"})
     run = new_run(tmp_path / "run", config)
     with pytest.raises(SamganError, match="step 1: loss_discriminator is nan"):
-        train(config, images, run, fabric)
+        train_loop(config, images, run, fabric)
     assert run.checkpoints() == []
 
 
@@ -635,7 +638,7 @@ def test_nonfinite_weight_is_not_saved(tiny_config, images, tmp_path, fabric, mo
     monkeypatch.setattr(samgan.training.loop, "train_step", overflows_in_step_8)
     run = new_run(tmp_path / "run", tiny_config)
     with pytest.raises(SamganError, match=r"step 8: weight generator\.blocks\.2\.conv_2\.weight"):
-        train(tiny_config, images, run, fabric)
+        train_loop(tiny_config, images, run, fabric)
     assert [path.name for path in run.checkpoints()] == ["step-00000004.pt"]
 
 
@@ -651,7 +654,7 @@ def test_a_gate_that_is_nan_stops_the_run_and_is_named(tiny_config, images, tmp_
     monkeypatch.setattr(samgan.training.loop, "train_step", gate_lost_in_step_3)
     run = new_run(tmp_path / "run", tiny_config.override({"training.log_every_kimg": 0.012}))
     with pytest.raises(SamganError, match="step 3: gamma of generator_8 is nan"):
-        train(run.config, images, run, fabric)
+        train_loop(run.config, images, run, fabric)
     assert run.checkpoints() == []
 
 
@@ -661,7 +664,7 @@ def test_progress_on_a_terminal_stays_on_one_line_that_ends(tiny_config, images,
     written.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", written)
     run = new_run(tmp_path / "run", tiny_config)
-    train(tiny_config, images, run, fabric)
+    train_loop(tiny_config, images, run, fabric)
     lines = written.getvalue().split("\r\x1b[2K")
     assert len(lines) == 6
     assert lines[-1].startswith("0.04/0.04 kimg  ")
@@ -681,13 +684,13 @@ def test_progress_on_a_terminal_stays_on_one_line_that_ends(tiny_config, images,
 def test_images_that_do_not_fit(tiny_config, tmp_path, fabric, shape, message):
     run = new_run(tmp_path / "run", tiny_config)
     with pytest.raises(UsageError, match=message):
-        train(tiny_config, np.zeros(shape, np.uint8), run, fabric)
+        train_loop(tiny_config, np.zeros(shape, np.uint8), run, fabric)
 
 
 def test_trains_outside_the_main_thread(tiny_config, images, tmp_path, fabric):
     config = tiny_config.override({"training.kimg": 0.008})
     run, states = new_run(tmp_path / "run", config), []
-    thread = threading.Thread(target=lambda: states.append(train(config, images, run, fabric)))
+    thread = threading.Thread(target=lambda: states.append(train_loop(config, images, run, fabric)))
     thread.start()
     thread.join()
     assert states[0].step == 2
@@ -699,7 +702,7 @@ def test_tensorboard_events(tiny_config, images, tmp_path, fabric):
 
     config = tiny_config.override({"training.kimg": 0.016})
     run = new_run(tmp_path / "run", config)
-    train(config, images, run, fabric, tensorboard=True)
+    train_loop(config, images, run, fabric, Options(tensorboard=True))
     events = EventAccumulator(str(run.path / "tensorboard")).Reload()
     lines = list(run.stats())
     assert [event.step for event in events.Scalars("loss_generator")] == [line["images_seen"] for line in lines]
@@ -720,7 +723,7 @@ def test_learns_the_mean_picture_of_real_radiographs(real_images_folder, tmp_pat
         fake = torch.cat([pyramid[-1] for pyramid in generate(state.sampling_generator, latents)]).mean(dim=0)
         return (fake - from_uint8(torch.from_numpy(images)).mean(dim=0)).abs().mean().item()
 
-    trained = train(config, images, new_run(tmp_path / "run", config), fabric)
+    trained = train_loop(config, images, new_run(tmp_path / "run", config), fabric)
     assert distance(trained) < 0.5 * distance(TrainingState(config, CPU))
 
 
@@ -730,7 +733,13 @@ def test_a_run_ends_after_its_minutes(tmp_path, tiny_config, images, fabric):
     seconds = 0.5
 
     def go_on(minutes):
-        return train(config, images, run, fabric, resume=True, minutes=minutes, score=lambda fake: {"swd": 1.0}).step
+        return train_loop(
+            config,
+            images,
+            run,
+            fabric,
+            Options(resume=True, minutes=minutes, scorer=Scorer("swd", lambda fake, labels: {"swd": 1.0})),
+        ).step
 
     def walls():
         return [line["wall_seconds"] for line in run.stats() if line["kind"] == "train"]
@@ -754,13 +763,14 @@ DRIVER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import numpy as np
-import samgan.training.loop
+import samgan.training.snapshots
 from samgan.config import Config
 from samgan.devices import make_fabric
 from samgan.runs import Run
-from samgan.training import Interrupted, train
+from samgan.training import Interrupted, Options, Scorer, train_loop
 
-samgan.training.loop.SCORED_IMAGES = 64
+SCORER = Scorer("swd", lambda fake, labels: {"swd": float(fake.mean())})
+samgan.training.snapshots.SCORED_IMAGES = 64
 folder = Path(sys.argv[1])
 config = Config.from_dict(json.loads((folder / "config.json").read_text()))
 images = np.load(folder / "images.npy")
@@ -775,7 +785,7 @@ def child(path, before=None):
             before()
         resume = (path / "config.json").is_file()
         run = Run.open(path) if resume else Run.create(path / ".." / path.name, config, {})
-        train(config, images, run, make_fabric("cpu"), resume=resume, score=lambda fake: {"swd": float(fake.mean())})
+        train_loop(config, images, run, make_fabric("cpu"), Options(resume=resume, scorer=SCORER))
         code = 0
     except Interrupted as error:
         code = 100 + error.signal_number

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from samgan.config import Config
 from samgan.networks import Discriminator, Generator, image_pyramid
-from samgan.training import LOSSES, PENALTIES, RELATIVISTIC, losses
+from samgan.training import LOSSES, PENALTIES, losses
 
 SIDES = (4, 8, 16, 32)
 
@@ -37,7 +37,7 @@ BY_HAND = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_by_hand(name):
     real, fake = torch.tensor(REAL), torch.tensor(FAKE)
-    discriminator, generator = LOSSES[name](real, fake)
+    discriminator, generator = LOSSES[name].of(real, fake)
     assert discriminator.item() == pytest.approx(BY_HAND[name][0], abs=1e-6)
     assert generator.item() == pytest.approx(BY_HAND[name][1], abs=1e-6)
 
@@ -52,16 +52,16 @@ def test_relativistic_average_hinge_at_perfect_separation_and_confusion():
 @pytest.mark.parametrize("name", LOSSES)
 def test_relativistic_losses_do_not_see_a_constant(name):
     real, fake = torch.randn(2, 6, dtype=torch.double, generator=torch.Generator().manual_seed(0))
-    before, after = LOSSES[name](real, fake), LOSSES[name](real + 7.5, fake + 7.5)
+    before, after = LOSSES[name].of(real, fake), LOSSES[name].of(real + 7.5, fake + 7.5)
     unchanged = all(torch.allclose(a, b) for a, b in zip(before, after, strict=True))
-    assert unchanged == (name in RELATIVISTIC)
+    assert unchanged == LOSSES[name].relativistic
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_pull_logits_apart(name):
     """Following the discriminator's loss parts real from fake, following the generator's raises fake."""
     logits = torch.zeros(2, 4, requires_grad=True)
-    discriminator, generator = LOSSES[name](*logits)
+    discriminator, generator = LOSSES[name].of(*logits)
     (d,) = torch.autograd.grad(discriminator, logits, retain_graph=True)
     (g,) = torch.autograd.grad(generator, logits)
     assert (d[0] < 0).all()
@@ -73,7 +73,7 @@ def test_losses_pull_logits_apart(name):
 def test_wrong_shape_is_refused(name):
     """[n, 1] against [n] would broadcast to a plausible number."""
     with pytest.raises(Exception, match="Type-check error"):
-        LOSSES[name](torch.zeros(4, 1), torch.zeros(4))
+        LOSSES[name].of(torch.zeros(4, 1), torch.zeros(4))
 
 
 # ---- penalties
@@ -231,13 +231,13 @@ def test_every_loss_with_every_penalty_reaches_every_weight(networks, loss, pena
     images = torch.rand(3, 1, 32, 32, dtype=torch.double, generator=draw) * 2 - 1
     real = image_pyramid(images, SIDES)
     fake = generator(torch.randn(3, 8, dtype=torch.double, generator=draw))
-    total, _ = LOSSES[loss](discriminator(real), discriminator([f.detach() for f in fake]))
+    total, _ = LOSSES[loss].of(discriminator(real), discriminator([f.detach() for f in fake]))
     if penalty:
         total = total + PENALTIES[penalty](discriminator, real, fake, MIX)
     total.backward()
     assert all(p.grad is None for p in generator.parameters()), "a penalty reached the generator"
     assert all(torch.isfinite(p.grad).all() for p in discriminator.parameters())
-    LOSSES[loss](discriminator(real), discriminator(fake))[1].backward()
+    LOSSES[loss].of(discriminator(real), discriminator(fake))[1].backward()
     assert all(torch.isfinite(p.grad).all() for p in generator.parameters())
     assert sum(p.grad.abs().sum() for p in generator.parameters()) > 0
 

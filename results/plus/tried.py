@@ -1,55 +1,52 @@
-"""Ideas of others that samgan-plus does without, each as a few lines over the package, for `ablation.py` to measure.
+"""Ideas of others that samgan-plus does without, each as a recipe of a few lines, for `ablation.py` to measure.
 
-    python results/plus/tried.py NAME[,NAME] train cxr64 --out RUN ...    # any arguments of samgan behind the names
+    python results/plus/tried.py NAME[,NAME] train cxr64 --out RUN [--classes NAME ...] [--minutes N] [--KEY=VALUE ...]
+    python results/plus/tried.py NAME[,NAME] evaluate RUN --data cxr64 --features FEATURES.pt [--count N] [--out DIR]
 
-A run with one of them can only be read with it, and does not resume exactly: what they remember is in no checkpoint.
+A run with one of them can only be read with the same names, and does not resume exactly: what an idea remembers is not
+in the checkpoints.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import samgan.training.step as training
-from samgan.commands.main import main
-from samgan.config import NetworkConfig, TrainingConfig
-from samgan.networks import Discriminator, Generator, MinibatchStdDev, blocks, channels_last, upsample
-from samgan.training import augment, loop
+import samgan
+from samgan.commands.settings import split_settings
+from samgan.config import NetworkConfig
+from samgan.errors import SamganError
+from samgan.networks import Discriminator, Generator, MinibatchStdDev, Networks, activate, channels_last, upsample
+from samgan.networks.blocks import IMAGE_GAIN, convolutions
+from samgan.sampling import Source
+from samgan.training import Recipe
 
 Pyramid = list[Tensor]
 LECAM_WEIGHT, LECAM_DECAY = 0.1, 0.99
 FADE_IMAGES = 2000
 """How many images each scale takes to come in, one after the other."""
 TOLD_BETWEEN = 10_000, 40_000
-"""Images seen when classes begin to be told, and when they are told in full."""
+"""Images seen when the networks begin to be told the class, and when they are told it in full."""
 
 
-def lecam() -> None:
+def lecam(recipe: Recipe) -> Recipe:
     """Keep logits of real images near those that generated ones had on average, and the other way round.
 
     Source: Tseng et al. 2021 (LeCam), eq. 4.
     """
-    plain = training.discriminator_loss
     anchors = [0.0, 0.0]  # of real and of generated images
 
-    def loss(config: TrainingConfig, discriminator: Callable[..., Tensor], *batch: Any) -> Any:
-        logits: list[Tensor] = []
+    def distance(real: Tensor, fake: Tensor) -> Tensor:
+        for place, logits in enumerate((real, fake)):
+            anchors[place] += (1 - LECAM_DECAY) * (float(logits.detach().mean()) - anchors[place])
+        return LECAM_WEIGHT * ((real - anchors[1]).square().mean() + (fake - anchors[0]).square().mean())
 
-        def judge(*arguments: Any, **options: Any) -> Tensor:
-            logits.append(discriminator(*arguments, **options))
-            return logits[-1]
-
-        value, logged, signs = plain(config, judge, *batch)
-        halves = logits[0].float().chunk(2)
-        for place, half in enumerate(halves):
-            anchors[place] += (1 - LECAM_DECAY) * (float(half.detach().mean()) - anchors[place])
-        distance = (halves[0] - anchors[1]).square().mean() + (halves[1] - anchors[0]).square().mean()
-        return value + LECAM_WEIGHT * distance, logged, signs
-
-    training.discriminator_loss = loss  # type: ignore[assignment]
+    return replace(recipe, regularizer=distance, repeatable=False)
 
 
 def cut_out(pyramid: Pyramid, uniform: Tensor) -> Pyramid:
@@ -64,49 +61,63 @@ def cut_out(pyramid: Pyramid, uniform: Tensor) -> Pyramid:
     return [cut(images) for images in pyramid]
 
 
-def cutout() -> None:
+def cutout(recipe: Recipe) -> Recipe:
     """Grey out a square of every image. Source: DeVries and Taylor 2017; Zhao et al. 2020 (DiffAugment)."""
+    plain = recipe.augmentation
 
-    def cut(pyramid: Pyramid, uniform: Tensor, probability: float) -> Pyramid:
-        return cut_out(augment(pyramid, uniform, probability), uniform[:, :2])
+    def cut(pyramid: Pyramid, uniform: Tensor, probability: float | Tensor) -> Pyramid:
+        return cut_out(plain(pyramid, uniform, probability), uniform[:, :2])
 
-    training.augment = cut
+    return replace(recipe, augmentation=cut)
 
 
-def diffaugment() -> None:
+def diffaugment(recipe: Recipe) -> Recipe:
     """Shift, brighten, stretch and cut out every image from the first step on, adapting to nothing.
 
     Source: Zhao et al. 2020 (DiffAugment), its translation, cutout and colour.
     """
+    plain = recipe.augmentation
 
-    def always(pyramid: Pyramid, uniform: Tensor, probability: float) -> Pyramid:
+    def always(pyramid: Pyramid, uniform: Tensor, probability: float | Tensor) -> Pyramid:
         changes = uniform.clone()
         changes[:, :3] = 1.0  # no flip, no other size, no turn
-        return cut_out(augment(pyramid, changes, 1.0), uniform[:, :2])
+        return cut_out(plain(pyramid, changes, 1.0), uniform[:, :2])
 
-    training.augment = always
+    return replace(recipe, augmentation=always)
 
 
-def low_resolution_first() -> None:
+def low_resolution_first(recipe: Recipe) -> Recipe:
     """Let the details of each scale come in when those of the one below are there, in real and generated images alike.
 
     Source: Karras et al. 2018 (ProGAN), section 2, with all blocks there from the start.
     """
-    plain, seen = training.train_step, [0]
+    plain, seen = recipe.augmentation, [0]
 
-    def step(state: training.TrainingState, *arguments: Any) -> Any:
-        seen[0] = state.images_seen
-        return plain(state, *arguments)
-
-    def fade(pyramid: Pyramid, uniform: Tensor, probability: float) -> Pyramid:
-        shown = augment(pyramid, uniform, probability)
+    def fade(pyramid: Pyramid, uniform: Tensor, probability: float | Tensor) -> Pyramid:
+        shown = list(plain(pyramid, uniform, probability))
         for scale in range(1, len(shown)):
             missing = 1 - min(max(seen[0] / FADE_IMAGES - scale + 1, 0.0), 1.0)
             if missing:
                 shown[scale] = torch.lerp(shown[scale], upsample(F.avg_pool2d(shown[scale], 2)), missing)
         return shown
 
-    training.train_step, training.augment = step, fade  # type: ignore[assignment]
+    return replace(recipe, augmentation=fade, before_step=_both(recipe.before_step, _remember(seen)), repeatable=False)
+
+
+def _remember(seen: list[int]) -> Callable[[int], None]:
+    def remember(images_seen: int) -> None:
+        seen[0] = images_seen
+
+    return remember
+
+
+def _both(first: Callable[[int], None] | None, second: Callable[[int], None]) -> Callable[[int], None]:
+    def both(images_seen: int) -> None:
+        if first is not None:
+            first(images_seen)
+        second(images_seen)
+
+    return both
 
 
 class ShuffledHead(nn.Module):
@@ -114,10 +125,10 @@ class ShuffledHead(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        _, end = blocks._convolutions(config, "generator")
+        _, end = convolutions(config, "generator")
         below = config.channels(config.resolution // 2)
         self.attention = nn.Identity()
-        self.to_image = end(below, 4 * config.image_channels, 3, padding=1, gain=blocks.IMAGE_GAIN)
+        self.to_image = end(below, 4 * config.image_channels, 3, padding=1, gain=IMAGE_GAIN)
 
     def forward(self, x: Tensor, latents: Tensor, styles: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """As the generator's other blocks."""
@@ -129,79 +140,93 @@ class UnshuffledHead(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        _, end = blocks._convolutions(config, "discriminator")
+        _, end = convolutions(config, "discriminator")
         below = config.channels(config.resolution // 2)
         self.attention = nn.Identity()
         self.from_image = end(4 * config.image_channels, below, 3, padding=1, gain=1.0)
 
     def forward(self, image: Tensor, x: None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
         """As the discriminator's other blocks."""
-        return blocks.activate(self.from_image(channels_last(F.pixel_unshuffle(image, 2))))
+        return activate(self.from_image(channels_last(F.pixel_unshuffle(image, 2))))
 
 
-def pixel_shuffle() -> None:
+def pixel_shuffle(recipe: Recipe) -> Recipe:
     """No convolution at full size in either network. Source: Shi et al. 2016 (sub-pixel convolution)."""
-    kinds: list[tuple[dict[str, Any], str, type[nn.Module]]] = [
-        (blocks.GENERATOR_BLOCKS, "modulated", ShuffledHead),
-        (blocks.DISCRIMINATOR_BLOCKS, "residual", UnshuffledHead),
-    ]
-    for kind, name, head in kinds:
+    plain = recipe.networks
 
-        def choose(config: NetworkConfig, side: int, plain: Any = kind[name], head: Any = head) -> nn.Module:
-            return head(config) if side == config.resolution else plain(config, side)
+    def generator(config: NetworkConfig) -> Generator:
+        network = plain.generator(config)
+        network.blocks[-1] = ShuffledHead(config)
+        return network
 
-        kind[name] = choose
+    def discriminator(config: NetworkConfig) -> Discriminator:
+        network = plain.discriminator(config)
+        network.blocks[-1] = UnshuffledHead(config)
+        return network
+
+    return replace(recipe, networks=Networks(generator, discriminator))
 
 
-def mixed_groups() -> None:
+class MixedMinibatchStdDev(MinibatchStdDev):
+    """The minibatch standard deviation over images of all classes."""
+
+    def forward(self, x: Tensor, labels: Tensor | None = None, batches: int = 1) -> Tensor:
+        """As without classes."""
+        return super().forward(x, None, batches)
+
+
+def mixed_groups(recipe: Recipe) -> Recipe:
     """Take the minibatch standard deviation over images of all classes. Source: Karras et al. 2020 (ADA), its code."""
-    plain = MinibatchStdDev.forward
+    plain = recipe.networks.discriminator
 
-    def mixed(layer: MinibatchStdDev, x: Tensor, labels: Tensor | None = None, batches: int = 1) -> Tensor:
-        return plain(layer, x, None, batches)
+    def discriminator(config: NetworkConfig) -> Discriminator:
+        network = plain(config)
+        for block in network.blocks:
+            if isinstance(getattr(block, "minibatch_std", None), MinibatchStdDev):
+                block.minibatch_std = MixedMinibatchStdDev(config.minibatch_std_group)
+        return network
 
-    MinibatchStdDev.forward = mixed  # type: ignore[assignment, method-assign]
+    return replace(recipe, networks=replace(recipe.networks, discriminator=discriminator))
 
 
-class ClassAtEveryScale(Discriminator):
-    """Compares an image with its class after every block, not only after the last one."""
+def class_at_every_scale(recipe: Recipe) -> Recipe:
+    """Compare an image with its class after every block, as StackGAN++ does (Zhang et al. 2018), not only at the end.
 
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
-        _, end = blocks._convolutions(config, "discriminator")
-        self.products: list[Tensor] = []
-        for side, block in list(zip(self.resolutions, self.blocks, strict=True))[1:]:
+    C(x, y) = C(x) + sum_s <e_sy, h_s(x)>, with h_s the features after block s, averaged over their pixels
+    """
+    plain = recipe.networks.discriminator
+
+    def discriminator(config: NetworkConfig) -> Discriminator:
+        network = plain(config)
+        _, end = convolutions(config, "discriminator")
+        products: list[Tensor] = []  # of each further scale, <e_sk, h_s> of every class k
+        for side, block in list(zip(network.resolutions, network.blocks, strict=True))[1:]:
             channels = len(block.get_parameter("conv_2.weight"))
-            self.projections[str(side)] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
-            block.register_forward_hook(lambda _, __, x, side=side: self.compare(side, x))
+            projection = end(channels, config.num_classes, 1, bias=False, gain=1.0)
+            network.projections[str(side)] = projection
+            block.register_forward_hook(
+                lambda _, __, x, p=projection: products.append(p(x.mean(dim=(2, 3), keepdim=True)).flatten(1))
+            )
 
-    def compare(self, side: int, x: Tensor) -> None:
-        """Note <e_k, h> of every class k."""
-        self.products.append(self.projections[str(side)](x.mean(dim=(2, 3), keepdim=True)).flatten(1))
+        def add(_: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor], logits: Tensor) -> Tensor:
+            labels = named["labels"] if "labels" in named else arguments[1]
+            own = labels.repeat(len(logits) // len(labels))[:, None]
+            terms = torch.stack([found.gather(1, own).flatten() for found in products]).sum(dim=0)
+            products.clear()
+            return logits + terms
 
-    def forward(self, pyramid: Pyramid, labels: Tensor, batches: int = 1) -> Tensor:  # type: ignore[override]
-        """The logits, with the terms of all scales."""
-        self.products.clear()
-        logits = super().forward(pyramid, labels, batches)
-        own = labels.repeat(len(logits) // len(labels))[:, None]
-        return logits + torch.stack([products.gather(1, own).flatten() for products in self.products]).sum(dim=0)
+        network.register_forward_hook(add, with_kwargs=True)
+        return network
 
-
-def class_at_every_scale() -> None:
-    """Let the class reach each scale's image by its own way. Source: Zhang et al. 2018 (StackGAN++)."""
-    training.Discriminator = ClassAtEveryScale  # type: ignore[misc]
+    return replace(recipe, networks=replace(recipe.networks, discriminator=discriminator))
 
 
-def fading_classes() -> None:
-    """Tell both networks nothing of classes at first, then more and more of them.
+def fading_classes(recipe: Recipe) -> Recipe:
+    """Tell both networks nothing of the class at first, then more and more.
 
     Source: Shahbazi et al. 2022 (Collapse by Conditioning), section 4, without its second logit.
     """
-    plain, seen = training.train_step, [TOLD_BETWEEN[1]]
-
-    def step(state: training.TrainingState, *arguments: Any) -> Any:
-        seen[0] = state.images_seen
-        return plain(state, *arguments)
+    plain, seen = recipe.networks, [TOLD_BETWEEN[1]]
 
     def told() -> float:
         begin, end = TOLD_BETWEEN
@@ -211,21 +236,22 @@ def fading_classes() -> None:
         latent, of_class = arguments[0].chunk(2, dim=1)
         return (torch.cat([latent, told() * of_class], dim=1),)
 
-    def generator(config: NetworkConfig, plain: Any = Generator) -> nn.Module:
-        network = plain(config)
+    def generator(config: NetworkConfig) -> Generator:
+        network = plain.generator(config)
         network.mapping[0].register_forward_pre_hook(less_of_class)
         return network
 
-    def discriminator(config: NetworkConfig, plain: Any = Discriminator) -> nn.Module:
-        network = plain(config)
+    def discriminator(config: NetworkConfig) -> Discriminator:
+        network = plain.discriminator(config)
         for projection in network.projections.values():
             projection.register_forward_hook(lambda module, arguments, products: told() * products)
         return network
 
-    training.train_step, training.Generator, training.Discriminator = step, generator, discriminator  # type: ignore
+    before_step = _both(recipe.before_step, _remember(seen))
+    return replace(recipe, networks=Networks(generator, discriminator), before_step=before_step, repeatable=False)
 
 
-IDEAS = {
+IDEAS: dict[str, Callable[[Recipe], Recipe]] = {
     "lecam": lecam,
     "cutout": cutout,
     "diffaugment": diffaugment,
@@ -236,12 +262,59 @@ IDEAS = {
     "fading-classes": fading_classes,
 }
 
-if __name__ == "__main__":
-    names = sys.argv[1].split(",") if len(sys.argv) > 1 else [""]
-    if set(names) - set(IDEAS):
-        sys.exit(f"{__doc__}\nKnown: {', '.join(IDEAS)}")
+
+def main(arguments: list[str]) -> None:
+    """See the module's text."""
+    words, settings = split_settings(arguments)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", metavar="NAME[,NAME]", help=", ".join(IDEAS))
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train")
+    train.add_argument("data", type=Path)
+    train.add_argument("--out", type=Path, required=True)
+    train.add_argument("--minutes", type=float)
+    evaluate = commands.add_parser("evaluate")
+    evaluate.add_argument("run", type=Path)
+    evaluate.add_argument("--data", type=Path, required=True)
+    evaluate.add_argument("--out", type=Path)
+    evaluate.add_argument("--count", type=int)
+    evaluate.add_argument("--features", type=Path, required=True)
+    evaluate.add_argument("--checkpoint", default="newest")
+    for command in (train, evaluate):
+        command.add_argument("--classes", nargs="+", default=[])
+        command.add_argument("--device", default="auto")
+    options = parser.parse_args(words)
+    names = options.names.split(",")
+    if unknown := set(names) - set(IDEAS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(IDEAS)}")
+    data = samgan.PreparedSet.open(options.data)
+    if options.command == "train":
+        config = samgan.preset_config().override({"network.resolution": data.resolution, **settings})
+        config = config.override({"network.image_channels": data.channels, "data.classes": options.classes})
+        recipe = Recipe.of(config.training)
+        for name in names:
+            recipe = IDEAS[name](recipe)
+        samgan.train(config, data, options.out, minutes=options.minutes, device=options.device, recipe=recipe)
+        return
+    recipe = Recipe.of(samgan.preset_config().training)  # reading a run asks for its networks only
     for name in names:
-        IDEAS[name]()
-    loop.train_step = training.train_step
-    loop.captures = lambda device: False  # ideas count and remember in Python, which a replayed graph does not run
-    sys.exit(main(sys.argv[2:]))
+        recipe = IDEAS[name](recipe)
+    source = Source.open(
+        options.run, checkpoint=options.checkpoint, device=options.device, generator=recipe.networks.generator
+    )
+    samgan.evaluate(
+        source,
+        data,
+        classes=options.classes,
+        count=options.count,
+        features=str(options.features),
+        out=options.out,
+        device=options.device,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except SamganError as error:
+        sys.exit(f"tried.py: error: {error}")

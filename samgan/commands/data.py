@@ -59,8 +59,13 @@ def _subset(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.data.subset import subset
 
-    numbers = {kind: _numbers(f"--{kind}", getattr(options, kind)) for kind in ("patients", "images")}
-    prepared = subset(PreparedSet.open(options.data), options.out, **given(options, "classes", "seed"), **numbers)
+    prepared = subset(
+        PreparedSet.open(options.data),
+        options.out,
+        patients=_numbers("--patients", options.patients),
+        images=_numbers("--images", options.images),
+        **given(options, "classes", "seed"),
+    )
     return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
 
 

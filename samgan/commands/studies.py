@@ -70,7 +70,16 @@ def _table2(options: argparse.Namespace) -> Outcome:
     for name in ("data", "out"):
         if getattr(options, name) is None:
             raise UsageError("samgan table2 DATA --out FOLDER: both are needed, except with --dry-run")
-    names = ("scale", "classes", "faces", "budget_minutes", "kimg", "snapshot_every_kimg", "ray", "cores_per_job")
+    names: tuple[str, ...] = (
+        "scale",
+        "classes",
+        "faces",
+        "budget_minutes",
+        "kimg",
+        "snapshot_every_kimg",
+        "ray",
+        "cores_per_job",
+    )
     names += ("gpus_per_job", "count", "features", "inception_weights", "on_collapse", "device", "settings")
     command = shlex.join(["samgan", *sys.argv[1:]])
     lines, files = run_table(rows, options.data, options.out, command=command, **given(options, *names))
@@ -139,7 +148,16 @@ def _balance(options: argparse.Namespace) -> Outcome:
     data = PreparedSet.open(options.data)
     runs = _models(options.runs, list(options.classes) or data.classes)
     config = configuration(given_settings(options), data)
-    names = ("target", "classes", "method", "minutes", "features", "inception_weights", "confidence", "file_format")
+    names: tuple[str, ...] = (
+        "target",
+        "classes",
+        "method",
+        "minutes",
+        "features",
+        "inception_weights",
+        "confidence",
+        "file_format",
+    )
     names += ("originals", "copies", "seeds", "steps", "device")
     document, page = balance(data, options.out, config, runs=runs, **given(options, *names))
     return Outcome(document, f"{format_balance(document)}\n{page}")

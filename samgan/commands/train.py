@@ -83,7 +83,7 @@ def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> 
         config = choose_classes(config, prepared)
         images = len(prepared.indices("train", config.data.classes))
         check_fit(config, (images, *prepared.images.shape[1:]), processes)
-    cost = plan(config)
+    cost = plan(config).to_dict()
     tree: dict[str, Any] = config.to_dict()
     lines = []
     for setting in settings():

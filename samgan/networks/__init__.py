@@ -19,6 +19,7 @@ from samgan.networks.discriminator import Discriminator
 from samgan.networks.generator import MAPPING_RATE, Generator
 from samgan.networks.inspection import attention_gammas, attention_maps
 from samgan.networks.minibatch_std import MinibatchStdDev
+from samgan.networks.pair import Networks
 from samgan.networks.pyramid import Pyramid, image_pyramid
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "LinearAttention",
     "MinibatchStdDev",
     "ModulatedConv2d",
+    "Networks",
     "Pyramid",
     "SelfAttention",
     "activate",

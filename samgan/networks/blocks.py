@@ -25,7 +25,7 @@ HALF = 0.5**0.5  # keeps the mean square of a sum of two
 IMAGE_GAIN = 0.3  # of heads whose images add up: with five, they start within [-1, 1]
 
 
-def _convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., EqualizedConv2d], ...]:
+def convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., EqualizedConv2d], ...]:
     """Constructors of a hidden convolution and of one at the network's ends (images, logits)."""
     spectral = config.spectral_norm in (network, "both")
     conv = partial(EqualizedConv2d, equalized=config.equalized_lr, spectral_scale=config.spectral_norm_scale)
@@ -52,7 +52,7 @@ class _GeneratorBlock(nn.Module):
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
         super().__init__()
-        conv, end = _convolutions(config, "generator")
+        conv, end = convolutions(config, "generator")
         width = config.channels(resolution)
         self.first = resolution == 4
         self.activate_2 = activate_and_normalize if config.pixel_norm else activate
@@ -84,7 +84,7 @@ class _ModulatedBlock(nn.Module):
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
         super().__init__()
-        conv, end = _convolutions(config, "generator")
+        conv, end = convolutions(config, "generator")
         width, style = config.channels(resolution), config.latent_size if config.mapping_layers else config.input_size
         self.start = nn.Parameter(torch.randn(1, width, 4, 4)) if resolution == 4 else None
         below = config.channels(max(4, resolution // 2))
@@ -126,7 +126,7 @@ class _DiscriminatorBlock(nn.Module):
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
         super().__init__()
-        conv, end = _convolutions(config, "discriminator")
+        conv, end = convolutions(config, "discriminator")
         width, images = config.channels(resolution), config.image_channels
         self.last = resolution == 4
         self.combine = "first" if resolution == config.resolution else config.combine
@@ -180,7 +180,7 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
         super().__init__()
-        conv, end = _convolutions(config, "discriminator")
+        conv, end = convolutions(config, "discriminator")
         width = config.channels(resolution)
         self.last = resolution == 4
         self.from_image = end(config.image_channels, width, 3, padding=1, gain=1.0)

@@ -47,7 +47,7 @@ class EqualizedConv2d(nn.Module):
     Source: equalized: Karras et al. 2018 (ProGAN), section 4.1; spectral norm: Miyato et al. 2018, algorithm 1.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (switches of one layer, each with a default)
         self,
         in_channels: int,
         out_channels: int,

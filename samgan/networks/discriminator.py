@@ -1,11 +1,13 @@
 """The discriminator: from an image at every scale to one logit."""
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from samgan.config import NetworkConfig
-from samgan.networks.blocks import DISCRIMINATOR_BLOCKS, _convolutions
-from samgan.networks.pyramid import Pyramid, _check_labels
+from samgan.networks.blocks import DISCRIMINATOR_BLOCKS, convolutions
+from samgan.networks.pyramid import Pyramid, check_labels
 
 
 class Discriminator(nn.Module):
@@ -29,9 +31,13 @@ class Discriminator(nn.Module):
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
         self.projections = nn.ModuleDict()  # by the resolution of the block whose features they take
         if config.num_classes:
-            _, end = _convolutions(config, "discriminator")
+            _, end = convolutions(config, "discriminator")
             channels = len(self.blocks[0].get_parameter("conv_2.weight"))
             self.projections["4"] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
+
+    def rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Groups of parameters, each with what the learning rate is multiplied by for it: one group of all."""
+        return [(list(self.parameters()), 1.0)]
 
     def forward(
         self, pyramid: Pyramid, labels: Int[Tensor, " m"] | None = None, batches: int = 1
@@ -49,13 +55,13 @@ class Discriminator(nn.Module):
             ValueError: The images are not of the sides this network was built for, in that order; labels are missing,
                 or there are no classes.
         """
-        _check_labels(labels, wanted=len(self.projections) > 0)
+        check_labels(labels, wanted=len(self.projections) > 0)
         sides = tuple(image.shape[-1] for image in pyramid)
         if sides != self.resolutions:
             raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
         if labels is not None:
             labels = labels.repeat(len(pyramid[0]) // len(labels))
-        x = None
+        x: Any = None
         for block, image in zip(reversed(self.blocks), reversed(pyramid), strict=True):
             x = block(image, x, labels, batches)
         logits = self.blocks[0].get_submodule("to_logit")(x).flatten()

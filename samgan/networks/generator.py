@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
-from samgan.networks.blocks import GENERATOR_BLOCKS, _convolutions
+from samgan.networks.blocks import GENERATOR_BLOCKS, convolutions
 from samgan.networks.convolutions import (
     activate,
 )
-from samgan.networks.pyramid import Pyramid, _check_labels
+from samgan.networks.pyramid import Pyramid, check_labels
 
 MAPPING_RATE = 0.1  # of the mapping's layers, over the generator's learning rate
 
@@ -32,7 +32,7 @@ class Generator(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.latent_size = config.latent_size
-        conv, _ = _convolutions(config, "generator")
+        conv, _ = convolutions(config, "generator")
         self.embed = nn.Embedding(config.num_classes, self.latent_size) if config.num_classes else None
         sizes = [config.input_size] + [self.latent_size] * config.mapping_layers
         self.mapping = nn.ModuleList(conv(before, behind, 1) for before, behind in itertools.pairwise(sizes))
@@ -40,13 +40,20 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
         self.tanh = config.image_activation == "tanh"
 
+    def rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Groups of parameters, each with what the learning rate is multiplied by for it."""
+        mapping = list(self.mapping.parameters())
+        slow = {id(parameter) for parameter in mapping}
+        others = [parameter for parameter in self.parameters() if id(parameter) not in slow]
+        return [(others, 1.0), (mapping, MAPPING_RATE)] if mapping else [(others, 1.0)]
+
     def forward(self, latents: Float[Tensor, "n latent"], labels: Int[Tensor, " n"] | None = None) -> Pyramid:
         """Return the pyramid [n, channels, side, side], smallest first.
 
         Raises:
             ValueError: Labels (0 to num_classes - 1) are missing, or there are no classes.
         """
-        _check_labels(labels, wanted=self.embed is not None)
+        check_labels(labels, wanted=self.embed is not None)
         latents = F.normalize(latents, dim=1) * self.latent_size**0.5
         if self.embed is not None:
             embedded = F.normalize(self.embed(labels), dim=1) * self.latent_size**0.5

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 Pyramid = list[Tensor]
 
 
-def _check_labels(labels: Tensor | None, wanted: bool) -> None:
+def check_labels(labels: Tensor | None, wanted: bool) -> None:
+    """Raise a ValueError if labels are missing, or given to a network without classes."""
     if (labels is not None) != wanted:
         raise ValueError("labels are wanted where network.num_classes is not 0, and only there")
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from samgan.config import Config
+from samgan.config import Config, NetworkConfig
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
@@ -115,11 +115,17 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
     return model_of(run, choose_checkpoint(run, checkpoint), checkpoint, device)
 
 
-def model_of(run: Run, checkpoint: Checkpoint, which: str, device: str | torch.device = "cpu") -> Model:
+def model_of(
+    run: Run,
+    checkpoint: Checkpoint,
+    which: str,
+    device: str | torch.device = "cpu",
+    generator: Callable[[NetworkConfig], Generator] = Generator,
+) -> Model:
     """The generator of a checkpoint that `choose_checkpoint` found for `which`."""
     weights, origin = checkpoint.sampling_weights, f"the checkpoint in {run.path}"
     which = which if which in ("newest", "best") else "named"
-    return _build(checkpoint.config, weights, checkpoint.images_seen, device, origin, run.trained_on, which)
+    return _build(checkpoint.config, weights, checkpoint.images_seen, device, origin, run.trained_on, which, generator)
 
 
 def write_model(model: Model, path: Path) -> None:
@@ -209,9 +215,10 @@ def _build(
     origin: str,
     trained_on: Sequence[str],
     checkpoint: str,
+    constructor: Callable[[NetworkConfig], Generator] = Generator,
 ) -> Model:
     with torch.random.fork_rng(devices=[]):
-        generator = Generator(config.network)
+        generator = constructor(config.network)
     try:
         generator.load_state_dict(weights)
     except RuntimeError:

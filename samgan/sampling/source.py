@@ -1,5 +1,6 @@
 """Synthetic images, wherever they are: a run, an exported model, a folder, an archive or an array."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from samgan.config import Config
+from samgan.config import Config, NetworkConfig
 from samgan.data import PreparedSet
 from samgan.data.images import image_files, load_images
 from samgan.errors import SamganError, UsageError
 from samgan.files import Location
+from samgan.networks import Generator
 from samgan.pictures import to_uint8
 from samgan.runs import Checkpoint, Run, choose_checkpoint
 from samgan.sampling.images import sample
@@ -56,20 +58,28 @@ class Source:
 
     @classmethod
     def open(
-        cls, source: Location | np.ndarray, *, checkpoint: str = "newest", device: str | torch.device = "cpu"
+        cls,
+        source: "Location | np.ndarray | Source",
+        *,
+        checkpoint: str = "newest",
+        device: str | torch.device = "cpu",
+        generator: Callable[[NetworkConfig], Generator] = Generator,
     ) -> "Source":
         """Open a source of synthetic images; images in files are read when they are asked for.
 
         Args:
             source: A run folder, a file of `samgan export`, a folder of images or of samples.npz, an .npz, an .npy, or
-                images as an array, uint8 [n c h w].
+                images as an array, uint8 [n c h w]; or a source that is open, which is returned.
             checkpoint: "newest", "best" or a checkpoint file; of a run only.
             device: Where the generator runs.
+            generator: Its constructor, of a run that was trained with another recipe.
 
         Raises:
             UsageError: A checkpoint was named for something that is not a run.
             SamganError: The run or model cannot be read.
         """
+        if isinstance(source, Source):
+            return source
         if isinstance(source, np.ndarray):
             return cls(Origin("images"), stored=torch.from_numpy(np.require(source, requirements=["C", "W"])))
         path = Path(source)
@@ -78,7 +88,7 @@ class Source:
         if path.is_dir() and is_model(path):
             run = Run.open(path)
             state = choose_checkpoint(run, checkpoint)
-            model = model_of(run, state, checkpoint, device)
+            model = model_of(run, state, checkpoint, device, generator)
         elif checkpoint != "newest":
             raise UsageError(f"--checkpoint {checkpoint}: {path} is not a run folder, so it has no checkpoints")
         elif is_model(path):

@@ -222,7 +222,7 @@ def plan_rows(
     length = {} if kimg is None else {"training.kimg": kimg}
     for name, seeds in rows.items():
         config = ROWS[name].config(scale, resolution, settings).override({**free, **length})
-        cost = costs[config] = costs.get(config) or plan(config)
+        cost = costs[config] = costs.get(config) or plan(config).to_dict()
         if minutes is not None:
             hours, cost = minutes / 60, {**cost, "steps": None, "kimg": None}
         else:

@@ -2,26 +2,32 @@
 
 from samgan.training.augment import CHANGES, MAX_PROBABILITY, AdaptiveProbability, augment
 from samgan.training.batches import Batch, Sampler, random_generator
-from samgan.training.cost import plan
-from samgan.training.loop import SCORED_IMAGES, Interrupted, Score, check_fit, check_start, train
-from samgan.training.losses import ABSOLUTE, LOSSES, PENALTIES, RELATIVISTIC, relativistic_average_hinge
-from samgan.training.run import choose_classes
-from samgan.training.step import CapturedPasses, TrainingState, discriminator_loss, train_step
+from samgan.training.cost import Cost, plan
+from samgan.training.loop import Interrupted, Options, check_fit, check_start, train_loop
+from samgan.training.losses import LOSSES, PENALTIES, Loss, relativistic_average_hinge
+from samgan.training.recipe import Recipe
+from samgan.training.run import choose_classes, train
+from samgan.training.snapshots import SCORED_IMAGES, Scorer
+from samgan.training.state import TrainingState
+from samgan.training.step import ARITHMETIC, CapturedPasses, discriminator_loss, train_step
 
 __all__ = [
-    "ABSOLUTE",
+    "ARITHMETIC",
     "CHANGES",
     "LOSSES",
     "MAX_PROBABILITY",
     "PENALTIES",
-    "RELATIVISTIC",
     "SCORED_IMAGES",
     "AdaptiveProbability",
     "Batch",
     "CapturedPasses",
+    "Cost",
     "Interrupted",
+    "Loss",
+    "Options",
+    "Recipe",
     "Sampler",
-    "Score",
+    "Scorer",
     "TrainingState",
     "augment",
     "check_fit",
@@ -32,5 +38,6 @@ __all__ = [
     "random_generator",
     "relativistic_average_hinge",
     "train",
+    "train_loop",
     "train_step",
 ]

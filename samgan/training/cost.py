@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from samgan.config import Config
 from samgan.networks import Discriminator, Generator, image_pyramid
-from samgan.training.losses import PENALTIES
+from samgan.training.recipe import Recipe
 from samgan.training.step import discriminator_loss, generator_loss
 
 # Measured on a CPU (torch 2.15, 64 and 128 channels, three presets, attention up to 64 px): the resident size of a
@@ -30,41 +30,72 @@ SAME_FORMULA = {
 }  # fmt: skip
 
 
-def plan(config: Config) -> dict[str, Any]:
-    """Cost of one training step and of the whole run, computed on tensors without values.
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What training a configuration costs."""
 
-    Args:
-        config: The run's configuration.
+    generator_parameters: int
+    discriminator_parameters: int
+    flops_per_step: int
+    """The mean over steps with and without a penalty; 2 per multiply-add. Convolutions, matrix products and attention,
+    forward and backward."""
+    memory_bytes: int
+    """An estimate for a CPU: process, weights, gradients, optimizer, average, activations at their peak; without the
+    training images."""
+    steps: int
+    kimg: float
 
-    Returns:
-        `generator_parameters`, `discriminator_parameters`, `flops_per_step` (the mean; 2 per multiply-add;
-        convolutions, matrix products and attention, forward and backward), `memory_bytes` (an estimate for a CPU:
-        process, weights, gradients, optimizer, average, activations at their peak; without the training images),
-        `steps`, `kimg`.
-    """
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+def plan(config: Config) -> Cost:
+    """Cost of one training step and of the whole run, computed on tensors without values."""
     training, network = config.training, config.network
-    fake_mode = FakeTensorMode()  # unlike "meta", it takes the attention kernel that a CPU takes
-    with fake_mode:
+    with FakeTensorMode():  # unlike "meta", it takes the attention kernel that a CPU takes
         generator, discriminator = Generator(network), Discriminator(network)
-        real = image_pyramid(
-            torch.empty(training.batch_size, network.image_channels, network.resolution, network.resolution),
-            network.resolutions,
-        )
-        latents = torch.empty(training.batch_size, network.latent_size)
-        mix = torch.empty(training.batch_size)
-        labels = torch.empty(training.batch_size, dtype=torch.long) if network.num_classes else None
-        judge = partial(discriminator, labels=labels)
-    saved_by_generator, saved_by_discriminator, saved_by_both = _Bytes(), _Bytes(), _Bytes()
-    with fake_mode, _Flops() as flops:
-        with saved_by_generator.counted():
+        step = _count_step(config, generator, discriminator)
+    sizes = [sum(p.numel() for p in part.parameters()) for part in (generator, discriminator)]
+    moments = {"adam": 2, "rmsprop": 1}[training.optimizer]
+    floats = sum(sizes) * (2 + moments) + (sizes[0] if training.ema_halflife_kimg else 0)
+    return Cost(
+        generator_parameters=sizes[0],
+        discriminator_parameters=sizes[1],
+        flops_per_step=step.flops + step.penalty_flops // training.penalty_every,
+        memory_bytes=PROCESS_BYTES + 4 * floats + int(WORKSPACE * step.activation_bytes),
+        steps=training.total_steps,
+        kimg=training.total_steps * training.batch_size / 1000,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepCount:
+    flops: int
+    """Without the penalty."""
+    penalty_flops: int
+    activation_bytes: int
+
+
+def _count_step(config: Config, generator: Generator, discriminator: Discriminator) -> _StepCount:
+    """Run one step on tensors without values, and count."""
+    training, network, recipe = config.training, config.network, Recipe.of(config.training)
+    side = network.resolution
+    images = torch.empty(training.batch_size, network.image_channels, side, side)
+    real = image_pyramid(images, network.resolutions)
+    latents = torch.empty(training.batch_size, network.latent_size)
+    mix = torch.empty(training.batch_size)
+    labels = torch.empty(training.batch_size, dtype=torch.long) if network.num_classes else None
+    judge = partial(discriminator, labels=labels)
+    of_generator, of_discriminator, of_both = _Bytes(), _Bytes(), _Bytes()
+    with _Flops() as flops:
+        with of_generator.counted():
             fake = generator(latents, labels)
         constant = [images.detach() for images in fake]
-        with saved_by_discriminator.counted():
-            loss, *_ = discriminator_loss(training, judge, real, constant, labels)
+        with of_discriminator.counted():
+            loss, *_ = discriminator_loss(recipe, training, judge, real, constant, labels)
             before_penalty = flops.total
-            penalty = None
-            if training.penalty != "none":
-                penalty = PENALTIES[training.penalty](judge, real, constant, mix)
+            penalty = recipe.penalty(judge, real, constant, mix) if recipe.penalty is not None else None
         if penalty is not None:
             penalty.backward()
         penalty_flops = flops.total - before_penalty
@@ -72,21 +103,11 @@ def plan(config: Config) -> dict[str, Any]:
         discriminator.requires_grad_(False)
         if not training.shared_latents:
             fake = generator(latents, labels)
-        with saved_by_both.counted():
-            loss = generator_loss(training, judge, real, fake)
+        with of_both.counted():
+            loss = generator_loss(recipe, judge, real, fake)
         loss.backward()
-    sizes = [sum(p.numel() for p in part.parameters()) for part in (generator, discriminator)]
-    moments = {"adam": 2, "rmsprop": 1}[training.optimizer]
-    floats = sum(sizes) * (2 + moments) + (sizes[0] if training.ema_halflife_kimg else 0)
-    activations = saved_by_generator.total + max(saved_by_discriminator.total, saved_by_both.total)
-    return {
-        "generator_parameters": sizes[0],
-        "discriminator_parameters": sizes[1],
-        "flops_per_step": flops.total - penalty_flops + penalty_flops // training.penalty_every,
-        "memory_bytes": PROCESS_BYTES + 4 * floats + int(WORKSPACE * activations),
-        "steps": training.total_steps,
-        "kimg": training.total_steps * training.batch_size / 1000,
-    }
+    activations = of_generator.total + max(of_discriminator.total, of_both.total)
+    return _StepCount(flops.total - penalty_flops, penalty_flops, activations)
 
 
 class _Flops(TorchDispatchMode):

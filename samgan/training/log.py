@@ -11,14 +11,12 @@ from torch import Tensor
 
 from samgan.distributed import on_first_process, rank
 from samgan.errors import SamganError
-from samgan.networks import (
-    attention_gammas,
-)
+from samgan.networks import attention_gammas
 from samgan.runs import Run
-from samgan.training.step import TrainingState
+from samgan.training.state import TrainingState
 
 
-class _Log:
+class Log:
     """Collects scalars on the device, and reads them only when a line is due: no synchronisation in between."""
 
     def __init__(self, run: Run, state: TrainingState, tensorboard: bool, minutes: float | None, quiet: bool) -> None:
@@ -36,19 +34,22 @@ class _Log:
             self.writer = SummaryWriter(str(run.path / "tensorboard"))
 
     def add(self, scalars: dict[str, Tensor]) -> None:
+        """Take in the scalars of one step."""
         self.pending.append(scalars)
 
     def close(self) -> None:
+        """End the line on the terminal, and TensorBoard's file."""
         if self.spoken_on_terminal:
             sys.stderr.write("\n")
         if self.writer is not None:
             self.writer.close()
 
     def seconds(self) -> float:
-        """Of training, those before a resume included."""
+        """Seconds of training, those before a resume included."""
         return self.wall_before + time.monotonic() - self.start
 
     def flush(self) -> None:
+        """Write a line of all steps since the last one."""
         on_first_process(self._write)  # what is logged is the same on all of them
         self.pending.clear()
         self.last = time.monotonic()
@@ -126,7 +127,7 @@ class _Log:
             sys.stderr.flush()
             self.spoken_on_terminal = True
         else:
-            _say(text)
+            say(text)
 
 
 def _clock(seconds: float) -> str:
@@ -134,6 +135,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line to standard error, on the first process only."""
     if rank() == 0:
         print(text, file=sys.stderr, flush=True)

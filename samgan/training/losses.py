@@ -1,5 +1,6 @@
 """Adversarial losses on raw logits and gradient penalties over all scales. Pure functions; `real` before `fake`."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -71,17 +72,26 @@ def non_saturating(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
     return F.softplus(-real).mean() + F.softplus(fake).mean(), F.softplus(-fake).mean()
 
 
-LOSSES: dict[str, Callable[[Logits, Logits], tuple[Scalar, Scalar]]] = {
-    "relativistic-average-hinge": relativistic_average_hinge,
-    "relativistic-paired": relativistic_paired,
-    "wgan": wasserstein,
-    "hinge": hinge,
-    "non-saturating": non_saturating,
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """An adversarial loss, and what a training step has to know of it."""
+
+    of: Callable[[Logits, Logits], tuple[Scalar, Scalar]]
+    """From logits of real and of generated images to the losses of the discriminator and of the generator."""
+    relativistic: bool = False
+    """Whether the generator's loss needs the logits of real images."""
+    absolute: bool = False
+    """Whether 0 divides real from generated. If not, a constant added to all logits changes nothing."""
+
+
+LOSSES = {
+    "relativistic-average-hinge": Loss(relativistic_average_hinge, relativistic=True),
+    "relativistic-paired": Loss(relativistic_paired, relativistic=True),
+    "wgan": Loss(wasserstein),
+    "hinge": Loss(hinge, absolute=True),
+    "non-saturating": Loss(non_saturating, absolute=True),
 }
-RELATIVISTIC = frozenset({"relativistic-average-hinge", "relativistic-paired"})
-"""Losses whose generator part needs the logits of real images."""
-ABSOLUTE = frozenset({"hinge", "non-saturating"})
-"""Losses under which 0 divides real from generated; under the others a constant added to all logits changes nothing."""
+"""By the name that `training.loss` has."""
 
 
 def _squared_gradients(discriminator: Callable[[Pyramid], Tensor], pyramid: Pyramid) -> Float[Tensor, "scales n"]:
@@ -134,7 +144,9 @@ def r1_r2_penalty(discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyr
     return 2 * _squared_gradients(partial(discriminator, batches=2), both).sum(dim=0).mean()
 
 
-PENALTIES: dict[str, Callable[[Callable[..., Tensor], Pyramid, Pyramid, Logits], Scalar]] = {
+Penalty = Callable[[Callable[..., Tensor], Pyramid, Pyramid, Logits], Scalar]
+"""From a discriminator, a real and a generated pyramid and a share of each mixture to a penalty without its weight."""
+PENALTIES: dict[str, Penalty] = {
     "gradient-per-scale": gradient_penalty_per_scale,
     "r1": r1_penalty,
     "r1-r2": r1_r2_penalty,

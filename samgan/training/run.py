@@ -1,11 +1,12 @@
-"""Train on a prepared set: open the run, choose classes, device and precision, and call the loop."""
+"""Train on a prepared set: check what was asked for, open the run, and call the loop."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,13 +18,35 @@ from samgan.errors import UsageError
 from samgan.files import Location
 from samgan.runs import Checkpoint, Run, choose_checkpoint, describe_environment, find_collapse
 from samgan.scoring import ms_ssim_gaps, quick_scores
-from samgan.training.loop import Score, check_fit, check_start
-from samgan.training.loop import train as train_loop
+from samgan.training.loop import Options, check_fit, check_start, train_loop
+from samgan.training.recipe import Recipe
+from samgan.training.snapshots import Scorer
+
+if TYPE_CHECKING:
+    import lightning_fabric
 
 ON_COLLAPSE = ("warn", "stop", "ignore")
+SCORE_CHOOSES = "quick_score"
 
 
-def train(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Request:
+    """A training that was checked."""
+
+    config: Config
+    data: PreparedSet
+    out: Path
+    indices: np.ndarray
+    resume: bool
+    start: Location | None
+    on_collapse: str
+    minutes: float | None
+    tensorboard: bool
+    quiet: bool
+    recipe: Recipe | None
+
+
+def train(  # noqa: PLR0913 (options of one run, each with a default)
     config: Config,
     data: PreparedSet,
     out: Location,
@@ -36,12 +59,13 @@ def train(
     minutes: float | None = None,
     start: Location | None = None,
     on_collapse: str = "warn",
+    recipe: Recipe | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train on the train split of a prepared set; held-out images only choose the best checkpoint.
 
     Args:
-        config: From `preset_config`, with `override` for what should differ. What is left open in it is resolved as
+        config: From `preset_config`, with `override` for what should differ. What it leaves open is resolved as
             `choose_classes` and `choose_precision` say, and kept like that with the run.
         data: The prepared set; `data.classes` of the configuration chooses a part of it.
         out: New run folder, or the one to continue.
@@ -51,10 +75,11 @@ def train(
             function, so that what follows it is done once.
         hosts: Hosts.
         tensorboard: Also write TensorBoard events.
-        minutes: End after so many minutes of training, where `training.kimg` is not reached before.
+        minutes: End after this many minutes of training, unless `training.kimg` is reached first.
         start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken.
-        on_collapse: What to do when `samgan.runs.find_collapse` finds one: "warn", "stop" the run at that snapshot,
-            or "ignore" it.
+        on_collapse: What to do when `samgan.runs.find_collapse` finds one: "warn", "stop" the run at that snapshot, or
+            "ignore" it.
+        recipe: What a step computes; default: what the configuration names. It is not kept with the run.
         quiet: Print no progress.
 
     Returns:
@@ -71,59 +96,80 @@ def train(
         raise UsageError(f"--on-collapse {on_collapse}: expected one of {', '.join(ON_COLLAPSE)}")
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
-    begun = out if resume else start
+    config = _resolve(config, data, device, begun=out if resume else start)
+    indices = data.indices("train", config.data.classes)
+    check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
+    fabric = make_fabric(device, processes, hosts, config.training.precision)
+    if fabric.device.type == "cpu" and config.network.max_channels > 128:
+        message = f"training {config.network.max_channels} channels on a CPU takes weeks; use --scale cpu there"
+        warnings.warn(message, stacklevel=2)
+    request = _Request(
+        config=config,
+        data=data,
+        out=Path(out),
+        indices=indices,
+        resume=resume,
+        start=start,
+        on_collapse=on_collapse,
+        minutes=minutes,
+        tensorboard=tensorboard,
+        quiet=quiet,
+        recipe=recipe,
+    )
+    fabric.launch()
+    run = _train(request, fabric)
+    if fabric.global_rank > 0:
+        sys.exit(0)
+    return run
+
+
+def _resolve(config: Config, data: PreparedSet, device: str, begun: Location | None) -> Config:
+    """The configuration as it is kept with the run; `begun` is the run to continue or to begin with."""
     if begun and config.network.num_classes is None:
         config = config.override({"network.num_classes": Run.open(begun).config.network.num_classes})
     config = choose_classes(config, data)
-    indices = data.indices("train", config.data.classes)
-    check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
-    precision = choose_precision(config.training.precision, device)
-    config = config.override({"training.precision": precision})  # as it is kept with the run
-    fabric = make_fabric(device, processes, hosts, precision)
-    if fabric.device.type == "cpu" and config.network.max_channels > 128:
-        message = f"{config.network.max_channels} channels on a CPU take weeks; --scale cpu is made for it"
-        warnings.warn(message, stacklevel=2)
-    fabric.launch()
+    return config.override({"training.precision": choose_precision(config.training.precision, device)})
+
+
+def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
+    """Open the run on the first process and train on all of them."""
+    config, data = request.config, request.data
     with contextlib.ExitStack() as held:
         held.callback(leave)
-        goes_on = resume and bool(Run.open(out).checkpoints())
-        origin = choose_checkpoint(Run.open(start), "newest") if start and not goes_on else None
+        goes_on = request.resume and bool(Run.open(request.out).checkpoints())
+        origin = choose_checkpoint(Run.open(request.start), "newest") if request.start and not goes_on else None
         if origin:
             check_start(config, origin)
 
         def open_run() -> None:
             data.verify()
-            run = _open_run(Path(out), config, data, resume, len(indices), str(fabric.device), origin)
+            run = _open_run(request, str(fabric.device), origin)
             held.enter_context(run.locked())
-            if resume:
+            if request.resume:
                 run.rewrite_config(config)
 
         try:
             on_first_process(open_run)
-            run = Run.open(out)
-            score = _quick_score(data, config)
-            train_loop(
-                config,
-                data.images,
-                run,
-                fabric,
-                indices=indices,
+            run = Run.open(request.out)
+            watch = None if request.on_collapse == "ignore" else _Watch(run, stops=request.on_collapse == "stop")
+            options = Options(
+                indices=request.indices,
                 labels=data.labels(config.data.classes) if config.network.num_classes else None,
-                resume=resume,
-                score=score,
-                tensorboard=tensorboard,
-                minutes=minutes,
+                resume=request.resume,
                 start=origin.path if origin else None,
-                watch=None if on_collapse == "ignore" else _Watch(run, stops=on_collapse == "stop"),
-                quiet=quiet,
+                minutes=request.minutes,
+                scorer=_scorer(data, config),
+                watch=watch,
+                recipe=request.recipe,
+                tensorboard=request.tensorboard,
+                quiet=request.quiet,
             )
+            train_loop(config, data.images, run, fabric, options)
         except Exception as error:
             # The host's first process tells it; the launcher would kill that one if another ended with a failure.
             if fabric.local_rank > 0 and getattr(error, "on_all_processes", False):
                 sys.exit(0)
             raise
-    if fabric.global_rank > 0:
-        sys.exit(0)
     return run
 
 
@@ -156,7 +202,7 @@ def choose_classes(config: Config, data: PreparedSet) -> Config:
 
 
 class _Watch:
-    """Looks for a collapse behind every snapshot, and says so once."""
+    """Looks for a collapse after every snapshot, and reports it once."""
 
     def __init__(self, run: Run, stops: bool) -> None:
         self.run, self.stops, self.said = run, stops, False
@@ -166,26 +212,19 @@ class _Watch:
         if collapse is None:
             return False
         if not self.said:
-            what = "stopped" if self.stops else "it goes on (--on-collapse stop would end it)"
-            message = (
-                f"{self.run.path} has collapsed at {collapse.images_seen / 1000:g} kimg: {collapse.reason}; {what}"
-            )
+            what = "stopped" if self.stops else "training goes on (--on-collapse stop would end it)"
+            kimg = f"{collapse.images_seen / 1000:g} kimg"
+            message = f"{self.run.path} has collapsed at {kimg}: {collapse.reason}; {what}"
             warnings.warn(message, stacklevel=2)
             self.said = True
         return self.stops
 
 
-def _open_run(
-    out: Path,
-    config: Config,
-    data: PreparedSet,
-    resume: bool,
-    count: int,
-    device: str,
-    origin: Checkpoint | None,
-) -> Run:
-    if not resume:
-        description = {"name": data.path.resolve().name, "sha256": data.sha256, "images": count}
+def _open_run(request: _Request, device: str, origin: Checkpoint | None) -> Run:
+    """Create the run, or open the one to continue and refuse what would make it another run."""
+    out, config, data = request.out, request.config, request.data
+    if not request.resume:
+        description = {"name": data.path.resolve().name, "sha256": data.sha256, "images": len(request.indices)}
         environment = describe_environment(device, description)
         if origin:
             before = Run(origin.path.parents[1])
@@ -206,15 +245,17 @@ def _open_run(
     fixed = {key: values for key, values in run.config.differences(config).items() if key not in RESUMABLE}
     if fixed:
         asked = "; ".join(f"{key} is {before!r}, not {after!r}" for key, (before, after) in fixed.items())
-        raise UsageError(f"{out} cannot go on with other settings: {asked}. These may change: {', '.join(RESUMABLE)}")
+        raise UsageError(
+            f"{out} cannot continue with other settings: {asked}. These may change: {', '.join(RESUMABLE)}"
+        )
     if run.last_step() > config.training.total_steps:
         done = run.last_step() * config.training.batch_size / 1000
-        raise UsageError(f"{out} has {done:g} kimg behind it: training.kimg {config.training.kimg:g} cannot be reached")
+        raise UsageError(f"{out} has trained {done:g} kimg already, more than training.kimg {config.training.kimg:g}")
     return run
 
 
-def _quick_score(data: PreparedSet, config: Config) -> Score | None:
-    """Quick scores against held-out images, or against training images where fewer than 64 are held out."""
+def _scorer(data: PreparedSet, config: Config) -> Scorer | None:
+    """Quick scores against held-out images, or against training images if fewer than 64 are held out."""
     indices = data.indices("holdout", config.data.classes)
     if len(indices) < 64:
         indices = data.indices("train", config.data.classes)
@@ -228,7 +269,6 @@ def _quick_score(data: PreparedSet, config: Config) -> Score | None:
         scores: dict[str, Any] = quick_scores(real=real[: len(fake)], fake=fake[: len(real)])
         if labels is None:
             return scores
-        gaps = ms_ssim_gaps(real, fake, classes[real_labels], classes[labels])
-        return {**scores, "ms_ssim_gap_by_class": gaps}
+        return {**scores, "ms_ssim_gap_by_class": ms_ssim_gaps(real, fake, classes[real_labels], classes[labels])}
 
-    return score
+    return Scorer(SCORE_CHOOSES, score)
