@@ -283,9 +283,9 @@ def _describe(run: Run) -> dict[str, Any]:
     speed = np.median([line["images_per_second"] for line in train])
     return {
         "config": run.config.to_dict(),
-        "commit": environment.get("commit"),
-        "processor": environment.get("processor"),
-        "device": environment.get("device"),
+        "commit": environment.commit,
+        "processor": environment.processor,
+        "device": environment.device,
         "kimg": train[-1]["images_seen"] / 1000,
         "wall_minutes": round(train[-1]["wall_seconds"] / 60, 2),
         "images_per_second": round(float(speed), 2),
