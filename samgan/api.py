@@ -10,7 +10,7 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError, UsageError
-from samgan.files import Location
+from samgan.files import Location, check_new_folder
 from samgan.presets import preset_config
 from samgan.runs import Run
 from samgan.sampling import (
@@ -139,8 +139,7 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> dict[str,
     """
     out = Path(out)
     choose_device(device)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SamganError(f"{out} exists and is not empty; name a new folder with --out")
+    check_new_folder(out, "name a new folder with --out")
     config = preset_config("samgan-8", "cpu").override(
         {
             "preset": "demo",

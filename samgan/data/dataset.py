@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from samgan.data.curation import connected_groups
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, one_line
 
 FORMAT = 1
 COLUMNS = ("index", "source", "sha256", "width", "height", "bits", "class", "patient", "split", "near_duplicate_of")
@@ -78,8 +78,7 @@ class PreparedSet:
                 manifest = list(csv.DictReader(file))
             expected = (info["images"], info["channels"], info["resolution"], info["resolution"])
         except (OSError, ValueError, tokenize.TokenError, csv.Error) as error:  # TokenError: of a damaged header
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SamganError(f"{path} is damaged: {reason}: prepare it again") from None
+            raise SamganError(f"{path} is damaged: {one_line(error)}: prepare it again") from None
         if images.shape != expected or images.dtype != np.uint8 or len(manifest) != len(images):
             raise SamganError(
                 f"{path} is damaged: dataset.json says {list(expected)} uint8, images.npy holds {list(images.shape)} "

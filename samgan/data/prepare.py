@@ -26,7 +26,7 @@ from samgan.data.dataset import COLUMNS, FORMAT, SPLITS, PreparedSet, content_sh
 from samgan.data.readers import BadImageError, read_radiograph, strict_decoders
 from samgan.data.sources import Entry, Source, close_sources, open_source, read_entries
 from samgan.errors import SamganError, UsageError
-from samgan.files import atomic_write, write_json
+from samgan.files import atomic_write, hash_json, write_json
 
 ALGORITHM = 2
 """Raised whenever the same files and options would give other pixels or another manifest."""
@@ -112,7 +112,7 @@ def prepare(
     _check_options(options, workers)
     out = Path(out)
     opened = open_source(source)
-    fingerprint = _sha256_of({"algorithm": ALGORITHM, "options": options, "files": opened.entries})
+    fingerprint = hash_json({"algorithm": ALGORITHM, "options": options, "files": opened.entries})
     finished = _finished_set(out, opened)
     if finished and finished.info["fingerprint"] == fingerprint and content_sha256(out) == finished.sha256:
         shutil.rmtree(out / PARTIAL, ignore_errors=True)
@@ -180,10 +180,6 @@ def _finished_set(out: Path, source: Source) -> PreparedSet | None:
 def _is_ours(name: str) -> bool:
     finished = name in (PARTIAL, "images.npy", "manifest.csv", "dataset.json")
     return finished or (name.startswith(".") and name.endswith(".tmp"))
-
-
-def _sha256_of(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 # one image
@@ -258,7 +254,7 @@ def _prepare_chunks(source: Source, partial: Path, options: PixelOptions, worker
     jobs: list[tuple[Path, list[Entry]]] = []
     for start in range(0, len(source.entries), CHUNK_IMAGES):
         entries = source.entries[start : start + CHUNK_IMAGES]
-        jobs.append((partial / f"{_sha256_of([ALGORITHM, options, source.name, entries])}.npz", entries))
+        jobs.append((partial / f"{hash_json([ALGORITHM, options, source.name, entries])}.npz", entries))
     missing = [(file, entries) for file, entries in jobs if not file.exists()]
     partial.mkdir(parents=True, exist_ok=True)
     threads = min(workers or os.cpu_count() or 1, max(1, len(missing)))

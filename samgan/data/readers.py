@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Num, Shaped
 from PIL import Image, ImageOps
 
-from samgan.errors import SamganError
+from samgan.errors import SamganError, one_line
 
 MINIMUM_SIDE = 8
 MAXIMUM_PIXELS = 200_000_000  # the largest mammography detectors have 30 million
@@ -84,11 +84,6 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1) 
 def is_dicom(data: bytes) -> bool:
     """Tell whether the bytes begin with DICOM's 128-byte preamble and magic word."""
     return data[128:132] == b"DICM"
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's type and message without line breaks, cut where it is long."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES, is_dicom, one_line
-from samgan.errors import SamganError, UsageError
+from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES, is_dicom
+from samgan.errors import SamganError, UsageError, one_line
 
 OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".xlsx")
 MASK_FOLDERS = ("mask", "masks")  # segmentation masks beside the radiographs, as in COVID-19 Radiography Database

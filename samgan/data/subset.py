@@ -10,8 +10,8 @@ import numpy as np
 
 from samgan.data.dataset import SPLITS, PreparedSet
 from samgan.data.prepare import finish_set
-from samgan.errors import SamganError, UsageError
-from samgan.files import atomic_write
+from samgan.errors import UsageError
+from samgan.files import atomic_write, check_new_folder
 
 
 def subset(
@@ -48,8 +48,7 @@ def subset(
         raise UsageError(f"unknown class {unknown[0]}: {data.path} has {', '.join(data.classes)}")
     if left_out := sorted({*patients, *images} - set(names)):
         raise UsageError(f"--classes leaves {left_out[0]} out, and a number of it is asked for")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SamganError(f"{out} exists and is not empty; name a new folder")
+    check_new_folder(out)
     data.verify()
     kept = set(data.indices("holdout", names).tolist())
     for name in names:

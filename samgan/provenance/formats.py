@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from samgan.data.readers import PIL_FORMATS, is_dicom, one_line, strict_decoders
+from samgan.data.readers import PIL_FORMATS, is_dicom, strict_decoders
 from samgan.data.sources import MAXIMUM_ARRAY_BYTES, NPZ_CLASSES
-from samgan.errors import SamganError
+from samgan.errors import SamganError, one_line
 from samgan.pictures import write_png
 from samgan.provenance.dicom import _read_dicom, _write_dicoms
 from samgan.provenance.mark import PNG_MAGIC, ZIP_MAGIC, Mark, Sample, _channels_first, _json_object

@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from samgan.errors import SamganError, UsageError
-from samgan.files import write_json
+from samgan.errors import UsageError
+from samgan.files import check_new_folder, write_json
 from samgan.networks import SelfAttention
 from samgan.pictures import to_integers, write_png
 from samgan.provenance import FORMATS, Sample
@@ -58,8 +58,7 @@ def write_samples(
     for name, known in ((file_format, FORMATS), *((sheet, SHEETS) for sheet in sheets)):
         if name not in known:
             raise UsageError(f"{name!r} is not one of {', '.join(known)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SamganError(f"{out} exists and is not empty; name a new folder")
+    check_new_folder(out)
     network = model.config.network
     write, bits = FORMATS[file_format]
     if bits == 16 and network.image_channels != 1:
