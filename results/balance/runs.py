@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from samgan.data import PreparedSet
-from samgan.metrics.memorisation import first_alike
+from samgan.metrics.nearest import first_alike
 from samgan.pictures import to_uint8
 from samgan.sampling import open_model, sample
 from samgan.studies import ARMS, CLASSICAL, classify, interval, resample, weighted_scores

@@ -22,22 +22,11 @@ from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
 from samgan.metrics.features import extract, find_features
-from samgan.metrics.memorisation import (
-    ALIKE,
-    CHANGES,
-    PERCENTILE,
-    Nearest,
-    Sign,
-    changed_copies,
-    closer_than_held_out,
-    first_alike,
-    membership_auc,
-    nearest_features,
-    nearest_image,
-    nearest_is_training,
-    share_of,
-)
+from samgan.metrics.intervals import share_of
+from samgan.metrics.memorisation import PERCENTILE, Sign, closer_than_held_out, membership_auc, nearest_is_training
 from samgan.metrics.mirrored import count_mirrored, fit_sides
+from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features, nearest_image
+from samgan.metrics.planted import CHANGES, changed_copies
 from samgan.networks import Discriminator, image_pyramid
 from samgan.pages import markdown_table, picture, section, table, text, write_page
 from samgan.pictures import from_uint8, to_uint8
