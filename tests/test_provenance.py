@@ -354,7 +354,7 @@ def test_imagefolder_has_a_row_for_each_picture(model, folder):
 def test_prepare_reads_the_same_pixels(model, folder, tmp_path, source):
     data = prepare(folder / source, tmp_path / "data", resolution=32, workers=1)
     np.testing.assert_array_equal(data.images, to_uint8(sample(model, SEEDS)))
-    assert data.info["left_out"]["bad_files"] == []
+    assert data.info.left_out.bad_files == ()
 
 
 def test_prepare_does_not_stretch_what_is_dark(tmp_path):

@@ -227,7 +227,7 @@ def worth(name: str, whole: Path, work: Path) -> None:
     held_out = sets[1].indices("holdout", names)
     truth = sets[1].labels(names)[held_out]
     draw = np.random.default_rng(0)
-    weights = resample([sets[1].manifest[i]["patient"] for i in held_out], draw)
+    weights = resample([sets[1].manifest[i].patient for i in held_out], draw)
     chance = draw.standard_t(SEEDS - 1, size=len(weights) - 1)
     for arm in CLASSICAL:
         found = []

@@ -29,7 +29,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, str]:
     prepared = prepare(
         options.source, options.out, seed=options.seed, **{name: getattr(options, name) for name in names}
     )
-    return prepared.info, _describe_set(prepared)
+    return prepared.info.to_dict(), _describe_set(prepared)
 
 
 def _subset(options: argparse.Namespace) -> tuple[Any, str]:
@@ -46,11 +46,11 @@ def _subset(options: argparse.Namespace) -> tuple[Any, str]:
     prepared = subset(
         PreparedSet.open(options.data), options.out, classes=options.classes, seed=options.seed, **numbers
     )
-    return prepared.info, _describe_set(prepared)
+    return prepared.info.to_dict(), _describe_set(prepared)
 
 
 def _describe_set(prepared: "PreparedSet") -> str:
-    info = prepared.info
+    info = prepared.info.to_dict()
     by_source = info["split_by"] == "source"
     lines = [
         f"{prepared.path}: {info['images']} images of {prepared.resolution}x{prepared.resolution}, "

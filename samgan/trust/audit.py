@@ -128,7 +128,7 @@ def audit(
         "data": {
             "name": data.path.resolve().name,
             "sha256": data.sha256,
-            "split_by": data.info["split_by"],
+            "split_by": data.info.split_by,
             "classes": list(classes or data.classes),
         },
         "counts": {
@@ -196,7 +196,7 @@ class _Real:
     def __init__(self, data: PreparedSet, indices: Int[np.ndarray, " n"]) -> None:
         self.data, self.indices = data, indices
         self.images = torch.from_numpy(np.asarray(data.images[self.indices]))
-        self.patients = [data.manifest[i]["patient"] for i in self.indices]
+        self.patients = [data.manifest[i].patient for i in self.indices]
 
     def with_shares_of(self, other: "_Real") -> "_Real":
         """As many images as can be had with the classes in the shares of `other`.
@@ -214,7 +214,7 @@ class _Real:
         """Places in the set by class."""
         found: dict[str, list[int]] = {}
         for index in self.indices:
-            found.setdefault(self.data.manifest[index]["class"], []).append(int(index))
+            found.setdefault(self.data.manifest[index].class_name, []).append(int(index))
         return found
 
     def labels(self, config: Config) -> Int[Tensor, " n"]:
@@ -429,17 +429,17 @@ def _notes(data: PreparedSet, training: _Real, held_out: _Real, opened: _Opened,
             f"Only {n} images are held out: the closest one of them is the threshold, not the 1st percentile. That "
             f"takes {ENOUGH_HELD_OUT}, and some thousand for a narrow interval."
         )
-    if not data.info["split_by"].startswith("patient"):
+    if not data.info.split_by.startswith("patient"):
         notes.append(
-            f"The split is by {data.info['split_by']}, not by patient: a patient may be on both sides, held-out images "
+            f"The split is by {data.info.split_by}, not by patient: a patient may be on both sides, held-out images "
             "are then closer to training images than a new patient's, and copies are found more rarely."
         )
-    elif data.info.get("matched_share", 1) < 1:
+    elif data.info.matched_share is not None and data.info.matched_share < 1:
         notes.append(
             "Of some images the patient is not known: held-out ones may show patients trained on, and copies are then "
             "found more rarely."
         )
-    if both := data.info.get("groups_on_both_sides"):
+    if both := data.info.groups_on_both_sides:
         notes.append(f"{both} patients, or groups of near duplicates, are on both sides of the source's own split.")
     if n > patients:
         notes.append(f"{n} held-out images show {patients} patients; intervals take images of one patient together.")
