@@ -27,7 +27,7 @@ def _evaluate(options: argparse.Namespace) -> tuple[Any, str]:
     scores, report = api.evaluate(
         options.source, PreparedSet.open(options.data), **{name: getattr(options, name) for name in names}
     )
-    return scores, f"{format_table(scores)}\n{report}"
+    return scores.to_dict(), f"{format_table(scores)}\n{report}"
 
 
 def _audit(options: argparse.Namespace) -> tuple[Any, str]:

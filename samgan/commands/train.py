@@ -95,5 +95,5 @@ def _demo(options: argparse.Namespace) -> tuple[Any, str]:
     from samgan import api
     from samgan.scoring import format_table
 
-    document = api.demo(options.out, kimg=options.kimg, device=options.device)
-    return document, f"{api.DEMO_NOTE}\n\n{format_table(document['scores'])}\n{document['report']}"
+    done = api.demo(options.out, kimg=options.kimg, device=options.device)
+    return done.to_dict(), f"{api.DEMO_NOTE}\n\n{format_table(done.scores)}\n{done.report}"
