@@ -169,7 +169,7 @@ def test_nothing_in_an_archive_is_unpickled(tmp_path):
     with pytest.raises(SamganError, match="damaged"):
         read_samples(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", images=np.zeros((2, 1, 8, 8), np.uint8), provenance=mark)
-    with pytest.raises(SamganError, match="holds 2 images, and its marks are of 1"):
+    with pytest.raises(SamganError, match="holds 2 images but 1 marks"):
         read_samples(tmp_path / "b.npz")
 
 

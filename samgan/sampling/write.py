@@ -60,8 +60,8 @@ def write_samples(
             raise UsageError(f"{name!r} is not one of {', '.join(known)}")
     check_new_folder(out)
     network = model.config.network
-    write, bits = FORMATS[file_format]
-    if bits == 16 and network.image_channels != 1:
+    chosen = FORMATS[file_format]
+    if chosen.bits == 16 and network.image_channels != 1:
         raise UsageError(f"--format {file_format} is for 1 channel; use {file_format.removesuffix('16')} or npz")
     if "attention" in sheets and not any(isinstance(layer, SelfAttention) for layer in model.generator.modules()):
         raise UsageError(f"the generator of preset {model.config.preset} has no attention between positions to show")
@@ -70,7 +70,7 @@ def write_samples(
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        write(temporary, _marked_samples(model, seeds, labels, bits), count)
+        chosen.write(temporary, _marked_samples(model, seeds, labels, chosen.bits), count)
         if sheets:
             (temporary / "sheets").mkdir()  # apart, so that the folder itself holds nothing but samples
         for name in sheets:

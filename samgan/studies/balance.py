@@ -34,7 +34,7 @@ from samgan.metrics.features import extract, find_features
 from samgan.pages import markdown_table, picture
 from samgan.pages.legacy import section, table, text, write_page
 from samgan.pictures import RESEARCH_ONLY, to_integers, to_uint8, write_png
-from samgan.provenance import FORMATS, Sample
+from samgan.provenance import FORMATS, SET_FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, check_origin, open_model, sample, sample_batches
 from samgan.scoring import schema_0
@@ -43,7 +43,6 @@ from samgan.studies.downstream import check_held_out, differences_chart, utility
 from samgan.trust import Record, Screen, audit, check_enough, describe, write_card
 
 METHODS = ("joint", "per-class", "fine-tuned")
-SET_FORMATS = ("png", "png16", "dicom", "dicom16")
 NAMES = "surrogateescape"  # files may have names that are no UTF-8
 CANDIDATES = 5
 """Images made for each one that is missing, at most."""
@@ -646,7 +645,7 @@ def _write_real(work: _Work, folder: Path, originals: Path | None) -> Iterator[d
 
 
 def _write_synthetic(work: _Work, folder: Path) -> Iterator[dict[str, Any]]:
-    write, bits = FORMATS[work.plan.file_format]
+    chosen = FORMATS[work.plan.file_format]
     for name in work.plan.missing:
         where = folder / "train" / name
         kept = work.kept(name)
@@ -658,10 +657,10 @@ def _write_synthetic(work: _Work, folder: Path) -> Iterator[dict[str, Any]]:
         samples = [
             Sample(image, model.mark(seed, label).of(image))
             for few, images in sample_batches(model, seeds, labels)
-            for seed, image in zip(few, to_integers(images, bits), strict=True)
+            for seed, image in zip(few, to_integers(images, chosen.bits), strict=True)
         ]
         before = set(where.iterdir())
-        write(where, samples, len(samples))
+        chosen.write(where, samples, len(samples))
         files = sorted(path.relative_to(folder).as_posix() for path in set(where.iterdir()) - before)
         for path, row in zip(files, sorted(kept, key=lambda row: int(row["seed"])), strict=True):
             yield {
