@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees half of one."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -36,3 +37,8 @@ def write_json(path: str | os.PathLike[str], document: Any) -> None:
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def hash_json(document: Any) -> str:
+    """SHA-256 of `document` as JSON, in hexadecimal; the order of its keys does not matter."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Scores of generated images against real ones."""
 
-from samgan.scoring.documents import CollapseTest, FeaturesUsed, MeanOfPairs, Scored, Scores
+from samgan.scoring.documents import SCORING, CollapseTest, FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.evaluate import (
     COLLAPSE,
     NO_COLLAPSE,
@@ -15,6 +15,7 @@ from samgan.scoring.report import write_report
 __all__ = [
     "COLLAPSE",
     "NO_COLLAPSE",
+    "SCORING",
     "CollapseTest",
     "FeaturesUsed",
     "MeanOfPairs",
