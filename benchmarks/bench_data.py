@@ -48,7 +48,7 @@ def write_run(folder: Path) -> None:
     """A run of one step at the CPU scale."""
     config = preset_config("msg-gan-6", "cpu").override({"training.kimg": 0.016})
     images = np.random.default_rng(0).integers(0, 256, (64, 1, 64, 64), dtype=np.uint8)
-    train_loop(config, images, Run.create(folder, config, {}), make_fabric("cpu"))
+    train_loop(config, images, Run.create(folder, config), make_fabric("cpu"))
 
 
 def main() -> None:

@@ -322,7 +322,7 @@ def train_and_tell(width: int, kimg: float) -> None:
     keep_freed_memory()
     fabric = make_fabric("cpu")
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(Path(folder, "run"), config, {})
+        run = Run.create(Path(folder, "run"), config)
         start = time.perf_counter()
         training.train(config, images, run, fabric, score=lambda fake: quick_scores(images[: len(fake)], fake))
         wall = time.perf_counter() - start

@@ -70,7 +70,19 @@ def sample(
 ) -> dict[str, Any]:
     """Write synthetic images of a run, or of a file of `export`.
 
-    Arguments and result are those of `samgan.sampling.write_samples`.
+    Args:
+        source: The run folder, or a file of `export`.
+        out: New folder.
+        count: Number of images.
+        seed: Seed of the first image; image i has seed + i.
+        file_format: A name of `samgan.provenance.FORMATS`, such as "png", "npz" or "dicom".
+        sheets: Names of `samgan.sampling.sheets.SHEETS`: overview pictures to write as well.
+        class_name: The class of all images; default: all classes in turn.
+        checkpoint: "newest", "best" or a file, of a run.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Returns:
+        What `samples.json` in the folder holds: the provenance of its images.
 
     Raises:
         UsageError: A count below 1, a seed that is not from 0 to 2^32 - count, or an unknown class.

@@ -76,7 +76,7 @@ def interrupted():
     config = configs["rahinge"].override({"training": lengths})
     path = folder / "interrupted"
     if rank() == 0:
-        Run.create(path, config, {})
+        Run.create(path, config)
     torch.distributed.barrier()
     if rank() == 1:  # only one of the processes gets the signal
         original = samgan.training.loop.train_step
@@ -95,7 +95,7 @@ def nan():
     config = configs["wgan-gp"].override({"training": {"kimg": 8.0, "log_every_kimg": 0.016}})
     path = folder / "nan"
     if rank() == 0:
-        Run.create(path, config, {})
+        Run.create(path, config)
     torch.distributed.barrier()
     if rank() == 1:  # only one of the processes computes a NaN
         original = samgan.training.recipe.PENALTIES["gradient-per-scale"]
@@ -108,7 +108,7 @@ def nan():
 def full():
     config, path = configs["rahinge"], folder / "full"
     if rank() == 0:  # only the process that writes has no space left
-        Run.create(path, config, {})
+        Run.create(path, config)
         def refuse(*arguments):
             raise OSError(errno.ENOSPC, "No space left on device")
         samgan.training.snapshots.save_checkpoint = refuse

@@ -10,6 +10,7 @@ import torch
 
 from samgan.errors import SamganError
 from samgan.runs import (
+    Best,
     Run,
     choose_checkpoint,
     load_checkpoint,
@@ -45,7 +46,7 @@ def same(a, b):
 
 @pytest.fixture
 def run(tmp_path, tiny_config):
-    return Run.create(tmp_path / "run", tiny_config, {})
+    return Run.create(tmp_path / "run", tiny_config)
 
 
 def test_round_trip(tmp_path):
@@ -243,7 +244,7 @@ def test_best_is_the_lowest_score(run, order):
     for step, value in enumerate(order):
         fill(run, [step])
         record_best(run, run.checkpoint_path(step), "fid", value)
-    assert run.best() == {"checkpoint": run.checkpoint_path(order.index(1.0)).name, "score": "fid", "value": 1.0}
+    assert run.best() == Best(checkpoint=run.checkpoint_path(order.index(1.0)).name, score="fid", value=1.0)
 
 
 def test_best_moves_on_when_its_file_is_gone(run):
@@ -251,7 +252,14 @@ def test_best_moves_on_when_its_file_is_gone(run):
     record_best(run, run.checkpoint_path(1), "fid", 1.0)
     run.checkpoint_path(1).unlink()
     record_best(run, run.checkpoint_path(2), "fid", 5.0)
-    assert run.best()["checkpoint"] == "step-00000002.pt"
+    assert run.best().checkpoint == "step-00000002.pt"
+
+
+def test_best_by_another_score_gives_way(run):
+    fill(run, [1, 2])
+    record_best(run, run.checkpoint_path(1), "swd", 0.1)
+    record_best(run, run.checkpoint_path(2), "quick_score", 9.0)
+    assert run.best() == Best(checkpoint="step-00000002.pt", score="quick_score", value=9.0)
 
 
 @pytest.mark.parametrize("keep", [1, 2, 5])

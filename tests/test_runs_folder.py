@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from samgan import __version__
 from samgan.errors import SamganError
-from samgan.runs import Run, describe_environment
+from samgan.runs import Environment, Run, Start, TrainedOn, describe_environment
 
 
 def line(step, kind="train", **more):
@@ -17,20 +18,20 @@ def line(step, kind="train", **more):
 
 @pytest.fixture
 def run(tmp_path, tiny_config):
-    return Run.create(tmp_path / "run", tiny_config, {"device": "cpu", "data": {}})
+    return Run.create(tmp_path / "run", tiny_config, Environment(device="cpu"))
 
 
 def test_create_and_open(run, tiny_config):
     opened = Run.open(run.path)
     assert opened.config == tiny_config
-    assert opened.environment == {"device": "cpu", "data": {}}
+    assert opened.environment == Environment(device="cpu")
     assert opened.checkpoints() == []
     assert opened.best() is None
     assert list(opened.stats()) == []
 
 
 def test_create_takes_an_empty_folder(tmp_path, tiny_config):
-    Run.create(tmp_path, tiny_config, {})
+    Run.create(tmp_path, tiny_config)
     assert Run.open(tmp_path).config == tiny_config
 
 
@@ -40,13 +41,13 @@ def test_create_refuses_what_is_not_empty(tmp_path, tiny_config, content):
     if content == "is a file":
         path.write_text("precious")
     elif content == "run":
-        Run.create(path, tiny_config, {})
+        Run.create(path, tiny_config)
     else:
         path.mkdir()
         (path / "notes.txt").mkdir() if content == "folder" else (path / "notes.txt").write_text("precious")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(SamganError, match=r"not empty; name a new folder, or .*--resume"):
-        Run.create(path, tiny_config.override({"training.seed": 9}), {})
+        Run.create(path, tiny_config.override({"training.seed": 9}))
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
@@ -136,17 +137,27 @@ def test_log_refuses_nan(run):
 
 
 def test_environment_tells_versions_machine_and_data():
-    environment = describe_environment("cpu", {"images": 3})
-    assert json.loads(json.dumps(environment)) == environment
-    assert environment["data"] == {"images": 3}
-    assert environment["device"] == "cpu"
-    assert {"samgan", "commit", "python", "packages", "platform", "processor", "cores", "command"} <= environment.keys()
-    assert environment["packages"].keys() >= {"torch", "numpy"}
+    start = Start("before", 5, TrainedOn("other", "cd" * 32), Start("first", 3))
+    environment = describe_environment("cpu", TrainedOn("set", "ab" * 32, 3), start)
+    assert Environment.from_dict(json.loads(json.dumps(environment.to_dict())), "environment.json") == environment
+    assert (environment.data.images, environment.device) == (3, "cpu")
+    assert environment.samgan == __version__
+    assert environment.processor
+    assert environment.cores > 0
+    assert environment.packages.keys() >= {"torch", "numpy"}
+
+
+def test_an_environment_from_before_schema_numbers_is_read():
+    old = {"device": "cpu", "data": {}, "start": {"run": "a", "images_seen": 3, "data": {}, "start": None}}
+    expected = Environment(device="cpu", start=Start("a", 3))
+    assert Environment.from_dict(old, "environment.json") == expected
+    with pytest.raises(SamganError, match=r"environment\.json .* - at data\.|environment\.json .* at data"):
+        Environment.from_dict({**old, "data": {"name": "set", "sha256": 5}}, "environment.json")
 
 
 def test_a_source_tree_without_git_has_no_commit(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert describe_environment("cpu", {})["commit"] is None
+    assert describe_environment("cpu", None).commit is None
 
 
 HOLD_AND_WAIT = """

@@ -25,7 +25,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.networks import SelfAttention
 from samgan.pictures import SYNTHETIC, to_uint8
 from samgan.provenance import hash_pixels
-from samgan.runs import Run, load_checkpoint, save_checkpoint
+from samgan.runs import Environment, Run, Start, TrainedOn, load_checkpoint, save_checkpoint
 from samgan.sampling import (
     FORWARD_BATCH,
     attention_sheet,
@@ -46,7 +46,7 @@ from samgan.training import Options, train_loop
 
 
 def trained(folder, config, images):
-    run = Run.create(folder, config, {})
+    run = Run.create(folder, config)
     return run, train_loop(config, images, run, make_fabric("cpu"))
 
 
@@ -141,9 +141,11 @@ def test_a_model_of_other_patients_is_refused_and_what_is_not_known_is_said(run_
 
 
 def test_a_run_tells_what_it_and_those_before_it_were_trained_on(tiny_config, tmp_path):
-    before = {"data": {"sha256": "b"}, "start": {"data": {"sha256": "c"}}}
-    assert Run.create(tmp_path / "run", tiny_config, {"data": {"sha256": "a"}, "start": before}).trained_on == [*"abc"]
-    assert Run.create(tmp_path / "unknown", tiny_config, {"data": {}}).trained_on == []
+    data = {name: TrainedOn(name, name) for name in "abc"}
+    start = Start("b", 8, data["b"], Start("c", 8, data["c"]))
+    environment = Environment(data=data["a"], start=start)
+    assert Run.create(tmp_path / "run", tiny_config, environment).trained_on == [*"abc"]
+    assert Run.create(tmp_path / "unknown", tiny_config).trained_on == []
 
 
 def test_what_is_no_model_file_is_refused(run_and_state, tmp_path):
@@ -185,7 +187,7 @@ def test_hash_sees_names_shapes_and_values():
 
 def test_a_checkpoint_is_needed(tmp_path, tiny_config):
     with pytest.raises(SamganError, match="checkpoint"):
-        load_model(Run.create(tmp_path / "run", tiny_config, {}))
+        load_model(Run.create(tmp_path / "run", tiny_config))
 
 
 def test_interpolation_ends_at_the_images_of_the_seeds(model):
@@ -305,7 +307,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(model, tmp_path):
 def conditional(tiny_config, images, tmp_path_factory):
     settings = {"network.num_classes": 3, "data.classes": ["a", "b", "c"], "training.kimg": 0.004}
     config = tiny_config.override(settings)
-    run = Run.create(tmp_path_factory.mktemp("conditional") / "run", config, {})
+    run = Run.create(tmp_path_factory.mktemp("conditional") / "run", config)
     train_loop(config, images, run, make_fabric("cpu"), Options(labels=np.arange(22) % 3))
     return load_model(run)
 

@@ -16,7 +16,7 @@ from samgan.training import train_loop
 @pytest.fixture(scope="module")
 def run(tiny_config, images, tmp_path_factory):
     config = tiny_config.override({"training.kimg": 0.008})
-    run = Run.create(tmp_path_factory.mktemp("source") / "run", config, {})
+    run = Run.create(tmp_path_factory.mktemp("source") / "run", config)
     train_loop(config, images, run, make_fabric("cpu"))
     return run
 

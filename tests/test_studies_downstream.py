@@ -255,7 +255,7 @@ def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some
     data, tiny_config, tmp_path, monkeypatch
 ):
     config = tiny_config.override({"network.num_classes": 2, "data.classes": ["NORMAL", "PNEUMONIA"]})
-    run = Run.create(tmp_path / "run", config, {"data": {}})
+    run = Run.create(tmp_path / "run", config)
     weights = Generator(config.network).state_dict()
     state = {"config": config.to_dict(), "step": 1, "images_seen": 4}
     save_checkpoint(run.checkpoint_path(1), {**state, "generator": weights, "ema_generator": weights})

@@ -45,7 +45,7 @@ VARIANTS = {
 
 
 def new_run(folder, config):
-    return Run.create(folder, config, {})
+    return Run.create(folder, config)
 
 
 def labels_seen(config, images, steps, labels=LABELS):

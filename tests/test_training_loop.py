@@ -24,7 +24,7 @@ from samgan.networks import (
 )
 from samgan.pictures import from_uint8, to_uint8
 from samgan.presets import preset_config, preset_names
-from samgan.runs import Run, save_checkpoint
+from samgan.runs import Best, Run, save_checkpoint
 from samgan.sampling import generate, latents_of_seeds
 from samgan.training import (
     LOSSES,
@@ -71,7 +71,7 @@ def fabric():
 
 
 def new_run(folder, config):
-    return Run.create(folder, config, {})
+    return Run.create(folder, config)
 
 
 def batches(config, images, count):
@@ -538,7 +538,7 @@ def test_checkpoints_kept_are_the_newest_and_the_best(tiny_config, images, tmp_p
 
     train_loop(config, images, run, fabric, Options(scorer=Scorer("fid", score)))
     assert [path.name for path in run.checkpoints()] == [f"step-{step:08d}.pt" for step in (3, 9, 10)]
-    assert run.best() == {"checkpoint": "step-00000003.pt", "score": "fid", "value": 1.0}
+    assert run.best() == Best(checkpoint="step-00000003.pt", score="fid", value=1.0)
     assert shapes == [(np.dtype(np.uint8), (512, 1, 32, 32))] * 10
     scores = [line for line in run.stats() if line["kind"] == "scores"]
     assert [line["fid"] for line in scores] == [5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 1.0, 6.0, 7.0, 8.0]
@@ -594,6 +594,13 @@ def test_a_run_ends_where_the_watch_says_so(tiny_config, images, tmp_path, fabri
     assert seen == [2, 4, 6]
     assert (state.step, run.last_step()) == (6, 6)
     assert capsys.readouterr().err == ""
+
+
+def test_the_last_snapshot_is_watched_too(tiny_config, images, tmp_path, fabric):
+    run, seen = new_run(tmp_path / "run", tiny_config), []
+    options = Options(watch=lambda: bool(seen.append(run.last_step())), quiet=True)
+    assert train_loop(tiny_config, images, run, fabric, options).step == 10
+    assert seen == [4, 8, 10]
 
 
 @pytest.mark.parametrize("term", ["loss_discriminator", "loss_generator", "penalty"])
@@ -784,7 +791,7 @@ def child(path, before=None):
         if before:
             before()
         resume = (path / "config.json").is_file()
-        run = Run.open(path) if resume else Run.create(path / ".." / path.name, config, {})
+        run = Run.open(path) if resume else Run.create(path / ".." / path.name, config)
         train_loop(config, images, run, make_fabric("cpu"), Options(resume=resume, scorer=SCORER))
         code = 0
     except Interrupted as error:
@@ -883,7 +890,7 @@ def test_stopped_and_resumed_run_ends_in_the_same_bytes(stopped_runs, name, exit
     expected, run = Run.open(folder / "straight"), Run.open(folder / name)
     assert run.checkpoints()[-1].name == "step-00000026.pt"
     assert final_bytes(run) == final_bytes(expected)
-    kept = {"step-00000024.pt", "step-00000026.pt", expected.best()["checkpoint"]}
+    kept = {"step-00000024.pt", "step-00000026.pt", expected.best().checkpoint}
     assert {path.name for path in run.checkpoints()} == kept
     assert run.best() == expected.best()
     scores = [[line for line in some.stats() if line["kind"] == "scores"] for some in (run, expected)]

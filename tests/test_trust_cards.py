@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
 from samgan.networks import Generator
-from samgan.runs import Run, describe_environment, save_checkpoint
+from samgan.runs import Run, TrainedOn, describe_environment, save_checkpoint
 from samgan.sampling import check_origin, load_model, read_model, write_model
 from samgan.trust import CHECKLISTS, CLAIM, OPEN, Record, cards, escape, format_card, read_record
 
@@ -26,9 +27,9 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(data, tiny_config, tmp_path_factory):
     config = tiny_config.override({"preset": "tiny", "data.classes": ["NORMAL"]})
-    environment = describe_environment("cpu", {"name": "data", "sha256": data.sha256, "images": 9})
-    environment["command"] = ["samgan", "train", "/secret/folder/data", "--out", "/secret/run"]
-    environment["command"] += ["--config=/secret/settings.yaml", "--run", "NORMAL=/secret/other"]
+    command = ["samgan", "train", "/secret/folder/data", "--out", "/secret/run"]
+    command += ["--config=/secret/settings.yaml", "--run", "NORMAL=/secret/other"]
+    environment = replace(describe_environment("cpu", TrainedOn("data", data.sha256, 9)), command=tuple(command))
     run = Run.create(tmp_path_factory.mktemp("cards") / "run", config, environment)
     torch.manual_seed(0)
     weights = Generator(config.network).state_dict()

@@ -21,7 +21,7 @@ from samgan.trust import Finding, format_findings, verify_files
 
 def make_run(path, config, steps=(2, 4)):
     """A run with a checkpoint of other weights at each step."""
-    run = Run.create(path, config, {"data": {}})
+    run = Run.create(path, config)
     for step in steps:
         torch.manual_seed(step)
         weights = Generator(config.network).state_dict()

@@ -10,12 +10,17 @@ from samgan.runs.checkpoints import (
     save_checkpoint,
 )
 from samgan.runs.collapse import Collapse, find_collapse
+from samgan.runs.documents import Best, Environment, Start, TrainedOn
 from samgan.runs.folder import Run, describe_environment
 
 __all__ = [
+    "Best",
     "Checkpoint",
     "Collapse",
+    "Environment",
     "Run",
+    "Start",
+    "TrainedOn",
     "choose_checkpoint",
     "describe_environment",
     "find_collapse",

@@ -12,7 +12,8 @@ import torch
 
 from samgan.config import Config
 from samgan.errors import SamganError, UsageError
-from samgan.files import atomic_write, write_json
+from samgan.files import atomic_write
+from samgan.runs.documents import Best
 from samgan.runs.folder import Run
 
 FORMAT = "samgan checkpoint 1"
@@ -133,22 +134,26 @@ def choose_checkpoint(run: Run, which: str) -> Checkpoint:
         best = run.best()
         if best is None:
             raise SamganError(f"{run.path} has no scored snapshot yet; use --checkpoint newest")
-        path = run.checkpoint_folder / best["checkpoint"]
+        path = run.checkpoint_folder / best.checkpoint
     return load_checkpoint(path)
 
 
 def record_best(run: Run, path: Path, name: str, value: float) -> None:
-    """Note `path` as the run's best checkpoint if its score is the lowest so far."""
+    """Note `path` as the run's best checkpoint if its score is the lowest so far.
+
+    A best one by another score, which an earlier version chose by, cannot be compared and gives way.
+    """
     best = run.best()
-    if best is None or value < best["value"] or not (run.checkpoint_folder / best["checkpoint"]).exists():
-        write_json(run.checkpoint_folder / "best.json", {"checkpoint": path.name, "score": name, "value": value})
+    stands = best is not None and best.score == name and (run.checkpoint_folder / best.checkpoint).exists()
+    if best is None or not stands or value < best.value:
+        Best(checkpoint=path.name, score=name, value=value).write(run.checkpoint_folder / "best.json")
 
 
 def prune_checkpoints(run: Run, keep: int) -> None:
     """Delete all checkpoints but the `keep` newest and the best, and what writes that were cut off have left."""
     best = run.best()
     for path in run.checkpoints()[:-keep]:
-        if best is None or path.name != best["checkpoint"]:
+        if best is None or path.name != best.checkpoint:
             path.unlink(missing_ok=True)
     for folder in (run.checkpoint_folder, run.path / "grids"):  # only training writes here, one process at a time
         for path in folder.glob(".*.tmp"):

@@ -16,7 +16,8 @@ from typing import Any
 from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
-from samgan.files import write_json
+from samgan.files import Location, write_json
+from samgan.runs.documents import Best, Environment, Start, TrainedOn
 
 try:
     import fcntl
@@ -35,11 +36,11 @@ class Run:
     `checkpoints/best.json`, `grids/*.png`, `scores.json`, `report.html`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], config: Config, environment: dict[str, Any]) -> "Run":
+    def create(cls, path: Location, config: Config, environment: Environment | None = None) -> "Run":
         """Start a run: write its configuration and environment before anything else happens.
 
         Raises:
@@ -51,12 +52,12 @@ class Run:
                 f"{run.path} exists and is not empty; name a new folder, or continue the run in it with --resume"
             )
         run.checkpoint_folder.mkdir(parents=True, exist_ok=True)
-        write_json(run.path / "environment.json", environment)
+        (environment or Environment()).write(run.path / "environment.json")
         write_json(run.path / "config.json", config.to_dict())  # last: it makes the folder a run
         return run
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> "Run":
+    def open(cls, path: Location) -> "Run":
         """Open an existing run.
 
         Raises:
@@ -77,18 +78,20 @@ class Run:
         write_json(self.path / "config.json", config.to_dict())
 
     @property
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Environment:
         """Versions, device and data of the run's first start."""
-        return self._read("environment.json", "data")
+        return Environment.read(self.path / "environment.json")
 
     @property
     def trained_on(self) -> list[str]:
         """SHA-256 of the prepared set, and of those of the runs that this one began with, newest first."""
-        found, start = [], self._read("environment.json")
-        while start:
-            found.append(start.get("data", {}).get("sha256"))
-            start = start.get("start") or {}
-        return [sha256 for sha256 in found if sha256]
+        found: list[str] = []
+        begun: Environment | Start | None = self.environment
+        while begun is not None:
+            if begun.data is not None:
+                found.append(begun.data.sha256)
+            begun = begun.start
+        return found
 
     @property
     def checkpoint_folder(self) -> Path:
@@ -111,11 +114,10 @@ class Run:
         """The grid of a snapshot, which is written last of it."""
         return self.path / "grids" / f"kimg-{images_seen / 1000:010.3f}.png"
 
-    def best(self) -> dict[str, Any] | None:
-        """`{"checkpoint", "score", "value"}` of the best snapshot, or None before the first score."""
-        if not (self.checkpoint_folder / "best.json").is_file():
-            return None
-        return self._read("checkpoints/best.json", "checkpoint", "score", "value")
+    def best(self) -> Best | None:
+        """The best snapshot, or None before the first score."""
+        path = self.checkpoint_folder / "best.json"
+        return Best.read(path) if path.is_file() else None
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to `stats.jsonl`; a line torn by a crash is left behind as it is."""
@@ -183,7 +185,7 @@ class Run:
                 pass  # some network file systems have no locks
             yield
 
-    def _read(self, name: str, *required: str) -> dict[str, Any]:
+    def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
             document = json.loads(path.read_text())
@@ -191,8 +193,8 @@ class Run:
             raise SamganError(f"{path} is missing; is {self.path} a run folder?") from None
         except ValueError as error:
             raise SamganError(f"{path} is not valid JSON ({error}); restore it from a copy") from None
-        if not isinstance(document, dict) or not set(required) <= set(document):
-            raise SamganError(f"{path} is damaged: expected a JSON object with {', '.join(required) or 'settings'}")
+        if not isinstance(document, dict):
+            raise SamganError(f"{path} is damaged: expected a JSON object with settings; restore it from a copy")
         return document
 
 
@@ -203,7 +205,7 @@ def _is_unfinished(path: Path) -> bool:
     return path.name == "environment.json" or (path.name[0] == "." and path.suffix == ".tmp")
 
 
-def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:
+def describe_environment(device: str, data: TrainedOn | None, start: Start | None = None) -> Environment:
     """What a reader needs to repeat a run: versions, machine, command, source commit, data."""
     commit = None
     source = Path(__file__).parents[1]
@@ -215,18 +217,19 @@ def describe_environment(device: str, data: dict[str, Any]) -> dict[str, Any]:
         commit = result.stdout.strip() or None
     program = Path(sys.argv[0])
     packages = ("torch", "torchvision", "lightning-fabric", "numpy", "pillow", "pydicom")
-    return {
-        "samgan": __version__,
-        "commit": commit,
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),  # usable ones
-        "device": device,
-        "command": ["samgan" if program.stem == "__main__" else program.name, *sys.argv[1:]],
-        "data": data,
-    }
+    return Environment(
+        samgan=__version__,
+        commit=commit,
+        python=platform.python_version(),
+        packages={name: metadata.version(name) for name in packages},
+        platform=platform.platform(),
+        processor=_processor(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        device=device,
+        command=("samgan" if program.stem == "__main__" else program.name, *sys.argv[1:]),
+        data=data,
+        start=start,
+    )
 
 
 def _processor() -> str:

@@ -138,7 +138,7 @@ def evaluate(
         report,
         title=f"samgan: {config.preset if config else source.resolve().name}",
         config=config,
-        environment=run.environment if run else None,
+        environment=run.environment.to_dict() if run else None,
         stats=run.stats() if run else [],
         scores=scores,
         real=real,

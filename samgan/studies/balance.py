@@ -601,7 +601,7 @@ def _record(work: _Work, document: Mapping[str, Any], names: Sequence[str], **mo
     if len({work.models[name]["sha256"] for name in names}) == 1:
         model = describe(work.model(names[0]))
         if (path := work.path(names[0])).is_dir():
-            model["environment"] = Run.open(path).environment
+            model["environment"] = Run.open(path).environment.to_dict()
     verdicts = [f"{name}: {found['verdict']}" for name in names if (found := document["audit"][name])]
     return Record(
         data={**work.data.info, "counts": {name: work.data.info["counts"][name] for name in work.names}},

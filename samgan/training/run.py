@@ -16,7 +16,7 @@ from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
-from samgan.runs import Checkpoint, Run, choose_checkpoint, describe_environment, find_collapse
+from samgan.runs import Checkpoint, Run, Start, TrainedOn, choose_checkpoint, describe_environment, find_collapse
 from samgan.scoring import ms_ssim_gaps, quick_scores
 from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
@@ -224,24 +224,20 @@ def _open_run(request: _Request, device: str, origin: Checkpoint | None) -> Run:
     """Create the run, or open the one to continue and refuse what would make it another run."""
     out, config, data = request.out, request.config, request.data
     if not request.resume:
-        description = {"name": data.path.resolve().name, "sha256": data.sha256, "images": len(request.indices)}
-        environment = describe_environment(device, description)
+        trained_on, start = TrainedOn(data.path.resolve().name, data.sha256, len(request.indices)), None
         if origin:
             before = Run(origin.path.parents[1])
-            environment["start"] = {
-                "run": before.path.resolve().name,
-                "images_seen": origin.images_seen,
-                "data": before.environment["data"],
-                "start": before.environment.get("start"),
-            }
-        return Run.create(out, config, environment)
+            known = before.environment
+            start = Start(before.path.resolve().name, origin.images_seen, known.data, known.start)
+        return Run.create(out, config, describe_environment(device, trained_on, start))
     run = Run.open(out)
-    if run.environment.get("start") and not run.checkpoints() and not origin:
-        name = run.environment["start"]["run"]
+    begun = run.environment
+    if begun.start and not run.checkpoints() and not origin:
+        name = begun.start.run
         raise UsageError(f"{out} was stopped before it had the networks of {name}: name that run with --start")
-    trained_on = run.environment["data"].get("sha256")
-    if data.sha256 != trained_on:
-        raise UsageError(f"{out} was trained on other data (sha256 {str(trained_on)[:12]}, not {data.sha256[:12]})")
+    if begun.data is None or begun.data.sha256 != data.sha256:
+        told = begun.data.sha256[:12] if begun.data else "unknown"
+        raise UsageError(f"{out} was trained on other data (sha256 {told}, not {data.sha256[:12]})")
     fixed = {key: values for key, values in run.config.differences(config).items() if key not in RESUMABLE}
     if fixed:
         asked = "; ".join(f"{key} is {before!r}, not {after!r}" for key, (before, after) in fixed.items())

@@ -468,8 +468,8 @@ def _notes(data: PreparedSet, training: _Real, held_out: _Real, opened: _Opened,
                 "It was trained with flips: half of what it learnt from had the heart on the wrong side, so mirrored "
                 "images are what it was taught, and mirrored copies count as copies."
             )
-    if opened.run and (start := opened.run.environment.get("start")):
-        notes.append(f"It began with the networks of {start.get('run')}, whose training images are not looked for.")
+    if opened.run and (start := opened.run.environment.start):
+        notes.append(f"It began with the networks of {start.run}, whose training images are not looked for.")
     return notes
 
 

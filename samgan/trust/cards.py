@@ -387,7 +387,7 @@ def read_record(
     if is_model(source):
         model = open_model(source)
     if model is not None and source.is_dir():
-        known["environment"] = Run.open(source).environment
+        known["environment"] = Run.open(source).environment.to_dict()
         documents = {
             name: path or (source / f"{name}.json" if (source / f"{name}.json").is_file() else None)
             for name, path in documents.items()

@@ -1,0 +1,71 @@
+"""The small documents of a run folder: what a reader needs to repeat the run, and which checkpoint is the best."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from samgan.documents import Document
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The prepared set of a run."""
+
+    name: str
+    sha256: str
+    images: int | None = None
+    """Images that were trained on."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The run whose networks another one began with."""
+
+    run: str
+    images_seen: int
+    data: TrainedOn | None = None
+    start: "Start | None" = None
+    """What that run had begun with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(Document):
+    """environment.json: versions, machine, command, source commit and data, as a run found them when it began."""
+
+    KIND: ClassVar[str] = "the environment of a run"
+    MADE_BY: ClassVar[str] = "samgan train"
+
+    samgan: str = ""
+    commit: str | None = None
+    python: str = ""
+    packages: dict[str, str] = field(default_factory=dict)
+    """Version by name."""
+    platform: str = ""
+    processor: str = ""
+    cores: int | None = None
+    """Those the process may use."""
+    device: str = ""
+    command: tuple[str, ...] = ()
+    data: TrainedOn | None = None
+    start: Start | None = None
+
+    @classmethod
+    def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
+        """Before schema numbers, a set that was not known was an empty object."""
+        tree["data"] = tree.get("data") or None
+        if tree.get("start"):
+            tree["start"] = cls.upgrade(dict(tree["start"]), schema)
+        return tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best(Document):
+    """checkpoints/best.json: the best checkpoint of a run by one score."""
+
+    KIND: ClassVar[str] = "the best checkpoint of a run"
+    MADE_BY: ClassVar[str] = "samgan train"
+
+    checkpoint: str
+    """Its file's name."""
+    score: str
+    """Name of the score; lower is better."""
+    value: float
