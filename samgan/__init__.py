@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from samgan.runs import Run
     from samgan.scoring.run import evaluate
     from samgan.studies import balance, utility
-    from samgan.studies import run_table as table2
+    from samgan.studies.table2 import TableRequest, table2
     from samgan.training.run import train
     from samgan.trust import audit
 
@@ -28,6 +28,7 @@ _PUBLIC = {
     "PreparedSet": "samgan.data.PreparedSet",
     "Run": "samgan.runs.Run",
     "SamganError": "samgan.errors.SamganError",
+    "TableRequest": "samgan.studies.TableRequest",
     "UsageError": "samgan.errors.UsageError",
     "audit": "samgan.trust.audit",
     "balance": "samgan.studies.balance",
@@ -38,7 +39,7 @@ _PUBLIC = {
     "preset_config": "samgan.presets.preset_config",
     "sample": "samgan.api.sample",
     "subset": "samgan.data.subset.subset",
-    "table2": "samgan.studies.run_table",
+    "table2": "samgan.studies.table2",
     "train": "samgan.training.run.train",
     "utility": "samgan.studies.utility",
     "verify": "samgan.api.verify",
@@ -48,6 +49,7 @@ __all__ = [
     "PreparedSet",
     "Run",
     "SamganError",
+    "TableRequest",
     "UsageError",
     "audit",
     "balance",

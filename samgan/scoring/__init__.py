@@ -1,6 +1,15 @@
 """Scores of generated images against real ones."""
 
-from samgan.scoring.documents import SCORING, CollapseTest, FeaturesUsed, MeanOfPairs, Scored, Scores
+from samgan.scoring.documents import (
+    MODE_COLLAPSE,
+    NO_MODE_COLLAPSE,
+    SCORING,
+    CollapseTest,
+    FeaturesUsed,
+    MeanOfPairs,
+    Scored,
+    Scores,
+)
 from samgan.scoring.evaluate import (
     COLLAPSE,
     NO_COLLAPSE,
@@ -14,7 +23,9 @@ from samgan.scoring.report import write_report
 
 __all__ = [
     "COLLAPSE",
+    "MODE_COLLAPSE",
     "NO_COLLAPSE",
+    "NO_MODE_COLLAPSE",
     "SCORING",
     "CollapseTest",
     "FeaturesUsed",

@@ -72,15 +72,24 @@ def run_sweep(
         for job in pending:
             _refuse_to_lose(job, out, scoring)
         with Status(jobs, out, found, 1 if resources.ray is None else None):
-            if resources.ray is None:
-                rows = (run_job(job, out, scoring, resources, on_collapse) for job in pending)
-            else:
-                rows = run_on_ray(run_job, pending, out, scoring, resources, on_collapse)
-            for row in rows:
+            run = _run_here if resources.ray is None else run_on_ray
+            for row in run(run_job, pending, out, scoring, resources, on_collapse):
                 found[row.key] = row
                 if report:
                     report([row for row in found.values() if row])
         return [row for row in found.values() if row]
+
+
+def _run_here(
+    run: Callable[[Job, Path, Scoring, Resources, str], RowDocument],
+    pending: Sequence[Job],
+    out: Path,
+    scoring: Scoring,
+    resources: Resources,
+    on_collapse: str,
+) -> Iterator[RowDocument]:
+    for job in pending:
+        yield run(job, out, scoring, resources, on_collapse)
 
 
 def finished(job: Job, out: Path, scoring: Scoring, on_collapse: str = "warn") -> RowDocument | None:
@@ -105,7 +114,9 @@ def _read_row(job: Job, out: Path) -> RowDocument | None:
         return None
     row = RowDocument.read(path)
     if row.key != job.key:
-        raise SamganError(f"{path} holds the row {row.key}; rename the file to that, or delete it to train its job again")
+        raise SamganError(
+            f"{path} holds the row {row.key}; rename the file to that, or delete it to train its job again"
+        )
     return row
 
 

@@ -46,8 +46,7 @@ def run_on_ray(
                     yield ray.get(reference)
                 except ray.exceptions.RayError as error:
                     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-                    names = {"name": job.name, "seed": job.seed, "key": job.key}
-                    yield RowDocument(**names, scoring=scoring.key, failed=reason)
+                    yield RowDocument(name=job.name, seed=job.seed, key=job.key, scoring=scoring.key, failed=reason)
     finally:
         ray.shutdown()
 

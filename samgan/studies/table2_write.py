@@ -1,0 +1,240 @@
+"""Write the table: for people (table.md, table.html), for spreadsheets (table.csv) and for programs (table.json)."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from samgan.files import atomic_write
+from samgan.pages import RESEARCH_ONLY, Curve, chart, markdown_table, section, table, text, write_page
+from samgan.pictures import SYNTHETIC
+from samgan.presets import PLUS
+from samgan.scoring import Scores
+from samgan.studies.claims import REFUTED, Verdict, judge
+from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
+from samgan.studies.table2_alarms import ALARM_HEADER, alarm_lines, alarm_summary
+from samgan.studies.table2_lines import COLUMNS, Averaged, Correlation, Table, TableLine, rank_correlations, summarise
+from samgan.studies.table2_rows import ROWS
+
+NOT_CONFIRMED = f"""Of the paper's networks, from runs of full length. "{REFUTED}": measured the other way round, by \
+more than seeds differ; in a claim of several pairs by more than the 95 % interval, since one pair refutes it."""
+HEADER = (
+    "row", "paper's FID", "Frechet", "floor", "paper's MR / MG", "MS-SSIM real [95 %]", "MS-SSIM generated [95 %]",
+    "sign", "recall", "coverage", "KID x 1000", "SWD x 1000", "seeds", "kimg", "minutes", "images/s",
+    "gamma G", "gamma D",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """Everything that the table says."""
+
+    title: str
+    lines: list[TableLine]
+    verdicts: list[Verdict]
+    ranks: list[str]
+    """Rank correlations with the paper, one sentence each."""
+    alarms: list[tuple[str, ...]]
+    alarm_summary: str
+    notes: list[str]
+
+
+def write_table(
+    out: Path, rows: Sequence[RowDocument], *, command: str, title: str, jobs: int | None = None
+) -> tuple[Table, list[Path]]:
+    """Write `table.md`, `table.csv`, `table.json` and `table.html`.
+
+    Args:
+        out: The folder, with `rows/KEY.png`.
+        rows: From `samgan.studies.run_sweep`.
+        command: What was typed, for readers who want to do the same.
+        title: Of the page.
+        jobs: Number of jobs of the whole sweep, if some may not have ended.
+
+    Returns:
+        What table.json holds, and the files.
+    """
+    lines = summarise(rows)
+    result = _Result(
+        title=title,
+        lines=lines,
+        verdicts=judge(_judged(rows)),
+        ranks=_rank_sentences(rank_correlations(lines)),
+        alarms=alarm_lines(rows),
+        alarm_summary=alarm_summary(rows),
+        notes=_notes(rows, command, jobs or len(rows)),
+    )
+    document = Table(title=title, command=command, lines=tuple(line.columns() for line in lines))
+    document.write(out / "table.json")
+    for name, content in {"table.csv": _csv(lines), "table.md": _markdown(result)}.items():
+        with atomic_write(out / name) as file:
+            file.write(content.encode())
+    _write_page(out / "table.html", result, rows, out / "rows")
+    return document, [out / f"table.{suffix}" for suffix in ("md", "csv", "json", "html")]
+
+
+def _judged(rows: Sequence[RowDocument]) -> dict[str, list[Scores]]:
+    """Scores by row that claims are tested on: of runs of full length of the paper's networks on radiographs."""
+    runs: dict[str, list[Scores]] = {}
+    for one in finished_rows(rows):
+        row = ROWS[one.row.name]
+        if not one.trained.ended_early and not row.colour and row.base != PLUS:
+            runs.setdefault(row.name, []).append(one.scores)
+    return runs
+
+
+def _csv(lines: Sequence[TableLine]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        cells = line.columns()
+        writer.writerow({key: json.dumps(cell) if isinstance(cell, dict) else cell for key, cell in cells.items()})
+    return file.getvalue()
+
+
+def _cells(line: TableLine) -> list[str]:
+    """A line of the table as `HEADER` names it."""
+    row = line.row
+    paper_pair = " / ".join(_paper(value) for value in (row.paper_ms_ssim_real, row.paper_ms_ssim_generated))
+    if not line.seeds:
+        failed = f"failed ({line.failed_seeds})"
+        return [row.name, _paper(row.paper_fid), failed, "-", paper_pair, *["-"] * (len(HEADER) - 5)]
+    found = {name: line.scores.get(name, Averaged()) for name in ("frechet", "recall", "coverage", "kid_x1000", "swd")}
+    sign = f"MG > MR in {line.collapsed_seeds} of {line.seeds}" if line.collapsed_seeds else "no sign"
+    return [
+        row.name,
+        _paper(row.paper_fid),
+        _with_spread(found["frechet"]),
+        _number(found["frechet"].floor),
+        paper_pair,
+        _number(line.ms_ssim_real.value) + _interval(line.ms_ssim_real),
+        _with_spread(line.ms_ssim_generated) + _interval(line.ms_ssim_generated),
+        sign,
+        _with_spread(found["recall"]),
+        _with_spread(found["coverage"]),
+        _number(found["kid_x1000"].value),
+        _number(found["swd"].value, 1),
+        str(line.seeds) + (f" ({line.failed_seeds} failed)" if line.failed_seeds else ""),
+        _number(line.kimg, 1) + (f" ({line.ended_early_seeds} ended early)" if line.ended_early_seeds else ""),
+        _number(line.wall_minutes, 1),
+        _number(line.images_per_second, 1),
+        _gates(line.gamma_generator),
+        _gates(line.gamma_discriminator),
+    ]
+
+
+def _paper(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _number(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _with_spread(found: Averaged) -> str:
+    return _number(found.value) + ("" if found.spread is None else f" (spread {found.spread:.3f})")
+
+
+def _interval(found: Averaged) -> str:
+    return f" [{_number(found.low)}, {_number(found.high)}]"
+
+
+def _gates(found: dict[str, float] | None) -> str:
+    return " ".join(f"{side}: {value:+.3f}" for side, value in found.items()) if found else "-"
+
+
+def _notes(rows: Sequence[RowDocument], command: str, jobs: int) -> list[str]:
+    trained = [row.trained for row in rows if row.trained]
+
+    def several(name: str) -> str:
+        found = sorted({str(value) for one in trained if (value := getattr(one, name))})
+        return ", ".join(found) or "unknown"
+
+    scored = [row.scores for row in rows if row.scores]
+    names = {one.features.sha256: one.features.name for one in scored if one.features}
+    features = sorted(names.values()) or ["none"]
+    counts = sorted({one.count for one in scored})
+    notes = [
+        f"Command: {command}",
+        f"Processor: {several('processor')}; device: {several('device')}; source: {several('commit')}.",
+        f"Frechet distance, KID, recall and coverage by features {', '.join(features)}, "
+        f"{', '.join(map(str, counts))} images a set; the floor is real against other real images.",
+        "The paper's FID is of another network's or other features' distances, of other images and longer trainings: "
+        "only the order of rows can be compared with it.",
+        "Spread: largest minus smallest of the seeds. MS-SSIM: mean bounds of the 95 % interval within a run.",
+    ]
+    if len(rows) < jobs:
+        notes.insert(0, f"Not finished: {len(rows)} of {jobs} jobs have ended.")
+    return notes + [f"Failed: {row.title}: {row.failed}" for row in rows if row.failed is not None]
+
+
+def _rank_sentences(correlations: dict[str, Correlation]) -> list[str]:
+    names = {"frechet": "Frechet distance with the paper's FID", "ms_ssim_generated": "MS-SSIM with the paper's MG"}
+    return [
+        f"{names[key]}, {found.rows} rows: {found.rho:+.2f} (p {found.p:.2g})" for key, found in correlations.items()
+    ]
+
+
+def _markdown(result: _Result) -> str:
+    parts = [
+        f"# {result.title}",
+        "",
+        *markdown_table(HEADER, [_cells(line) for line in result.lines]),
+        "",
+        *(f"* {note}" for note in result.notes),
+    ]
+    parts += ["", "## The paper's claims", "", NOT_CONFIRMED, ""]
+    for verdict in result.verdicts:
+        parts += [f"* {verdict.sentence}: **{verdict.word}**", *(f"  * {line}" for line in verdict.evidence)]
+    parts += ["", "## Rank correlation with the paper", "", *(f"* {line}" for line in result.ranks)]
+    parts += ["", "## Collapses, and when they were seen", "", result.alarm_summary, ""]
+    return "\n".join([*parts, *markdown_table(ALARM_HEADER, result.alarms)]) + "\n"
+
+
+def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictures: Path) -> None:
+    def bullets(items: Sequence[str]) -> str:
+        return f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>"
+
+    cells = [_cells(line) for line in result.lines]
+    sections = [section("Rows", table(HEADER, cells) + bullets(result.notes), "wide")]
+    evidence = [(verdict.sentence, verdict.word, "\n".join(verdict.evidence)) for verdict in result.verdicts]
+    claims = f"<p>{text(NOT_CONFIRMED)}</p>{table(('claim', 'verdict', 'evidence'), evidence)}"
+    sections.append(section("The paper's claims", claims, "wide"))
+    sections.append(section("Rank correlation with the paper", bullets(result.ranks)))
+    found = f"<p>{text(result.alarm_summary)}</p>{table(ALARM_HEADER, result.alarms)}"
+    sections.append(section("Collapses, and when they were seen", found, "wide"))
+    strips, curves = [], []
+    for one in finished_rows(rows):
+        picture = pictures / f"{one.row.key}.png"
+        if picture.is_file():
+            encoded = base64.b64encode(picture.read_bytes()).decode()
+            name = text(one.row.title)
+            strips.append(
+                f'<figure><h3>{name}</h3><img class="grid" alt="{name}: synthetic images of equal seeds" '
+                f'src="data:image/png;base64,{encoded}"></figure>'
+            )
+        curves.append(_curves(one))
+    caption = (
+        f"<p><strong>{text(SYNTHETIC)}</strong> A column is a seed, the same latent in all rows of the paper's networks"
+        f" ({PLUS} has shorter ones); not chosen.</p>"
+    )
+    sections.append(section("Images", caption + "".join(strips), "wide"))
+    sections.append(section("Training", f'<div class="row">{"".join(curves)}</div>', "wide"))
+    write_page(path, result.title, sections, [RESEARCH_ONLY])
+
+
+def _curves(one: Finished) -> str:
+    """Losses of one run, and its MS-SSIM beside that of real images."""
+    found: dict[str, Curve] = {key: list(points) for key, points in one.trained.curves.items() if points}
+    figures = []
+    for title, unit, keys in (
+        ("losses", "loss", ("loss_discriminator", "loss_generator")),
+        ("likeness", "MS-SSIM of pairs", ("ms_ssim_real", "ms_ssim_generated")),
+    ):
+        if curves := {key: found[key] for key in keys if key in found}:
+            figures.append(chart(f"{one.row.title}: {title}", unit, curves, one.trained.kimg))
+    return "".join(figures)
