@@ -1,8 +1,11 @@
 """The table: what is asked for is what is run, and every number in it is one that was measured."""
 
 import csv
+import dataclasses
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,24 +14,30 @@ from PIL import Image
 
 from samgan import api
 from samgan.commands.main import main
-from samgan.data import prepare
+from samgan.config import Config
+from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.metrics import features
 from samgan.metrics.features import FeaturesUnavailable
 from samgan.networks import Discriminator, Generator
 from samgan.presets import PLUS, PRESETS, preset_config
-from samgan.scoring import COLLAPSE, NO_COLLAPSE
+from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE
 from samgan.studies import (
     COLUMNS,
     HEADER,
     ROWS,
+    RowDocument,
+    Scoring,
+    Table,
+    TableRequest,
     alarm_lines,
     alarm_summary,
     choose_rows,
+    finished,
+    jobs_of,
     rank_correlations,
     summarise,
-    table2,
     write_table,
 )
 
@@ -37,37 +46,63 @@ def score(value, floor):
     return {"value": value, "floor": floor}
 
 
-def document(name, seed=0, frechet=1.0, generated=0.6, recall=0.4, collapse=None, **more):
+def pairs(mean):
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "standard_error": 0.005, "pairs": 100}
+
+
+def document(name, seed=0, frechet=1.0, generated=0.6, recall=0.4, **trained):
     difference = generated - 0.58
+    verdict = MODE_COLLAPSE if difference > 0.03 else NO_MODE_COLLAPSE
+    names = ("precision", "recall", "density", "coverage")
     scores = {
+        "protocol": "standard",
+        "resolution": 64,
+        "seed": 0,
         "count": 100,
-        "frechet": score(frechet, 0.03),
-        "kid_x1000": score(1.5, 0.0),
-        **{key: score(recall, 0.9) for key in ("precision", "recall", "density", "coverage")},
-        "swd": {"64": score(1.0, 0.5), "mean": score(20.0, 6.0)},
-        "ms_ssim_real": {"mean": 0.58, "low": 0.57, "high": 0.59},
-        "ms_ssim_generated": {"mean": generated, "low": generated - 0.01, "high": generated + 0.01},
-        "mode_collapse": {"verdict": COLLAPSE if difference > 0.03 else NO_COLLAPSE, "difference": difference},
-        "features": {"name": "inception"},
+        "counts": {"real": 200, "fake": 100},
+        "features": {"name": "inception", "sha256": "ab", "dim": 2048},
+        "ms_ssim_real": pairs(0.58),
+        "ms_ssim_generated": pairs(generated),
+        "mode_collapse": {"verdict": verdict, "difference": difference, "low": difference, "high": difference},
+        "scores": {
+            "frechet": score(frechet, 0.03),
+            "kid_x1000": score(1.5, 0.0),
+            **{key: score(recall, 0.9) for key in names},
+            "swd": score(20.0, 6.0),
+        },
+        "swd_by_level": {"64": score(20.0, 6.0)},
     }
-    return {
-        "name": name,
-        "seed": seed,
-        "key": f"{name}-seed{seed}-0123abcd",
+    known = {
+        "config": {},
         "processor": "a processor",
         "commit": "abc",
+        "device": "cpu",
         "kimg": 40.0 + seed,
         "wall_minutes": 20.0,
         "images_per_second": 33.0,
         "gamma": {"generator_8": 0.1 * (seed + 1), "discriminator_8": -0.1},
         "curves": {"loss_generator": [[1.0, 2.0], [2.0, 3.0]], "ms_ssim_generated": [[2.0, 0.7]], "penalty": []},
-        "collapse": collapse,
-        "scores": scores,
-        **more,
+        "collapse": None,
     }
+    tree = {
+        "schema": RowDocument.SCHEMA,
+        "name": name,
+        "seed": seed,
+        "key": f"{name}-seed{seed}-0123abcd",
+        "scoring": {"computes": 1},
+        "trained": {**known, **trained},
+        "scores": scores,
+    }
+    return RowDocument.from_dict(tree, "row.json")
 
 
-FAILED = {"name": "samgan-1", "seed": 0, "key": "samgan-1-seed0-ffff", "failed": "step 3: loss_generator is <nan>"}
+def failed(**trained):
+    row = document("samgan-1", **trained)
+    row = dataclasses.replace(row, key="samgan-1-seed0-ffff", scores=None, failed="step 3: loss_generator is <nan>")
+    return row if trained else dataclasses.replace(row, trained=None)
+
+
+FAILED = failed()
 SIGN = {"step": 5, "images_seen": 12_000, "wall_seconds": 300.0, "reason": "all alike"}
 
 
@@ -133,9 +168,9 @@ def test_rows_are_chosen_by_name_and_by_group():
 
 def test_a_line_holds_means_of_its_seeds_and_their_spread():
     documents = [document("msg-gan-6", 0, 1.0, 0.6), document("msg-gan-6", 1, 1.5, 0.7), document("samgan-8"), FAILED]
-    lines = {line["name"]: line for line in summarise(documents)}
+    lines = {line.row.name: line.columns() for line in summarise(documents)}
     assert list(lines) == ["msg-gan-6", "samgan-1", "samgan-8"]
-    assert all(tuple(line) == COLUMNS for line in lines.values())
+    assert all(list(line) == list(COLUMNS) for line in lines.values())
     two, one, none = lines["msg-gan-6"], lines["samgan-8"], lines["samgan-1"]
     assert (two["seeds"], two["frechet"], two["frechet_spread"], two["frechet_floor"]) == (2, 1.25, 0.5, 0.03)
     names = [f"ms_ssim_{name}" for name in ("generated", "generated_spread", "generated_low", "real_high")]
@@ -150,7 +185,7 @@ def test_a_line_holds_means_of_its_seeds_and_their_spread():
 def test_rank_correlation_is_of_the_papers_rows_alone():
     names = ["msg-gan-6", "msg-gan-5", "msg-gan-3", "samgan-1"]  # in the order of the paper's FID
     lines = summarise([*(document(name, frechet=k + 1.0) for k, name in enumerate(names)), document("samgan-8-linear")])
-    assert rank_correlations(lines)["frechet"] == {"rho": 1.0, "p": 0.0833, "rows": 4}
+    assert rank_correlations(lines)["frechet"] == (1.0, 0.0833, 4)
     assert rank_correlations(lines[:3]) == {}
 
 
@@ -166,7 +201,7 @@ def test_alarms_are_held_against_the_end():
     assert alarm_lines(documents)[0][1:3] == ("12 kimg, 5 minutes", "40 kimg, 20 minutes")
     summary = alarm_summary([*documents, FAILED])
     ended = document("samgan-5", collapse=SIGN, ended_early=True, kimg=12.0)
-    unscored = {**FAILED, "collapse": SIGN, "ended_early": True}
+    unscored = failed(collapse=SIGN, ended_early=True)
     assert alarm_summary([*documents, FAILED, ended, unscored]) == summary
     assert [line[4] for line in alarm_lines([ended, unscored])] == ["ended there"]
     whole = document("samgan-5", generated=0.95, collapse=SIGN, ended_early=False)
@@ -180,10 +215,11 @@ def test_alarms_are_held_against_the_end():
 def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
     documents = [document("msg-gan-6"), document("msg-gan-6", 1, 1.5), document("samgan-8"), FAILED]
     (tmp_path / "rows").mkdir()
-    Image.fromarray(np.zeros((64, 128), np.uint8)).save(tmp_path / "rows" / f"{documents[0]['key']}.png")
-    files = write_table(tmp_path, documents, command="samgan table2 <data>", title="A table", jobs=6)
+    Image.fromarray(np.zeros((64, 128), np.uint8)).save(tmp_path / "rows" / f"{documents[0].key}.png")
+    table, files = write_table(tmp_path, documents, command="samgan table2 <data>", title="A table", jobs=6)
     assert [file.name for file in files] == ["table.md", "table.csv", "table.json", "table.html"]
-    lines = json.loads((tmp_path / "table.json").read_text())
+    assert Table.read(tmp_path / "table.json") == table
+    lines = table.lines
     asked = {"name", "seeds", "frechet", "frechet_floor", "ms_ssim_real", "ms_ssim_generated", "recall", "coverage"}
     assert asked | {"kimg", "wall_minutes", "paper_fid"} <= set(lines[0])
     with open(tmp_path / "table.csv", newline="") as file:
@@ -205,11 +241,11 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
 
 def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkeypatch):
     judged = []
-    monkeypatch.setattr(table2, "judge", lambda runs: judged.append(runs) or [])
+    monkeypatch.setattr("samgan.studies.table2_write.judge", lambda runs: judged.append(runs) or [])
     documents = [document("samgan-8"), document(PLUS), document("msg-gan-1"), FAILED]
     documents += [document("samgan-8", 1, collapse=SIGN, ended_early=True, kimg=12.0)]
-    files = write_table(tmp_path, documents, command="", title="")
-    assert judged == [{"samgan-8": [documents[0]["scores"]]}]
+    _, files = write_table(tmp_path, documents, command="", title="")
+    assert judged == [{"samgan-8": [documents[0].scores]}]
     (cells,) = (line for line in files[0].read_text().splitlines() if line.startswith("| samgan-8 |"))
     assert "| 26.0 (1 ended early) |" in cells
 
@@ -219,6 +255,61 @@ def test_csv_holds_gates_as_json(tmp_path):
     with open(tmp_path / "table.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert json.loads(row["gamma_generator"]) == {"8": 0.1}
+
+
+COMMITTED = Path(__file__).parents[1] / "results" / "table2"
+COMMITTED_SHA256 = "0b89fe2f12393afc13c05b04bffe84aaec643f000439a823e147f88b44f09846"
+COMMITTED_REQUEST = TableRequest(  # the command in the folder's README.md
+    rows=("all=1", "paper=2", "samgan-plus=2", "samgan-plus-rate-0.004=2"),
+    classes=("PNEUMONIA",),
+    settings={"network.max_channels": 32, "training.batch_size": 8},
+    kimg=30.0,
+    snapshot_every_kimg=2.0,
+    count=500,
+)
+
+
+@pytest.fixture(scope="module")
+def committed_jobs():
+    """The jobs of the committed table, in their order; of the data only size, classes and hash matter."""
+    info = {"resolution": 64, "channels": 1, "classes": ["NORMAL", "PNEUMONIA"], "sha256": COMMITTED_SHA256}
+    images = np.broadcast_to(np.uint8(0), (3080, 1, 64, 64))
+    manifest = [{"split": "train", "class": "PNEUMONIA"}] * len(images)
+    return jobs_of(COMMITTED_REQUEST, PreparedSet(Path("cxr64"), info, images, manifest))
+
+
+@pytest.fixture(scope="module")
+def committed_rows(committed_jobs):
+    return [RowDocument.read(COMMITTED / "rows" / f"{job.key}.json") for job in committed_jobs]
+
+
+def test_committed_rows_are_found_as_done(committed_jobs, committed_rows, tmp_path, monkeypatch):
+    """The keys of today are the names of the files, so the command would train and score nothing again."""
+    assert {f"{job.key}.json" for job in committed_jobs} == {path.name for path in COMMITTED.glob("rows/*.json")}
+    features = tmp_path / "FEATURES.pt"
+    features.touch()
+    network = SimpleNamespace(fingerprint=lambda shape: list(committed_rows[0].scoring.features))
+    monkeypatch.setattr("samgan.studies.sweep_job.load_features", lambda name: network)
+    scoring = Scoring(str(features), None, COMMITTED_REQUEST.count)
+    for job, row in zip(committed_jobs, committed_rows, strict=True):
+        assert finished(job, COMMITTED, scoring) == row
+        assert (COMMITTED / "rows" / f"{job.key}.png").is_file()
+
+
+def test_keys_of_committed_rows_are_those_of_their_own_configurations(committed_jobs, committed_rows):
+    for job, row in zip(committed_jobs, committed_rows, strict=True):
+        config = Config.from_dict(row.trained.config)
+        asked = config.override({"training.precision": job.config.training.precision})  # the row has what "auto" gave
+        assert dataclasses.replace(job, config=asked, data_sha256=row.scores.data.sha256).key == row.key == job.key
+
+
+def test_the_committed_table_is_that_of_its_rows(committed_rows, tmp_path):
+    (tmp_path / "rows").symlink_to(COMMITTED / "rows")
+    stored = Table.read(COMMITTED / "table.json")
+    table, files = write_table(tmp_path, committed_rows, command=stored.command, title=stored.title)
+    assert table == stored
+    for file in files[:3]:
+        assert file.read_bytes() == (COMMITTED / file.name).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -243,13 +334,13 @@ def no_features(monkeypatch):
 def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
     command = ["table2", str(data), "--out", str(tmp_path), "--rows", "msg-gan-7", "--kimg", "0.032", "--json"]
     assert main([*command, "--snapshot-every-kimg", "0.016", "--device", "cpu"]) == 0
-    (line,) = json.loads(capsys.readouterr().out)
+    (line,) = json.loads(capsys.readouterr().out)["lines"]
     assert (line["name"], line["seeds"], line["kimg"], line["frechet"]) == ("msg-gan-7", 1, 0.032, None)
     assert line["ms_ssim_generated"] is not None
     (row,) = (tmp_path / "rows").glob("*.json")
     written = row.stat().st_mtime_ns
     assert main([*command, "--snapshot-every-kimg", "0.016", "--device", "cpu", "--seeds", "2"]) == 0
-    (line,) = json.loads(capsys.readouterr().out)
+    (line,) = json.loads(capsys.readouterr().out)["lines"]
     assert line["seeds"] == 2
     assert row.stat().st_mtime_ns == written
 
@@ -262,10 +353,10 @@ def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
         (["--rows", "samgan-8=0"], "samgan-8=0"),
         (["--rows", "samgan-8=many"], "samgan-8=many"),
         (["--budget-minutes", "0"], "--budget-minutes 0"),
-        (["--budget-minutes", "1", "--kimg", "1"], "one of them is the length"),
+        (["--budget-minutes", "1", "--kimg", "1"], "both give the length; name one of them"),
         (["--rows", "msg-gan-1"], "--faces"),
-        (["--training.learning_rate=0.01"], "rows of the table differ in it"),
-        (["--training.kimg=1"], "an option for it, --kimg"),
+        (["--training.learning_rate=0.01"], "rows of the table differ in this setting"),
+        (["--training.kimg=1"], "has the option --kimg for it"),
         (["--training.batch_sise=4"], "did you mean training.batch_size?"),
         (["--training.batch_size=1"], "training.batch_size: 1 is not allowed"),
         (["--count", "1000"], "--count 1000"),
@@ -286,11 +377,13 @@ def test_scores_of_features_are_not_replaced_by_scores_without(data, tmp_path, c
     (path,) = (tmp_path / "rows").glob("*.json")
     row = json.loads(path.read_text())
     row["scoring"]["features"] = "inception"
-    row["scores"]["features"] = {"name": "inception"}
+    row["scores"]["features"] = {"name": "inception", "sha256": "ab", "dim": 2048}
     path.write_text(json.dumps(row))
     capsys.readouterr()
     assert main(command) == 1
-    assert "has scores of features, which cannot be had now" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "has scores that need features, but no features are available now" in capsys.readouterr().err.splitlines()[-1]
+    )
     assert json.loads(path.read_text()) == row
 
 
