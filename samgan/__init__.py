@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from samgan.api import demo, export, sample, verify
     from samgan.config import Config
-    from samgan.data import PreparedSet, prepare
+    from samgan.data import PreparedSet
+    from samgan.data.prepare import prepare
     from samgan.data.subset import subset
     from samgan.errors import SamganError, UsageError
     from samgan.presets import preset_config
     from samgan.runs import Run
     from samgan.scoring.run import evaluate
-    from samgan.studies import balance, utility
+    from samgan.studies.balance import balance
+    from samgan.studies.downstream import utility
     from samgan.studies.table2 import TableRequest, table2
     from samgan.training.run import train
-    from samgan.trust import audit
+    from samgan.trust.audit import audit
 
 __version__ = "0.1.0"
 
