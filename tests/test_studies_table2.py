@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import samgan
 from samgan import api
 from samgan.commands.main import main
 from samgan.config import Config
@@ -203,11 +204,11 @@ def test_alarms_are_held_against_the_end():
     ended = document("samgan-5", collapse=SIGN, ended_early=True, kimg=12.0)
     unscored = failed(collapse=SIGN, ended_early=True)
     assert alarm_summary([*documents, FAILED, ended, unscored]) == summary
-    assert [line[4] for line in alarm_lines([ended, unscored])] == ["ended there"]
+    assert [line[4] for line in alarm_lines([ended, unscored])] == ["run ended there"]
     whole = document("samgan-5", generated=0.95, collapse=SIGN, ended_early=False)
     assert alarm_lines([whole])[0][4] == "yes"
     assert summary.partition("images. ")[2].startswith(
-        "4 runs: 1 with an alarm that were collapsed at their end, 1 false alarms, 1 collapsed"
+        "Of 4 runs, 1 had an alarm and were collapsed at their end, 1 had a false alarm, and 1 were collapsed"
     )
     assert summary.endswith("saved 30 of 80 minutes.")
 
@@ -343,6 +344,11 @@ def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
     (line,) = json.loads(capsys.readouterr().out)["lines"]
     assert line["seeds"] == 2
     assert row.stat().st_mtime_ns == written
+    request = TableRequest(rows=["msg-gan-7=2"], kimg=0.032, device="cpu")  # what is logged and kept does not count
+    table, files = samgan.table2(data, tmp_path, request)
+    assert table.lines == (line,)
+    assert all(file.parent == tmp_path and file.is_file() for file in files)
+    assert row.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize(
@@ -369,6 +375,21 @@ def test_wrong_use_is_told_before_anything_is_trained(data, tmp_path, capsys, ar
     assert words in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"scale": "tiny"}, "--scale tiny: expected one of cpu, paper"),
+        ({"on_collapse": "cry"}, "--on-collapse cry: expected one of warn, stop, ignore"),
+        ({"kimg": 1.0, "budget_minutes": 1.0}, "both give the length"),
+        ({"cores_per_job": 0}, "--cores-per-job 0: expected more than 0"),
+        ({"settings": {"training.seed": 1}}, "has the option --seeds for it"),
+    ],
+)
+def test_a_request_is_checked_when_it_is_made(wrong, words):
+    with pytest.raises(UsageError, match=words):
+        TableRequest(**wrong)
 
 
 def test_scores_of_features_are_not_replaced_by_scores_without(data, tmp_path, capsys):

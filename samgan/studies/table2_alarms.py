@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
 
-TRUE_ALARM, FALSE_ALARM, MISSED_ALARM, ENDED = "yes", "false alarm", "missed", "ended there"
+TRUE_ALARM, FALSE_ALARM, MISSED_ALARM, ENDED = "yes", "false alarm", "missed", "run ended there"
 NO_ALARM = "no alarm, no collapse"
-ALARM_HEADER = ("run", "alarm", "of", "MS-SSIM gap at the end", "right", "why")
+ALARM_HEADER = ("run", "alarm at", "length of the run", "MS-SSIM gap at the end", "alarm right?", "reason")
 COLLAPSED_SHARE = 0.5
 """From this share of the way from real likeness to equal images, a scored run counts as collapsed here."""
 
@@ -33,14 +33,15 @@ def alarm_summary(rows: Sequence[RowDocument]) -> str:
     """
     judged = [one for one in finished_rows(rows) if not one.trained.ended_early and _alarm(one)]
     words = [_alarm(one) for one in judged]
+    right, false, missed = (words.count(word) for word in (TRUE_ALARM, FALSE_ALARM, MISSED_ALARM))
     trained = [one.trained for one in judged]
     saved = sum(run.wall_minutes - run.collapse.wall_seconds / 60 for run in trained if run.collapse)
     minutes = sum(run.wall_minutes for run in trained)
     return (
-        "Collapsed: pairs of images at the end more than half way from the likeness of real ones to equal images. "
-        f"{len(judged)} runs: {words.count(TRUE_ALARM)} with an alarm that were collapsed at their end, "
-        f"{words.count(FALSE_ALARM)} false alarms, {words.count(MISSED_ALARM)} collapsed without an alarm. "
-        f"Ended at their alarm, they would have saved {saved:.0f} of {minutes:.0f} minutes."
+        "A run counts as collapsed if its images at the end are more than half way from the likeness of real images to "
+        f"equal images. Of {len(judged)} runs, {right} had an alarm and were collapsed at their end, {false} had "
+        f"a false alarm, and {missed} were collapsed without an alarm. "
+        f"Ending runs at their alarm would have saved {saved:.0f} of {minutes:.0f} minutes."
     )
 
 

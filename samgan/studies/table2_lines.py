@@ -76,7 +76,7 @@ def _likeness(kind: str) -> dict[str, Callable[[TableLine], Cell]]:
 
 
 def _columns() -> dict[str, Callable[[TableLine], Cell]]:
-    found = {"name": operator.attrgetter("row.name"), **_fields("seeds")}
+    found: dict[str, Callable[[TableLine], Cell]] = {"name": operator.attrgetter("row.name"), **_fields("seeds")}
     for name in SCORES:
         found |= {name: _score(name, "value"), f"{name}_spread": _score(name, "spread")}
         if name in FLOORS:

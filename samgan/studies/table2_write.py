@@ -19,8 +19,9 @@ from samgan.studies.table2_alarms import ALARM_HEADER, alarm_lines, alarm_summar
 from samgan.studies.table2_lines import COLUMNS, Averaged, Correlation, Table, TableLine, rank_correlations, summarise
 from samgan.studies.table2_rows import ROWS
 
-NOT_CONFIRMED = f"""Of the paper's networks, from runs of full length. "{REFUTED}": measured the other way round, by \
-more than seeds differ; in a claim of several pairs by more than the 95 % interval, since one pair refutes it."""
+HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of full length of the paper's networks. "{REFUTED}" means that \
+the opposite was measured, by more than seeds differ (95 % interval; a wider one for a claim of several pairs, because \
+one pair is enough to contradict it)."""
 HEADER = (
     "row", "paper's FID", "Frechet", "floor", "paper's MR / MG", "MS-SSIM real [95 %]", "MS-SSIM generated [95 %]",
     "sign", "recall", "coverage", "KID x 1000", "SWD x 1000", "seeds", "kimg", "minutes", "images/s",
@@ -77,7 +78,7 @@ def write_table(
 
 
 def _judged(rows: Sequence[RowDocument]) -> dict[str, list[Scores]]:
-    """Scores by row that claims are tested on: of runs of full length of the paper's networks on radiographs."""
+    """Scores that claims are tested on, by row: runs of full length of the paper's networks on radiographs."""
     runs: dict[str, list[Scores]] = {}
     for one in finished_rows(rows):
         row = ROWS[one.row.name]
@@ -161,11 +162,13 @@ def _notes(rows: Sequence[RowDocument], command: str, jobs: int) -> list[str]:
     notes = [
         f"Command: {command}",
         f"Processor: {several('processor')}; device: {several('device')}; source: {several('commit')}.",
-        f"Frechet distance, KID, recall and coverage by features {', '.join(features)}, "
-        f"{', '.join(map(str, counts))} images a set; the floor is real against other real images.",
-        "The paper's FID is of another network's or other features' distances, of other images and longer trainings: "
-        "only the order of rows can be compared with it.",
-        "Spread: largest minus smallest of the seeds. MS-SSIM: mean bounds of the 95 % interval within a run.",
+        f"Frechet distance, KID, recall and coverage: features {', '.join(features)}, "
+        f"{', '.join(map(str, counts))} images per set. The floor is the score of real images against other real "
+        "images.",
+        "The paper's FID was measured with other features, on other images and after longer training, so only the "
+        "order of the rows can be compared with it.",
+        "Spread: largest minus smallest value of the seeds. MS-SSIM: bounds of the 95 % interval of a run, as means "
+        "over the seeds.",
     ]
     if len(rows) < jobs:
         notes.insert(0, f"Not finished: {len(rows)} of {jobs} jobs have ended.")
@@ -187,11 +190,11 @@ def _markdown(result: _Result) -> str:
         "",
         *(f"* {note}" for note in result.notes),
     ]
-    parts += ["", "## The paper's claims", "", NOT_CONFIRMED, ""]
+    parts += ["", "## The paper's claims", "", HOW_CLAIMS_ARE_TESTED, ""]
     for verdict in result.verdicts:
         parts += [f"* {verdict.sentence}: **{verdict.word}**", *(f"  * {line}" for line in verdict.evidence)]
     parts += ["", "## Rank correlation with the paper", "", *(f"* {line}" for line in result.ranks)]
-    parts += ["", "## Collapses, and when they were seen", "", result.alarm_summary, ""]
+    parts += ["", "## Collapses, and when they were noticed", "", result.alarm_summary, ""]
     return "\n".join([*parts, *markdown_table(ALARM_HEADER, result.alarms)]) + "\n"
 
 
@@ -202,11 +205,11 @@ def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictur
     cells = [_cells(line) for line in result.lines]
     sections = [section("Rows", table(HEADER, cells) + bullets(result.notes), "wide")]
     evidence = [(verdict.sentence, verdict.word, "\n".join(verdict.evidence)) for verdict in result.verdicts]
-    claims = f"<p>{text(NOT_CONFIRMED)}</p>{table(('claim', 'verdict', 'evidence'), evidence)}"
+    claims = f"<p>{text(HOW_CLAIMS_ARE_TESTED)}</p>{table(('claim', 'verdict', 'evidence'), evidence)}"
     sections.append(section("The paper's claims", claims, "wide"))
     sections.append(section("Rank correlation with the paper", bullets(result.ranks)))
     found = f"<p>{text(result.alarm_summary)}</p>{table(ALARM_HEADER, result.alarms)}"
-    sections.append(section("Collapses, and when they were seen", found, "wide"))
+    sections.append(section("Collapses, and when they were noticed", found, "wide"))
     strips, curves = [], []
     for one in finished_rows(rows):
         picture = pictures / f"{one.row.key}.png"
@@ -219,8 +222,8 @@ def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictur
             )
         curves.append(_curves(one))
     caption = (
-        f"<p><strong>{text(SYNTHETIC)}</strong> A column is a seed, the same latent in all rows of the paper's networks"
-        f" ({PLUS} has shorter ones); not chosen.</p>"
+        f"<p><strong>{text(SYNTHETIC)}</strong> Each column is one seed: the same latent vector in all rows of the "
+        f"paper's networks ({PLUS} has shorter vectors). The seeds were not selected.</p>"
     )
     sections.append(section("Images", caption + "".join(strips), "wide"))
     sections.append(section("Training", f'<div class="row">{"".join(curves)}</div>', "wide"))
