@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from samgan.errors import SamganError, UsageError
     from samgan.presets import preset_config
     from samgan.runs import Run
-    from samgan.scoring.run import evaluate
+    from samgan.scoring.evaluate import evaluate
     from samgan.studies.balance import balance
     from samgan.studies.downstream import utility
     from samgan.studies.table2 import TableRequest, table2
@@ -35,7 +35,7 @@ _PUBLIC = {
     "audit": "samgan.trust.audit",
     "balance": "samgan.studies.balance",
     "demo": "samgan.api.demo",
-    "evaluate": "samgan.scoring.run.evaluate",
+    "evaluate": "samgan.scoring.evaluate",
     "export": "samgan.api.export",
     "prepare": "samgan.data.prepare",
     "preset_config": "samgan.presets.preset_config",

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from samgan.sampling import (
     write_model,
     write_samples,
 )
-from samgan.scoring.run import evaluate
+from samgan.scoring import Scores, evaluate
 from samgan.training.run import train
 from samgan.trust import Finding, verify_files
 
@@ -135,7 +136,22 @@ def _all_models(source: Path, device: str) -> Iterator[Model]:
     return load()
 
 
-def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Demo:
+    """What the demo leaves behind."""
+
+    run: Path
+    samples: Path
+    report: Path
+    scores: Scores
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        paths = {"run": str(self.run), "samples": str(self.samples), "report": str(self.report)}
+        return {**paths, "scores": self.scores.to_dict()}
+
+
+def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> Demo:
     """Draw phantoms, prepare them, train a small SAMGAN, sample and evaluate: all four steps in some three minutes.
 
     Args:
@@ -144,7 +160,7 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> dict[str,
         device: "auto", "cpu", "cuda" or "mps".
 
     Returns:
-        `run`, `samples`, `report` (paths) and `scores`.
+        Where the run, the samples and the report are, and the scores.
 
     Raises:
         SamganError: `out` exists and is not empty.
@@ -185,4 +201,4 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> dict[str,
     run = train(config, data, out / "run", device=device)
     sample(run.path, out / "samples", sheets=["grid", "scales"], device=device)
     scores, report = evaluate(run.path, data, device=device, notes=[DEMO_NOTE])
-    return {"run": str(run.path), "samples": str(out / "samples"), "report": str(report), "scores": scores}
+    return Demo(run.path, out / "samples", report, scores)

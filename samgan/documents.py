@@ -33,7 +33,8 @@ class Document:
 
     def to_dict(self) -> dict[str, Any]:
         """The document as plain JSON types, with its schema number."""
-        return {"schema": self.SCHEMA, **msgspec.to_builtins(self)}
+        tree = {"schema": self.SCHEMA, **msgspec.to_builtins(self)}
+        return json.loads(json.dumps(tree))  # lists in place of tuples, as the document is read back
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-import samgan.scoring.run
 import samgan.training.snapshots
 from samgan import api
 from samgan.commands.main import main
@@ -350,20 +349,20 @@ def test_a_run_is_scored_in_the_proportions_of_the_data_and_by_class(trained, se
 
     monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
     drawn = []
-    original = samgan.scoring.run.sample_seeds
+    original = samgan.sampling.source.sample
     monkeypatch.setattr(
-        "samgan.scoring.run.sample_seeds", lambda *given: (drawn.append(given[2].tolist()), original(*given))[1]
+        "samgan.sampling.source.sample", lambda *given: (drawn.append(given[2].tolist()), original(*given))[1]
     )
     scores, report = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores")
     assert drawn == [[0] * 12 + [1] * 27]  # half of 24 and of 54
-    assert {name: own["count"] for name, own in scores["classes"].items()} == {"NORMAL": 12, "PNEUMONIA": 27}
-    assert scores["classes"]["NORMAL"]["swd"]["mean"]["floor"] > 0
+    assert {name: own.count for name, own in scores.classes.items()} == {"NORMAL": 12, "PNEUMONIA": 27}
+    assert scores.classes["NORMAL"].scores["swd"].floor > 0
     assert "PNEUMONIA" in report.read_text()
     scores, _ = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores", classes=["PNEUMONIA"])
-    assert (drawn[1], list(scores["classes"])) == ([1] * 27, ["PNEUMONIA"])
+    assert (drawn[1], list(scores.classes)) == ([1] * 27, ["PNEUMONIA"])
     scores, _ = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores", count=20)
-    assert scores["classes"]["NORMAL"] is None
-    assert scores["skipped"][-1]["score"] == "class NORMAL"
+    assert scores.classes["NORMAL"] is None
+    assert scores.skipped[-1].score == "class NORMAL"
     with pytest.raises(UsageError, match="unknown class COVID"):
         api.evaluate(trained.path, sets["both"], classes=["COVID"])
 

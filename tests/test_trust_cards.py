@@ -40,10 +40,14 @@ def run(data, tiny_config, tmp_path_factory):
 
 def scores(run):
     one = {"value": 0.123, "floor": 0.031}
+    pairs = {"low": 0.5, "high": 0.6, "standard_error": 0.01, "pairs": 9}
     return {
         **{name: one for name in ("frechet", "precision", "recall", "coverage")},
-        "ms_ssim_real": {"mean": 0.55}, "ms_ssim_generated": {"mean": 0.58}, "count": 40, "data": {"split": "train"},
-        "features": {"name": "net"}, "generated": {"model_sha256": load_model(run).sha256},
+        "protocol": "standard", "resolution": 32, "seed": 0, "counts": {"real": 80, "fake": 40}, "mode_collapse": None,
+        "ms_ssim_real": {"mean": 0.55, **pairs}, "ms_ssim_generated": {"mean": 0.58, **pairs}, "count": 40,
+        "data": {"name": "data", "sha256": "ab" * 32, "split": "train"},
+        "features": {"name": "net", "sha256": "cd" * 32, "dim": 8},
+        "generated": {"name": "run", "model_sha256": load_model(run).sha256},
     }  # fmt: skip
 
 

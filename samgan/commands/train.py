@@ -110,8 +110,8 @@ def _demo(options: argparse.Namespace) -> Outcome:
     from samgan import api
     from samgan.scoring import format_table
 
-    document = api.demo(options.out, kimg=options.kimg, device=options.device)
-    return Outcome(document, f"{api.DEMO_NOTE}\n\n{format_table(document['scores'])}\n{document['report']}")
+    done = api.demo(options.out, kimg=options.kimg, device=options.device)
+    return Outcome(done, f"{api.DEMO_NOTE}\n\n{format_table(done.scores)}\n{done.report}")
 
 
 COMMANDS = (

@@ -22,7 +22,7 @@ from samgan.studies.table2 import SUSTAINED_TFLOPS, PlannedRow, TableRequest, jo
 from samgan.studies.table2_alarms import alarm_lines, alarm_summary
 from samgan.studies.table2_lines import COLUMNS, Table, TableLine, rank_correlations, summarise
 from samgan.studies.table2_rows import ROWS, choose_rows
-from samgan.studies.table2_write import HEADER, write_table
+from samgan.studies.table2_write import write_table
 
 __all__ = [
     "ARMS",
@@ -31,7 +31,6 @@ __all__ = [
     "COLUMNS",
     "COMPARED",
     "CONFIRMED",
-    "HEADER",
     "REFUTED",
     "ROWS",
     "SCORES",

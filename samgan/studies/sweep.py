@@ -205,7 +205,7 @@ def _score(run: Run, data: PreparedSet, scoring: Scoring, device: str) -> Scores
     scores, _ = api.evaluate(
         run.path, data, count=scoring.count, features=scoring.features, inception_weights=weights, device=device
     )
-    return scores if isinstance(scores, Scores) else Scores.from_dict(scores, str(run.path))
+    return scores
 
 
 def _wait_for(run: Run) -> None:

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from samgan.documents import Document
-from samgan.scoring import MODE_COLLAPSE, MeanOfPairs, Scored
+from samgan.scoring import MODE_COLLAPSE, SCORES, MeanOfPairs, Scored
 from samgan.studies.claims import rank_correlation
 from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
 from samgan.studies.table2_rows import ROWS, Row
 
 Cell = str | int | float | dict[str, float] | None
 
-SCORES = ("frechet", "kid_x1000", "precision", "recall", "density", "coverage", "swd")
 FLOORS = ("frechet",)
 """Scores whose floor has a column, too."""
 

@@ -1,6 +1,5 @@
 """Write the table: for people (table.md, table.html), for spreadsheets (table.csv) and for programs (table.json)."""
 
-import base64
 import csv
 import io
 import json
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samgan.files import atomic_write
-from samgan.pages import RESEARCH_ONLY, Curve, chart, markdown_table, section, table, text, write_page
+from samgan.pages import Curve, chart, markdown_table, png_picture, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.presets import PLUS
-from samgan.scoring import Scores
+from samgan.scoring import SCORES, Score, Scores
 from samgan.studies.claims import REFUTED, Verdict, judge
 from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
 from samgan.studies.table2_alarms import ALARM_HEADER, alarm_lines, alarm_summary
@@ -22,11 +21,8 @@ from samgan.studies.table2_rows import ROWS
 HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of full length of the paper's networks. "{REFUTED}" means that \
 the opposite was measured, by more than seeds differ (95 % interval; a wider one for a claim of several pairs, because \
 one pair is enough to contradict it)."""
-HEADER = (
-    "row", "paper's FID", "Frechet", "floor", "paper's MR / MG", "MS-SSIM real [95 %]", "MS-SSIM generated [95 %]",
-    "sign", "recall", "coverage", "KID x 1000", "SWD x 1000", "seeds", "kimg", "minutes", "images/s",
-    "gamma G", "gamma D",
-)  # fmt: skip
+NOT_SHOWN = ("precision", "density")
+"""Scores that only table.csv and table.json have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +30,8 @@ class _Result:
     """Everything that the table says."""
 
     title: str
-    lines: list[TableLine]
+    header: list[str]
+    cells: list[list[str]]
     verdicts: list[Verdict]
     ranks: list[str]
     """Rank correlations with the paper, one sentence each."""
@@ -61,7 +58,8 @@ def write_table(
     lines = summarise(rows)
     result = _Result(
         title=title,
-        lines=lines,
+        header=header(_shown(lines)),
+        cells=[_cells(line, _shown(lines)) for line in lines],
         verdicts=judge(_judged(rows)),
         ranks=_rank_sentences(rank_correlations(lines)),
         alarms=alarm_lines(rows),
@@ -97,28 +95,38 @@ def _csv(lines: Sequence[TableLine]) -> str:
     return file.getvalue()
 
 
-def _cells(line: TableLine) -> list[str]:
-    """A line of the table as `HEADER` names it."""
-    row = line.row
+def _shown(lines: Sequence[TableLine]) -> list[Score]:
+    """Scores in table.md and table.html: those that some row has, the Frechet distance first."""
+    known = {name for line in lines for name, found in line.scores.items() if found.value is not None}
+    return [score for score in SCORES.values() if score.name in known - {*NOT_SHOWN, "frechet"}]
+
+
+def header(scores: Sequence[Score]) -> list[str]:
+    """Columns of the table for people."""
+    published = ["row", "paper's FID", SCORES["frechet"].short, "floor", "paper's MR / MG"]
+    published += ["MS-SSIM real [95 %]", "MS-SSIM generated [95 %]", "sign"]
+    names = [score.short or score.label for score in scores]
+    return [*published, *names, "seeds", "kimg", "minutes", "images/s", "gamma G", "gamma D"]
+
+
+def _cells(line: TableLine, scores: Sequence[Score]) -> list[str]:
+    """A line of the table as `header` names it."""
+    row, frechet = line.row, line.scores.get("frechet", Averaged())
     paper_pair = " / ".join(_paper(value) for value in (row.paper_ms_ssim_real, row.paper_ms_ssim_generated))
     if not line.seeds:
-        failed = f"failed ({line.failed_seeds})"
-        return [row.name, _paper(row.paper_fid), failed, "-", paper_pair, *["-"] * (len(HEADER) - 5)]
-    found = {name: line.scores.get(name, Averaged()) for name in ("frechet", "recall", "coverage", "kid_x1000", "swd")}
+        failed = [row.name, _paper(row.paper_fid), f"failed ({line.failed_seeds})", "-", paper_pair]
+        return failed + ["-"] * (len(header(scores)) - len(failed))
     sign = f"MG > MR in {line.collapsed_seeds} of {line.seeds}" if line.collapsed_seeds else "no sign"
     return [
         row.name,
         _paper(row.paper_fid),
-        _with_spread(found["frechet"]),
-        _number(found["frechet"].floor),
+        _with_spread(frechet),
+        _number(frechet.floor),
         paper_pair,
         _number(line.ms_ssim_real.value) + _interval(line.ms_ssim_real),
         _with_spread(line.ms_ssim_generated) + _interval(line.ms_ssim_generated),
         sign,
-        _with_spread(found["recall"]),
-        _with_spread(found["coverage"]),
-        _number(found["kid_x1000"].value),
-        _number(found["swd"].value, 1),
+        *(_with_spread(line.scores[score.name], score.decimals) for score in scores),
         str(line.seeds) + (f" ({line.failed_seeds} failed)" if line.failed_seeds else ""),
         _number(line.kimg, 1) + (f" ({line.ended_early_seeds} ended early)" if line.ended_early_seeds else ""),
         _number(line.wall_minutes, 1),
@@ -136,8 +144,9 @@ def _number(value: float | None, decimals: int = 3) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
 
 
-def _with_spread(found: Averaged) -> str:
-    return _number(found.value) + ("" if found.spread is None else f" (spread {found.spread:.3f})")
+def _with_spread(found: Averaged, decimals: int = 3) -> str:
+    spread = "" if found.spread is None else f" (spread {_number(found.spread, decimals)})"
+    return _number(found.value, decimals) + spread
 
 
 def _interval(found: Averaged) -> str:
@@ -186,7 +195,7 @@ def _markdown(result: _Result) -> str:
     parts = [
         f"# {result.title}",
         "",
-        *markdown_table(HEADER, [_cells(line) for line in result.lines]),
+        *markdown_table(result.header, result.cells),
         "",
         *(f"* {note}" for note in result.notes),
     ]
@@ -199,45 +208,37 @@ def _markdown(result: _Result) -> str:
 
 
 def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictures: Path) -> None:
-    def bullets(items: Sequence[str]) -> str:
-        return f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>"
-
-    cells = [_cells(line) for line in result.lines]
-    sections = [section("Rows", table(HEADER, cells) + bullets(result.notes), "wide")]
-    evidence = [(verdict.sentence, verdict.word, "\n".join(verdict.evidence)) for verdict in result.verdicts]
-    claims = f"<p>{text(HOW_CLAIMS_ARE_TESTED)}</p>{table(('claim', 'verdict', 'evidence'), evidence)}"
-    sections.append(section("The paper's claims", claims, "wide"))
-    sections.append(section("Rank correlation with the paper", bullets(result.ranks)))
-    found = f"<p>{text(result.alarm_summary)}</p>{table(ALARM_HEADER, result.alarms)}"
-    sections.append(section("Collapses, and when they were noticed", found, "wide"))
-    strips, curves = [], []
+    strips: list[str] = []
+    charts: list[str] = []
     for one in finished_rows(rows):
         picture = pictures / f"{one.row.key}.png"
         if picture.is_file():
-            encoded = base64.b64encode(picture.read_bytes()).decode()
-            name = text(one.row.title)
-            strips.append(
-                f'<figure><h3>{name}</h3><img class="grid" alt="{name}: synthetic images of equal seeds" '
-                f'src="data:image/png;base64,{encoded}"></figure>'
-            )
-        curves.append(_curves(one))
-    caption = (
-        f"<p><strong>{text(SYNTHETIC)}</strong> Each column is one seed: the same latent vector in all rows of the "
-        f"paper's networks ({PLUS} has shorter vectors). The seeds were not selected.</p>"
+            spoken = f"{one.row.title}: synthetic images of equal seeds"
+            strips.append(png_picture(picture.read_bytes(), one.row.title, spoken))
+        charts += _charts(one)
+    write_page(
+        path,
+        "table2.html",
+        result.title,
+        result=result,
+        claims=[(found.sentence, found.word, "\n".join(found.evidence)) for found in result.verdicts],
+        how_claims_are_tested=HOW_CLAIMS_ARE_TESTED,
+        alarm_header=ALARM_HEADER,
+        synthetic=SYNTHETIC,
+        plus=PLUS,
+        strips=strips,
+        charts=charts,
     )
-    sections.append(section("Images", caption + "".join(strips), "wide"))
-    sections.append(section("Training", f'<div class="row">{"".join(curves)}</div>', "wide"))
-    write_page(path, result.title, sections, [RESEARCH_ONLY])
 
 
-def _curves(one: Finished) -> str:
+def _charts(one: Finished) -> list[str]:
     """Losses of one run, and its MS-SSIM beside that of real images."""
     found: dict[str, Curve] = {key: list(points) for key, points in one.trained.curves.items() if points}
-    figures = []
-    for title, unit, keys in (
-        ("losses", "loss", ("loss_discriminator", "loss_generator")),
-        ("likeness", "MS-SSIM of pairs", ("ms_ssim_real", "ms_ssim_generated")),
-    ):
-        if curves := {key: found[key] for key in keys if key in found}:
-            figures.append(chart(f"{one.row.title}: {title}", unit, curves, one.trained.kimg))
-    return "".join(figures)
+    return [
+        chart(f"{one.row.title}: {title}", unit, curves, one.trained.kimg)
+        for title, unit, keys in (
+            ("losses", "loss", ("loss_discriminator", "loss_generator")),
+            ("likeness", "MS-SSIM of pairs", ("ms_ssim_real", "ms_ssim_generated")),
+        )
+        if (curves := {key: found[key] for key in keys if key in found})
+    ]

@@ -39,7 +39,8 @@ from samgan.metrics.memorisation import (
 )
 from samgan.metrics.mirrored import count_mirrored, fit_sides
 from samgan.networks import Discriminator, image_pyramid
-from samgan.pages import markdown_table, picture, section, table, text, write_page
+from samgan.pages import markdown_table, picture
+from samgan.pages.legacy import section, table, text, write_page
 from samgan.pictures import from_uint8, to_uint8
 from samgan.runs import Run, choose_checkpoint
 from samgan.sampling import SEEDS, check_origin, is_model, labels_like, model_of, open_model, sample
@@ -654,9 +655,7 @@ def _pair_section(
         real = torch.from_numpy(np.array(data.images[pair["training"]]))
         shown = torch.stack([images[pair["place"]], real.flip(-1) if pair["mirrored"] else real])
         turned = ", mirrored to compare" if pair["mirrored"] else ""
-        caption = (
-            f"<strong>{text(description)}</strong> Training image: row {pair['training']} of the manifest{turned}."
-        )
+        caption = f"Training image: row {pair['training']} of the manifest{turned}."
         figures.append(
             picture(
                 shown.numpy(),

@@ -15,6 +15,7 @@ from samgan.files import atomic_write
 from samgan.pages import markdown_table
 from samgan.runs import Run
 from samgan.sampling import Model, is_model, open_model
+from samgan.scoring import Scores, schema_0
 
 OPEN = "**OPEN**"
 RESEARCH_ONLY = (
@@ -418,7 +419,7 @@ def read_record(
             own, of = data.sha256 if data is not None else trained_on, document.get("data", {}).get("sha256")
             if name != "scores" and own and of and of != own:  # scores may be against images of another hospital
                 raise UsageError(f"{path} is of another prepared set (sha256 {of[:12]}, not {own[:12]})")
-            known[name] = document
+            known[name] = schema_0(Scores.from_dict(document, str(path))) if name == "scores" else document
     return Record(**known)
 
 
