@@ -91,7 +91,7 @@ def test_another_way_to_score_trains_nothing_again(data, tmp_path, no_features, 
 
 
 def module_file(path, factor=1.0):
-    """A module of features; what the file holds beside the module depends on its name."""
+    """A module of features; what the file holds besides the module depends on its name."""
 
     class Thumbnails(torch.nn.Module):
         def forward(self, images):
@@ -127,7 +127,7 @@ def test_a_row_is_not_lost_to_a_way_of_scoring_that_fails(data, tmp_path, no_fea
     assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
 
 
-def test_a_row_whose_run_is_gone_is_not_trained_again_unasked(data, tmp_path, no_features):
+def test_a_row_whose_run_is_gone_is_not_trained_again_without_being_asked(data, tmp_path, no_features):
     (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
     shutil.rmtree(tmp_path / "runs")
     assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
@@ -140,7 +140,7 @@ def test_a_row_whose_run_is_gone_is_not_trained_again_unasked(data, tmp_path, no
             run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
 
 
-def test_a_run_ended_at_its_alarm_is_whole_only_where_that_is_asked_for(data, tmp_path, no_features, monkeypatch):
+def test_a_run_that_ended_at_its_alarm_is_finished_only_if_that_was_asked_for(data, tmp_path, no_features, monkeypatch):
     def alarm(stats):
         lines = [line for line in stats if line["kind"] == "scores"]
         return Collapse(lines[0]["step"], lines[0]["images_seen"], 1.0, "made up") if lines else None
@@ -208,7 +208,7 @@ def test_a_job_takes_what_one_machine_has(resources, cores):
         cores_of_a_job(nodes, Resources(cores=20, gpus=1.0))
 
 
-def test_a_stop_from_outside_survives_the_way_from_a_worker():
+def test_a_stop_from_outside_survives_pickling_by_a_worker():
     told = pickle.loads(pickle.dumps(Interrupted(15, "stopped by SIGTERM")))
     assert (told.signal_number, str(told)) == (15, "stopped by SIGTERM")
 
@@ -271,7 +271,7 @@ def test_a_key_tells_configurations_apart(data, change):
     assert Job("row", job(data).config, "elsewhere", data.sha256, None).key == job(data).key
 
 
-def test_a_job_that_fails_is_told_of_kept_and_tried_again(data, tmp_path, no_features, monkeypatch):
+def test_a_job_that_fails_is_reported_kept_and_tried_again(data, tmp_path, no_features, monkeypatch):
     jobs = [job(data, "bad"), job(data, "good")]
     train = api.train
 
@@ -347,7 +347,7 @@ def checkpoints(out):
     return sorted(out.glob("runs/*/checkpoints/step-*.pt"))
 
 
-def test_a_sweep_that_was_killed_goes_on_to_the_same_result(data, tmp_path, no_features):
+def test_a_sweep_that_was_killed_continues_to_the_same_result(data, tmp_path, no_features):
     out = tmp_path / "killed"
     process = sweep(tmp_path / "scripts", data, out, "none", LONGER, "row")
     wait_for(lambda: checkpoints(out))
@@ -396,7 +396,7 @@ def test_two_workers_of_ray_share_a_sweep_and_a_lost_one_is_replaced(data, tmp_p
     assert first["scores"]["generated"]["model_sha256"] == second["scores"]["generated"]["model_sha256"]
 
 
-def test_ray_that_is_not_there_is_told_in_one_line(data, tmp_path):
+def test_a_missing_ray_cluster_is_reported_in_one_line(data, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")
     process = sweep(tmp_path / "scripts", data, tmp_path / "out", "nonsense://1", TINY, "row")
     _, error = process.communicate(timeout=100)
@@ -415,7 +415,7 @@ def test_a_sweep_keeps_others_out_of_its_folder(data, tmp_path):
         run_sweep([job(data)], tmp_path, Scoring(), HERE)
 
 
-def test_the_status_tells_how_far_each_job_is_and_when_the_rest_will_be(data, tmp_path):
+def test_the_status_shows_how_far_each_job_is_and_when_the_rest_will_be_done(data, tmp_path):
     jobs = [job(data, "done", minutes=20.0), job(data, "half", minutes=20.0), job(data, "waiting", minutes=20.0)]
     run = Run(tmp_path / "runs" / jobs[1].key)
     run.path.mkdir(parents=True)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from samgan.files import atomic_write
 from samgan.pages import Curve, chart, markdown_table, png_picture, write_page
 from samgan.pictures import SYNTHETIC
@@ -213,8 +215,10 @@ def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictur
     for one in finished_rows(rows):
         picture = pictures / f"{one.row.key}.png"
         if picture.is_file():
+            with Image.open(picture) as image:
+                width = image.width
             spoken = f"{one.row.title}: synthetic images of equal seeds"
-            strips.append(png_picture(picture.read_bytes(), one.row.title, spoken))
+            strips.append(png_picture(picture.read_bytes(), one.row.title, spoken, width=width))
         charts += _charts(one)
     write_page(
         path,
