@@ -32,10 +32,10 @@ def _sample(options: argparse.Namespace) -> Outcome:
     from samgan import api
 
     names = ("count", "seed", "file_format", "sheets", "class_name", "checkpoint", "device")
-    document = api.sample(options.source, options.out, **given(options, *names))
-    text = f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {document['last_seed']}"
-    counts = [f"{count} {name}" for name, count in document.get("classes", {}).items() if count]
-    return Outcome(document, f"{text}: {', '.join(counts)}" if counts else text)
+    written = api.sample(options.source, options.out, **given(options, *names))
+    text = f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {written.last_seed}"
+    counts = [f"{count} {name}" for name, count in written.classes.items() if count]
+    return Outcome(written, f"{text}: {', '.join(counts)}" if counts else text)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +47,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _export(options: argparse.Namespace) -> Outcome:
     from samgan import api
 
-    document = api.export(options.source, options.out, checkpoint=options.checkpoint)
-    text = f"{options.out}: {document['images_seen'] / 1000:g} kimg, weights {document['sha256'][:12]}"
-    return Outcome(document, text)
+    exported = api.export(options.source, options.out, checkpoint=options.checkpoint)
+    text = f"{options.out}: {exported.images_seen / 1000:g} kimg, weights {exported.sha256[:12]}"
+    return Outcome(exported, text)
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
