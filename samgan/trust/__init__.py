@@ -2,6 +2,7 @@
 
 from samgan.trust.audit import audit, format_audit, judge
 from samgan.trust.cards import CHECKLISTS, CLAIM, OPEN, Record, describe, escape, format_card, read_record, write_card
+from samgan.trust.documents import AuditDocument, ScreenedClass, ScreeningDocument
 from samgan.trust.screening import REASONS, Screen, Screened, check_enough
 from samgan.trust.verify import Finding, format_findings, verify_files
 
@@ -10,10 +11,13 @@ __all__ = [
     "CLAIM",
     "OPEN",
     "REASONS",
+    "AuditDocument",
     "Finding",
     "Record",
     "Screen",
     "Screened",
+    "ScreenedClass",
+    "ScreeningDocument",
     "audit",
     "check_enough",
     "describe",
