@@ -45,6 +45,6 @@ def test_an_audit_that_was_edited_is_refused_in_one_line():
         {**tree, "counts": None},
         {"verdict": "No sign"},
     ):
-        with pytest.raises(SamganError, match="audit.json is not an audit that .*; make it again with") as caught:
+        with pytest.raises(SamganError, match=r"audit\.json is not an audit that .*; make it again with") as caught:
             AuditDocument.from_dict(damaged, "audit.json")
         assert "\n" not in str(caught.value)

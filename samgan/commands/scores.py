@@ -45,9 +45,9 @@ def _audit(options: argparse.Namespace) -> tuple[Any, str]:
         **{name: getattr(options, name) for name in names},
     )
     if limit is not None:
-        shares = [document[space]["closer"]["share"]["value"] for space in ("pixels", "features") if document[space]]
+        shares = [measured.closer.share.value for measured in document.measures.values()]
         options.status = 1 if max(shares) > limit else 0
-    return document, f"{format_audit(document)}\n{page}"
+    return document.to_dict(), f"{format_audit(document)}\n{page}"
 
 
 def _card(options: argparse.Namespace) -> tuple[Any, str]:

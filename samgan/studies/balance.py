@@ -533,7 +533,7 @@ def _audit(work: _Work, name: str) -> dict[str, Any]:
         document, _ = audit(
             work.path(name), work.data, count=count, classes=[name], out=folder, device=work.device, **work.of_features
         )
-        return document
+        return document.to_dict()
 
     return work.optional(folder / "audit.json", f"audit of {name}", make)
 

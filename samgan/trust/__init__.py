@@ -1,8 +1,10 @@
 """Whether a model and its images can be trusted: memorisation, screening, verification, cards."""
 
-from samgan.trust.audit import audit, format_audit, judge
+from samgan.trust.audit import audit
+from samgan.trust.audit_words import format_audit
 from samgan.trust.cards import CHECKLISTS, CLAIM, OPEN, Record, describe, escape, format_card, read_record, write_card
 from samgan.trust.documents import AuditDocument, ScreenedClass, ScreeningDocument
+from samgan.trust.membership import judge
 from samgan.trust.screening import REASONS, Screen, Screened, check_enough
 from samgan.trust.verify import Finding, format_findings, verify_files
 
