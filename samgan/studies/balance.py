@@ -36,9 +36,11 @@ from samgan.pictures import to_integers, to_uint8, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, check_origin, open_model, sample, sample_batches
+from samgan.scoring import Scores
 from samgan.studies.classifier import ARMS, predict, train_classifier
 from samgan.studies.downstream import check_held_out, differences_chart, utility, utility_sentences
-from samgan.trust import Record, Screen, audit, check_enough, describe, write_card
+from samgan.trust import AuditDocument, Record, Screen, ScreeningDocument, audit, check_enough, write_card
+from samgan.trust.documents import UtilityDocument
 
 METHODS = ("joint", "per-class", "fine-tuned")
 SET_FORMATS = ("png", "png16", "dicom", "dicom16")
@@ -585,7 +587,8 @@ def _name(path: str | None) -> str | None:
 def _write_cards(work: _Work, document: Mapping[str, Any]) -> None:
     """A data card of the set, and a model card of every model that was trained here."""
     counts = {name: count["synthetic"] for name, count in document["counts"].items()}
-    of_set = _record(work, document, list(work.models), synthetic=counts, screening=document["screening"])
+    screening = ScreeningDocument.from_dict(document["screening"], "screening.json").classes
+    of_set = _record(work, document, list(work.models), synthetic=counts, screening=screening)
     write_card(work.out / "set" / "DATA_CARD.md", of_set)
     classes: dict[Path, list[str]] = {}
     for name, model in work.models.items():
@@ -596,19 +599,28 @@ def _write_cards(work: _Work, document: Mapping[str, Any]) -> None:
 
 
 def _record(work: _Work, document: Mapping[str, Any], names: Sequence[str], **more: Any) -> Record:
-    """What is known of the images of some classes; where several models made them their cards tell the rest."""
-    model, scores = {}, [document["scores"][name] for name in names]
+    """What is known of the images of some classes; if several models made them, their cards tell the rest."""
+    model = environment = scores = utility = None
     if len({work.models[name]["sha256"] for name in names}) == 1:
-        model = describe(work.model(names[0]))
+        model = work.model(names[0])
         if (path := work.path(names[0])).is_dir():
-            model["environment"] = Run.open(path).environment.to_dict()
-    verdicts = [f"{name}: {found['verdict']}" for name in names if (found := document["audit"][name])]
+            environment = Run.open(path).environment
+    if len(names) == 1 and document["scores"][names[0]]:  # of several classes the folder `scores` tells
+        scores = Scores.from_dict(document["scores"][names[0]], f"scores of {names[0]}")
+    if document["utility"]:
+        utility = UtilityDocument.from_dict(document["utility"], "utility.json")
+    audits = {
+        name: AuditDocument.from_dict(document["audit"][name], f"audit of {name}")
+        for name in names
+        if document["audit"][name]
+    }
     return Record(
+        model=model,
+        environment=environment,
         data={**work.data.info, "counts": {name: work.data.info["counts"][name] for name in work.names}},
-        scores=scores[0] if len(scores) == 1 else {},  # of several classes the folder `scores` tells
-        audit={"verdict": " ".join(verdicts)},
-        utility=document["utility"],
-        **model,
+        scores=scores,
+        audits=audits,
+        utility=utility,
         **more,
     )
 

@@ -2,9 +2,11 @@
 
 from samgan.trust.audit import audit
 from samgan.trust.audit_words import format_audit
-from samgan.trust.cards import CHECKLISTS, CLAIM, OPEN, Record, describe, escape, format_card, read_record, write_card
+from samgan.trust.cards import OPEN, escape, format_card, write_card
+from samgan.trust.checklists import CHECKLISTS, CLAIM
 from samgan.trust.documents import AuditDocument, ScreenedClass, ScreeningDocument
 from samgan.trust.membership import judge
+from samgan.trust.record import Record, read_record
 from samgan.trust.screening import REASONS, Screen, Screened, check_enough
 from samgan.trust.verify import Finding, format_findings, verify_files
 
@@ -22,7 +24,6 @@ __all__ = [
     "ScreeningDocument",
     "audit",
     "check_enough",
-    "describe",
     "escape",
     "format_audit",
     "format_card",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samgan.data import PreparedSet
-from samgan.pages import picture, section, table, text, write_page
+from samgan.pages import RESEARCH_ONLY, picture, section, table, text, write_page
 from samgan.trust.audit_words import HEADER, remarks, table_rows
 from samgan.trust.documents import AuditDocument, Pair
 
@@ -59,7 +59,7 @@ def write_audit_page(
             shown = images[key] if images else None
             sections.append(_pair_section(f"{heading}, {label}", description, pairs[:PAIRS_SHOWN], shown, data))
     title = f"samgan audit: {document.generated.name}"
-    write_page(path, title, sections, [PICTURES if images else NO_PICTURES, "For research only. Not for diagnosis."])
+    write_page(path, title, sections, [PICTURES if images else NO_PICTURES, RESEARCH_ONLY])
 
 
 def _pair_section(

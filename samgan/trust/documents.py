@@ -225,3 +225,52 @@ class ScreeningDocument(Document):
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
         """Before schema numbers, the classes were the document."""
         return {"classes": tree}
+
+
+@dataclass(frozen=True)
+class ArmsChosen:
+    """Two ways to train a classifier that were compared."""
+
+    synthetic: str
+    classical: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A mean difference between classifiers with and without synthetic images, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    chosen: tuple[ArmsChosen, ...] = ()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One way to train a classifier, and another one that it was compared with."""
+
+    arm: str
+    against: str
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decision by the score that decides."""
+
+    auc: Decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtilityDocument(Document):
+    """utility.json, as far as a card tells of it."""
+
+    KIND: ClassVar[str] = "a test of utility"
+    MADE_BY: ClassVar[str] = "samgan utility"
+
+    verdict: str
+    decisions: Decisions
+    held_out: RealCounts
+    differences: tuple[Difference, ...]
+    models: dict[str, str]
+    """SHA-256 of the model by class."""
+    data: DataUsed
