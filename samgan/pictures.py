@@ -10,7 +10,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-SYNTHETIC = "SYNTHETIC IMAGE made by a generative model (samgan). Not a patient. For research only, not for diagnosis."
+RESEARCH_ONLY = "For research only, not for diagnosis."
+"""What every page, card and image of samgan says."""
+SYNTHETIC = f"SYNTHETIC IMAGE made by a generative model (samgan). Not a patient. {RESEARCH_ONLY}"
+"""What every synthetic image says of itself."""
 
 
 def from_uint8(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

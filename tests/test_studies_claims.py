@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from samgan.scoring import COLLAPSE, NO_COLLAPSE
+from samgan.scoring import MODE_COLLAPSE as COLLAPSE
+from samgan.scoring import NO_MODE_COLLAPSE as NO_COLLAPSE
 from samgan.studies import CLAIMS, CONFIRMED, REFUTED, ROWS, SIGN, UNDECIDED, judge, rank_correlation
 
 

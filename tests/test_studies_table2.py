@@ -18,7 +18,8 @@ from samgan.metrics import features
 from samgan.metrics.features import FeaturesUnavailable
 from samgan.networks import Discriminator, Generator
 from samgan.presets import PLUS, PRESETS, preset_config
-from samgan.scoring import COLLAPSE, NO_COLLAPSE
+from samgan.scoring import MODE_COLLAPSE as COLLAPSE
+from samgan.scoring import NO_MODE_COLLAPSE as NO_COLLAPSE
 from samgan.studies import (
     COLUMNS,
     HEADER,

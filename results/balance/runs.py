@@ -38,6 +38,7 @@ from samgan.data import PreparedSet
 from samgan.metrics.memorisation import first_alike
 from samgan.pictures import to_uint8
 from samgan.sampling import open_model, sample
+from samgan.scoring import Scores, schema_0
 from samgan.studies import ARMS, CLASSICAL, classify, interval, resample, weighted_scores
 
 HERE = Path(__file__).parent
@@ -211,7 +212,7 @@ def collapse(options: argparse.Namespace) -> None:
             seeds = range(COLLAPSE_IMAGES)
             images = to_uint8(sample(model, seeds, model.labels(seeds, "NORMAL") if model.classes else None))
             again = int((first_alike(images) != torch.arange(len(images))).sum())
-            scores = json.loads((out / "scores" / "scores.json").read_bytes())
+            scores = schema_0(Scores.read(out / "scores" / "scores.json"))
             row: dict[str, Any] = {"minibatch_std": way, "seed": seed, "duplicates": round(again / len(images), 4)}
             row |= {name: round(scores[name]["value"], 4) for name in ("frechet", "precision", "recall")}
             rows.append({**row, "ms_ssim_gap": round(scores["mode_collapse"]["difference"], 4)})
@@ -330,7 +331,7 @@ def describe(name: str, document: dict[str, Any]) -> dict[str, Any]:
     few = CASES[name].few
     counts, screening = document["counts"][few], document["screening"][few]
     audit, utility = document["audit"][few] or {}, document["utility"]
-    scores, plan = document["against_all"], document["plan"]
+    scores, plan = schema_0(Scores.from_dict(document["against_all"], name)), document["plan"]
     begun = document["training"][few]["start"] or {"images_seen": 0}
     row: dict[str, Any] = {
         "case": name,

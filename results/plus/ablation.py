@@ -8,7 +8,6 @@ What is there already is not trained or scored again. Needs Linux (cores are cho
 
 import argparse
 import concurrent.futures
-import json
 import os
 import queue
 import re
@@ -16,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from samgan.scoring import Scores
 
 HERE = Path(__file__).parent
 FIRST = [
@@ -100,9 +101,9 @@ VARIANTS: dict[str, list[str]] = {
     "fp32": ["--training.precision=fp32"],
     # Of several classes (`--classes NORMAL PNEUMONIA`), where samgan-plus is told of them behind its last block.
     "not told of classes": ["--network.num_classes=0"],
-    "told of classes behind every block": ["--network.class_projection=every"],
+    "told of classes behind every block": ["class-at-every-scale"],
     "classes drawn alike": ["--data.class_sampling=balanced"],
-    "drawn alike, told behind every block": ["--data.class_sampling=balanced", "--network.class_projection=every"],
+    "drawn alike, told behind every block": ["class-at-every-scale", "--data.class_sampling=balanced"],
     "drawn alike, minibatch std over both": ["mixed-groups", "--data.class_sampling=balanced"],
     # Ideas that are in no setting; the first word is one of tried.py.
     "LeCam": ["lecam"],
@@ -160,11 +161,13 @@ def measure(name: str, options: argparse.Namespace, cores: "queue.Queue[int]") -
             call(core, [*program, "evaluate", out, "--data", options.data, *score])
     finally:
         cores.put(core)
-    scores: dict[str, Any] = json.loads((out / "scores.json").read_text())
-    values = [scores[key]["value"] for key in COLUMNS]
-    of_class = (scores.get("classes") or {}).items()
-    by_class = ", ".join(f"{label} {own['frechet']['value']:.3f}" for label, own in of_class if own)
-    kimg, gap = scores["generated"]["images_seen"] / 1000, scores["mode_collapse"]["difference"]
+    scores = Scores.read(out / "scores.json")
+    values = [scores.scores[key].value for key in COLUMNS]
+    by_class = ", ".join(f"{label} {own.scores['frechet'].value:.3f}" for label, own in scores.classes.items() if own)
+    assert scores.generated is not None
+    assert scores.generated.images_seen is not None
+    assert scores.mode_collapse is not None
+    kimg, gap = scores.generated.images_seen / 1000, scores.mode_collapse.difference
     return (
         f"| {name} | {kimg:.0f} | {' | '.join(f'{value:.3f}' for value in values)} | {gap:+.3f} | {by_class or '-'} |"
     )

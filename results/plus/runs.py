@@ -22,7 +22,6 @@ makes curves.svg (needs matplotlib).
 import argparse
 import concurrent.futures
 import csv
-import json
 import os
 import queue
 import shutil
@@ -42,7 +41,7 @@ from samgan.metrics.features import extract, load_features
 from samgan.pictures import image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import load_model, sample
-from samgan.scoring import quick_scores
+from samgan.scoring import Scores, quick_scores
 from samgan.training import SCORED_IMAGES
 
 HERE = Path(__file__).parent
@@ -116,18 +115,15 @@ def main() -> None:
             step.add_argument("--minutes", type=float, nargs="+", default=marks)
     steps.add_parser("draw")
     options = parser.parse_args()
-    if options.step == "draw":
-        draw()
-    elif options.step == "subset":
-        subset(options)
-    elif options.step == "train":
-        train_all(options)
-    else:
-        if options.step == "grids":
-            write_grid("real", real_images(options.data, GRID), {"Description": "Real X-rays. " + ATTRIBUTION})
-        for name in options.only:
-            if (options.work / name).exists():
-                {"score": score, "nearest": nearest, "quick": quick, "grids": grids}[options.step](name, options)
+    whole = {"draw": lambda options: draw(), "subset": subset, "train": train_all}
+    if options.step in whole:
+        whole[options.step](options)
+        return
+    if options.step == "grids":
+        write_grid("real", real_images(options.data, GRID), {"Description": "Real X-rays. " + ATTRIBUTION})
+    for name in options.only:
+        if (options.work / name).exists():
+            {"score": score, "nearest": nearest, "quick": quick, "grids": grids}[options.step](name, options)
         if options.step == "quick":
             tell_correlations()
 
@@ -218,13 +214,16 @@ def score(name: str, options: argparse.Namespace) -> None:
             command += ["--checkpoint", str(checkpoint), "--out", folder, "--count", str(options.count)]
             command += ["--classes", class_of(name)]
             subprocess.run([*command, "--features", str(options.features)], check=True, stdout=subprocess.DEVNULL)
-            scores = json.loads((Path(folder) / "scores.json").read_text())
+            scores = Scores.read(Path(folder) / "scores.json")
         row: dict[str, Any] = {"run": name, "minutes": key[1], "count": key[2]}
-        row["kimg"] = f"{scores['generated']['images_seen'] / 1000:.1f}"
-        row |= {column: f"{scores[column]['value']:.4f}" for column in SCORES}
-        row["frechet_floor"] = f"{scores['frechet']['floor']:.4f}"
-        row["swd"] = f"{scores['swd']['mean']['value']:.2f}"
-        row["ms_ssim_gap"] = f"{scores['mode_collapse']['difference']:+.4f}"
+        assert scores.generated is not None
+        assert scores.generated.images_seen is not None
+        assert scores.mode_collapse is not None
+        row["kimg"] = f"{scores.generated.images_seen / 1000:.1f}"
+        row |= {column: f"{scores.scores[column].value:.4f}" for column in SCORES}
+        row["frechet_floor"] = f"{scores.scores['frechet'].floor:.4f}"
+        row["swd"] = f"{scores.scores['swd'].value:.2f}"
+        row["ms_ssim_gap"] = f"{scores.mode_collapse.difference:+.4f}"
         with open(path, "a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             if not known:

@@ -1,27 +1,17 @@
-"""Templates and charts of every HTML page, and tables in Markdown."""
+"""Templates and figures of every HTML page, and tables in Markdown."""
 
-from samgan.pages.page import (
-    RESEARCH_ONLY,
-    Curve,
-    chart,
-    intervals,
-    markdown_table,
-    picture,
-    section,
-    table,
-    text,
-    write_page,
-)
+from samgan.pages.figures import Curve, chart, intervals, picture, png_picture
+from samgan.pages.markdown import cell, markdown_table
+from samgan.pages.page import render, write_page
 
 __all__ = [
-    "RESEARCH_ONLY",
     "Curve",
+    "cell",
     "chart",
     "intervals",
     "markdown_table",
     "picture",
-    "section",
-    "table",
-    "text",
+    "png_picture",
+    "render",
     "write_page",
 ]

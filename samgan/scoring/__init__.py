@@ -1,29 +1,46 @@
 """Scores of generated images against real ones."""
 
-from samgan.scoring.documents import CollapseTest, FeaturesUsed, MeanOfPairs, Scored, Scores
-from samgan.scoring.evaluate import (
-    COLLAPSE,
-    NO_COLLAPSE,
-    check_inputs,
-    evaluate,
-    format_table,
-    ms_ssim_gaps,
-    quick_scores,
+from samgan.scoring.documents import (
+    MODE_COLLAPSE,
+    NO_MODE_COLLAPSE,
+    CollapseTest,
+    FeaturesUsed,
+    MeanOfPairs,
+    Scored,
+    Scores,
+    schema_0,
 )
-from samgan.scoring.report import write_report
+from samgan.scoring.evaluate import evaluate
+from samgan.scoring.images import Classes, check_inputs, score_images
+from samgan.scoring.quick import CHOOSES_BEST, QuickScores, ms_ssim_gaps, quick_scores
+from samgan.scoring.registry import SCORES, Score, Sets
+from samgan.scoring.report import curve_charts, write_report
+from samgan.scoring.table import format_table, number, score_rows, shown_scores
 
 __all__ = [
-    "COLLAPSE",
-    "NO_COLLAPSE",
+    "CHOOSES_BEST",
+    "MODE_COLLAPSE",
+    "NO_MODE_COLLAPSE",
+    "SCORES",
+    "Classes",
     "CollapseTest",
     "FeaturesUsed",
     "MeanOfPairs",
+    "QuickScores",
+    "Score",
     "Scored",
     "Scores",
+    "Sets",
     "check_inputs",
+    "curve_charts",
     "evaluate",
     "format_table",
     "ms_ssim_gaps",
+    "number",
     "quick_scores",
+    "schema_0",
+    "score_images",
+    "score_rows",
+    "shown_scores",
     "write_report",
 ]

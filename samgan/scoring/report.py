@@ -1,8 +1,6 @@
 """One run as one self-contained HTML page: pictures, scores, curves, configuration, environment."""
 
-import itertools
 import json
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,14 +8,18 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup
 
 from samgan.config import Config, flatten, settings
 from samgan.errors import SamganError
-from samgan.pages import Curve, chart, picture, section, table, text, write_page
+from samgan.pages import Curve, chart, picture, write_page
 from samgan.pictures import SYNTHETIC
-from samgan.scoring.evaluate import COLLAPSE, format_table
+from samgan.runs import Environment
+from samgan.scoring.documents import Scores
+from samgan.scoring.table import HEADER, class_table, remarks, table_rows, verdicts
 
 MAX_PICTURES = 64
+REAL = "Real images of the data set. They are part of this file: share it as the data's terms allow."
 
 # Title, vertical axis, names in stats.jsonl.
 CHARTS = (
@@ -33,95 +35,83 @@ CHARTS = (
 )
 
 
-def write_report(
+def write_report(  # noqa: PLR0913 (what the page shows)
     path: Path,
     *,
     title: str,
     config: Config | None,
-    stats: Iterable[dict[str, Any]],
-    scores: dict[str, Any] | None,
+    stats: Iterable[dict[str, Any]] = (),
+    environment: Environment | None = None,
+    scores: Scores | None,
     real: UInt8[np.ndarray, "n c h w"],
     fake: UInt8[np.ndarray, "m c h w"],
     notes: Sequence[str] = (),
-    environment: dict[str, Any] | None = None,
 ) -> None:
     """Write a self-contained HTML report, atomically.
 
     Args:
         path: The file to write, such as `report.html` of a run.
         title: Heading of the page.
-        config: Configuration of the run, if there is one.
+        config: Configuration of the model, if there is one.
         stats: Lines of `stats.jsonl`, from `Run.stats`; values that are not finite numbers are left out.
-        scores: From `samgan.scoring.evaluate`, or read back from `scores.json`.
+        environment: Of the run, if there is one.
+        scores: The scores, if there are any.
         real: Real images, 0..255; those shown become part of the file.
-        fake: Generated images, 0..255; as many are shown as of `real`, 64 at most, evenly spaced in each array.
+        fake: Generated images, 0..255; as many are shown as of `real`, at most 64, evenly spaced in each array.
         notes: Warnings to show first, such as "Phantoms are not patients."
-        environment: Versions, device, commit and data, from `environment.json`.
 
     Raises:
         SamganError: One of the two sets of images is empty.
     """
-    sections = [_pictures(real, fake), _scores(scores), _curves(list(stats))]
-    if config is not None:
-        document = config.to_dict()
-        rows = []
-        for key, _, default, meaning in settings():
-            group, name = key.split(".")
-            value = _shown(document[group][name])
-            rows.append((key, value if value == _shown(default) else f"{value} (default: {_shown(default)})", meaning))
-        settings_table = table(("setting", "value", "meaning"), rows)
-        sections.append(section("Configuration", f"<p>Preset: {text(config.preset)}.</p>{settings_table}"))
-    if environment is not None:
-        if isinstance(command := environment.get("command"), list):
-            environment = {**environment, "command": shlex.join(map(str, command))}
-        rows_of_two = [(key, _shown(value)) for key, value in flatten(environment).items()]
-        sections.append(section("Environment", table(("what", "value"), rows_of_two)))
-    write_page(path, title, sections, notes)
+    titles, classes = class_table(scores) if scores else ([], [])
+    write_page(
+        path,
+        "report.html",
+        title,
+        notes,
+        pictures=_pictures(real, fake),
+        scored=scores is not None,
+        score_header=HEADER,
+        score_rows=table_rows(scores) if scores else [],
+        class_header=titles,
+        class_rows=classes,
+        verdicts=verdicts(scores) if scores else [],
+        remarks=remarks(scores) if scores else [],
+        charts=curve_charts(stats),
+        preset=config.preset if config else "",
+        settings=_settings(config) if config else [],
+        environment=_environment(environment) if environment else [],
+    )
 
 
-def _pictures(real: np.ndarray, fake: np.ndarray) -> str:
-    """The real grid beside the generated one."""
+def _pictures(real: np.ndarray, fake: np.ndarray) -> list[Markup]:
+    """The real grid and the generated one."""
     columns = min(8, max(4, 512 // fake.shape[-1]))
     count = min(MAX_PICTURES, columns**2, len(real), len(fake))
     if not count:
         raise SamganError(f"a report shows real and generated images; got {len(real)} real, {len(fake)} generated")
     figures = []
-    for kind, images, description in (
-        ("Real", real, "Real images of the data set. They are part of this file: share it as the data's terms allow."),
-        ("Generated", fake, SYNTHETIC),
-    ):
+    for kind, images, description in (("Real", real, REAL), ("Generated", fake, SYNTHETIC)):
         # Evenly spaced, since real images often lie in order of class or patient.
         shown = images[np.arange(count) * len(images) // count]
         caption = (
-            f"<strong>{text(description)}</strong> {count} of {len(images)}, evenly spaced, not chosen by eye; "
-            f"{images.shape[-1]} x {images.shape[-2]} px each, magnified."
+            f"{count} of {len(images)}, evenly spaced, not chosen by eye; {images.shape[-1]} x {images.shape[-2]} px "
+            "each, magnified."
         )
         magnify = 3 if images.shape[-1] <= 32 else 2
         figures.append(picture(shown, columns, kind, caption, description=description, magnify=magnify))
-    return section("Real and generated images", f'<div class="row">{"".join(figures)}</div>', "wide")
+    return figures
 
 
-def _scores(scores: dict[str, Any] | None) -> str:
-    """The table the command line prints, as HTML, so that both always say the same."""
-    if scores is None:
-        return section("Scores", "<p>Not scored.</p>")
-    parts = []
-    for is_table, lines in itertools.groupby(format_table(scores).splitlines(), lambda line: line.startswith("|")):
-        if is_table:
-            header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-            parts.append(table(header, rows))
-            continue
-        for line in filter(None, lines):
-            banner = ' class="banner"' if re.match(f"Verdict.*: {COLLAPSE} ", line) else ""
-            strong = line.startswith("Verdict")
-            parts.append(f"<p{banner}><strong>{text(line)}</strong></p>" if strong else f"<p>{text(line)}</p>")
-    return section("Scores", "".join(parts))
+def curve_charts(stats: Iterable[dict[str, Any]]) -> list[Markup]:
+    """Every chart that the log has points for, all over the same stretch of training.
 
-
-def _curves(stats: list[dict[str, Any]]) -> str:
-    """Every chart that `stats` has points for, all over the same stretch of training."""
+    Args:
+        stats: Lines of `stats.jsonl`; values that are not finite numbers are left out.
+    """
+    lines = list(stats)
     curves: dict[str, Curve] = {}
-    for line in stats:
+    for line in lines:
         for name, value in flatten(line).items():
             if _is_number(value) and _is_number(line.get("images_seen")):
                 curves.setdefault(name, []).append((line["images_seen"] / 1000, float(value)))
@@ -129,7 +119,7 @@ def _curves(stats: list[dict[str, Any]]) -> str:
         tuple(name for name in curves if name.startswith(group)) for group in ("gamma.", "ms_ssim_gap_by_class.")
     )
     known = {"kind", "step", "images_seen", "ms_ssim_gap_by_class"}.union(*(names for _, _, names in CHARTS))
-    others = {name: None for line in stats if line.get("kind") == "scores" for name in line if name not in known}
+    others = {name: None for line in lines if line.get("kind") == "scores" for name in line if name not in known}
     charts = (
         *CHARTS,
         ("MS-SSIM gap by class", "generated - real, above 0 hints at collapse", gaps),
@@ -137,14 +127,26 @@ def _curves(stats: list[dict[str, Any]]) -> str:
         *((name, name, (name,)) for name in others),
     )
     end_kimg = max((kimg for curve in curves.values() for kimg, _ in curve), default=0.0) or 1.0
-    drawn = [
+    return [
         chart(title, unit, {name: curves[name] for name in names if name in curves}, end_kimg)
         for title, unit, names in charts
         if curves.keys() & set(names)
     ]
-    return section(
-        "Training", f'<div class="row">{"".join(drawn)}</div>' if drawn else "<p>Nothing logged.</p>", "wide"
-    )
+
+
+def _settings(config: Config) -> list[tuple[str, str, str]]:
+    """Every setting, its value (with the default where it differs) and its meaning."""
+    document, rows = config.to_dict(), []
+    for key, _, default, meaning in settings():
+        group, name = key.split(".")
+        value, usual = _shown(document[group][name]), _shown(default)
+        rows.append((key, value if value == usual else f"{value} (default: {usual})", meaning))
+    return rows
+
+
+def _environment(environment: Environment) -> list[tuple[str, str]]:
+    tree = {**environment.to_dict(), "command": shlex.join(environment.command)}
+    return [(key, _shown(value)) for key, value in flatten(tree).items()]
 
 
 def _shown(value: Any) -> str:

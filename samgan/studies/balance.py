@@ -31,12 +31,13 @@ from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
 from samgan.metrics.features import extract, find_features
-from samgan.pages import RESEARCH_ONLY, markdown_table, picture, section, table, text, write_page
-from samgan.pictures import to_integers, to_uint8, write_png
+from samgan.pages import markdown_table, picture
+from samgan.pages.legacy import section, table, text, write_page
+from samgan.pictures import RESEARCH_ONLY, to_integers, to_uint8, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, check_origin, open_model, sample, sample_batches
-from samgan.scoring import Scores
+from samgan.scoring import Scores, schema_0
 from samgan.studies.classifier import ARMS, predict, train_classifier
 from samgan.studies.downstream import check_held_out, differences_chart, utility, utility_sentences
 from samgan.trust import AuditDocument, Record, Screen, ScreeningDocument, audit, check_enough, write_card
@@ -425,7 +426,7 @@ def _scores(work: _Work, name: str) -> dict[str, Any]:
         scores, _ = api.evaluate(
             work.path(name), work.data, classes=[name], out=folder, device=work.device, **work.of_features
         )
-        return scores
+        return schema_0(scores)
 
     return work.optional(folder / "scores.json", f"scores of {name}", make)
 

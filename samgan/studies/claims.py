@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from samgan.scoring import COLLAPSE
+from samgan.scoring import MODE_COLLAPSE as COLLAPSE
 
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "not confirmed", "undecided at this scale"
 LEVEL = 0.95

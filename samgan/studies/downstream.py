@@ -21,8 +21,9 @@ from samgan.data.images import image_files, load_images
 from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
-from samgan.pages import RESEARCH_ONLY, intervals, markdown_table, section, table, text, write_page
-from samgan.pictures import to_uint8
+from samgan.pages import intervals, markdown_table
+from samgan.pages.legacy import section, table, text, write_page
+from samgan.pictures import RESEARCH_ONLY, to_uint8
 from samgan.provenance import read_samples
 from samgan.sampling import check_origin, is_model, open_model, sample
 from samgan.studies.classifier import ARMS, Arm, classify

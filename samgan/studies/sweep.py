@@ -32,6 +32,7 @@ from samgan.metrics.features import load_features
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, find_collapse
 from samgan.sampling import load_model, sample
+from samgan.scoring import schema_0
 from samgan.training import Interrupted
 
 PICTURE_SEEDS = 16
@@ -213,7 +214,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
             collapsed = on_collapse == "stop" and bool(document["collapse"])
             document["ended_early"] = collapsed and not run.is_over(job.minutes)
             weights = Path(scoring.inception_weights) if scoring.inception_weights else None
-            document["scores"], _ = api.evaluate(
+            scored, _ = api.evaluate(
                 path,
                 data,
                 count=scoring.count,
@@ -221,6 +222,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
                 inception_weights=weights,
                 device=resources.device,
             )
+            document["scores"] = schema_0(scored)
         picture = to_uint8(sample(load_model(run), range(PICTURE_SEEDS))).numpy()
         with atomic_write(out / "rows" / f"{job.key}.png") as file:
             write_png(file, image_grid(picture, PICTURE_SEEDS), {"Description": SYNTHETIC})

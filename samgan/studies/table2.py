@@ -22,10 +22,12 @@ from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, write_json
 from samgan.metrics.features import find_features
-from samgan.pages import RESEARCH_ONLY, Curve, chart, markdown_table, section, table, text, write_page
-from samgan.pictures import SYNTHETIC
+from samgan.pages import Curve, chart, markdown_table
+from samgan.pages.legacy import section, table, text, write_page
+from samgan.pictures import RESEARCH_ONLY, SYNTHETIC
 from samgan.presets import PLUS, PRESETS, SCALES, preset_config
-from samgan.scoring import COLLAPSE, check_inputs
+from samgan.scoring import MODE_COLLAPSE as COLLAPSE
+from samgan.scoring import check_inputs
 from samgan.studies.claims import REFUTED, Verdict, judge, rank_correlation
 from samgan.studies.sweep import Job, Resources, Scoring, ended_early, run_sweep
 from samgan.training import check_fit, plan

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samgan.config import Config
+from samgan.config import RESUMABLE, Config
 from samgan.data import PreparedSet
 from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
 from samgan.runs import Checkpoint, Run, Start, TrainedOn, choose_checkpoint, describe_environment, find_collapse
-from samgan.scoring import ms_ssim_gaps, quick_scores
-from samgan.training.loop import RESUMABLE, Options, check_fit, check_start, train_loop
+from samgan.scoring import CHOOSES_BEST, ms_ssim_gaps, quick_scores
+from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
 from samgan.training.snapshots import Scorer
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import lightning_fabric
 
 ON_COLLAPSE = ("warn", "stop", "ignore")
-SCORE_CHOOSES = "quick_score"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,9 +261,9 @@ def _scorer(data: PreparedSet, config: Config) -> Scorer | None:
     classes = np.array(config.data.classes)
 
     def score(fake: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
-        scores: dict[str, Any] = quick_scores(real=real[: len(fake)], fake=fake[: len(real)])
+        scores = quick_scores(real=real[: len(fake)], fake=fake[: len(real)]).to_dict()
         if labels is None:
             return scores
         return {**scores, "ms_ssim_gap_by_class": ms_ssim_gaps(real, fake, classes[real_labels], classes[labels])}
 
-    return Scorer(SCORE_CHOOSES, score)
+    return Scorer(CHOOSES_BEST, score)

@@ -1,5 +1,7 @@
 """What the record answers, sentence by sentence; an empty answer means that the record does not know."""
 
+from samgan.scoring import Scores, score_rows
+from samgan.scoring.table import ScoreRow
 from samgan.trust.record import Record
 
 LIMITS = (
@@ -8,8 +10,6 @@ LIMITS = (
     "A class with few real images has few patients: the generator knows no more variety than theirs.",
     "Labels are those of the source's folders; nobody looked at the synthetic images to see what they show.",
 )
-RESULTS = {"frechet": "Frechet", "precision": "precision", "recall": "recall", "coverage": "coverage"}
-"""Scores that a card shows, and what it calls them."""
 
 
 def class_counts(record: Record) -> str:
@@ -146,9 +146,13 @@ def metrics(record: Record) -> str:
     """Which scores were computed."""
     if record.scores is None:
         return ""
-    with_features = "Frechet distance, KID, precision, recall, density, coverage with features"
-    features = record.scores.features
-    return "MS-SSIM of pairs, sliced Wasserstein distance" + (f", {with_features} {features.name}" if features else "")
+    features = f"; features of {record.scores.features.name}" if record.scores.features else ""
+    return ", ".join(["MS-SSIM of pairs", *(row.label for row in _score_rows(record.scores))]) + features
+
+
+def _score_rows(scores: Scores) -> list[ScoreRow]:
+    """Each score once, without its levels."""
+    return [row for row in score_rows(scores) if not row.by_level]
 
 
 def uncertainty(record: Record) -> str:
@@ -166,11 +170,7 @@ def results(record: Record) -> str:
     parts = []
     if scores.ms_ssim_real and scores.ms_ssim_generated:
         parts.append(f"MS-SSIM {scores.ms_ssim_generated.mean:.3f} (real {scores.ms_ssim_real.mean:.3f})")
-    parts += [
-        f"{label} {scored.value:.3f} (real {scored.floor:.3f})"
-        for name, label in RESULTS.items()
-        if (scored := scores.scores.get(name))
-    ]
+    parts += [f"{row.label} {row.value} (real {row.floor})" for row in _score_rows(scores)]
     return f"{', '.join(parts)}; {scores.count} images against {scores.count}{_of_split(record)}"
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from samgan import __version__
 from samgan.files import atomic_write
-from samgan.pages import RESEARCH_ONLY, markdown_table
+from samgan.pages import markdown_table
+from samgan.pictures import RESEARCH_ONLY
 from samgan.trust import answers
 from samgan.trust.checklists import CHECKLISTS, Checklist
 from samgan.trust.record import Record

@@ -1,6 +1,6 @@
-import importlib
 import json
 import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,9 +13,17 @@ from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.legacy import adjacent_ms_ssim
 from samgan.metrics.ms_ssim import mean_ms_ssim
 from samgan.metrics.prdc import prdc
-from samgan.scoring import check_inputs, evaluate, format_table, ms_ssim_gaps, quick_scores
-
-module = importlib.import_module("samgan.scoring.evaluate")  # samgan.scoring.evaluate itself is the function
+from samgan.scoring import (
+    CHOOSES_BEST,
+    Classes,
+    Scored,
+    Scores,
+    check_inputs,
+    format_table,
+    ms_ssim_gaps,
+    quick_scores,
+    score_images,
+)
 
 DISTRIBUTION_SCORES = ["frechet", "kid_x1000", "precision", "recall", "density", "coverage"]
 
@@ -41,119 +49,120 @@ def stub_extractor():
 
 
 def test_a_generator_like_the_data_scores_its_floor():
-    scores = evaluate(real=blobs(160), fake=blobs(80, seed=1), features=stub_extractor())
-    assert scores["count"] == 80
-    assert scores["counts"] == {"real": 160, "fake": 80}
-    assert scores["resolution"] == 32
-    assert scores["features"] == {"name": "stub", "sha256": "ab" * 32, "dim": 4}
-    assert scores["skipped"] == []
-    assert scores["mode_collapse"]["verdict"] == "no sign of mode collapse"
+    scores = score_images(real=blobs(160), fake=blobs(80, seed=1), features=stub_extractor())
+    assert scores.count == 80
+    assert asdict(scores.counts) == {"real": 160, "fake": 80}
+    assert scores.resolution == 32
+    assert asdict(scores.features) == {"name": "stub", "sha256": "ab" * 32, "dim": 4}
+    assert scores.skipped == ()
+    assert scores.mode_collapse.verdict == "no sign of mode collapse"
     for name in ("precision", "recall", "density", "coverage"):
-        assert scores[name]["value"] == pytest.approx(scores[name]["floor"], abs=0.25)
-    assert scores["swd"]["mean"]["value"] == pytest.approx(scores["swd"]["mean"]["floor"], rel=0.25)
-    assert list(scores["swd"]) == ["32", "16", "mean"]
-    assert abs(scores["kid_x1000"]["value"]) < 50
+        assert scores.scores[name].value == pytest.approx(scores.scores[name].floor, abs=0.25)
+    assert scores.scores["swd"].value == pytest.approx(scores.scores["swd"].floor, rel=0.25)
+    assert list(scores.swd_by_level) == ["32", "16"]
+    assert abs(scores.scores["kid_x1000"].value) < 50
 
 
 def test_scores_are_those_of_the_metrics_at_one_number_of_images():
     real, fake, extractor = blobs(50), blobs(40, seed=1), stub_extractor()
-    scores = evaluate(real=real, fake=fake, features=extractor, count=20, seed=3)
+    scores = score_images(real=real, fake=fake, features=extractor, count=20, seed=3)
     order_real, order_fake = (torch.randperm(n, generator=torch.Generator().manual_seed(3)) for n in (50, 40))
     first, second = extractor(real[order_real[:20]]), extractor(real[order_real[20:40]])
     generated = extractor(fake[order_fake[:20]])
-    assert scores["count"] == 20
-    assert scores["frechet"]["value"] == pytest.approx(frechet_distance(first, generated))
-    assert scores["frechet"]["floor"] == pytest.approx(frechet_distance(first, second))
-    assert scores["kid_x1000"]["value"] == pytest.approx(1000 * kernel_distance(first, generated))
-    assert scores["recall"]["value"] == prdc(first, generated).recall
-    assert scores["coverage"]["floor"] == prdc(first, second).coverage
+    assert scores.count == 20
+    assert scores.scores["frechet"].value == pytest.approx(frechet_distance(first, generated))
+    assert scores.scores["frechet"].floor == pytest.approx(frechet_distance(first, second))
+    assert scores.scores["kid_x1000"].value == pytest.approx(1000 * kernel_distance(first, generated))
+    assert scores.scores["recall"].value == prdc(first, generated).recall
+    assert scores.scores["coverage"].floor == prdc(first, second).coverage
 
 
 def test_ms_ssim_is_of_all_images_given(monkeypatch):
-    monkeypatch.setattr(module, "MS_SSIM_PAIRS", 100)
+    monkeypatch.setattr("samgan.scoring.images.MS_SSIM_PAIRS", 100)
     real, fake = blobs(50), blobs(40, seed=1)
-    scores = evaluate(real=real, fake=fake, features=None, count=10, seed=3)
+    scores = score_images(real=real, fake=fake, features=None, count=10, seed=3)
     for key, images in (("ms_ssim_real", real), ("ms_ssim_generated", fake)):
-        assert scores[key] == mean_ms_ssim(images, pairs=100, seed=3)._asdict()
+        assert asdict(getattr(scores, key)) == mean_ms_ssim(images, pairs=100, seed=3)._asdict()
     monkeypatch.undo()
-    assert evaluate(real=real, fake=fake, features=None)["ms_ssim_real"]["pairs"] == 50 * 49 / 2  # all that there are
+    assert score_images(real=real, fake=fake, features=None).ms_ssim_real.pairs == 50 * 49 / 2  # all that there are
 
 
 def test_a_collapsed_generator_is_told():
     fake = blobs(4, seed=1).repeat(20, 1, 1, 1)
-    scores = evaluate(real=blobs(160), fake=fake, features=stub_extractor())
-    collapse = scores["mode_collapse"]
-    assert collapse["verdict"] == "mode collapse"
-    assert 0 < collapse["low"] < collapse["difference"] < collapse["high"]
-    expected = scores["ms_ssim_generated"]["mean"] - scores["ms_ssim_real"]["mean"]
-    assert collapse["difference"] == pytest.approx(expected)
-    assert scores["recall"]["value"] < 0.5 * scores["recall"]["floor"]
-    assert scores["coverage"]["value"] < 0.5 * scores["coverage"]["floor"]
+    scores = score_images(real=blobs(160), fake=fake, features=stub_extractor())
+    collapse = scores.mode_collapse
+    assert collapse.verdict == "mode collapse"
+    assert 0 < collapse.low < collapse.difference < collapse.high
+    expected = scores.ms_ssim_generated.mean - scores.ms_ssim_real.mean
+    assert collapse.difference == pytest.approx(expected)
+    assert scores.scores["recall"].value < 0.5 * scores.scores["recall"].floor
+    assert scores.scores["coverage"].value < 0.5 * scores.scores["coverage"].floor
 
 
 def test_more_diverse_images_than_the_real_ones_are_no_collapse():
-    scores = evaluate(real=blobs(2).repeat(40, 1, 1, 1), fake=blobs(40, seed=1), features=None)
-    assert scores["mode_collapse"]["high"] < 0
-    assert scores["mode_collapse"]["verdict"] == "no sign of mode collapse"
+    scores = score_images(real=blobs(2).repeat(40, 1, 1, 1), fake=blobs(40, seed=1), features=None)
+    assert scores.mode_collapse.high < 0
+    assert scores.mode_collapse.verdict == "no sign of mode collapse"
 
 
 def test_the_real_images_themselves_score_perfectly():
     real = blobs(80)
     fake = real[torch.randperm(80, generator=torch.Generator().manual_seed(0))[:40]]
-    scores = evaluate(real=real, fake=fake, features=stub_extractor(), seed=0)
-    assert scores["frechet"]["value"] == pytest.approx(0, abs=1e-6)
-    assert [scores[name]["value"] for name in ("precision", "recall", "coverage")] == [1, 1, 1]
-    assert scores["frechet"]["floor"] > 0.001
+    scores = score_images(real=real, fake=fake, features=stub_extractor(), seed=0)
+    assert scores.scores["frechet"].value == pytest.approx(0, abs=1e-6)
+    assert [scores.scores[name].value for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+    assert scores.scores["frechet"].floor > 0.001
 
 
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
 def test_scores_are_json_and_repeat(protocol):
     real, fake = blobs(100), blobs(44, seed=1)
-    scores = evaluate(real=real, fake=fake, features=stub_extractor(), protocol=protocol)
-    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
-    assert evaluate(real=real, fake=fake, features=stub_extractor(), protocol=protocol) == scores
-    as_arrays = evaluate(real=real.numpy(), fake=fake.numpy(), features=stub_extractor(), protocol=protocol)
+    scores = score_images(real=real, fake=fake, features=stub_extractor(), protocol=protocol)
+    assert Scores.from_dict(json.loads(json.dumps(scores.to_dict(), allow_nan=False)), "scores.json") == scores
+    assert score_images(real=real, fake=fake, features=stub_extractor(), protocol=protocol) == scores
+    as_arrays = score_images(real=real.numpy(), fake=fake.numpy(), features=stub_extractor(), protocol=protocol)
     assert as_arrays == scores
 
 
 def test_the_real_set_limits_the_count():
-    scores = evaluate(real=blobs(31), fake=blobs(64, seed=1), features=None)
-    assert scores["count"] == 15
-    assert "15 images a set at 32 px (64 generated and 31 real were given" in format_table(scores)
+    scores = score_images(real=blobs(31), fake=blobs(64, seed=1), features=None)
+    assert scores.count == 15
+    assert "15 images per set at 32 px (64 generated and 31 real were given" in format_table(scores)
 
 
 def test_scores_without_features_are_skipped_with_the_reason():
-    scores = evaluate(real=blobs(32), fake=blobs(16, seed=1), features=None, skip_reason="no weights")
-    assert scores["features"] is None
-    assert [skipped["score"] for skipped in scores["skipped"]] == DISTRIBUTION_SCORES
-    assert {skipped["reason"] for skipped in scores["skipped"]} == {"no weights"}
-    assert all(scores[name] is None for name in DISTRIBUTION_SCORES)
+    scores = score_images(real=blobs(32), fake=blobs(16, seed=1), features=None, skip_reason="no weights")
+    assert scores.features is None
+    assert [skipped.score for skipped in scores.skipped] == DISTRIBUTION_SCORES
+    assert {skipped.reason for skipped in scores.skipped} == {"no weights"}
+    assert list(scores.scores) == ["swd"]
     assert "Skipped: frechet, kid_x1000, precision, recall, density, coverage (no weights)." in format_table(scores)
 
 
 def test_images_too_small_for_a_score_are_skipped_with_the_reason():
-    scores = evaluate(real=blobs(32, size=8), fake=blobs(16, size=8, seed=1), features=stub_extractor())
-    assert scores["ms_ssim_real"] is scores["mode_collapse"] is scores["swd"] is None
-    assert scores["frechet"]["value"] > 0
-    assert {skipped["score"] for skipped in scores["skipped"]} >= {"swd", "ms_ssim_generated"}
+    scores = score_images(real=blobs(32, size=8), fake=blobs(16, size=8, seed=1), features=stub_extractor())
+    assert scores.ms_ssim_real is scores.mode_collapse is None
+    assert "swd" not in scores.scores
+    assert scores.scores["frechet"].value > 0
+    assert {skipped.score for skipped in scores.skipped} >= {"swd", "ms_ssim_generated"}
     assert "16 px or more" in format_table(scores)
 
 
 def test_legacy_protocol_goes_by_file_order():
     real, fake = blobs(100), blobs(44, seed=1)
-    scores = evaluate(real=real, fake=fake, features=stub_extractor(), protocol="legacy")
-    assert scores["protocol"] == "legacy"
-    assert scores["ms_ssim_generated"]["pairs"] == 43
-    assert scores["ms_ssim_real"]["mean"] == pytest.approx(adjacent_ms_ssim(real).mean().item())
-    assert scores["ms_ssim_generated"]["mean"] == pytest.approx(adjacent_ms_ssim(fake).mean().item())
-    assert scores["frechet"]["value"] > 0 < scores["frechet"]["floor"]
-    assert "swd" not in scores
+    scores = score_images(real=real, fake=fake, features=stub_extractor(), protocol="legacy")
+    assert scores.protocol == "legacy"
+    assert scores.ms_ssim_generated.pairs == 43
+    assert scores.ms_ssim_real.mean == pytest.approx(adjacent_ms_ssim(real).mean().item())
+    assert scores.ms_ssim_generated.mean == pytest.approx(adjacent_ms_ssim(fake).mean().item())
+    assert scores.scores["frechet"].value > 0 < scores.scores["frechet"].floor
+    assert list(scores.scores) == ["frechet"]
     assert "Legacy protocol" in format_table(scores)
-    few = evaluate(real=real[:30], fake=fake, features=stub_extractor(), protocol="legacy")
-    assert few["frechet"] is None
-    assert "batches of 20" in few["skipped"][0]["reason"]
-    missing = evaluate(real=real, fake=fake, features=None, protocol="legacy", skip_reason="no weights")
-    assert missing["skipped"] == [{"score": "frechet", "reason": "no weights"}]
+    few = score_images(real=real[:30], fake=fake, features=stub_extractor(), protocol="legacy")
+    assert few.scores == {}
+    assert "batches of 20" in few.skipped[0].reason
+    missing = score_images(real=real, fake=fake, features=None, protocol="legacy", skip_reason="no weights")
+    assert [asdict(skipped) for skipped in missing.skipped] == [{"score": "frechet", "reason": "no weights"}]
 
 
 @pytest.mark.parametrize(
@@ -161,15 +170,15 @@ def test_legacy_protocol_goes_by_file_order():
     [
         ((32, 1, 32), (16, 1, 64), {}, SamganError, "32x32 px with 1 channel, the generated ones 64x64"),
         ((32, 1, 32), (16, 3, 32), {}, SamganError, "1 channel, the generated ones 32x32 px with 3 channels"),
-        ((32, 1, 32), (7, 1, 32), {}, SamganError, "8 generated and 16 real"),
-        ((15, 1, 32), (16, 1, 32), {}, SamganError, "8 generated and 16 real"),
+        ((32, 1, 32), (7, 1, 32), {}, SamganError, "at least 8 generated and 16 real"),
+        ((15, 1, 32), (16, 1, 32), {}, SamganError, "at least 8 generated and 16 real"),
         ((32, 1, 32), (16, 1, 32), {"count": 3}, SamganError, "count: 3"),
         ((32, 1, 32), (16, 1, 32), {"protocol": "fid"}, UsageError, "standard, legacy"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(real, fake, arguments, error, message):
     with pytest.raises(error, match=message):
-        evaluate(real=blobs(*real), fake=blobs(*fake), features=None, **arguments)
+        score_images(real=blobs(*real), fake=blobs(*fake), features=None, **arguments)
     real, fake = ((n, c, size, size) for n, c, size in (real, fake))
     with pytest.raises(error, match=message):
         check_inputs(real, fake, **arguments)
@@ -179,19 +188,21 @@ def test_what_cannot_be_scored_is_refused(real, fake, arguments, error, message)
 def test_shapes_alone_tell_how_many_images_will_be_used(real, fake, count):
     images = blobs(real), blobs(fake, seed=1)
     used = check_inputs(*(some.shape for some in images), count=count)
-    assert used == evaluate(real=images[0], fake=images[1], features=None, count=count)["count"]
+    assert used == score_images(real=images[0], fake=images[1], features=None, count=count).count
 
 
 @pytest.mark.parametrize(("real", "fake", "count", "most"), [(100, 44, 45, 44), (60, 44, 44, 30)])
 def test_a_count_that_cannot_be_had_is_refused(real, fake, count, most):
-    with pytest.raises(UsageError, match=f"--count {count}: {most} at most of {fake} generated and {real} real"):
+    with pytest.raises(
+        UsageError, match=f"--count {count}: {fake} generated and {real} real images allow at most {most}"
+    ):
         check_inputs((real, 1, 32, 32), (fake, 1, 32, 32), count=count)
 
 
 @pytest.mark.parametrize("images", [blobs(20).float() / 255, blobs(20)[:, 0], blobs(20).numpy().astype(np.int64)])
 def test_images_that_are_not_uint8_are_refused(images):
     with pytest.raises(SamganError, match="expected uint8 images"):
-        evaluate(real=images, fake=blobs(20), features=None)
+        score_images(real=images, fake=blobs(20), features=None)
     with pytest.raises(SamganError, match="expected uint8 images"):
         quick_scores(blobs(20), images)
 
@@ -199,29 +210,29 @@ def test_images_that_are_not_uint8_are_refused(images):
 def test_read_only_arrays_are_scored(tmp_path):
     np.save(tmp_path / "real.npy", blobs(32).numpy())
     real = np.load(tmp_path / "real.npy", mmap_mode="r")
-    assert quick_scores(real, real)["ms_ssim_gap"] == 0
+    assert quick_scores(real, real).ms_ssim_gap == 0
 
 
 def test_the_table_says_fid_of_the_standard_features_only():
     extractor = stub_extractor()
-    assert "| FID |" not in format_table(evaluate(real=blobs(40), fake=blobs(20), features=extractor))
+    assert "| FID |" not in format_table(score_images(real=blobs(40), fake=blobs(20), features=extractor))
     extractor.name = "inception"
-    table = format_table(evaluate(real=blobs(40), fake=blobs(20), features=extractor))
+    table = format_table(score_images(real=blobs(40), fake=blobs(20), features=extractor))
     assert "| FID |" in table
     assert "Frechet" not in table
 
 
 def test_the_table_puts_every_score_beside_its_floor():
-    scores = evaluate(real=blobs(80), fake=blobs(40, seed=1), features=stub_extractor())
+    scores = score_images(real=blobs(80), fake=blobs(40, seed=1), features=stub_extractor())
     table = format_table(scores)
     for name, label in {"frechet": "Frechet distance", "recall": "recall"}.items():
-        assert f"| {label} | {scores[name]['value']:.3f} | {scores[name]['floor']:.3f} |" in table
+        assert f"| {label} | {scores.scores[name].value:.3f} | {scores.scores[name].floor:.3f} |" in table
     for level in ("32", "16"):
-        score = scores["swd"][level]
-        assert f"| SWD x 1000 at {level} px | {score['value']:.2f} | {score['floor']:.2f} | ↓ lower |" in table
+        score = scores.swd_by_level[level]
+        assert f"| SWD x 1000 at {level} px | {score.value:.2f} | {score.floor:.2f} | ↓ lower |" in table
     assert f"Features: stub, sha256 {'ab' * 32}" in table
     assert "Verdict: no sign of mode collapse" in table
-    assert format_table(json.loads(json.dumps(scores))) == table
+    assert format_table(Scores.from_dict(json.loads(json.dumps(scores.to_dict())), "scores.json")) == table
 
 
 @pytest.mark.parametrize(
@@ -240,19 +251,19 @@ def test_the_table_puts_every_score_beside_its_floor():
     ],
 )
 def test_the_table_stays_readable_whatever_the_number(value, shown):
-    scores = evaluate(real=blobs(16), fake=blobs(8, seed=1), features=None)
-    table = format_table(scores | {"frechet": {"value": value, "floor": 1.0}})
+    scores = score_images(real=blobs(16), fake=blobs(8, seed=1), features=None)
+    table = format_table(replace(scores, scores={**scores.scores, "frechet": Scored(value, 1.0)}))
     assert f"| Frechet distance | {shown} | 1.000 |" in table
 
 
 def test_quick_scores_see_collapse_and_agree_with_the_metrics():
     real, fake = blobs(64), blobs(64, seed=1)
     healthy, collapsed = quick_scores(real, fake), quick_scores(real, fake[:2].repeat(32, 1, 1, 1))
-    assert next(iter(healthy)) == "quick_score"  # the first one chooses the best checkpoint
-    assert healthy["quick_score"] == pytest.approx((healthy["swd"] * healthy["thumbnail_frechet"]) ** 0.5)
-    assert list(healthy)[1:] == ["swd", "thumbnail_frechet", "ms_ssim_real", "ms_ssim_generated", "ms_ssim_gap"]
-    assert abs(healthy["ms_ssim_gap"]) < 0.1 < collapsed["ms_ssim_gap"]
-    assert all(collapsed[name] > healthy[name] for name in ("quick_score", "swd", "thumbnail_frechet"))
+    assert CHOOSES_BEST in healthy.to_dict()
+    assert healthy.quick_score == pytest.approx((healthy.swd * healthy.thumbnail_frechet) ** 0.5)
+    assert abs(healthy.ms_ssim_gap) < 0.1 < collapsed.ms_ssim_gap
+    worse, better = collapsed.to_dict(), healthy.to_dict()
+    assert all(worse[name] > better[name] for name in ("quick_score", "swd", "thumbnail_frechet"))
     assert quick_scores(real.numpy(), fake.numpy()) == healthy
     with pytest.raises(SamganError, match="64x64"):
         quick_scores(real, blobs(64, size=64))
@@ -260,13 +271,13 @@ def test_quick_scores_see_collapse_and_agree_with_the_metrics():
 
 def test_thumbnails_tell_of_brightness_and_layout_but_not_of_texture():
     real = blobs(64) // 2 + 40
-    brighter = quick_scores(real, real + 10)["thumbnail_frechet"]
+    brighter = quick_scores(real, real + 10).thumbnail_frechet
     assert brighter == pytest.approx(1000 * (10 / 255) ** 2, rel=1e-3)
-    assert quick_scores(real, real.roll(8, dims=3))["thumbnail_frechet"] > 1
+    assert quick_scores(real, real.roll(8, dims=3)).thumbnail_frechet > 1
     checked = quick_scores(real, real + 4 * (torch.arange(32)[:, None] + torch.arange(32)).remainder(2).byte())
-    assert checked["thumbnail_frechet"] < 0.2
-    assert checked["swd"] > 20
-    assert quick_scores(real, real.flip(0))["thumbnail_frechet"] == pytest.approx(0, abs=1e-6)
+    assert checked.thumbnail_frechet < 0.2
+    assert checked.swd > 20
+    assert quick_scores(real, real.flip(0)).thumbnail_frechet == pytest.approx(0, abs=1e-6)
 
 
 def two_classes(real, fake, seed=0):
@@ -281,54 +292,52 @@ def two_classes(real, fake, seed=0):
 
 @pytest.mark.parametrize("protocol", ["standard", "legacy"])
 def test_every_class_is_scored_by_itself(protocol, monkeypatch):
-    monkeypatch.setattr(module, "MS_SSIM_PAIRS", 100)
+    monkeypatch.setattr("samgan.scoring.images.MS_SSIM_PAIRS", 100)
     (real, real_classes), (fake, fake_classes) = two_classes((42, 50), (24, 25))
     arguments = {"features": stub_extractor(), "protocol": protocol, "seed": 3}
-    scores = evaluate(real=real, fake=fake, real_classes=real_classes, fake_classes=fake_classes, **arguments)
-    assert list(scores["classes"]) == ["a", "b"]
+    scores = score_images(real=real, fake=fake, classes=Classes(real_classes, fake_classes), **arguments)
+    assert list(scores.classes) == ["a", "b"]
     for name, count in (("a", 21), ("b", 25)):
         own = {"real": real[real_classes == name], "fake": fake[fake_classes == name]}
-        alone = evaluate(**own, **arguments)
-        assert alone["count"] == count
-        assert scores["classes"][name] == alone
-    whole = evaluate(real=real, fake=fake, **arguments)
-    assert {name: value for name, value in scores.items() if name != "classes"} == whole
-    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+        alone = score_images(**own, **arguments)
+        assert alone.count == count
+        assert scores.classes[name] == alone
+    whole = score_images(real=real, fake=fake, **arguments)
+    assert replace(scores, classes={}) == whole
+    assert Scores.from_dict(json.loads(json.dumps(scores.to_dict(), allow_nan=False)), "scores.json") == scores
 
 
 def test_features_of_an_image_are_computed_once_for_all_sets_it_is_in(monkeypatch):
-    monkeypatch.setattr(module, "MS_SSIM_PAIRS", 100)
+    monkeypatch.setattr("samgan.scoring.images.MS_SSIM_PAIRS", 100)
     (real, real_classes), (fake, fake_classes) = two_classes((40, 40), (20, 20))
     extractor, seen = stub_extractor(), []
     network = extractor.network
     extractor.network = lambda images: (seen.extend(images), network(images))[1]
-    evaluate(real=real, fake=fake, features=extractor, real_classes=real_classes, fake_classes=fake_classes)
+    score_images(real=real, fake=fake, features=extractor, classes=Classes(real_classes, fake_classes))
     assert len(seen) == len({image.numpy().tobytes() for image in seen}) == 120
 
 
 def test_a_class_of_too_few_images_is_skipped_with_the_reason():
     (real, real_classes), (fake, fake_classes) = two_classes((40, 15), (20, 20))
-    scores = evaluate(real=real, fake=fake, features=None, real_classes=real_classes, fake_classes=fake_classes)
-    assert scores["classes"]["b"] is None
-    assert scores["classes"]["a"]["count"] == 20
+    scores = score_images(real=real, fake=fake, features=None, classes=Classes(real_classes, fake_classes))
+    assert scores.classes["b"] is None
+    assert scores.classes["a"].count == 20
     table = format_table(scores)
-    assert "Skipped: class b (scores need 8 generated and 16 real images or more, there are 20 and 15" in table
+    assert "Skipped: class b (scores need at least 8 generated and 16 real images; there are 20 and 15" in table
     assert "| b |" not in table
 
 
 def test_the_table_has_a_line_for_every_class(monkeypatch):
-    monkeypatch.setattr(module, "MS_SSIM_PAIRS", 100)
+    monkeypatch.setattr("samgan.scoring.images.MS_SSIM_PAIRS", 100)
     (real, real_classes), (fake, fake_classes) = two_classes((60, 60), (30, 30))
     fake[fake_classes == "b"] = fake[fake_classes == "b"][:1].clone()  # collapsed, which all of them do not show
     real_classes, fake_classes = (np.where(names == "b", "b|c", names) for names in (real_classes, fake_classes))
-    scores = evaluate(
-        real=real, fake=fake, features=stub_extractor(), real_classes=real_classes, fake_classes=fake_classes
-    )
+    scores = score_images(real=real, fake=fake, features=stub_extractor(), classes=Classes(real_classes, fake_classes))
     table = format_table(scores)
     header, _, first, second = [line for line in table.splitlines() if line.startswith("| ")][-4:]
     cells = dict(zip(header.split(" | "), second.split(" | "), strict=True))
-    frechet = scores["classes"]["b|c"]["frechet"]
-    assert cells["Frechet distance (floor)"] == f"{frechet['value']:.3f} ({frechet['floor']:.3f})"
+    frechet = scores.classes["b|c"].scores["frechet"]
+    assert cells["Frechet distance (floor)"] == f"{frechet.value:.3f} ({frechet.floor:.3f})"
     assert (first[:9], cells["| class"], cells["images a set"]) == ("| a | 30 ", "| b/c", "30")
     assert header.count("|") == first.count("|") == second.count("|")
     assert "Verdict on a: no sign of mode collapse" in table

@@ -1,0 +1,185 @@
+"""Figures of pages: grids of pictures, curves, and means with intervals; parts of a page that are not escaped again."""
+
+import base64
+import io
+import itertools
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from markupsafe import Markup
+
+from samgan.pages.page import render
+from samgan.pictures import image_grid, write_png
+
+Curve = list[tuple[float, float]]
+"""Points (x, y), in order of x."""
+MAX_CURVE_POINTS = 400
+MARKED_POINTS = 40
+"""Up to here every point of a curve is marked."""
+COLOURS, DASHES = 5, 3
+GROUPS = ("gamma.", "ms_ssim_gap_by_class.")
+"""What a legend leaves out of the names of curves."""
+
+
+class _Tick(NamedTuple):
+    place: str
+    label: str
+    axis: bool
+    """Whether it is the line of zero."""
+
+
+def picture(
+    images: UInt8[np.ndarray, "n c h w"],
+    columns: int,
+    heading: str,
+    caption: str,
+    *,
+    description: str,
+    magnify: int = 2,
+    tell: bool = True,
+) -> Markup:
+    """A grid of images as a figure.
+
+    Args:
+        images: The images, 0..255; they become part of the page.
+        columns: Images in a row.
+        heading: Above the picture.
+        caption: Below it.
+        description: What the images are, such as `samgan.pictures.SYNTHETIC`; kept in the picture's own metadata.
+        magnify: Width of a pixel on the page.
+        tell: Whether the description also stands before the caption.
+    """
+    grid = image_grid(images, columns)
+    file = io.BytesIO()
+    write_png(file, grid, {"Description": description})
+    spoken = f"{heading}: a grid of {len(images)}"
+    return png_picture(file.getvalue(), heading, spoken, description * tell, caption, grid.shape[-1] * magnify)
+
+
+def png_picture(
+    png: bytes, heading: str, spoken: str, description: str = "", caption: str = "", width: int | None = None
+) -> Markup:
+    """A PNG file as a figure.
+
+    Args:
+        png: The file's content; it becomes part of the page.
+        heading: Above the picture.
+        spoken: What a screen reader says.
+        description: In bold before the caption.
+        caption: Below it.
+        width: On the page, in pixels; default: as wide as the page allows.
+    """
+    return render(
+        "picture.html",
+        heading=heading,
+        spoken=spoken,
+        description=description,
+        caption=caption,
+        width=width if width is not None else "100%",
+        png=base64.b64encode(png).decode(),
+    )
+
+
+def chart(title: str, unit: str, curves: Mapping[str, Curve], end_kimg: float) -> Markup:
+    """A figure of curves over kimg, with axes and legend.
+
+    Args:
+        title: Above the figure.
+        unit: What the vertical axis shows.
+        curves: By name.
+        end_kimg: Where the horizontal axis ends.
+    """
+    left, right, top, bottom = 64, 470, 30, 230
+    values = [value for curve in curves.values() for _, value in curve]
+    low, high = min(values), max(values)
+    size = max(abs(low), abs(high))
+    constant = high - low <= max(1e-9 * size, 1e-12)
+    margin = (size / 2 if size > 1e-12 else 1.0) if constant else 0.05 * (high - low)
+    low, high = low - margin, high + margin
+
+    def x(kimg: float) -> str:
+        return f"{left + (right - left) * kimg / end_kimg:.1f}"
+
+    def y(value: float) -> str:
+        return f"{bottom - (bottom - top) * ((value - low) / (high - low)):.1f}"
+
+    drawn = []
+    for index, (name, curve) in enumerate(curves.items()):
+        places = [(x(kimg), y(value)) for kimg, value in _thin(curve)]
+        label = name
+        for group in GROUPS:
+            label = label.removeprefix(group)
+        drawn.append(
+            {
+                "style": f"c{index % COLOURS} d{index // COLOURS % DASHES}",
+                "path": f"M{'L'.join(f'{across} {up}' for across, up in places)}",
+                "marks": places if len(places) <= MARKED_POINTS else [],
+                "label": label.replace("_", " "),
+                "last": f"{curve[-1][1]:.4g}",
+            }
+        )
+    return render(
+        "chart.html",
+        title=title,
+        unit=unit,
+        spoken=f"{title} against kimg, 0 to {end_kimg:g}. Lowest {min(values):.4g}, highest {max(values):.4g}.",
+        across=[_Tick(y(tick), f"{tick:g}", tick == 0) for tick in _ticks(low, high)],
+        along=[_Tick(x(tick), f"{tick:g}", False) for tick in _ticks(0.0, end_kimg)],
+        curves=drawn,
+        left=left,
+        right=right,
+        bottom=bottom,
+    )
+
+
+def intervals(title: str, unit: str, values: Mapping[str, tuple[float, float, float]]) -> Markup:
+    """A figure of means with their intervals, each below its name, which may have some 80 characters.
+
+    Args:
+        title: Above the figure.
+        unit: What the horizontal axis shows.
+        values: By name (low, mean, high).
+    """
+    left, right, row = 12, 628, 44
+    low, high = min(v[0] for v in values.values()), max(v[2] for v in values.values())
+    margin = 0.05 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+
+    def x(value: float) -> str:
+        return f"{left + (right - left) * (value - low) / (high - low):.1f}"
+
+    spoken = "; ".join(f"{name} {mean:.4g}, {least:.4g} to {most:.4g}" for name, (least, mean, most) in values.items())
+    return render(
+        "intervals.html",
+        title=title,
+        unit=unit,
+        spoken=f"{title}: {spoken}",
+        ticks=[_Tick(x(tick), f"{tick:g}", tick == 0) for tick in _ticks(low, high)],
+        bars=[
+            {"name": name, "y": 44 + row * index, "low": x(least), "mean": x(mean), "high": x(most)}
+            for index, (name, (least, mean, most)) in enumerate(values.items())
+        ],
+        left=left,
+        bottom=30 + row * len(values),
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Some 3 to 8 round numbers between `low` and `high`."""
+    rough = (high - low) / 8
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= rough)
+    return [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _thin(curve: Curve) -> Curve:
+    """At most MAX_CURVE_POINTS points: the lowest and the highest of each stretch, so that spikes stay."""
+    if len(curve) <= MAX_CURVE_POINTS:
+        return curve
+    edges = np.linspace(0, len(curve), MAX_CURVE_POINTS // 2 + 1).astype(int).tolist()
+    stretches = (curve[start:stop] for start, stop in itertools.pairwise(edges))
+    extremes = ({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])} for part in stretches)
+    return [point for pair in extremes for point in sorted(pair)]

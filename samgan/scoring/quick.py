@@ -1,0 +1,83 @@
+"""Scores of a snapshot in seconds, without a network of features."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from torch.nn import functional as F
+
+from samgan.metrics.frechet import frechet_distance
+from samgan.metrics.ms_ssim import mean_ms_ssim
+from samgan.metrics.swd import sliced_wasserstein_distance
+from samgan.scoring.images import Images, as_tensor, check_comparable
+
+THUMBNAIL = 16  # px; a layout has as many values as some hundred images can tell the covariance of
+CHOOSES_BEST = "quick_score"
+"""The quick score that chooses the best checkpoint; lower is better."""
+
+
+@dataclass(frozen=True)
+class QuickScores:
+    """Texture, layout, and likeness of pairs."""
+
+    quick_score: float
+    """The geometric mean of the next two, which have no scale in common; lower is better."""
+    swd: float
+    """Sliced Wasserstein distance, mean over levels, x 1000: texture."""
+    thumbnail_frechet: float
+    """Frechet distance of images averaged to 16x16, per value of a range of 1, x 1000: layouts and their variety."""
+    ms_ssim_real: float
+    ms_ssim_generated: float
+    ms_ssim_gap: float
+    """Generated minus real: above 0 is the sign of mode collapse."""
+
+    def to_dict(self) -> dict[str, float]:
+        """By name, as a line of the log holds them."""
+        return asdict(self)
+
+
+def quick_scores(real: Images, fake: Images, *, seed: int = 0) -> QuickScores:
+    """Score a snapshot; results/plus compares these scores with an Inception's.
+
+    Args:
+        real: Some real images.
+        fake: As many generated ones.
+        seed: Of pairs, patches and directions.
+
+    Raises:
+        SamganError: The sets are not uint8, differ in shape, hold fewer than three images, or images below 16 px.
+    """
+    real, fake = as_tensor(real), as_tensor(fake)
+    check_comparable(real.shape, fake.shape)
+    ms_ssim_real, ms_ssim_generated = (mean_ms_ssim(images, seed=seed).mean for images in (real, fake))
+    swd = sliced_wasserstein_distance(real, fake, seed=seed)["mean"]
+    thumbnails = [F.adaptive_avg_pool2d(images.float() / 255, THUMBNAIL).flatten(1) for images in (real, fake)]
+    layout = 1000 * frechet_distance(*thumbnails) / thumbnails[0].shape[1]
+    gap = ms_ssim_generated - ms_ssim_real
+    return QuickScores(math.sqrt(swd * layout), swd, layout, ms_ssim_real, ms_ssim_generated, gap)
+
+
+def ms_ssim_gaps(
+    real: Images, fake: Images, real_classes: np.ndarray, fake_classes: np.ndarray, *, seed: int = 0
+) -> dict[str, float]:
+    """MS-SSIM of generated minus that of real pairs within each class, as `quick_scores` takes it over all.
+
+    Args:
+        real: Real images.
+        fake: Generated ones.
+        real_classes: Name of each real image's class.
+        fake_classes: The same for the generated ones.
+        seed: Of pairs.
+
+    Returns:
+        The gap by class, above 0 where generated images are more alike. Classes with fewer than three images on either
+        side are left out.
+    """
+    gaps = {}
+    for name in np.unique(fake_classes):
+        own_fake = as_tensor(fake)[fake_classes == name]
+        own_real = as_tensor(real)[real_classes == name][: len(own_fake)]
+        if len(own_real) >= 3:
+            means = [mean_ms_ssim(images, seed=seed).mean for images in (own_real, own_fake)]
+            gaps[str(name)] = means[1] - means[0]
+    return gaps
