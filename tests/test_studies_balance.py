@@ -169,7 +169,7 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
         card = path.read_text()
         assert f"# {kind} card" in card
         assert document["training"]["NORMAL"]["sha256"] in card
-        assert "told of 2 classes" in card
+        assert "with labels of 2 classes" in card
         assert str(folder) not in card
     assert document["utility"]["models"] == {"NORMAL": document["training"]["NORMAL"]["sha256"]}
     assert f"| NORMAL | {counts['NORMAL']} | {held_out} | {missing} |" in card
@@ -267,8 +267,8 @@ def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_th
 
 @pytest.mark.filterwarnings("ignore")
 def test_near_duplicates_set_no_limit(data, config, tmp_path, monkeypatch):
-    first, second, third = (str(index) for index in data.indices("train", ["NORMAL"])[:3])
-    rows = [{**row, "near_duplicate_of": first} if row["index"] == second else row for row in data.manifest]
+    first, second, third = data.indices("train", ["NORMAL"])[:3].tolist()
+    rows = [dataclasses.replace(row, near_duplicate_of=first) if row.index == second else row for row in data.manifest]
     seen = {}
 
     def init(self, training, own, patients, **_):
@@ -278,8 +278,8 @@ def test_near_duplicates_set_no_limit(data, config, tmp_path, monkeypatch):
     monkeypatch.setattr(Screen, "__init__", init)
     with pytest.raises(SamganError, match="stopped here"):
         balance(dataclasses.replace(data, manifest=rows), tmp_path / "out", config, minutes=1.0, device="cpu")
-    assert seen[int(first)] == seen[int(second)] == data.manifest[int(first)]["patient"]
-    assert seen[int(third)] == data.manifest[int(third)]["patient"]
+    assert seen[first] == seen[second] == data.manifest[first].patient
+    assert seen[third] == data.manifest[third].patient
 
 
 def test_one_image_does_not_stay_of_two_classes(monkeypatch, tiny_config):
@@ -348,7 +348,7 @@ def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkey
         return {"seeds": seeds, "steps": steps, "verdict": "", "decisions": {}}, None
 
     monkeypatch.setattr(module, "utility", utility)
-    monkeypatch.setattr(module, "write_card", lambda *_: None)
+    monkeypatch.setattr(module, "_write_cards", lambda *_: None)
     given = {"minutes": 1.0, "device": "cpu", "target": "0.9"}
     for seeds in (2, 2, 5):
         document, _ = balance(data, tmp_path / "out", config, seeds=seeds, steps=3, **given)
@@ -396,7 +396,7 @@ def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, chang
     if "features" in change:
         monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
     if change.pop("data", None):
-        rows = [{**row, "split": "train"} for row in data.manifest]
+        rows = [dataclasses.replace(row, split="train") for row in data.manifest]
         data = dataclasses.replace(data, manifest=rows)
     with pytest.raises(SamganError, match=words):
         balance(data, tmp_path / "out", config, **change)

@@ -10,6 +10,8 @@ import torch
 
 from samgan.commands.main import main
 from samgan.data import prepare
+from samgan.data.documents import Duplicate, LeftOut
+from samgan.data.options import PrepareOptions
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
 from samgan.networks import Generator
@@ -99,7 +101,7 @@ def test_a_model_card_says_what_the_record_says(run, data, tmp_path, capsys):
         "Frechet distance 0.123 (real 0.031)",
         "No sign of memorisation: a \\| b.",
         "samgan train data --out run --config=settings.yaml --run NORMAL=other",
-        f"| NORMAL | {data.info['counts']['NORMAL']['train']} | {data.info['counts']['NORMAL']['holdout']} | - |",
+        f"| NORMAL | {data.info.counts['NORMAL']['train']} | {data.info.counts['NORMAL']['holdout']} | - |",
         "Phantoms, drawn here",
         "For research only",
     ):
@@ -146,14 +148,14 @@ def test_a_data_card_of_a_prepared_set(data, tmp_path, capsys):
     assert "synthetic" not in card.partition("---\n\n")[0].split("tags:")[1]
 
 
-def test_what_was_left_out_and_how_patients_were_split_is_told_as_it_is(tmp_path):
-    left_out = {"exact_duplicates": [{}], "bad_files": [], "ignored_by_suffix": {".txt": 500, ".csv": 2}}
-    assert answers.exclusions(Record(data={"left_out": left_out})).endswith(
-        "0 unreadable files, 502 files that are not images"
+def test_what_was_left_out_and_how_patients_were_split_is_told_as_it_is(data):
+    left_out = LeftOut((Duplicate("a", "b"),), (), {".txt": 500, ".csv": 2})
+    info = replace(data.info, left_out=left_out, options=PrepareOptions(holdout=0.2))
+    assert answers.exclusions(Record(data=info)) == (
+        "1 exact duplicates, 0 unreadable files, 502 files that are not images"
     )
-    own = {"split_by": "source", "options": {"holdout": 0.2}, "counts": {}}
-    assert "at random" not in answers.partitions(Record(data=own))
-    assert "at random, 0.2 held out" in answers.partitions(Record(data={**own, "split_by": "image"}))
+    assert "at random" not in answers.partitions(Record(data=replace(info, split_by="source")))
+    assert "at random, 0.2 held out" in answers.partitions(Record(data=replace(info, split_by="image")))
 
 
 def test_the_weights_are_averaged_where_they_were(tiny_config):

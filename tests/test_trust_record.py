@@ -11,11 +11,15 @@ import pytest
 import torch
 
 from samgan.commands.main import main
-from samgan.data import prepare
+from samgan.data import SetInfo, prepare
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
+from samgan.errors import SamganError
 from samgan.networks import Generator
 from samgan.runs import Run, Start, TrainedOn, describe_environment, save_checkpoint
+from samgan.scoring import Scores
+from samgan.trust import AuditDocument
+from samgan.trust.documents import UtilityDocument
 
 BALANCE = Path(__file__).parents[1] / "results" / "balance" / "as-it-is" / "balance.json"
 WRONG = (None, True, "x", "\ud800", -1, 10**400, float("nan"), [], [1], {}, {"x": 1})
@@ -53,12 +57,12 @@ def documents(run, data):
     return documents
 
 
-def paths(tree, depth=4):
-    """Places in a tree of JSON: every key, and the first item of every list."""
+def paths(tree, depth=3):
+    """Places in a tree of JSON and what is there: every key, and the first item of every list."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree[:1]) if isinstance(tree, list) else ()
     for key, value in items if depth else ():
-        yield (key,)
-        yield from ((key, *rest) for rest in paths(value, depth - 1))
+        yield (key,), value
+        yield from (((key, *rest), there) for rest, there in paths(value, depth - 1))
 
 
 def changed(tree, path, value):
@@ -80,18 +84,26 @@ def check(tmp_path, source, *options):
     return status, error
 
 
-def try_all(tmp_path, tree, path, *arguments, watched=lambda _: True):
-    """Write every wrong value at every place of a document; returns how often the command failed."""
-    failures = 0
-    for place in filter(watched, paths(tree)):
+def try_all(tmp_path, tree, path, read, *arguments):
+    """Write every wrong value at every place of a document; `read` refuses it, or the command gets it."""
+    refusals = []
+    for place, there in paths(tree):
         for value in WRONG:
+            if value in ("x", -1) and type(value) is type(there):
+                continue  # another value of the same kind
             path.write_text(json.dumps(changed(tree, place, value)))
-            failures += check(tmp_path, *arguments)[0] > 0
-    return failures
+            try:
+                read()
+            except SamganError as error:
+                refusals.append(str(error))
+            else:
+                check(tmp_path, *arguments)
+    assert not [message for message in refusals if "\n" in message or str(path.parent) not in message]
+    return len(refusals)
 
 
-@pytest.mark.parametrize("name", ["scores", "audit", "utility"])
-def test_a_document_with_a_wrong_value_is_no_traceback(run, documents, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(("name", "kind"), [("scores", Scores), ("audit", AuditDocument), ("utility", UtilityDocument)])
+def test_a_document_with_a_wrong_value_is_no_traceback(run, documents, tmp_path, monkeypatch, name, kind):
     from samgan.trust import record
 
     opened = record.open_model(run.path)
@@ -99,28 +111,34 @@ def test_a_document_with_a_wrong_value_is_no_traceback(run, documents, tmp_path,
     path = tmp_path / f"{name}.json"
     path.write_text(json.dumps(documents[name]))
     assert check(tmp_path, run.path, f"--{name}", path) == (0, "")
-    read = {"arms", "intervals", "notes", "skipped", "classes", "synthetic", "smallest", "seeds", "steps"}
-    unread = read if name == "utility" else set()
-    failures = try_all(
-        tmp_path, documents[name], path, run.path, f"--{name}", path, watched=lambda p: p[0] not in unread
-    )
-    assert failures > 50
+    tree = documents[name]
+    if name == "utility":  # the fields that a card reads
+        tree = {key: tree[key] for key in ("verdict", "decisions", "held_out", "differences", "models", "data")}
+    assert try_all(tmp_path, tree, path, lambda: kind.read(path), run.path, f"--{name}", path) > 50
+    path.write_text(json.dumps({**tree, "data": [1]}))
+    assert check(tmp_path, run.path, f"--{name}", path)[0] == 1
 
 
 def test_an_environment_with_a_wrong_value_is_no_traceback(run, tmp_path):
     path = run.path / "environment.json"
     whole = path.read_text()
-    failures = try_all(tmp_path, json.loads(whole), path, run.path)
+    refused = try_all(tmp_path, json.loads(whole), path, lambda: run.environment, run.path)
+    path.write_text(json.dumps({**json.loads(whole), "packages": 3}))
+    status, _ = check(tmp_path, run.path)
     path.write_text(whole)
-    assert failures > 50
+    assert refused > 50
+    assert status == 1
 
 
 def test_a_prepared_set_with_a_wrong_value_is_no_traceback(data, tmp_path):
     path = data.path / "dataset.json"
     whole = path.read_text()
-    failures = try_all(tmp_path, json.loads(whole), path, data.path)
+    refused = try_all(tmp_path, json.loads(whole), path, lambda: SetInfo.read(data.path), data.path)
+    path.write_text(json.dumps({**json.loads(whole), "left_out": True}))
+    status, _ = check(tmp_path, data.path)
     path.write_text(whole)
-    assert failures > 50
+    assert refused > 50
+    assert status == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"null", b"\xff", b'{"schema": 99}', b'{"schema": "x"}'])

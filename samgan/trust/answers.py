@@ -14,48 +14,49 @@ LIMITS = (
 
 def class_counts(record: Record) -> str:
     """Images by class and split."""
-    counts = record.data.get("counts", {})
     return "; ".join(
         f"{name}: {', '.join(f'{count} {split}' for split, count in splits.items())}"
         + (f", {record.synthetic[name]} synthetic" if record.synthetic.get(name) else "")
-        for name, splits in counts.items()
+        for name, splits in (record.data.counts if record.data else {}).items()
     )
 
 
 def source(record: Record) -> str:
     """Where the data are from."""
-    if not record.data:
+    if record.data is None:
         return record.attribution
-    found = f"{record.data['source']}, prepared as a set of sha256 {record.data['sha256'][:12]}"
+    found = f"{record.data.source}, prepared as a set of sha256 {record.data.sha256[:12]}"
     return f"{found}. {record.attribution}".removesuffix(" ")
 
 
 def exclusions(record: Record) -> str:
     """Files that were left out of the prepared set."""
-    left_out = record.data.get("left_out")
-    if left_out is None:
+    if record.data is None or record.data.left_out is None:
         return ""
-    exact, bad = (len(left_out.get(key) or ()) for key in ("exact_duplicates", "bad_files"))
-    other = sum((left_out.get("ignored_by_suffix") or {}).values())
-    return f"{exact} exact duplicates, {bad} unreadable files, {other} files that are not images"
+    left_out = record.data.left_out
+    other = sum(left_out.ignored_by_suffix.values())
+    return (
+        f"{len(left_out.exact_duplicates)} exact duplicates, {len(left_out.bad_files)} unreadable files, {other} files "
+        "that are not images"
+    )
 
 
 def preprocessing(record: Record) -> str:
-    """How the images were made one size."""
-    options = record.data.get("options")
-    if not options:
+    """How files became images of one size."""
+    if record.data is None or record.data.options is None:
         return ""
-    return f"to {record.data['resolution']} px, {record.data['channels']} channel(s), 8 bit; " + ", ".join(
-        f"{key} {value}" for key, value in options.items() if key in ("fit", "normalize", "duplicates")
+    data, options = record.data, record.data.options
+    return (
+        f"to {data.resolution} px, {data.channels} channel(s), 8 bit; fit {options.fit}, "
+        f"normalize {options.normalize}, duplicates {options.duplicates}"
     )
 
 
 def subset(record: Record) -> str:
     """How images or classes were chosen from a larger set."""
-    taken = record.data.get("subset_of")
-    if taken:
-        chosen = {**taken["patients"], **taken["images"]}
-        return f"part of {taken['name']}: {', '.join(f'{key} {n}' for key, n in chosen.items())}, seed {taken['seed']}"
+    if record.data is not None and (taken := record.data.subset_of):
+        chosen = {**taken.patients, **taken.images}
+        return f"part of {taken.name}: {', '.join(f'{key} {n}' for key, n in chosen.items())}, seed {taken.seed}"
     if record.model is not None and record.model.config.data.classes and record.is_of_model:
         return f"classes {', '.join(record.model.config.data.classes)} of the prepared set"
     return ""
@@ -63,17 +64,17 @@ def subset(record: Record) -> str:
 
 def partitions(record: Record) -> str:
     """How images were assigned to training and held-out images."""
-    if not record.data:
+    if record.data is None:
         return ""
-    if record.data.get("split_by") == "source":
+    if record.data.split_by == "source":
         return f"as the source splits them; {class_counts(record)}"
-    share = record.data.get("options", {}).get("holdout", "a share")
+    share = f"{record.data.options.holdout:g}" if record.data.options else "a share"
     return f"at random, {share} held out; {class_counts(record)}"
 
 
 def split_level(record: Record) -> str:
     """What the split keeps on one side: patients or single images."""
-    return f"by {record.data['split_by']}" if record.data else ""
+    return f"by {record.data.split_by}" if record.data else ""
 
 
 def network(record: Record) -> str:
@@ -247,7 +248,7 @@ def protocol(record: Record) -> str:
 
 def file_quality(record: Record) -> str:
     """Near duplicates and enlarged images."""
-    enlarged, near = record.data.get("enlarged"), record.data.get("near_duplicates")
-    if enlarged is None and near is None:
+    if record.data is None or (record.data.enlarged is None and record.data.near_duplicates is None):
         return ""
-    return f"{near or 0} near duplicates, kept on one side of the split; {enlarged or 0} images had to be enlarged"
+    near, enlarged = record.data.near_duplicates or 0, record.data.enlarged or 0
+    return f"{near} near duplicates, kept on one side of the split; {enlarged} images had to be enlarged"

@@ -20,20 +20,11 @@ from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError
 from samgan.files import Location
 from samgan.metrics.features import FeatureExtractor, extract, find_features
-from samgan.metrics.memorisation import (
-    ALIKE,
-    CHANGES,
-    Nearest,
-    Sign,
-    changed_copies,
-    closer_than_held_out,
-    first_alike,
-    nearest_features,
-    nearest_image,
-    nearest_is_training,
-    share_of,
-)
+from samgan.metrics.intervals import share_of
+from samgan.metrics.memorisation import Sign, closer_than_held_out, nearest_is_training
 from samgan.metrics.mirrored import count_mirrored, fit_sides
+from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features, nearest_image
+from samgan.metrics.planted import CHANGES, changed_copies
 from samgan.sampling import Source
 from samgan.trust.audit_page import PAIRS_SHOWN, write_audit_page
 from samgan.trust.audit_request import AuditRequest, check_range
@@ -129,8 +120,9 @@ def _compute(
     else:
         vectors = _features(extractor, pictures)
         by_features = _measure(request, "Euclidean distance of features", nearest_features, vectors)
-        described = {"name": extractor.name, "sha256": extractor.sha256, "dim": extractor.dim}
-        features = MeasuredFeatures(**vars(by_features), **described)
+        features = MeasuredFeatures(
+            **vars(by_features), name=extractor.name, sha256=extractor.sha256, dim=extractor.dim
+        )
     try:
         membership = find_membership(request.source, training, held_out, fake, seed=seed)
     except SamganError as error:

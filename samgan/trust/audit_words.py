@@ -48,17 +48,17 @@ def describe_limits(request: AuditRequest) -> Iterator[str]:
 
 
 def _of_the_split(data: PreparedSet) -> Iterator[str]:
-    if not data.info["split_by"].startswith("patient"):
+    if not data.info.split_by.startswith("patient"):
         yield (
-            f"The split is by {data.info['split_by']}, not by patient, so a patient may be on both sides. Held-out "
+            f"The split is by {data.info.split_by}, not by patient, so a patient may be on both sides. Held-out "
             "images are then closer to training images than those of a new patient, and fewer copies are found."
         )
-    elif data.info.get("matched_share", 1) < 1:
+    elif data.info.matched_share is not None and data.info.matched_share < 1:
         yield (
             "The patients of some images are not known: held-out images may show patients of the training images, and "
             "fewer copies are then found."
         )
-    if both := data.info.get("groups_on_both_sides"):
+    if both := data.info.groups_on_both_sides:
         yield f"{both} patients, or groups of near duplicates, are on both sides of the source's own split."
 
 

@@ -71,7 +71,7 @@ def _title(record: Record) -> str:
         config = record.model.config
         return f"Model card: {config.preset}, {config.network.resolution} px"
     images = "Real and synthetic radiographs" if record.synthetic else "Radiographs"
-    return f"Data card: {images}, {record.data['resolution']} px"
+    return f"Data card: {images}" + (f", {record.data.resolution} px" if record.data else "")
 
 
 def _facts(record: Record) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _facts(record: Record) -> dict[str, str]:
         "data": answers.source(record),
         "preprocessing": answers.preprocessing(record),
         "split": answers.split_level(record),
-        "patients of the set": str(record.data.get("patients", "")),
+        "patients of the set": str(record.data.patients) if record.data and record.data.patients is not None else "",
         "left out": answers.exclusions(record),
         "quality of the files": answers.file_quality(record),
         "command": _command(environment.command) if environment else "",
@@ -103,7 +103,7 @@ def _classes(record: Record) -> list[str]:
     """A table of classes, and how synthetic images of each were screened."""
     rows = []
     trained_on = record.model.config.data.classes if record.model is not None and record.is_of_model else ()
-    for name, splits in record.data.get("counts", {}).items():
+    for name, splits in (record.data.counts if record.data else {}).items():
         if trained_on and name not in trained_on:
             continue
         made = record.synthetic.get(name, 0) if record.synthetic else "-"

@@ -23,7 +23,7 @@ class RealImages:
     def __init__(self, data: PreparedSet, indices: Int[np.ndarray, " n"]) -> None:
         self.data, self.indices = data, indices
         self.images: UInt8[Tensor, "n c h w"] = torch.from_numpy(np.asarray(data.images[indices]))
-        self.patients = [data.manifest[i]["patient"] for i in indices]
+        self.patients = [data.manifest[i].patient for i in indices]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,7 +49,7 @@ class RealImages:
         """Rows in the manifest, by class."""
         found: dict[str, list[int]] = {}
         for index in self.indices:
-            found.setdefault(self.data.manifest[index]["class"], []).append(int(index))
+            found.setdefault(self.data.manifest[index].class_name, []).append(int(index))
         return found
 
     def labels(self, classes: Sequence[str]) -> Int[Tensor, " n"]:

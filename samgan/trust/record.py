@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from samgan.data import PreparedSet
+from samgan.data import PreparedSet, SetInfo
 from samgan.errors import UsageError
 from samgan.runs import Environment, Run
 from samgan.sampling import Model, is_model, open_model
@@ -23,8 +22,7 @@ class Record:
     model: Model | None = None
     environment: Environment | None = None
     """Of the run."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """dataset.json of the prepared set."""
+    data: SetInfo | None = None
     synthetic: Mapping[str, int] = field(default_factory=dict)
     """Synthetic images by class, of a set that holds some. It gets a data card, even if the model is known."""
     screening: Mapping[str, ScreenedClass] = field(default_factory=dict)
@@ -92,7 +90,7 @@ def read_record(
     return Record(
         model=model,
         environment=environment,
-        data=data.info if data is not None else {},
+        data=data.info if data is not None else None,
         scores=scores,
         audits={"": audit} if audit is not None else {},
         utility=utility,
