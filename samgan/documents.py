@@ -107,10 +107,18 @@ def read_json(path: Path, remedy: str) -> Any:
         SamganError: The file is missing, cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), parse_int=_whole_number)
     except FileNotFoundError:
         raise SamganError(f"{path} does not exist; {remedy}") from None
     except OSError as error:
         raise SamganError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise SamganError(f"{path} is not valid JSON ({' '.join(str(error).split())}); {remedy}") from None
+
+
+def _whole_number(digits: str) -> int:
+    """A whole number that can also be used as a float: no count or seed of ours is larger."""
+    number = int(digits)
+    if abs(number) >= 1 << 63:
+        raise ValueError(f"a whole number of {len(digits)} digits is out of range")
+    return number

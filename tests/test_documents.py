@@ -79,7 +79,7 @@ def test_what_is_no_such_document_is_refused_in_one_line(tree, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[9223372036854775808]"])
 def test_what_is_not_json_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(SamganError, match=r"a\.json is not valid JSON .*; do so") as caught:

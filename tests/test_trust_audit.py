@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 
 import numpy as np
 import pytest
@@ -16,10 +15,9 @@ from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
 from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable
-from samgan.networks import Discriminator
 from samgan.runs import Run, record_best
-from samgan.trust import audit, format_audit, judge
-from samgan.trust.audit import _group_size, _Real
+from samgan.trust import AuditDocument, audit, format_audit
+from samgan.trust.real_images import RealImages
 
 module = importlib.import_module("samgan.trust.audit")  # samgan.trust.audit itself is the function
 
@@ -50,17 +48,17 @@ def offline(monkeypatch):
 def audited(images, data, tmp_path, **more):
     np.save(tmp_path / "images.npy", images)
     document, page = audit(tmp_path / "images.npy", data, out=tmp_path / "out", device="cpu", **more)
-    assert json.loads((tmp_path / "out" / "audit.json").read_text()) == document
+    assert AuditDocument.read(tmp_path / "out" / "audit.json") == document
     return document, page
 
 
 def test_new_patients_raise_no_alarm(data, fresh, tmp_path):
     document, page = audited(fresh, data, tmp_path)
-    assert document["signs"] == []
-    assert document["verdict"].startswith("No sign of memorisation")
-    assert document["pixels"]["closer"]["count"] <= 7  # 1.5 are expected of 150
+    assert document.signs == ()
+    assert document.verdict.startswith("No sign of memorisation")
+    assert document.pixels.closer.count <= 7  # 1.5 are expected of 150
     assert "No sign of memorisation" in page.read_text()
-    assert [skipped["what"] for skipped in document["skipped"]] == [
+    assert [skipped.what for skipped in document.skipped] == [
         "nearest images by features",
         "membership by the discriminator",
     ]
@@ -78,9 +76,9 @@ def test_held_out_patients_raise_no_alarm_but_training_patients_do(data, tmp_pat
     assert len(aside) > 90
     rest = dataclasses.replace(data, manifest=rows)
     document, _ = audited(np.asarray(data.images[aside]), rest, tmp_path)
-    assert document["signs"] == []
+    assert document.signs == ()
     document, _ = audited(data.select("train")[: len(aside)], rest, tmp_path)
-    assert document["signs"] == ["pixels.closer", "pixels.nearest_is_training"]
+    assert document.signs == ("pixels.closer", "pixels.nearest_is_training")
 
 
 def test_what_is_close_by_features_alone_is_found_and_shown(data, fresh, tmp_path, monkeypatch):
@@ -93,12 +91,12 @@ def test_what_is_close_by_features_alone_is_found_and_shown(data, fresh, tmp_pat
     monkeypatch.setattr(module, "find_features", lambda *_, **__: (extractor, ""))
     noise = np.random.default_rng(0).permuted(data.select("train")[:PLANTED].reshape(PLANTED, -1), axis=1)
     document, page = audited(np.concatenate([fresh, noise.reshape(PLANTED, 1, 32, 32)]), data, tmp_path)
-    assert document["features"]["name"] == "mean grey"
-    assert document["features"]["closer"]["found"]
-    assert not document["pixels"]["closer"]["found"]
-    pairs = document["features"]["pairs"]
-    assert set(range(COUNT, COUNT + PLANTED)) <= {pair["place"] for pair in pairs}
-    assert len(pairs) >= document["features"]["closer"]["count"] >= PLANTED
+    assert document.features.name == "mean grey"
+    assert document.features.closer.found
+    assert not document.pixels.closer.found
+    pairs = document.features.pairs
+    assert set(range(COUNT, COUNT + PLANTED)) <= {pair.place for pair in pairs}
+    assert len(pairs) >= document.features.closer.count >= PLANTED
     assert "closest to a training image, by features" in page.read_text()
 
 
@@ -108,14 +106,14 @@ def test_planted_copies_are_all_found(data, fresh, tmp_path, mirrored):
     copies = np.asarray(data.images[training])
     copies = copies[..., ::-1] if mirrored else copies
     document, page = audited(np.concatenate([fresh, copies]), data, tmp_path)
-    assert "pixels.closer" in document["signs"]
-    assert document["verdict"].startswith("Signs of memorisation")
-    closest = document["pixels"]["pairs"][:PLANTED]
-    assert sorted(pair["training"] for pair in closest) == training.tolist()
-    assert {pair["place"] for pair in closest} == set(range(COUNT, COUNT + PLANTED))
-    assert all(pair["mirrored"] == mirrored for pair in closest)
-    assert document["pixels"]["closer"]["count"] >= PLANTED
-    assert document["pixels"]["planted"]["exact"] == 1
+    assert "pixels.closer" in document.signs
+    assert document.verdict.startswith("Signs of memorisation")
+    closest = document.pixels.pairs[:PLANTED]
+    assert sorted(pair.training for pair in closest) == training.tolist()
+    assert {pair.place for pair in closest} == set(range(COUNT, COUNT + PLANTED))
+    assert all(pair.mirrored == mirrored for pair in closest)
+    assert document.pixels.closer.count >= PLANTED
+    assert document.pixels.planted["exact"] == 1
     words = page.read_text()
     assert "REAL training image" in words
     assert "contains REAL training and held-out images" in words
@@ -138,12 +136,12 @@ def test_classes_in_other_shares_among_held_out_images_are_no_sign(tmp_path, mon
     few = subset(whole, tmp_path / "few", images={"ABOVE": 4})
     fresh = np.concatenate([halves(24, 2, True), halves(216, 3, False)])
     document, _ = audited(fresh, few, tmp_path)
-    assert [document["counts"][name]["images"] for name in ("training", "held_out")] == [40, 24 + 3]
-    assert document["signs"] == []
-    assert any("of each class as give classes the shares" in note for note in document["notes"])
-    monkeypatch.setattr(_Real, "with_shares_of", lambda self, other: self)
+    assert (document.counts.training.images, document.counts.held_out.images) == (40, 24 + 3)
+    assert document.signs == ()
+    assert any("as give the classes the same shares" in note for note in document.notes)
+    monkeypatch.setattr(RealImages, "with_shares_of", lambda self, other: self)
     document, _ = audited(fresh, few, tmp_path)
-    assert document["signs"] == ["pixels.closer"], "then nothing is tested above"
+    assert document.signs == ("pixels.closer",), "otherwise nothing is tested above"
 
 
 def test_a_page_may_be_without_pictures(data, fresh, tmp_path):
@@ -153,7 +151,7 @@ def test_a_page_may_be_without_pictures(data, fresh, tmp_path):
     assert "This page contains no images" in words
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["not told of classes", "told of classes"])
+@pytest.fixture(scope="module", params=[0, 2], ids=["unconditional", "with class labels"])
 def run(request, data, tiny_config, tmp_path_factory):
     config = tiny_config.override({"network.num_classes": request.param, "training.kimg": 0.008, "data.flip": "random"})
     return api.train(config, data, tmp_path_factory.mktemp("run") / "run", device="cpu", quiet=True)
@@ -162,21 +160,21 @@ def run(request, data, tiny_config, tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")
 def test_of_a_run_the_discriminator_is_asked_too(run, data, tmp_path):
     document, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
-    membership = document["membership"]
-    assert membership["images"] == len(data.indices("holdout"))
-    assert 0 <= membership["auc"]["low"] <= membership["auc"]["value"] <= membership["auc"]["high"] <= 1
-    assert document["generated"]["model_sha256"]
-    assert document["mirrored"]["trained_with_flips"] is True
-    assert not any("best of several" in note for note in document["notes"])
+    membership = document.membership
+    assert membership.images == len(data.indices("holdout"))
+    assert 0 <= membership.auc.low <= membership.auc.value <= membership.auc.high <= 1
+    assert document.generated.model_sha256
+    assert document.mirrored.trained_with_flips is True
+    assert not any("best of several" in note for note in document.notes)
     record_best(Run.open(run.path), Run.open(run.path).checkpoints()[-1], "quick_score", 1.0)
     document, _ = audit(run.path, data, out=tmp_path, count=40, checkpoint="best", device="cpu")
-    assert any("best of several" in note for note in document["notes"])
+    assert any("best of several" in note for note in document.notes)
     one_class, _ = audit(run.path, data, out=tmp_path, count=40, classes=["NORMAL"], device="cpu")
-    assert one_class["counts"]["training"]["images"] == len(data.indices("train", ["NORMAL"]))
+    assert one_class.counts.training.images == len(data.indices("train", ["NORMAL"]))
     exported = api.export(run.path, tmp_path / "model.safetensors")
     document, _ = audit(tmp_path / "model.safetensors", data, out=tmp_path, count=40, device="cpu")
-    assert document["generated"]["model_sha256"] == exported["sha256"]
-    assert document["membership"] is None
+    assert document.generated.model_sha256 == exported.sha256
+    assert document.membership is None
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -190,15 +188,15 @@ def test_an_attack_takes_images_of_high_logits_for_training_images(run, data, tm
             for images in (members, others)
         )
 
-    monkeypatch.setattr(module, "judge", judged)
+    monkeypatch.setattr("samgan.trust.membership.judge", judged)
     found, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
-    assert found["membership"]["auc"]["value"] == 1
-    assert "membership" in found["signs"]
-    assert "tells training images from held-out ones" in found["verdict"]
+    assert found.membership.auc.value == 1
+    assert "membership" in found.signs
+    assert "tells training images from held-out ones" in found.verdict
     side = -1.0
     found, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
-    assert found["membership"]["auc"]["value"] == 0
-    assert "membership" not in found["signs"]
+    assert found.membership.auc.value == 0
+    assert "membership" not in found.signs
 
 
 def test_mirrored_hearts_are_counted(data, tmp_path):
@@ -206,22 +204,8 @@ def test_mirrored_hearts_are_counted(data, tmp_path):
     turned = training[: len(training) // 2].copy()
     turned[::4] = turned[::4, :, :, ::-1]
     document, _ = audited(turned, data, tmp_path)
-    assert document["mirrored"]["synthetic"]["value"] == pytest.approx(0.25, abs=0.05)
-    assert document["mirrored"]["held_out"]["value"] < 0.05
-
-
-@pytest.mark.parametrize(("classes", "label"), [(0, None), (3, 2)])
-def test_logits_do_not_depend_on_what_an_image_lies_beside(tiny_config, classes, label):
-    """Groups of an odd size are made full, and the last one begins anew: neither may tell one kind from the other."""
-    settings = {"network.minibatch_std_group": 3, "training.batch_size": 6, "network.num_classes": classes}
-    config = tiny_config.override(settings)
-    torch.manual_seed(0)
-    discriminator = Discriminator(config.network).eval()
-    images = torch.randint(0, 256, (9, 1, 32, 32), dtype=torch.uint8)
-    members, others = judge(discriminator, config, images, images, images, label)
-    assert _group_size(config.network, 6) == 3
-    assert _group_size(config.override({"network.minibatch_std_group": 0}).network, 6) == (2 if classes else 6)
-    torch.testing.assert_close(members, others)
+    assert document.mirrored.synthetic.value == pytest.approx(0.25, abs=0.05)
+    assert document.mirrored.held_out.value < 0.05
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -249,7 +233,7 @@ def test_the_command(data, fresh, tmp_path, capsys):
     [
         ({"count": 3}, UsageError, "--count 3"),
         ({"seed": -1}, UsageError, "--seed -1"),
-        ({"checkpoint": "best"}, UsageError, "is not a run"),
+        ({"checkpoint": "best"}, UsageError, "is not a run folder"),
         ({"classes": ["HEART"]}, UsageError, "unknown class HEART"),
         ({"features": "nothing.pt"}, FeaturesUnavailable, "no weights here"),
     ],
@@ -260,11 +244,22 @@ def test_what_does_not_fit_is_told(data, fresh, tmp_path, change, error, words):
 
 
 def test_images_of_another_size_are_refused(data, tmp_path):
-    with pytest.raises(SamganError, match="expected 8 images or more of"):
+    with pytest.raises(SamganError, match="expected 8 images or more of shape"):
         audited(np.zeros((20, 1, 64, 64), np.uint8), data, tmp_path)
+
+
+def test_images_in_memory_are_audited_like_those_of_a_file(data, fresh, tmp_path):
+    of_file, _ = audited(fresh, data, tmp_path, count=50, seed=3)
+    in_memory, page = audit(fresh, data, out=tmp_path / "memory", count=50, seed=3, device="cpu")
+    assert page == tmp_path / "memory" / "audit.html"
+    assert in_memory.generated.name == "images"
+    words = {name: getattr(of_file, name) for name in ("generated", "notes", "skipped")}  # these name the source
+    assert dataclasses.replace(in_memory, **words) == of_file
+    with pytest.raises(UsageError, match="images in memory have no folder"):
+        audit(fresh, data, device="cpu")
 
 
 def test_a_set_without_held_out_images_gives_nothing_to_compare_with(data, fresh, tmp_path):
     none = dataclasses.replace(data, manifest=[dataclasses.replace(row, split="train") for row in data.manifest])
-    with pytest.raises(SamganError, match="prepare --holdout"):
+    with pytest.raises(SamganError, match="samgan prepare --holdout"):
         audited(fresh, none, tmp_path)

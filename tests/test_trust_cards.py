@@ -3,18 +3,26 @@
 import dataclasses
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from samgan.commands.main import main
 from samgan.data import prepare
+from samgan.data.documents import Duplicate, LeftOut
+from samgan.data.options import PrepareOptions
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
 from samgan.networks import Generator
 from samgan.runs import Run, TrainedOn, describe_environment, save_checkpoint
-from samgan.sampling import check_origin, load_model, read_model, write_model
-from samgan.trust import CHECKLISTS, CLAIM, OPEN, Record, cards, escape, format_card, read_record
+from samgan.sampling import Model, Origin, check_origin, load_model, read_model, write_model
+from samgan.scoring import FeaturesUsed, MeanOfPairs, Scored, Scores
+from samgan.scoring.documents import Counts
+from samgan.trust import CHECKLISTS, CLAIM, OPEN, AuditDocument, Record, answers, escape, format_card, read_record
+from samgan.trust.utility_document import UtilityDocument
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +46,40 @@ def run(data, tiny_config, tmp_path_factory):
     return run
 
 
-def scores(run):
-    one = {"value": 0.123, "floor": 0.031}
-    pairs = {"low": 0.5, "high": 0.6, "standard_error": 0.01, "pairs": 9}
+BALANCE = json.loads((RESULTS / "balance" / "as-it-is" / "balance.json").read_text())
+AUDIT = AuditDocument.from_dict(BALANCE["audit"]["NORMAL"], "an audit")
+
+
+def scores(run, data):
+    mean = MeanOfPairs(mean=0.55, low=0.5, high=0.6, standard_error=0.01, pairs=40)
+    return Scores(
+        protocol="standard",
+        resolution=32,
+        seed=0,
+        count=40,
+        counts=Counts(80, 40),
+        features=FeaturesUsed("net", "cd" * 32, 8),
+        ms_ssim_real=mean,
+        ms_ssim_generated=replace(mean, mean=0.58),
+        mode_collapse=None,
+        scores={name: Scored(0.123, 0.031) for name in ("frechet", "precision", "recall", "coverage")},
+        generated=Origin("run", model_sha256=load_model(run).sha256),
+        data=data.used(split="train"),
+    )
+
+
+def audit(run, data):
+    generated = Origin("run", model_sha256=load_model(run).sha256)
+    return replace(AUDIT, verdict="No sign of memorisation: a | b.", generated=generated, data=data.used())
+
+
+def utility(run, data):
+    used = data.used()
     return {
-        **{name: one for name in ("frechet", "precision", "recall", "coverage")},
-        "protocol": "standard", "resolution": 32, "seed": 0, "counts": {"real": 80, "fake": 40}, "mode_collapse": None,
-        "ms_ssim_real": {"mean": 0.55, **pairs}, "ms_ssim_generated": {"mean": 0.58, **pairs}, "count": 40,
-        "data": {"name": "data", "sha256": "ab" * 32, "split": "train"},
-        "features": {"name": "net", "sha256": "cd" * 32, "dim": 8},
-        "generated": {"name": "run", "model_sha256": load_model(run).sha256},
-    }  # fmt: skip
+        **BALANCE["utility"],
+        "models": {"NORMAL": load_model(run).sha256},
+        "data": {"name": used.name, "sha256": used.sha256},
+    }
 
 
 def sections(card):
@@ -56,8 +87,8 @@ def sections(card):
 
 
 def test_a_model_card_says_what_the_record_says(run, data, tmp_path, capsys):
-    (run.path / "scores.json").write_text(json.dumps(scores(run)))
-    (run.path / "audit.json").write_text(json.dumps({"verdict": "No sign of memorisation: a | b.", "generated": {}}))
+    scores(run, data).write(run.path / "scores.json")
+    audit(run, data).write(run.path / "audit.json")
     out = tmp_path / "card.md"
     command = ["card", str(run.path), "--data", str(data.path), "--out", str(out), "--json"]
     assert main([*command, "--attribution", "Phantoms, drawn here", "--licence", "cc-by-4.0"]) == 0
@@ -67,12 +98,12 @@ def test_a_model_card_says_what_the_record_says(run, data, tmp_path, capsys):
         'license: "cc-by-4.0"',
         load_model(run).sha256,
         "12 thousand images shown",
-        "Frechet 0.123 (real 0.031)",
+        "Frechet distance 0.123 (real 0.031)",
         "No sign of memorisation: a \\| b.",
         "samgan train data --out run --config=settings.yaml --run NORMAL=other",
         f"| NORMAL | {data.info.counts['NORMAL']['train']} | {data.info.counts['NORMAL']['holdout']} | - |",
         "Phantoms, drawn here",
-        "Research only",
+        "For research only",
     ):
         assert words in card, words
     assert "secret" not in card
@@ -117,29 +148,34 @@ def test_a_data_card_of_a_prepared_set(data, tmp_path, capsys):
     assert "synthetic" not in card.partition("---\n\n")[0].split("tags:")[1]
 
 
-def test_what_was_left_out_and_how_patients_were_split_is_told_as_it_is(tmp_path):
-    left_out = {"exact_duplicates": [{}], "bad_files": [], "ignored_by_suffix": {".txt": 500, ".csv": 2}}
-    assert cards._exclusions(Record(data={"left_out": left_out})).endswith(
-        "0 unreadable files, 502 files that are no images"
+def test_what_was_left_out_and_how_patients_were_split_is_told_as_it_is(data):
+    left_out = LeftOut((Duplicate("a", "b"),), (), {".txt": 500, ".csv": 2})
+    info = replace(data.info, left_out=left_out, options=PrepareOptions(holdout=0.2))
+    assert answers.exclusions(Record(data=info)) == (
+        "1 exact duplicates, 0 unreadable files, 502 files that are not images"
     )
-    own = {"split_by": "source", "options": {"holdout": 0.2}, "counts": {}}
-    assert "at random" not in cards._partitions(Record(data=own))
-    assert "at random, 0.2 held out" in cards._partitions(Record(data={**own, "split_by": "image"}))
+    assert "at random" not in answers.partitions(Record(data=replace(info, split_by="source")))
+    assert "at random, 0.2 held out" in answers.partitions(Record(data=replace(info, split_by="image")))
 
 
 def test_the_weights_are_averaged_where_they_were(tiny_config):
     for halflife, words in ((10.0, "averaged weights (EMA) after 4"), (0.0, "weights after 4")):
         config = tiny_config.override({"training.ema_halflife_kimg": halflife})
-        assert cards._selection(Record(config=config, images_seen=4000)).startswith(words)
+        model = Model(Generator(config.network), config, 4000, "ab" * 32)
+        assert answers.selection(Record(model=model)).startswith(words)
 
 
 def test_a_card_tells_whether_held_out_images_chose_the_checkpoint(run, data, tmp_path):
     model = load_model(run)
-    for which, words in (("newest", "whatever their scores"), ("best", "against held-out"), ("", "for you to tell")):
+    for which, words in (
+        ("newest", "whatever their scores"),
+        ("best", "compare with held-out"),
+        ("", "is not recorded; add it"),
+    ):
         path = tmp_path / f"model{which}.safetensors"
         write_model(dataclasses.replace(model, checkpoint=which), path)
         record = read_record(path, data, {})
-        assert words in cards._selection(record)
+        assert words in answers.selection(record)
         notes = check_origin(read_model(path), path, data)
         assert bool(notes) == (which == "best")
     assert load_model(run, str(run.checkpoints()[0])).checkpoint == "named"
@@ -149,8 +185,10 @@ def test_the_card_of_an_exported_fine_tuned_model_claims_no_random_start(run, da
     tuned = dataclasses.replace(load_model(run), trained_on=(data.sha256, "ab" * 32))
     write_model(tuned, tmp_path / "tuned.safetensors")
     record = read_record(tmp_path / "tuned.safetensors", data, {})
-    assert "networks of another run, trained on a prepared set of sha256 abababababab" in cards._initial(record)
-    assert "random" in cards._initial(read_record(run.path, data, {}))
+    assert "networks of another run, trained on a prepared set of sha256 abababababab" in answers.initial_weights(
+        record
+    )
+    assert "random" in answers.initial_weights(read_record(run.path, data, {}))
 
 
 def test_the_card_of_a_set_with_synthetic_images_tells_of_the_model_as_well(run, data):
@@ -165,8 +203,8 @@ def test_the_card_of_a_file_knows_less_than_that_of_the_run(run, data, tmp_path)
     assert main(["export", str(run.path), str(tmp_path / "model.safetensors")]) == 0
     of_file = read_record(tmp_path / "model.safetensors", data, {})
     of_run = read_record(run.path, data, {})
-    assert (of_file.model_sha256, of_file.images_seen) == (of_run.model_sha256, of_run.images_seen)
-    assert not of_file.environment
+    assert (of_file.model.sha256, of_file.model.images_seen) == (of_run.model.sha256, of_run.model.images_seen)
+    assert of_file.environment is None
     assert format_card(of_file).count(OPEN) > format_card(of_run).count(OPEN)
 
 
@@ -182,30 +220,34 @@ def test_records_of_another_model_or_set_are_refused(run, data, tmp_path, capsys
     other = subset(data, tmp_path / "other", images={"NORMAL": 4})
     assert main(["card", str(run.path), "--data", str(other.path)]) == 2
     assert "trained on other data" in capsys.readouterr().err
-    wrong = {**scores(run), "generated": {"model_sha256": "0" * 64}}
-    (tmp_path / "scores.json").write_text(json.dumps(wrong))
-    assert main(["card", str(run.path), "--scores", str(tmp_path / "scores.json")]) == 2
-    assert "is of another model" in capsys.readouterr().err
-    utility = {"decisions": {"auc": {}}, "verdict": "helps", "held_out": {"patients": 9}}
-    for document, words in (
-        ({**utility, "data": {"sha256": other.sha256}}, "is of another prepared set"),
-        ({**utility, "models": {"NORMAL": "0" * 64}}, "is of another model"),
+    elsewhere = {"sha256": other.sha256, "name": "other"}
+    of_run = {"scores": scores(run, data).to_dict(), "audit": audit(run, data).to_dict(), "utility": utility(run, data)}
+    for name, change, words in (
+        ("scores", {"generated": {"name": "x", "model_sha256": "0" * 64}}, "is about another model"),
+        ("audit", {"generated": {"name": "x", "model_sha256": "0" * 64}}, "is about another model"),
+        ("utility", {"models": {"NORMAL": "0" * 64}}, "is about another model"),
+        ("audit", {"data": elsewhere}, "is about another prepared set"),
+        ("utility", {"data": elsewhere}, "is about another prepared set"),
     ):
-        (tmp_path / "utility.json").write_text(json.dumps(document))
-        assert main(["card", str(run.path), "--utility", str(tmp_path / "utility.json")]) == 2
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(of_run[name]))
+        assert main(["card", str(run.path), f"--{name}", str(path), "--out", str(tmp_path / "card.md")]) == 0
+        path.write_text(json.dumps({**of_run[name], **change}))
+        capsys.readouterr()
+        assert main(["card", str(run.path), f"--{name}", str(path)]) == 2
         assert words in capsys.readouterr().err
-    for name, document in (("scores", []), ("scores", {"verdict": ""}), ("audit", {}), ("utility", scores(run))):
-        (tmp_path / f"{name}.json").write_text(json.dumps(document))
-        assert main(["card", str(run.path), f"--{name}", str(tmp_path / f"{name}.json")]) == 1
-        assert f"{name}.json cannot be read" in capsys.readouterr().err
+    of_hospital = replace(scores(run, data), data=replace(data.used(), sha256=other.sha256))
+    of_hospital.write(tmp_path / "scores.json")
+    assert main(["card", str(run.path), "--scores", str(tmp_path / "scores.json")]) == 0
+    capsys.readouterr()
     assert main(["card", str(tmp_path)]) == 2
     assert "expected a run folder" in capsys.readouterr().err
 
 
-def test_a_utility_test_is_told_with_its_interval():
-    decision = {"mean": 0.01, "low": -0.02, "high": 0.04, "chosen": [{"classical": "a"}, {"classical": "b"}]}
-    utility = {"decisions": {"auc": decision}, "verdict": "no difference shown"}
-    record = Record(utility={**utility, "held_out": {"patients": 9}})
-    differences = [{"arm": arm, "against": other} for arm in ("a", "b") for other in ("real", "oversampling")]
-    assert cards._baselines(Record(utility={"differences": differences})) == "real, oversampling"
-    assert "no difference shown; AUC +0.0100 [-0.0200, +0.0400] against 'a' and 'b', 9" in cards._utility_words(record)
+def test_a_utility_test_is_told_with_its_interval(run, data):
+    record = Record(utility=UtilityDocument.from_dict(utility(run, data), "utility.json"))
+    assert answers.baselines(record) == "real, class weights, oversampling, augmentation, augmentation, oversampling"
+    words = answers.utility(record)
+    decision = BALANCE["utility"]["decisions"]["auc"]
+    assert f"{BALANCE['utility']['verdict']}; AUC {decision['mean']:+.4f} [{decision['low']:+.4f}, " in words
+    assert f"{BALANCE['utility']['held_out']['patients']} held-out patients" in words

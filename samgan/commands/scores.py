@@ -74,7 +74,7 @@ def _audit(options: argparse.Namespace) -> Outcome:
     names = ("count", "classes", "features", "inception_weights", "seed", "checkpoint", "out", "device")
     data, pictures = PreparedSet.open(options.data), not options.no_pictures
     document, page = audit(options.source, data, pictures=pictures, **given(options, *names))
-    shares = [document[space]["closer"]["share"]["value"] for space in ("pixels", "features") if document[space]]
+    shares = [measured.closer.share.value for measured in document.measures.values()]
     failed = limit is not None and max(shares) > limit
     return Outcome(document, f"{format_audit(document)}\n{page}", int(failed))
 
@@ -105,7 +105,7 @@ def _card(options: argparse.Namespace) -> Outcome:
         **given(options, "attribution", "licence"),
     )
     folder = options.source if options.source.is_dir() else options.source.parent
-    path = options.out or folder / ("MODEL_CARD.md" if record.config else "DATA_CARD.md")
+    path = options.out or folder / ("MODEL_CARD.md" if record.is_of_model else "DATA_CARD.md")
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder: name a file")
     write_card(path, record)

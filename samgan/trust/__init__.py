@@ -1,7 +1,12 @@
 """Whether a model and its images can be trusted: memorisation, screening, verification, cards."""
 
-from samgan.trust.audit import audit, format_audit, judge
-from samgan.trust.cards import CHECKLISTS, CLAIM, OPEN, Record, describe, escape, format_card, read_record, write_card
+from samgan.trust.audit import audit
+from samgan.trust.audit_words import format_audit
+from samgan.trust.cards import OPEN, escape, format_card, write_card
+from samgan.trust.checklists import CHECKLISTS, CLAIM
+from samgan.trust.documents import AuditDocument, ScreenedClass, ScreeningDocument
+from samgan.trust.membership import judge
+from samgan.trust.record import Record, read_record
 from samgan.trust.screening import REASONS, Screen, Screened, check_enough
 from samgan.trust.verify import Finding, format_findings, verify_files
 
@@ -10,13 +15,15 @@ __all__ = [
     "CLAIM",
     "OPEN",
     "REASONS",
+    "AuditDocument",
     "Finding",
     "Record",
     "Screen",
     "Screened",
+    "ScreenedClass",
+    "ScreeningDocument",
     "audit",
     "check_enough",
-    "describe",
     "escape",
     "format_audit",
     "format_card",

@@ -1,0 +1,254 @@
+"""What the record answers, sentence by sentence; an empty answer means that the record does not know."""
+
+from samgan.scoring import Scores, score_rows
+from samgan.scoring.table import ScoreRow
+from samgan.trust.record import Record
+
+LIMITS = (
+    "Distances at this size do not prove that nobody can be recognised; no differential privacy is claimed.",
+    "Scores compare with images of the same source. Images of another hospital, device or patient may differ.",
+    "A class with few real images has few patients: the generator knows no more variety than theirs.",
+    "Labels are those of the source's folders; nobody looked at the synthetic images to see what they show.",
+)
+
+
+def class_counts(record: Record) -> str:
+    """Images by class and split."""
+    return "; ".join(
+        f"{name}: {', '.join(f'{count} {split}' for split, count in splits.items())}"
+        + (f", {record.synthetic[name]} synthetic" if record.synthetic.get(name) else "")
+        for name, splits in (record.data.counts if record.data else {}).items()
+    )
+
+
+def source(record: Record) -> str:
+    """Where the data are from."""
+    if record.data is None:
+        return record.attribution
+    found = f"{record.data.source}, prepared as a set of sha256 {record.data.sha256[:12]}"
+    return f"{found}. {record.attribution}".removesuffix(" ")
+
+
+def exclusions(record: Record) -> str:
+    """Files that were left out of the prepared set."""
+    if record.data is None or record.data.left_out is None:
+        return ""
+    left_out = record.data.left_out
+    other = sum(left_out.ignored_by_suffix.values())
+    return (
+        f"{len(left_out.exact_duplicates)} exact duplicates, {len(left_out.bad_files)} unreadable files, {other} files "
+        "that are not images"
+    )
+
+
+def preprocessing(record: Record) -> str:
+    """How files became images of one size."""
+    if record.data is None or record.data.options is None:
+        return ""
+    data, options = record.data, record.data.options
+    return (
+        f"to {data.resolution} px, {data.channels} channel(s), 8 bit; fit {options.fit}, "
+        f"normalize {options.normalize}, duplicates {options.duplicates}"
+    )
+
+
+def subset(record: Record) -> str:
+    """How images or classes were chosen from a larger set."""
+    if record.data is not None and (taken := record.data.subset_of):
+        chosen = {**taken.patients, **taken.images}
+        return f"part of {taken.name}: {', '.join(f'{key} {n}' for key, n in chosen.items())}, seed {taken.seed}"
+    if record.model is not None and record.model.config.data.classes and record.is_of_model:
+        return f"classes {', '.join(record.model.config.data.classes)} of the prepared set"
+    return ""
+
+
+def partitions(record: Record) -> str:
+    """How images were assigned to training and held-out images."""
+    if record.data is None:
+        return ""
+    if record.data.split_by == "source":
+        return f"as the source splits them; {class_counts(record)}"
+    share = f"{record.data.options.holdout:g}" if record.data.options else "a share"
+    return f"at random, {share} held out; {class_counts(record)}"
+
+
+def split_level(record: Record) -> str:
+    """What the split keeps on one side: patients or single images."""
+    return f"by {record.data.split_by}" if record.data else ""
+
+
+def network(record: Record) -> str:
+    """The architecture, in short."""
+    if record.model is None:
+        return ""
+    config, settings = record.model.config, record.model.config.network
+    labels = f"with labels of {settings.num_classes} classes" if settings.num_classes else "without class labels"
+    return (
+        f"samgan preset {config.preset}: multi-scale-gradient GAN, {settings.resolution} px, "
+        f"{settings.image_channels} channel(s), {labels}; every setting in config.json"
+    )
+
+
+def software(record: Record) -> str:
+    """Versions."""
+    environment = record.environment
+    if environment is None or not environment.samgan:
+        return "samgan; an exported file does not record which version trained it" if record.model else ""
+    commit = f" (commit {environment.commit[:12]})" if environment.commit else ""
+    packages = "".join(f", {name} {version}" for name, version in environment.packages.items())
+    return f"samgan {environment.samgan}{commit}{packages}"
+
+
+def initial_weights(record: Record) -> str:
+    """What the training began with."""
+    if record.model is None:
+        return ""
+    if record.environment is not None and (start := record.environment.start):
+        return f"networks of {start.run} ({start.images_seen / 1000:g} kimg)"
+    if len(record.model.trained_on) > 1:
+        sets = ", ".join(sha256[:12] for sha256 in record.model.trained_on[1:])
+        return f"networks of another run, trained on a prepared set of sha256 {sets}"
+    return f"random, seed {record.model.config.training.seed}; no pre-trained weights"
+
+
+def training(record: Record) -> str:
+    """Loss, optimizer, length and machine."""
+    if record.model is None:
+        return ""
+    settings, seen = record.model.config.training, record.model.images_seen
+    length = f"{seen / 1000:g} thousand images shown" if seen else "length not recorded"
+    environment = record.environment
+    machine = [environment.processor, environment.device] if environment is not None else []
+    parts = [
+        f"{settings.loss} loss",
+        f"penalty {settings.penalty}",
+        settings.optimizer,
+        f"batches of {settings.batch_size}",
+        length,
+        *filter(None, machine),
+    ]
+    return ", ".join(parts)
+
+
+def selection(record: Record) -> str:
+    """How the final weights were chosen."""
+    if record.model is None:
+        return ""
+    chosen = {
+        "newest": "the last ones, whatever their scores",
+        "best": "the best of several by quick scores; these compare with held-out images if there are 64 or more",
+    }.get(record.model.checkpoint, "whether quick scores on held-out images decided is not recorded; add it")
+    averaged = record.model.config.training.ema_halflife_kimg > 0
+    kind = "averaged weights (EMA)" if averaged else "weights"
+    return f"{kind} after {record.model.images_seen / 1000:g} thousand images; {chosen}"
+
+
+def metrics(record: Record) -> str:
+    """Which scores were computed."""
+    if record.scores is None:
+        return ""
+    features = f"; features of {record.scores.features.name}" if record.scores.features else ""
+    return ", ".join(["MS-SSIM of pairs", *(row.label for row in _score_rows(record.scores))]) + features
+
+
+def _score_rows(scores: Scores) -> list[ScoreRow]:
+    """Each score once, without its levels."""
+    return [row for row in score_rows(scores) if not row.by_level]
+
+
+def uncertainty(record: Record) -> str:
+    """What the scores say of their uncertainty."""
+    if record.scores is None:
+        return ""
+    return "intervals of MS-SSIM; every other score stands beside that of real images against real ones, same count"
+
+
+def results(record: Record) -> str:
+    """The scores, each beside its floor."""
+    scores = record.scores
+    if scores is None:
+        return ""
+    parts = []
+    if scores.ms_ssim_real and scores.ms_ssim_generated:
+        parts.append(f"MS-SSIM {scores.ms_ssim_generated.mean:.3f} (real {scores.ms_ssim_real.mean:.3f})")
+    parts += [f"{row.label} {row.value} (real {row.floor})" for row in _score_rows(scores)]
+    return f"{', '.join(parts)}; {scores.count} images against {scores.count}{_of_split(record)}"
+
+
+def _of_split(record: Record) -> str:
+    data = record.scores.data if record.scores else None
+    return f" of split {data.split}" if data and data.split else ""
+
+
+def memorisation(record: Record) -> str:
+    """The verdict of the audit, or of each class's audit."""
+    return " ".join(f"{name}: {audit.verdict}" if name else audit.verdict for name, audit in record.audits.items())
+
+
+def utility(record: Record) -> str:
+    """Whether synthetic images helped a classifier."""
+    found = record.utility
+    if found is None:
+        return ""
+    auc = found.decisions["auc"]
+    against = dict.fromkeys(f"'{arms.classical}'" for arms in auc.chosen)
+    return (
+        f"synthetic images: {found.verdict}; AUC {auc.mean:+.4f} [{auc.low:+.4f}, {auc.high:+.4f}] against "
+        f"{' and '.join(against)}, {found.held_out.patients} held-out patients"
+    )
+
+
+def baselines(record: Record) -> str:
+    """What classifiers without synthetic images were compared with."""
+    return ", ".join(dict.fromkeys(found.against for found in record.utility.differences)) if record.utility else ""
+
+
+def internal_tests(record: Record) -> str:
+    """Tests on data of the same source."""
+    if record.utility is not None:
+        return utility(record)
+    return f"scores{_of_split(record)} of the same set" if record.scores else ""
+
+
+def availability(record: Record) -> str:
+    """Which weights, and whether the software is open."""
+    return f"weights of sha256 {record.model.sha256[:12]}; samgan is open (Apache-2.0)" if record.model else ""
+
+
+def category(record: Record) -> str:
+    """The kind of method."""
+    return "generative adversarial network (deep learning) for synthetic radiographs" if record.model else ""
+
+
+def goal(record: Record) -> str:
+    """What the model is for."""
+    return "Synthetic images for research: more training images of small classes" if record.model else ""
+
+
+def ensembles(record: Record) -> str:
+    """Whether several models work together."""
+    return "none" if record.model else ""
+
+
+def limits(record: Record) -> str:
+    """What holds of every model and set of samgan."""
+    return " ".join(LIMITS)
+
+
+def numbers(record: Record) -> str:
+    """Images that were included and excluded."""
+    left_out = exclusions(record)
+    return class_counts(record) + (f"; left out: {left_out}" if left_out else "")
+
+
+def protocol(record: Record) -> str:
+    """Where the full settings and the log are."""
+    return "config.json, environment.json and stats.jsonl of the run" if record.environment else ""
+
+
+def file_quality(record: Record) -> str:
+    """Near duplicates and enlarged images."""
+    if record.data is None or (record.data.enlarged is None and record.data.near_duplicates is None):
+        return ""
+    near, enlarged = record.data.near_duplicates or 0, record.data.enlarged or 0
+    return f"{near} near duplicates, kept on one side of the split; {enlarged} images had to be enlarged"

@@ -1,0 +1,111 @@
+"""What to audit, and the real images to compare it with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from samgan.data import PreparedSet
+from samgan.errors import SamganError, UsageError
+from samgan.sampling import SEEDS, Source, labels_like
+from samgan.trust.real_images import RealImages
+
+LEAST = 8
+"""Images of each kind, below which there is no audit."""
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """What to audit, opened and checked."""
+
+    source: Source
+    data: PreparedSet
+    classes: tuple[str, ...]
+    """Real images of these classes; empty for all."""
+    training: RealImages
+    held_out: RealImages
+    """With the classes in the same shares as in `training`."""
+    all_held_out: int
+    """Held-out images before any were left out for that."""
+    count: int | None
+    seed: int
+    origin_notes: tuple[str, ...]
+    """What is not known of where the synthetic images come from."""
+
+    @classmethod
+    def open(
+        cls, source: Source, data: PreparedSet, *, classes: Sequence[str] = (), count: int | None = None, seed: int = 0
+    ) -> "AuditRequest":
+        """Choose the real images to compare with.
+
+        Args:
+            source: Where the synthetic images are.
+            data: The prepared set that the generator was trained on.
+            classes: Real images of these classes; default: the classes that the model was trained on.
+            count: Synthetic images to audit.
+            seed: Of the first image of a model, and of every random choice.
+
+        Raises:
+            UsageError: The model was trained on other data, or there is no such class.
+            SamganError: There are too few real images.
+        """
+        origin_notes = source.check_origin(data)
+        names = tuple(classes) or source.classes
+        if source.model is not None and source.model.classes:
+            source.model.require_classes(names)
+        training, held_out = (RealImages(data, data.indices(split, names)) for split in ("train", "holdout"))
+        compared = held_out.with_shares_of(training)
+        if min(len(training), len(compared)) < LEAST:
+            raise SamganError(
+                f"an audit needs {LEAST} training images and {LEAST} held-out images or more; {data.path} has "
+                f"{len(training)} and {len(compared)}: prepare it again with samgan prepare --holdout"
+            )
+        return cls(
+            source=source,
+            data=data,
+            classes=names,
+            training=training,
+            held_out=compared,
+            all_held_out=len(held_out),
+            count=count,
+            seed=seed,
+            origin_notes=tuple(origin_notes),
+        )
+
+    def synthetic_images(self) -> UInt8[Tensor, "n c h w"]:
+        """The synthetic images; those of a model with classes have the classes in the shares of the training images.
+
+        Raises:
+            SamganError: There are too few, or their shape is not that of the real images.
+        """
+        count, labels, model = self.count, None, self.source.model
+        if model is not None:
+            count = count or len(self.training)
+            if model.classes:
+                labels = labels_like(self.training.labels(model.config.data.classes).numpy(), count)
+        images = self.source.images(count, labels, seed=self.seed)
+        shape = list(self.training.images.shape[1:])
+        if list(images.shape[1:]) != shape or len(images) < LEAST:
+            raise SamganError(
+                f"{self.source.path or self.source.described.name}: expected {LEAST} images or more of shape {shape}, "
+                f"as in {self.data.path}; found {len(images)} of shape {list(images.shape[1:])}"
+            )
+        return images
+
+
+def check_range(count: int | None, seed: int, default: int) -> None:
+    """Refuse a count or a seed out of range.
+
+    Args:
+        count: Synthetic images to audit.
+        seed: Of the first image.
+        default: The largest number of images if `count` is None.
+
+    Raises:
+        UsageError: One of them is out of range.
+    """
+    if count is not None and count < LEAST:
+        raise UsageError(f"--count {count}: expected {LEAST} or more")
+    if not 0 <= seed <= SEEDS - (count or default):
+        raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count or default}")

@@ -1,0 +1,182 @@
+"""What an audit found, in sentences and as a table."""
+
+from collections.abc import Iterator
+
+from samgan.data import PreparedSet
+from samgan.metrics.memorisation import PERCENTILE
+from samgan.pages import markdown_table
+from samgan.trust.audit_request import AuditRequest
+from samgan.trust.documents import AuditDocument, Estimate, FoundSign, Membership
+
+ENOUGH_HELD_OUT = 99
+"""Held-out images, below which there is no 1st percentile."""
+HEADER = ("what", "synthetic [95 %]", "expected [95 %]", "")
+NO_PROOF = (
+    "This does not prove that no patient can be recognised: the audit does not look for parts of images, for copies "
+    "that were changed more than the planted copies that it finds, or for what the network knows but does not show."
+)
+CLOSE_IS_NO_COPY = (
+    "A close image is not always a copy: smooth images are close to everything, and if the generator repeats a few "
+    "layouts, they are close to the same few patients. Look at the pairs."
+)
+
+
+def describe_limits(request: AuditRequest) -> Iterator[str]:
+    """What a reader needs to know to judge the numbers."""
+    yield from request.origin_notes
+    training, held_out = request.training, request.held_out
+    if absent := sorted(set(training.by_class()) - set(held_out.by_class())):
+        yield f"No image of {', '.join(absent)} is held out, so there is nothing to compare that class with."
+    if len(held_out) < ENOUGH_HELD_OUT:
+        yield (
+            f"Only {len(held_out)} images are held out, so the threshold is the distance of the closest one and not "
+            f"the 1st percentile. The percentile needs {ENOUGH_HELD_OUT} images, a narrow interval some thousand."
+        )
+    yield from _of_the_split(request.data)
+    if len(held_out) > held_out.counts.patients:
+        yield (
+            f"{len(held_out)} held-out images show {held_out.counts.patients} patients; the intervals count images of "
+            "one patient together."
+        )
+    yield from _of_the_training(request)
+    if len(held_out) < request.all_held_out:
+        yield (
+            f"{len(held_out)} of {request.all_held_out} held-out images are used: as many of each class as give the "
+            "classes the same shares as among the training images. An audit of one class (--classes NAME) uses all of "
+            "its images."
+        )
+
+
+def _of_the_split(data: PreparedSet) -> Iterator[str]:
+    if not data.info.split_by.startswith("patient"):
+        yield (
+            f"The split is by {data.info.split_by}, not by patient, so a patient may be on both sides. Held-out "
+            "images are then closer to training images than those of a new patient, and fewer copies are found."
+        )
+    elif data.info.matched_share is not None and data.info.matched_share < 1:
+        yield (
+            "The patients of some images are not known: held-out images may show patients of the training images, and "
+            "fewer copies are then found."
+        )
+    if both := data.info.groups_on_both_sides:
+        yield f"{both} patients, or groups of near duplicates, are on both sides of the source's own split."
+
+
+def _of_the_training(request: AuditRequest) -> Iterator[str]:
+    source, data = request.source, request.data
+    if source.config is None:
+        yield (
+            f"Which images {source.described.name} was trained on is not known; the audit assumes the training split "
+            f"of {data.path.resolve().name}."
+        )
+    else:
+        trained = set(source.config.data.classes or data.classes)
+        if others := sorted(trained - set(request.classes or data.classes)):
+            yield f"The model was also trained on {', '.join(others)}; the audit does not look for copies of those."
+        if source.config.data.flip != "none":
+            yield (
+                "The model was trained with flips: half of its training images had the heart on the wrong side, so it "
+                "was taught to make mirrored images, and mirrored copies count as copies."
+            )
+    if source.run is not None and (start := source.run.environment.start):
+        yield (
+            f"The training began with the networks of {start.run}; the audit does not look for copies of the images "
+            "of that run."
+        )
+
+
+def describe_verdict(document: AuditDocument) -> str:
+    """What was found and what that does not prove."""
+    close: list[str] = []
+    not_close: list[str] = []
+    pulled: list[str] = []
+    for label, measured in document.measures.items():
+        closer, nearest = measured.closer, measured.nearest_is_training
+        low, high = (100 * bound for bound in (closer.expected.low, closer.expected.high))
+        (close if closer.found else not_close).append(
+            f"{_percent(closer.share)} of the synthetic images are {_closer(closer)}, {label} ({closer.count} of "
+            f"{document.counts.synthetic}); of new real images, {low:.1f} to {high:.1f} % would be"
+        )
+        if nearest.found:
+            expected = nearest.expected
+            pulled.append(
+                f"{_percent(nearest.share)} of the synthetic images have a training image as their nearest real image, "
+                f"{label}; {100 * expected.value:.1f} % are expected, and up to {100 * expected.high:.1f} % by chance"
+            )
+    if close:
+        parts, end = ["Signs of memorisation", *close, *pulled], CLOSE_IS_NO_COPY
+    elif pulled:
+        parts, end = ["A trace of the training images, but no copies seen", *pulled, *not_close], NO_PROOF
+    else:
+        parts, end = ["No sign of memorisation", *not_close], NO_PROOF
+    sentences = [f"{parts[0]}: {'. '.join(parts[1:])}.", end]
+    if document.membership:
+        sentences.append(_of_membership(document.membership))
+    return " ".join(sentences)
+
+
+def _of_membership(membership: Membership) -> str:
+    auc = membership.auc
+    area = f"AUC {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
+    if membership.found:
+        return (
+            f"The discriminator tells training images from held-out ones ({area}): to that extent, anybody who has the "
+            "checkpoint can tell who was in the training set. An exported generator holds no discriminator."
+        )
+    return f"The discriminator does not tell training images from held-out ones ({area})."
+
+
+def table_rows(document: AuditDocument) -> list[tuple[str, str, str, str]]:
+    """What was compared, the number of synthetic images, the number to expect, and whether it is a sign."""
+    word = {True: "sign", False: "no sign"}
+    rows = []
+    for label, measured in document.measures.items():
+        for title, sign in (
+            (_closer(measured.closer), measured.closer),
+            ("nearest real image is a training image", measured.nearest_is_training),
+        ):
+            rows.append((f"{title}, {label}", _percent(sign.share), _percent(sign.expected), word[sign.found]))
+    if membership := document.membership:
+        auc = membership.auc
+        value = f"{auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
+        rows.append(("discriminator: AUC, training against held-out images", value, "0.500", word[membership.found]))
+    mirrored, alike = document.mirrored, document.alike
+    held_out = f"held-out {_percent(mirrored.held_out)}"
+    rows.append(("heart on the wrong side", _percent(mirrored.synthetic), held_out, "-"))
+    title = f"like an earlier one (correlation above {1 - alike.distance:g}), of {alike.images}"
+    rows.append((title, _percent(alike.synthetic), f"training {_percent(alike.training)}", "-"))
+    return rows
+
+
+def remarks(document: AuditDocument) -> list[str]:
+    """What was compared, how far the audit can see, and what was left out, one sentence or two each."""
+    counts, data = document.counts, document.data
+    real = (
+        f"{one.images} {word} images ({one.patients} patients)"
+        for word, one in (("training", counts.training), ("held-out", counts.held_out))
+    )
+    found = [
+        f"Compared: {counts.synthetic} synthetic images, {' and '.join(real)} of {data.name}, "
+        f"{', '.join(data.classes)}, split by {data.split_by}."
+    ]
+    for label, measured in document.measures.items():
+        shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in measured.planted.items())
+        found.append(f"Planted copies of training images that the audit would have found, {label}: {shares}.")
+    found += document.notes
+    return found + [f"Skipped: {skipped.what} ({skipped.reason})." for skipped in document.skipped]
+
+
+def format_audit(document: AuditDocument) -> str:
+    """The table and the sentences that `samgan audit` prints."""
+    lines = markdown_table(HEADER, table_rows(document))
+    return "\n".join([*lines, "", document.verdict, *remarks(document)]) + "\n"
+
+
+def _percent(share: Estimate) -> str:
+    return f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+
+
+def _closer(sign: FoundSign) -> str:
+    """What the sign counts; without enough held-out images it is the closest one, not the 1st percentile."""
+    few = sign.expected.value > PERCENTILE
+    return f"closer to a training image than {'all' if few else '99 % of'} held-out images"

@@ -1,0 +1,120 @@
+"""What is known of a model or a set of images: everything that a card can tell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from samgan.data import PreparedSet, SetInfo
+from samgan.errors import UsageError
+from samgan.runs import Environment, Run
+from samgan.sampling import Model, is_model, open_model
+from samgan.scoring import Scores
+from samgan.trust.documents import AuditDocument, ScreenedClass
+from samgan.trust.utility_document import UtilityDocument
+
+DOCUMENTS = ("scores", "audit", "utility")
+"""Documents about a model that a card reads: names of their files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is known of a model, or of a set; None or empty: it is not known."""
+
+    model: Model | None = None
+    environment: Environment | None = None
+    """Of the run."""
+    data: SetInfo | None = None
+    synthetic: Mapping[str, int] = field(default_factory=dict)
+    """Synthetic images by class, of a set that holds some. It gets a data card, even if the model is known."""
+    screening: Mapping[str, ScreenedClass] = field(default_factory=dict)
+    """By class."""
+    scores: Scores | None = None
+    audits: Mapping[str, AuditDocument] = field(default_factory=dict)
+    """By class; "" for all classes together."""
+    utility: UtilityDocument | None = None
+    attribution: str = ""
+    """Of the images, in the words of the card's author."""
+    licence: str = ""
+
+    @property
+    def is_of_model(self) -> bool:
+        """Whether the card is a model card; otherwise it is a data card."""
+        return self.model is not None and not self.synthetic
+
+
+def read_record(
+    source: Path,
+    data: PreparedSet | None = None,
+    documents: Mapping[str, Path | None] | None = None,
+    *,
+    attribution: str = "",
+    licence: str = "",
+) -> Record:
+    """Gather what is known of a run, a file of `samgan export` or a prepared set.
+
+    Args:
+        source: Run folder, .safetensors file, or folder of a prepared set.
+        data: The prepared set that the model was trained on.
+        documents: Files by "scores", "audit" and "utility"; default: those in the run folder, if there are any.
+        attribution: Of the images.
+        licence: Of the model or set.
+
+    Raises:
+        UsageError: The source is none of these, or the set or a document belongs to another model or set.
+        SamganError: A file cannot be read.
+    """
+    files = {name: path for name, path in (documents or {}).items() if path is not None}
+    model = environment = None
+    if is_model(source):
+        model = open_model(source)
+        if source.is_dir():
+            environment = Run.open(source).environment
+            beside = {name: source / f"{name}.json" for name in DOCUMENTS}
+            files = {name: path for name, path in beside.items() if path.is_file()} | files
+    elif (source / "dataset.json").is_file():
+        if data is not None:
+            raise UsageError(f"--data {data.path}: {source} is a prepared set itself; leave --data out")
+        data = PreparedSet.open(source)
+    else:
+        raise UsageError(f"{source}: expected a run folder, a .safetensors file or a prepared set")
+    trained_on = next(iter(model.trained_on), "") if model else ""
+    if data is not None and trained_on and trained_on != data.sha256:
+        raise UsageError(
+            f"{source} was trained on other data than {data.path} (sha256 {trained_on[:12]}, not {data.sha256[:12]})"
+        )
+    scores = Scores.read(files["scores"]) if "scores" in files else None
+    audit = AuditDocument.read(files["audit"]) if "audit" in files else None
+    utility = UtilityDocument.read(files["utility"]) if "utility" in files else None
+    for name, document in (("scores", scores), ("audit", audit), ("utility", utility)):
+        if document is not None:
+            _check_belongs(files[name], document, model, data.sha256 if data is not None else trained_on)
+    return Record(
+        model=model,
+        environment=environment,
+        data=data.info if data is not None else None,
+        scores=scores,
+        audits={"": audit} if audit is not None else {},
+        utility=utility,
+        attribution=attribution,
+        licence=licence,
+    )
+
+
+def _check_belongs(
+    path: Path, document: Scores | AuditDocument | UtilityDocument, model: Model | None, data_sha256: str
+) -> None:
+    """Refuse a document about another model or another prepared set."""
+    if isinstance(document, UtilityDocument):
+        made_by = set(document.models.values())
+    else:
+        sha256 = document.generated.model_sha256 if document.generated else None
+        made_by = {sha256} if sha256 else set()
+    if model is not None and made_by and model.sha256 not in made_by:
+        other = next(iter(made_by))
+        raise UsageError(f"{path} is about another model (sha256 {other[:12]}, not {model.sha256[:12]})")
+    if isinstance(document, Scores) or document.data is None or not data_sha256:
+        return  # scores may compare with images of another hospital
+    if document.data.sha256 != data_sha256:
+        raise UsageError(
+            f"{path} is about another prepared set (sha256 {document.data.sha256[:12]}, not {data_sha256[:12]})"
+        )
