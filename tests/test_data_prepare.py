@@ -598,7 +598,7 @@ def test_an_older_set_knows_its_source_by_name_alone(folder, tmp_path):
         ({"holdout": -0.1}, "holdout"),
         ({"max_bad": 1.5}, "max_bad"),
         ({"workers": 0}, "workers"),
-        ({"patient_regex": "("}, "not a regular expression"),
+        ({"patient_regex": "("}, "not a valid regular expression"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_read(tmp_path, option, message):
