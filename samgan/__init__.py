@@ -1,15 +1,80 @@
-"""samgan: self-attention guided multi-scale gradient GANs for radiographs (SAMGAN / MSG-SAGAN)."""
+"""samgan: self-attention guided multi-scale gradient GANs for radiographs (SAMGAN / MSG-SAGAN).
 
-from typing import Any
+Each step of the command line is a function here: `samgan.prepare`, `samgan.train`, `samgan.sample` and so on.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from samgan.api import demo, export, sample, verify
+    from samgan.config import Config
+    from samgan.data import PreparedSet
+    from samgan.data.prepare import prepare
+    from samgan.data.subset import subset
+    from samgan.errors import SamganError, UsageError
+    from samgan.presets import preset_config
+    from samgan.runs import Run
+    from samgan.scoring.evaluate import evaluate
+    from samgan.studies.balance import balance
+    from samgan.studies.downstream import utility
+    from samgan.studies.table2 import run_table as table2
+    from samgan.training.run import train
+    from samgan.trust.audit import audit
 
 __version__ = "0.1.0"
-__all__ = ["PreparedSet", "evaluate", "export", "prepare", "preset_config", "sample", "train", "verify"]
+
+# Where each public name is. Nothing is imported before it is used: torch takes seconds, `samgan --help` should not.
+_PUBLIC = {
+    "Config": "samgan.config.Config",
+    "PreparedSet": "samgan.data.PreparedSet",
+    "Run": "samgan.runs.Run",
+    "SamganError": "samgan.errors.SamganError",
+    "UsageError": "samgan.errors.UsageError",
+    "audit": "samgan.trust.audit",
+    "balance": "samgan.studies.balance",
+    "demo": "samgan.api.demo",
+    "evaluate": "samgan.scoring.evaluate",
+    "export": "samgan.api.export",
+    "prepare": "samgan.data.prepare",
+    "preset_config": "samgan.presets.preset_config",
+    "sample": "samgan.api.sample",
+    "subset": "samgan.data.subset.subset",
+    "table2": "samgan.studies.run_table",
+    "train": "samgan.training.run.train",
+    "utility": "samgan.studies.utility",
+    "verify": "samgan.api.verify",
+}
+__all__ = [
+    "Config",
+    "PreparedSet",
+    "Run",
+    "SamganError",
+    "UsageError",
+    "audit",
+    "balance",
+    "demo",
+    "evaluate",
+    "export",
+    "prepare",
+    "preset_config",
+    "sample",
+    "subset",
+    "table2",
+    "train",
+    "utility",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public functions when they are first used: torch takes seconds, and `--help` should not."""
-    if name in __all__:
-        from samgan import api
+    """Import a public name when it is first used."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, own = _PUBLIC[name].rpartition(".")
+    return getattr(importlib.import_module(module), own)
 
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """Public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

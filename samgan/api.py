@@ -18,6 +18,7 @@ from samgan.sampling import (
     MODEL_SUFFIX,
     SEEDS,
     Model,
+    Written,
     is_model,
     load_model,
     open_model,
@@ -33,31 +34,42 @@ __all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_confi
 DEMO_NOTE = "Phantoms are not patients: these images were drawn by a formula, and nothing medical follows from them."
 
 
-def export(run: Location, out: Location, *, checkpoint: str = "newest") -> dict[str, Any]:
-    """Write the averaged generator of a run as one file, for `sample` and `evaluate` where the run is not.
+@dataclass(frozen=True)
+class Exported:
+    """A generator that was written as one file."""
+
+    model: Path
+    sha256: str
+    """Of the weights."""
+    images_seen: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {"model": str(self.model), "sha256": self.sha256, "images_seen": self.images_seen}
+
+
+def export(run: Location, out: Location, *, checkpoint: str = "newest") -> Exported:
+    """Write the averaged generator of a run as one file, for `sample` and `evaluate` on another machine.
 
     Args:
         run: The run folder.
         out: The file, ending in .safetensors. It holds weights, configuration and hashes, and no image.
         checkpoint: "newest", "best" or a checkpoint file.
 
-    Returns:
-        `model` (the path), `sha256` (of the weights), `images_seen`.
-
     Raises:
-        SamganError: No such checkpoint, or `out` is there already or has another ending.
+        SamganError: No such checkpoint, or `out` exists or has another ending.
     """
     out = Path(out)
     if out.suffix != MODEL_SUFFIX:
-        raise UsageError(f"{out}: expected a file that ends in {MODEL_SUFFIX}")
+        raise UsageError(f"{out}: expected a file name that ends in {MODEL_SUFFIX}")
     if out.exists():
-        raise SamganError(f"{out} is there already; name a new file")
+        raise SamganError(f"{out} exists; name a new file")
     model = load_model(Run.open(run), checkpoint)
     write_model(model, out)
-    return {"model": str(out), "sha256": model.sha256, "images_seen": model.images_seen}
+    return Exported(out, model.sha256, model.images_seen)
 
 
-def sample(
+def sample(  # noqa: PLR0913 (options of one call, each with a default)
     source: Location,
     out: Location,
     count: int = 64,
@@ -68,10 +80,22 @@ def sample(
     class_name: str | None = None,
     checkpoint: str = "newest",
     device: str = "auto",
-) -> dict[str, Any]:
+) -> Written:
     """Write synthetic images of a run, or of a file of `export`.
 
-    Arguments and result are those of `samgan.sampling.write_samples`.
+    Args:
+        source: The run folder, or a file of `export`.
+        out: New folder.
+        count: Number of images.
+        seed: Seed of the first image; image i has seed + i.
+        file_format: A key of `samgan.provenance.FORMATS`, such as "png", "npz" or "dicom".
+        sheets: Keys of `samgan.sampling.sheets.SHEETS`: overview pictures to write as well.
+        class_name: The class of all images; default: all classes in turn.
+        checkpoint: "newest", "best" or a file, of a run.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Returns:
+        What `samples.json` in the folder holds: the provenance of its images.
 
     Raises:
         UsageError: A count below 1, a seed that is not from 0 to 2^32 - count, or an unknown class.
@@ -83,8 +107,9 @@ def sample(
     if not 0 <= seed <= SEEDS - count:
         raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count}, since image i has seed + i")
     model = open_model(Path(source), checkpoint, choose_device(device))
-    options: dict[str, Any] = {"file_format": file_format, "sheets": sheets, "class_name": class_name}
-    return write_samples(model, Path(out), count, seed=seed, **options)
+    return write_samples(
+        model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets, class_name=class_name
+    )
 
 
 def verify(files: Sequence[Location], run: Location | None = None, *, device: str = "auto") -> list[Finding]:

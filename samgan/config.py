@@ -6,124 +6,141 @@ Every setting stands here once, with its default, its allowed values and its hel
 
 import dataclasses
 import difflib
+import functools
 import math
-import types
-from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 from samgan.errors import UsageError
+from samgan.retired import is_retired
+from samgan.schema import Decides, checked, describe, plain, schema, setting
 
-
-def _setting(default: Any, help_text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help_text})
+# The sides that images may have in the two networks, smallest first; the pyramid of an image ends with its own side.
+SIDES = (4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """Which images of a prepared set are trained on."""
 
-    classes: tuple[str, ...] = _setting((), "classes to train on; none named: all")
-    flip: Literal["none", "random", "double"] = _setting(
-        "none", "horizontal flips: none, at random when loaded, or the set doubled by its mirror images"
+    classes: tuple[str, ...] = setting((), "classes to train on; if none is named, all")
+    flip: Literal["none", "random", "double"] = setting(
+        "none", "horizontal flips: none, at random when an image is loaded, or the set doubled by its mirror images"
     )
-    class_sampling: Literal["natural", "balanced"] = _setting(
-        "natural", "how often a class is shown: as often as it has images, or each as often as any other"
+    class_sampling: Literal["natural", "balanced"] = setting(
+        "natural", "how often a class is shown: as often as it has images, or each class equally often"
     )
+
+    def __post_init__(self) -> None:
+        """Check each setting."""
+        _check(self, "data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkConfig:
     """Generator and discriminator."""
 
-    resolution: int = _setting(64, "side of the largest image in pixels: 32, 64, 128 or 256")
-    image_channels: int = _setting(1, "1 (grey) or 3 (colour)")
-    max_channels: int = _setting(512, "largest width (MSG-GAN: 512)")
-    channel_base: int | None = _setting(
-        None, "width at r px: channel_base / r, at most max_channels; null: 32 x max_channels, as in MSG-GAN"
+    resolution: int = setting(64, "side of the largest image in pixels", choices=SIDES[3:])
+    image_channels: int = setting(1, "1 (grey) or 3 (colour)", choices=(1, 3))
+    max_channels: int = setting(
+        512, "largest width, a power of two (MSG-GAN: 512)", choices=tuple(2**power for power in range(3, 13))
     )
-    generator_blocks: Literal["plain", "modulated"] = _setting(
-        "plain", "plain: MSG-GAN's; modulated: the latent scales every convolution, each image adds to the one below"
+    channel_base: int | None = setting(
+        None,
+        "width at r px: channel_base / r, at most max_channels; null: 32 x max_channels, as in MSG-GAN",
+        minimum=4 * SIDES[3],
+        maximum=1 << 20,
     )
-    mapping_layers: int = _setting(0, "layers between the latent and what modulates (modulated blocks)")
-    noise: Literal["none", "lower", "all"] = _setting(
-        "lower", "noise in modulated convolutions, drawn by the latent: at no scale, at all but the largest, at all"
-    )
-    discriminator_blocks: Literal["plain", "residual"] = _setting(
-        "plain", "plain: MSG-GAN's; residual: with a shortcut around each, images are added (combine is not used)"
-    )
-    latent_dim: int | None = _setting(None, "length of the latent vector; null: as max_channels")
-    num_classes: int | None = _setting(
-        0, "classes that both networks are told of; 0: none; null: those of the data, if there are two or more"
-    )
-    class_projection: Literal["last", "every"] = _setting(
-        "last", "where the discriminator compares an image with its class: behind the last block, or behind every one"
-    )
-    pixel_norm: bool = _setting(True, "pixel norm after each plain generator convolution (PN of Table 2)")
-    equalized_lr: bool = _setting(True, "N(0, 1) weights scaled by sqrt(2 / fan_in) at run time")
-    spectral_norm: Literal["none", "generator", "discriminator", "both"] = _setting(
-        "none", "which networks have spectral norm (SN of Table 2)"
-    )
-    spectral_norm_layers: Literal["all", "hidden"] = _setting(
-        "all", "every convolution, or all but to_image, from_image and the last one"
-    )
-    spectral_norm_scale: Literal["plain", "unit", "equalized"] = _setting(
+    generator_blocks: Literal["plain", "modulated"] = setting(
         "plain",
-        "layers with spectral norm under equalized_lr. plain: drawn as without it, as in SAGAN; unit: drawn from "
-        "N(0, 1), so that rates count less; equalized: that, and the equalized scale on top (a very quiet network)",
+        "plain: those of MSG-GAN; modulated: the latent scales every convolution, and each image is added to the one "
+        "of the scale below",
     )
-    minibatch_std: Literal["none", "last", "every"] = _setting(
-        "last", "minibatch standard deviation in the discriminator's last block, in every block, or not (MBD)"
+    mapping_layers: int = setting(
+        0, "layers from the latent to what modulates the convolutions (modulated blocks only)", minimum=0, maximum=16
     )
-    minibatch_std_group: int = _setting(0, "images per statistic; 0: the whole batch")
-    generator_attention: tuple[int, ...] = _setting((), "resolutions (4, 8, ...) with attention in the generator")
-    discriminator_attention: tuple[int, ...] = _setting((), "the same for the discriminator (AM)")
-    attention_kind: Literal["self", "linear", "dual", "squeeze-excitation", "cbam"] = _setting(
-        "self", "self: the paper's; linear, dual: other ways to compare positions; the last two weigh channels"
+    noise: Literal["none", "lower", "all"] = setting(
+        "lower", "noise in modulated convolutions, drawn by the latent: none, at all scales but the largest, or all"
     )
-    attention_pooled: bool = _setting(True, "keys and values 2x2 max-pooled, as in SAGAN's code")
-    attention_reduction: int = _setting(8, "k: queries and keys have channels / k")
-    attention_value_reduction: int = _setting(2, "values have channels / this (SAGAN's code: 2, its paper: 8)")
-    combine: Literal["simple", "lin_cat", "cat_lin"] = _setting(
+    discriminator_blocks: Literal["plain", "residual"] = setting(
+        "plain",
+        "plain: those of MSG-GAN; residual: each block has a shortcut, and images are added to its features (combine "
+        "is not used)",
+    )
+    latent_dim: int | None = setting(
+        None, "length of the latent vector; null: the same as max_channels", minimum=1, maximum=1 << 16
+    )
+    num_classes: int | None = setting(
+        0,
+        "number of classes that both networks are conditional on; 0: none; null: the classes of the data, if there "
+        "are two or more",
+        minimum=0,
+        maximum=1 << 16,
+        excluded=1,
+    )
+    pixel_norm: bool = setting(True, "pixel norm after each plain generator convolution (PN of Table 2)")
+    equalized_lr: bool = setting(True, "weights drawn from N(0, 1) and scaled by sqrt(2 / fan_in) at run time")
+    spectral_norm: Literal["none", "generator", "discriminator", "both"] = setting(
+        "none", "networks with spectral norm (SN of Table 2)"
+    )
+    spectral_norm_layers: Literal["all", "hidden"] = setting(
+        "all", "layers with spectral norm: every convolution, or all but to_image, from_image and the last one"
+    )
+    spectral_norm_scale: Literal["plain", "unit", "equalized"] = setting(
+        "plain",
+        "layers with spectral norm under equalized_lr. plain: drawn as without equalized_lr, as in SAGAN; unit: drawn "
+        "from N(0, 1), so that a learning rate has less effect; equalized: the same, and scaled as other equalized "
+        "layers are (the network's output is then close to constant)",
+    )
+    minibatch_std: Literal["none", "last", "every"] = setting(
+        "last", "minibatch standard deviation in the discriminator (MBD): none, in its last block, or in every block"
+    )
+    minibatch_std_group: int = setting(0, "images per statistic; 0: the whole batch", minimum=0)
+    generator_attention: tuple[int, ...] = setting(
+        (), "resolutions with attention in the generator (AM of Table 2)", choices=SIDES, unique=True
+    )
+    discriminator_attention: tuple[int, ...] = setting(
+        (), "resolutions with attention in the discriminator (AM of Table 2)", choices=SIDES, unique=True
+    )
+    attention_kind: Literal["self", "linear", "dual", "squeeze-excitation", "cbam"] = setting(
+        "self",
+        "self: the attention of the paper; linear, dual: other ways to compare positions; squeeze-excitation, cbam: "
+        "weights for channels",
+    )
+    attention_pooled: bool = setting(True, "keys and values are 2x2 max-pooled, as in SAGAN's code")
+    attention_reduction: int = setting(8, "k: queries and keys have channels / k", minimum=1, maximum=4096)
+    attention_value_reduction: int = setting(
+        2, "values have channels / this (2 in SAGAN's code, 8 in its paper)", minimum=1, maximum=4096
+    )
+    combine: Literal["simple", "lin_cat", "cat_lin"] = setting(
         "lin_cat", "how the discriminator joins an image to its features (MSG-GAN, section 2.2)"
     )
-    image_activation: Literal["linear", "tanh"] = _setting("linear", "last operation of to_image")
+    image_activation: Literal["linear", "tanh"] = setting("linear", "last operation of to_image")
 
     def __post_init__(self) -> None:
-        """Check ranges and combinations."""
-        _require(self.resolution in (32, 64, 128, 256), "network.resolution", self.resolution, "32, 64, 128 or 256")
-        _require(self.image_channels in (1, 3), "network.image_channels", self.image_channels, "1 or 3")
-        power = self.max_channels > 0 and self.max_channels & (self.max_channels - 1) == 0
-        smallest = max(8, 4 * self.resolution // 32)
+        """Check each setting, and combinations."""
+        _check(self, "network")
+        smallest, least = max(8, 4 * self.resolution // 32), 4 * self.resolution
         _require(
-            power and smallest <= self.max_channels <= 4096,
+            self.max_channels >= smallest,
             "network.max_channels",
             self.max_channels,
-            f"a power of two from {smallest} to 4096 (the width at {self.resolution} px is to be 4 at least)",
+            f"{smallest} or more, so that the width at {self.resolution} px is at least 4",
         )
-        if self.latent_dim is not None:
-            size = self.latent_dim
-            _require(1 <= size <= 1 << 16, "network.latent_dim", size, "from 1 to 65536, or null")
-        number = self.num_classes
-        known = number in (None, 0) or 2 <= number <= 1 << 16
-        _require(known, "network.num_classes", number, "0, from 2 to 65536, or null")
-        _require(0 <= self.mapping_layers <= 16, "network.mapping_layers", self.mapping_layers, "from 0 to 16")
-        base, least = self.channel_base, 4 * self.resolution
-        if base is not None:
-            expected = f"from {least} (4 channels at {self.resolution} px) to 1048576, or null"
-            _require(least <= base <= 1 << 20, "network.channel_base", base, expected)
-        _require(self.minibatch_std_group >= 0, "network.minibatch_std_group", self.minibatch_std_group, "0 or more")
-        for name in ("attention_reduction", "attention_value_reduction"):
-            _require(1 <= getattr(self, name) <= 4096, f"network.{name}", getattr(self, name), "from 1 to 4096")
-        allowed = self.resolutions
+        _require(
+            self.channel_base is None or self.channel_base >= least,
+            "network.channel_base",
+            self.channel_base,
+            f"{least} or more, so that the width at {self.resolution} px is at least 4, or null",
+        )
         for name in ("generator_attention", "discriminator_attention"):
-            value = getattr(self, name)
-            known = set(value) <= set(allowed) and len(set(value)) == len(value)
-            _require(known, f"network.{name}", value, f"a set of {', '.join(map(str, allowed))}")
+            fits = max(getattr(self, name), default=0) <= self.resolution
+            _require(fits, f"network.{name}", getattr(self, name), f"some of {', '.join(map(str, self.resolutions))}")
 
     @property
     def resolutions(self) -> tuple[int, ...]:
         """The sides of the image pyramid, smallest first: 4, 8, ..., resolution."""
-        return tuple(4 << scale for scale in range(int(math.log2(self.resolution)) - 1))
+        return SIDES[: SIDES.index(self.resolution) + 1]
 
     @property
     def latent_size(self) -> int:
@@ -132,7 +149,7 @@ class NetworkConfig:
 
     @property
     def input_size(self) -> int:
-        """Length of what the generator starts from: the latent, and where there are classes as much of the class."""
+        """Length of the generator's input: the latent and, if there are classes, as many numbers for the class."""
         return 2 * self.latent_size if self.num_classes else self.latent_size
 
     def channels(self, resolution: int) -> int:
@@ -145,64 +162,83 @@ class NetworkConfig:
 class TrainingConfig:
     """Losses, optimizers, length, what is logged and kept."""
 
-    loss: Literal["relativistic-average-hinge", "relativistic-paired", "wgan", "hinge", "non-saturating"] = _setting(
+    loss: Literal["relativistic-average-hinge", "relativistic-paired", "wgan", "hinge", "non-saturating"] = setting(
         "relativistic-average-hinge", "adversarial loss"
     )
-    penalty: Literal["none", "gradient-per-scale", "gradient-joint", "r1", "r2", "r1-r2"] = _setting(
-        "none", "penalty on the discriminator's gradient over all scales (WGAN-GP: wgan with gradient-per-scale)"
+    penalty: Literal["none", "gradient-per-scale", "r1", "r1-r2"] = setting(
+        "none", "penalty on the discriminator's gradient at all scales (WGAN-GP: wgan with gradient-per-scale)"
     )
-    penalty_weight: float = _setting(10.0, "weight of the penalty: lambda of WGAN-GP, gamma / 2 of R1 and R2")
-    penalty_every: int = _setting(1, "the penalty comes in every n-th step, with n times its weight (lazy: 4 to 16)")
-    drift_weight: float = _setting(0.0, "weight of the mean squared logit of real images (ProGAN: 0.001 with WGAN-GP)")
-    optimizer: Literal["adam", "rmsprop"] = _setting("adam", "optimizer of both networks")
-    learning_rate: float = _setting(0.003, "learning rate of both networks")
-    discriminator_learning_rate: float | None = _setting(None, "the discriminator's, if it differs")
-    rate_decay_kimg: float = _setting(
+    penalty_weight: float = setting(
+        10.0, "weight of the penalty: lambda of WGAN-GP, gamma / 2 of R1 and R2", minimum=0, maximum=1e9
+    )
+    penalty_every: int = setting(
+        1,
+        "compute the penalty in every n-th step, with n times its weight (a lazy penalty: 4 to 16)",
+        minimum=1,
+        maximum=1 << 16,
+    )
+    drift_weight: float = setting(
+        0.0, "weight of the mean squared logit of real images (ProGAN: 0.001 with WGAN-GP)", minimum=0, maximum=1e9
+    )
+    optimizer: Literal["adam", "rmsprop"] = setting("adam", "optimizer of both networks")
+    learning_rate: float = setting(0.003, "learning rate of both networks", above=0, maximum=1e9)
+    discriminator_learning_rate: float | None = setting(
+        None, "the discriminator's own learning rate; null: the same as learning_rate", above=0, maximum=1e9
+    )
+    rate_decay_kimg: float = setting(
         0.0,
-        "from here on rates fall with the square root of the images seen: half of them at four times this; 0: never",
+        "after this, learning rates fall with the square root of the images seen: at four times this they are half; "
+        "0: constant rates",
+        minimum=0,
+        maximum=1e9,
     )
-    adam_betas: tuple[float, float] = _setting((0.0, 0.99), "Adam's beta1, beta2 (MSG-GAN: 0, 0.99)")
-    rmsprop_alpha: float = _setting(0.99, "RMSprop's smoothing constant")
-    batch_size: int = _setting(16, "images per step, over all processes together")
-    kimg: float = _setting(1808.0, "length of training in thousands of real images shown")
-    augment_target: float = _setting(
+    adam_betas: tuple[float, float] = setting((0.0, 0.99), "Adam's beta1, beta2 (MSG-GAN: 0, 0.99)", minimum=0, below=1)
+    batch_size: int = setting(16, "images per step, over all processes together", minimum=2, maximum=1 << 16)
+    kimg: float = setting(
+        1808.0, "length of training, in thousands of real images shown", above=0, maximum=1e9, decides="length"
+    )
+    augment_target: float = setting(
         0.0,
-        "what the discriminator sees of a class is augmented until the mean sign of real logits is this; 0: not at all",
+        "the share of augmented images of each class is adapted until the mean sign of the discriminator's logits of "
+        "real images is this; 0: no augmentation",
+        minimum=0,
+        below=1,
     )
-    augment_kimg: float = _setting(100.0, "what the share of augmented images takes from 0 to 1 at the fastest")
-    shared_latents: bool = _setting(True, "the generator's step uses the latents of the discriminator's step")
-    ema_ramp: float = _setting(0.0, "the half-life is at most this share of the images seen (StyleGAN2: 0.05); 0: off")
-    ema_halflife_kimg: float = _setting(11.08, "half-life of the averaged generator; 0: no averaging (MSG-GAN: 0.999)")
-    precision: Literal["fp32", "bf16", "auto"] = _setting(
-        "fp32", "arithmetic of the networks; weights stay fp32. auto: bf16 where the device has instructions for it"
+    shared_latents: bool = setting(True, "the generator's step uses the latents of the discriminator's step")
+    ema_ramp: float = setting(
+        0.0,
+        "the half-life of the averaged generator is at most this share of the images seen (StyleGAN2: 0.05); 0: no "
+        "such limit",
+        minimum=0,
+        maximum=1e9,
     )
-    seed: int = _setting(0, "seed of weights, order of images, flips and latents")
-    log_every_kimg: float = _setting(0.8, "how often losses are written")
-    snapshot_every_kimg: float = _setting(20.0, "how often a checkpoint, a sample grid and scores are written")
-    keep_checkpoints: int = _setting(2, "newest checkpoints kept, beside the best one")
+    ema_halflife_kimg: float = setting(
+        11.08,
+        "half-life of the averaged generator (11.08: MSG-GAN's 0.999 per step); 0: no averaging",
+        minimum=0,
+        maximum=1e9,
+    )
+    precision: Literal["fp32", "bf16", "auto"] = setting(
+        "fp32",
+        "arithmetic of the networks; weights are always fp32. auto: bf16 if the device has instructions for it, else "
+        "fp32",
+    )
+    seed: int = setting(0, "seed of weights, order of images, flips and latents", minimum=0, below=1 << 32)
+    log_every_kimg: float = setting(0.8, "how often losses are logged", above=0, maximum=1e9, decides="records")
+    snapshot_every_kimg: float = setting(
+        20.0,
+        "how often a checkpoint, a sample grid and quick scores are written",
+        above=0,
+        maximum=1e9,
+        decides="records",
+    )
+    keep_checkpoints: int = setting(
+        2, "number of newest checkpoints to keep; the best one is kept too", minimum=1, decides="records"
+    )
 
     def __post_init__(self) -> None:
-        """Check ranges."""
-        _require(2 <= self.batch_size <= 1 << 16, "training.batch_size", self.batch_size, "from 2 to 65536")
-        for name in ("learning_rate", "kimg", "augment_kimg", "log_every_kimg", "snapshot_every_kimg"):
-            _require(
-                0 < getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "a number above 0, up to 1e9"
-            )
-        if self.discriminator_learning_rate is not None:
-            rate = self.discriminator_learning_rate
-            allowed = "a number above 0, up to 1e9, or null"
-            _require(0 < rate <= 1e9, "training.discriminator_learning_rate", rate, allowed)
-        for name in ("rate_decay_kimg", "penalty_weight", "drift_weight", "ema_halflife_kimg", "ema_ramp"):
-            _require(0 <= getattr(self, name) <= 1e9, f"training.{name}", getattr(self, name), "from 0 to 1e9")
-        _require(0 <= self.seed < 1 << 32, "training.seed", self.seed, "from 0 up to, not including, 2^32")
-        betas = all(0 <= beta < 1 for beta in self.adam_betas)
-        _require(betas, "training.adam_betas", self.adam_betas, "two numbers from 0 up to, not including, 1")
-        _require(0 <= self.rmsprop_alpha < 1, "training.rmsprop_alpha", self.rmsprop_alpha, "from 0 up to 1")
-        target = self.augment_target
-        _require(0 <= target < 1, "training.augment_target", target, "from 0 up to, not including, 1")
-        every = self.penalty_every
-        _require(1 <= every <= 1 << 16, "training.penalty_every", every, "from 1 to 65536")
-        _require(self.keep_checkpoints >= 1, "training.keep_checkpoints", self.keep_checkpoints, "1 or more")
+        """Check each setting."""
+        _check(self, "training")
 
     @property
     def total_steps(self) -> int:
@@ -216,9 +252,11 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """Everything that decides what a run computes."""
+    """All settings of a run."""
 
-    preset: str = _setting("custom", "the row this configuration started from; a label, nothing depends on it")
+    preset: str = setting(
+        "custom", "the preset that this configuration started from: a label, nothing depends on it", decides="nothing"
+    )
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
@@ -237,13 +275,15 @@ class Config:
         _require(number != 0 or sampling == "natural", "data.class_sampling", sampling, "natural without classes")
 
     def override(self, settings: Mapping[str, Any]) -> "Config":
-        """Return a copy with `settings` applied.
+        """A copy with some settings changed.
 
         Args:
-            settings: Dotted keys (`{"training.kimg": 50}`), nested mappings (`{"training": {"kimg": 50}}`) or both.
+            settings: Dotted keys (`{"training.kimg": 50}`), nested sections (`{"training": {"kimg": 50}}`) or both;
+                values as JSON has them.
 
         Raises:
-            UsageError: An unknown key (with the nearest known one), a wrong type or a value out of range.
+            UsageError: An unknown key (with the nearest known one), a retired key whose value has no meaning today, a
+                wrong type or a value out of range.
         """
         nested: dict[str, Any] = {}
         for key, value in flatten(settings).items():
@@ -260,13 +300,27 @@ class Config:
         return _merge(self, nested, "")
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
-        """Dotted keys whose values differ, as (own value, the other's)."""
+        """Dotted keys whose values differ, as (own value, the other's); labels are not compared."""
         own, others = flatten(self.to_dict()), flatten(other.to_dict())
+        for label in keys_that_decide("nothing"):
+            del own[label]
         return {key: (value, others[key]) for key, value in own.items() if value != others[key]}
+
+    def computed(self) -> dict[str, Any]:
+        """The tree, as plain JSON types, of what decides the result of training: numbers and length.
+
+        Two configurations with the same `computed()` train the same weights. Labels are left out, and so is what is
+        logged and kept; but where minutes are the length, a run ends at a line of its log.
+        """
+        tree = self.to_dict()
+        for key in keys_that_decide("records", "nothing"):
+            section, _, name = key.rpartition(".")
+            del (tree[section] if section else tree)[name]
+        return tree
 
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain JSON types: `Config.from_dict(config.to_dict()) == config`."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "Config":
@@ -293,18 +347,70 @@ def flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def settings() -> list[tuple[str, str, Any, str]]:
-    """All settings as (dotted key, allowed values, default, help), in the order of the tree."""
-    rows = []
-    for section in dataclasses.fields(Config):
-        if section.name == "preset":
-            continue
-        default = getattr(Config(), section.name)
-        hints = get_type_hints(type(default))
-        for field in dataclasses.fields(default):
-            allowed = _describe(hints[field.name])
-            rows.append((f"{section.name}.{field.name}", allowed, field.default, field.metadata["help"]))
-    return rows
+class Setting(NamedTuple):
+    """One setting, as a list of all of them shows it."""
+
+    key: str
+    allowed: str
+    default: Any
+    help: str
+
+
+def settings() -> list[Setting]:
+    """All settings in the order of the tree, without the label `preset`."""
+    return [
+        Setting(key, describe(hint, field.metadata["limits"]), field.default, field.metadata["help"])
+        for key, field, hint in _fields()
+        if field.metadata["decides"] != "nothing"
+    ]
+
+
+def keys_that_decide(*what: Decides) -> tuple[str, ...]:
+    """Dotted keys of the settings that decide one of these things."""
+    return tuple(key for key, field, _ in _fields() if field.metadata["decides"] in what)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a whole configuration, for forms and editors.
+
+    It has the type, range, default and description of each setting; only `Config` checks rules that span settings.
+    """
+    tree: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Settings of samgan"}
+    tree |= {"type": "object", "properties": {}, "additionalProperties": False}
+    for key, field, hint in _fields():
+        section, _, name = key.rpartition(".")
+        place = tree["properties"]
+        if section:
+            head = {"type": "object", "description": SECTIONS[section].__doc__}
+            place = place.setdefault(section, {**head, "properties": {}, "additionalProperties": False})["properties"]
+        described = {"default": plain(field.default), "description": field.metadata["help"]}
+        place[name] = {**schema(hint, field.metadata["limits"]), **described}
+    return tree
+
+
+SECTIONS: dict[str, Any] = {"data": DataConfig, "network": NetworkConfig, "training": TrainingConfig}
+
+
+def _fields() -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
+    """Dotted key, field and type of the label and of every setting."""
+    for prefix, section in (("", Config), *((f"{name}.", section) for name, section in SECTIONS.items())):
+        hints = _hints(section)
+        for field in dataclasses.fields(section):
+            if field.name not in SECTIONS:
+                yield f"{prefix}{field.name}", field, hints[field.name]
+
+
+@functools.cache
+def _hints(section: type) -> dict[str, Any]:
+    return get_type_hints(section)
+
+
+def _check(section: Any, name: str) -> None:
+    """Check each setting of a section by itself."""
+    hints = _hints(section.__class__)
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        checked(value, hints[field.name], field.metadata["limits"], f"{name}.{field.name}")
 
 
 def _require(condition: bool, key: str, value: object, allowed: str) -> None:
@@ -313,11 +419,14 @@ def _require(condition: bool, key: str, value: object, allowed: str) -> None:
 
 
 def _merge(node: Any, changes: Mapping[str, Any], path: str) -> Any:
-    hints = get_type_hints(type(node))
+    fields = {field.name: field for field in dataclasses.fields(node)}
+    hints = _hints(node.__class__)
     values = {}
     for name, value in changes.items():
         key = f"{path}{name}"
-        if name not in hints:
+        if is_retired(key, value):
+            continue
+        if name not in fields:
             raise UsageError(f"unknown setting {key} (value {value!r}); {_advice(name, hints, path)}")
         current = getattr(node, name)
         if dataclasses.is_dataclass(current):
@@ -325,12 +434,12 @@ def _merge(node: Any, changes: Mapping[str, Any], path: str) -> Any:
                 raise UsageError(f"{key}: expected a section of settings, got {value!r}")
             values[name] = _merge(current, value, f"{key}.")
         else:
-            values[name] = _checked(value, hints[name], key)
+            values[name] = checked(value, hints[name], fields[name].metadata["limits"], key)
     return dataclasses.replace(node, **values)
 
 
 def _advice(name: str, hints: Mapping[str, Any], path: str) -> str:
-    everywhere = {row[0].rpartition(".")[2]: row[0] for row in settings()}
+    everywhere = {key.rpartition(".")[2]: key for key, *_ in settings()}
     for known in ({hint: f"{path}{hint}" for hint in hints}, everywhere):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         if near:
@@ -338,46 +447,5 @@ def _advice(name: str, hints: Mapping[str, Any], path: str) -> str:
     return f"known: {', '.join(f'{path}{hint}' for hint in hints)}" + ("" if path else " (each with its settings)")
 
 
-def _checked(value: Any, hint: Any, key: str) -> Any:
-    """`value` as the type `hint` asks for; the only conversions are int to float and list to tuple."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if isinstance(value, str) and value in arguments:
-            return value
-    elif origin in (Union, types.UnionType):
-        for option in arguments:
-            try:
-                return _checked(value, option, key)
-            except UsageError:
-                continue
-    elif origin is tuple:
-        if arguments[-1] is Ellipsis and not isinstance(value, list | tuple | Mapping | None):
-            value = () if value == "" else (value,)  # one value is a list of one, an empty text (--KEY=) of none
-        if isinstance(value, list | tuple) and (arguments[-1] is Ellipsis or len(value) == len(arguments)):
-            return tuple(_checked(item, arguments[0], key) for item in value)
-    elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
-            return float(value)
-    elif type(value) is hint:
-        return value
-    raise UsageError(f"{key}: {value!r} is not allowed; expected {_describe(hint)}")
-
-
-def _describe(hint: Any) -> str:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(arguments)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in arguments)
-    if origin is tuple:
-        if arguments[-1] is Ellipsis:
-            return f"a list of {_describe(arguments[0])}"
-        return f"a list of {len(arguments)} x {_describe(arguments[0])}"
-    names = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
-    return names[hint]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+RESUMABLE = keys_that_decide("length", "records")
+"""Settings that a resumed run may change: how long it is and what it keeps, not what it computes."""

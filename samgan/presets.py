@@ -1,7 +1,7 @@
-"""THE TABLE: every row of the paper's Table 2, its switches and its published scores side by side; then our recipe.
+"""THE TABLE: every row of the paper's Table 2, with its switches and its published scores; then our own recipe.
 
-The paper leaves much open (attention's place, Adam's betas, EMA, ...): what was chosen is the default of
-`samgan.config`, or stands in `SCALES` below with its reason. `docs/reproducing.md` lists every choice.
+The paper leaves much open (where attention is, Adam's betas, EMA, ...). Our choices are the defaults of `samgan.config`
+or are in `SCALES` below, with their reasons. `docs/reproducing.md` lists every choice.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from samgan.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """One row of Table 2: the switches that differ between rows, and what the paper measured with them."""
+    """One row of Table 2: the switches that differ between rows, and the scores that the paper reports."""
 
     name: str
     spectral_norm: bool
@@ -28,8 +28,8 @@ class Preset:
     paper_ms_ssim_generated: float | None
 
 
-# Pixel norm and minibatch std are on in every row of the paper. MSG-GAN's own published row (CelebA, FID 8.86) is
-# somebody else's run; msg-gan-1 is the paper's re-implementation of it.
+# Every row of the paper has pixel norm and minibatch std. The first row of its table (CelebA, FID 8.86) is quoted from
+# MSG-GAN's own paper and is left out here; msg-gan-1 is the re-implementation.
 # fmt: off
 PRESETS = (
     #       name            SN     AM     FA   optimizer  rate    loss       data      FID     MR    MG
@@ -55,7 +55,7 @@ PRESETS = (
 )
 
 LOSSES = {
-    # lambda 10 and drift 0.001 are ProGAN's, which MSG-GAN's paper keeps.
+    # lambda 10 and drift 0.001 are the values of ProGAN, which MSG-GAN's paper keeps.
     "wgan-gp": {"loss": "wgan", "penalty": "gradient-per-scale", "penalty_weight": 10.0, "drift_weight": 0.001},
     "rahinge": {"loss": "relativistic-average-hinge", "penalty": "none", "drift_weight": 0.0},
 }
@@ -79,38 +79,39 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 
-# Our own recipe, which is no row of the paper: what `samgan train` does where no preset is named.
+# Our own recipe, which is not a row of the paper: what `samgan train` uses if no preset is named.
 PLUS = "samgan-plus"
 PLUS_SETTINGS: dict[str, Any] = {
     "preset": PLUS,
-    "data.flip": "none",  # hearts stay on their side
+    "data.flip": "none",  # a mirrored radiograph has the heart on the wrong side
     "network.generator_blocks": "modulated",
     "network.discriminator_blocks": "residual",
     "network.mapping_layers": 2,
-    "network.num_classes": None,  # as the data has; the paper's networks are told of none
+    "network.num_classes": None,  # those of the data; the paper's networks are not conditional
     "network.minibatch_std_group": 4,
     "training.loss": "relativistic-paired",
     "training.penalty": "r1-r2",
     "training.penalty_weight": 0.02,
     "training.penalty_every": 8,
     "training.precision": "auto",
-    # From some thousand images the sign settles about there by itself; from some hundred it goes on to 1 without help.
+    # With some thousand images the mean sign settles near this by itself; with some hundred it rises to 1.
     "training.augment_target": 0.8,
     "training.ema_ramp": 0.05,
 }
 PLUS_SCALES: dict[str, dict[str, Any]] = {
-    # Two thirds of an hour's arithmetic would go to 32 and 64 px at MSG-GAN's widths; here each scale gets its share.
+    # With MSG-GAN's widths, two thirds of all arithmetic would go to 32 and 64 px; here each scale gets its share.
     "cpu": {
         "network.max_channels": 128,
         "network.channel_base": 1024,
-        # What counts in the first hours is the number of updates and their size, not that of images.
+        # In the first hours, the number of updates and their size matter more than the number of images.
         "training.batch_size": 8,
         "training.learning_rate": 0.008,
         "training.kimg": 700.0,
         "training.snapshot_every_kimg": 20.0,
         "training.ema_halflife_kimg": 4.0,
     },
-    # Four times as wide below 16 px, sixteen times above, where a GPU has idle arithmetic; twice the batch to fill it.
+    # Four times as wide below 16 px and sixteen times above, since a GPU has arithmetic to spare there; four times the
+    # batch, to use it.
     "gpu": {
         "network.max_channels": 512,
         "network.channel_base": 16384,
@@ -124,26 +125,30 @@ PLUS_SCALES: dict[str, dict[str, Any]] = {
 
 
 def preset_names() -> list[str]:
-    """Names of all presets: the rows of Table 2 in its order by family, then our own recipe."""
+    """Names of all presets: the rows of Table 2 in order, then our own recipe."""
     return [*(row.name for row in PRESETS), PLUS]
 
 
 def scale_names() -> list[str]:
-    """Names of all scales; which of them a preset has, `preset_config` says."""
+    """Names of all scales; a preset has some of them (see `preset_config`)."""
     return list(dict.fromkeys([*SCALES, *PLUS_SCALES]))
 
 
 def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 64) -> Config:
-    """The configuration of one row of Table 2, or of our own recipe.
+    """Make the configuration of one row of Table 2, or of our own recipe.
 
     Args:
-        name: A row's name, such as `samgan-8`, or `samgan-plus`.
-        scale: Of a row: `paper` (512 channels, 1,808 kimg; the default) or `cpu` (64 channels, a night on a laptop). Of
-            samgan-plus: `cpu` (the default) or `gpu`.
-        resolution: Side of the images in pixels (the paper: 64); attention stays where the scale puts it, if it fits.
+        name: Name of a row, such as `samgan-8`, or `samgan-plus`.
+        scale: Of a row, `paper` (512 channels, 1,808 kimg; the default) or `cpu` (64 channels, a night on a laptop). Of
+            samgan-plus, `cpu` (the default) or `gpu`.
+        resolution: Side of the images in pixels (64 in the paper). The attention layers of the scale that are at a
+            higher resolution are left out.
+
+    Returns:
+        The configuration; `Config.override` changes single settings of it.
 
     Raises:
-        UsageError: Unknown name or scale, with the known ones.
+        UsageError: Unknown name or scale; the message has the known ones.
     """
     if name not in preset_names():
         raise UsageError(f"unknown preset {name!r}; known: {', '.join(preset_names())}")
@@ -178,5 +183,5 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
 
 
 def preset_document() -> list[dict[str, Any]]:
-    """Every row as plain JSON types: its switches as the paper's columns name them, and the paper's scores."""
+    """Every row as plain JSON types: its switches, with the names of the paper's columns, and the paper's scores."""
     return [{"pixel_norm": True, "minibatch_std": True, **dataclasses.asdict(row)} for row in PRESETS]

@@ -1,5 +1,6 @@
 """The commands as a user types them: documents on standard output, one-line errors, exit statuses."""
 
+import argparse
 import io
 import json
 import os
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samgan.commands.main import main
+from samgan.commands.main import COMMANDS, main
+from samgan.commands.options import add_on_collapse
 from samgan.commands.settings import read_settings, split_settings
+from samgan.config import json_schema, settings
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import UsageError
@@ -23,6 +26,7 @@ from samgan.metrics.features import FeaturesUnavailable
 from samgan.presets import PRESETS, preset_config
 from samgan.runs import Collapse, Run
 from samgan.sampling import load_model
+from samgan.training.run import ON_COLLAPSE
 
 TINY = [
     "--network.max_channels=8",
@@ -84,7 +88,7 @@ def test_prepare_says_what_it_left_out_and_how_it_split(capsys, folder, tmp_path
     assert "split by patient (file names; 96 % of images), else image" in text
     assert "left out: 1 exact duplicates" in text
     assert "near duplicates: 1 images" in text
-    assert "ignored as no images: 1 .txt" in text
+    assert "ignored, since they are not images: 1 .txt" in text
     assert "left out: 1 files that cannot be read" in text
     assert "  NORMAL/broken.png: " in text
 
@@ -135,7 +139,7 @@ def test_flags_win_over_yaml_and_yaml_over_the_preset(capsys, tmp_path):
         (["--training.kmig=5"], ["training.kmig", "5", "training.kimg"]),
         (["--training.kimg=many"], ["training.kimg", "many", "number"]),
         (["--training.loss=mse"], ["training.loss", "mse", "relativistic-average-hinge"]),
-        (["--network.max_channels=60"], ["network.max_channels", "60", "power of two"]),
+        (["--network.max_channels=60"], ["network.max_channels", "60", "one of 8, 16"]),
         (["--training.kimg"], ["training.kimg", "needs a value"]),
         (["--preset", "samgan-9"], ["samgan-9", "samgan-8"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
@@ -288,7 +292,7 @@ def test_a_run_folder_in_use_is_left_alone(capsys, data, trained):
     ("arguments", "words"),
     [
         (["--training.learning_rate=0.1"], ["training.learning_rate", "0.0001", "0.1"]),
-        (["--preset", "msg-gan-6", "--scale", "cpu", *TINY], ["preset", "'samgan-8'", "'msg-gan-6'"]),
+        (["--preset", "msg-gan-6", "--scale", "cpu", *TINY], ["network.spectral_norm", "'both'", "'none'"]),
         (["--preset", "samgan-8", *TINY], ["training.ema_halflife_kimg", "2.45", "11.08"]),
         (["--classes", "NORMAL"], ["data.classes", "NORMAL"]),
     ],
@@ -428,7 +432,7 @@ def test_yaml_that_says_nonsense_is_refused_in_one_line(capsys, tmp_path, text, 
 def test_a_set_that_classes_swallowed_is_pointed_out(capsys, data, tmp_path):
     status, _, error = run(capsys, "train", "--classes", "NORMAL", data, "--out", tmp_path / "run")
     assert status == 2
-    assert f"--classes took {data} for a class" in error
+    assert f"--classes took {data} as a class" in error
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
@@ -439,7 +443,7 @@ def test_too_little_memory_is_told_in_one_line(capsys, trained, tmp_path, monkey
     monkeypatch.setattr("samgan.api.open_model", fail)
     status, _, message = run(capsys, "sample", trained, "--out", tmp_path / "samples")
     assert status == 1
-    assert "not enough memory" in message
+    assert "out of memory" in message
     monkeypatch.setattr("samgan.api.open_model", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # a defect of ours is not to be hidden
         run(capsys, "sample", trained, "--out", tmp_path / "samples")
@@ -579,6 +583,55 @@ def test_wrong_use_has_status_2():
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2
+
+
+def test_settings_are_for_commands_that_say_so(capsys):
+    assert [command.name for command in COMMANDS if command.takes_settings] == ["train", "table2", "balance"]
+    with pytest.raises(SystemExit):
+        main(["sample", "RUN", "--out", "x", "--training.kimg=5"])
+    assert "samgan sample takes no settings; these do: train, table2, balance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[command.name for command in COMMANDS])
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command.name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert "(default: )" not in text
+
+
+def test_options_that_repeat_have_one_text(capsys):
+    """An option of several commands reads the same everywhere; those whose meaning differs are named."""
+    texts = {}
+    for command in COMMANDS:
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        for action in parser._actions:
+            for option in action.option_strings:
+                texts.setdefault(option, set()).add(action.help)
+    differ = {option for option, found in texts.items() if len(found) > 1}
+    assert differ <= {
+        *("--classes", "--count", "--data", "--kimg", "--minutes", "--out", "--preset", "--run", "--scale", "--seed"),
+        *("--seeds", "--dry-run", "--format"),
+    }
+    assert len(texts["--features"]) == len(texts["--device"]) == len(texts["--checkpoint"]) == 1
+
+
+def test_choices_of_options_are_those_of_the_functions():
+    parser = argparse.ArgumentParser()
+    add_on_collapse(parser)
+    assert parser._actions[-1].choices == ON_COLLAPSE
+
+
+def test_settings_are_listed_and_printed_as_json_schema(capsys):
+    status, document, _ = run(capsys, "settings")
+    assert (status, document) == (0, json.loads(json.dumps(json_schema())))
+    assert main(["settings"]) == 0
+    text = capsys.readouterr().out
+    for setting in settings():
+        assert f"{setting.key} = {json.dumps(setting.default)}\n    {setting.help}\n    {setting.allowed}\n" in text
 
 
 def test_help_is_quick_and_does_not_import_torch():

@@ -183,7 +183,7 @@ CONFIGS = {
         "training": {"loss": "relativistic-paired", "penalty": "r1-r2"},
     },
     "classes": {
-        "network": {"num_classes": 3, "class_projection": "every"},
+        "network": {"num_classes": 3},
         "data": {"class_sampling": "balanced", "flip": "double"},
         "training": {"loss": "relativistic-paired", "penalty": "r1-r2", "augment_target": 0.01},
     },

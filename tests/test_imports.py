@@ -12,7 +12,7 @@ PACKAGE = Path(samgan.__file__).parent
 # From the ground up. A wing, or a file that stands by itself, imports from the floors below its own only.
 FLOORS = (
     {"errors"},
-    {"files"},
+    {"files", "retired", "schema"},
     {"documents"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},

@@ -78,8 +78,8 @@ VARIANTS = {
         for kind in ("linear", "dual", "squeeze-excitation", "cbam")
     },
     "classes": {"num_classes": 3},
-    "classes, every scale": {"num_classes": 3, "class_projection": "every", "combine": "cat_lin", "image_channels": 3},
-    "classes, spectral norm": {"num_classes": 2, "class_projection": "every", "spectral_norm": "both"},
+    "classes, colour": {"num_classes": 3, "combine": "cat_lin", "image_channels": 3},
+    "classes, spectral norm": {"num_classes": 2, "spectral_norm": "both"},
     "classes, own blocks": {
         "generator_blocks": "modulated",
         "discriminator_blocks": "residual",
@@ -90,7 +90,6 @@ VARIANTS = {
         "generator_blocks": "modulated",
         "discriminator_blocks": "residual",
         "num_classes": 3,
-        "class_projection": "every",
         "noise": "all",
     },
     "attention simple": {"discriminator_attention": (8, 16), "combine": "simple", "attention_pooled": False},
@@ -350,7 +349,7 @@ def test_without_classes_nothing_is_there_for_them():
     """Same names, same weights from one seed, same results, wherever classes would be compared."""
     for blocks in ({}, {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 1}):
         weights, logits = [], []
-        for settings in ({}, {"num_classes": None}, {"num_classes": 0, "class_projection": "every"}):
+        for settings in ({}, {"num_classes": None}, {"num_classes": 0}):
             torch.manual_seed(5)
             config = small(**blocks, **settings)
             generator, discriminator = Generator(config), Discriminator(config)
@@ -386,8 +385,7 @@ def test_gradient_reaches_the_vectors_of_the_classes_in_a_batch_alone(variant):
     labels = torch.tensor([0, 1, 1])
     discriminator(generator(torch.randn(3, config.latent_size), labels), labels).square().sum().backward()
     tables = [generator.embed.weight.grad, *(layer.weight.grad for layer in discriminator.projections.values())]
-    sides = {"last": 1, "every": 4}[config.class_projection]
-    assert len(tables) == 1 + sides
+    assert len(tables) == 2
     for number, table in enumerate(tables):
         reached = table.flatten(1).abs().sum(dim=1) > 0
         # Dividing by the largest singular value ties all rows of a table together.
@@ -403,14 +401,12 @@ def test_only_the_direction_of_a_class_vector_counts():
 
 
 @pytest.mark.parametrize("blocks", ["plain", "residual"])
-@pytest.mark.parametrize("where", ["last", "every"])
-def test_the_projection_is_an_inner_product_with_the_features(blocks, where):
-    """C(x, y) - C(x, k) = sum_s <e_sy - e_sk, h_s>; the mean over all classes is what the mean vector gives."""
-    config = small(num_classes=3, class_projection=where, discriminator_blocks=blocks)
+def test_the_projection_is_an_inner_product_with_the_features(blocks):
+    """C(x, y) - C(x, k) = <e_y - e_k, h>; the mean over all classes is what the mean vector gives."""
+    config = small(num_classes=3, discriminator_blocks=blocks)
     discriminator = Discriminator(config)
     features = {}
-    for side, block in zip(config.resolutions, discriminator.blocks, strict=True):
-        block.register_forward_hook(lambda _, __, x, side=side: features.update({side: x.mean(dim=(2, 3))}))
+    discriminator.blocks[0].register_forward_hook(lambda _, __, x: features.update({4: x.mean(dim=(2, 3))}))
     pyramid = pyramid_of(config, 2)
     logits = torch.stack([discriminator(pyramid, torch.full((2,), label)) for label in range(3)])
     products = sum(features[side] @ table.T for side, table in projected(discriminator).items()).T
@@ -421,10 +417,9 @@ def test_the_projection_is_an_inner_product_with_the_features(blocks, where):
     torch.testing.assert_close(logits.mean(dim=0), features[4] @ head + plain.flatten() + means, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("where", ["last", "every"])
-def test_the_names_of_classes_do_not_matter(where):
+def test_the_names_of_classes_do_not_matter():
     """With rows of all tables and labels permuted alike, images and logits stay."""
-    config = small(num_classes=3, class_projection=where)
+    config = small(num_classes=3)
     generator, discriminator = Generator(config), Discriminator(config)
     latents, labels, order = torch.randn(3, 8), torch.tensor([0, 2, 1]), torch.tensor([2, 0, 1])
     before = discriminator(generator(latents, labels), labels)
@@ -437,7 +432,7 @@ def test_the_names_of_classes_do_not_matter(where):
 @pytest.mark.parametrize("blocks", ["plain", "residual"])
 @pytest.mark.parametrize("settings", [{}, {"equalized_lr": False}, {"spectral_norm": "both"}])
 def test_class_vectors_start_as_long_as_the_weight_of_the_logit(settings, blocks):
-    network = {"max_channels": 64, "num_classes": 3, "class_projection": "every", "discriminator_blocks": blocks}
+    network = {"max_channels": 64, "num_classes": 3, "discriminator_blocks": blocks}
     for table in projected(Discriminator(small(**network, **settings))).values():
         if settings.get("spectral_norm"):
             assert torch.linalg.matrix_norm(table, 2).item() == pytest.approx(1, abs=0.15)

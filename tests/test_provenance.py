@@ -117,7 +117,7 @@ def test_a_mark_without_what_it_needs_is_refused():
         ({"Model-SHA256": "abc"}, "the hash of the model"),
         ({"Model-Images-Seen": None}, "damaged"),
         ({"Synthetic": "false"}, "does not say that it is synthetic"),
-        ({"Software": ""}, "not of which model and seed"),
+        ({"Software": ""}, "names no model and no seed"),
     ):
         with pytest.raises(SamganError, match=reason):
             Mark.from_entries({**entries, **change})

@@ -234,7 +234,7 @@ def test_attention_sheet_shows_where_the_centre_looks(model):
 
 @pytest.mark.parametrize("file_format", ["png", "png16"])
 def test_pictures_hold_the_seed_and_where_they_come_from(model, tmp_path, file_format):
-    document = write_samples(model, tmp_path / "out", 3, seed=40, file_format=file_format)
+    document = write_samples(model, tmp_path / "out", 3, seed=40, file_format=file_format).to_dict()
     expected = sample(model, [40, 41, 42])
     for number in range(3):
         with Image.open(tmp_path / "out" / f"seed-{40 + number:08d}.png") as image:
@@ -349,7 +349,7 @@ def test_pictures_say_of_which_class_they_are(conditional, tmp_path):
         ("c", ["c"] * 4, "c"),
     ):
         out = tmp_path / f"png-{class_name}"
-        document = write_samples(conditional, out, 4, seed=4, class_name=class_name)
+        document = write_samples(conditional, out, 4, seed=4, class_name=class_name).to_dict()
         assert (document["Class"], list(document["classes"])) == (rule, ["a", "b", "c"])
         assert [document["classes"][name] for name in "abc"] == [classes.count(name) for name in "abc"]
         texts = [Image.open(path).text for path in sorted(out.glob("*.png"))]

@@ -405,7 +405,7 @@ def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, chang
 
 def test_a_class_of_two_models_is_told(data, tmp_path, capsys):
     assert main(["balance", str(data.path), str(tmp_path / "out"), "--run", "one", "two"]) == 2
-    assert "--run two: all classes has one already" in capsys.readouterr().err
+    assert "--run two: all classes already has one" in capsys.readouterr().err
 
 
 def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, config, tmp_path):

@@ -97,11 +97,13 @@ def test_gradients_flow_through_every_change():
     assert (images.grad != 0).float().mean() > 0.8
 
 
-def test_the_probability_follows_the_sign_of_real_logits():
+def test_the_probability_follows_the_sign_of_real_logits(monkeypatch):
+    monkeypatch.setattr(AdaptiveProbability, "KIMG", 1.0)
+
     def update(probability, mean):
         probability.update(torch.full((10,), mean), None)
 
-    probability = AdaptiveProbability(target=0.6, kimg=1.0)
+    probability = AdaptiveProbability(target=0.6)
     for step in range(32):
         assert probability.of(None) == pytest.approx(0.16 * (step // 16))
         update(probability, 0.7)
@@ -116,29 +118,30 @@ def test_the_probability_follows_the_sign_of_real_logits():
     assert probability.of(None) == 0
     for _ in range(5):
         update(probability, 0.8)
-    loaded = AdaptiveProbability(target=0.6, kimg=1.0)
+    loaded = AdaptiveProbability(target=0.6)
     loaded.load_state_dict(probability.state_dict())
     for _ in range(11):
         assert loaded.of(None) == 0
         update(loaded, 0.6)
     assert loaded.of(None) == pytest.approx(0.16)
-    off = AdaptiveProbability(target=0.0, kimg=1.0)
+    off = AdaptiveProbability(target=0.0)
     for _ in range(100):
         update(off, 1.0)
     assert off.of(None) == 0
 
 
-def test_a_class_that_is_known_by_heart_is_augmented_whatever_the_others_are():
-    probability = AdaptiveProbability(target=0.6, kimg=1.0, classes=3)
+def test_a_class_that_is_known_by_heart_is_augmented_whatever_the_others_are(monkeypatch):
+    monkeypatch.setattr(AdaptiveProbability, "KIMG", 1.0)
+    probability = AdaptiveProbability(target=0.6, classes=3)
     labels = torch.tensor([0, 1, 0, 0, 0, 0])
     for _ in range(32):
         probability.update(torch.where(labels == 1, 1.0, 0.2), labels)
     assert probability.values == pytest.approx([0.0, 2 * 16 * 6 / 1000, 0.0])  # of class 2 no image was seen
     torch.testing.assert_close(probability.of(labels), 0.192 * (labels == 1))
-    assert AdaptiveProbability(target=0.6, kimg=1.0, classes=3).of(labels) == 0.0
+    assert AdaptiveProbability(target=0.6, classes=3).of(labels) == 0.0
     for _ in range(5):
         probability.update(torch.ones(6), labels)
-    loaded = AdaptiveProbability(target=0.6, kimg=1.0, classes=3)
+    loaded = AdaptiveProbability(target=0.6, classes=3)
     loaded.load_state_dict(probability.state_dict())
     for one in (probability, loaded):
         for _ in range(11):

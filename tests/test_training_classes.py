@@ -28,7 +28,7 @@ THREE = {"network": {"num_classes": 3}}
 BALANCED = {**THREE, "data": {"class_sampling": "balanced"}}
 # The two-process comparison of these is in test_distributed.
 VARIANTS = {
-    "every scale": {"network": {"num_classes": 3, "class_projection": "every"}, "data": {"flip": "random"}},
+    "random flips": {"network": {"num_classes": 3}, "data": {"flip": "random"}},
     "own blocks": {
         "network": {
             "num_classes": 3,
@@ -193,12 +193,12 @@ def test_the_plan_counts_what_classes_add(tiny_config, images):
 
     network = {"generator_attention": [], "discriminator_attention": [], "spectral_norm": "none"}
     plain = tiny_config.override({"network": network})
-    config = plain.override({"network": {"num_classes": 3, "class_projection": "every"}})
+    config = plain.override(THREE)
     state, cost, without = TrainingState(config, CPU), plan(config), plan(plain)
     for name in ("generator", "discriminator"):
         assert getattr(cost, f"{name}_parameters") == sum(p.numel() for p in getattr(state, name).parameters())
     added = cost.discriminator_parameters - without.discriminator_parameters
-    assert added == 3 * (8 + 8 // 2 * 3)  # features behind the blocks of 4 px; 8, 16 and 32 px (lin_cat: half of 8)
+    assert added == 3 * 8  # features after the last block
     assert cost.generator_parameters - without.generator_parameters == 3 * 8 + 8 * 8 * 16
     with FlopCounterMode(display=False) as counter:
         train_step(state, Sampler(images, config, CPU, labels=LABELS)(0))
@@ -311,7 +311,7 @@ def test_a_run_from_before_there_were_classes_goes_on_without(sets, tmp_path):
     run = api.train(config.override({"network.num_classes": 0}), sets["both"], tmp_path / "run", quiet=True)
 
     def as_it_was(document):
-        for section, name in (("network", "num_classes"), ("network", "class_projection"), ("data", "class_sampling")):
+        for section, name in (("network", "num_classes"), ("data", "class_sampling")):
             del document[section][name]
         return document
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from samgan.presets import preset_config
-from samgan.training import Batch, CapturedPasses, Sampler, TrainingState, train_step
+from samgan.training import AdaptiveProbability, Batch, CapturedPasses, Sampler, TrainingState, train_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -30,13 +30,14 @@ def tiny(case):
     config = preset_config(case.split(",")[0].split(" ")[0], "cpu", resolution=32)
     small = {"network.max_channels": 16, "training.batch_size": 8, "training.learning_rate": 1e-4}
     if config.network.num_classes is None:
-        small |= {"network.num_classes": 0, "network.channel_base": 512, "training.augment_kimg": 2.0}
+        small |= {"network.num_classes": 0, "network.channel_base": 512}
     return config.override({**small, **CASES[case]})
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_replayed_steps_equal_plain_ones(case):
+def test_replayed_steps_equal_plain_ones(case, monkeypatch):
     """In double precision, over two steps that change the share of augmentation and five with a lazy penalty."""
+    monkeypatch.setattr(AdaptiveProbability, "KIMG", 2.0)
     config, device = tiny(case), torch.device("cuda")
     draw = np.random.default_rng(0)
     pictures = draw.integers(0, 256, (40, config.network.image_channels, 32, 32), dtype=np.uint8)

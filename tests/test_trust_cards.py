@@ -109,7 +109,7 @@ def test_nothing_is_answered_without_a_record_of_it():
 def test_a_data_card_of_a_prepared_set(data, tmp_path, capsys):
     few = subset(data, tmp_path / "few", images={"NORMAL": 4})
     assert main(["card", str(few.path)]) == 0
-    assert "left to you" in capsys.readouterr().out
+    assert "left for you to fill in" in capsys.readouterr().out
     card = (few.path / "DATA_CARD.md").read_text()
     assert "# Data card: Radiographs, 32 px" in card
     assert "part of data: NORMAL 4, seed 0" in card

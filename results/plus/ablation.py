@@ -101,9 +101,9 @@ VARIANTS: dict[str, list[str]] = {
     "fp32": ["--training.precision=fp32"],
     # Of several classes (`--classes NORMAL PNEUMONIA`), where samgan-plus is told of them behind its last block.
     "not told of classes": ["--network.num_classes=0"],
-    "told of classes behind every block": ["--network.class_projection=every"],
+    "told of classes behind every block": ["class-at-every-scale"],
     "classes drawn alike": ["--data.class_sampling=balanced"],
-    "drawn alike, told behind every block": ["--data.class_sampling=balanced", "--network.class_projection=every"],
+    "drawn alike, told behind every block": ["class-at-every-scale", "--data.class_sampling=balanced"],
     "drawn alike, minibatch std over both": ["mixed-groups", "--data.class_sampling=balanced"],
     # Ideas that are in no setting; the first word is one of tried.py.
     "LeCam": ["lecam"],

@@ -189,6 +189,38 @@ def mixed_groups(recipe: Recipe) -> Recipe:
     return replace(recipe, networks=replace(recipe.networks, discriminator=discriminator))
 
 
+def class_at_every_scale(recipe: Recipe) -> Recipe:
+    """Compare an image with its class after every block, as StackGAN++ does (Zhang et al. 2018), not only at the end.
+
+    C(x, y) = C(x) + sum_s <e_sy, h_s(x)>, with h_s the features after block s, averaged over their pixels
+    """
+    plain = recipe.networks.discriminator
+
+    def discriminator(config: NetworkConfig) -> Discriminator:
+        network = plain(config)
+        _, end = convolutions(config, "discriminator")
+        products: list[Tensor] = []  # of each further scale, <e_sk, h_s> of every class k
+        for side, block in list(zip(network.resolutions, network.blocks, strict=True))[1:]:
+            channels = len(block.get_parameter("conv_2.weight"))
+            projection = end(channels, config.num_classes, 1, bias=False, gain=1.0)
+            network.projections[str(side)] = projection
+            block.register_forward_hook(
+                lambda _, __, x, p=projection: products.append(p(x.mean(dim=(2, 3), keepdim=True)).flatten(1))
+            )
+
+        def add(_: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor], logits: Tensor) -> Tensor:
+            labels = named["labels"] if "labels" in named else arguments[1]
+            own = labels.repeat(len(logits) // len(labels))[:, None]
+            terms = torch.stack([found.gather(1, own).flatten() for found in products]).sum(dim=0)
+            products.clear()
+            return logits + terms
+
+        network.register_forward_hook(add, with_kwargs=True)
+        return network
+
+    return replace(recipe, networks=replace(recipe.networks, discriminator=discriminator))
+
+
 def fading_classes(recipe: Recipe) -> Recipe:
     """Tell both networks nothing of the class at first, then more and more.
 
@@ -226,6 +258,7 @@ IDEAS: dict[str, Callable[[Recipe], Recipe]] = {
     "low-resolution-first": low_resolution_first,
     "pixel-shuffle": pixel_shuffle,
     "mixed-groups": mixed_groups,
+    "class-at-every-scale": class_at_every_scale,
     "fading-classes": fading_classes,
 }
 

@@ -1,83 +1,121 @@
 """Commands that make prepared sets."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from samgan.commands.command import Command, Outcome
+from samgan.commands.options import add_classes, add_seed, given
 from samgan.errors import UsageError
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
 
-
 BAD_FILES_SHOWN = 20
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME"
+    parser.add_argument("source", help=text)
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--resolution", type=int, default=64, choices=(32, 64, 128, 256), help="side in pixels")
+    parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="1 (grey) or 3 (colour)")
+    text = "how an image becomes square: its centre, black bars, or other proportions"
+    parser.add_argument("--fit", default="crop", choices=("crop", "pad", "stretch"), help=text)
+    text = "contrast of each image: as it is, 0.5 to 99.5 %% of its values, or adaptive histogram equalisation"
+    parser.add_argument("--normalize", default="none", choices=("none", "percentile", "clahe"), help=text)
+    text = "what to do with exact duplicates"
+    parser.add_argument("--duplicates", default="drop", choices=("drop", "keep"), help=text)
+    parser.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help="share of images to hold out")
+    text = "the first group that matches is the patient's name in a file's path (default: the PatientID of DICOM, or "
+    text += "file names like those of the sets of Kermany and the NIH)"
+    parser.add_argument("--patient-regex", metavar="REGEX", help=text)
+    text = "largest share of unreadable files; with more of them, nothing is written"
+    parser.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=text)
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
+    add_seed(parser, "seed of the split into training and held-out images")
+
+
+def _prepare(options: argparse.Namespace) -> Outcome:
     from samgan.data import prepare
 
-    names = (
-        "resolution",
-        "channels",
-        "fit",
-        "normalize",
-        "duplicates",
-        "holdout",
-        "patient_regex",
-        "max_bad",
-        "workers",
-    )
-    prepared = prepare(
-        options.source, options.out, seed=options.seed, **{name: getattr(options, name) for name in names}
-    )
-    return prepared.info.to_dict(), _describe_set(prepared)
+    names = ("resolution", "channels", "fit", "normalize", "duplicates", "holdout", "patient_regex", "max_bad")
+    prepared = prepare(options.source, options.out, **given(options, *names, "workers", "seed"))
+    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
 
 
-def _subset(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_subset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="prepared set")
+    parser.add_argument("out", type=Path, help="new folder")
+    text = "keep all training images of N random patients"
+    parser.add_argument("--patients", nargs="+", default=[], metavar="CLASS=N", help=text)
+    parser.add_argument("--images", nargs="+", default=[], metavar="CLASS=N", help="keep N random training images")
+    add_classes(parser, "keep only these classes (default: all)")
+    add_seed(parser, "seed of the random choice")
+
+
+def _subset(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.data.subset import subset
 
-    numbers: dict[str, dict[str, int]] = {"patients": {}, "images": {}}
-    for kind, chosen in numbers.items():
-        for given in getattr(options, kind):
-            name, _, number = given.rpartition("=")
-            if not name or not number.isdigit() or int(number) < 1:
-                raise UsageError(f"--{kind} {given}: expected CLASS=N with a whole number from 1, such as NORMAL=125")
-            chosen[name] = int(number)
     prepared = subset(
-        PreparedSet.open(options.data), options.out, classes=options.classes, seed=options.seed, **numbers
+        PreparedSet.open(options.data),
+        options.out,
+        patients=_numbers("--patients", options.patients),
+        images=_numbers("--images", options.images),
+        **given(options, "classes", "seed"),
     )
-    return prepared.info.to_dict(), _describe_set(prepared)
+    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
 
 
-def _describe_set(prepared: "PreparedSet") -> str:
-    info = prepared.info.to_dict()
-    by_source = info["split_by"] == "source"
-    lines = [
-        f"{prepared.path}: {info['images']} images of {prepared.resolution}x{prepared.resolution}, "
-        f"{prepared.channels} channel(s), split by {info['split_by']}"
-        + (" (its folders train, test, ...; the share to hold out is not used)" if by_source else "")
-    ]
-    for name, counts in info["counts"].items():
-        lines.append(f"  {name}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
-    left_out = info["left_out"]
-    if info["near_duplicates"]:
-        where = "" if by_source else ", on the side of what they are like"
-        lines.append(f"near duplicates: {info['near_duplicates']} images, kept{where}")
-    if both := info.get("groups_on_both_sides"):  # older sets do not say
-        lines.append(
-            f"warning: {both} patients, or groups of near duplicates, are on both sides of the source's own split: "
-            "what is measured on held-out images is too good. A folder without that split is split by patient"
+def _numbers(option: str, words: list[str]) -> dict[str, int]:
+    numbers: dict[str, int] = {}
+    for word in words:
+        name, _, number = word.rpartition("=")
+        if not name or not number.isdigit() or int(number) < 1:
+            raise UsageError(f"{option} {word}: expected CLASS=N with a whole number from 1, such as NORMAL=125")
+        if name in numbers:
+            raise UsageError(f"{option} {word}: {name}={numbers[name]} was given already")
+        numbers[name] = int(number)
+    return numbers
+
+
+def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
+    info = prepared.info
+    by_source, left_out = info.split_by == "source", info.left_out
+    yield (
+        f"{prepared.path}: {info.images} images of {prepared.resolution}x{prepared.resolution}, "
+        f"{prepared.channels} channel(s), split by {info.split_by}"
+        + (" (its folders train, test, ...; --holdout is not used)" if by_source else "")
+    )
+    for name, counts in info.counts.items():
+        yield f"  {name}: " + ", ".join(f"{count} {split}" for split, count in counts.items())
+    if info.near_duplicates:
+        where = "" if by_source else ", each in the split of the image that it is like"
+        yield f"near duplicates: {info.near_duplicates} images, kept{where}"
+    if both := info.groups_on_both_sides:  # older sets do not say
+        yield (
+            f"warning: {both} patients, or groups of near duplicates, are on both sides of the split that the source "
+            "has, so scores on held-out images will be too good. A folder without such a split is split by patient"
         )
-    if enlarged := info.get("enlarged"):
-        lines.append(f"enlarged: {enlarged} images were smaller than {prepared.resolution} px")
-    if left_out["exact_duplicates"]:
-        lines.append(f"left out: {len(left_out['exact_duplicates'])} exact duplicates")
-    if left_out["ignored_by_suffix"]:
-        counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out["ignored_by_suffix"].items())
-        lines.append(f"ignored as no images: {', '.join(counts)}")
-    if bad := left_out["bad_files"]:
-        lines.append(f"left out: {len(bad)} files that cannot be read")
-        lines += [f"  {file['source']}: {file['reason']}" for file in bad[:BAD_FILES_SHOWN]]
+    if enlarged := info.enlarged:
+        yield f"enlarged: {enlarged} images were smaller than {prepared.resolution} px"
+    if left_out is None:
+        return
+    if left_out.exact_duplicates:
+        yield f"left out: {len(left_out.exact_duplicates)} exact duplicates"
+    if left_out.ignored_by_suffix:
+        ignored = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
+        yield f"ignored, since they are not images: {', '.join(ignored)}"
+    if bad := left_out.bad_files:
+        yield f"left out: {len(bad)} files that cannot be read"
+        yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])
         if len(bad) > BAD_FILES_SHOWN:
-            lines.append(f"  and {len(bad) - BAD_FILES_SHOWN} more, all in {prepared.path / 'dataset.json'}")
-    return "\n".join(lines)
+            yield f"  and {len(bad) - BAD_FILES_SHOWN} more; {prepared.path / 'dataset.json'} lists all of them"
+
+
+COMMANDS = (
+    Command("prepare", "make a training set from a folder, .zip or .npz of radiographs", _prepare, _add_prepare),
+    Command("subset", "take fewer training images of a prepared set; all held-out images stay", _subset, _add_subset),
+)

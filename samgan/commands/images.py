@@ -1,39 +1,79 @@
 """Commands that make images and say where images came from."""
 
 import argparse
-from typing import Any
+from pathlib import Path
+
+from samgan.commands.command import Command, Outcome
+from samgan.commands.options import add_checkpoint, add_device, add_seed, given
+
+MODEL = "run folder, or .safetensors file of samgan export"
 
 
-def _sample(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    from samgan.provenance import FORMATS
+    from samgan.sampling.sheets import SHEETS
+
+    parser.add_argument("source", metavar="RUN", type=Path, help=MODEL)
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
+    parser.add_argument("--count", type=int, default=64, metavar="N", help="number of images")
+    add_seed(parser, "seed of the first image; image i has this seed + i")
+    text = "make only images of this class (default: all classes in turn; the class is the seed modulo their number)"
+    parser.add_argument("--class", dest="class_name", metavar="NAME", help=text)
+    text = "format of the files. 16: 16 bits; npz: one archive; medmnist: one archive like MedMNIST's; imagefolder: as "
+    text += "Hugging Face reads it"
+    parser.add_argument("--format", dest="file_format", default="png", choices=tuple(FORMATS), help=text)
+    text = "also write these overview pictures to OUT/sheets"
+    parser.add_argument("--sheets", nargs="+", default=[], choices=tuple(SHEETS), help=text)
+    add_checkpoint(parser)
+    add_device(parser)
+
+
+def _sample(options: argparse.Namespace) -> Outcome:
     from samgan import api
 
-    document = api.sample(
-        options.source,
-        options.out,
-        options.count,
-        seed=options.seed,
-        file_format=options.format,
-        sheets=options.sheets,
-        class_name=options.class_name,
-        checkpoint=options.checkpoint,
-        device=options.device,
-    )
-    text = f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {document['last_seed']}"
-    counts = [f"{count} {name}" for name, count in document.get("classes", {}).items() if count]
-    return document, f"{text}: {', '.join(counts)}" if counts else text
+    names = ("count", "seed", "file_format", "sheets", "class_name", "checkpoint", "device")
+    written = api.sample(options.source, options.out, **given(options, *names))
+    text = f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {written.last_seed}"
+    counts = [f"{count} {name}" for name, count in written.classes.items() if count]
+    return Outcome(written, f"{text}: {', '.join(counts)}" if counts else text)
 
 
-def _export(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("out", metavar="FILE", type=Path, help="new file whose name ends in .safetensors")
+    add_checkpoint(parser)
+
+
+def _export(options: argparse.Namespace) -> Outcome:
     from samgan import api
 
-    document = api.export(options.source, options.out, checkpoint=options.checkpoint)
-    return document, f"{options.out}: {document['images_seen'] / 1000:g} kimg, weights {document['sha256'][:12]}"
+    exported = api.export(options.source, options.out, checkpoint=options.checkpoint)
+    text = f"{options.out}: {exported.images_seen / 1000:g} kimg, weights {exported.sha256[:12]}"
+    return Outcome(exported, text)
 
 
-def _verify(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="PNG, DICOM or NPZ file")
+    text = f"make the images again and compare: {MODEL}. All checkpoints of a run are tried"
+    parser.add_argument("--run", dest="source", metavar="RUN", type=Path, help=text)
+    add_device(parser)
+
+
+def _verify(options: argparse.Namespace) -> Outcome:
     from samgan import api
     from samgan.trust import format_findings
 
     findings = api.verify(options.files, options.source, device=options.device)
-    options.status = 0 if all(finding.ok for finding in findings) else 1
-    return [finding.to_dict() for finding in findings], format_findings(findings)
+    return Outcome(findings, format_findings(findings), 0 if all(finding.ok for finding in findings) else 1)
+
+
+COMMANDS = (
+    Command("sample", "make images with a trained model", _sample, _add_sample),
+    Command("export", "write the generator of a run to one file, for sample and evaluate", _export, _add_export),
+    Command(
+        "verify",
+        "say which model and seed made an image; the status is 1 if an image is not what it claims to be",
+        _verify,
+        _add_verify,
+    ),
+)

@@ -1,36 +1,70 @@
-"""Commands that score images and models."""
+"""Commands that score images and models, and that write down what is known of them."""
 
 import argparse
 from pathlib import Path
-from typing import Any
 
+from samgan.commands.command import Command, Outcome
+from samgan.commands.options import (
+    IMAGES,
+    add_checkpoint,
+    add_classes,
+    add_classifiers,
+    add_device,
+    add_features,
+    add_seed,
+    given,
+)
 from samgan.errors import UsageError
 
 
-def _evaluate(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN_OR_FOLDER", type=Path, help=IMAGES)
+    parser.add_argument("--data", type=Path, required=True, help="prepared set of real images")
+    text = "images per set (default: half the real ones, since the floor needs two sets of real images)"
+    parser.add_argument("--count", type=int, metavar="N", help=text)
+    text = "real images to compare with"
+    parser.add_argument("--split", default="train", choices=("train", "holdout", "all"), help=text)
+    add_classes(parser, "compare with real images of these classes (default: those of the run)")
+    text = "standard, or legacy: the scores as the paper's group computed them in another article"
+    parser.add_argument("--protocol", default="standard", choices=("standard", "legacy"), help=text)
+    add_seed(parser, "seed of the first image, and of the pairs and projections that are drawn")
+    text = "folder for scores.json and report.html (default: the run or the folder of images)"
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
+    add_features(parser)
+    add_checkpoint(parser)
+    add_device(parser)
+
+
+def _evaluate(options: argparse.Namespace) -> Outcome:
     from samgan import api
     from samgan.data import PreparedSet
     from samgan.scoring import format_table
 
-    names = (
-        "count",
-        "split",
-        "classes",
-        "features",
-        "inception_weights",
-        "protocol",
-        "seed",
-        "checkpoint",
-        "out",
-        "device",
-    )
-    scores, report = api.evaluate(
-        options.source, PreparedSet.open(options.data), **{name: getattr(options, name) for name in names}
-    )
-    return scores.to_dict(), f"{format_table(scores)}\n{report}"
+    names = ("count", "split", "classes", "features", "inception_weights", "protocol", "seed", "checkpoint", "out")
+    scores, report = api.evaluate(options.source, PreparedSet.open(options.data), **given(options, *names, "device"))
+    return Outcome(scores, f"{format_table(scores)}\n{report}")
 
 
-def _audit(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN_OR_FOLDER", type=Path, help=IMAGES)
+    text = "prepared set, with held-out images, that the generator was trained on"
+    parser.add_argument("--data", type=Path, required=True, help=text)
+    text = "number of synthetic images (default: of a model as many as there are training images, else all)"
+    parser.add_argument("--count", type=int, metavar="N", help=text)
+    add_classes(parser, "compare with real images of these classes (default: those of the run)")
+    add_seed(parser, "seed of the first image, and of all that is drawn")
+    text = "folder for audit.json and audit.html (default: the run or the folder of images)"
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--no-pictures", action="store_true", help="show no real images in audit.html")
+    text = "end with status 1 if more than this share of the synthetic images is closer to a training image than 99 %% "
+    text += "of held-out images are"
+    parser.add_argument("--fail-above", type=float, metavar="SHARE", help=text)
+    add_features(parser)
+    add_checkpoint(parser)
+    add_device(parser)
+
+
+def _audit(options: argparse.Namespace) -> Outcome:
     limit = options.fail_above
     if limit is not None and not 0 <= limit <= 1:
         raise UsageError(f"--fail-above {limit:g}: expected a share from 0 to 1")
@@ -38,53 +72,82 @@ def _audit(options: argparse.Namespace) -> tuple[Any, str]:
     from samgan.trust import audit, format_audit
 
     names = ("count", "classes", "features", "inception_weights", "seed", "checkpoint", "out", "device")
-    document, page = audit(
-        options.source,
-        PreparedSet.open(options.data),
-        pictures=not options.no_pictures,
-        **{name: getattr(options, name) for name in names},
-    )
-    if limit is not None:
-        shares = [document[space]["closer"]["share"]["value"] for space in ("pixels", "features") if document[space]]
-        options.status = 1 if max(shares) > limit else 0
-    return document, f"{format_audit(document)}\n{page}"
+    data, pictures = PreparedSet.open(options.data), not options.no_pictures
+    document, page = audit(options.source, data, pictures=pictures, **given(options, *names))
+    shares = [document[space]["closer"]["share"]["value"] for space in ("pixels", "features") if document[space]]
+    failed = limit is not None and max(shares) > limit
+    return Outcome(document, f"{format_audit(document)}\n{page}", int(failed))
 
 
-def _card(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_card(parser: argparse.ArgumentParser) -> None:
+    text = "run folder or .safetensors file (for a model card), or prepared set (for a data card)"
+    parser.add_argument("source", metavar="RUN_OR_DATA", type=Path, help=text)
+    parser.add_argument("--data", type=Path, help="prepared set that the model was trained on")
+    for name, command in (("scores", "evaluate"), ("audit", "audit"), ("utility", "utility")):
+        text = f"{name}.json of samgan {command} (default: the one in the run folder, if there is one)"
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=text)
+    text = "who made the images, and the terms they are under"
+    parser.add_argument("--attribution", default="", metavar="TEXT", help=text)
+    text = "licence of the model or of the set, such as cc-by-4.0"
+    parser.add_argument("--licence", default="", metavar="TEXT", help=text)
+    text = "file to write (default: MODEL_CARD.md or DATA_CARD.md in the folder of the source)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+
+
+def _card(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.trust import OPEN, read_record, write_card
 
     record = read_record(
         options.source,
         PreparedSet.open(options.data) if options.data else None,
-        {name: getattr(options, name) for name in ("scores", "audit", "utility")},
-        attribution=options.attribution,
-        licence=options.licence,
+        given(options, "scores", "audit", "utility"),
+        **given(options, "attribution", "licence"),
     )
     folder = options.source if options.source.is_dir() else options.source.parent
     path = options.out or folder / ("MODEL_CARD.md" if record.config else "DATA_CARD.md")
     write_card(path, record)
-    left = path.read_text(encoding="utf-8", errors="replace").count(OPEN)  # names of files may be no UTF-8
-    return {"card": str(path), "open": left}, f"{path}: {left} places marked {OPEN} are left to you"
+    left = path.read_text(encoding="utf-8", errors="replace").count(OPEN)  # file names may not be UTF-8
+    text = f"{path}: {left} places marked {OPEN} are left for you to fill in"
+    return Outcome({"card": str(path), "open": left}, text)
 
 
-def _utility(options: argparse.Namespace) -> tuple[Any, str]:
+def _add_utility(parser: argparse.ArgumentParser) -> None:
+    text = "prepared set with two or more classes and with held-out images"
+    parser.add_argument("data", type=Path, help=text)
+    text = f"where the synthetic images of a class are, for each class with fewer images or for every class: {IMAGES}"
+    parser.add_argument("--synthetic", nargs="+", required=True, metavar="CLASS=SOURCE", help=text)
+    parser.add_argument("--out", type=Path, required=True, help="folder for utility.json and utility.html")
+    add_classes(parser, "classes that the classifiers tell apart (default: all)")
+    add_classifiers(parser, "number of classifiers for each way to train one")
+    add_device(parser)
+
+
+def _utility(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.studies import format_utility, utility
 
-    synthetic = {}
-    for given in options.synthetic:
-        name, equals, source = given.partition("=")
-        if not equals or not name or not source:
-            raise UsageError(f"--synthetic {given}: expected CLASS=SOURCE, such as NORMAL=runs/normal")
+    synthetic: dict[str, Path] = {}
+    for word in options.synthetic:
+        name, _, source = word.partition("=")
+        if not name or not source:
+            raise UsageError(f"--synthetic {word}: expected CLASS=SOURCE, such as NORMAL=runs/normal")
+        if name in synthetic:
+            raise UsageError(f"--synthetic {word}: {name}={synthetic[name]} was given already")
         synthetic[name] = Path(source)
-    document, page = utility(
-        PreparedSet.open(options.data),
-        synthetic,
-        options.out,
-        classes=options.classes,
-        seeds=options.seeds,
-        steps=options.steps,
-        device=options.device,
-    )
-    return document, f"{format_utility(document)}\n{page}"
+    names = ("classes", "seeds", "steps", "device")
+    document, page = utility(PreparedSet.open(options.data), synthetic, options.out, **given(options, *names))
+    return Outcome(document, f"{format_utility(document)}\n{page}")
+
+
+COMMANDS = (
+    Command("evaluate", "score the images of a model or a folder against real images", _evaluate, _add_evaluate),
+    Command("audit", "look for signs that a generator memorised its training images", _audit, _add_audit),
+    Command(
+        "card",
+        "write a model card or a data card from what is recorded; places that a person has to fill in are marked",
+        _card,
+        _add_card,
+    ),
+    Command("utility", "test whether synthetic images help a classifier on held-out patients", _utility, _add_utility),
+)

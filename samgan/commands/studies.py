@@ -3,63 +3,193 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from samgan.commands.settings import _configuration
+from samgan.commands.command import Command, Outcome
+from samgan.commands.options import (
+    add_classes,
+    add_classifiers,
+    add_device,
+    add_features,
+    add_on_collapse,
+    add_preset,
+    given,
+)
+from samgan.commands.settings import configuration, given_settings
 from samgan.errors import UsageError
+from samgan.presets import PLUS
 
 
-def _table2(options: argparse.Namespace) -> tuple[Any, str]:
-    from samgan.studies import SUSTAINED_TFLOPS, check_settings, choose_rows, plan_rows, run_table
+def _add_table2(parser: argparse.ArgumentParser) -> None:
+    text = "prepared set of grey radiographs (not needed with --dry-run)"
+    parser.add_argument("data", type=Path, nargs="?", help=text)
+    parser.add_argument("--out", type=Path, help="folder of the sweep: new, or one to continue")
+    text = "names of rows, or paper (the 18 X-ray rows; default), further or all; ROW=N trains a row with N seeds"
+    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help=text)
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train every row with seeds 0 to N - 1")
+    parser.add_argument("--scale", default="cpu", choices=("cpu", "paper"), help="width and length of the rows")
+    add_classes(parser, "train on these classes of the set (default: all)")
+    text = "prepared set of faces (3 channels) for msg-gan-1, the CelebA row"
+    parser.add_argument("--faces", type=Path, metavar="DATA", help=text)
+    text = "length of every row, in minutes of training"
+    parser.add_argument("--budget-minutes", type=float, metavar="N", help=text)
+    text = "length of every row, in kimg (default: that of the scale)"
+    parser.add_argument("--kimg", type=float, metavar="N", help=text)
+    text = "how often a checkpoint and quick scores are written (default: that of the scale)"
+    parser.add_argument("--snapshot-every-kimg", type=float, metavar="N", help=text)
+    text = "run jobs on Ray: local (on this machine), auto (the cluster that runs here) or the address of a cluster"
+    parser.add_argument("--ray", metavar="ADDRESS", help=text)
+    text = "CPU cores of a job (default: all cores of this machine)"
+    parser.add_argument("--cores-per-job", type=int, metavar="N", help=text)
+    parser.add_argument("--gpus-per-job", type=float, default=0.0, metavar="N", help="GPUs of a job on Ray")
+    parser.add_argument(
+        "--count", type=int, metavar="N", help="images per set for scores (default: half the real ones)"
+    )
+    add_features(parser)
+    add_on_collapse(parser)
+    text = "print parameters, FLOPs, memory and GPU-hours, and train nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+    add_device(parser)
+    parser.epilog = (
+        f"Settings, as for samgan train, apply to every row but {PLUS}. Settings that differ between rows are refused."
+    )
+
+
+def _table2(options: argparse.Namespace) -> Outcome:
+    from samgan.data import PreparedSet
+    from samgan.studies import choose_rows, run_table
 
     if options.budget_minutes is not None and options.kimg is not None:
-        raise UsageError("--budget-minutes or --kimg: one of them is the length")
-    from samgan.data import PreparedSet
-
+        raise UsageError("--budget-minutes and --kimg both give the length; name one of them")
     resolution = PreparedSet.open(options.data).resolution if options.data else 64
     rows = choose_rows(options.rows, options.seeds, options.faces is not None, resolution)
     if options.dry_run:
-        check_settings(options.settings, options.scale)
-        costs = plan_rows(rows, options.scale, resolution, options.kimg, options.settings, options.budget_minutes)
-        text = [f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps  GPU-hours"]
-        text += [
-            f"{cost['name']:<24} {cost['seeds']:>5}  "
-            f"{(cost['generator_parameters'] + cost['discriminator_parameters']) / 1e6:>14.1f}  "
-            f"{cost['flops_per_step'] / 1e9:>12.0f}  {cost['memory_bytes'] / 2**30:>12.1f}  {cost['steps'] or '-':>7}  "
-            f"{cost['gpu_hours']:>9.1f}"
-            for cost in costs
-        ]
-        total = sum(cost["gpu_hours"] for cost in costs)
-        jobs = sum(cost["seeds"] for cost in costs)
-        pace = f" where a GPU sustains {SUSTAINED_TFLOPS:g} TFLOP/s (assumed)" * (options.budget_minutes is None)
-        text.append(f"{jobs} jobs, {total:.0f} GPU-hours{pace}; memory as of one process on a CPU")
-        return costs, "\n".join(text)
+        return _plan(options, rows, resolution)
     for name in ("data", "out"):
         if getattr(options, name) is None:
-            raise UsageError("samgan table2 DATA --out FOLDER: both are needed, but for --dry-run")
-    names = ("rows", "seeds", "json", "status", "run", "dry_run")
-    given = {name: value for name, value in vars(options).items() if name not in names}
-    lines, files = run_table(rows, **given, command=shlex.join(["samgan", *sys.argv[1:]]))
-    return lines, f"{files[0].read_text('utf-8')}\n{files[-1]}"
+            raise UsageError("samgan table2 DATA --out FOLDER: both are needed, except with --dry-run")
+    names: tuple[str, ...] = (
+        "scale",
+        "classes",
+        "faces",
+        "budget_minutes",
+        "kimg",
+        "snapshot_every_kimg",
+        "ray",
+        "cores_per_job",
+    )
+    names += ("gpus_per_job", "count", "features", "inception_weights", "on_collapse", "device", "settings")
+    command = shlex.join(["samgan", *sys.argv[1:]])
+    lines, files = run_table(rows, options.data, options.out, command=command, **given(options, *names))
+    return Outcome(lines, f"{files[0].read_text('utf-8')}\n{files[-1]}")
 
 
-def _balance(options: argparse.Namespace) -> tuple[Any, str]:
+def _plan(options: argparse.Namespace, rows: dict[str, int], resolution: int) -> Outcome:
+    from samgan.studies import SUSTAINED_TFLOPS, check_settings, plan_rows
+
+    check_settings(options.settings, options.scale)
+    costs = plan_rows(rows, options.scale, resolution, options.kimg, options.settings, options.budget_minutes)
+    pace = f" on a GPU that sustains {SUSTAINED_TFLOPS:g} TFLOP/s (an assumption)" * (options.budget_minutes is None)
+    return Outcome(costs, "\n".join(_plan_lines(costs, pace)))
+
+
+def _plan_lines(costs: Sequence[dict[str, Any]], pace: str) -> Iterator[str]:
+    yield f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps  GPU-hours"
+    for cost in costs:
+        parameters = (cost["generator_parameters"] + cost["discriminator_parameters"]) / 1e6
+        yield (
+            f"{cost['name']:<24} {cost['seeds']:>5}  {parameters:>14.1f}  {cost['flops_per_step'] / 1e9:>12.0f}  "
+            f"{cost['memory_bytes'] / 2**30:>12.1f}  {cost['steps'] or '-':>7}  {cost['gpu_hours']:>9.1f}"
+        )
+    jobs, hours = (sum(cost[name] for cost in costs) for name in ("seeds", "gpu_hours"))
+    yield f"{jobs} jobs, {hours:.0f} GPU-hours{pace}; memory is an estimate for one process on a CPU"
+
+
+def _add_balance(parser: argparse.ArgumentParser) -> None:
+    from samgan.studies.balance import METHODS, SET_FORMATS
+
+    parser.add_argument("data", type=Path, help="prepared set with two or more classes and with held-out images")
+    parser.add_argument("out", type=Path, help="folder to write, or to continue")
+    text = (
+        "images that each class is to have: equal (as many as the largest class), a number, or a share of the largest "
+    )
+    text += "class such as 0.5"
+    parser.add_argument("--target", default="equal", metavar="equal|N|SHARE", help=text)
+    add_classes(parser, "balance these classes (default: all)")
+    text = "joint: one model conditional on the class; per-class: one model for each class that lacks images; "
+    text += "fine-tuned: the same, each begun with a model of all images"
+    parser.add_argument("--method", default="joint", choices=METHODS, help=text)
+    text = "use models that were trained on this set: one conditional on all classes, or one for each class that lacks "
+    text += "images"
+    parser.add_argument("--run", dest="runs", nargs="+", default=[], metavar="[CLASS=]RUN", help=text)
+    text = "minutes of training, over all models together"
+    parser.add_argument("--minutes", type=float, default=60.0, metavar="N", help=text)
+    add_preset(parser, f"preset of the models (default: {PLUS})")
+    add_features(parser)
+    text = "also leave out images to whose class a classifier of the real images gives a lower probability than this"
+    parser.add_argument("--confidence", type=float, default=0.0, metavar="P", help=text)
+    text = "format of the synthetic images"
+    parser.add_argument("--format", dest="file_format", default="png", choices=SET_FORMATS, help=text)
+    text = "folder that the set was prepared from: the balanced set links to its files (default: the prepared images, "
+    text += "as PNG)"
+    parser.add_argument("--originals", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--copies", action="store_true", help="copy the originals instead of linking to them")
+    add_classifiers(parser, "number of classifiers for each way to train one; 0: do not test whether the images help")
+    add_device(parser)
+    parser.epilog = "An interrupted command continues if it is given again. Settings may be given as for samgan train."
+
+
+def _balance(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.studies import balance, format_balance
 
-    prepared = PreparedSet.open(options.data)
-    names = list(options.classes) or prepared.classes
+    data = PreparedSet.open(options.data)
+    runs = _models(options.runs, list(options.classes) or data.classes)
+    config = configuration(given_settings(options), data)
+    names: tuple[str, ...] = (
+        "target",
+        "classes",
+        "method",
+        "minutes",
+        "features",
+        "inception_weights",
+        "confidence",
+        "file_format",
+    )
+    names += ("originals", "copies", "seeds", "steps", "device")
+    document, page = balance(data, options.out, config, runs=runs, **given(options, *names))
+    return Outcome(document, f"{format_balance(document)}\n{page}")
+
+
+def _models(words: Sequence[str], classes: Sequence[str]) -> dict[str, Path]:
+    """Models by class, or under "" for all classes; a path may have = in its name."""
     runs: dict[str, Path] = {}
-    for source in options.runs:
-        name, _, path = source.partition("=")
-        of_class = bool(path) and name in names
+    for word in words:
+        name, _, path = word.partition("=")
+        of_class = bool(path) and name in classes
         label = name if of_class else ""
         if label in runs:
-            raise UsageError(f"--run {source}: {label or 'all classes'} has {runs[label]} already; name CLASS=RUN")
-        runs[label] = Path(path if of_class else source)
-    config = _configuration(argparse.Namespace(**{**vars(options), "resume": False, "classes": ()}), prepared)
-    others = ("json", "settings", "status", "run", "data", "out", "runs", "preset", "scale", "config")
-    given = {name: value for name, value in vars(options).items() if name not in others}
-    document, page = balance(prepared, options.out, config, runs=runs, **given)
-    return document, f"{format_balance(document)}\n{page}"
+            taken = f"{label or 'all classes'} already has {runs[label]}"
+            raise UsageError(f"--run {word}: {taken}; expected CLASS=RUN with one of {', '.join(classes)}")
+        runs[label] = Path(path if of_class else word)
+    return runs
+
+
+COMMANDS = (
+    Command(
+        "table2",
+        "train and score the rows of the paper's Table 2, and further rows; can be resumed",
+        _table2,
+        _add_table2,
+        takes_settings=True,
+    ),
+    Command(
+        "balance",
+        "make the images that small classes lack, screen and audit them, and test whether they help a classifier",
+        _balance,
+        _add_balance,
+        takes_settings=True,
+    ),
+)

@@ -5,19 +5,44 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from samgan.commands.command import Command, Outcome
+from samgan.commands.options import add_classes, add_device, add_on_collapse, add_preset, given
+from samgan.commands.settings import configuration, describe_settings, given_settings
 from samgan.config import Config, settings
 from samgan.errors import UsageError
-from samgan.presets import PLUS, PRESETS, SCALES, preset_document
+from samgan.presets import PLUS
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
 
-from samgan.commands.settings import _configuration
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, nargs="?", help="prepared set (not needed with --dry-run)")
+    parser.add_argument(
+        "--out", type=Path, metavar="RUN", help="run folder: new or, with --resume, the one to continue"
+    )
+    add_preset(parser, f"row of Table 2 (see samgan presets), or our own recipe (default: {PLUS})")
+    add_classes(parser, "train on these classes of the set (default: all)")
+    text = "continue the run in --out, bit for bit, with its own settings"
+    parser.add_argument("--resume", action="store_true", help=text)
+    text = "stop after N minutes of training, if training.kimg is not reached earlier; halts do not count"
+    parser.add_argument("--minutes", type=float, metavar="N", help=text)
+    text = "begin with the networks of another run (fine-tuning); its network settings must be the same"
+    parser.add_argument("--start", type=Path, metavar="RUN", help=text)
+    add_on_collapse(parser)
+    text = "print configuration, parameters, FLOPs and memory, and train nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+    add_device(parser)
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes (devices) per host")
+    text = "number of hosts; start the same command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set"
+    parser.add_argument("--hosts", type=int, default=1, metavar="N", help=text)
+    parser.epilog = "\n".join(describe_settings())
 
 
-def _train(options: argparse.Namespace) -> tuple[Any, str]:
+def _train(options: argparse.Namespace) -> Outcome:
     if options.out is None and (options.resume or not options.dry_run):
-        raise UsageError("which run folder? --out RUN")
+        raise UsageError("which run folder? Name it with --out RUN")
     prepared = None
     if options.data is not None:
         from samgan.data import PreparedSet
@@ -28,24 +53,30 @@ def _train(options: argparse.Namespace) -> tuple[Any, str]:
         return _dry_run(config, prepared, options.processes * options.hosts)
     if prepared is None:
         if options.classes and Path(options.classes[-1]).is_dir():
-            raise UsageError(f"--classes took {options.classes[-1]} for a class: put the prepared set before it")
+            raise UsageError(f"--classes took {options.classes[-1]} as a class: name the prepared set before --classes")
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
     from samgan import api
 
     names = ("resume", "minutes", "device", "processes", "hosts", "tensorboard", "start", "on_collapse")
-    run = api.train(config, prepared, options.out, **{name: getattr(options, name) for name in names})
-    best = run.best()
+    run = api.train(config, prepared, options.out, **given(options, *names))
     checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
-    document = {
-        "run": str(run.path),
-        "images_seen": images_seen,
-        "checkpoint": str(checkpoint),
-        "best": best.to_dict() if best else None,
-    }
-    return document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR"
+    document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(checkpoint), "best": run.best()}
+    return Outcome(document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR")
 
 
-def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> tuple[Any, str]:
+def _configuration(options: argparse.Namespace, data: "PreparedSet | None") -> Config:
+    """The configuration asked for; of a run to continue its own, with what was asked for over it."""
+    asked = given_settings(options)
+    if options.classes:
+        asked["data.classes"] = options.classes
+    if options.resume and not {"preset", "scale"} & asked.keys():
+        from samgan.runs import Run
+
+        return Run.open(options.out).config.override(asked)
+    return configuration(asked, data)
+
+
+def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> Outcome:
     from samgan.training import check_fit, choose_classes, plan
 
     if prepared is not None:
@@ -53,47 +84,37 @@ def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> 
         images = len(prepared.indices("train", config.data.classes))
         check_fit(config, (images, *prepared.images.shape[1:]), processes)
     cost = plan(config).to_dict()
-    document = {"config": config.to_dict(), **cost}
-    lines = [
-        f"{key} = {json.dumps(getattr(getattr(config, key.split('.')[0]), key.split('.')[1]))}"
-        for key, *_ in settings()
-    ]
+    tree: dict[str, Any] = config.to_dict()
+    lines = []
+    for setting in settings():
+        section, _, name = setting.key.partition(".")
+        lines.append(f"{setting.key} = {json.dumps(tree[section][name])}")
     lines += [
         "",
         f"generator      {cost['generator_parameters']:>14,} parameters",
         f"discriminator  {cost['discriminator_parameters']:>14,} parameters",
         f"one step       {cost['flops_per_step'] / 1e9:>14,.1f} GFLOP",
-        f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB, about",
+        f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB (estimate)",
         f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
     ]
-    return document, "\n".join(lines)
+    return Outcome({"config": tree, **cost}, "\n".join(lines))
 
 
-def _presets(options: argparse.Namespace) -> tuple[Any, str]:
-    lines = [f"{'preset':<11} SN AM FA  optimizer  rate    loss     data     paper's FID   MR    MG"]
-    mark = {True: "y ", False: ". "}
-    for row in PRESETS:
-        real, generated = (
-            f"{x:.2f}" if x is not None else "-" for x in (row.paper_ms_ssim_real, row.paper_ms_ssim_generated)
-        )
-        lines.append(
-            f"{row.name:<11} {mark[row.spectral_norm]} {mark[row.attention]} {mark[row.flip]}  {row.optimizer:<9}  "
-            f"{row.learning_rate:<6g}  {row.loss:<7}  {row.data:<7}  {row.paper_fid:>11g}  {real:>4}  {generated:>4}"
-        )
-    lines += [
-        "",
-        "SN spectral norm, AM self-attention, FA random flips; MR, MG: MS-SSIM of real, generated pairs (the paper's).",
-        "All rows: pixel norm, minibatch std, 64x64, batch 16. --scale paper: 512 channels, 1,808 kimg (500 epochs of",
-        f"3,616 images); --scale cpu: {SCALES['cpu']['max_channels']} channels, {SCALES['cpu']['kimg']:g} kimg.",
-        "",
-        f"{PLUS}, our own recipe, is no row of the paper: `samgan train --dry-run` prints it. --scale cpu or gpu.",
-    ]
-    return preset_document(), "\n".join(lines)
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="new folder to write")
+    parser.add_argument("--kimg", type=float, default=8.0, metavar="N", help="length of training, in kimg")
+    add_device(parser)
 
 
-def _demo(options: argparse.Namespace) -> tuple[Any, str]:
+def _demo(options: argparse.Namespace) -> Outcome:
     from samgan import api
     from samgan.scoring import format_table
 
     done = api.demo(options.out, kimg=options.kimg, device=options.device)
-    return done.to_dict(), f"{api.DEMO_NOTE}\n\n{format_table(done.scores)}\n{done.report}"
+    return Outcome(done, f"{api.DEMO_NOTE}\n\n{format_table(done.scores)}\n{done.report}")
+
+
+COMMANDS = (
+    Command("train", "train a preset, or any settings, on a prepared set", _train, _add_train, takes_settings=True),
+    Command("demo", "do all steps on phantoms, in about three minutes on a CPU", _demo, _add_demo),
+)

@@ -1,5 +1,7 @@
 """The discriminator: from an image at every scale to one logit."""
 
+from typing import Any
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -13,14 +15,13 @@ class Discriminator(nn.Module):
 
     With classes, the logit of an image with class y is
 
-        C(x, y) = C(x) + sum_s <e_sy, h_s(x)>
+        C(x, y) = C(x) + <e_y, h(x)>
 
-    with h_s the features behind block s, averaged over their pixels, for the last block alone or for every one: then
-    the class reaches each scale's image by its own way, as the logit does. e is drawn and normed as the weight of the
+    with h the features after the last block, averaged over their pixels. e is drawn and normed as the weight of the
     logit is.
 
     Source: Karnewar and Wang 2020 (MSG-GAN), section 2; the combine functions: its section 2.2. Classes: Miyato and
-    Koyama 2018, section 3, there behind the last block; a condition at every scale: Zhang et al. 2018 (StackGAN++).
+    Koyama 2018, section 3.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -28,13 +29,11 @@ class Discriminator(nn.Module):
         self.resolutions = config.resolutions
         block = DISCRIMINATOR_BLOCKS[config.discriminator_blocks]
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
-        self.projections = nn.ModuleDict()  # by resolution
+        self.projections = nn.ModuleDict()  # by the resolution of the block whose features they take
         if config.num_classes:
             _, end = convolutions(config, "discriminator")
-            sides = {"last": self.resolutions[:1], "every": self.resolutions}[config.class_projection]
-            for side, seen in zip(sides, self.blocks, strict=False):
-                channels = len(seen.get_parameter("conv_2.weight"))
-                self.projections[str(side)] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
+            channels = len(self.blocks[0].get_parameter("conv_2.weight"))
+            self.projections["4"] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
 
     def rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Groups of parameters, each with what the learning rate is multiplied by for it: one group of all."""
@@ -62,12 +61,11 @@ class Discriminator(nn.Module):
             raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
         if labels is not None:
             labels = labels.repeat(len(pyramid[0]) // len(labels))
-        x, terms = None, []
-        for side, block, image in zip(reversed(sides), reversed(self.blocks), reversed(pyramid), strict=True):
+        x: Any = None
+        for block, image in zip(reversed(self.blocks), reversed(pyramid), strict=True):
             x = block(image, x, labels, batches)
-            if labels is not None and str(side) in self.projections:
-                # <e_k, h> of every class k, of which an image's own is taken.
-                products = self.projections[str(side)](x.mean(dim=(2, 3), keepdim=True)).flatten(1)
-                terms.append(products.gather(1, labels[:, None]).flatten())
         logits = self.blocks[0].get_submodule("to_logit")(x).flatten()
-        return logits + sum(terms) if terms else logits
+        if labels is None:
+            return logits
+        products = self.projections["4"](x.mean(dim=(2, 3), keepdim=True)).flatten(1)  # <e_k, h> of every class k
+        return logits + products.gather(1, labels[:, None]).flatten()

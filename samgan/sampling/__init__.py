@@ -16,7 +16,7 @@ from samgan.sampling.model import (
 )
 from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
 from samgan.sampling.source import Origin, Source
-from samgan.sampling.write import write_samples
+from samgan.sampling.write import Written, write_samples
 
 __all__ = [
     "FORWARD_BATCH",
@@ -25,6 +25,7 @@ __all__ = [
     "Model",
     "Origin",
     "Source",
+    "Written",
     "attention_sheet",
     "check_origin",
     "generate",

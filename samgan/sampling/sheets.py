@@ -2,11 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +15,7 @@ from samgan.pictures import image_grid, to_uint8
 from samgan.sampling.images import generate, latents_of_seeds, sample
 from samgan.sampling.model import Labels, Model
 
-SHEETS = ("grid", "interpolation", "scales", "attention")
+GRID_IMAGES, SHEET_IMAGES, STEPS = 64, 8, 8
 
 
 def interpolate(model: Model, seeds: Sequence[int], steps: int, label: int | None = None) -> Float[Tensor, "n c h w"]:
@@ -67,23 +67,49 @@ def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -
     return torch.cat(rows)
 
 
-def _sheet(model: Model, seeds: Sequence[int], labels: Labels, name: str) -> np.ndarray:
-    """A picture of the first seeds; those of one class side by side, one class after the other."""
-    labels = torch.zeros(len(seeds), dtype=torch.long) if labels is None else labels
-    kinds = len(labels.unique())
-    chosen = labels[: {"grid": 64, "interpolation": 8 + kinds}.get(name, 8)].sort(stable=True)
-    few, own = [seeds[i] for i in chosen.indices], chosen.values if model.classes else None
-    columns: int | None = 8
-    if name == "interpolation":
-        rows = []
-        for label in chosen.values.unique().tolist():
-            ends = [one for one, its in zip(few, chosen.values, strict=True) if its == label]
-            ends = ends if len(ends) > 1 else [ends[0], ends[0] + 1]
-            rows.append(interpolate(model, ends, 8, label if model.classes else None)[:-1])
-        images = torch.cat(rows)
-    elif name == "grid":
-        images, columns = sample(model, few, own), None
-    else:
-        images = {"scales": scales_sheet, "attention": attention_sheet}[name](model, few, own)
-        columns = len(few)
+def _chosen(model: Model, seeds: Sequence[int], labels: Labels, count: int) -> tuple[list[int], Labels]:
+    """The first seeds, those of one class side by side, one class after the other, and their classes if there are."""
+    known = torch.zeros(len(seeds), dtype=torch.long) if labels is None else labels
+    chosen = known[:count].sort(stable=True)
+    return [seeds[i] for i in chosen.indices], chosen.values if model.classes else None
+
+
+def _picture(images: Tensor, columns: int | None = None) -> UInt8[np.ndarray, "c h w"]:
     return image_grid(to_uint8(images).numpy(), columns)
+
+
+def _grid(model: Model, seeds: Sequence[int], labels: Labels) -> UInt8[np.ndarray, "c h w"]:
+    """Images of the first seeds."""
+    return _picture(sample(model, *_chosen(model, seeds, labels, GRID_IMAGES)))
+
+
+def _interpolation(model: Model, seeds: Sequence[int], labels: Labels) -> UInt8[np.ndarray, "c h w"]:
+    """From seed to seed of one class, in rows."""
+    kinds = 1 if labels is None else len(labels.unique())
+    few, own = _chosen(model, seeds, labels, STEPS + kinds)
+    rows = []
+    for label in [None] if own is None else own.unique().tolist():
+        ends = few if own is None else [seed for seed, its in zip(few, own, strict=True) if its == label]
+        ends = ends if len(ends) > 1 else [ends[0], ends[0] + 1]
+        rows.append(interpolate(model, ends, STEPS, label)[:-1])
+    return _picture(torch.cat(rows), STEPS)
+
+
+def _scales(model: Model, seeds: Sequence[int], labels: Labels) -> UInt8[np.ndarray, "c h w"]:
+    few, own = _chosen(model, seeds, labels, SHEET_IMAGES)
+    return _picture(scales_sheet(model, few, own), len(few))
+
+
+def _attention(model: Model, seeds: Sequence[int], labels: Labels) -> UInt8[np.ndarray, "c h w"]:
+    few, own = _chosen(model, seeds, labels, SHEET_IMAGES)
+    return _picture(attention_sheet(model, few, own), len(few))
+
+
+Sheet = Callable[[Model, Sequence[int], Labels], UInt8[np.ndarray, "c h w"]]
+SHEETS: dict[str, Sheet] = {
+    "grid": _grid,
+    "interpolation": _interpolation,
+    "scales": _scales,
+    "attention": _attention,
+}
+"""By name, what makes a picture of the first seeds and of their classes."""

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,29 @@ from samgan.pictures import to_integers, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.sampling.images import FORWARD_BATCH, sample_batches
 from samgan.sampling.model import Labels, Model
-from samgan.sampling.sheets import SHEETS, _sheet
+from samgan.sampling.sheets import SHEETS
+
+
+@dataclass(frozen=True)
+class Written:
+    """samples.json: the provenance of the images in a folder."""
+
+    format: str
+    mark: dict[str, str]
+    """What the images have in common of their marks."""
+    count: int
+    first_seed: int
+    last_seed: int
+    class_rule: str = ""
+    """Which class each image has, of a model that was told the class."""
+    classes: dict[str, int] = field(default_factory=dict)
+    """Images of each class."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, with the entries of the mark beside the others."""
+        counts = {"count": self.count, "first_seed": self.first_seed, "last_seed": self.last_seed}
+        of_class = {"Class": self.class_rule, "classes": self.classes} if self.classes else {}
+        return {"format": self.format, **self.mark, **counts, **of_class}
 
 
 def write_samples(
@@ -30,67 +53,72 @@ def write_samples(
     file_format: str = "png",
     sheets: Sequence[str] = (),
     class_name: str | None = None,
-) -> dict[str, Any]:
+) -> Written:
     """Write images of seeds `seed` ... `seed + count - 1` into the new folder `out`, which appears when it is complete.
 
-    Of a model with K classes, the image of seed s is of class s mod K, or all are of the one named. The seed decides
-    the latent, whatever the class.
+    Of a model with K classes, the image of seed s has class s mod K, or all have the one named. The seed decides the
+    latent, whatever the class.
 
     Args:
         model: From `load_model`.
         out: Folder to make.
         count: Number of images.
         seed: Seed of the first image.
-        file_format: A key of `samgan.provenance.FORMATS`: "png", "png16" (16 bit, 1 channel), "npz" (`images` uint8,
-            `seeds`, `provenance`, and with classes `classes`, the name of each image's), "dicom", "dicom16", "medmnist"
-            (one NPZ) or "imagefolder" (Hugging Face's).
-        sheets: Extra pictures in the folder `sheets`: "grid", "interpolation" (from seed to seed), "scales" (the
-            pyramid of each seed), "attention" (where the generator looks); images of one class side by side.
-        class_name: The class of all images; default: classes in turn.
-
-    Returns:
-        What `samples.json` in the folder holds: the provenance of its images.
+        file_format: A key of `samgan.provenance.FORMATS`.
+        sheets: Keys of `samgan.sampling.sheets.SHEETS`: extra pictures in the folder `sheets`, with images of one class
+            side by side.
+        class_name: The class of all images; default: the classes in turn.
 
     Raises:
         SamganError: `out` exists and is not empty.
-        UsageError: An unknown format, sheet or class, 16 bit with 3 channels, attention of a generator without it.
+        UsageError: An unknown format, sheet or class, 16 bits with 3 channels, or attention of a generator without it.
     """
-    for name, known in ((file_format, FORMATS), *((sheet, SHEETS) for sheet in sheets)):
-        if name not in known:
-            raise UsageError(f"{name!r} is not one of {', '.join(known)}")
+    if file_format not in FORMATS:
+        raise UsageError(f"{file_format!r} is not one of {', '.join(FORMATS)}")
+    if unknown := [name for name in sheets if name not in SHEETS]:
+        raise UsageError(f"{unknown[0]!r} is not one of {', '.join(SHEETS)}")
     check_new_folder(out)
-    network = model.config.network
-    chosen = FORMATS[file_format]
-    if chosen.bits == 16 and network.image_channels != 1:
+    bits = FORMATS[file_format].bits
+    if bits == 16 and model.config.network.image_channels != 1:
         raise UsageError(f"--format {file_format} is for 1 channel; use {file_format.removesuffix('16')} or npz")
     if "attention" in sheets and not any(isinstance(layer, SelfAttention) for layer in model.generator.modules()):
         raise UsageError(f"the generator of preset {model.config.preset} has no attention between positions to show")
     seeds = range(seed, seed + count)
     labels = model.labels(seeds, class_name)
+    written = _describe(model, seeds, labels, file_format, class_name)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        chosen.write(temporary, _marked_samples(model, seeds, labels, chosen.bits), count)
-        if sheets:
-            (temporary / "sheets").mkdir()  # apart, so that the folder itself holds nothing but samples
-        for name in sheets:
-            with open(temporary / "sheets" / f"{name}.png", "wb") as file:
-                mark = model.mark(seed).entries()
-                write_png(file, _sheet(model, seeds, labels, name), {**mark, "Seed": f"{seed}..."})
-        document = {**model.mark(seed).entries(), "count": count, "first_seed": seed, "last_seed": seed + count - 1}
-        document = {"format": file_format, **{key: value for key, value in document.items() if key != "Seed"}}
-        if labels is not None:
-            counts = torch.bincount(labels, minlength=len(model.classes)).tolist()
-            rule = class_name or f"in turn: seed mod {len(model.classes)}"
-            document |= {"Class": rule, "classes": dict(zip(model.classes, counts, strict=True))}
-        write_json(temporary / "samples.json", document)
+        FORMATS[file_format].write(temporary, _marked_samples(model, seeds, labels, bits), count)
+        _write_sheets(temporary / "sheets", model, seeds, labels, sheets)
+        write_json(temporary / "samples.json", written.to_dict())
         if out.exists():
             out.rmdir()
         temporary.rename(out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return document
+    return written
+
+
+def _describe(model: Model, seeds: range, labels: Labels, file_format: str, class_name: str | None) -> Written:
+    mark = {key: value for key, value in model.mark(seeds[0]).entries().items() if key != "Seed"}
+    rule, classes = "", {}
+    if labels is not None:
+        counts = torch.bincount(labels, minlength=len(model.classes)).tolist()
+        rule = class_name or f"in turn: seed mod {len(model.classes)}"
+        classes = dict(zip(model.classes, counts, strict=True))
+    return Written(file_format, mark, len(seeds), seeds[0], seeds[-1], rule, classes)
+
+
+def _write_sheets(folder: Path, model: Model, seeds: range, labels: Labels, sheets: Sequence[str]) -> None:
+    """Write sheets to a folder of their own, so that the folder above holds nothing but samples."""
+    if sheets:
+        folder.mkdir()
+    for name in sheets:
+        with open(folder / f"{name}.png", "wb") as file:
+            mark = model.mark(seeds[0]).entries()
+            write_png(file, SHEETS[name](model, seeds, labels), {**mark, "Seed": f"{seeds[0]}..."})
 
 
 def _marked_samples(model: Model, seeds: Sequence[int], labels: Labels, bits: int) -> Iterator[Sample]:

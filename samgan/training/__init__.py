@@ -3,7 +3,7 @@
 from samgan.training.augment import CHANGES, MAX_PROBABILITY, AdaptiveProbability, augment
 from samgan.training.batches import Batch, Sampler, random_generator
 from samgan.training.cost import Cost, plan
-from samgan.training.loop import RESUMABLE, Interrupted, Options, check_fit, check_start, train_loop
+from samgan.training.loop import Interrupted, Options, check_fit, check_start, train_loop
 from samgan.training.losses import LOSSES, PENALTIES, Loss, relativistic_average_hinge
 from samgan.training.recipe import Recipe
 from samgan.training.run import choose_classes, train
@@ -17,7 +17,6 @@ __all__ = [
     "LOSSES",
     "MAX_PROBABILITY",
     "PENALTIES",
-    "RESUMABLE",
     "SCORED_IMAGES",
     "AdaptiveProbability",
     "Batch",

@@ -78,7 +78,6 @@ class AdaptiveProbability:
 
     Args:
         target: The mean sign that is aimed at; 0: the probability stays 0.
-        kimg: Thousands of images, of all classes, that the probability takes from 0 to 1.
         classes: Classes that the discriminator is told of; 0: it is told of none.
 
     Source: Karras et al. 2020 (ADA), section 3.2, r_t; there with a target of 0.6 and 500 kimg, one kind of loss, and
@@ -86,9 +85,10 @@ class AdaptiveProbability:
     """
 
     EVERY = 16
+    KIMG = 100.0  # thousands of images, of all classes, that the probability takes from 0 to 1 at the fastest
 
-    def __init__(self, target: float, kimg: float, classes: int = 0) -> None:
-        self.target, self.kimg = target, kimg
+    def __init__(self, target: float, classes: int = 0) -> None:
+        self.target = target
         self.values = [0.0] * max(classes, 1)
         self._begin()
 
@@ -113,7 +113,7 @@ class AdaptiveProbability:
         self._steps += 1
         if self._steps == self.EVERY:
             signs_of, counts = self._sums.tolist()
-            change = sum(counts) / (1000 * self.kimg)  # a small class, sooner known by heart, must not wait longer
+            change = sum(counts) / (1000 * self.KIMG)  # a small class, sooner known by heart, must not wait longer
             for label, (sign, count) in enumerate(zip(signs_of, counts, strict=True)):
                 if count:
                     step = math.copysign(change, sign / count - self.target)

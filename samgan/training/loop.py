@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from samgan.config import Config
+from samgan.config import RESUMABLE, Config
 from samgan.distributed import gather, on_first_process, world_size
 from samgan.errors import SamganError, UsageError
 from samgan.runs import Checkpoint, Run, load_checkpoint, newest_checkpoint
@@ -25,9 +25,6 @@ from samgan.training.step import CapturedPasses, can_capture, train_step
 
 if TYPE_CHECKING:
     import lightning_fabric
-
-# Settings that a resumed run may change: how long it is and what it keeps, not what it computes.
-RESUMABLE = ("training.kimg", "training.log_every_kimg", "training.snapshot_every_kimg", "training.keep_checkpoints")
 
 
 class Interrupted(SamganError):

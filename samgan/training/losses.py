@@ -130,29 +130,16 @@ def gradient_penalty_per_scale(
     return ((squares + 1e-12).sqrt() - 1).square().mean()
 
 
-def gradient_penalty_joint(
-    discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: Pyramid, mix: Logits
-) -> Scalar:
-    """WGAN-GP's penalty with all scales as one long input: E (||dC/d(x_1, ..., x_S)|| - 1)^2.
-
-    Args and Returns: as `gradient_penalty_per_scale`. Source: Gulrajani et al. 2017, eq. 3.
-    """
-    squares = _squared_gradients(discriminator, _mixture(real, fake, mix)).sum(dim=0)
-    return ((squares + 1e-12).sqrt() - 1).square().mean()
-
-
 def r1_penalty(discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: Pyramid, mix: Logits) -> Scalar:
     """R1: E ||dC/dx||^2 on real images, summed over the scales. Source: Mescheder et al. 2018, eq. 9."""
     return _squared_gradients(discriminator, real).sum(dim=0).mean()
 
 
-def r2_penalty(discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: Pyramid, mix: Logits) -> Scalar:
-    """R2: E ||dC/dx||^2 on generated images, summed over the scales. Source: Mescheder et al. 2018, eq. 10."""
-    return _squared_gradients(discriminator, fake).sum(dim=0).mean()
-
-
 def r1_r2_penalty(discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid, mix: Logits) -> Scalar:
-    """R1 + R2, of as many generated as real images, in one pass. Source: Huang et al. 2024 (R3GAN), section 2.2."""
+    """R1 on real plus R2 on as many generated images, in one pass.
+
+    Source: Mescheder et al. 2018, eq. 9 and 10; Huang et al. 2024 (R3GAN), section 2.2.
+    """
     both = [torch.cat(images) for images in zip(real, fake, strict=True)]
     return 2 * _squared_gradients(partial(discriminator, batches=2), both).sum(dim=0).mean()
 
@@ -161,8 +148,6 @@ Penalty = Callable[[Callable[..., Tensor], Pyramid, Pyramid, Logits], Scalar]
 """From a discriminator, a real and a generated pyramid and a share of each mixture to a penalty without its weight."""
 PENALTIES: dict[str, Penalty] = {
     "gradient-per-scale": gradient_penalty_per_scale,
-    "gradient-joint": gradient_penalty_joint,
     "r1": r1_penalty,
-    "r2": r2_penalty,
     "r1-r2": r1_r2_penalty,
 }

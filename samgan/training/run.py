@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samgan.config import Config
+from samgan.config import RESUMABLE, Config
 from samgan.data import PreparedSet
 from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.distributed import leave, on_first_process
@@ -18,7 +18,7 @@ from samgan.errors import UsageError
 from samgan.files import Location
 from samgan.runs import Checkpoint, Run, Start, TrainedOn, choose_checkpoint, describe_environment, find_collapse
 from samgan.scoring import CHOOSES_BEST, ms_ssim_gaps, quick_scores
-from samgan.training.loop import RESUMABLE, Options, check_fit, check_start, train_loop
+from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
 from samgan.training.snapshots import Scorer
 

@@ -47,7 +47,7 @@ class TrainingState:
         rate = training.discriminator_learning_rate or training.learning_rate
         self.discriminator_optimizer = _optimizer(self.discriminator, training, rate)
         classes = config.network.num_classes or 0
-        self.augment = AdaptiveProbability(training.augment_target, training.augment_kimg, classes)
+        self.augment = AdaptiveProbability(training.augment_target, classes)
 
     @property
     def images_seen(self) -> int:
@@ -92,7 +92,7 @@ def _optimizer(network: Generator | Discriminator, training: TrainingConfig, rat
     groups = [{"params": params, "initial_lr": factor * rate} for params, factor in network.rate_groups()]
     if training.optimizer == "adam":
         return torch.optim.Adam(groups, lr=rate, betas=training.adam_betas, fused=True)
-    return torch.optim.RMSprop(groups, lr=rate, alpha=training.rmsprop_alpha)
+    return torch.optim.RMSprop(groups, lr=rate, alpha=0.99)
 
 
 def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
