@@ -56,6 +56,9 @@ def export(run: Location, out: Location, *, checkpoint: str = "newest") -> Expor
         out: The file, ending in .safetensors. It holds weights, configuration and hashes, and no image.
         checkpoint: "newest", "best" or a checkpoint file.
 
+    Returns:
+        What was written.
+
     Raises:
         SamganError: No such checkpoint, or `out` exists or has another ending.
     """
@@ -171,6 +174,9 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> Demo:
         out: New folder.
         kimg: Length of training.
         device: "auto", "cpu", "cuda" or "mps".
+
+    Returns:
+        Where everything is, and the scores.
 
     Raises:
         SamganError: `out` exists and is not empty.

@@ -175,7 +175,7 @@ def test_of_a_run_the_discriminator_is_asked_too(run, data, tmp_path):
     assert one_class["counts"]["training"]["images"] == len(data.indices("train", ["NORMAL"]))
     exported = api.export(run.path, tmp_path / "model.safetensors")
     document, _ = audit(tmp_path / "model.safetensors", data, out=tmp_path, count=40, device="cpu")
-    assert document["generated"]["model_sha256"] == exported["sha256"]
+    assert document["generated"]["model_sha256"] == exported.sha256
     assert document["membership"] is None
 
 
