@@ -29,7 +29,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
-from samgan.files import atomic_write, write_json
+from samgan.files import atomic_write, check_new_folder, write_json
 from samgan.metrics.features import extract, find_features
 from samgan.pages import markdown_table, picture
 from samgan.pages.legacy import section, table, text, write_page
@@ -353,8 +353,7 @@ def _keep(plan: Plan, out: Path) -> None:
     """Write the plan, or compare it with the one that is there."""
     path, asked = out / "plan.json", json.loads(json.dumps(dataclasses.asdict(plan)))
     if not path.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise SamganError(f"{out} exists, is not empty and was not begun by samgan balance; name a new folder")
+        check_new_folder(out, "it was not begun by samgan balance: name a new folder")
         write_json(path, asked)
         return
     before = _read(path, "name a new folder")
