@@ -160,7 +160,7 @@ def test_legacy_protocol_goes_by_file_order():
     assert "Legacy protocol" in format_table(scores)
     few = score_images(real=real[:30], fake=fake, features=stub_extractor(), protocol="legacy")
     assert few.scores == {}
-    assert "batches of 20" in few.skipped[0].reason
+    assert "at least 20 images (one batch)" in few.skipped[0].reason
     missing = score_images(real=real, fake=fake, features=None, protocol="legacy", skip_reason="no weights")
     assert [asdict(skipped) for skipped in missing.skipped] == [{"score": "frechet", "reason": "no weights"}]
 

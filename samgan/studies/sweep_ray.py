@@ -89,9 +89,8 @@ def _start(resources: Resources) -> Any:
         else:
             ray.init(address=resources.ray, **quiet)
     except Exception as error:  # Ray has no common class for what may be wrong with a cluster
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SamganError(
-            f"--ray {resources.ray}: cannot reach a Ray cluster there ({reason}); start one with `ray start`, or set "
+            f"--ray {resources.ray}: cannot reach a Ray cluster there ({first_line(error)}); start one with `ray start`, or set "
             "RAY_AUTH_MODE=token if it asks for a token"
         ) from None
     return ray
