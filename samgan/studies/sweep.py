@@ -26,7 +26,7 @@ from samgan.sampling import load_model, sample
 from samgan.scoring import Scores
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_ray import run_on_ray
-from samgan.studies.sweep_row import Alarm, Curve, RowDocument, Trained
+from samgan.studies.sweep_row import Curve, RowDocument, Trained
 from samgan.studies.sweep_status import Status
 
 PICTURE_SEEDS = 16
@@ -230,7 +230,6 @@ def _describe(run: Run) -> Trained:
     lines = [line for line in run.stats() if line["step"] <= run.last_step()]  # a resumed run may end before a halt
     train = [line for line in lines if line["kind"] == "train"]
     quick = [line for line in lines if line["kind"] == "scores"]
-    collapse = find_collapse(lines)
     environment = run.environment
     speed = np.median([line["images_per_second"] for line in train])
     return Trained(
@@ -243,7 +242,7 @@ def _describe(run: Run) -> Trained:
         images_per_second=round(float(speed), 2),
         gamma=train[-1]["gamma"],
         curves={name: _curve(of, name) for of, names in ((train, CURVES), (quick, QUICK)) for name in names},
-        collapse=Alarm(*collapse) if collapse else None,
+        collapse=find_collapse(lines),
     )
 
 
