@@ -11,7 +11,7 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError, UsageError
-from samgan.files import Location
+from samgan.files import Location, check_new_folder
 from samgan.presets import preset_config
 from samgan.runs import Run
 from samgan.sampling import (
@@ -55,6 +55,9 @@ def export(run: Location, out: Location, *, checkpoint: str = "newest") -> Expor
         run: The run folder.
         out: The file, ending in .safetensors. It holds weights, configuration and hashes, and no image.
         checkpoint: "newest", "best" or a checkpoint file.
+
+    Returns:
+        What was written.
 
     Raises:
         SamganError: No such checkpoint, or `out` exists or has another ending.
@@ -173,15 +176,14 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> Demo:
         device: "auto", "cpu", "cuda" or "mps".
 
     Returns:
-        Where the run, the samples and the report are, and the scores.
+        Where everything is, and the scores.
 
     Raises:
         SamganError: `out` exists and is not empty.
     """
     out = Path(out)
     choose_device(device)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SamganError(f"{out} exists and is not empty; name a new folder with --out")
+    check_new_folder(out, "name a new folder with --out")
     config = preset_config("samgan-8", "cpu").override(
         {
             "preset": "demo",

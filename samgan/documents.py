@@ -70,7 +70,7 @@ class Document:
                 tree = cls.upgrade(dict(tree), schema)
             return msgspec.convert(tree, cls)
         except msgspec.ValidationError as error:
-            problem = str(error).replace("`", "").replace("$.", "").replace(" - at $", "")
+            problem = explain(error)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             problem = f"{type(error).__name__}: {error}"
         raise SamganError(
@@ -89,6 +89,11 @@ class Document:
     def write(self, path: Path) -> None:
         """Write the document as JSON, atomically."""
         write_json(path, self.to_dict())
+
+
+def explain(error: msgspec.ValidationError) -> str:
+    """What is wrong with a document and where, in words."""
+    return str(error).replace("`", "").replace("$.", "").replace(" - at $", "")
 
 
 def read_json(path: Path, remedy: str) -> Any:

@@ -3,7 +3,6 @@
 import csv
 import errno
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -25,13 +24,15 @@ from test_data_readers import GREY, dicom
 from test_data_sources import write_npz
 
 import samgan.files
-from samgan.data import PreparedSet, dataset, phantoms, prepare, write_phantoms
-from samgan.data.prepare import FITS, NORMALIZATIONS, fit_image
-from samgan.data.readers import MAXIMUM_PIXELS
+from samgan.data import PreparedSet, chunks, dataset, phantoms, prepare, write_phantoms
+from samgan.data.documents import Duplicate
+from samgan.data.fit import FITS, NORMALIZERS, fit_image
+from samgan.data.options import PrepareOptions
+from samgan.data.prepare import fingerprint_of
+from samgan.data.readers import MAXIMUM_PIXELS, BadImageError
+from samgan.data.sources import Entry
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
-
-prepare_module = importlib.import_module("samgan.data.prepare")  # samgan.data.prepare itself is the function
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_clahe_comes_after_resizing_and_before_the_bars():
     assert (fit_image(wide, 32, "pad", "clahe")[0, :8] == 0).all()
 
 
-@pytest.mark.parametrize("normalize", NORMALIZATIONS)
+@pytest.mark.parametrize("normalize", NORMALIZERS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalisation_survives_constant_and_tiny_images(normalize, channels):
     for shade in (0.0, 0.4, 1.0):
@@ -146,25 +147,25 @@ def test_prepared_set_holds_what_the_files_show(folder, tmp_path):
     assert (prepared.resolution, prepared.channels, prepared.classes) == (16, 1, ["NORMAL", "PNEUMONIA"])
     assert len(prepared.manifest) == len(prepared.images) == 12
     for number, (row, image) in enumerate(zip(prepared.manifest, prepared.images, strict=True)):
-        data = (folder / row["source"]).read_bytes()
-        with Image.open(folder / row["source"]) as opened:
+        data = (folder / row.source).read_bytes()
+        with Image.open(folder / row.source) as opened:
             pixels = np.asarray(opened, dtype=np.float32)[None] / np.float32(255)
         np.testing.assert_array_equal(image, fit_image(pixels, 16))
-        assert row["index"] == str(number)
-        assert row["sha256"] == hashlib.sha256(data).hexdigest()
-        assert (row["width"], row["height"], row["bits"]) == ("32", "32", "8")
-        assert row["class"] == row["source"].split("/")[0]
-        assert row["patient"] == Path(row["source"]).stem.split("_")[0]
-        assert row["near_duplicate_of"] == ""
+        assert row.index == number
+        assert row.sha256 == hashlib.sha256(data).hexdigest()
+        assert (row.width, row.height, row.bits) == (32, 32, 8)
+        assert row.class_name == row.source.split("/")[0]
+        assert row.patient == Path(row.source).stem.split("_")[0]
+        assert row.near_duplicate_of is None
     info = prepared.info
-    counted = Counter((row["class"], row["split"]) for row in prepared.manifest)
-    assert info["counts"] == {
+    counted = Counter((row.class_name, row.split) for row in prepared.manifest)
+    assert info.counts == {
         name: {split: counted[name, split] for split in ("train", "holdout")} for name in prepared.classes
     }
-    assert info["images"] == 12
-    assert info["split_by"] == "patient (file names)"
-    assert info["matched_share"] == 1.0
-    assert info["options"]["holdout"] == 0.2
+    assert info.images == 12
+    assert info.split_by == "patient (file names)"
+    assert info.matched_share == 1.0
+    assert info.options.holdout == 0.2
     content = (tmp_path / "out/images.npy").read_bytes() + (tmp_path / "out/manifest.csv").read_bytes()
     assert prepared.sha256 == hashlib.sha256(content).hexdigest()
 
@@ -174,19 +175,19 @@ def test_zip_of_the_folder_gives_the_same_images(folder, tmp_path):
     from_folder = prepare_here(folder, tmp_path / "a")
     from_zip = prepare_here(archive, tmp_path / "b")
     np.testing.assert_array_equal(from_folder.images, from_zip.images)
-    assert [row["split"] for row in from_folder.manifest] == [row["split"] for row in from_zip.manifest]
-    assert from_zip.manifest[0]["source"] == "set/NORMAL/phantom0001_1.png"
+    assert [row.split for row in from_folder.manifest] == [row.split for row in from_zip.manifest]
+    assert from_zip.manifest[0].source == "set/NORMAL/phantom0001_1.png"
 
 
 def test_npz_keeps_its_own_splits(tmp_path):
     write_npz(tmp_path / "pneumoniamnist_64.npz", train=6, val=2, test=3)
     prepared = prepare_here(tmp_path / "pneumoniamnist_64.npz", tmp_path / "out")
-    assert prepared.info["split_by"] == "source"
+    assert prepared.info.split_by == "source"
     assert len(prepared.indices("train")) == 6
     assert len(prepared.indices("holdout")) == 5
     with np.load(tmp_path / "pneumoniamnist_64.npz") as arrays:
         np.testing.assert_array_equal(prepared.select("train")[:, 0], arrays["train_images"])  # 16 px stay as they are
-        assert prepared.manifest[prepared.indices("train")[1]]["sha256"] == (
+        assert prepared.manifest[prepared.indices("train")[1]].sha256 == (
             hashlib.sha256(arrays["train_images"][1].tobytes()).hexdigest()
         )
 
@@ -199,17 +200,17 @@ def test_patients_on_both_sides_of_the_sources_own_split_are_counted(folder, tmp
             for file in [first] if part == "test" else others:
                 shutil.copy(file, tmp_path / "own" / part / name)
     info = prepare_here(tmp_path / "own", tmp_path / "apart").info
-    assert (info["split_by"], info["groups_on_both_sides"]) == ("source", 0)
+    assert (info.split_by, info.groups_on_both_sides) == ("source", 0)
     shutil.copy(others[0], tmp_path / "own/train/PNEUMONIA" / first.name.replace("_1", "_2"))
     mixed = prepare_here(tmp_path / "own", tmp_path / "mixed", duplicates="keep")
     part = subset(mixed, tmp_path / "part", images={"NORMAL": 3})
-    assert mixed.info["groups_on_both_sides"] == part.info["groups_on_both_sides"] == 1
-    assert subset(mixed, tmp_path / "one", classes=["NORMAL"]).info["groups_on_both_sides"] == 0
+    assert mixed.info.groups_on_both_sides == part.info.groups_on_both_sides == 1
+    assert subset(mixed, tmp_path / "one", classes=["NORMAL"]).info.groups_on_both_sides == 0
 
 
 def test_enlarged_images_are_counted(folder, tmp_path):
-    assert prepare_here(folder, tmp_path / "a", resolution=32).info["enlarged"] == 0
-    assert prepare_here(folder, tmp_path / "b", resolution=64).info["enlarged"] == 12
+    assert prepare_here(folder, tmp_path / "a", resolution=32).info.enlarged == 0
+    assert prepare_here(folder, tmp_path / "b", resolution=64).info.enlarged == 12
 
 
 def test_three_channels_on_request(folder, tmp_path):
@@ -220,7 +221,7 @@ def test_three_channels_on_request(folder, tmp_path):
 
 def test_result_does_not_depend_on_threads_chunks_or_copying(folder, tmp_path, monkeypatch):
     alone = prepare_here(folder, tmp_path / "alone")
-    monkeypatch.setattr(prepare_module, "CHUNK_IMAGES", 5)
+    monkeypatch.setattr(chunks, "CHUNK_IMAGES", 5)
     together = prepare_here(folder, tmp_path / "together", workers=2)
     shutil.copytree(folder, tmp_path / "copy/set", copy_function=shutil.copyfile)
     copied = prepare_here(tmp_path / "copy/set", tmp_path / "copied")
@@ -230,21 +231,21 @@ def test_result_does_not_depend_on_threads_chunks_or_copying(folder, tmp_path, m
 def test_second_run_returns_at_once_and_other_options_prepare_again(folder, tmp_path, monkeypatch, capsys):
     first = prepare_here(folder, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "_prepare_chunk", None)  # nothing is to be read
+        patch.setattr(chunks, "_prepare_chunk", None)  # nothing is to be read
         assert prepare_here(folder, tmp_path / "out").sha256 == first.sha256
     assert prepare_here(folder, tmp_path / "out", resolution=8).resolution == 8
     (folder / "NORMAL/phantom0001_1.png").unlink()
     assert len(prepare_here(folder, tmp_path / "out").images) == 11
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "replacing the set" in captured.err
+    assert "replacing it" in captured.err
 
 
 def test_interrupted_run_is_taken_up_where_it_stopped(folder, tmp_path, monkeypatch):
     expected = prepare_here(folder, tmp_path / "expected").sha256
-    monkeypatch.setattr(prepare_module, "CHUNK_IMAGES", 2)
+    monkeypatch.setattr(chunks, "CHUNK_IMAGES", 2)
     done = []
-    original = prepare_module._prepare_chunk
+    original = chunks._prepare_chunk
 
     def interrupted(path, file, *arguments):
         if len(done) == 4:
@@ -252,22 +253,20 @@ def test_interrupted_run_is_taken_up_where_it_stopped(folder, tmp_path, monkeypa
         done.append(file)
         return original(path, file, *arguments)
 
-    monkeypatch.setattr(prepare_module, "_prepare_chunk", interrupted)
+    monkeypatch.setattr(chunks, "_prepare_chunk", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare_here(folder, tmp_path / "out")
     with pytest.raises(SamganError, match="not a finished prepared set"):
         PreparedSet.open(tmp_path / "out")
     again = []
-    monkeypatch.setattr(
-        prepare_module, "_prepare_chunk", lambda *arguments: again.append(arguments[1]) or original(*arguments)
-    )
+    monkeypatch.setattr(chunks, "_prepare_chunk", lambda *arguments: again.append(arguments[1]) or original(*arguments))
     assert prepare_here(folder, tmp_path / "out").sha256 == expected
     assert len(again) == 2
     assert not (tmp_path / "out/.partial").exists()
 
 
 def test_a_failure_does_not_wait_for_the_other_threads_chunks(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_module, "CHUNK_IMAGES", 6)
+    monkeypatch.setattr(chunks, "CHUNK_IMAGES", 6)
     others_started, failed, fitted = threading.Event(), threading.Event(), []
 
     def fail_or_fit(pixels, *options):
@@ -286,9 +285,9 @@ def test_a_failure_does_not_wait_for_the_other_threads_chunks(folder, tmp_path, 
         first = first or threading.current_thread()
         return original(path, file, *arguments)
 
-    first, original = None, prepare_module._prepare_chunk
-    monkeypatch.setattr(prepare_module, "_prepare_chunk", first_chunk)
-    monkeypatch.setattr(prepare_module, "fit_image", fail_or_fit)
+    first, original = None, chunks._prepare_chunk
+    monkeypatch.setattr(chunks, "_prepare_chunk", first_chunk)
+    monkeypatch.setattr(chunks, "fit_image", fail_or_fit)
     with pytest.raises(SamganError, match="No space left"):
         prepare_here(folder, tmp_path / "out", workers=2)
     assert len(fitted) == 1  # of six
@@ -301,8 +300,8 @@ def test_decoders_are_strict_around_all_threads_and_the_users_settings_come_back
         limits.append(Image.MAX_IMAGE_PIXELS)  # between one call of read_radiograph and the next
         return fit_image(*arguments)
 
-    monkeypatch.setattr(prepare_module, "fit_image", fit)
-    monkeypatch.setattr(prepare_module, "CHUNK_IMAGES", 1)
+    monkeypatch.setattr(chunks, "fit_image", fit)
+    monkeypatch.setattr(chunks, "CHUNK_IMAGES", 1)
     prepare_here(folder, tmp_path / "out", workers=4)
     assert limits == [MAXIMUM_PIXELS] * 12
     assert before == (Image.MAX_IMAGE_PIXELS, warnings.filters)
@@ -341,11 +340,11 @@ def test_exact_duplicates_are_dropped_and_named(folder, tmp_path):
         image.save(folder / "PNEUMONIA/phantom0012_2.bmp")  # another file of the same pixels
     prepared = prepare_here(folder, tmp_path / "out")
     assert len(prepared.images) == 12
-    assert prepared.info["left_out"]["exact_duplicates"] == [
-        {"source": "NORMAL/phantom0009_1.png", "same_as": "NORMAL/phantom0001_1.png"},
-        {"source": "PNEUMONIA/phantom0012_2.bmp", "same_as": "NORMAL/phantom0002_1.png"},
-    ]
-    split = {row["patient"]: row["split"] for row in prepared.manifest}
+    assert prepared.info.left_out.exact_duplicates == (
+        Duplicate("NORMAL/phantom0009_1.png", same_as="NORMAL/phantom0001_1.png"),
+        Duplicate("PNEUMONIA/phantom0012_2.bmp", same_as="NORMAL/phantom0002_1.png"),
+    )
+    split = {row.patient: row.split for row in prepared.manifest}
     assert split["phantom0012"] == split["phantom0002"]  # joined by the duplicate that is gone
 
 
@@ -354,17 +353,19 @@ def test_kept_duplicates_stay_in_one_split(folder, tmp_path):
         shutil.copy(folder / f"NORMAL/phantom000{number + 1}_1.png", folder / f"NORMAL/phantom002{number}_1.png")
     prepared = prepare_here(folder, tmp_path / "out", duplicates="keep", holdout=0.5)
     assert len(prepared.images) == 18
-    assert prepared.info["left_out"]["exact_duplicates"] == []
+    assert prepared.info.left_out.exact_duplicates == ()
     assert_near_duplicates_share_a_split(prepared, 6)
 
 
 def assert_near_duplicates_share_a_split(prepared, count):
     pairs = [
-        (row, prepared.manifest[int(row["near_duplicate_of"])]) for row in prepared.manifest if row["near_duplicate_of"]
+        (row, prepared.manifest[row.near_duplicate_of])
+        for row in prepared.manifest
+        if row.near_duplicate_of is not None
     ]
-    assert len(pairs) == prepared.info["near_duplicates"] == count
-    assert all(row["split"] == partner["split"] and row["index"] != partner["index"] for row, partner in pairs)
-    assert {row["split"] for row in prepared.manifest} == {"train", "holdout"}
+    assert len(pairs) == prepared.info.near_duplicates == count
+    assert all(row.split == partner.split and row.index != partner.index for row, partner in pairs)
+    assert {row.split for row in prepared.manifest} == {"train", "holdout"}
 
 
 def test_near_duplicates_are_kept_listed_and_share_a_split(tmp_path):
@@ -376,17 +377,15 @@ def test_near_duplicates_are_kept_listed_and_share_a_split(tmp_path):
     assert len(prepared.images) == 32
     assert_near_duplicates_share_a_split(prepared, 16)
     for row in prepared.manifest:
-        if row["near_duplicate_of"]:
-            partner = prepared.manifest[int(row["near_duplicate_of"])]
-            assert Path(row["source"]).stem.removeprefix("copy_of_") == Path(partner["source"]).stem.removeprefix(
-                "copy_of_"
-            )
+        if row.near_duplicate_of is not None:
+            partner = prepared.manifest[row.near_duplicate_of]
+            assert Path(row.source).stem.removeprefix("copy_of_") == Path(partner.source).stem.removeprefix("copy_of_")
     training = prepared.indices("train")
     groups = prepared.groups(training)
     assert len(set(groups)) == len(training) / 2
-    assert set(groups) <= {prepared.manifest[index]["patient"] for index in training}
-    firsts = [int(index) for index in training if not prepared.manifest[index]["near_duplicate_of"]]
-    assert prepared.groups(firsts) == [prepared.manifest[index]["patient"] for index in firsts]
+    assert set(groups) <= {prepared.manifest[index].patient for index in training}
+    firsts = [int(index) for index in training if prepared.manifest[index].near_duplicate_of is None]
+    assert prepared.groups(firsts) == [prepared.manifest[index].patient for index in firsts]
 
 
 # patients
@@ -401,8 +400,8 @@ def test_patients_are_never_on_both_sides(tmp_path):
     prepared = prepare_here(tmp_path / "set", tmp_path / "out", holdout=0.3)
     sides = {}
     for row in prepared.manifest:
-        sides.setdefault(row["patient"], set()).add(row["split"])
-    assert len(sides) == prepared.info["patients"] == 12
+        sides.setdefault(row.patient, set()).add(row.split)
+    assert len(sides) == prepared.info.patients == 12
     assert all(len(side) == 1 for side in sides.values())
     assert 10 <= len(prepared.indices("holdout")) <= 25
 
@@ -421,7 +420,7 @@ def test_split_names_what_told_the_patient(tmp_path, pattern, split_by, share):
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[0]).save(file)
     info = prepare_here(tmp_path / "set", tmp_path / "out", patient_regex=pattern).info
-    assert (info["split_by"], info["matched_share"]) == (split_by, share)
+    assert (info.split_by, info.matched_share) == (split_by, share)
 
 
 def write_dicoms(folder, patient_ids, names="image{}"):
@@ -436,10 +435,10 @@ def write_dicoms(folder, patient_ids, names="image{}"):
 def test_dicom_patients_split_the_set_and_their_ids_are_not_written(tmp_path):
     write_dicoms(tmp_path / "set", [f"MRN-{number // 4}" for number in range(40)])
     prepared = prepare_here(tmp_path / "set", tmp_path / "out", holdout=0.3)
-    assert prepared.info["split_by"] == "patient (DICOM PatientID)"
-    assert prepared.info["patients"] == 10
-    patients = [row["patient"] for row in prepared.manifest]
-    sides = {patient: {row["split"] for row in prepared.manifest if row["patient"] == patient} for patient in patients}
+    assert prepared.info.split_by == "patient (DICOM PatientID)"
+    assert prepared.info.patients == 10
+    patients = [row.patient for row in prepared.manifest]
+    sides = {patient: {row.split for row in prepared.manifest if row.patient == patient} for patient in patients}
     assert all(len(side) == 1 for side in sides.values())
     written = b"".join(files_of(tmp_path / "out").values())
     assert b"MRN" not in written
@@ -453,30 +452,30 @@ def test_dicom_split_of_a_patient_does_not_hang_on_the_other_patients_ids(tmp_pa
     before = prepare_here(tmp_path / "set", tmp_path / "a", holdout=0.5)
     write_dicoms(tmp_path / "set", [*ids, "new"])
     after = prepare_here(tmp_path / "set", tmp_path / "b", holdout=0.5)
-    split = {row["source"]: row["split"] for row in after.manifest}
-    moved = sum(split[row["source"]] != row["split"] for row in before.manifest)
+    split = {row.source: row.split for row in after.manifest}
+    moved = sum(split[row.source] != row.split for row in before.manifest)
     assert moved <= 4
-    assert before.manifest[0]["patient"] != after.manifest[0]["patient"]  # the salt is the set's
+    assert before.manifest[0].patient != after.manifest[0].patient  # the salt is the set's
 
 
 def test_dicom_files_without_patient_make_the_split_partial(tmp_path):
     write_dicoms(tmp_path / "set", ["MRN-1", "MRN-2", ""])
     info = prepare_here(tmp_path / "set", tmp_path / "out").info
-    assert info["split_by"] == "patient (DICOM PatientID; 66 % of images), else image"
-    assert info["matched_share"] == pytest.approx(2 / 3)
+    assert info.split_by == "patient (DICOM PatientID; 66 % of images), else image"
+    assert info.matched_share == pytest.approx(2 / 3)
 
 
 def test_one_patient_id_for_all_tells_nothing(tmp_path):
     write_dicoms(tmp_path / "set", ["ANONYMOUS"] * 10)
     prepared = prepare_here(tmp_path / "set", tmp_path / "out")
-    assert prepared.info["split_by"] == "image"
+    assert prepared.info.split_by == "image"
     assert len(prepared.indices("holdout")) == 2
 
 
 def test_asked_for_pattern_goes_before_dicom_ids(tmp_path):
     write_dicoms(tmp_path / "set", [f"MRN-{number}" for number in range(6)], names="ward{}.dcm")
     prepared = prepare_here(tmp_path / "set", tmp_path / "out", patient_regex=r"(ward\d)")
-    assert [row["patient"] for row in prepared.manifest] == [f"ward{number}" for number in range(6)]
+    assert [row.patient for row in prepared.manifest] == [f"ward{number}" for number in range(6)]
 
 
 def test_twelve_bits_are_recorded_and_not_black(tmp_path):
@@ -484,7 +483,7 @@ def test_twelve_bits_are_recorded_and_not_black(tmp_path):
     for number, image in enumerate(phantoms(4, 16, pneumonia=True)):
         Image.fromarray(image[0].astype(np.uint16) * 16).save(tmp_path / "set" / f"{number}.png")
     prepared = prepare_here(tmp_path / "set", tmp_path / "out")
-    assert {row["bits"] for row in prepared.manifest} == {"12"}
+    assert {row.bits for row in prepared.manifest} == {12}
     assert prepared.images.mean() > 80
 
 
@@ -498,9 +497,9 @@ def test_bad_files_are_named_and_left_out_up_to_a_share(folder, tmp_path):
         prepare_here(folder, tmp_path / "out")
     prepared = prepare_here(folder, tmp_path / "out", max_bad=0.2)
     assert len(prepared.images) == 12
-    bad = prepared.info["left_out"]["bad_files"]
-    assert [file["source"] for file in bad] == ["NORMAL/a.png", "PNEUMONIA/b.png"]
-    assert "not an image" in bad[0]["reason"]
+    bad = prepared.info.left_out.bad_files
+    assert [file.source for file in bad] == ["NORMAL/a.png", "PNEUMONIA/b.png"]
+    assert "not an image" in bad[0].reason
 
 
 def test_damaged_archive_members_are_named_with_their_reason(folder, tmp_path, monkeypatch):
@@ -511,20 +510,20 @@ def test_damaged_archive_members_are_named_with_their_reason(folder, tmp_path, m
     data[info.header_offset + 30 + len(info.filename)] ^= 255
     archive.write_bytes(data)
     prepared = prepare_here(archive, tmp_path / "out", max_bad=0.2)
-    (bad,) = prepared.info["left_out"]["bad_files"]
-    assert bad["source"] == "set/NORMAL/phantom0001_1.png"
-    assert "invalid block type" in bad["reason"]
-    monkeypatch.setattr(prepare_module, "read_entries", lambda path, entries: [EOFError() for _ in entries])
+    (bad,) = prepared.info.left_out.bad_files
+    assert bad.source == "set/NORMAL/phantom0001_1.png"
+    assert "invalid block type" in bad.reason
+    monkeypatch.setattr(chunks, "read_entries", lambda path, entries: [EOFError() for _ in entries])
     with pytest.raises(SamganError, match=r"phantom0001_1.png: EOFError"):
         prepare_here(folder, tmp_path / "other")
 
 
 def test_bad_files_of_a_failed_run_are_read_again(folder, tmp_path, monkeypatch):
     def no_decoder(data, channels):
-        raise prepare_module.BadImageError("no decoder")
+        raise BadImageError("no decoder")
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "read_radiograph", no_decoder)
+        patch.setattr(chunks, "read_radiograph", no_decoder)
         with pytest.raises(SamganError, match="no decoder"):
             prepare_here(folder, tmp_path / "out")
     assert len(prepare_here(folder, tmp_path / "out").images) == 12
@@ -535,11 +534,11 @@ def test_fewer_than_two_distinct_images_are_refused(folder, tmp_path, duplicates
     one = tmp_path / "one"
     one.mkdir()
     shutil.copy(folder / "NORMAL/phantom0001_1.png", one / "a.png")
-    with pytest.raises(SamganError, match="1 distinct image left of 1 files"):
+    with pytest.raises(SamganError, match="at least 2 distinct images, found 1 in 1 files"):
         prepare_here(one, tmp_path / "out", duplicates=duplicates)
     for name in "bcd":
         shutil.copy(one / "a.png", one / f"{name}.png")
-    with pytest.raises(SamganError, match=r"1 distinct image left of 4 files \(3 exact duplicates"):
+    with pytest.raises(SamganError, match=r"at least 2 distinct images, found 1 in 4 files \(3 exact duplicates"):
         prepare_here(one, tmp_path / "out", duplicates=duplicates)
 
 
@@ -616,13 +615,13 @@ def test_indices_and_select_by_split_and_class(folder, tmp_path):
     train, holdout = prepared.indices("train"), prepared.indices("holdout")
     assert sorted([*train, *holdout]) == list(range(12)) == prepared.indices(None).tolist()
     normal = prepared.indices(None, ["NORMAL"])
-    assert [prepared.manifest[index]["class"] for index in normal] == ["NORMAL"] * 6
+    assert [prepared.manifest[index].class_name for index in normal] == ["NORMAL"] * 6
     np.testing.assert_array_equal(
         prepared.select("holdout", ["NORMAL"]), prepared.images[np.intersect1d(holdout, normal)]
     )
     for classes in (["NORMAL", "PNEUMONIA"], ["PNEUMONIA"]):
         names = [[*classes, "another"][label] for label in prepared.labels(classes)]
-        assert names == [row["class"] if row["class"] in classes else "another" for row in prepared.manifest]
+        assert names == [row.class_name if row.class_name in classes else "another" for row in prepared.manifest]
     selected = prepared.select()
     selected[:] = 0
     assert prepared.images[train].any()  # a copy
@@ -669,7 +668,8 @@ DAMAGES = {
     "images cut": (truncate, "damaged"),
     "manifest cut": (shorten_manifest, "manifest.csv 11 rows"),
     "other format": (set_key("format", 2), "expected a prepared set of format 1, found 2"),
-    "no json": (lambda out: (out / "dataset.json").write_text("{"), "cannot be read"),
+    "no json": (lambda out: (out / "dataset.json").write_text("{"), "is not valid JSON"),
+    "deep json": (lambda out: (out / "dataset.json").write_text("[" * 100_000), "is not valid JSON"),
     "a list": (lambda out: (out / "dataset.json").write_text("[]"), "found 'list'"),
     "no images": (lambda out: (out / "images.npy").unlink(), "damaged"),
     "pickled images": (lambda out: np.save(out / "images.npy", np.array([{}]), allow_pickle=True), "damaged"),
@@ -695,17 +695,79 @@ def test_damaged_set_is_not_opened_and_can_be_prepared_again(folder, tmp_path, n
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, None) for name in dataset.KEYS),
-        *[("resolution", "16"), ("channels", True), ("images", 12.0), ("sha256", 1), ("split_by", ["image"])],
+        *((name, None) for name in ("images", "channels", "resolution", "classes", "counts", "split_by", "sha256")),
+        *[("source", None), ("fingerprint", None), ("left_out", "x"), ("options", {"holdout": "0.2"})],
+        *[("resolution", "16"), ("channels", True), ("images", 12.5), ("sha256", 1), ("split_by", ["image"])],
         *[("classes", "NORMAL"), ("classes", ["NORMAL", 1]), ("counts", []), ("counts", {"NORMAL": 6})],
-        ("counts", {"NORMAL": {"train": "6"}}),
+        *[("counts", {"NORMAL": {"train": "6"}}), ("counts", {"NORMAL": {"train": 6}}), ("subset_of", {"name": "a"})],
     ],
 )
-def test_dataset_json_with_lacking_or_wrong_keys_is_damaged(folder, tmp_path, name, value):
+def test_dataset_json_with_wrong_values_is_damaged(folder, tmp_path, name, value):
     prepare_here(folder, tmp_path / "out")
     set_key(name, value)(tmp_path / "out")
-    with pytest.raises(SamganError, match=rf"is damaged: .*no usable {name}: prepare it again"):
+    with pytest.raises(SamganError, match=rf"dataset.json is damaged: .*{name}.*: prepare it again") as caught:
         PreparedSet.open(tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../outside", "..", "a/b", ""])
+def test_a_class_that_is_a_path_is_damage(folder, tmp_path, name):
+    prepare_here(folder, tmp_path / "out")
+    set_key("classes", [name])(tmp_path / "out")
+    with pytest.raises(SamganError, match="is not the name of a class"):
+        PreparedSet.open(tmp_path / "out")
+
+
+def test_an_older_set_may_lack_what_is_told_since(folder, tmp_path):
+    prepared = prepare_here(folder, tmp_path / "out")
+    info = json.loads((tmp_path / "out/dataset.json").read_text())
+    assert json.loads(json.dumps(prepared.info.to_dict())) == info
+    for name in ("source_id", "groups_on_both_sides", "enlarged"):
+        del info[name]
+    (tmp_path / "out/dataset.json").write_text(json.dumps(info | {"near_duplicates_across_splits": 0}))
+    old = PreparedSet.open(tmp_path / "out")
+    assert (old.info.source_id, old.info.groups_on_both_sides, old.info.enlarged) == (None, None, None)
+    assert json.loads(json.dumps(old.info.to_dict())) == info
+    old.verify()
+
+
+def test_the_fingerprint_of_a_set_never_changes():
+    """Else a finished set would be prepared again, and `ALGORITHM` says when that must be."""
+    options = PrepareOptions(resolution=64, holdout=0.25, patient_regex=r"(p\d+)")
+    entries = [Entry("A/1.png", 1234, 1_700_000_000_000_000_000, "A", ""), Entry("B/2.png", 99, 5, "B", "train")]
+    assert fingerprint_of(options, entries) == "1e9dce07a6470ed5348a1e899b31e9afc811975d394a62091c82d805137867ee"
+
+
+def change_row(name, value):
+    def change(out):
+        rows = list(csv.DictReader((out / "manifest.csv").read_text().splitlines()))
+        rows[3][name] = value
+        lines = [",".join(row.values()) for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]]
+        (out / "manifest.csv").write_text("\n".join(lines) + "\n")
+
+    return change
+
+
+MANIFEST_DAMAGES = {
+    "a number": (change_row("width", "wide"), r"manifest.csv, line 5: .*'wide'"),
+    "a split": (change_row("split", "../.."), r"unknown split '\.\./\.\.'"),
+    "a class": (change_row("class", "COVID"), "unknown class 'COVID'"),
+    "a neighbour": (change_row("near_duplicate_of", "12"), "unknown near_duplicate_of 12"),
+    "a short row": (change_row("patient", "x\n"), "manifest.csv, line 5: tuple index out of range|index out of range"),
+    "a column": (lambda out: (out / "manifest.csv").write_text("index,source\n"), "there is no column bits, class"),
+    "empty": (lambda out: (out / "manifest.csv").write_text(""), "there is no column bits, class"),
+    "no text": (lambda out: (out / "manifest.csv").write_bytes(bytes(100)), "manifest.csv, line 1"),
+}
+
+
+@pytest.mark.parametrize("name", MANIFEST_DAMAGES)
+def test_a_manifest_that_was_changed_is_damaged(folder, tmp_path, name):
+    prepare_here(folder, tmp_path / "out")
+    damage, message = MANIFEST_DAMAGES[name]
+    damage(tmp_path / "out")
+    with pytest.raises(SamganError, match=f"is damaged: .*{message}.*: prepare it again") as caught:
+        PreparedSet.open(tmp_path / "out")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["images.npy", "manifest.csv"])
@@ -734,7 +796,7 @@ def test_odd_file_names_come_through_the_manifest(folder, tmp_path):
         except OSError:
             pytest.skip("the file system refuses such names")
     prepared = prepare_here(folder, tmp_path / "out")
-    assert all((folder / row["source"]).exists() for row in prepared.manifest)
+    assert all((folder / row.source).exists() for row in prepared.manifest)
     assert len(prepared.manifest) == 16
 
 
@@ -754,13 +816,13 @@ def test_real_radiographs(real_images_folder, tmp_path):
     prepared = prepare(tmp_path / "set", tmp_path / "out", resolution=64, workers=1)
     seconds = time.perf_counter() - started
     assert seconds < 30
-    assert prepared.info["split_by"] == "patient (file names)"
-    assert prepared.info["left_out"]["bad_files"] == []
+    assert prepared.info.split_by == "patient (file names)"
+    assert prepared.info.left_out.bad_files == ()
     train, holdout = (
-        {prepared.manifest[index]["patient"] for index in prepared.indices(split)} for split in ("train", "holdout")
+        {prepared.manifest[index].patient for index in prepared.indices(split)} for split in ("train", "holdout")
     )
     assert not train & holdout
-    for counts in prepared.info["counts"].values():
+    for counts in prepared.info.counts.values():
         assert counts["holdout"] / sum(counts.values()) == pytest.approx(0.2, abs=0.01)
     mean = prepared.images.mean(axis=(0, 1))
     assert mean[20:40, 28:36].mean() > mean[20:40, 14:22].mean() + 30  # spine and heart between the lungs

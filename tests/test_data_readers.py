@@ -17,7 +17,7 @@ from pydicom.pixels.decoders import JPEGLSLosslessDecoder
 from pydicom.sequence import Sequence
 from pydicom.uid import MPEG2MPML, ExplicitVRLittleEndian, JPEGLSLossless
 
-from samgan.data.prepare import fit_image
+from samgan.data.fit import fit_image
 from samgan.data.readers import BadImageError, read_radiograph
 
 GREY = np.add.outer(np.arange(32) * 4, np.arange(48) * 2).astype(np.uint8)  # 0 to 218, no symmetry

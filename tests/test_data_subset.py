@@ -25,33 +25,33 @@ def data(tmp_path_factory):
 
 
 def held_out(prepared, name):
-    return [row["sha256"] for row in prepared.manifest if (row["split"], row["class"]) == ("holdout", name)]
+    return [row.sha256 for row in prepared.manifest if (row.split, row.class_name) == ("holdout", name)]
 
 
 def test_patients_stay_whole_and_the_held_out_ones_are_the_same(data, tmp_path):
     part = subset(data, tmp_path / "part", patients={"NORMAL": 4})
-    own = [row for row in part.manifest if (row["class"], row["split"]) == ("NORMAL", "train")]
-    people = {row["patient"] for row in own}
+    own = [row for row in part.manifest if (row.class_name, row.split) == ("NORMAL", "train")]
+    people = {row.patient for row in own}
     assert len(people) == 4
-    before = [row for row in data.manifest if row["patient"] in people and row["class"] == "NORMAL"]
-    assert [row["sha256"] for row in own] == [row["sha256"] for row in before if row["split"] == "train"]
+    before = [row for row in data.manifest if row.patient in people and row.class_name == "NORMAL"]
+    assert [row.sha256 for row in own] == [row.sha256 for row in before if row.split == "train"]
     for name in data.classes:
         assert held_out(part, name) == held_out(data, name)
-    assert part.info["counts"]["PNEUMONIA"] == data.info["counts"]["PNEUMONIA"]
-    assert part.info["counts"]["NORMAL"]["train"] == len(own)
-    assert part.info["subset_of"]["sha256"] == data.sha256
+    assert part.info.counts["PNEUMONIA"] == data.info.counts["PNEUMONIA"]
+    assert part.info.counts["NORMAL"]["train"] == len(own)
+    assert part.info.subset_of.sha256 == data.sha256
     part.verify()
-    place = {row["sha256"]: index for index, row in enumerate(data.manifest)}
+    place = {row.sha256: index for index, row in enumerate(data.manifest)}
     for index, row in enumerate(part.manifest):
-        assert int(row["index"]) == index
-        assert np.array_equal(part.images[index], data.images[place[row["sha256"]]])
+        assert row.index == index
+        assert np.array_equal(part.images[index], data.images[place[row.sha256]])
 
 
 def test_a_smaller_choice_is_part_of_a_larger_one_of_the_same_seed(data, tmp_path):
     def chosen(count, seed):
         part = subset(data, tmp_path / f"{count}-{seed}", images={"NORMAL": count}, classes=["NORMAL"], seed=seed)
         assert part.classes == ["NORMAL"]
-        return {row["sha256"] for row in part.manifest if row["split"] == "train"}
+        return {row.sha256 for row in part.manifest if row.split == "train"}
 
     assert len(chosen(5, 0)) == 5
     assert chosen(3, 0) < chosen(6, 0)
@@ -64,7 +64,7 @@ def test_the_command_writes_what_train_and_subset_open_again(data, tmp_path, cap
     info = json.loads(capsys.readouterr().out)
     assert info["counts"]["NORMAL"]["train"] == 7
     again = subset(PreparedSet.open(tmp_path / "part"), tmp_path / "less", images={"NORMAL": 2})
-    assert again.info["counts"]["NORMAL"]["train"] == 2
+    assert again.info.counts["NORMAL"]["train"] == 2
     assert main(command) == 1
     assert "exists and is not empty" in capsys.readouterr().err
 
@@ -101,19 +101,19 @@ def test_a_damaged_set_is_not_taken_from(data, tmp_path):
 
 
 def test_of_images_that_are_like_one_that_does_not_stay_the_first_takes_its_place(data, tmp_path):
-    kept = sorted(subset(data, tmp_path / "some", images={"NORMAL": 5}).manifest, key=lambda row: int(row["index"]))
-    sources = {row["source"] for row in kept if row["class"] == "NORMAL" and row["split"] == "train"}
-    own = [int(row["index"]) for row in data.manifest if row["class"] == "NORMAL" and row["split"] == "train"]
-    gone = next(index for index in own if data.manifest[index]["source"] not in sources)
-    like = [index for index in own if data.manifest[index]["source"] in sources][:3]
-    rows = [{**row, "near_duplicate_of": str(gone)} if int(row["index"]) in like else row for row in data.manifest]
+    kept = sorted(subset(data, tmp_path / "some", images={"NORMAL": 5}).manifest, key=lambda row: row.index)
+    sources = {row.source for row in kept if row.class_name == "NORMAL" and row.split == "train"}
+    own = [row.index for row in data.manifest if row.class_name == "NORMAL" and row.split == "train"]
+    gone = next(index for index in own if data.manifest[index].source not in sources)
+    like = [index for index in own if data.manifest[index].source in sources][:3]
+    rows = [dataclasses.replace(row, near_duplicate_of=gone) if row.index in like else row for row in data.manifest]
     joined = dataclasses.replace(data, manifest=rows)
     assert len({*joined.groups(like), *joined.groups([gone])}) == 1
     part = subset(joined, tmp_path / "part", images={"NORMAL": 5})
-    near = {row["source"]: row["near_duplicate_of"] for row in part.manifest}
-    first, *others = (data.manifest[index]["source"] for index in like)
-    place = next(row["index"] for row in part.manifest if row["source"] == first)
-    assert near[first] == ""
+    near = {row.source: row.near_duplicate_of for row in part.manifest}
+    first, *others = (data.manifest[index].source for index in like)
+    place = next(row.index for row in part.manifest if row.source == first)
+    assert near[first] is None
     assert {near[source] for source in others} == {place}
-    assert part.info["near_duplicates"] == 2
-    assert len(set(part.groups([int(row["index"]) for row in part.manifest if row["source"] in (first, *others)]))) == 1
+    assert part.info.near_duplicates == 2
+    assert len(set(part.groups([row.index for row in part.manifest if row.source in (first, *others)]))) == 1

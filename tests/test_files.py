@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from samgan.files import atomic_write, write_json
+from samgan.errors import SamganError
+from samgan.files import atomic_write, check_new_folder, hash_json, write_json
 
 
 def test_writes_and_makes_folders(tmp_path):
@@ -68,3 +69,19 @@ def test_json_refuses_what_json_cannot_hold(tmp_path, value):
     with pytest.raises((ValueError, TypeError)):
         write_json(tmp_path / "x.json", {"a": value})
     assert (tmp_path / "x.json").read_text() == "{}"
+
+
+def test_the_hash_of_json_ignores_the_order_of_keys_and_keeps_its_value():
+    document = {"b": [1, 2.5, None], "a": {"ä": True}}
+    expected = "dafeb1d1c1b0066589787cea493102c170e6f2960d00290de27023d89d345904"
+    assert hash_json(document) == hash_json(dict(sorted(document.items()))) == expected
+    assert hash_json({**document, "b": [1, 2.5]}) != expected
+
+
+def test_a_new_folder_is_one_that_is_missing_or_empty(tmp_path):
+    check_new_folder(tmp_path / "missing")
+    check_new_folder(tmp_path)
+    (tmp_path / "file").write_text("x")
+    for used in (tmp_path, tmp_path / "file"):
+        with pytest.raises(SamganError, match=r"exists and is not empty; choose another"):
+            check_new_folder(used, "choose another")

@@ -115,7 +115,7 @@ print(json.dumps(sorted(heavy & set(sys.modules))))
 """
 
 
-@pytest.mark.parametrize("module", ["samgan", "samgan.commands.main"])
+@pytest.mark.parametrize("module", ["samgan", "samgan.commands.main", "samgan.provenance.formats"])
 def test_starts_without_the_heavy_libraries(run_script, module):
     assert run_script(HEAVY.format(module=module)) == []
 

@@ -169,7 +169,7 @@ def test_nothing_in_an_archive_is_unpickled(tmp_path):
     with pytest.raises(SamganError, match="damaged"):
         read_samples(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", images=np.zeros((2, 1, 8, 8), np.uint8), provenance=mark)
-    with pytest.raises(SamganError, match="holds 2 images, and its marks are of 1"):
+    with pytest.raises(SamganError, match="holds 2 images but 1 marks"):
         read_samples(tmp_path / "b.npz")
 
 
@@ -354,7 +354,7 @@ def test_imagefolder_has_a_row_for_each_picture(model, folder):
 def test_prepare_reads_the_same_pixels(model, folder, tmp_path, source):
     data = prepare(folder / source, tmp_path / "data", resolution=32, workers=1)
     np.testing.assert_array_equal(data.images, to_uint8(sample(model, SEEDS)))
-    assert data.info["left_out"]["bad_files"] == []
+    assert data.info.left_out.bad_files == ()
 
 
 def test_prepare_does_not_stretch_what_is_dark(tmp_path):

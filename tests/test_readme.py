@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from samgan.data.chunks import CHUNK_IMAGES
 from samgan.data.phantom import write_phantoms
-from samgan.data.prepare import CHUNK_IMAGES
 from samgan.presets import PRESETS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

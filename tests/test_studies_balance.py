@@ -267,8 +267,8 @@ def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_th
 
 @pytest.mark.filterwarnings("ignore")
 def test_near_duplicates_set_no_limit(data, config, tmp_path, monkeypatch):
-    first, second, third = (str(index) for index in data.indices("train", ["NORMAL"])[:3])
-    rows = [{**row, "near_duplicate_of": first} if row["index"] == second else row for row in data.manifest]
+    first, second, third = data.indices("train", ["NORMAL"])[:3].tolist()
+    rows = [dataclasses.replace(row, near_duplicate_of=first) if row.index == second else row for row in data.manifest]
     seen = {}
 
     def init(self, training, own, patients, **_):
@@ -278,8 +278,8 @@ def test_near_duplicates_set_no_limit(data, config, tmp_path, monkeypatch):
     monkeypatch.setattr(Screen, "__init__", init)
     with pytest.raises(SamganError, match="stopped here"):
         balance(dataclasses.replace(data, manifest=rows), tmp_path / "out", config, minutes=1.0, device="cpu")
-    assert seen[int(first)] == seen[int(second)] == data.manifest[int(first)]["patient"]
-    assert seen[int(third)] == data.manifest[int(third)]["patient"]
+    assert seen[first] == seen[second] == data.manifest[first].patient
+    assert seen[third] == data.manifest[third].patient
 
 
 def test_one_image_does_not_stay_of_two_classes(monkeypatch, tiny_config):
@@ -396,7 +396,7 @@ def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, chang
     if "features" in change:
         monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
     if change.pop("data", None):
-        rows = [{**row, "split": "train"} for row in data.manifest]
+        rows = [dataclasses.replace(row, split="train") for row in data.manifest]
         data = dataclasses.replace(data, manifest=rows)
     with pytest.raises(SamganError, match=words):
         balance(data, tmp_path / "out", config, **change)

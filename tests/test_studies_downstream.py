@@ -297,7 +297,7 @@ def test_samples_that_say_they_are_of_another_class_are_refused(data, tiny_confi
 def test_a_class_without_training_images_is_told(data, tmp_path):
     images = {name: np.zeros((200, 1, 32, 32), np.uint8) for name in data.classes}
     rows = data.manifest
-    held_out = [{**row, "split": "holdout"} if row["class"] == "NORMAL" else row for row in rows]
+    held_out = [dataclasses.replace(row, split="holdout") if row.class_name == "NORMAL" else row for row in rows]
     without = dataclasses.replace(data, manifest=held_out)
     with pytest.raises(SamganError, match="no training images of NORMAL: leave it out with --classes"):
         utility(without, images, tmp_path / "out", seeds=2, steps=1)
@@ -313,7 +313,7 @@ def test_images_of_unknown_origin_are_said_to_be(data, tmp_path):
 
 
 def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, capsys):
-    counts = data.info["counts"]
+    counts = data.info.counts
     lacking = counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]
     assert lacking > 0
     np.save(tmp_path / "normal.npy", data.select("train", ["NORMAL"])[:lacking].repeat(2, axis=0))
@@ -343,7 +343,7 @@ def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, 
 
 def test_a_stopped_test_goes_on_and_other_images_are_other_classifiers(data, tmp_path, monkeypatch):
     monkeypatch.setenv("SAMGAN_CACHE", str(tmp_path / "cache"))
-    counts = data.info["counts"]
+    counts = data.info.counts
     synthetic = {"NORMAL": data.select("train", ["NORMAL"])[: counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]]}
     asked = []
 
@@ -389,7 +389,7 @@ def test_as_many_as_asked_for_stand_beside_real_ones_and_all_of_them_alone(data,
     document, _ = utility(data, synthetic, tmp_path / "out", beside=beside, seeds=2, steps=1)
     assert not document["skipped"]
     assert seen.keys() == set(ARMS.values())
-    real = {(label, True): data.info["counts"][name]["train"] for label, name in enumerate(data.classes)}
+    real = {(label, True): data.info.counts[name]["train"] for label, name in enumerate(data.classes)}
     alone = {(0, False): 20, (1, False): 20}
     assert seen[ARMS["real and synthetic"]] == {**real, (0, False): 7}
     assert seen[ARMS["synthetic alone"]] == alone

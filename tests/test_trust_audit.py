@@ -11,7 +11,7 @@ from PIL import Image
 
 from samgan import api
 from samgan.commands.main import main
-from samgan.data import PreparedSet, prepare
+from samgan.data import prepare
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
@@ -72,7 +72,9 @@ def test_held_out_patients_raise_no_alarm_but_training_patients_do(data, tmp_pat
     """Half of the held-out patients in the place of synthetic images, the other half to compare with."""
     held_out = np.random.default_rng(seed).permutation(data.indices("holdout"))
     aside = sorted(held_out[: len(held_out) // 2].tolist())
-    rows = [{**row, "split": "aside"} if index in aside else row for index, row in enumerate(data.manifest)]
+    rows = [
+        dataclasses.replace(row, split="aside") if index in aside else row for index, row in enumerate(data.manifest)
+    ]
     assert len(aside) > 90
     rest = dataclasses.replace(data, manifest=rows)
     document, _ = audited(np.asarray(data.images[aside]), rest, tmp_path)
@@ -263,6 +265,6 @@ def test_images_of_another_size_are_refused(data, tmp_path):
 
 
 def test_a_set_without_held_out_images_gives_nothing_to_compare_with(data, fresh, tmp_path):
-    none = PreparedSet(data.path, data.info, data.images, [{**row, "split": "train"} for row in data.manifest])
+    none = dataclasses.replace(data, manifest=[dataclasses.replace(row, split="train") for row in data.manifest])
     with pytest.raises(SamganError, match="prepare --holdout"):
         audited(fresh, none, tmp_path)

@@ -70,7 +70,7 @@ def test_a_model_card_says_what_the_record_says(run, data, tmp_path, capsys):
         "Frechet 0.123 (real 0.031)",
         "No sign of memorisation: a \\| b.",
         "samgan train data --out run --config=settings.yaml --run NORMAL=other",
-        f"| NORMAL | {data.info['counts']['NORMAL']['train']} | {data.info['counts']['NORMAL']['holdout']} | - |",
+        f"| NORMAL | {data.info.counts['NORMAL']['train']} | {data.info.counts['NORMAL']['holdout']} | - |",
         "Phantoms, drawn here",
         "Research only",
     ):

@@ -6,7 +6,7 @@ import torch
 
 from samgan.data.phantom import phantoms
 from samgan.errors import SamganError
-from samgan.metrics.memorisation import changed_copies
+from samgan.metrics.planted import changed_copies
 from samgan.trust import Screen
 
 TRAINING, FRESH = 150, 100

@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from samgan.data import PreparedSet
-from samgan.metrics.memorisation import first_alike
+from samgan.metrics.nearest import first_alike
 from samgan.pictures import to_uint8
 from samgan.sampling import open_model, sample
 from samgan.scoring import Scores, schema_0
@@ -228,7 +228,7 @@ def worth(name: str, whole: Path, work: Path) -> None:
     held_out = sets[1].indices("holdout", names)
     truth = sets[1].labels(names)[held_out]
     draw = np.random.default_rng(0)
-    weights = resample([sets[1].manifest[i]["patient"] for i in held_out], draw)
+    weights = resample([sets[1].manifest[i].patient for i in held_out], draw)
     chance = draw.standard_t(SEEDS - 1, size=len(weights) - 1)
     for arm in CLASSICAL:
         found = []

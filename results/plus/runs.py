@@ -135,7 +135,7 @@ def subset(options: argparse.Namespace) -> None:
     chosen = indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))[:SMALL].numpy()]
     with tempfile.TemporaryDirectory() as folder:
         for index in chosen:
-            source = Path(data.manifest[index]["source"])
+            source = Path(data.manifest[index].source)
             target = Path(folder) / source
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(options.source / source, target)

@@ -11,6 +11,7 @@ from samgan.errors import UsageError
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
+    from samgan.data.documents import LeftOut
 
 BAD_FILES_SHOWN = 20
 
@@ -83,34 +84,39 @@ def _numbers(option: str, words: list[str]) -> dict[str, int]:
 
 def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
     info = prepared.info
-    by_source, left_out = info["split_by"] == "source", info["left_out"]
+    by_source = info.split_by == "source"
     yield (
-        f"{prepared.path}: {info['images']} images of {prepared.resolution}x{prepared.resolution}, "
-        f"{prepared.channels} channel(s), split by {info['split_by']}"
+        f"{prepared.path}: {info.images} images of {prepared.resolution}x{prepared.resolution}, "
+        f"{prepared.channels} channel(s), split by {info.split_by}"
         + (" (its folders train, test, ...; --holdout is not used)" if by_source else "")
     )
-    for name, counts in info["counts"].items():
+    for name, counts in info.counts.items():
         yield f"  {name}: " + ", ".join(f"{count} {split}" for split, count in counts.items())
-    if info["near_duplicates"]:
+    if info.near_duplicates:
         where = "" if by_source else ", each in the split of the image that it is like"
-        yield f"near duplicates: {info['near_duplicates']} images, kept{where}"
-    if both := info.get("groups_on_both_sides"):  # older sets do not say
+        yield f"near duplicates: {info.near_duplicates} images, kept{where}"
+    if both := info.groups_on_both_sides:
         yield (
             f"warning: {both} patients, or groups of near duplicates, are on both sides of the split that the source "
             "has, so scores on held-out images will be too good. A folder without such a split is split by patient"
         )
-    if enlarged := info.get("enlarged"):
-        yield f"enlarged: {enlarged} images were smaller than {prepared.resolution} px"
-    if left_out["exact_duplicates"]:
-        yield f"left out: {len(left_out['exact_duplicates'])} exact duplicates"
-    if left_out["ignored_by_suffix"]:
-        counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out["ignored_by_suffix"].items())
+    if info.enlarged:
+        yield f"enlarged: {info.enlarged} images were smaller than {prepared.resolution} px"
+    if info.left_out:
+        yield from _describe_left_out(info.left_out, prepared.path)
+
+
+def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
+    if left_out.exact_duplicates:
+        yield f"left out: {len(left_out.exact_duplicates)} exact duplicates"
+    if left_out.ignored_by_suffix:
+        counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
         yield f"ignored, since they are not images: {', '.join(counts)}"
-    if bad := left_out["bad_files"]:
+    if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
-        yield from (f"  {file['source']}: {file['reason']}" for file in bad[:BAD_FILES_SHOWN])
+        yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])
         if len(bad) > BAD_FILES_SHOWN:
-            yield f"  and {len(bad) - BAD_FILES_SHOWN} more; {prepared.path / 'dataset.json'} lists all of them"
+            yield f"  and {len(bad) - BAD_FILES_SHOWN} more; {path / 'dataset.json'} lists all of them"
 
 
 COMMANDS = (

@@ -1,7 +1,8 @@
 """From files of radiographs to a prepared set, and phantoms where there are no files."""
 
-from samgan.data.dataset import DataUsed, PreparedSet
+from samgan.data.dataset import PreparedSet
+from samgan.data.documents import DataUsed, ManifestRow, SetInfo
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.prepare import prepare
 
-__all__ = ["DataUsed", "PreparedSet", "phantoms", "prepare", "write_phantoms"]
+__all__ = ["DataUsed", "ManifestRow", "PreparedSet", "SetInfo", "phantoms", "prepare", "write_phantoms"]

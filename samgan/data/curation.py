@@ -108,20 +108,21 @@ def patients_from_names(paths: Sequence[str], pattern: str | None = None) -> lis
 
 
 def connected_groups(patients: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[int]:
-    """Join images of one patient, and of patients who share a duplicate; return each image's group number."""
-    parent = list(range(len(patients)))
+    """Join images of one patient, and of patients who share a duplicate.
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
+    Args:
+        patients: one name per image.
+        pairs: places of images that are duplicates of each other.
 
-    same_patient = enumerate(duplicates_of_first(patients).tolist())
-    for left, right in [*same_patient, *pairs]:
-        low, high = sorted((root(left), root(right)))
-        parent[high] = low
-    return [root(index) for index in range(len(patients))]
+    Returns:
+        For each image the number of its group: the place of the group's first image.
+    """
+    from scipy.cluster.hierarchy import DisjointSet  # here, since opening a set does not need it
+
+    joined = DisjointSet(patients)
+    for left, right in pairs:
+        joined.merge(patients[left], patients[right])
+    return duplicates_of_first([joined[patient] for patient in patients]).tolist()
 
 
 def split_by_group(

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from samgan.errors import SamganError
+from samgan.errors import SamganError, first_line
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 KINDS = {"L": "8-bit grey", "RGB": "8-bit RGB", "I;16": "16-bit grey"}
@@ -42,7 +42,7 @@ def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
                 name = names[0] if len(names) == 1 else "images"
                 array = array[name] if name in names else None
     except Exception as error:  # zip, header and pickle errors have no common class
-        raise SamganError(f"{path} is not a readable array: {(str(error) or 'empty').splitlines()[0]}") from error
+        raise SamganError(f"{path} is not a readable array: {first_line(error)}") from error
     if array is None:
         raise SamganError(f'{path}: expected an array named "images" among {", ".join(names)}')
     if array.ndim == 3:
@@ -95,7 +95,7 @@ def _load_image(file: Path) -> tuple[UInt8[np.ndarray, "c h w"], str]:
     except SamganError:
         raise
     except Exception as error:  # on damaged files decoders raise nearly anything
-        raise SamganError(f"{file} is not a readable image: {(str(error) or 'empty').splitlines()[0]}") from error
+        raise SamganError(f"{file} is not a readable image: {first_line(error)}") from error
     if array.dtype == np.uint16:
         array = np.rint(array / 257).astype(np.uint8)
     return np.atleast_3d(array).transpose(2, 0, 1), kind

@@ -1,29 +1,30 @@
-"""Read one radiograph (PNG, JPEG, TIFF, BMP, WebP, DICOM or a bare array) as grey or colour values in [0, 1]."""
+"""Read one radiograph (PNG, JPEG, TIFF, BMP, WebP, DICOM or a bare array) as grey or colour values in [0, 1].
+
+A new format is one entry in `READERS`, at the end; a format that Pillow reads is a name in `PIL_FORMATS` and a suffix.
+"""
 
 import contextlib
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num, Shaped
 from PIL import Image, ImageOps
 
-from samgan.errors import SamganError
+from samgan.errors import SamganError, one_line
 
 MINIMUM_SIDE = 8
 MAXIMUM_PIXELS = 200_000_000  # the largest mammography detectors have 30 million
 MAXIMUM_BYTES = 512 * 2**20
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 PIL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")  # a closed list: PIL's PostScript and others never run
-IMAGE_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp"),
-    *(".dcm", ".dicom", ".dic", ".ima"),
-)
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284  # tags of TIFF
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+HEAD_BYTES = 132
+"""As many bytes at the start of a file show what it is."""
 DEPTH_REMEDY = "save it as 16-bit grey or 8-bit colour"
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as PIL's "L"
 
@@ -37,9 +38,22 @@ class Radiograph(NamedTuple):
 
     pixels: Float32[np.ndarray, "c h w"]
     bits: int
-    """Bit depth as read, which the values were divided by; 32 for floating point or larger integers."""
+    """Bit depth as read; 32 for floating point or larger integers."""
     patient_key: str
-    """SHA-256 of DICOM's PatientID, empty where there is none: the clear ID never leaves the reader."""
+    """SHA-256 of DICOM's PatientID, empty if there is none. The ID itself never leaves the reader."""
+
+
+class Reader(NamedTuple):
+    """How files of one kind are found and read."""
+
+    label: str
+    """What they are, for messages."""
+    suffixes: tuple[str, ...]
+    """Names of files that hold an image end in one of these, in small or capital letters."""
+    recognises: Callable[[bytes], bool] | None
+    """Tells from a file's first `HEAD_BYTES` bytes whether it is of this kind; None takes every file that is left."""
+    read: Callable[[bytes, int], Radiograph]
+    """Takes all bytes of the file, and the number of channels that will be used."""
 
 
 def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1) -> Radiograph:
@@ -47,15 +61,15 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1) 
 
         pixels = values / (2^bits - 1),   bits = the smallest of 8, 10, 12, 14, 16 that holds the image's maximum
 
-    so that a 12-bit detector saved as a 16-bit PNG does not turn black. Of 16-bit colour, or 16-bit grey with alpha,
-    Pillow reads the high byte alone: such an image has 8 bits, and one that uses too little of its range is refused.
+    so that a 12-bit image saved as a 16-bit PNG does not turn black. Pillow reads only the high byte of 16-bit colour
+    and of 16-bit grey with alpha: such an image has 8 bits, and one that uses too little of its range is refused.
 
     Args:
         data: the whole file, or an integer array [h, w] or [h, w, 3].
         channels: 1 (grey, BT.601 luma) or 3.
 
     Returns:
-        The image, its bit depth, and the hashed DICOM PatientID where the file has one.
+        The image, its bit depth, and the hashed DICOM PatientID if the file has one.
 
     Raises:
         BadImageError: not an image, damaged, truncated, too small, too large, several frames, or no decoder for it.
@@ -64,18 +78,19 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1) 
         with strict_decoders():
             if isinstance(data, np.ndarray):
                 radiograph = _from_array(data)
-            elif is_dicom(data):
-                radiograph = _from_dicom(data)
             else:
-                radiograph = _from_pillow(data, channels)
+                radiograph = next(
+                    reader for reader in READERS if reader.recognises is None or reader.recognises(data)
+                ).read(data, channels)
     except BadImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {MAXIMUM_PIXELS:,} pixels") from None
     except Image.UnidentifiedImageError:
         if isinstance(data, bytes) and data.startswith(TIFF_MAGIC):
-            raise BadImageError(f"damaged TIFF, or of an unsupported depth: {DEPTH_REMEDY}") from None
-        raise BadImageError("not an image (no PNG, JPEG, TIFF, BMP, WebP or DICOM header)") from None
+            raise BadImageError(f"damaged TIFF, or a TIFF of an unsupported depth: {DEPTH_REMEDY}") from None
+        known = ", ".join(reader.label for reader in READERS)
+        raise BadImageError(f"not an image (expected {known})") from None
     except Exception as error:  # decoders raise nearly anything on damaged input: struct.error, KeyError, SyntaxError
         raise BadImageError(f"damaged: {one_line(error)}") from error
     return radiograph._replace(pixels=_to_channels(radiograph.pixels, channels))
@@ -86,17 +101,17 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error's type and message without line breaks, cut where it is long."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+def is_recognised(head: bytes) -> bool:
+    """Tell whether the first `HEAD_BYTES` bytes of a file show that it is an image, whatever its name."""
+    return any(reader.recognises is not None and reader.recognises(head) for reader in READERS)
 
 
 @contextlib.contextmanager
 def strict_decoders() -> Iterator[None]:
-    """Make oversized images an error and keep the decoders' chatter about odd metadata off the terminal.
+    """Make oversized images an error, and keep the decoders' warnings about odd metadata off the terminal.
 
-    These are settings of the whole process: before several threads read, one has to make them for all. Within such a
-    block `read_radiograph`, which makes them for itself otherwise, leaves them alone.
+    These are settings of the whole process: before several threads read, one of them must set them for all. Inside
+    such a block `read_radiograph` does not set them again.
     """
     limit = Image.MAX_IMAGE_PIXELS
     if limit == MAXIMUM_PIXELS:
@@ -158,7 +173,7 @@ def _from_array(values: Shaped[np.ndarray, "..."]) -> Radiograph:
 def _from_pillow(data: bytes, channels: int) -> Radiograph:
     with Image.open(io.BytesIO(data), formats=PIL_FORMATS) as opened:
         _check_size(*opened.size)
-        if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO: a JPEG with a preview behind it
+        if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO: a JPEG with a preview after it
             raise BadImageError(f"holds {opened.n_frames} frames, not one radiograph")  # type: ignore[attr-defined]
         deep_colour = _is_deep_colour(opened, data)
         tags: Mapping[int, Any] = opened.tag_v2 if opened.format == "TIFF" else {}  # type: ignore[attr-defined]
@@ -275,3 +290,16 @@ def _voi_range(dataset: Any) -> tuple[float, float]:
     if slope is None or intercept is None:
         return float(low), float(high)
     return low * float(slope) + float(intercept), high * float(slope) + float(intercept)
+
+
+READERS = (
+    Reader("DICOM", (".dcm", ".dicom", ".dic", ".ima"), is_dicom, lambda data, channels: _from_dicom(data)),
+    Reader(
+        "PNG, JPEG, TIFF, BMP or WebP",
+        (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp"),
+        None,
+        _from_pillow,
+    ),
+)
+"""Tried in this order."""
+IMAGE_SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixes)

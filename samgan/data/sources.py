@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES, is_dicom, one_line
-from samgan.errors import SamganError, UsageError
+from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, MAXIMUM_BYTES, is_recognised
+from samgan.errors import SamganError, UsageError, one_line
 
 OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".xlsx")
 MASK_FOLDERS = ("mask", "masks")  # segmentation masks beside the radiographs, as in COVID-19 Radiography Database
@@ -123,10 +123,10 @@ def close_sources() -> None:
 
 
 def _is_image(path: PurePosixPath, head: bytes | None) -> bool:
-    """Decide by suffix, else by DICOM's preamble (`head`, the first 132 bytes; None if not at hand)."""
+    """Decide by suffix, otherwise by the first bytes of the file (`head`; None if they are not at hand)."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
-    return head is not None and is_dicom(head) and path.name.upper() != "DICOMDIR"
+    return head is not None and is_recognised(head) and path.name.upper() != "DICOMDIR"
 
 
 def _is_skipped(path: PurePosixPath) -> bool:
@@ -183,7 +183,7 @@ def _head(file: Path) -> bytes | None:
         if not file.is_file():  # a named pipe would wait for ever
             return None
         with open(file, "rb") as opened:
-            return opened.read(132)
+            return opened.read(HEAD_BYTES)
     except OSError:
         return None
 
@@ -233,7 +233,7 @@ def _refuse_unsafe(archive: Path, info: zipfile.ZipInfo) -> None:
 def _member_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | None:
     try:
         with archive.open(info) as opened:
-            return opened.read(132)
+            return opened.read(HEAD_BYTES)
     except DAMAGE:
         return None
 

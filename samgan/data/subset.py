@@ -1,17 +1,18 @@
 """Take fewer training images of a prepared set: to learn what a small class is worth, or to try things quickly."""
 
+import dataclasses
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from samgan.data.dataset import SPLITS, PreparedSet
-from samgan.data.prepare import finish_set
-from samgan.errors import SamganError, UsageError
-from samgan.files import atomic_write
+from samgan.data.dataset import PreparedSet
+from samgan.data.documents import ManifestRow, SubsetOf
+from samgan.data.selection import count
+from samgan.data.write import finish_set
+from samgan.errors import UsageError
+from samgan.files import atomic_write, check_new_folder
 
 
 def subset(
@@ -48,55 +49,48 @@ def subset(
         raise UsageError(f"unknown class {unknown[0]}: {data.path} has {', '.join(data.classes)}")
     if left_out := sorted({*patients, *images} - set(names)):
         raise UsageError(f"--classes leaves {left_out[0]} out, and a number of it is asked for")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SamganError(f"{out} exists and is not empty; name a new folder")
+    check_new_folder(out)
     data.verify()
     kept = set(data.indices("holdout", names).tolist())
     for name in names:
         own = data.indices("train", [name])
         draw = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")])
         if name in patients:
-            known = sorted({data.manifest[i]["patient"] for i in own})
+            known = sorted({data.manifest[i].patient for i in own})
             chosen = {known[i] for i in _first(draw, len(known), patients[name], f"{name}: patients")}
-            own = np.array([i for i in own if data.manifest[i]["patient"] in chosen])
+            own = np.array([i for i in own if data.manifest[i].patient in chosen])
         elif name in images:
             own = own[_first(draw, len(own), images[name], f"{name}: training images")]
         kept.update(own.tolist())
     order = sorted(kept)
-    place = {index: row for row, index in enumerate(order)}
-    rows: list[dict[str, Any]] = []
-    for index in order:
-        row = data.manifest[index]
-        near = row["near_duplicate_of"]
-        # The image that this one is like may not stay; then the first that stays of those like it takes its place.
-        first = place.setdefault(int(near), place[index]) if near else place[index]
-        rows.append({**row, "index": place[index], "near_duplicate_of": "" if first == place[index] else first})
-    counts = Counter((row["class"], row["split"]) for row in rows)
-    groups = data.groups(order)
-    sides = {(group, row["split"]) for group, row in zip(groups, rows, strict=True)}
-    taken = {
-        "name": data.path.resolve().name,
-        "sha256": data.sha256,
-        "seed": seed,
-        "patients": patients,
-        "images": images,
-    }
-    info = {
-        **{key: value for key, value in data.info.items() if key not in ("sha256", "enlarged")},
-        "images": len(rows),
-        "classes": sorted(names),
-        "counts": {name: {split: counts[name, split] for split in SPLITS} for name in sorted(names)},
-        "patients": len({row["patient"] for row in rows}),
-        "groups_on_both_sides": len(sides) - len(set(groups)),
-        "near_duplicates": sum(row["near_duplicate_of"] != "" for row in rows),
-        "fingerprint": hashlib.sha256(f"{data.sha256} {taken}".encode()).hexdigest(),
-        "subset_of": taken,
-    }
+    rows = _renumber(data.manifest, order)
+    taken = SubsetOf(name=data.path.resolve().name, sha256=data.sha256, seed=seed, patients=patients, images=images)
+    info = dataclasses.replace(
+        data.info,
+        fingerprint=hashlib.sha256(f"{data.sha256} {dataclasses.asdict(taken)}".encode()).hexdigest(),
+        enlarged=None,
+        subset_of=taken,
+        **count(rows, data.groups(order), names),
+    )
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(out / "images.npy") as file:
         np.save(file, np.asarray(data.images[order]))
     finish_set(out, rows, info)
     return PreparedSet.open(out)
+
+
+def _renumber(manifest: Sequence[ManifestRow], order: Sequence[int]) -> list[ManifestRow]:
+    """The rows of the images that stay, with their new places."""
+    place = {index: row for row, index in enumerate(order)}
+    rows = []
+    for index in order:
+        near = manifest[index].near_duplicate_of
+        if near is not None:
+            # The image that this one is like may be left out. Then the first that stays of those like it replaces it.
+            near = place.setdefault(near, place[index])
+        near = None if near == place[index] else near
+        rows.append(dataclasses.replace(manifest[index], index=place[index], near_duplicate_of=near))
+    return rows
 
 
 def _first(draw: np.random.Generator, there: int, wanted: int, what: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, first_line
 from samgan.files import atomic_write
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -145,7 +145,7 @@ def load_features(
     try:
         network = MODULE_LOADERS[path.suffix](io.BytesIO(data), device)
     except Exception as error:
-        raise SamganError(f"{path} cannot be loaded as a {path.suffix} module: {_first_line(error)}") from error
+        raise SamganError(f"{path} cannot be loaded as a {path.suffix} module: {first_line(error)}") from error
     sha256 = hashlib.sha256(data).hexdigest()
     return FeatureExtractor(network, name=f"{path.name} (sha256:{sha256[:8]})", sha256=sha256, device=device)
 
@@ -368,10 +368,6 @@ def _not_the_weights(path: Path, sha256: str, name: str) -> SamganError:
     return SamganError(
         f"{path} does not hold the weights of {network}: expected sha256 {expected}, found {sha256}; fetch {url} anew"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _load_torchscript(file: io.BytesIO, device: torch.device) -> Callable[[Tensor], Any]:

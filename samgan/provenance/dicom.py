@@ -2,14 +2,13 @@
 
 import json
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from samgan.errors import SamganError
 from samgan.pictures import SYNTHETIC
-from samgan.provenance.mark import Mark, Sample, _channels_first, _json_object, hash_pixels
+from samgan.provenance.mark import Mark, Sample, channels_first, hash_pixels, json_object
 
 UID_NAMESPACE = uuid.UUID("6f0e9a52-6d0b-4c52-9d0c-0d8a1b1f7c3e")
 """Drawn once: what is named in it gets the same UID everywhere."""
@@ -19,12 +18,7 @@ DICOM_INTEGER = 1 << 31
 """Instance numbers are below it, and so are half of all seeds."""
 
 
-def _write_dicoms(folder: Path, samples: Iterable[Sample], count: int) -> None:
-    for sample in samples:
-        _write_dicom(folder / f"{sample.name}.dcm", sample)
-
-
-def _write_dicom(path: Path, sample: Sample) -> None:
+def write_dicom(path: Path, sample: Sample) -> None:
     """One Secondary Capture image, without identity, dates or anything else that a patient has.
 
     UIDs are 2.25 with a name-based UUID (PS3.5, B.2; RFC 9562, version 5), which needs no registered root. That of
@@ -96,11 +90,12 @@ def _uid(*names: str) -> str:
     return f"2.25.{uuid.uuid5(UID_NAMESPACE, ' '.join(names)).int}"
 
 
-def _read_dicom(path: Path) -> list[Sample]:
+def read_dicom(path: Path) -> list[Sample]:
+    """The image of a DICOM file with its mark; none if it has no mark of samgan."""
     import pydicom
     from pydicom.pixels import pixel_array
 
     dataset = pydicom.dcmread(path)
-    entries = _json_object(str(dataset.get("DerivationDescription", "")))
+    entries = json_object(str(dataset.get("DerivationDescription", "")))
     mark = Mark.from_entries({**entries, "Synthetic": "true" if dataset.get("SyntheticData") == "YES" else "no"})
-    return [Sample(_channels_first(pixel_array(dataset)), mark)] if mark else []
+    return [Sample(channels_first(pixel_array(dataset)), mark)] if mark else []

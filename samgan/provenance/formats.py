@@ -1,38 +1,45 @@
-"""The files that carry synthetic images and their marks: how each format is written and read back."""
+"""The files that carry synthetic images and their marks: one record for each format that is written.
+
+The command line takes the names of formats from here, so what imports torch or pydicom is imported when it is used.
+"""
 
 import csv
+import dataclasses
 import json
 import re
 import warnings
-import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from samgan.data.readers import PIL_FORMATS, is_dicom, one_line, strict_decoders
-from samgan.data.sources import MAXIMUM_ARRAY_BYTES, NPZ_CLASSES
-from samgan.errors import SamganError
-from samgan.pictures import write_png
-from samgan.provenance.dicom import _read_dicom, _write_dicoms
-from samgan.provenance.mark import PNG_MAGIC, ZIP_MAGIC, Mark, Sample, _channels_first, _json_object
+from samgan.data.sources import NPZ_CLASSES
 
-# what is written
+if TYPE_CHECKING:
+    from samgan.provenance.mark import Mark, Sample
 
 
-def _write_pngs(folder: Path, samples: Iterable[Sample], count: int) -> None:
+def _write_pngs(folder: Path, samples: Iterable["Sample"], count: int) -> None:
     for sample in samples:
         _write_png(folder / f"{sample.name}.png", sample)
 
 
-def _write_png(path: Path, sample: Sample) -> None:
+def _write_png(path: Path, sample: "Sample") -> None:
+    from samgan.pictures import write_png
+
     with open(path, "wb") as file:
         write_png(file, sample.image, sample.mark.entries())
 
 
-def _write_image_folder(folder: Path, samples: Iterable[Sample], count: int) -> None:
+def _write_dicoms(folder: Path, samples: Iterable["Sample"], count: int) -> None:
+    from samgan.provenance.dicom import write_dicom
+
+    for sample in samples:
+        write_dicom(folder / f"{sample.name}.dcm", sample)
+
+
+def _write_image_folder(folder: Path, samples: Iterable["Sample"], count: int) -> None:
     """The layout of Hugging Face's imagefolder: train/*.png, and train/metadata.csv with a row for each."""
     (folder / "train").mkdir()
     with open(folder / "train" / "metadata.csv", "w", newline="", encoding="utf-8") as file:
@@ -44,7 +51,7 @@ def _write_image_folder(folder: Path, samples: Iterable[Sample], count: int) -> 
             table.writerow((f"{sample.name}.png", mark.class_name, mark.seed, mark.model_sha256, "true"))
 
 
-def _write_archive(folder: Path, samples: Iterable[Sample], count: int) -> None:
+def _write_archive(folder: Path, samples: Iterable["Sample"], count: int) -> None:
     """samples.npz: `images` [n c h w], `seeds`, `classes` (names, where there are any), `provenance`."""
     images, marks = _collect(samples, count)
     arrays: dict[str, Any] = {"images": images, "seeds": np.array([mark.seed for mark in marks])}
@@ -53,7 +60,7 @@ def _write_archive(folder: Path, samples: Iterable[Sample], count: int) -> None:
     np.savez_compressed(folder / "samples.npz", **arrays, provenance=_pack(marks))
 
 
-def _write_medmnist(folder: Path, samples: Iterable[Sample], count: int) -> None:
+def _write_medmnist(folder: Path, samples: Iterable["Sample"], count: int) -> None:
     """medmnist.npz: {train,val,test}_images uint8 [n h w] or [n h w 3], _labels uint8 [n 1]; all images in train.
 
     What is synthetic has no place in a test, so val and test are empty. Readers pass `provenance` over.
@@ -91,7 +98,7 @@ def number_classes(names: Collection[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(sorted(names))}
 
 
-def _collect(samples: Iterable[Sample], count: int) -> tuple[np.ndarray, list[Mark]]:
+def _collect(samples: Iterable["Sample"], count: int) -> tuple[np.ndarray, list["Mark"]]:
     images, marks = np.empty(0), []
     for number, sample in enumerate(samples):
         if number == 0:
@@ -101,7 +108,7 @@ def _collect(samples: Iterable[Sample], count: int) -> tuple[np.ndarray, list[Ma
     return images, marks
 
 
-def _pack(marks: Sequence[Mark], more: Mapping[str, Any] | None = None) -> str:
+def _pack(marks: Sequence["Mark"], more: Mapping[str, Any] | None = None) -> str:
     """Marks as one JSON text: what they have in common once, and the rest for each image under "Images"."""
     first, *others = all_entries = [mark.entries() for mark in marks]
     own = {"Seed", "Pixels-SHA256"}
@@ -110,74 +117,27 @@ def _pack(marks: Sequence[Mark], more: Mapping[str, Any] | None = None) -> str:
     return json.dumps({**common, **(more or {}), "Images": rest})
 
 
-class Format(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Format:
     """A way to write samples."""
 
-    write: Callable[[Path, Iterable[Sample], int], None]
+    label: str
+    """What it is, in a few words, for help texts."""
+    write: Callable[[Path, Iterable["Sample"], int], None]
     """Takes the folder to fill, the samples and their number."""
     bits: int = 8
+    """Of the images that are written; 16 is for one channel only."""
+    in_sets: bool = False
+    """Whether `samgan balance` may write it: one file for each image, straight into the folder."""
 
 
 FORMATS = {
-    "png": Format(_write_pngs),
-    "png16": Format(_write_pngs, 16),
-    "npz": Format(_write_archive),
-    "dicom": Format(_write_dicoms),
-    "dicom16": Format(_write_dicoms, 16),
-    "medmnist": Format(_write_medmnist),
-    "imagefolder": Format(_write_image_folder),
+    "png": Format("PNG", _write_pngs, in_sets=True),
+    "png16": Format("PNG of 16 bits", _write_pngs, bits=16, in_sets=True),
+    "npz": Format("one NumPy archive", _write_archive),
+    "dicom": Format("DICOM", _write_dicoms, in_sets=True),
+    "dicom16": Format("DICOM of 16 bits", _write_dicoms, bits=16, in_sets=True),
+    "medmnist": Format("one archive like MedMNIST's", _write_medmnist),
+    "imagefolder": Format("PNG and a table, as Hugging Face's imagefolder", _write_image_folder),
 }
-
-
-# what is read back
-
-
-def read_samples(path: Path) -> list[Sample]:
-    """The images of a PNG, DICOM or NPZ file with their marks; none where it has no mark of samgan.
-
-    Raises:
-        SamganError: No such file, damaged, or its mark is; the message is the reason, without the file's name.
-    """
-    try:
-        if not path.is_file():
-            raise SamganError("not a file" if path.exists() else "there is no such file")
-        with open(path, "rb") as file:
-            head = file.read(132)
-        with strict_decoders():
-            if is_dicom(head):
-                return _read_dicom(path)
-            if head.startswith(ZIP_MAGIC):
-                return _read_archive(path)
-            if head.startswith(PNG_MAGIC):
-                return _read_png(path)
-            return []
-    except SamganError:
-        raise
-    except Exception as error:  # decoders raise nearly anything on damaged input, Pillow OSError too
-        if isinstance(error, OSError) and error.strerror:
-            raise SamganError(f"cannot be read: {error.strerror}") from None
-        raise SamganError(f"damaged: {one_line(error)}") from None
-
-
-def _read_png(path: Path) -> list[Sample]:
-    with Image.open(path, formats=PIL_FORMATS) as image:
-        image.load()  # text may stand behind the pixels
-        mark = Mark.from_entries(image.text)  # type: ignore[attr-defined]
-        return [Sample(_channels_first(np.asarray(image)), mark)] if mark else []
-
-
-def _read_archive(path: Path) -> list[Sample]:
-    with zipfile.ZipFile(path) as archive:
-        if sum(info.file_size for info in archive.infolist()) > MAXIMUM_ARRAY_BYTES:
-            raise SamganError(f"arrays of more than {MAXIMUM_ARRAY_BYTES // 2**30} GiB")
-    with np.load(path, allow_pickle=False) as arrays:
-        common = _json_object(str(arrays["provenance"])) if "provenance" in arrays else {}
-        rest = common.pop("Images", [{}])
-        marks = [mark for entries in rest if (mark := Mark.from_entries({**common, **entries}))]
-        if not marks:
-            return []
-        name = "images" if "images" in arrays else "train_images"
-        images = arrays[name] if name == "images" else [_channels_first(image) for image in arrays[name]]
-    if len(images) != len(marks):
-        raise SamganError(f"it holds {len(images)} images, and its marks are of {len(marks)}")
-    return [Sample(image, mark) for image, mark in zip(images, marks, strict=True)]
+SET_FORMATS = tuple(name for name, known in FORMATS.items() if known.in_sets)

@@ -18,7 +18,6 @@ from samgan.errors import SamganError
 from samgan.pictures import SYNTHETIC
 
 SOFTWARE = f"samgan {__version__}"
-PNG_MAGIC, ZIP_MAGIC = b"\x89PNG\r\n\x1a\n", b"PK\x03\x04"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,8 @@ def hash_pixels(image: np.ndarray) -> str:
     return hashlib.sha256(f"{image.dtype.name} {image.shape}\n".encode() + values.tobytes()).hexdigest()
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """The JSON object that a text holds; empty if it holds none."""
     try:
         document = json.loads(text)
     except ValueError:
@@ -113,5 +113,6 @@ def _json_object(text: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _channels_first(values: np.ndarray) -> np.ndarray:
+def channels_first(values: np.ndarray) -> np.ndarray:
+    """[h w] or [h w c] to [c h w]."""
     return np.moveaxis(np.atleast_3d(values), -1, 0)

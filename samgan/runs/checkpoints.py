@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from samgan.config import Config
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, first_line
 from samgan.files import atomic_write
 from samgan.runs.documents import Best
 from samgan.runs.folder import Run
@@ -92,7 +92,7 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkp
     except FileNotFoundError:
         raise SamganError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError as error:
-        problem = ValueError(f"it holds what plain data cannot be; nothing was run ({str(error).splitlines()[0]})")
+        problem = ValueError(f"it holds what plain data cannot be; nothing was run ({first_line(error)})")
     except Exception as error:  # an unpickler may raise anything on bytes that are not what it expects
         problem = error
     reason = (str(problem).splitlines() or [type(problem).__name__])[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from samgan.config import Config, NetworkConfig
 from samgan.data import PreparedSet
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, first_line
 from samgan.files import atomic_write
 from samgan.networks import Generator
 from samgan.provenance import SOFTWARE, Mark
@@ -161,7 +161,7 @@ def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
-        raise SamganError(f"{path} cannot be read as a model: {str(error).splitlines()[0]}") from None
+        raise SamganError(f"{path} cannot be read as a model: {first_line(error)}") from None
     if metadata.get("format") != MODEL_FORMAT:
         raise SamganError(f"{path} is no model of samgan: expected format {MODEL_FORMAT!r}, as samgan export writes")
     config = Config.from_dict(json.loads(metadata["config"]))

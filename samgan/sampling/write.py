@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from samgan.errors import SamganError, UsageError
-from samgan.files import write_json
+from samgan.errors import UsageError
+from samgan.files import check_new_folder, write_json
 from samgan.networks import SelfAttention
 from samgan.pictures import to_integers, write_png
 from samgan.provenance import FORMATS, Sample
@@ -77,8 +77,7 @@ def write_samples(
         raise UsageError(f"{file_format!r} is not one of {', '.join(FORMATS)}")
     if unknown := [name for name in sheets if name not in SHEETS]:
         raise UsageError(f"{unknown[0]!r} is not one of {', '.join(SHEETS)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SamganError(f"{out} exists and is not empty; name a new folder")
+    check_new_folder(out)
     bits = FORMATS[file_format].bits
     if bits == 16 and model.config.network.image_channels != 1:
         raise UsageError(f"--format {file_format} is for 1 channel; use {file_format.removesuffix('16')} or npz")

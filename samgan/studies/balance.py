@@ -34,7 +34,7 @@ from samgan.metrics.features import extract, find_features
 from samgan.pages import markdown_table, picture
 from samgan.pages.legacy import section, table, text, write_page
 from samgan.pictures import RESEARCH_ONLY, to_integers, to_uint8, write_png
-from samgan.provenance import FORMATS, Sample
+from samgan.provenance import FORMATS, SET_FORMATS, Sample
 from samgan.runs import Run
 from samgan.sampling import Model, check_origin, open_model, sample, sample_batches
 from samgan.scoring import schema_0
@@ -43,7 +43,6 @@ from samgan.studies.downstream import check_held_out, differences_chart, utility
 from samgan.trust import Record, Screen, audit, check_enough, describe, write_card
 
 METHODS = ("joint", "per-class", "fine-tuned")
-SET_FORMATS = ("png", "png16", "dicom", "dicom16")
 NAMES = "surrogateescape"  # files may have names that are no UTF-8
 CANDIDATES = 5
 """Images made for each one that is missing, at most."""
@@ -210,7 +209,7 @@ def balance(
     find_features(features, inception_weights=inception_weights, device=device)
     plan = Plan(
         samgan=__version__,
-        data={"name": data.path.resolve().name, "sha256": data.sha256, "split_by": data.info["split_by"]},
+        data={"name": data.path.resolve().name, "sha256": data.sha256, "split_by": data.info.split_by},
         target=target,
         classes={name: {"real": counts[name], "missing": missing[name]} for name in names},
         method="given" if runs else method,
@@ -463,7 +462,7 @@ def _screen(work: _Work) -> dict[str, Any]:
         own = list(_candidates(screen, work.model(name), name, missing, kept))
         reasons = Counter(row["reason"] for row in own)
         for row in own:
-            row["nearest_training_image"] = data.manifest[indices[row["nearest_training_image"]]]["source"]
+            row["nearest_training_image"] = data.manifest[indices[row["nearest_training_image"]]].source
         rows += own
         found[name] = {
             "missing": missing,
@@ -547,11 +546,9 @@ def _check_originals(originals: Path, data: PreparedSet, names: Sequence[str]) -
     """Refuse originals that are not there, before the long part."""
     for index in data.indices(None, names):
         row = data.manifest[index]
-        path = originals / row["source"]
+        path = originals / row.source
         if not path.is_file():
-            raise UsageError(
-                f"--originals {originals}: {row['source']} is not there; name the folder that was prepared"
-            )
+            raise UsageError(f"--originals {originals}: {row.source} is not there; name the folder that was prepared")
 
 
 def _write_set(work: _Work, originals: Path | None) -> None:
@@ -606,7 +603,7 @@ def _record(work: _Work, document: Mapping[str, Any], names: Sequence[str], **mo
             model["environment"] = Run.open(path).environment.to_dict()
     verdicts = [f"{name}: {found['verdict']}" for name in names if (found := document["audit"][name])]
     return Record(
-        data={**work.data.info, "counts": {name: work.data.info["counts"][name] for name in work.names}},
+        data={**work.data.info.to_dict(), "counts": {name: work.data.info.counts[name] for name in work.names}},
         scores=scores[0] if len(scores) == 1 else {},  # of several classes the folder `scores` tells
         audit={"verdict": " ".join(verdicts)},
         utility=document["utility"],
@@ -618,37 +615,37 @@ def _record(work: _Work, document: Mapping[str, Any], names: Sequence[str], **mo
 def _write_real(work: _Work, folder: Path, originals: Path | None) -> Iterator[dict[str, Any]]:
     for index in work.data.indices(None, work.names):
         row = work.data.manifest[index]
-        where = folder / row["split"] / row["class"]
+        where = folder / row.split / row.class_name
         where.mkdir(parents=True, exist_ok=True)
         if originals is None:
             path = where / f"real-{index:06d}.png"
             with open(path, "wb") as file:
                 write_png(file, work.data.images[index], {"Description": "Real image, as samgan prepare made it."})
         else:
-            source = (originals / row["source"]).resolve()
+            source = (originals / row.source).resolve()
             found = hashlib.sha256(source.read_bytes()).hexdigest()
-            if found != row["sha256"]:
+            if found != row.sha256:
                 raise SamganError(
-                    f"{source} is not the file that was prepared (sha256 {found[:12]}, not {row['sha256'][:12]})"
+                    f"{source} is not the file that was prepared (sha256 {found[:12]}, not {row.sha256[:12]})"
                 )
-            path = where / f"real-{index:06d}-{Path(row['source']).name}"
+            path = where / f"real-{index:06d}-{Path(row.source).name}"
             if work.plan.copies:
                 shutil.copyfile(source, path)
             else:
                 path.symlink_to(source)
         yield {
             "file": path.relative_to(folder).as_posix(),
-            "split": row["split"],
-            "class": row["class"],
+            "split": row.split,
+            "class": row.class_name,
             "origin": "real",
-            "patient": row["patient"],
-            "source": row["source"],
-            "source_sha256": row["sha256"],
+            "patient": row.patient,
+            "source": row.source,
+            "source_sha256": row.sha256,
         }
 
 
 def _write_synthetic(work: _Work, folder: Path) -> Iterator[dict[str, Any]]:
-    write, bits = FORMATS[work.plan.file_format]
+    chosen = FORMATS[work.plan.file_format]
     for name in work.plan.missing:
         where = folder / "train" / name
         kept = work.kept(name)
@@ -660,10 +657,10 @@ def _write_synthetic(work: _Work, folder: Path) -> Iterator[dict[str, Any]]:
         samples = [
             Sample(image, model.mark(seed, label).of(image))
             for few, images in sample_batches(model, seeds, labels)
-            for seed, image in zip(few, to_integers(images, bits), strict=True)
+            for seed, image in zip(few, to_integers(images, chosen.bits), strict=True)
         ]
         before = set(where.iterdir())
-        write(where, samples, len(samples))
+        chosen.write(where, samples, len(samples))
         files = sorted(path.relative_to(folder).as_posix() for path in set(where.iterdir()) - before)
         for path, row in zip(files, sorted(kept, key=lambda row: int(row["seed"])), strict=True):
             yield {

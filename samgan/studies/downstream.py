@@ -114,7 +114,7 @@ def utility(
     smallest = min(range(len(names)), key=lambda k: len(real[names[k]]))
     document = {
         "samgan": __version__,
-        "data": {"name": data.path.resolve().name, "sha256": data.sha256, "split_by": data.info["split_by"]},
+        "data": {"name": data.path.resolve().name, "sha256": data.sha256, "split_by": data.info.split_by},
         "classes": {name: {"real": len(real[name]), "synthetic": lacking[name]} for name in names},
         "smallest": names[smallest],
         "synthetic": {
@@ -157,8 +157,8 @@ def _held_out(
 ) -> tuple[Int[np.ndarray, " n"], list[str], Int[np.ndarray, " n"]]:
     """Places of held-out images, their patients and their classes."""
     indices = data.indices("holdout", names)
-    truth = np.array([names.index(data.manifest[i]["class"]) for i in indices], dtype=np.int64)
-    return indices, [data.manifest[i]["patient"] for i in indices], truth
+    truth = np.array([names.index(data.manifest[i].class_name) for i in indices], dtype=np.int64)
+    return indices, [data.manifest[i].patient for i in indices], truth
 
 
 def _synthetic(

@@ -188,7 +188,7 @@ def choose_classes(config: Config, data: PreparedSet) -> Config:
     if config.network.num_classes == 0:
         return config
     data.indices("train", config.data.classes)  # refuses unknown ones
-    counts = {name: splits.get("train", 0) for name, splits in data.info["counts"].items()}
+    counts = {name: splits.get("train", 0) for name, splits in data.info.counts.items()}
     names = list(dict.fromkeys(config.data.classes)) or [name for name in data.classes if counts[name]]
     for name in names:
         if not counts[name]:

@@ -22,22 +22,11 @@ from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError, UsageError
 from samgan.files import write_json
 from samgan.metrics.features import extract, find_features
-from samgan.metrics.memorisation import (
-    ALIKE,
-    CHANGES,
-    PERCENTILE,
-    Nearest,
-    Sign,
-    changed_copies,
-    closer_than_held_out,
-    first_alike,
-    membership_auc,
-    nearest_features,
-    nearest_image,
-    nearest_is_training,
-    share_of,
-)
+from samgan.metrics.intervals import share_of
+from samgan.metrics.memorisation import PERCENTILE, Sign, closer_than_held_out, membership_auc, nearest_is_training
 from samgan.metrics.mirrored import count_mirrored, fit_sides
+from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features, nearest_image
+from samgan.metrics.planted import CHANGES, changed_copies
 from samgan.networks import Discriminator, image_pyramid
 from samgan.pages import markdown_table, picture
 from samgan.pages.legacy import section, table, text, write_page
@@ -140,7 +129,7 @@ def audit(
         "data": {
             "name": data.path.resolve().name,
             "sha256": data.sha256,
-            "split_by": data.info["split_by"],
+            "split_by": data.info.split_by,
             "classes": list(classes or data.classes),
         },
         "counts": {
@@ -208,7 +197,7 @@ class _Real:
     def __init__(self, data: PreparedSet, indices: Int[np.ndarray, " n"]) -> None:
         self.data, self.indices = data, indices
         self.images = torch.from_numpy(np.asarray(data.images[self.indices]))
-        self.patients = [data.manifest[i]["patient"] for i in self.indices]
+        self.patients = [data.manifest[i].patient for i in self.indices]
 
     def with_shares_of(self, other: "_Real") -> "_Real":
         """As many images as can be had with the classes in the shares of `other`.
@@ -226,7 +215,7 @@ class _Real:
         """Places in the set by class."""
         found: dict[str, list[int]] = {}
         for index in self.indices:
-            found.setdefault(self.data.manifest[index]["class"], []).append(int(index))
+            found.setdefault(self.data.manifest[index].class_name, []).append(int(index))
         return found
 
     def labels(self, config: Config) -> Int[Tensor, " n"]:
@@ -441,17 +430,17 @@ def _notes(data: PreparedSet, training: _Real, held_out: _Real, opened: _Opened,
             f"Only {n} images are held out: the closest one of them is the threshold, not the 1st percentile. That "
             f"takes {ENOUGH_HELD_OUT}, and some thousand for a narrow interval."
         )
-    if not data.info["split_by"].startswith("patient"):
+    if not data.info.split_by.startswith("patient"):
         notes.append(
-            f"The split is by {data.info['split_by']}, not by patient: a patient may be on both sides, held-out images "
+            f"The split is by {data.info.split_by}, not by patient: a patient may be on both sides, held-out images "
             "are then closer to training images than a new patient's, and copies are found more rarely."
         )
-    elif data.info.get("matched_share", 1) < 1:
+    elif data.info.matched_share is not None and data.info.matched_share < 1:
         notes.append(
             "Of some images the patient is not known: held-out ones may show patients trained on, and copies are then "
             "found more rarely."
         )
-    if both := data.info.get("groups_on_both_sides"):
+    if both := data.info.groups_on_both_sides:
         notes.append(f"{both} patients, or groups of near duplicates, are on both sides of the source's own split.")
     if n > patients:
         notes.append(f"{n} held-out images show {patients} patients; intervals take images of one patient together.")

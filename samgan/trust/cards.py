@@ -403,7 +403,7 @@ def read_record(
     if model is not None:
         known |= describe(model)
     if data is not None:
-        known["data"] = data.info
+        known["data"] = data.info.to_dict()
         if trained_on and trained_on != data.sha256:
             raise UsageError(
                 f"{source} was trained on other data than {data.path} "

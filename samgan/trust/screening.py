@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from samgan.errors import SamganError
-from samgan.metrics.memorisation import ALIKE, Nearest, first_alike, nearest_features, nearest_image
+from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features, nearest_image
 
 FOLDS = 10
 TAIL = 0.01

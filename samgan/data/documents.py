@@ -1,0 +1,206 @@
+"""What a prepared set says of itself: dataset.json, and a row of manifest.csv."""
+
+import csv
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from samgan.data.options import PrepareOptions
+from samgan.documents import explain, read_json
+from samgan.errors import SamganError, first_line
+
+FORMAT = 1
+"""Of the three files of a prepared set. Keys may be added to dataset.json without raising it."""
+SPLITS = ("train", "holdout")
+COLUMNS = ("index", "source", "sha256", "width", "height", "bits", "class", "patient", "split", "near_duplicate_of")
+"""Of manifest.csv, in the order of the fields of `ManifestRow`."""
+REMEDY = "prepare it again"
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A file that was left out because another one has the same pixels."""
+
+    source: str
+    same_as: str
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that was left out because it cannot be read."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The files of the source that are not in the set."""
+
+    exact_duplicates: tuple[Duplicate, ...] = ()
+    bad_files: tuple[BadFile, ...] = ()
+    ignored_by_suffix: dict[str, int] = field(default_factory=dict)
+    """Number of files that are no images, by suffix."""
+
+
+@dataclass(frozen=True)
+class SubsetOf:
+    """The prepared set that `samgan subset` took images from."""
+
+    name: str
+    """Of its folder."""
+    sha256: str
+    seed: int
+    patients: dict[str, int]
+    """Number of patients that were chosen, by class."""
+    images: dict[str, int]
+    """Number of training images that were chosen, by class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetInfo:
+    """dataset.json. None stands for what sets of earlier versions do not tell; it is not written."""
+
+    format: int = FORMAT
+    samgan: str | None = None
+    """Version that prepared the set."""
+    source: str
+    """Name of the folder or file that the images come from."""
+    source_id: str | None = None
+    """`Source.id`."""
+    images: int
+    channels: int
+    resolution: int
+    """Height and width in pixels."""
+    classes: tuple[str, ...]
+    """Names, sorted."""
+    counts: dict[str, dict[str, int]]
+    """Number of images by class, then by split."""
+    patients: int | None = None
+    split_by: str
+    """What the set was split by: "patient (file names)", "image", "source", ..."""
+    matched_share: float | None = None
+    """Share of the images whose patient is known."""
+    near_duplicates: int | None = None
+    """Number of images that are like an earlier one."""
+    groups_on_both_sides: int | None = None
+    """Number of patients, or groups of near duplicates, that the source's own split has on both sides."""
+    enlarged: int | None = None
+    """Number of images that were smaller than the resolution; subsets do not tell it."""
+    left_out: LeftOut | None = None
+    options: PrepareOptions | None = None
+    fingerprint: str
+    """Of the algorithm, the options and the source's files: the same fingerprint gives the same set."""
+    subset_of: SubsetOf | None = None
+    sha256: str
+    """Hash of images.npy followed by manifest.csv; empty until these are written."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document as plain JSON types."""
+        tree: dict[str, Any] = msgspec.to_builtins(self)
+        return {key: value for key, value in tree.items() if value is not None}
+
+    @classmethod
+    def read(cls, folder: Path) -> "SetInfo":
+        """Read and check dataset.json.
+
+        Raises:
+            SamganError: It is missing, damaged, edited by hand or of another format.
+        """
+        path = folder / "dataset.json"
+        if not path.exists():
+            raise SamganError(f"{folder} is not a finished prepared set (it has no dataset.json): run samgan prepare")
+        tree = read_json(path, REMEDY)
+        if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+            found = tree.get("format") if isinstance(tree, dict) else type(tree).__name__
+            raise SamganError(f"{folder}: expected a prepared set of format {FORMAT}, found {found!r}: {REMEDY}")
+        try:
+            info = msgspec.convert(tree, cls)
+            if odd := [name for name in info.classes if name in ("", ".", "..") or "/" in name]:
+                raise ValueError(f"{odd[0]!r} is not the name of a class")  # but could be another folder's path
+            if set(info.counts) != set(info.classes):
+                raise ValueError("classes and counts name different classes")
+        except msgspec.ValidationError as error:
+            raise SamganError(f"{path} is damaged: {explain(error)}: {REMEDY}") from None
+        except ValueError as error:
+            raise SamganError(f"{path} is damaged: {error}: {REMEDY}") from None
+        return info
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataUsed:
+    """What a document says of the prepared set that was used."""
+
+    name: str
+    """Of its folder."""
+    sha256: str
+    classes: tuple[str, ...] = ()
+    """Those that were used."""
+    split: str | None = None
+    """"train", "holdout" or "all"."""
+    split_by: str | None = None
+    """What the set was split by: "patient", "image", ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """One row of manifest.csv: where an image comes from."""
+
+    index: int
+    """Place of the image in images.npy."""
+    source: str
+    """Path of the file in the source."""
+    sha256: str
+    """Of the file, or of the array's bytes."""
+    width: int
+    height: int
+    bits: int
+    """Bit depth as read."""
+    class_name: str
+    patient: str
+    split: str
+    """One of SPLITS."""
+    near_duplicate_of: int | None = None
+    """Index of an earlier image that is like this one."""
+
+
+def read_manifest(path: Path, classes: Collection[str]) -> list[ManifestRow]:
+    """Read manifest.csv. Its columns may have any order, and others may be among them.
+
+    Args:
+        path: The file.
+        classes: Names of the set's classes.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not a manifest; the message says where.
+    """
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        lines = csv.reader(file)
+        try:
+            header = next(lines, [])
+            if lacking := sorted(set(COLUMNS) - set(header)):
+                raise ValueError(f"there is no column {', '.join(lacking)}")
+            in_order = itemgetter(*(header.index(name) for name in COLUMNS))
+            rows = [  # positions and one expression, since a set may have 100,000 rows
+                ManifestRow(int(i), source, sha256, int(w), int(h), int(bits), name, patient, split, _optional(near))
+                for i, source, sha256, w, h, bits, name, patient, split, near in map(in_order, lines)
+            ]
+        except (csv.Error, IndexError, ValueError) as error:
+            raise ValueError(f"manifest.csv, line {lines.line_num}: {first_line(error)}") from None
+    for what, found, known in (
+        ("split", {row.split for row in rows}, SPLITS),
+        ("class", {row.class_name for row in rows}, classes),
+        ("near_duplicate_of", {row.near_duplicate_of for row in rows} - {None}, range(len(rows))),
+    ):
+        if unknown := [value for value in found if value not in known]:
+            raise ValueError(f"manifest.csv has an unknown {what} {unknown[0]!r}")
+    return rows
+
+
+def _optional(cell: str) -> int | None:
+    return int(cell) if cell else None

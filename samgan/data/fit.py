@@ -1,0 +1,68 @@
+"""Make one image of any size a square of a given resolution, and normalise its contrast."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+FITS = ("crop", "pad", "stretch")
+
+
+def fit_image(
+    pixels: Float32[np.ndarray, "c h w"], resolution: int, fit: str = "crop", normalize: str = "none"
+) -> UInt8[np.ndarray, "c r r"]:
+    """Resize one image to a square of `resolution` pixels, with antialiasing, and quantise it last.
+
+    "crop" takes the largest centred square, "pad" keeps all and adds black bars, "stretch" keeps all and changes the
+    proportions. Normalisation comes after resizing and before the bars, which would otherwise count as dark anatomy.
+
+    Args:
+        pixels: values in [0, 1].
+        resolution: side of the result in pixels.
+        fit: one of FITS.
+        normalize: one of NORMALIZATIONS.
+
+    Returns:
+        The image in [0, 255].
+    """
+    height, width = pixels.shape[1:]
+    side = min(height, width)
+    top, left = ((height - side) / 2, (width - side) / 2) if fit == "crop" else (0, 0)
+    box = (left, top, width - left, height - top)
+    size = (resolution, resolution)
+    if fit == "pad":
+        longest = max(height, width)
+        size = (max(1, round(resolution * width / longest)), max(1, round(resolution * height / longest)))
+    resized = np.stack(
+        [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS, box=box)) for plane in pixels]
+    )
+    normalized = NORMALIZERS[normalize](resized.clip(0, 1))
+    fitted = np.zeros((len(pixels), resolution, resolution), dtype=np.float32)
+    top, left = (resolution - size[1]) // 2, (resolution - size[0]) // 2
+    fitted[:, top : top + size[1], left : left + size[0]] = normalized
+    return np.rint(fitted.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _stretch_percentiles(pixels: Float32[np.ndarray, "c h w"]) -> Float32[np.ndarray, "c h w"]:
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    return (pixels - np.float32(low)) / np.float32(high - low) if high > low else pixels
+
+
+def _equalize_adaptively(pixels: Float32[np.ndarray, "c h w"]) -> Float32[np.ndarray, "c h w"]:
+    """Contrast-limited adaptive histogram equalisation; of the brightness only in a colour image."""
+    from skimage.exposure import equalize_adapthist
+
+    if pixels.max() <= pixels.min():
+        return pixels
+    planes = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    equalized = np.atleast_3d(equalize_adapthist(planes)).astype(np.float32)
+    return equalized.transpose(2, 0, 1)
+
+
+NORMALIZERS: dict[str, Callable[[Float32[np.ndarray, "c h w"]], Float32[np.ndarray, "c h w"]]] = {
+    "none": lambda pixels: pixels,
+    "percentile": _stretch_percentiles,
+    "clahe": _equalize_adaptively,
+}
+"""By name: what maps an image's values in [0, 1] to others. The result is clipped to [0, 1]."""

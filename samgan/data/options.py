@@ -1,0 +1,61 @@
+"""What `prepare` is asked for: one record, checked once."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from samgan.data.curation import patients_from_names
+from samgan.data.fit import FITS, NORMALIZERS
+from samgan.errors import UsageError
+
+ALGORITHM = 2
+"""Raised whenever the same files and options would give other pixels or another manifest."""
+RESOLUTIONS = tuple(2**power for power in range(3, 11))
+DUPLICATES = ("drop", "keep")
+
+
+class PixelOptions(NamedTuple):
+    """The options that decide an image's pixels. Finished chunks with the same ones can be used again."""
+
+    resolution: int
+    channels: int
+    fit: str
+    normalize: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """The options that decide a prepared set, as `prepare` describes them."""
+
+    resolution: int = 64
+    channels: int = 1
+    fit: str = "crop"
+    normalize: str = "none"
+    duplicates: str = "drop"
+    holdout: float = 0.2
+    patient_regex: str | None = None
+    max_bad: float = 0.01
+    seed: int = 0
+
+    @property
+    def pixels(self) -> PixelOptions:
+        """Those that decide an image's pixels."""
+        return PixelOptions(self.resolution, self.channels, self.fit, self.normalize)
+
+    def check(self) -> None:
+        """Raise UsageError for the first option that is out of range."""
+        allowed: dict[str, tuple[Any, ...]] = {
+            "resolution": RESOLUTIONS,
+            "channels": (1, 3),
+            "fit": FITS,
+            "normalize": tuple(NORMALIZERS),
+            "duplicates": DUPLICATES,
+        }
+        for name, values in allowed.items():
+            value = getattr(self, name)
+            if value not in values:
+                raise UsageError(f"{name} {value!r} is not one of {', '.join(map(str, values))}")
+        if not 0 <= self.holdout < 1:
+            raise UsageError(f"holdout {self.holdout} is not in [0, 1)")
+        if not 0 <= self.max_bad <= 1:
+            raise UsageError(f"max_bad {self.max_bad} is not in [0, 1]")
+        patients_from_names([], self.patient_regex)

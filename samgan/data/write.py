@@ -1,0 +1,49 @@
+"""Write the three files of a prepared set."""
+
+import csv
+import dataclasses
+import io
+import sys
+from operator import attrgetter
+from pathlib import Path
+
+import numpy as np
+
+from samgan.data.chunks import load_chunk
+from samgan.data.dataset import content_sha256
+from samgan.data.documents import COLUMNS, ManifestRow, SetInfo
+from samgan.data.selection import Selection
+from samgan.files import atomic_write, write_json
+
+
+def write_set(out: Path, chunks: list[Path], selection: Selection) -> None:
+    """Write images.npy (streamed from the chunks), manifest.csv and dataset.json, in this order."""
+    if (out / "dataset.json").exists():
+        print(f"{out}: the files or options have changed, or the set is damaged: replacing it", file=sys.stderr)
+        (out / "dataset.json").unlink()
+    for leftover in out.glob(".*.tmp"):
+        leftover.unlink()
+
+    info = selection.info
+    header = io.BytesIO()
+    shape = (info.images, info.channels, info.resolution, info.resolution)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with atomic_write(out / "images.npy") as file:
+        file.write(header.getvalue())
+        start = 0
+        for chunk in chunks:
+            images, _ = load_chunk(chunk)
+            file.write(images[selection.is_kept[start : start + len(images)]].tobytes())
+            start += len(images)
+    finish_set(out, selection.rows, info)
+
+
+def finish_set(out: Path, rows: list[ManifestRow], info: SetInfo) -> None:
+    """Write manifest.csv and dataset.json beside an images.npy, with the hash of both files."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(map(attrgetter(*(field.name for field in dataclasses.fields(ManifestRow))), rows))  # None: empty
+    with atomic_write(out / "manifest.csv") as file:
+        file.write(table.getvalue().encode("utf-8", "surrogateescape"))
+    write_json(out / "dataset.json", dataclasses.replace(info, sha256=content_sha256(out)).to_dict())

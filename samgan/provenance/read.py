@@ -1,0 +1,70 @@
+"""Read the images of a file back, with their marks."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from samgan.data.readers import HEAD_BYTES, PIL_FORMATS, is_dicom, strict_decoders
+from samgan.data.sources import MAXIMUM_ARRAY_BYTES
+from samgan.errors import SamganError, one_line
+from samgan.provenance.dicom import read_dicom
+from samgan.provenance.mark import Mark, Sample, channels_first, json_object
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The images of a PNG, DICOM or NPZ file with their marks; none if the file has no mark of samgan.
+
+    Raises:
+        SamganError: No such file, damaged, or its mark is; the message is the reason, without the file's name.
+    """
+    try:
+        if not path.is_file():
+            raise SamganError("not a file" if path.exists() else "there is no such file")
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+        with strict_decoders():
+            for recognises, read in READERS:
+                if recognises(head):
+                    return read(path)
+            return []
+    except SamganError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged input, Pillow OSError too
+        if isinstance(error, OSError) and error.strerror:
+            raise SamganError(f"cannot be read: {error.strerror}") from None
+        raise SamganError(f"damaged: {one_line(error)}") from None
+
+
+def _read_png(path: Path) -> list[Sample]:
+    with Image.open(path, formats=PIL_FORMATS) as image:
+        image.load()  # text may come after the pixels
+        mark = Mark.from_entries(image.text)  # type: ignore[attr-defined]
+        return [Sample(channels_first(np.asarray(image)), mark)] if mark else []
+
+
+def _read_archive(path: Path) -> list[Sample]:
+    with zipfile.ZipFile(path) as archive:
+        if sum(info.file_size for info in archive.infolist()) > MAXIMUM_ARRAY_BYTES:
+            raise SamganError(f"arrays of more than {MAXIMUM_ARRAY_BYTES // 2**30} GiB")
+    with np.load(path, allow_pickle=False) as arrays:
+        common = json_object(str(arrays["provenance"])) if "provenance" in arrays else {}
+        rest = common.pop("Images", [{}])
+        marks = [mark for entries in rest if (mark := Mark.from_entries({**common, **entries}))]
+        if not marks:
+            return []
+        name = "images" if "images" in arrays else "train_images"
+        images = arrays[name] if name == "images" else [channels_first(image) for image in arrays[name]]
+    if len(images) != len(marks):
+        raise SamganError(f"it holds {len(images)} images but {len(marks)} marks")
+    return [Sample(image, mark) for image, mark in zip(images, marks, strict=True)]
+
+
+READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], list[Sample]]], ...] = (
+    (is_dicom, read_dicom),
+    (lambda head: head.startswith(b"PK\x03\x04"), _read_archive),
+    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), _read_png),
+)
+"""How the first bytes of a file are recognised, and what reads such a file."""
