@@ -17,6 +17,7 @@ from samgan import api
 from samgan.commands.main import main
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
+from samgan.data.documents import ManifestRow, SetInfo
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.metrics import features
@@ -275,10 +276,30 @@ COMMITTED_REQUEST = TableRequest(  # the command in the folder's README.md, with
 @pytest.fixture(scope="module")
 def committed_jobs():
     """The jobs of the committed table, in their order; of the data only size, classes and hash matter."""
-    info = {"resolution": 64, "channels": 1, "classes": ["NORMAL", "PNEUMONIA"], "sha256": COMMITTED_SHA256}
     images = np.broadcast_to(np.uint8(0), (3080, 1, 64, 64))
-    manifest = [{"split": "train", "class": "PNEUMONIA"}] * len(images)
-    return jobs_of(COMMITTED_REQUEST, PreparedSet(Path("cxr64"), info, images, manifest))
+    info = SetInfo(
+        source="XRAYS",
+        images=len(images),
+        channels=1,
+        resolution=64,
+        classes=("NORMAL", "PNEUMONIA"),
+        counts={},
+        split_by="patient",
+        fingerprint="",
+        sha256=COMMITTED_SHA256,
+    )
+    row = ManifestRow(
+        index=0,
+        source="",
+        sha256="",
+        width=64,
+        height=64,
+        bits=8,
+        class_name="PNEUMONIA",
+        patient="",
+        split="train",
+    )
+    return jobs_of(COMMITTED_REQUEST, PreparedSet(Path("cxr64"), info, images, [row] * len(images)))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import torch
 
 from samgan import api
 from samgan.data import PreparedSet
-from samgan.errors import SamganError
+from samgan.errors import SamganError, first_line
 from samgan.files import atomic_write
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, find_collapse
@@ -161,8 +161,8 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
     except (SamganError, MemoryError, RuntimeError, ValueError) as error:  # ends this row; others may succeed
         if getattr(error, "signal_number", None):  # stopped from outside, not failed
             raise
-        reason = (str(error).splitlines() or [""])[0]
-        failed = reason if isinstance(error, SamganError) else f"{type(error).__name__}: {reason}"
+        name = "" if isinstance(error, SamganError) else f"{type(error).__name__}: "
+        failed = name + first_line(error)
     row = RowDocument(
         name=job.name,
         seed=job.seed,
