@@ -724,7 +724,7 @@ def test_an_exported_model_samples_and_is_scored_like_its_run(capsys, trained, d
         scores.append(found)
     assert scores[0] == scores[1]
     for arguments, message in (
-        (["export", trained, model], "is there already"),
+        (["export", trained, model], "exists; name a new file"),
         (["export", trained, tmp_path / "model.pt"], "ends in .safetensors"),
         (["export", tmp_path, tmp_path / "other.safetensors"], "not a run folder"),
         (["sample", model, "--checkpoint", "best", "--out", tmp_path / "c"], "is not a run"),
