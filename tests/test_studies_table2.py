@@ -278,28 +278,18 @@ def committed_jobs():
     """The jobs of the committed table, in their order; of the data only size, classes and hash matter."""
     images = np.broadcast_to(np.uint8(0), (3080, 1, 64, 64))
     info = SetInfo(
-        source="XRAYS",
+        source="kermany",
         images=len(images),
         channels=1,
         resolution=64,
         classes=("NORMAL", "PNEUMONIA"),
-        counts={},
+        counts={"NORMAL": {}, "PNEUMONIA": {"train": len(images)}},
         split_by="patient",
         fingerprint="",
         sha256=COMMITTED_SHA256,
     )
-    row = ManifestRow(
-        index=0,
-        source="",
-        sha256="",
-        width=64,
-        height=64,
-        bits=8,
-        class_name="PNEUMONIA",
-        patient="",
-        split="train",
-    )
-    return jobs_of(COMMITTED_REQUEST, PreparedSet(Path("cxr64"), info, images, [row] * len(images)))
+    manifest = [ManifestRow(0, "a.png", "", 64, 64, 8, "PNEUMONIA", "a", "train")] * len(images)
+    return jobs_of(COMMITTED_REQUEST, PreparedSet(Path("cxr64"), info, images, manifest))
 
 
 @pytest.fixture(scope="module")
