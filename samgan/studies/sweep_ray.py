@@ -90,7 +90,7 @@ def _start(resources: Resources) -> Any:
             ray.init(address=resources.ray, **quiet)
     except Exception as error:  # Ray has no common class for what may be wrong with a cluster
         raise SamganError(
-            f"--ray {resources.ray}: cannot reach a Ray cluster there ({first_line(error)}); start one with `ray "
-            "start`, or set RAY_AUTH_MODE=token if it asks for a token"
+            f"--ray {resources.ray}: cannot reach a Ray cluster there ({first_line(error)}); start one with "
+            "`ray start`, or set RAY_AUTH_MODE=token if it asks for a token"
         ) from None
     return ray
