@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from samgan.scoring.evaluate import evaluate
     from samgan.studies.balance import balance
     from samgan.studies.downstream import utility
-    from samgan.studies.table2 import run_table as table2
+    from samgan.studies.table2 import TableRequest, table2
     from samgan.training.run import train
     from samgan.trust.audit import audit
 
@@ -30,6 +30,7 @@ _PUBLIC = {
     "PreparedSet": "samgan.data.PreparedSet",
     "Run": "samgan.runs.Run",
     "SamganError": "samgan.errors.SamganError",
+    "TableRequest": "samgan.studies.TableRequest",
     "UsageError": "samgan.errors.UsageError",
     "audit": "samgan.trust.audit",
     "balance": "samgan.studies.balance",
@@ -40,7 +41,7 @@ _PUBLIC = {
     "preset_config": "samgan.presets.preset_config",
     "sample": "samgan.api.sample",
     "subset": "samgan.data.subset.subset",
-    "table2": "samgan.studies.run_table",
+    "table2": "samgan.studies.table2",
     "train": "samgan.training.run.train",
     "utility": "samgan.studies.utility",
     "verify": "samgan.api.verify",
@@ -50,6 +51,7 @@ __all__ = [
     "PreparedSet",
     "Run",
     "SamganError",
+    "TableRequest",
     "UsageError",
     "audit",
     "balance",

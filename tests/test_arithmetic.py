@@ -130,7 +130,10 @@ print(json.dumps(test_arithmetic.measure_on_two_processes(sys.argv[1])))
 def test_training_computes_what_it_computed_before(case, run_script):
     record = json.loads(RECORD.read_text())
     found = run_script(ON_TWO_PROCESSES, case) if case.endswith("two processes") else measure(case)
-    advice = "training's arithmetic has changed: if that is meant, store it anew (see the top of this file)"
+    advice = (
+        "training's arithmetic has changed: if that is meant, raise samgan.training.step.ARITHMETIC and store the new "
+        "weights (see the top of this file)"
+    )
     assert found["fingerprint"] == pytest.approx(record["fingerprints"][case], rel=1e-6), advice
     stored = record["hashes"].get(machine())
     if stored is None:

@@ -153,7 +153,7 @@ def test_wrong_settings_are_named_in_one_line_with_status_2(capsys, arguments, w
     assert all(word in error for word in words)
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "training: [", "5\n"])
+@pytest.mark.parametrize("text", ["- a\n- b\n", "training: [", "5\n", "[" * 5000, "training: &x {kimg: *x}\n"])
 def test_a_yaml_file_that_holds_no_settings_is_refused(tmp_path, text):
     file = tmp_path / "settings.yaml"
     file.write_text(text)
@@ -724,7 +724,7 @@ def test_an_exported_model_samples_and_is_scored_like_its_run(capsys, trained, d
         scores.append(found)
     assert scores[0] == scores[1]
     for arguments, message in (
-        (["export", trained, model], "is there already"),
+        (["export", trained, model], "exists; name a new file"),
         (["export", trained, tmp_path / "model.pt"], "ends in .safetensors"),
         (["export", tmp_path, tmp_path / "other.safetensors"], "not a run folder"),
         (["sample", model, "--checkpoint", "best", "--out", tmp_path / "c"], "is not a run"),

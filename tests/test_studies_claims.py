@@ -7,19 +7,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from samgan.scoring import MODE_COLLAPSE as COLLAPSE
-from samgan.scoring import NO_MODE_COLLAPSE as NO_COLLAPSE
+from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE, Scores
 from samgan.studies import CLAIMS, CONFIRMED, REFUTED, ROWS, SIGN, UNDECIDED, judge, rank_correlation
 
 
 def scored(frechet, *, likeness=0.6, recall=0.5, gap=0.0, coverage=0.5, sign=False):
-    return {
-        "frechet": {"value": frechet, "floor": 0.03},
-        "recall": {"value": recall, "floor": 0.9},
-        "coverage": {"value": coverage, "floor": 0.9},
-        "ms_ssim_generated": {"mean": likeness},
-        "mode_collapse": {"difference": gap, "verdict": COLLAPSE if sign else NO_COLLAPSE},
+    found = {"frechet": frechet, "recall": recall, "coverage": coverage}
+    mean = {"mean": likeness, "low": likeness, "high": likeness, "standard_error": 0.0, "pairs": 1}
+    verdict = MODE_COLLAPSE if sign else NO_MODE_COLLAPSE
+    tree = {
+        "schema": Scores.SCHEMA,
+        "protocol": "standard",
+        "resolution": 64,
+        "seed": 0,
+        "count": 500,
+        "counts": {"real": 1000, "fake": 500},
+        "features": None,
+        "ms_ssim_real": None,
+        "ms_ssim_generated": mean,
+        "mode_collapse": {"verdict": verdict, "difference": gap, "low": gap, "high": gap},
+        "scores": {name: {"value": value, "floor": 0.03} for name, value in found.items() if value is not None},
     }
+    return Scores.from_dict(tree, "scores.json")
 
 
 def verdict(sentence, runs):
@@ -124,7 +133,7 @@ def test_images_that_are_all_one_are_as_alike_as_can_be():
 
 
 def test_rows_scored_without_features_are_no_evidence():
-    blind = {**scored(1.0), "frechet": None, "recall": None, "coverage": None}
+    blind = scored(None, recall=None, coverage=None)
     runs = {"msg-gan-7": [blind, blind], "msg-gan-11": [blind]}
     assert all(found.word == UNDECIDED for found in judge(runs))
 

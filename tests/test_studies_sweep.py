@@ -1,6 +1,7 @@
 """A sweep does everything once, whatever stops it, in this process or on Ray."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pickle
@@ -21,8 +22,10 @@ from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.runs import Collapse, Run
-from samgan.studies import Job, Resources, Scoring, ended_early, finished, run_sweep
-from samgan.studies.sweep import _cores_of_a_job, _Status
+from samgan.scoring import Scores
+from samgan.studies import Job, Resources, RowDocument, ScoredBy, Scoring, finished, run_sweep
+from samgan.studies.sweep_ray import cores_of_a_job
+from samgan.studies.sweep_status import Status
 from samgan.training import Interrupted
 
 TINY = {
@@ -63,16 +66,18 @@ def test_everything_is_done_once(data, tmp_path, no_features, monkeypatch):
     reported = []
     documents = run_sweep(jobs, tmp_path, Scoring(), HERE, report=reported.append)
     assert reported == [documents[:1], documents[:2], documents]
-    assert [(found["name"], found["seed"]) for found in documents] == [("row", 0), ("row", 1), ("other", 0)]
+    assert [(found.name, found.seed) for found in documents] == [("row", 0), ("row", 1), ("other", 0)]
     for found, wanted in zip(documents, jobs, strict=True):
-        assert found["key"] == wanted.key
-        assert found["config"] == wanted.config.to_dict()
-        assert found["kimg"] == 0.04
-        assert found["wall_minutes"] > 0
-        assert found["scores"]["ms_ssim_generated"]["mean"] <= 1
-        assert found["curves"]["loss_generator"][-1][0] == 0.04
-        assert (tmp_path / "rows" / f"{wanted.key}.png").read_bytes()[:4] == b"\x89PNG"
-    assert len({found["key"] for found in documents}) == 3
+        assert found.key == wanted.key
+        assert found.trained.config == wanted.config.to_dict()
+        assert found.trained.kimg == 0.04
+        assert found.trained.wall_minutes > 0
+        assert found.scores.ms_ssim_generated.mean <= 1
+        assert found.trained.curves["loss_generator"][-1][0] == 0.04
+        path = tmp_path / "rows" / f"{wanted.key}.json"
+        assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+        assert RowDocument.read(path) == found
+    assert len({found.key for found in documents}) == 3
     monkeypatch.setattr(api, "train", forbidden)
     monkeypatch.setattr(api, "evaluate", forbidden)
     assert run_sweep(jobs, tmp_path, Scoring(), HERE) == documents
@@ -82,11 +87,11 @@ def test_another_way_to_score_trains_nothing_again(data, tmp_path, no_features, 
     (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
     monkeypatch.setattr(api, "train", forbidden)
     (after,) = run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
-    assert (before["scores"]["count"], after["scores"]["count"]) == (19, 8)
+    assert (before.scores.count, after.scores.count) == (19, 8)
 
 
 def module_file(path, factor=1.0):
-    """A module of features; what the file holds beside the module depends on its name."""
+    """A module of features; what the file holds besides the module depends on its name."""
 
     class Thumbnails(torch.nn.Module):
         def forward(self, images):
@@ -105,22 +110,24 @@ def test_a_module_of_features_is_known_by_what_it_computes(tmp_path):
         other = module_file(tmp_path / "c.pt2", 1.01)
     assert Path(same[0]).read_bytes() != Path(same[1]).read_bytes()
     first, second, third = (Scoring(name, None, 8, (1, 32, 32)) for name in (*same, other))
-    document = json.loads(json.dumps({"scoring": first.key}))
-    assert second.scored(document)
-    assert not third.scored(document)
-    assert not Scoring(same[0], None, 9, (1, 32, 32)).scored(document)
-    assert not Scoring(None, None, 8).scored(document)
-    assert not first.scored({})
+    row = RowDocument(name="row", seed=0, key="row-seed0", scoring=first.key)
+    row = RowDocument.from_dict(json.loads(json.dumps(row.to_dict())), "row.json")
+    assert second.scored(row)
+    assert not third.scored(row)
+    assert not Scoring(same[0], None, 9, (1, 32, 32)).scored(row)
+    assert not Scoring(None, None, 8).scored(row)
+    assert not first.scored(dataclasses.replace(row, scoring=ScoredBy(computes=first.key.computes)))
+    assert not first.scored(dataclasses.replace(row, scoring=dataclasses.replace(first.key, computes=0)))
 
 
 def test_a_row_is_not_lost_to_a_way_of_scoring_that_fails(data, tmp_path, no_features):
     (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
     (after,) = run_sweep([job(data)], tmp_path, Scoring(count=1000), HERE)
-    assert "--count 1000" in after["failed"]
+    assert "--count 1000" in after.failed
     assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
 
 
-def test_a_row_whose_run_is_gone_is_not_trained_again_unasked(data, tmp_path, no_features):
+def test_a_row_whose_run_is_gone_is_not_trained_again_without_being_asked(data, tmp_path, no_features):
     (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
     shutil.rmtree(tmp_path / "runs")
     assert run_sweep([job(data)], tmp_path, Scoring(), HERE) == [before]
@@ -133,7 +140,7 @@ def test_a_row_whose_run_is_gone_is_not_trained_again_unasked(data, tmp_path, no
             run_sweep([job(data)], tmp_path, Scoring(count=8), HERE)
 
 
-def test_a_run_ended_at_its_alarm_is_whole_only_where_that_is_asked_for(data, tmp_path, no_features, monkeypatch):
+def test_a_run_that_ended_at_its_alarm_is_finished_only_if_that_was_asked_for(data, tmp_path, no_features, monkeypatch):
     def alarm(stats):
         lines = [line for line in stats if line["kind"] == "scores"]
         return Collapse(lines[0]["step"], lines[0]["images_seen"], 1.0, "made up") if lines else None
@@ -141,18 +148,18 @@ def test_a_run_ended_at_its_alarm_is_whole_only_where_that_is_asked_for(data, tm
     for module in ("samgan.studies.sweep", "samgan.training.run"):
         monkeypatch.setattr(f"{module}.find_collapse", alarm)
     (ended,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
-    assert ended["kimg"] == 0.02
-    assert "scores" in ended
-    assert ended_early(ended)
+    assert ended.trained.kimg == 0.02
+    assert ended.scores
+    assert ended.trained.ended_early
     assert finished(job(data), tmp_path, Scoring(), "stop") == ended
     assert finished(job(data), tmp_path, Scoring(), "warn") is None
     (whole,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="warn")
-    assert (whole["kimg"], whole["on_collapse"]) == (0.04, "warn")
-    assert not ended_early(whole)
+    assert (whole.trained.kimg, whole.on_collapse) == (0.04, "warn")
+    assert not whole.trained.ended_early
     assert finished(job(data), tmp_path, Scoring(), "stop") == whole
     (tmp_path / "rows" / f"{job(data).key}.json").unlink()
     (trained,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
-    assert not ended_early(trained), "it was trained to its end before"
+    assert not trained.trained.ended_early, "it was trained to its end before"
 
 
 def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):
@@ -165,8 +172,8 @@ def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, m
 
     monkeypatch.setattr(api, "train", fails)
     bad, good = run_sweep([job(data, "bad"), job(data, "good")], tmp_path, Scoring(), HERE)
-    assert bad["failed"] == "RuntimeError: CUDA out of memory."
-    assert "scores" in good
+    assert bad.failed == "RuntimeError: CUDA out of memory."
+    assert good.scores
 
 
 def test_a_lost_workers_lock_is_waited_for(data, tmp_path, no_features, monkeypatch):
@@ -177,7 +184,7 @@ def test_a_lost_workers_lock_is_waited_for(data, tmp_path, no_features, monkeypa
     lock.enter_context(run.locked())
     monkeypatch.setattr("samgan.studies.sweep.time.sleep", lambda seconds: lock.close())
     (document,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
-    assert "scores" in document
+    assert document.scores
 
 
 @pytest.mark.parametrize(
@@ -196,14 +203,64 @@ def test_a_job_takes_what_one_machine_has(resources, cores):
         {"Alive": True, "Resources": {"CPU": 32.0}},
         {"Alive": False, "Resources": {"CPU": 256.0, "GPU": 16.0}},
     ]
-    assert _cores_of_a_job(nodes, resources) == cores
-    with pytest.raises(UsageError, match="20 CPU and 1 GPU of one machine; there are machines of 16 CPU and 2 GPU, 32"):
-        _cores_of_a_job(nodes, Resources(cores=20, gpus=1.0))
+    assert cores_of_a_job(nodes, resources) == cores
+    with pytest.raises(UsageError, match="20 CPU and 1 GPU of one machine, but the machines have 16 CPU and 2 GPU, 32"):
+        cores_of_a_job(nodes, Resources(cores=20, gpus=1.0))
 
 
-def test_a_stop_from_outside_survives_the_way_from_a_worker():
+def test_a_stop_from_outside_survives_pickling_by_a_worker():
     told = pickle.loads(pickle.dumps(Interrupted(15, "stopped by SIGTERM")))
     assert (told.signal_number, str(told)) == (15, "stopped by SIGTERM")
+
+
+def test_a_row_of_another_version_or_edited_by_hand_is_refused_in_one_line(data, tmp_path, no_features):
+    run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    path = tmp_path / "rows" / f"{job(data).key}.json"
+    text = path.read_text()
+    whole = json.loads(text)
+    trained = {**whole["trained"], "kimg": "all"}
+    for damaged, words in (
+        (text[:-20], "is not valid JSON"),
+        ("[]", "expected a row of a sweep (a JSON object), found list"),
+        (json.dumps({**whole, "schema": 99}), "found schema 99; use the version of samgan that wrote it"),
+        (json.dumps({**whole, "trained": trained}), "Expected `float`, got `str` - at trained.kimg".replace("`", "")),
+        (json.dumps({"seed": 0}), "is not a row of a sweep that this version of samgan can read: KeyError: 'scoring'"),
+        (json.dumps({**whole, "key": "other-seed0-01234567"}), "holds the row other-seed0-01234567"),
+    ):
+        path.write_text(damaged)
+        with pytest.raises(SamganError) as caught:
+            run_sweep([job(data)], tmp_path, Scoring(), HERE)
+        assert str(caught.value).startswith(str(path))
+        assert words in str(caught.value)
+        assert "delet" in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+        assert path.read_text() == damaged
+
+
+def test_a_row_names_the_schema_of_the_scores_in_it():
+    """A change of the scores' schema changes that of the row."""
+    assert RowDocument.SCORES_SCHEMA == Scores.SCHEMA, "raise RowDocument.SCHEMA too, and upgrade its scores"
+
+
+@pytest.mark.parametrize(
+    "change", [{"preset": "a label"}, {"training.log_every_kimg": 0.1}, {"training.snapshot_every_kimg": 0.01}]
+)
+def test_a_key_does_not_depend_on_labels_and_logs(data, change):
+    own = job(data)
+    assert dataclasses.replace(own, config=own.config.override(change)).key == own.key
+
+
+def test_a_key_changes_with_what_training_computes(data, monkeypatch):
+    before = job(data).key
+    monkeypatch.setattr("samgan.studies.sweep_job.ARITHMETIC", -1)
+    assert job(data).key != before
+
+
+def test_a_key_stays_when_a_setting_comes_or_goes_whose_default_changes_nothing(data, monkeypatch):
+    before = job(data).key
+    computed = Config.computed
+    monkeypatch.setattr(Config, "computed", lambda config: {**computed(config), "new": {"setting": "off"}})
+    assert job(data).key == before
 
 
 @pytest.mark.parametrize("change", [{"seed": 7}, {"learning_rate": 0.1}, {"kimg": 0.05}])
@@ -214,7 +271,7 @@ def test_a_key_tells_configurations_apart(data, change):
     assert Job("row", job(data).config, "elsewhere", data.sha256, None).key == job(data).key
 
 
-def test_a_job_that_fails_is_told_of_kept_and_tried_again(data, tmp_path, no_features, monkeypatch):
+def test_a_job_that_fails_is_reported_kept_and_tried_again(data, tmp_path, no_features, monkeypatch):
     jobs = [job(data, "bad"), job(data, "good")]
     train = api.train
 
@@ -225,12 +282,12 @@ def test_a_job_that_fails_is_told_of_kept_and_tried_again(data, tmp_path, no_fea
 
     monkeypatch.setattr(api, "train", fails)
     bad, good = run_sweep(jobs, tmp_path, Scoring(), HERE)
-    assert bad["failed"] == "loss is nan"
-    assert "scores" in good
+    assert bad.failed == "loss is nan"
+    assert good.scores
     monkeypatch.setattr(api, "train", train)
     bad, _ = run_sweep(jobs, tmp_path, Scoring(), HERE)
-    assert "failed" not in bad
-    assert "scores" in bad
+    assert bad.failed is None
+    assert bad.scores
 
 
 SCRIPT = """
@@ -248,7 +305,7 @@ jobs = [
 ]
 resources = Resources(ray=None if ray == "none" else ray, cores=1, device="cpu")
 documents = run_sweep(jobs, Path(out), Scoring(), resources)
-print(json.dumps(documents))
+print(json.dumps([document.to_dict() for document in documents]))
 """
 
 
@@ -290,7 +347,7 @@ def checkpoints(out):
     return sorted(out.glob("runs/*/checkpoints/step-*.pt"))
 
 
-def test_a_sweep_that_was_killed_goes_on_to_the_same_result(data, tmp_path, no_features):
+def test_a_sweep_that_was_killed_continues_to_the_same_result(data, tmp_path, no_features):
     out = tmp_path / "killed"
     process = sweep(tmp_path / "scripts", data, out, "none", LONGER, "row")
     wait_for(lambda: checkpoints(out))
@@ -304,9 +361,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_result(data, tmp_path, no_f
     assert reached < "step-00000200.pt"
     (resumed,) = run_sweep(jobs, out, Scoring(), Resources(cores=1, device="cpu"))
     (whole,) = run_sweep(jobs, tmp_path / "whole", Scoring(), Resources(cores=1, device="cpu"))
-    assert resumed["scores"]["generated"]["model_sha256"] == whole["scores"]["generated"]["model_sha256"]
-    names = ("ms_ssim_generated", "swd", "mode_collapse")
-    assert [resumed["scores"][name] for name in names] == [whole["scores"][name] for name in names]
+    assert resumed.scores == whole.scores
 
 
 def worker_of(key):
@@ -334,19 +389,19 @@ def test_two_workers_of_ray_share_a_sweep_and_a_lost_one_is_replaced(data, tmp_p
         assert worker_of("second")
     first, second = documents_of(process)
     assert (first["name"], second["name"]) == ("first", "second")
-    assert first["kimg"] == second["kimg"] == 0.8
+    assert first["trained"]["kimg"] == second["trained"]["kimg"] == 0.8
     run = Run(out / "runs" / job.key)
     assert run.last_step() == 200
     # Equal seeds, equal weights: the lost worker left no trace in the result.
     assert first["scores"]["generated"]["model_sha256"] == second["scores"]["generated"]["model_sha256"]
 
 
-def test_ray_that_is_not_there_is_told_in_one_line(data, tmp_path):
+def test_a_missing_ray_cluster_is_reported_in_one_line(data, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")
     process = sweep(tmp_path / "scripts", data, tmp_path / "out", "nonsense://1", TINY, "row")
     _, error = process.communicate(timeout=100)
     assert process.returncode == 1
-    assert "SamganError: --ray nonsense://1: no Ray cluster there (" in error.splitlines()[-1]
+    assert "SamganError: --ray nonsense://1: cannot reach a Ray cluster there (" in error.splitlines()[-1]
 
 
 def test_without_ray_the_extra_is_named(data, tmp_path, monkeypatch):
@@ -360,13 +415,14 @@ def test_a_sweep_keeps_others_out_of_its_folder(data, tmp_path):
         run_sweep([job(data)], tmp_path, Scoring(), HERE)
 
 
-def test_the_status_tells_how_far_each_job_is_and_when_the_rest_will_be(data, tmp_path):
+def test_the_status_shows_how_far_each_job_is_and_when_the_rest_will_be_done(data, tmp_path):
     jobs = [job(data, "done", minutes=20.0), job(data, "half", minutes=20.0), job(data, "waiting", minutes=20.0)]
     run = Run(tmp_path / "runs" / jobs[1].key)
     run.path.mkdir(parents=True)
     line = {"kind": "train", "step": 3, "images_seen": 12, "wall_seconds": 600.0, "images_per_second": 50.0}
     run.log({**line, "loss_discriminator": 1.0, "loss_generator": 2.0})
-    status = _Status(jobs, tmp_path, {jobs[0].key: {"wall_minutes": 20.0}, jobs[1].key: None, jobs[2].key: None}, 1)
+    done = RowDocument(name="done", seed=0, key=jobs[0].key, scoring=Scoring().key)
+    status = Status(jobs, tmp_path, {jobs[0].key: done, jobs[1].key: None, jobs[2].key: None}, 1)
     table, summary = status.table()
     assert summary == "1 of 3 jobs done, 1 running, about 30 minutes left"
     (cells,) = zip(*(column.cells for column in table.columns), strict=True)

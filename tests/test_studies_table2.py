@@ -1,35 +1,44 @@
 """The table: what is asked for is what is run, and every number in it is one that was measured."""
 
 import csv
+import dataclasses
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import samgan
 from samgan import api
 from samgan.commands.main import main
-from samgan.data import prepare
+from samgan.config import Config
+from samgan.data import PreparedSet, prepare
+from samgan.data.documents import ManifestRow, SetInfo
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.metrics import features
 from samgan.metrics.features import FeaturesUnavailable
 from samgan.networks import Discriminator, Generator
 from samgan.presets import PLUS, PRESETS, preset_config
-from samgan.scoring import MODE_COLLAPSE as COLLAPSE
-from samgan.scoring import NO_MODE_COLLAPSE as NO_COLLAPSE
+from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE
 from samgan.studies import (
     COLUMNS,
-    HEADER,
     ROWS,
+    RowDocument,
+    Scoring,
+    Table,
+    TableRequest,
     alarm_lines,
     alarm_summary,
     choose_rows,
+    finished,
+    jobs_of,
     rank_correlations,
     summarise,
-    table2,
     write_table,
 )
 
@@ -38,37 +47,63 @@ def score(value, floor):
     return {"value": value, "floor": floor}
 
 
-def document(name, seed=0, frechet=1.0, generated=0.6, recall=0.4, collapse=None, **more):
+def pairs(mean):
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "standard_error": 0.005, "pairs": 100}
+
+
+def document(name, seed=0, frechet=1.0, generated=0.6, recall=0.4, **trained):
     difference = generated - 0.58
+    verdict = MODE_COLLAPSE if difference > 0.03 else NO_MODE_COLLAPSE
+    names = ("precision", "recall", "density", "coverage")
     scores = {
+        "protocol": "standard",
+        "resolution": 64,
+        "seed": 0,
         "count": 100,
-        "frechet": score(frechet, 0.03),
-        "kid_x1000": score(1.5, 0.0),
-        **{key: score(recall, 0.9) for key in ("precision", "recall", "density", "coverage")},
-        "swd": {"64": score(1.0, 0.5), "mean": score(20.0, 6.0)},
-        "ms_ssim_real": {"mean": 0.58, "low": 0.57, "high": 0.59},
-        "ms_ssim_generated": {"mean": generated, "low": generated - 0.01, "high": generated + 0.01},
-        "mode_collapse": {"verdict": COLLAPSE if difference > 0.03 else NO_COLLAPSE, "difference": difference},
-        "features": {"name": "inception"},
+        "counts": {"real": 200, "fake": 100},
+        "features": {"name": "inception", "sha256": "ab", "dim": 2048},
+        "ms_ssim_real": pairs(0.58),
+        "ms_ssim_generated": pairs(generated),
+        "mode_collapse": {"verdict": verdict, "difference": difference, "low": difference, "high": difference},
+        "scores": {
+            "frechet": score(frechet, 0.03),
+            "kid_x1000": score(1.5, 0.0),
+            **{key: score(recall, 0.9) for key in names},
+            "swd": score(20.0, 6.0),
+        },
+        "swd_by_level": {"64": score(20.0, 6.0)},
     }
-    return {
-        "name": name,
-        "seed": seed,
-        "key": f"{name}-seed{seed}-0123abcd",
+    known = {
+        "config": {},
         "processor": "a processor",
         "commit": "abc",
+        "device": "cpu",
         "kimg": 40.0 + seed,
         "wall_minutes": 20.0,
         "images_per_second": 33.0,
         "gamma": {"generator_8": 0.1 * (seed + 1), "discriminator_8": -0.1},
         "curves": {"loss_generator": [[1.0, 2.0], [2.0, 3.0]], "ms_ssim_generated": [[2.0, 0.7]], "penalty": []},
-        "collapse": collapse,
-        "scores": scores,
-        **more,
+        "collapse": None,
     }
+    tree = {
+        "schema": RowDocument.SCHEMA,
+        "name": name,
+        "seed": seed,
+        "key": f"{name}-seed{seed}-0123abcd",
+        "scoring": {"computes": 1},
+        "trained": {**known, **trained},
+        "scores": scores,
+    }
+    return RowDocument.from_dict(tree, "row.json")
 
 
-FAILED = {"name": "samgan-1", "seed": 0, "key": "samgan-1-seed0-ffff", "failed": "step 3: loss_generator is <nan>"}
+def failed(**trained):
+    row = document("samgan-1", **trained)
+    row = dataclasses.replace(row, key="samgan-1-seed0-ffff", scores=None, failed="step 3: loss_generator is <nan>")
+    return row if trained else dataclasses.replace(row, trained=None)
+
+
+FAILED = failed()
 SIGN = {"step": 5, "images_seen": 12_000, "wall_seconds": 300.0, "reason": "all alike"}
 
 
@@ -89,7 +124,7 @@ OTHER_NETWORKS = [row for row in ROWS.values() if row.base != PLUS and any("netw
 
 @pytest.mark.parametrize("row", OTHER_NETWORKS, ids=lambda row: row.name)
 def test_a_setting_of_a_network_makes_another_network(row):
-    """Not so for equalized rates under spectral norm, for example: the layer has none already."""
+    """Equalized rates under spectral norm, for example, would not: the layer has none anyway."""
 
     def networks(config):
         torch.manual_seed(0)
@@ -111,7 +146,7 @@ def test_rows_are_of_one_length(scale):
     assert len({row.config(scale).training.kimg for row in ROWS.values()}) == 1
 
 
-def test_settings_of_all_rows_leave_what_a_row_is_about_and_our_own_recipe():
+def test_settings_of_all_rows_do_not_change_what_a_row_is_about_or_our_own_recipe():
     settings = {"training.batch_size": 4, "network": {"max_channels": 32}}
     for row in ROWS.values():
         changed = row.config("cpu", settings=settings).differences(row.config("cpu"))
@@ -134,9 +169,9 @@ def test_rows_are_chosen_by_name_and_by_group():
 
 def test_a_line_holds_means_of_its_seeds_and_their_spread():
     documents = [document("msg-gan-6", 0, 1.0, 0.6), document("msg-gan-6", 1, 1.5, 0.7), document("samgan-8"), FAILED]
-    lines = {line["name"]: line for line in summarise(documents)}
+    lines = {line.row.name: line.columns() for line in summarise(documents)}
     assert list(lines) == ["msg-gan-6", "samgan-1", "samgan-8"]
-    assert all(tuple(line) == COLUMNS for line in lines.values())
+    assert all(list(line) == list(COLUMNS) for line in lines.values())
     two, one, none = lines["msg-gan-6"], lines["samgan-8"], lines["samgan-1"]
     assert (two["seeds"], two["frechet"], two["frechet_spread"], two["frechet_floor"]) == (2, 1.25, 0.5, 0.03)
     names = [f"ms_ssim_{name}" for name in ("generated", "generated_spread", "generated_low", "real_high")]
@@ -148,14 +183,14 @@ def test_a_line_holds_means_of_its_seeds_and_their_spread():
     assert (none["seeds"], none["failed_seeds"], none["frechet"], none["paper_fid"]) == (0, 1, None, 557.28)
 
 
-def test_rank_correlation_is_of_the_papers_rows_alone():
+def test_rank_correlation_is_of_the_papers_rows_only():
     names = ["msg-gan-6", "msg-gan-5", "msg-gan-3", "samgan-1"]  # in the order of the paper's FID
     lines = summarise([*(document(name, frechet=k + 1.0) for k, name in enumerate(names)), document("samgan-8-linear")])
-    assert rank_correlations(lines)["frechet"] == {"rho": 1.0, "p": 0.0833, "rows": 4}
+    assert rank_correlations(lines)["frechet"] == (1.0, 0.0833, 4)
     assert rank_correlations(lines[:3]) == {}
 
 
-def test_alarms_are_held_against_the_end():
+def test_alarms_are_compared_with_the_end():
     documents = [
         document("samgan-1", generated=0.95, collapse=SIGN),
         document("samgan-2", generated=0.62, collapse=SIGN),
@@ -167,13 +202,13 @@ def test_alarms_are_held_against_the_end():
     assert alarm_lines(documents)[0][1:3] == ("12 kimg, 5 minutes", "40 kimg, 20 minutes")
     summary = alarm_summary([*documents, FAILED])
     ended = document("samgan-5", collapse=SIGN, ended_early=True, kimg=12.0)
-    unscored = {**FAILED, "collapse": SIGN, "ended_early": True}
+    unscored = failed(collapse=SIGN, ended_early=True)
     assert alarm_summary([*documents, FAILED, ended, unscored]) == summary
-    assert [line[4] for line in alarm_lines([ended, unscored])] == ["ended there"]
+    assert [line[4] for line in alarm_lines([ended, unscored])] == ["run ended there"]
     whole = document("samgan-5", generated=0.95, collapse=SIGN, ended_early=False)
     assert alarm_lines([whole])[0][4] == "yes"
     assert summary.partition("images. ")[2].startswith(
-        "4 runs: 1 with an alarm that were collapsed at their end, 1 false alarms, 1 collapsed"
+        "Of 4 runs, 1 had an alarm and were collapsed at their end, 1 had a false alarm, and 1 were collapsed"
     )
     assert summary.endswith("saved 30 of 80 minutes.")
 
@@ -181,10 +216,11 @@ def test_alarms_are_held_against_the_end():
 def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
     documents = [document("msg-gan-6"), document("msg-gan-6", 1, 1.5), document("samgan-8"), FAILED]
     (tmp_path / "rows").mkdir()
-    Image.fromarray(np.zeros((64, 128), np.uint8)).save(tmp_path / "rows" / f"{documents[0]['key']}.png")
-    files = write_table(tmp_path, documents, command="samgan table2 <data>", title="A table", jobs=6)
+    Image.fromarray(np.zeros((64, 128), np.uint8)).save(tmp_path / "rows" / f"{documents[0].key}.png")
+    table, files = write_table(tmp_path, documents, command="samgan table2 <data>", title="A table", jobs=6)
     assert [file.name for file in files] == ["table.md", "table.csv", "table.json", "table.html"]
-    lines = json.loads((tmp_path / "table.json").read_text())
+    assert Table.read(tmp_path / "table.json") == table
+    lines = table.lines
     asked = {"name", "seeds", "frechet", "frechet_floor", "ms_ssim_real", "ms_ssim_generated", "recall", "coverage"}
     assert asked | {"kimg", "wall_minutes", "paper_fid"} <= set(lines[0])
     with open(tmp_path / "table.csv", newline="") as file:
@@ -194,7 +230,9 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
     assert "| msg-gan-6 | 167.1 | 1.250 (spread 0.500) | 0.030 | 0.5 / 0.47 |" in markdown
     assert "samgan-1, seed 0: step 3: loss_generator is <nan>" in markdown
     assert "Not finished: 4 of 6 jobs have ended." in markdown
-    assert all(line.count("|") == len(HEADER) + 1 for line in markdown.splitlines()[2:7])
+    assert {line.count("|") for line in markdown.splitlines()[2:7]} == {19}
+    assert "| Frechet | floor |" in markdown
+    assert "| KID x 1000 | recall | coverage | SWD x 1000 |" in markdown
     page = (tmp_path / "table.html").read_text()
     assert "1.250 (spread 0.500)" in page
     assert "loss_generator is &lt;nan&gt;" in page
@@ -206,11 +244,11 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
 
 def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkeypatch):
     judged = []
-    monkeypatch.setattr(table2, "judge", lambda runs: judged.append(runs) or [])
+    monkeypatch.setattr("samgan.studies.table2_write.judge", lambda runs: judged.append(runs) or [])
     documents = [document("samgan-8"), document(PLUS), document("msg-gan-1"), FAILED]
     documents += [document("samgan-8", 1, collapse=SIGN, ended_early=True, kimg=12.0)]
-    files = write_table(tmp_path, documents, command="", title="")
-    assert judged == [{"samgan-8": [documents[0]["scores"]]}]
+    _, files = write_table(tmp_path, documents, command="", title="")
+    assert judged == [{"samgan-8": [documents[0].scores]}]
     (cells,) = (line for line in files[0].read_text().splitlines() if line.startswith("| samgan-8 |"))
     assert "| 26.0 (1 ended early) |" in cells
 
@@ -220,6 +258,78 @@ def test_csv_holds_gates_as_json(tmp_path):
     with open(tmp_path / "table.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert json.loads(row["gamma_generator"]) == {"8": 0.1}
+
+
+COMMITTED = Path(__file__).parents[1] / "results" / "table2"
+COMMITTED_SHA256 = "0b89fe2f12393afc13c05b04bffe84aaec643f000439a823e147f88b44f09846"
+COMMITTED_TABLE = Table.read(COMMITTED / "table.json")
+COMMITTED_REQUEST = TableRequest(  # the command in the folder's README.md, without rows that are new since then
+    rows=[f"{line['name']}={line['seeds']}" for line in COMMITTED_TABLE.lines],
+    classes=("PNEUMONIA",),
+    settings={"network.max_channels": 32, "training.batch_size": 8},
+    kimg=30.0,
+    snapshot_every_kimg=2.0,
+    count=500,
+)
+
+
+@pytest.fixture(scope="module")
+def committed_jobs():
+    """The jobs of the committed table, in their order; of the data only size, classes and hash matter."""
+    images = np.broadcast_to(np.uint8(0), (3080, 1, 64, 64))
+    info = SetInfo(
+        source="kermany",
+        images=len(images),
+        channels=1,
+        resolution=64,
+        classes=("NORMAL", "PNEUMONIA"),
+        counts={"NORMAL": {}, "PNEUMONIA": {"train": len(images)}},
+        split_by="patient",
+        fingerprint="",
+        sha256=COMMITTED_SHA256,
+    )
+    manifest = [ManifestRow(0, "a.png", "", 64, 64, 8, "PNEUMONIA", "a", "train")] * len(images)
+    return jobs_of(COMMITTED_REQUEST, PreparedSet(Path("cxr64"), info, images, manifest))
+
+
+@pytest.fixture(scope="module")
+def committed_rows(committed_jobs):
+    return [RowDocument.read(COMMITTED / "rows" / f"{job.key}.json") for job in committed_jobs]
+
+
+def test_committed_rows_are_found_as_done(committed_jobs, committed_rows, tmp_path, monkeypatch):
+    """The keys of today are the names of the files, so the command would train and score nothing again."""
+    assert {f"{job.key}.json" for job in committed_jobs} == {path.name for path in COMMITTED.glob("rows/*.json")}
+    features = tmp_path / "FEATURES.pt"
+    features.touch()
+    network = SimpleNamespace(fingerprint=lambda shape: list(committed_rows[0].scoring.features))
+    monkeypatch.setattr("samgan.studies.sweep_job.load_features", lambda name: network)
+    scoring = Scoring(str(features), None, COMMITTED_REQUEST.count)
+    for job, row in zip(committed_jobs, committed_rows, strict=True):
+        assert finished(job, COMMITTED, scoring) == row
+        assert (COMMITTED / "rows" / f"{job.key}.png").is_file()
+
+
+def test_keys_of_committed_rows_are_those_of_their_own_configurations(committed_jobs, committed_rows):
+    for job, row in zip(committed_jobs, committed_rows, strict=True):
+        config = Config.from_dict(row.trained.config)
+        asked = config.override({"training.precision": job.config.training.precision})  # the row has what "auto" gave
+        assert dataclasses.replace(job, config=asked, data_sha256=row.scores.data.sha256).key == row.key == job.key
+
+
+def test_the_committed_table_is_that_of_its_rows(committed_rows, tmp_path):
+    (tmp_path / "rows").symlink_to(COMMITTED / "rows")
+    stored = COMMITTED_TABLE
+    table, files = write_table(tmp_path, committed_rows, command=stored.command, title=stored.title)
+    markdown, rows, *_ = files
+    assert markdown.read_bytes() == (COMMITTED / markdown.name).read_bytes()
+    # A score that is new since then has a column here, but no values.
+    for line, before in zip(table.lines, stored.lines, strict=True):
+        assert {name: line[name] for name in before} == before
+        assert not any(line[name] for name in line.keys() - before.keys())
+    with open(rows, newline="") as file, open(COMMITTED / rows.name, newline="") as other:
+        for line, before in zip(csv.DictReader(file), csv.DictReader(other), strict=True):
+            assert {name: line[name] for name in before} == before
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +354,19 @@ def no_features(monkeypatch):
 def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
     command = ["table2", str(data), "--out", str(tmp_path), "--rows", "msg-gan-7", "--kimg", "0.032", "--json"]
     assert main([*command, "--snapshot-every-kimg", "0.016", "--device", "cpu"]) == 0
-    (line,) = json.loads(capsys.readouterr().out)
+    (line,) = json.loads(capsys.readouterr().out)["lines"]
     assert (line["name"], line["seeds"], line["kimg"], line["frechet"]) == ("msg-gan-7", 1, 0.032, None)
     assert line["ms_ssim_generated"] is not None
     (row,) = (tmp_path / "rows").glob("*.json")
     written = row.stat().st_mtime_ns
     assert main([*command, "--snapshot-every-kimg", "0.016", "--device", "cpu", "--seeds", "2"]) == 0
-    (line,) = json.loads(capsys.readouterr().out)
+    (line,) = json.loads(capsys.readouterr().out)["lines"]
     assert line["seeds"] == 2
+    assert row.stat().st_mtime_ns == written
+    request = TableRequest(rows=["msg-gan-7=2"], kimg=0.032, device="cpu")  # what is logged and kept does not count
+    table, files = samgan.table2(data, tmp_path, request)
+    assert table.lines == (line,)
+    assert all(file.parent == tmp_path and file.is_file() for file in files)
     assert row.stat().st_mtime_ns == written
 
 
@@ -263,22 +378,37 @@ def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
         (["--rows", "samgan-8=0"], "samgan-8=0"),
         (["--rows", "samgan-8=many"], "samgan-8=many"),
         (["--budget-minutes", "0"], "--budget-minutes 0"),
-        (["--budget-minutes", "1", "--kimg", "1"], "one of them is the length"),
+        (["--budget-minutes", "1", "--kimg", "1"], "both give the length; name one of them"),
         (["--rows", "msg-gan-1"], "--faces"),
-        (["--training.learning_rate=0.01"], "rows of the table differ in it"),
-        (["--training.kimg=1"], "an option for it, --kimg"),
+        (["--training.learning_rate=0.01"], "rows of the table differ in this setting"),
+        (["--training.kimg=1"], "has the option --kimg for it"),
         (["--training.batch_sise=4"], "did you mean training.batch_size?"),
         (["--training.batch_size=1"], "training.batch_size: 1 is not allowed"),
         (["--count", "1000"], "--count 1000"),
         (["--features", "typo.pt4"], "--features typo.pt4"),
     ],
 )
-def test_wrong_use_is_told_before_anything_is_trained(data, tmp_path, capsys, arguments, words):
+def test_wrong_use_is_reported_before_anything_is_trained(data, tmp_path, capsys, arguments, words):
     assert main(["table2", str(data), "--out", str(tmp_path), *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"scale": "tiny"}, "--scale tiny: expected one of cpu, paper"),
+        ({"on_collapse": "cry"}, "--on-collapse cry: expected one of warn, stop, ignore"),
+        ({"kimg": 1.0, "budget_minutes": 1.0}, "both give the length"),
+        ({"cores_per_job": 0}, "--cores-per-job 0: expected more than 0"),
+        ({"settings": {"training.seed": 1}}, "has the option --seeds for it"),
+    ],
+)
+def test_a_request_is_checked_when_it_is_made(wrong, words):
+    with pytest.raises(UsageError, match=words):
+        TableRequest(**wrong)
 
 
 def test_scores_of_features_are_not_replaced_by_scores_without(data, tmp_path, capsys):
@@ -287,11 +417,13 @@ def test_scores_of_features_are_not_replaced_by_scores_without(data, tmp_path, c
     (path,) = (tmp_path / "rows").glob("*.json")
     row = json.loads(path.read_text())
     row["scoring"]["features"] = "inception"
-    row["scores"]["features"] = {"name": "inception"}
+    row["scores"]["features"] = {"name": "inception", "sha256": "ab", "dim": 2048}
     path.write_text(json.dumps(row))
     capsys.readouterr()
     assert main(command) == 1
-    assert "has scores of features, which cannot be had now" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "has scores that need features, but no features are available now" in capsys.readouterr().err.splitlines()[-1]
+    )
     assert json.loads(path.read_text()) == row
 
 
@@ -314,7 +446,7 @@ def test_the_plan_of_the_papers_scale_needs_no_data(capsys):
     assert cost["gpu_hours"] == pytest.approx(hours, abs=0.01)
 
 
-def test_the_plan_of_minutes_is_these_minutes(capsys):
+def test_the_plan_of_minutes_is_those_minutes(capsys):
     command = ["table2", "--dry-run", "--rows", "msg-gan-6", "--seeds", "3", "--budget-minutes", "30"]
     assert main([*command, "--json"]) == 0
     (cost,) = json.loads(capsys.readouterr().out)

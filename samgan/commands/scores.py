@@ -106,6 +106,8 @@ def _card(options: argparse.Namespace) -> Outcome:
     )
     folder = options.source if options.source.is_dir() else options.source.parent
     path = options.out or folder / ("MODEL_CARD.md" if record.is_of_model else "DATA_CARD.md")
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder: name a file")
     write_card(path, record)
     left = path.read_text(encoding="utf-8", errors="replace").count(OPEN)  # file names may not be UTF-8
     text = f"{path}: {left} places marked {OPEN} are left for you to fill in"

@@ -70,6 +70,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
         document = yaml.load(path.read_text("utf-8"), Loader)
+        json.dumps(document, default=str)  # refuses an alias of a section inside the section itself
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, ValueError) as error:

@@ -1,11 +1,12 @@
 """Commands that run studies over many models."""
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import (
@@ -20,6 +21,9 @@ from samgan.commands.options import (
 from samgan.commands.settings import configuration, given_settings
 from samgan.errors import UsageError
 from samgan.presets import PLUS
+
+if TYPE_CHECKING:
+    from samgan.studies import PlannedRow, TableRequest
 
 
 def _add_table2(parser: argparse.ArgumentParser) -> None:
@@ -58,52 +62,38 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
 
 
 def _table2(options: argparse.Namespace) -> Outcome:
-    from samgan.data import PreparedSet
-    from samgan.studies import choose_rows, run_table
+    from samgan.studies import TableRequest, table2
 
-    if options.budget_minutes is not None and options.kimg is not None:
-        raise UsageError("--budget-minutes and --kimg both give the length; name one of them")
-    resolution = PreparedSet.open(options.data).resolution if options.data else 64
-    rows = choose_rows(options.rows, options.seeds, options.faces is not None, resolution)
+    names: tuple[str, ...] = ("rows", "seeds", "scale", "classes", "faces", "settings", "budget_minutes", "kimg")
+    names += ("snapshot_every_kimg", "on_collapse", "count", "features", "inception_weights", "ray", "cores_per_job")
+    names += ("gpus_per_job", "device")
+    request = TableRequest(**given(options, *names), command=shlex.join(["samgan", *sys.argv[1:]]))
     if options.dry_run:
-        return _plan(options, rows, resolution)
-    for name in ("data", "out"):
-        if getattr(options, name) is None:
-            raise UsageError("samgan table2 DATA --out FOLDER: both are needed, except with --dry-run")
-    names: tuple[str, ...] = (
-        "scale",
-        "classes",
-        "faces",
-        "budget_minutes",
-        "kimg",
-        "snapshot_every_kimg",
-        "ray",
-        "cores_per_job",
-    )
-    names += ("gpus_per_job", "count", "features", "inception_weights", "on_collapse", "device", "settings")
-    command = shlex.join(["samgan", *sys.argv[1:]])
-    lines, files = run_table(rows, options.data, options.out, command=command, **given(options, *names))
-    return Outcome(lines, f"{files[0].read_text('utf-8')}\n{files[-1]}")
+        return _plan(options.data, request)
+    if options.data is None or options.out is None:
+        raise UsageError("samgan table2 DATA --out FOLDER: both are needed, except with --dry-run")
+    table, files = table2(options.data, options.out, request)
+    return Outcome(table.to_dict(), f"{files[0].read_text('utf-8')}\n{files[-1]}")
 
 
-def _plan(options: argparse.Namespace, rows: dict[str, int], resolution: int) -> Outcome:
-    from samgan.studies import SUSTAINED_TFLOPS, check_settings, plan_rows
+def _plan(data: Path | None, request: "TableRequest") -> Outcome:
+    from samgan.data import PreparedSet
+    from samgan.studies import SUSTAINED_TFLOPS, plan_rows
 
-    check_settings(options.settings, options.scale)
-    costs = plan_rows(rows, options.scale, resolution, options.kimg, options.settings, options.budget_minutes)
-    pace = f" on a GPU that sustains {SUSTAINED_TFLOPS:g} TFLOP/s (an assumption)" * (options.budget_minutes is None)
-    return Outcome(costs, "\n".join(_plan_lines(costs, pace)))
+    rows = plan_rows(request, PreparedSet.open(data).resolution if data else 64)
+    pace = f" on a GPU that sustains {SUSTAINED_TFLOPS:g} TFLOP/s (an assumption)" * (request.budget_minutes is None)
+    return Outcome([dataclasses.asdict(row) for row in rows], "\n".join(_plan_lines(rows, pace)))
 
 
-def _plan_lines(costs: Sequence[dict[str, Any]], pace: str) -> Iterator[str]:
+def _plan_lines(rows: "Sequence[PlannedRow]", pace: str) -> Iterator[str]:
     yield f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps  GPU-hours"
-    for cost in costs:
-        parameters = (cost["generator_parameters"] + cost["discriminator_parameters"]) / 1e6
+    for row in rows:
+        parameters = (row.generator_parameters + row.discriminator_parameters) / 1e6
         yield (
-            f"{cost['name']:<24} {cost['seeds']:>5}  {parameters:>14.1f}  {cost['flops_per_step'] / 1e9:>12.0f}  "
-            f"{cost['memory_bytes'] / 2**30:>12.1f}  {cost['steps'] or '-':>7}  {cost['gpu_hours']:>9.1f}"
+            f"{row.name:<24} {row.seeds:>5}  {parameters:>14.1f}  {row.flops_per_step / 1e9:>12.0f}  "
+            f"{row.memory_bytes / 2**30:>12.1f}  {row.steps or '-':>7}  {row.gpu_hours:>9.1f}"
         )
-    jobs, hours = (sum(cost[name] for cost in costs) for name in ("seeds", "gpu_hours"))
+    jobs, hours = sum(row.seeds for row in rows), sum(row.gpu_hours for row in rows)
     yield f"{jobs} jobs, {hours:.0f} GPU-hours{pace}; memory is an estimate for one process on a CPU"
 
 

@@ -3,6 +3,7 @@
 from samgan.scoring.documents import (
     MODE_COLLAPSE,
     NO_MODE_COLLAPSE,
+    SCORING,
     CollapseTest,
     FeaturesUsed,
     MeanOfPairs,
@@ -22,6 +23,7 @@ __all__ = [
     "MODE_COLLAPSE",
     "NO_MODE_COLLAPSE",
     "SCORES",
+    "SCORING",
     "Classes",
     "CollapseTest",
     "FeaturesUsed",

@@ -9,6 +9,11 @@ from samgan.sampling import Origin
 
 MODE_COLLAPSE = "mode collapse"
 NO_MODE_COLLAPSE = "no sign of mode collapse"
+SCORING = 1
+"""What scores compute, as a number: raised whenever the same images would get other scores.
+
+The rows of a study are known by it, so that rows scored in an earlier way are scored again.
+"""
 
 
 @dataclass(frozen=True)

@@ -15,22 +15,14 @@ from samgan.studies.comparison import (
     weighted_scores,
 )
 from samgan.studies.downstream import format_utility, utility
-from samgan.studies.sweep import Job, Resources, Scoring, ended_early, finished, run_sweep
-from samgan.studies.table2 import (
-    COLUMNS,
-    HEADER,
-    ROWS,
-    SUSTAINED_TFLOPS,
-    alarm_lines,
-    alarm_summary,
-    check_settings,
-    choose_rows,
-    plan_rows,
-    rank_correlations,
-    run_table,
-    summarise,
-    write_table,
-)
+from samgan.studies.sweep import finished, run_sweep
+from samgan.studies.sweep_job import Job, Resources, Scoring
+from samgan.studies.sweep_row import RowDocument, ScoredBy, Trained, finished_rows
+from samgan.studies.table2 import SUSTAINED_TFLOPS, PlannedRow, TableRequest, jobs_of, plan_rows, table2
+from samgan.studies.table2_alarms import alarm_lines, alarm_summary
+from samgan.studies.table2_lines import COLUMNS, Table, TableLine, rank_correlations, summarise
+from samgan.studies.table2_rows import ROWS, choose_rows
+from samgan.studies.table2_write import write_table
 
 __all__ = [
     "ARMS",
@@ -39,7 +31,6 @@ __all__ = [
     "COLUMNS",
     "COMPARED",
     "CONFIRMED",
-    "HEADER",
     "REFUTED",
     "ROWS",
     "SCORES",
@@ -49,21 +40,28 @@ __all__ = [
     "WITH_SYNTHETIC",
     "Arm",
     "Job",
+    "PlannedRow",
     "Resources",
+    "RowDocument",
+    "ScoredBy",
     "Scoring",
+    "Table",
+    "TableLine",
+    "TableRequest",
+    "Trained",
     "alarm_lines",
     "alarm_summary",
     "balance",
-    "check_settings",
     "choose_rows",
     "classify",
     "compare",
-    "ended_early",
     "finished",
+    "finished_rows",
     "format_balance",
     "format_utility",
     "halves",
     "interval",
+    "jobs_of",
     "judge",
     "missing_images",
     "plan_rows",
@@ -72,9 +70,9 @@ __all__ = [
     "rank_correlations",
     "resample",
     "run_sweep",
-    "run_table",
     "scores",
     "summarise",
+    "table2",
     "train_classifier",
     "utility",
     "weighted_auc",

@@ -1,18 +1,18 @@
-"""What the paper says of its settings, each sentence as a test on measured rows.
+"""What the paper says about its settings, each sentence as a test on measured rows.
 
-Seeds differ, and few are run. So what one seed may differ from another is taken from all rows with several seeds
-together (a pooled standard deviation), and a difference counts when it leaves its 95 % interval. Else it is undecided.
+Seeds differ, and few are run. So the spread of seeds is estimated from all rows with several seeds together, as a
+pooled standard deviation. A difference counts if its 95 % interval leaves out zero; otherwise it is undecided.
 """
 
 import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scipy import stats
 
-from samgan.scoring import MODE_COLLAPSE as COLLAPSE
+from samgan.scoring import MODE_COLLAPSE, Scores
 
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "not confirmed", "undecided at this scale"
 LEVEL = 0.95
@@ -20,33 +20,39 @@ FEW_POINTS = 7  # 5,040 orders
 
 
 class Measure(NamedTuple):
-    """A score of one run, on a scale on which seeds differ alike everywhere; lower is what a claim promises."""
+    """A score of one run, on a scale on which seeds spread equally everywhere; a claim promises a lower value."""
 
     name: str
     scale: str
-    of: Callable[[dict[str, Any]], float]
+    of: Callable[[Scores], float | None]
+    """The value on the scale; None for a run without this score."""
     shown: Callable[[float], float]
-    """From the scale to what is named."""
+    """From the scale to the value that is shown."""
 
 
-# The arc cosine gives shares near 0 the spread of those between (Anscombe 1948, for a binomial's share).
-FRECHET = Measure("Frechet distance", "log", lambda scores: math.log(scores["frechet"]["value"]), math.exp)
-LIKENESS = Measure(
-    "MS-SSIM of generated pairs",
-    "-log(1 - MS-SSIM)",
-    lambda scores: -math.log(max(1 - scores["ms_ssim_generated"]["mean"], 1e-6)),  # 1: all images are one
-    lambda value: 1 - math.exp(-value),
-)
-MISSED = Measure(
-    "1 - recall",
-    "acos(sqrt(recall))",
-    lambda scores: math.acos(math.sqrt(scores["recall"]["value"])),
-    lambda value: math.sin(value) ** 2,
-)
+def _log_frechet(scores: Scores) -> float | None:
+    found = scores.scores.get("frechet")
+    return math.log(found.value) if found and found.value > 0 else None
+
+
+def _likeness(scores: Scores) -> float | None:
+    found = scores.ms_ssim_generated
+    return -math.log(max(1 - found.mean, 1e-6)) if found else None  # at 1 all images are the same
+
+
+def _missed(scores: Scores) -> float | None:
+    found = scores.scores.get("recall")
+    return math.acos(math.sqrt(found.value)) if found else None
+
+
+# The arc cosine gives shares near 0 the same spread as shares in between (Anscombe 1948, for a binomial's share).
+FRECHET = Measure("Frechet distance", "log", _log_frechet, math.exp)
+LIKENESS = Measure("MS-SSIM of generated pairs", "-log(1 - MS-SSIM)", _likeness, lambda value: 1 - math.exp(-value))
+MISSED = Measure("1 - recall", "acos(sqrt(recall))", _missed, lambda value: math.sin(value) ** 2)
 
 
 class Pair(NamedTuple):
-    """Two rows that differ in the one thing a claim is about; the first is to be the better one."""
+    """Two rows that differ only in what a claim is about; the claim says that the first is better."""
 
     better: str
     worse: str
@@ -55,14 +61,14 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One sentence of the paper and the pairs of rows that speak of it."""
+    """One sentence of the paper, and the pairs of rows that test it."""
 
     sentence: str
     pairs: tuple[Pair, ...]
 
 
-# Pairs differ in one setting alone. The paper's own numbers contradict some of them (FID 380 with flips against 310.2
-# without, for WGAN-GP): they are here all the same, for the sentence is general.
+# Pairs differ in one setting only. The paper's own numbers contradict some of them (FID 380 with flips against 310.2
+# without, for WGAN-GP). They are here nevertheless, because the sentence is general.
 CLAIMS = (
     Claim("Spectral norm hurts MSG-GAN", (Pair("msg-gan-7", "msg-gan-11"),)),
     Claim("Spectral norm helps SAMGAN", (Pair("samgan-2", "samgan-1"),)),
@@ -112,25 +118,26 @@ SIGN = "MS-SSIM of generated pairs above that of real ones marks a collapse"
 
 
 class Verdict(NamedTuple):
-    """A claim, the word on it, and a line of evidence per pair."""
+    """A claim, the word on it, and a line of evidence for each pair."""
 
     sentence: str
     word: str
     evidence: list[str]
 
 
-def judge(runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[Verdict]:
+def judge(runs: Mapping[str, Sequence[Scores]]) -> list[Verdict]:
     """Test every claim.
 
-    The mean over several pairs is told with its interval, and decides nothing: it may hide a pair that speaks against.
+    A pair is confirmed if the mean of the better row is lower by more than its 95 % interval. It is not confirmed if
+    that mean is higher by more than the interval that all pairs of the claim together leave with a probability of 5 %.
+    A claim is confirmed if all its pairs are, and not confirmed if one pair is not; otherwise it is undecided.
 
-    A pair is confirmed when the mean of the better row is lower by more than its 95 % interval, and not confirmed when
-    it is higher by more than the interval that all pairs of its claim together leave with 5 %. A claim is confirmed
-    when all its pairs are, not confirmed when one is not; else undecided.
+    The evidence also has the mean over several pairs with its interval. It decides nothing, because it may hide a pair
+    that contradicts the claim.
 
     Args:
-        runs: Scores (of `samgan.scoring.evaluate`) of every seed of a row, by the row's name, of one data set and of
-            networks whose seeds may be taken to differ alike.
+        runs: Scores of every seed of a row, by the row's name. All are of one data set, and of networks whose seeds
+            may be assumed to spread equally.
 
     Returns:
         A verdict for each of `CLAIMS`, and one on the sign of a collapse.
@@ -154,8 +161,8 @@ def _joined(words: Sequence[str]) -> str:
     return CONFIRMED if set(words) == {CONFIRMED} else UNDECIDED
 
 
-def _compare(pair: Pair, pairs: int, runs: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[str, str]:
-    """The word on one of the `pairs` of a claim, and a line that says why."""
+def _compare(pair: Pair, pairs: int, runs: Mapping[str, Sequence[Scores]]) -> tuple[str, str]:
+    """The word on one of the `pairs` pairs of a claim, and a line that says why."""
     values = {name: _values(pair.measure, runs.get(name, ())) for name in (pair.better, pair.worse)}
     title = f"{pair.measure.name}: {pair.better} below {pair.worse}"
     missing = [name for name, found in values.items() if not found]
@@ -170,26 +177,26 @@ def _compare(pair: Pair, pairs: int, runs: Mapping[str, Sequence[dict[str, Any]]
     line = f"{title}: {shown(better)} against {shown(worse)}"
     deviation, freedom = _pooled(pair.measure, runs)
     if not freedom:
-        return UNDECIDED, f"{line}; no row has two seeds that differ, so nothing is known of their spread"
+        return UNDECIDED, f"{line}; no row has two seeds that differ, so their spread is not known"
     unit = deviation * math.sqrt(1 / len(better) + 1 / len(worse))
     half = stats.t.ppf((1 + LEVEL) / 2, freedom) * unit
     high = difference + half
     line += f"; {_with_interval(pair.measure, difference, half)}"
-    # One pair is enough against a claim, so all of them together must not err more often than one would (Bonferroni).
+    # One pair is enough to contradict a claim, so all pairs together must not err more often than one (Bonferroni).
     against = difference - stats.t.ppf(1 - (1 - LEVEL) / 2 / pairs, freedom) * unit
     word = CONFIRMED if high < 0 else REFUTED if against > 0 else UNDECIDED
     return word, f"{line}: {word}"
 
 
-def _average(pairs: Sequence[Pair], runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
-    """A line on the mean over pairs of one measure, where there are several that have scores."""
+def _average(pairs: Sequence[Pair], runs: Mapping[str, Sequence[Scores]]) -> list[str]:
+    """A line on the mean over pairs of one measure, if several of them have scores."""
     measure = pairs[0].measure
     values = {name: _values(measure, runs.get(name, ())) for pair in pairs for name in (pair.better, pair.worse)}
     pairs = [pair for pair in pairs if values[pair.better] and values[pair.worse]]
     deviation, freedom = _pooled(measure, runs)
     if len(pairs) < 2 or not freedom:
         return []
-    weights: dict[str, float] = {}  # a row may stand in several pairs
+    weights: dict[str, float] = {}  # a row may be in several pairs
     for pair in pairs:
         weights[pair.better] = weights.get(pair.better, 0.0) + 1 / len(pairs)
         weights[pair.worse] = weights.get(pair.worse, 0.0) - 1 / len(pairs)
@@ -206,20 +213,14 @@ def _with_interval(measure: Measure, difference: float, half: float) -> str:
     return f"difference of {measure.scale} {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _values(measure: Measure, scores: Sequence[dict[str, Any]]) -> list[float]:
-    found = []
-    for document in scores:
-        try:
-            found.append(measure.of(document))
-        except (KeyError, TypeError, ValueError):
-            continue  # scored without features
-    return found
+def _values(measure: Measure, scores: Sequence[Scores]) -> list[float]:
+    return [value for one in scores if (value := measure.of(one)) is not None]
 
 
-def _pooled(measure: Measure, runs: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[float, int]:
+def _pooled(measure: Measure, runs: Mapping[str, Sequence[Scores]]) -> tuple[float, int]:
     """Standard deviation between seeds of a row, over all rows whose seeds differ, and its degrees of freedom.
 
-    Seeds that are all at the end of a scale, as a recall of 0, say nothing of the spread elsewhere.
+    Seeds that are all at the end of a scale, such as a recall of 0, say nothing about the spread elsewhere.
     """
     groups = [values for scores in runs.values() if len(set(values := _values(measure, scores))) > 1]
     freedom = sum(len(values) - 1 for values in groups)
@@ -227,15 +228,11 @@ def _pooled(measure: Measure, runs: Mapping[str, Sequence[dict[str, Any]]]) -> t
     return (math.sqrt(squares / freedom), freedom) if freedom else (0.0, 0)
 
 
-def _sign(runs: Mapping[str, Sequence[dict[str, Any]]]) -> Verdict:
-    """Whether rows with the sign in most of their seeds cover less than rows without, by ranks."""
+def _sign(runs: Mapping[str, Sequence[Scores]]) -> Verdict:
+    """Test by ranks whether rows with the sign in most of their seeds cover less than rows without it."""
     evidence, words = [], []
     for name in ("recall", "coverage"):
-        rows = [
-            _row_of_sign(name, scores)
-            for found in runs.values()
-            if (scores := [one for one in found if one.get(name) and one.get("mode_collapse")])
-        ]
+        rows = [row for scores in runs.values() if (row := _row_of_sign(name, scores))]
         with_sign, without = ([row.covered for row in rows if row.sign is sign] for sign in (True, False))
         line = f"{name}: {len(with_sign)} rows with the sign, {len(without)} without"
         if with_sign and without:
@@ -261,15 +258,17 @@ class _Signed(NamedTuple):
     sign: bool
 
 
-def _row_of_sign(name: str, scores: Sequence[dict[str, Any]]) -> _Signed:
-    gaps = [one["mode_collapse"]["difference"] for one in scores]
-    signs = [one["mode_collapse"]["verdict"] == COLLAPSE for one in scores]
-    covered = statistics.fmean(one[name]["value"] for one in scores)
-    return _Signed(statistics.fmean(gaps), covered, 2 * sum(signs) > len(signs))
+def _row_of_sign(name: str, scores: Sequence[Scores]) -> _Signed | None:
+    tests = [(one.scores[name].value, one.mode_collapse) for one in scores if name in one.scores and one.mode_collapse]
+    if not tests:
+        return None
+    signs = [test.verdict == MODE_COLLAPSE for _, test in tests]
+    covered = statistics.fmean(value for value, _ in tests)
+    return _Signed(statistics.fmean(test.difference for _, test in tests), covered, 2 * sum(signs) > len(signs))
 
 
 def rank_correlation(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Spearman's rank correlation and its two-sided p: over all orders for few points, else by Student's t."""
+    """Spearman's rank correlation and its two-sided p: over all orders for few points, otherwise by Student's t."""
     first, second = zip(*points, strict=True)
     rho, p = stats.spearmanr(first, second)
     if len(points) <= FEW_POINTS:

@@ -20,7 +20,8 @@ from samgan.training.state import TrainingState
 ARITHMETIC = 1
 """What training computes, as a number: raised whenever the same configuration and data give other weights.
 
-The rows of a study are known by it, so that rows of another arithmetic are computed again.
+The rows of a study are known by it, so that rows of another arithmetic are computed again. They are known by the
+settings that differ from their defaults, too, so it is also raised whenever a setting gets another default.
 """
 
 Autocast = Callable[[], contextlib.AbstractContextManager]

@@ -50,7 +50,7 @@ PLANTED = 100
 HELD_OUT_PAIRS = 8
 
 
-def audit(
+def audit(  # noqa: PLR0913 (options of one call, each with a default)
     source: Location | np.ndarray | Source,
     data: PreparedSet,
     *,

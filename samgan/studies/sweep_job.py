@@ -1,0 +1,82 @@
+"""What a sweep runs, how it scores, and where: the records that `run_sweep` is given."""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from samgan.config import Config, flatten
+from samgan.files import hash_json
+from samgan.metrics.features import load_features
+from samgan.scoring import SCORING
+from samgan.studies.sweep_row import RowDocument, ScoredBy
+from samgan.training import ARITHMETIC
+
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration, to be trained on one prepared set."""
+
+    name: str
+    config: Config
+    data: str
+    """Folder of the prepared set."""
+    data_sha256: str
+    minutes: float | None
+    """Length in minutes of training; None: `training.kimg` is the length."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.config.training.seed
+
+    @property
+    def key(self) -> str:
+        """Name, seed and a hash of everything that decides what the run computes.
+
+        Only settings that differ from their defaults are hashed. So a key stays the same when a setting that nobody
+        uses is retired, or when a new one is added whose default means what was done without it.
+        """
+        defaults = flatten(Config().computed())
+        settings = {key: value for key, value in flatten(self.config.computed()).items() if value != defaults.get(key)}
+        decides = {"settings": settings, "data": self.data_sha256, "minutes": self.minutes, "arithmetic": ARITHMETIC}
+        return f"{self.name}-seed{self.seed}-{hash_json(decides)[:8]}"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How runs are scored: arguments of `samgan.api.evaluate`."""
+
+    features: str | None = None
+    inception_weights: str | None = None
+    count: int | None = None
+    shape: tuple[int, int, int] = (1, 64, 64)
+    """[c h w] of the images that a module of features is tried on."""
+
+    @functools.cached_property
+    def key(self) -> ScoredBy:
+        """What decides the scores: a module of features by what it computes, a file of weights by its content."""
+        features: str | tuple[float, ...] | None = self.features
+        if self.features and Path(self.features).is_file():
+            features = tuple(load_features(self.features).fingerprint(self.shape))
+        weights = self.inception_weights
+        if weights and Path(weights).is_file():
+            weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        return ScoredBy(features=features, inception_weights=weights, count=self.count, computes=SCORING)
+
+    def scored(self, row: RowDocument) -> bool:
+        """Whether a row was scored in this way."""
+        return self.key.equals(row.scoring)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where jobs run, and what each of them takes."""
+
+    ray: str | None = None
+    """None: in this process. "local": workers of this machine. Otherwise the address of a Ray cluster, or "auto"."""
+    cores: int | None = None
+    """CPU cores of each job; None: all of this machine."""
+    gpus: float = 0.0
+    """GPUs of each job, on Ray."""
+    device: str = "auto"

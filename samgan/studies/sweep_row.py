@@ -1,0 +1,122 @@
+"""rows/KEY.json: what is known of one job of a sweep after it has ended."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from samgan.documents import Document
+from samgan.scoring import Scores
+
+Curve = tuple[tuple[float, float], ...]
+"""Points (kimg, value)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredBy:
+    """What decides the scores of a run."""
+
+    features: str | tuple[float, ...] | None = None
+    """The name of a network, or what a module computes from fixed images."""
+    inception_weights: str | None = None
+    """SHA-256 of the file."""
+    count: int | None = None
+    computes: int
+    """`samgan.scoring.SCORING` at that time."""
+
+    def equals(self, other: "ScoredBy") -> bool:
+        """Whether both give the same scores; what equal modules compute may differ by rounding."""
+        first, second = self.features, other.features
+        if isinstance(first, tuple) and isinstance(second, tuple):
+            same = len(first) == len(second) and np.allclose(first, second, rtol=1e-3)
+        else:
+            same = first == second
+        rest = [(by.inception_weights, by.count, by.computes) for by in (self, other)]
+        return bool(same) and rest[0] == rest[1]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """The snapshot at which a run was first recognised as collapsed, and why."""
+
+    step: int
+    images_seen: int
+    wall_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What is known of the training of a job."""
+
+    config: dict[str, Any]
+    """As it was resolved on the machine, so that `training.precision` is never "auto"."""
+    commit: str | None
+    processor: str | None
+    device: str | None
+    kimg: float
+    wall_minutes: float
+    images_per_second: float
+    """Median over the lines of the log."""
+    gamma: dict[str, float]
+    """By attention layer, the weight of attention at the end."""
+    curves: dict[str, Curve]
+    """By name of a logged number or a quick score."""
+    collapse: Alarm | None
+    ended_early: bool = False
+    """Whether training ended at the alarm of its collapse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowDocument(Document):
+    """What is known of one job. Its schema number goes up whenever that of the scores in it does."""
+
+    SCHEMA: ClassVar[int] = 1
+    SCORES_SCHEMA: ClassVar[int] = 2
+    """The schema of `scores`."""
+    KIND: ClassVar[str] = "a row of a sweep"
+    MADE_BY: ClassVar[str] = "samgan table2 after deleting this file"
+
+    name: str
+    seed: int
+    key: str
+    scoring: ScoredBy
+    on_collapse: Literal["warn", "stop", "ignore"] = "warn"
+    trained: Trained | None = None
+    """None if training failed."""
+    scores: Scores | None = None
+    """None if training or scoring failed."""
+    failed: str | None = None
+    """Why it failed."""
+
+    @classmethod
+    def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
+        """In schema 0 all facts of the training were keys of the row, and a version stood for what scores compute."""
+        names = set(Trained.__dataclass_fields__)
+        tree["trained"] = {name: tree.pop(name) for name in names & tree.keys()} or None
+        scoring = dict(tree["scoring"])
+        if scoring.pop("version", None) != "0.1.0":
+            raise ValueError("scoring.version is not 0.1.0")
+        tree["scoring"] = {**scoring, "computes": 1}
+        if tree.get("scores"):
+            tree["scores"] = Scores.upgrade(dict(tree["scores"]), 0)
+        return tree
+
+    @property
+    def title(self) -> str:
+        """For messages, tables and pages."""
+        return f"{self.name}, seed {self.seed}"
+
+
+class Finished(NamedTuple):
+    """A job that was trained and scored."""
+
+    row: RowDocument
+    trained: Trained
+    scores: Scores
+
+
+def finished_rows(rows: Iterable[RowDocument]) -> list[Finished]:
+    """The rows of jobs that did not fail."""
+    return [Finished(row, row.trained, row.scores) for row in rows if row.trained and row.scores]

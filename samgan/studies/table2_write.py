@@ -1,0 +1,248 @@
+"""Write the table: for people (table.md, table.html), for spreadsheets (table.csv) and for programs (table.json)."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from samgan.files import atomic_write
+from samgan.pages import Curve, chart, markdown_table, png_picture, write_page
+from samgan.pictures import SYNTHETIC
+from samgan.presets import PLUS
+from samgan.scoring import SCORES, Score, Scores
+from samgan.studies.claims import REFUTED, Verdict, judge
+from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
+from samgan.studies.table2_alarms import ALARM_HEADER, alarm_lines, alarm_summary
+from samgan.studies.table2_lines import COLUMNS, Averaged, Correlation, Table, TableLine, rank_correlations, summarise
+from samgan.studies.table2_rows import ROWS
+
+HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of full length of the paper's networks. "{REFUTED}" means that \
+the opposite was measured, by more than seeds differ (95 % interval; a wider one for a claim of several pairs, because \
+one pair is enough to contradict it)."""
+NOT_SHOWN = ("precision", "density")
+"""Scores that only table.csv and table.json have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """Everything that the table says."""
+
+    title: str
+    header: list[str]
+    cells: list[list[str]]
+    verdicts: list[Verdict]
+    ranks: list[str]
+    """Rank correlations with the paper, one sentence each."""
+    alarms: list[tuple[str, ...]]
+    alarm_summary: str
+    notes: list[str]
+
+
+def write_table(
+    out: Path, rows: Sequence[RowDocument], *, command: str, title: str, jobs: int | None = None
+) -> tuple[Table, list[Path]]:
+    """Write `table.md`, `table.csv`, `table.json` and `table.html`.
+
+    Args:
+        out: The folder, with `rows/KEY.png`.
+        rows: From `samgan.studies.run_sweep`.
+        command: What was typed, for readers who want to do the same.
+        title: Of the page.
+        jobs: Number of jobs of the whole sweep, if some may not have ended.
+
+    Returns:
+        What table.json holds, and the files.
+    """
+    lines = summarise(rows)
+    result = _Result(
+        title=title,
+        header=header(_shown(lines)),
+        cells=[_cells(line, _shown(lines)) for line in lines],
+        verdicts=judge(_judged(rows)),
+        ranks=_rank_sentences(rank_correlations(lines)),
+        alarms=alarm_lines(rows),
+        alarm_summary=alarm_summary(rows),
+        notes=_notes(rows, command, jobs or len(rows)),
+    )
+    document = Table(title=title, command=command, lines=tuple(line.columns() for line in lines))
+    document.write(out / "table.json")
+    for name, content in {"table.csv": _csv(lines), "table.md": _markdown(result)}.items():
+        with atomic_write(out / name) as file:
+            file.write(content.encode())
+    _write_page(out / "table.html", result, rows, out / "rows")
+    return document, [out / f"table.{suffix}" for suffix in ("md", "csv", "json", "html")]
+
+
+def _judged(rows: Sequence[RowDocument]) -> dict[str, list[Scores]]:
+    """Scores that claims are tested on, by row: runs of full length of the paper's networks on radiographs."""
+    runs: dict[str, list[Scores]] = {}
+    for one in finished_rows(rows):
+        row = ROWS[one.row.name]
+        if not one.trained.ended_early and not row.colour and row.base != PLUS:
+            runs.setdefault(row.name, []).append(one.scores)
+    return runs
+
+
+def _csv(lines: Sequence[TableLine]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        cells = line.columns()
+        writer.writerow({key: json.dumps(cell) if isinstance(cell, dict) else cell for key, cell in cells.items()})
+    return file.getvalue()
+
+
+def _shown(lines: Sequence[TableLine]) -> list[Score]:
+    """Scores in table.md and table.html: those that some row has, the Frechet distance first."""
+    known = {name for line in lines for name, found in line.scores.items() if found.value is not None}
+    return [score for score in SCORES.values() if score.name in known - {*NOT_SHOWN, "frechet"}]
+
+
+def header(scores: Sequence[Score]) -> list[str]:
+    """Columns of the table for people."""
+    published = ["row", "paper's FID", SCORES["frechet"].short, "floor", "paper's MR / MG"]
+    published += ["MS-SSIM real [95 %]", "MS-SSIM generated [95 %]", "sign"]
+    names = [score.short or score.label for score in scores]
+    return [*published, *names, "seeds", "kimg", "minutes", "images/s", "gamma G", "gamma D"]
+
+
+def _cells(line: TableLine, scores: Sequence[Score]) -> list[str]:
+    """A line of the table as `header` names it."""
+    row, frechet = line.row, line.scores.get("frechet", Averaged())
+    paper_pair = " / ".join(_paper(value) for value in (row.paper_ms_ssim_real, row.paper_ms_ssim_generated))
+    if not line.seeds:
+        failed = [row.name, _paper(row.paper_fid), f"failed ({line.failed_seeds})", "-", paper_pair]
+        return failed + ["-"] * (len(header(scores)) - len(failed))
+    sign = f"MG > MR in {line.collapsed_seeds} of {line.seeds}" if line.collapsed_seeds else "no sign"
+    return [
+        row.name,
+        _paper(row.paper_fid),
+        _with_spread(frechet),
+        _number(frechet.floor),
+        paper_pair,
+        _number(line.ms_ssim_real.value) + _interval(line.ms_ssim_real),
+        _with_spread(line.ms_ssim_generated) + _interval(line.ms_ssim_generated),
+        sign,
+        *(_with_spread(line.scores[score.name], score.decimals) for score in scores),
+        str(line.seeds) + (f" ({line.failed_seeds} failed)" if line.failed_seeds else ""),
+        _number(line.kimg, 1) + (f" ({line.ended_early_seeds} ended early)" if line.ended_early_seeds else ""),
+        _number(line.wall_minutes, 1),
+        _number(line.images_per_second, 1),
+        _gates(line.gamma_generator),
+        _gates(line.gamma_discriminator),
+    ]
+
+
+def _paper(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _number(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _with_spread(found: Averaged, decimals: int = 3) -> str:
+    spread = "" if found.spread is None else f" (spread {_number(found.spread, decimals)})"
+    return _number(found.value, decimals) + spread
+
+
+def _interval(found: Averaged) -> str:
+    return f" [{_number(found.low)}, {_number(found.high)}]"
+
+
+def _gates(found: dict[str, float] | None) -> str:
+    return " ".join(f"{side}: {value:+.3f}" for side, value in found.items()) if found else "-"
+
+
+def _notes(rows: Sequence[RowDocument], command: str, jobs: int) -> list[str]:
+    trained = [row.trained for row in rows if row.trained]
+
+    def several(name: str) -> str:
+        found = sorted({str(value) for one in trained if (value := getattr(one, name))})
+        return ", ".join(found) or "unknown"
+
+    scored = [row.scores for row in rows if row.scores]
+    names = {one.features.sha256: one.features.name for one in scored if one.features}
+    features = sorted(names.values()) or ["none"]
+    counts = sorted({one.count for one in scored})
+    notes = [
+        f"Command: {command}",
+        f"Processor: {several('processor')}; device: {several('device')}; source: {several('commit')}.",
+        f"Frechet distance, KID, recall and coverage: features {', '.join(features)}, "
+        f"{', '.join(map(str, counts))} images per set. The floor is the score of real images against other real "
+        "images.",
+        "The paper's FID was measured with other features, on other images and after longer training, so only the "
+        "order of the rows can be compared with it.",
+        "Spread: largest minus smallest value of the seeds. MS-SSIM: bounds of the 95 % interval of a run, as means "
+        "over the seeds.",
+    ]
+    if len(rows) < jobs:
+        notes.insert(0, f"Not finished: {len(rows)} of {jobs} jobs have ended.")
+    return notes + [f"Failed: {row.title}: {row.failed}" for row in rows if row.failed is not None]
+
+
+def _rank_sentences(correlations: dict[str, Correlation]) -> list[str]:
+    names = {"frechet": "Frechet distance with the paper's FID", "ms_ssim_generated": "MS-SSIM with the paper's MG"}
+    return [
+        f"{names[key]}, {found.rows} rows: {found.rho:+.2f} (p {found.p:.2g})" for key, found in correlations.items()
+    ]
+
+
+def _markdown(result: _Result) -> str:
+    parts = [
+        f"# {result.title}",
+        "",
+        *markdown_table(result.header, result.cells),
+        "",
+        *(f"* {note}" for note in result.notes),
+    ]
+    parts += ["", "## The paper's claims", "", HOW_CLAIMS_ARE_TESTED, ""]
+    for verdict in result.verdicts:
+        parts += [f"* {verdict.sentence}: **{verdict.word}**", *(f"  * {line}" for line in verdict.evidence)]
+    parts += ["", "## Rank correlation with the paper", "", *(f"* {line}" for line in result.ranks)]
+    parts += ["", "## Collapses, and when they were noticed", "", result.alarm_summary, ""]
+    return "\n".join([*parts, *markdown_table(ALARM_HEADER, result.alarms)]) + "\n"
+
+
+def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictures: Path) -> None:
+    strips: list[str] = []
+    charts: list[str] = []
+    for one in finished_rows(rows):
+        picture = pictures / f"{one.row.key}.png"
+        if picture.is_file():
+            with Image.open(picture) as image:
+                width = image.width
+            spoken = f"{one.row.title}: synthetic images of equal seeds"
+            strips.append(png_picture(picture.read_bytes(), one.row.title, spoken, width=width))
+        charts += _charts(one)
+    write_page(
+        path,
+        "table2.html",
+        result.title,
+        result=result,
+        claims=[(found.sentence, found.word, "\n".join(found.evidence)) for found in result.verdicts],
+        how_claims_are_tested=HOW_CLAIMS_ARE_TESTED,
+        alarm_header=ALARM_HEADER,
+        synthetic=SYNTHETIC,
+        plus=PLUS,
+        strips=strips,
+        charts=charts,
+    )
+
+
+def _charts(one: Finished) -> list[str]:
+    """Losses of one run, and its MS-SSIM beside that of real images."""
+    found: dict[str, Curve] = {key: list(points) for key, points in one.trained.curves.items() if points}
+    return [
+        chart(f"{one.row.title}: {title}", unit, curves, one.trained.kimg)
+        for title, unit, keys in (
+            ("losses", "loss", ("loss_discriminator", "loss_generator")),
+            ("likeness", "MS-SSIM of pairs", ("ms_ssim_real", "ms_ssim_generated")),
+        )
+        if (curves := {key: found[key] for key in keys if key in found})
+    ]
