@@ -112,17 +112,19 @@ class Screen:
         names = sorted({patients[i] for i in own})
         order = np.random.default_rng(seed).permutation(len(names)).tolist()
         fold_of = {names[i]: k % FOLDS for k, i in enumerate(order)}
-        distances: dict[str, list[Tensor]] = {"pixels": []} | ({} if self.features is None else {"features": []})
+        spaces = ("pixels",) if self.features is None else ("pixels", "features")
+        distances: dict[str, list[Tensor]] = {space: [] for space in spaces}
         for fold in range(min(FOLDS, len(names))):
             held = np.array([fold_of.get(patient) == fold for patient in patients])
             queries, others = own[held[own]], np.flatnonzero(~held)
             for space, found in self._nearest(self.training[queries], self._some(queries), others).items():
                 distances[space].append(found.distance)
         tails = torch.tensor([TAIL, 1 - TAIL], dtype=torch.double)
-        limits = {
-            space: torch.quantile(torch.cat(parts).double(), tails).tolist() for space, parts in distances.items()
-        }
-        return {space: (low, high) for space, (low, high) in limits.items()}
+        limits = {}
+        for space, parts in distances.items():
+            low, high = torch.quantile(torch.cat(parts).double(), tails).tolist()
+            limits[space] = (low, high)
+        return limits
 
     def _some(self, index: np.ndarray) -> Tensor | None:
         return None if self.features is None else self.features[index]
