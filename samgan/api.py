@@ -116,18 +116,18 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
 
 
 def verify(files: Sequence[Location], run: Location | None = None, *, device: str = "auto") -> list[Finding]:
-    """Say of which model and seed images are; with the run, make them again and compare bit for bit.
+    """Read from which model and seed images are; with the run, make them again and compare bit for bit.
 
     Args:
         files: PNG, DICOM or NPZ.
-        run: The run folder, of which all checkpoints that are left count, or a file of `export`.
+        run: The run folder, all of whose checkpoints are tried, or a file of `export`.
         device: Where images are made again.
 
     Returns:
-        A finding for each image, whose `ok` says whether it is what it claims to be.
+        A finding for each image; its `ok` says whether the image is what it claims to be.
 
     Raises:
-        SamganError: The run cannot be read. Of an image that cannot, the finding says so.
+        SamganError: The run cannot be read. If an image cannot be read, its finding says so.
     """
     keep_freed_memory()
     models = None if run is None else _all_models(Path(run), choose_device(device))
@@ -135,7 +135,7 @@ def verify(files: Sequence[Location], run: Location | None = None, *, device: st
 
 
 def _all_models(source: Path, device: str) -> Iterator[Model]:
-    """The model of a file, or those of a run's checkpoints, newest first, each read when it is asked for."""
+    """The model of a file, or the models of a run's checkpoints, newest first; each is read when it is needed."""
     if is_model(source) and not source.is_dir():
         return iter([open_model(source, device=device)])
     run = Run.open(source)

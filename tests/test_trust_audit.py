@@ -81,8 +81,8 @@ def test_held_out_patients_raise_no_alarm_but_training_patients_do(data, tmp_pat
     assert document.signs == ("pixels.closer", "pixels.nearest_is_training")
 
 
-def test_what_is_close_by_features_alone_is_found_and_shown(data, fresh, tmp_path, monkeypatch):
-    """Features that see the mean grey alone: an image of no likeness to any other has that of a training image."""
+def test_what_is_close_by_features_only_is_found_and_shown(data, fresh, tmp_path, monkeypatch):
+    """The feature is the mean grey: an image that looks like no other one has that of a training image."""
 
     def network(images):
         return images.float().mean(dim=(1, 2, 3))[:, None]
@@ -238,7 +238,7 @@ def test_the_command(data, fresh, tmp_path, capsys):
         ({"features": "nothing.pt"}, FeaturesUnavailable, "no weights here"),
     ],
 )
-def test_what_does_not_fit_is_told(data, fresh, tmp_path, change, error, words):
+def test_what_does_not_fit_is_refused(data, fresh, tmp_path, change, error, words):
     with pytest.raises(error, match=words):
         audited(fresh, data, tmp_path, **change)
 

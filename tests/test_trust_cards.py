@@ -1,4 +1,4 @@
-"""Cards say what the record says, mark the rest as open, and keep folders and markup of others out."""
+"""Cards say what the record says, mark the rest as open, and hold no folder names and no markup from outside."""
 
 import dataclasses
 import json
@@ -148,7 +148,7 @@ def test_a_data_card_of_a_prepared_set(data, tmp_path, capsys):
     assert "synthetic" not in card.partition("---\n\n")[0].split("tags:")[1]
 
 
-def test_what_was_left_out_and_how_patients_were_split_is_told_as_it_is(data):
+def test_what_was_left_out_and_how_patients_were_split_is_on_the_card(data):
     left_out = LeftOut((Duplicate("a", "b"),), (), {".txt": 500, ".csv": 2})
     info = replace(data.info, left_out=left_out, options=PrepareOptions(holdout=0.2))
     assert answers.exclusions(Record(data=info)) == (
@@ -158,7 +158,7 @@ def test_what_was_left_out_and_how_patients_were_split_is_told_as_it_is(data):
     assert "at random, 0.2 held out" in answers.partitions(Record(data=replace(info, split_by="image")))
 
 
-def test_the_weights_are_averaged_where_they_were(tiny_config):
+def test_the_card_says_whether_the_weights_are_averaged(tiny_config):
     for halflife, words in ((10.0, "averaged weights (EMA) after 4"), (0.0, "weights after 4")):
         config = tiny_config.override({"training.ema_halflife_kimg": halflife})
         model = Model(Generator(config.network), config, 4000, "ab" * 32)
@@ -244,7 +244,7 @@ def test_records_of_another_model_or_set_are_refused(run, data, tmp_path, capsys
     assert "expected a run folder" in capsys.readouterr().err
 
 
-def test_a_utility_test_is_told_with_its_interval(run, data):
+def test_a_utility_test_is_on_the_card_with_its_interval(run, data):
     record = Record(utility=UtilityDocument.from_dict(utility(run, data), "utility.json"))
     assert answers.baselines(record) == "real, class weights, oversampling, augmentation, augmentation, oversampling"
     words = answers.utility(record)

@@ -1,4 +1,4 @@
-"""Near-copies, failures and duplicates are planted among images that are fit to stay, and are told apart."""
+"""Near-copies, failures and duplicates are planted among good images, and each is recognised."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_what_is_no_radiograph_has_failed(screen, fresh):
     assert screen(torch.cat([noise, upside_down, grey])).reason == ["failed"] * 20
 
 
-def test_the_second_of_two_like_images_goes_also_where_the_first_was_kept_before(screen, fresh):
+def test_the_second_of_two_like_images_is_left_out_even_if_the_first_was_kept_earlier(screen, fresh):
     fit = fresh[[i for i, reason in enumerate(screen(fresh).reason) if not reason]][:10]
     assert screen(torch.cat([fit, fit.flip(0)])).reason == [""] * 10 + ["duplicate"] * 10
     assert screen(fit[5:].flip(-1), kept=fit[:8]).reason == ["duplicate"] * 3 + [""] * 2

@@ -165,7 +165,7 @@ def test_a_forged_mark_convinces_until_the_image_is_made_again(run, folder, tmp_
     assert verdicts(forged, renumbered, larger) == ["marked"] * 3
     findings = api.verify([forged, renumbered, larger], run.path, device="cpu")
     assert [finding.verdict for finding in findings] == ["differs"] * 3
-    assert "it is 64x64 with 1 channel(s), the model's images are 32x32" in findings[2].detail
+    assert "the image has 64x64 px and 1 channel(s), those of the model have 32x32 px" in findings[2].detail
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_the_exit_status_says_whether_all_are_what_they_claim(capsys, run, folde
     bad = str(rewrite(folder / "png" / "seed-00000040.png", tmp_path / "a.png", seed=41))
     device = ["--run", str(run.path), "--device", "cpu"]
     assert main(["verify", good, bad]) == 0
-    assert "so its mark says" in capsys.readouterr().out
+    assert "as its mark says" in capsys.readouterr().out
     assert main(["verify", good, *device]) == 0
     assert capsys.readouterr().out.endswith(", seed 40, class PNEUMONIA: regenerated bit for bit\n")
     assert main(["verify", good, bad, *device, "--json"]) == 1

@@ -26,7 +26,7 @@ def source(record: Record) -> str:
     if record.data is None:
         return record.attribution
     found = f"{record.data.source}, prepared as a set of sha256 {record.data.sha256[:12]}"
-    return f"{found}. {record.attribution}".removesuffix(" ")
+    return f"{found}. {record.attribution}" if record.attribution else found
 
 
 def exclusions(record: Record) -> str:

@@ -26,7 +26,7 @@ from samgan.metrics.mirrored import count_mirrored, fit_sides
 from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features, nearest_image
 from samgan.metrics.planted import CHANGES, changed_copies
 from samgan.sampling import Source
-from samgan.trust.audit_page import PAIRS_SHOWN, write_audit_page
+from samgan.trust.audit_page import PAIRS_SHOWN, Pictures, write_audit_page
 from samgan.trust.audit_request import AuditRequest, check_range
 from samgan.trust.audit_words import describe_limits, describe_verdict
 from samgan.trust.documents import (
@@ -50,7 +50,7 @@ PLANTED = 100
 HELD_OUT_PAIRS = 8
 
 
-def audit(
+def audit(  # noqa: PLR0913 (options of one call, each with a default)
     source: Location | np.ndarray | Source,
     data: PreparedSet,
     *,
@@ -100,8 +100,7 @@ def audit(
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: a folder that cannot be written fails now
     document = _compute(request, fake, extractor, no_features)
     page = folder / "audit.html"
-    images = {"pairs": fake, "held_out_pairs": request.held_out.images}
-    write_audit_page(page, document, images if pictures else None, data)
+    write_audit_page(page, document, Pictures(fake, request.held_out.images, data.images) if pictures else None)
     document.write(folder / "audit.json")
     return document, page
 

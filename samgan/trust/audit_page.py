@@ -1,16 +1,14 @@
 """The page of an audit: its table, its sentences, and the closest pairs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from markupsafe import Markup
 from torch import Tensor
 
-from samgan.data import PreparedSet
 from samgan.pages import picture, write_page
 from samgan.trust.audit_words import HEADER, remarks, table_rows
 from samgan.trust.documents import AuditDocument, Pair
@@ -22,6 +20,16 @@ PAIR = "A SYNTHETIC image (left) beside a REAL training image (right)."
 REAL_PAIR = "A REAL held-out image (left) beside a REAL training image (right)."
 
 
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The images that a page may show."""
+
+    synthetic: UInt8[Tensor, "n c h w"]
+    held_out: UInt8[Tensor, "m c h w"]
+    prepared: UInt8[np.ndarray, "k c h w"]
+    """All images of the prepared set."""
+
+
 @dataclass(frozen=True)
 class PairGroup:
     """The closest pairs of one kind of images by one measure: as figures, or as rows without images."""
@@ -31,16 +39,13 @@ class PairGroup:
     rows: Sequence[tuple[str, ...]]
 
 
-def write_audit_page(
-    path: Path, document: AuditDocument, images: Mapping[str, UInt8[Tensor, "n c h w"]] | None, data: PreparedSet
-) -> None:
+def write_audit_page(path: Path, document: AuditDocument, pictures: Pictures | None) -> None:
     """Write audit.html.
 
     Args:
         path: The file.
         document: What the audit found.
-        images: By "pairs" the synthetic images, by "held_out_pairs" the held-out ones; None: the page shows no image.
-        data: The prepared set.
+        pictures: Images for the pairs; None: the page shows no image.
     """
     measures = document.measures
     planted = [
@@ -51,38 +56,39 @@ def write_audit_page(
         path,
         "audit.html",
         f"samgan audit: {document.generated.name}",
-        [PICTURES if images else NO_PICTURES],
+        [PICTURES if pictures else NO_PICTURES],
         document=document,
         header=HEADER,
         rows=table_rows(document),
         remarks=remarks(document),
         planted_header=("change", *measures),
         planted_rows=planted,
-        groups=list(_groups(document, images, data)),
+        groups=list(_groups(document, pictures)),
     )
 
 
-def _groups(document: AuditDocument, images: Mapping[str, Tensor] | None, data: PreparedSet) -> Iterator[PairGroup]:
+def _groups(document: AuditDocument, pictures: Pictures | None) -> Iterator[PairGroup]:
+    synthetic, held_out = (pictures.synthetic, pictures.held_out) if pictures else (None, None)
     for label, measured in document.measures.items():
-        for key, pairs, heading, description in (
-            ("pairs", measured.pairs, "The synthetic images closest to a training image", PAIR),
-            (
-                "held_out_pairs",
-                measured.held_out_pairs,
-                "For comparison: held-out images of other patients",
-                REAL_PAIR,
-            ),
+        of_fake, of_held_out = measured.pairs, measured.held_out_pairs
+        for pairs, images, heading, description in (
+            (of_fake, synthetic, "The synthetic images closest to a training image", PAIR),
+            (of_held_out, held_out, "For comparison: held-out images, of other patients", REAL_PAIR),
         ):
             shown = pairs[:PAIRS_SHOWN]
-            figures = [_figure(pair, images[key][pair.place], description, data) for pair in shown] if images else []
+            figures = []
+            if pictures is not None and images is not None:
+                figures = [_figure(p, images[p.place], pictures.prepared[p.training], description) for p in shown]
             rows = [(p.image, str(p.training), "yes" if p.mirrored else "no", f"{p.distance:.4f}") for p in shown]
             yield PairGroup(f"{heading}, {label}", figures, rows)
 
 
-def _figure(pair: Pair, image: UInt8[Tensor, "c h w"], description: str, data: PreparedSet) -> Markup:
-    """The image and its training image side by side, turned if it is nearer then."""
-    real = torch.from_numpy(np.array(data.images[pair.training]))
-    shown = torch.stack([image, real.flip(-1) if pair.mirrored else real]).numpy()
+def _figure(
+    pair: Pair, image: UInt8[Tensor, "c h w"], training: UInt8[np.ndarray, "c h w"], description: str
+) -> Markup:
+    """The image and its training image side by side, the latter mirrored if it is nearer then."""
+    real = np.array(training)
+    shown = np.stack([image.numpy(), real[..., ::-1] if pair.mirrored else real])
     turned = ", mirrored for the comparison" if pair.mirrored else ""
     heading, caption = f"{pair.image}: distance {pair.distance:.4f}", f"row {pair.training} of the manifest{turned}"
     magnify = max(1, 160 // shown.shape[-1])

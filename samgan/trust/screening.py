@@ -1,6 +1,6 @@
-"""Which synthetic images may stand beside real ones: no near-copies of training images, no failures, none twice.
+"""Which synthetic images may join real ones: no near-copies of training images, no failures, no duplicates.
 
-All limits are taken from training images, never from held-out ones, which stay unseen for what is measured later.
+All limits come from training images. Held-out images stay unseen, for the measurements that follow.
 """
 
 import dataclasses
@@ -16,10 +16,11 @@ from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features
 
 FOLDS = 10
 TAIL = 0.01
+"""Share of the distances between real images that lies beyond each limit."""
 LEAST = 20
-"""Training images of a class, below which their distances give no limits."""
+"""Training images of a class that are needed to take limits from."""
 REASONS = ("near-copy", "failed", "unsure", "duplicate")
-"""Why an image is left out; the first that holds is given."""
+"""Why an image is left out; the first one that applies is recorded."""
 
 Extractor = Callable[[UInt8[Tensor, "n c h w"]], Float[Tensor, "n d"]]
 Classifier = Callable[[UInt8[np.ndarray, "n c h w"]], Float[np.ndarray, " n"]]
@@ -30,54 +31,60 @@ class Screened:
     """What was found of each image, in the order of the images."""
 
     reason: list[str]
-    """One of `REASONS`; empty for an image that may stay."""
+    """One of `REASONS`; empty for an image that is kept."""
     nearest: Int[np.ndarray, " n"]
     """Place of the nearest training image, by pixels."""
     distance: dict[str, Float[np.ndarray, " n"]]
-    """To the nearest training image, by "pixels" and, where there is an extractor, "features"."""
+    """Distance to the nearest training image, by "pixels" and, with an extractor, by "features"."""
     confidence: Float[np.ndarray, " n"] | None
-    """Of the classifier, that the image is of its class."""
+    """The classifier's probability that the image is of its class."""
 
 
 def check_enough(patients: Sequence[str]) -> None:
-    """Refuse training images of a class, given by their patients, that are too few to take limits from."""
+    """Check that a class has enough training images to take limits from.
+
+    Args:
+        patients: The patient of each training image of the class.
+
+    Raises:
+        SamganError: There are fewer than 20 images, or fewer than two patients.
+    """
     if len(patients) < LEAST or len(set(patients)) < 2:
         raise SamganError(
-            f"screening takes its limits from {LEAST} training images of a class and two patients or more, got "
-            f"{len(patients)} of {len(set(patients))}"
+            f"screening takes its limits from {LEAST} training images of a class and two patients or more; there are "
+            f"{len(patients)} images of {len(set(patients))} patients"
         )
 
 
 class Screen:
     """The rules for synthetic images of one class.
 
-    With d(x) the distance of an image to its nearest training image (of any class, mirrored or not), and the quantiles
-    those of distances between training images of the class and training images of *other* patients (ten folds):
+    Let d(x) be the distance of an image to its nearest training image (of any class, mirrored or not). The quantiles
+    are those of distances between training images of the class and training images of *other* patients (ten folds):
 
         near-copy   d(x) < 1 % quantile, in pixels or in features
-        failed      d(x) > 99 % quantile, in features; in pixels where there is no extractor
+        failed      d(x) > 99 % quantile, in features; in pixels if there is no extractor
         unsure      the classifier's probability of the class < confidence
-        duplicate   nearer than 0.02 in pixels to an image that was kept before
+        duplicate   closer than 0.02 in pixels to an image that was kept earlier
 
-    So of real images of new patients two in a hundred would be left out by the first two, with features up to three:
-    that is their price.
+    The first two rules would also leave out 2 % of real images of new patients, and up to 3 % with features.
 
     Args:
         training: All training images.
-        own: Places of those of the class.
-        patients: Of each training image, as `PreparedSet.groups` names them; images of one are never compared. Near
-            duplicates have one name, or the limits would be those of copies.
-        features: Of the training images; None leaves features out.
+        own: Places of the images of the class.
+        patients: The patient of each training image, as `PreparedSet.groups` names them. Images of one patient are
+            never compared. Near duplicates need the same name; otherwise the limits are distances of copies.
+        features: Features of the training images; None to screen by pixels only.
         extract: From images to features.
-        classify: From images to the probability that they are of the class; None leaves `unsure` out.
+        classify: From images to the probability that they are of the class; None to leave out the rule `unsure`.
         confidence: Probability below which an image is unsure.
         seed: Of the folds.
 
     Raises:
-        SamganError: Fewer than 20 images of the class, or of fewer than two patients.
+        SamganError: There are fewer than 20 images of the class, or fewer than two patients.
 
-    Source: the limits follow the data-copying test of Meehan et al. 2020 (arXiv:2004.05675), which holds distances of
-        generated images against those of fresh real ones.
+    Source: the limits follow the data-copying test of Meehan et al. 2020 (arXiv:2004.05675), which compares distances
+        of generated images with those of fresh real ones.
     """
 
     def __init__(
@@ -94,25 +101,30 @@ class Screen:
     ) -> None:
         self.training, self.extract, self.classify, self.confidence = training, extract, classify, confidence
         check_enough([patients[i] for i in own])
-        names = sorted({patients[i] for i in own})
         self.features = features
-        fold_of = {
-            names[i]: k % FOLDS for k, i in enumerate(np.random.default_rng(seed).permutation(len(names)).tolist())
-        }
-        distances: dict[str, list[Tensor]] = {
-            name: [] for name in ("pixels", *(["features"] if features is not None else []))
-        }
+        self.limits = self._take_limits(own, patients, seed)
+        """The smallest and the largest distance that are accepted, by "pixels" and "features"."""
+
+    def _take_limits(
+        self, own: Int[np.ndarray, " m"], patients: Sequence[str], seed: int
+    ) -> dict[str, tuple[float, float]]:
+        """Quantiles of the distances between images of the class and training images of other patients."""
+        names = sorted({patients[i] for i in own})
+        order = np.random.default_rng(seed).permutation(len(names)).tolist()
+        fold_of = {names[i]: k % FOLDS for k, i in enumerate(order)}
+        spaces = ("pixels",) if self.features is None else ("pixels", "features")
+        distances: dict[str, list[Tensor]] = {space: [] for space in spaces}
         for fold in range(min(FOLDS, len(names))):
             held = np.array([fold_of.get(patient) == fold for patient in patients])
             queries, others = own[held[own]], np.flatnonzero(~held)
-            for space, found in self._nearest(training[queries], self._some(queries), others).items():
+            for space, found in self._nearest(self.training[queries], self._some(queries), others).items():
                 distances[space].append(found.distance)
         tails = torch.tensor([TAIL, 1 - TAIL], dtype=torch.double)
-        self.limits = {
-            space: tuple(torch.quantile(torch.cat(parts).double(), tails).tolist())
-            for space, parts in distances.items()
-        }
-        """By space the least and the largest distance that is let through."""
+        limits = {}
+        for space, parts in distances.items():
+            low, high = torch.quantile(torch.cat(parts).double(), tails).tolist()
+            limits[space] = (low, high)
+        return limits
 
     def _some(self, index: np.ndarray) -> Tensor | None:
         return None if self.features is None else self.features[index]
@@ -127,7 +139,7 @@ class Screen:
         return found
 
     def __call__(self, images: UInt8[Tensor, "n c h w"], kept: UInt8[Tensor, "k c h w"] | None = None) -> Screened:
-        """Screen images, some of which may be like those that were `kept` before."""
+        """Screen images; those that are like one of the images `kept` earlier are duplicates."""
         found = self._nearest(images, self.extract(images) if self.extract else None)
         distance = {space: nearest.distance.double().numpy() for space, nearest in found.items()}
         near = np.any([distance[space] < low for space, (low, _) in self.limits.items()], axis=0)
@@ -152,11 +164,16 @@ class Screen:
         either = " or ".join(f"{named[space]} < {low:.4g}" for space, (low, _) in self.limits.items())
         judged = "features" if "features" in self.limits else "pixels"
         sentences = [
-            "near-copy: nearer to a training image than 99 % of real images are to those of other patients, by one "
-            f"measure ({either})",
-            f"failed: further from all training images than 99 % of real images are from those of other patients "
+            "near-copy: nearer to a training image than 99 % of real images are to images of other patients, by one "
+            f"measure or more ({either})",
+            "failed: further from all training images than 99 % of real images are from images of other patients "
             f"({named[judged]} > {self.limits[judged][1]:.4g})",
         ]
         if self.classify:
-            sentences.append(f"unsure: a classifier of the real images gives its class less than {self.confidence:g}")
-        return [*sentences, f"duplicate: nearer than {ALIKE} (1 - correlation of pixels) to one that was kept before"]
+            sentences.append(
+                f"unsure: a classifier trained on real images gives its class less than {self.confidence:g}"
+            )
+        return [
+            *sentences,
+            f"duplicate: nearer than {ALIKE} (1 - correlation of pixels) to an image that was kept earlier",
+        ]

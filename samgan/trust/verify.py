@@ -1,4 +1,4 @@
-"""Whether images are what their marks say: made again from model and seed, and compared bit for bit."""
+"""Whether images are what their marks say: they are made again from model and seed, and compared bit for bit."""
 
 import dataclasses
 import itertools
@@ -19,15 +19,18 @@ from samgan.sampling import FORWARD_BATCH, Model, sample_batches
 
 VERDICTS = {
     "regenerated": "regenerated bit for bit",
-    "marked": "so its mark says (--run RUN makes it again and compares)",
-    "differs": "differs from what the model makes of this seed",
+    "marked": "as its mark says; to make it again and compare, name the run with --run",
+    "differs": "differs from the image that the model makes from this seed",
     "altered": "altered since it was marked",
-    "another model": "another model than those of --run",
+    "another model": "made by a model that is not in --run",
     "no mark": "no mark of samgan",
     "not checked": "not checked",
 }
+"""What can be found of an image, and how to say it."""
 GOOD = ("regenerated", "marked")
+"""Verdicts on images that are what they claim to be."""
 ROWS_SHOWN = 20
+"""Rows of one file, at most, that `format_findings` lists."""
 
 
 @dataclasses.dataclass
@@ -36,17 +39,17 @@ class Finding:
 
     file: str
     row: int | None
-    """Of several images in one file."""
+    """The image's place in a file of several; None for the only one."""
     mark: Mark | None
     verdict: str
     """A key of `VERDICTS`."""
     detail: str = ""
     difference: int | None = None
-    """The largest, in grey levels, between the image and what the model makes of its seed."""
+    """The largest difference from the image that the model makes from this seed, in grey levels."""
 
     @property
     def ok(self) -> bool:
-        """Whether the image is what it claims to be, as far as that was looked into."""
+        """Whether the image is what it claims to be, as far as it was checked."""
         return self.verdict in GOOD
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,15 +58,15 @@ class Finding:
 
 
 def verify_files(files: Sequence[Path], models: Iterator[Model] | None = None) -> list[Finding]:
-    """Read the marks of files, and compare the images with what the models make of the seeds.
+    """Read the marks of files, and compare the images with those that the models make from the same seeds.
 
     Args:
         files: PNG, DICOM or NPZ.
-        models: Those that the images may be of, likely ones first; read on as far as is needed. None: marks alone
-            are read, and whether pixels are still those that were marked.
+        models: Models that may have made the images, likely ones first; the rest are read only if they are needed.
+            None: only check that the pixels are still those that were marked.
 
     Returns:
-        One finding for each image, in the order of files and rows, and one for each file that has none.
+        One finding for each image, in the order of files and rows, and one for each file without a marked image.
     """
     findings: list[Finding] = []
     waiting: list[tuple[Finding, Sample]] = []
@@ -84,14 +87,14 @@ def verify_files(files: Sequence[Path], models: Iterator[Model] | None = None) -
             if models is not None:
                 waiting.append((findings[-1], sample))
         if len(waiting) >= FORWARD_BATCH:
-            _compare(waiting, find)
+            _make_again(waiting, find)
             waiting = []
-    _compare(waiting, find)
+    _make_again(waiting, find)
     return findings
 
 
 def _finder(models: Iterator[Model]) -> Callable[[str], Model | None]:
-    """The model of a hash, from models of which each is read once."""
+    """A function that finds the model of a hash; each model is read once."""
     known: dict[str, Model] = {}
 
     def find(sha256: str) -> Model | None:
@@ -105,8 +108,8 @@ def _finder(models: Iterator[Model]) -> Callable[[str], Model | None]:
     return find
 
 
-def _compare(waiting: list[tuple[Finding, Sample]], find: Callable[[str], Model | None]) -> None:
-    """Make the images of each model again, in the passes of `sample`, and put the outcome into their findings."""
+def _make_again(waiting: list[tuple[Finding, Sample]], find: Callable[[str], Model | None]) -> None:
+    """Make the images of each model again, in the same batches as `sample`, and complete their findings."""
     groups: dict[str, list[tuple[Finding, Sample]]] = {}
     for finding, sample in waiting:
         groups.setdefault(sample.mark.model_sha256, []).append((finding, sample))
@@ -122,21 +125,22 @@ def _compare(waiting: list[tuple[Finding, Sample]], find: Callable[[str], Model 
         batches = sample_batches(model, [mark.seed for mark in marks], own)
         images = (image for _, batch in batches for image in batch)
         for (finding, sample), label, image in zip(group, labels, images, strict=True):
-            _judge(finding, sample, model, label, image)
+            _compare(finding, sample, model, label, image)
 
 
 def _label(model: Model, mark: Mark) -> int | None:
-    """The class that a mark names; where it is none of the model's, the one of its seed in turn."""
+    """The class that a mark names; if the model has no such class, the one that its seed gets by turns."""
     labels = model.labels([mark.seed], mark.class_name if mark.class_name in model.classes else None)
     return None if labels is None else int(labels)
 
 
-def _judge(finding: Finding, sample: Sample, model: Model, label: int | None, image: Float[Tensor, "c h w"]) -> None:
+def _compare(finding: Finding, sample: Sample, model: Model, label: int | None, image: Float[Tensor, "c h w"]) -> None:
+    """Compare an image with the one that was made again, and its mark with the true one."""
     bits = 16 if sample.image.dtype == np.uint16 else 8
     made = to_integers(image[None], bits)[0]
     if made.shape != sample.image.shape:
         finding.verdict = "differs"
-        finding.detail = f"it is {_size(sample.image)}, the model's images are {_size(made)}"
+        finding.detail = f"the image has {_size(sample.image)}, those of the model have {_size(made)}"
         return
     distance = np.abs(made.astype(int) - sample.image.astype(int))
     finding.difference = int(distance.max())
@@ -148,15 +152,15 @@ def _judge(finding: Finding, sample: Sample, model: Model, label: int | None, im
     said, true = sample.mark.entries(), model.mark(sample.mark.seed, label).of(made).entries()
     wrong = [key for key, value in said.items() if key != "Software" and true.get(key) != value]
     finding.verdict = "altered" if wrong else "regenerated"
-    finding.detail = f"the image is right, its mark is wrong in {', '.join(wrong)}" if wrong else ""
+    finding.detail = f"the image is right, but its mark is wrong in {', '.join(wrong)}" if wrong else ""
 
 
 def _size(image: np.ndarray) -> str:
-    return f"{image.shape[-1]}x{image.shape[-2]} with {image.shape[0]} channel(s)"
+    return f"{image.shape[-1]}x{image.shape[-2]} px and {image.shape[0]} channel(s)"
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
-    """The findings as text: a line for each file, and in an NPZ one for each row that is not what it claims."""
+    """The findings as text: a line for each file, and a line for each row of an NPZ that is not what it claims."""
     lines = []
     for file, group in itertools.groupby(findings, key=lambda finding: finding.file):
         rows = list(group)
@@ -167,7 +171,7 @@ def format_findings(findings: Sequence[Finding]) -> str:
         bad = [finding for finding in rows if not finding.ok]
         lines += [f"  row {finding.row}: {_sentence(finding)}" for finding in bad[:ROWS_SHOWN]]
         lines += [f"  and {len(bad) - ROWS_SHOWN} more rows"] if len(bad) > ROWS_SHOWN else []
-        lines += [] if bad else [f"  the first: {_sentence(rows[0])}"]
+        lines += [] if bad else [f"  row 0: {_sentence(rows[0])}"]
     if len({finding.file for finding in findings}) > 1:
         lines.append(f"all: {_count(findings)}")
     return "\n".join(lines)
@@ -189,5 +193,5 @@ def _sentence(finding: Finding) -> str:
 
 
 def _shown(text: str) -> str:
-    """`text`, unless it would write to the terminal what it should not: whoever wrote the file chose it."""
+    """`text`, with control characters escaped: it comes from a file, and must not control the terminal."""
     return text if text.isprintable() else repr(text)
