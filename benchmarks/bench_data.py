@@ -1,8 +1,8 @@
-"""Time what is done before and after training against its goals: prepare, sample, and the command's start.
+"""Compare the times of prepare, sample and the start of the command with their goals.
 
     python benchmarks/bench_data.py [--source FOLDER] [--json]
 
-FOLDER: JPEG files in one sub-folder per class; by default as many as the Kermany X-rays, 5,216 of 224x224, are made.
+FOLDER: JPEG files in one sub-folder per class. By default, as many as the Kermany X-rays (5,216 of 224x224) are made.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SAMPLES = 3616
 
 
 def command(*arguments: object) -> float:
-    """Seconds of a samgan command."""
+    """Seconds that a samgan command takes."""
     start = time.perf_counter()
     script = "import sys; from samgan.commands.main import main; sys.exit(main())"
     run([sys.executable, "-c", script, *map(str, arguments)], check=True, stdout=DEVNULL, stderr=DEVNULL)
@@ -35,7 +35,7 @@ def command(*arguments: object) -> float:
 
 
 def write_source(folder: Path) -> None:
-    """Smooth random pictures, which compress as radiographs do."""
+    """Write smooth random pictures, which compress like radiographs."""
     random = np.random.default_rng(0)
     for number in range(IMAGES):
         path = folder / ("NORMAL", "PNEUMONIA")[number % 2] / f"person{number}_{number}.jpeg"
@@ -45,7 +45,7 @@ def write_source(folder: Path) -> None:
 
 
 def write_run(folder: Path) -> None:
-    """A run of one step at the CPU scale."""
+    """Write a run of one step at the CPU scale."""
     config = preset_config("msg-gan-6", "cpu").override({"training.kimg": 0.016})
     images = np.random.default_rng(0).integers(0, 256, (64, 1, 64, 64), dtype=np.uint8)
     train_loop(config, images, Run.create(folder, config), make_fabric("cpu"))

@@ -1,9 +1,10 @@
-"""What a step takes on an NVIDIA GPU, as it is and replayed as CUDA graphs, which `samgan train` does there.
+"""Time a step on an NVIDIA GPU: as plain code, and replayed as CUDA graphs, as `samgan train` does there.
 
     python benchmarks/bench_gpu.py [--rounds 6] [--json]
 
-Steps on random images of 64 px in the precision of `samgan train`. Plain and replayed steps take turns in one process,
-a multiple of `penalty_every` at a time so that a lazy penalty counts with its share; medians over the rounds.
+Steps use random images of 64 px and the precision of `samgan train`. Plain and replayed steps take turns in one
+process, a multiple of `penalty_every` steps at a time, so that a lazy penalty counts in proportion. The results are
+medians over the rounds.
 """
 
 import argparse
@@ -34,7 +35,7 @@ STEPS, IMAGES = 8, 256
 
 
 def measure(config: Config, rounds: int) -> dict[str, float | str]:
-    """Median milliseconds of a step, plain and replayed; images per second of the replayed ones."""
+    """Median milliseconds of a step, plain and replayed; images per second of replayed steps."""
     device, network = torch.device("cuda"), config.network
     precision = choose_precision(config.training.precision, "cuda")
     autocast = make_fabric("cuda", precision=precision).autocast
@@ -62,7 +63,7 @@ def measure(config: Config, rounds: int) -> dict[str, float | str]:
             start = time.perf_counter()
             work()
             torch.cuda.synchronize()
-            if turn >= 2:  # the first two set up, and capture
+            if turn >= 2:  # the first two rounds set up and capture
                 seconds[name].append((time.perf_counter() - start) / count)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        parser.error("there is no NVIDIA GPU on this machine, or torch was built without CUDA")
+        parser.error("expected an NVIDIA GPU and a torch built with CUDA; found none")
     rows = []
     for preset, scale in PRESETS:
         config = preset_config(preset, scale)

@@ -1,9 +1,9 @@
-"""Time scores, screening and audit against their goals, and scores against torchmetrics and torch-fidelity as well.
+"""Compare the times of scores, screening and audit with their goals, and scores with torchmetrics and torch-fidelity.
 
     python benchmarks/bench_metrics.py [--rounds 3] [--json]
 
-Needs the test requirements (pip install 'samgan[test]'). The Inception's weights are random, since only time is
-measured; both sides read the same file. Ratios are medians over rounds in which both take turns.
+Needs the test requirements (pip install 'samgan[test]'). The weights of the Inception network are random, since only
+time is measured; both sides read the same file. Ratios are medians over rounds in which both sides take turns.
 """
 
 import argparse
@@ -30,20 +30,20 @@ from samgan.metrics.ms_ssim import mean_ms_ssim, ms_ssim
 from samgan.metrics.prdc import prdc
 from samgan.trust import Screen, audit
 
-IMAGES = 3616  # of the paper
+IMAGES = 3616  # as in the paper
 TRAINING, HELD_OUT = 5216, 1304
-SMALLEST_FOR_TORCHMETRICS = 176  # the five-scale definition with a window of 11 begins at 161 px
+SMALLEST_FOR_TORCHMETRICS = 176  # the five-scale definition with a window of 11 needs 161 px
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """How long it takes."""
+    """Seconds that a call takes."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def times_as_fast(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> float:
-    """Median of theirs / ours, turn by turn."""
+    """Median of their time / our time over rounds."""
     ours(), theirs()
     return statistics.median(seconds(theirs) / seconds(ours) for _ in range(rounds))
 
@@ -54,7 +54,7 @@ def noise(count: int, side: int, channels: int = 1) -> torch.Tensor:
 
 
 def similarity(rounds: int) -> list[Line]:
-    """MS-SSIM."""
+    """Time MS-SSIM."""
     images = noise(IMAGES, 64)
     taken = statistics.median(seconds(lambda: mean_ms_ssim(images)) for _ in range(rounds))
     side = SMALLEST_FOR_TORCHMETRICS
@@ -69,7 +69,7 @@ def similarity(rounds: int) -> list[Line]:
 
 
 def random_inception(path: Path) -> None:
-    """Write a weights file of the standard network's shape."""
+    """Write a weights file with the shapes of the standard network."""
     nothing = mock.Mock(return_value={})
     with (
         mock.patch("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", nothing),
@@ -83,7 +83,7 @@ def random_inception(path: Path) -> None:
 
 
 def features(rounds: int) -> list[Line]:
-    """Inception features."""
+    """Time Inception features."""
     images = noise(64, 64)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "inception.pth")
@@ -100,7 +100,7 @@ def features(rounds: int) -> list[Line]:
 
 
 def distances() -> list[Line]:
-    """What is made of features."""
+    """Time the scores that are computed from features."""
     real, fake = (torch.randn(IMAGES, 2048).abs() for _ in range(2))
     taken = {f.__name__: seconds(lambda f=f: f(real, fake)) for f in (frechet_distance, kernel_distance, prdc)}
     note = ", ".join(f"{name} {value:.1f} s" for name, value in taken.items())
@@ -109,9 +109,9 @@ def distances() -> list[Line]:
 
 
 def copies() -> list[Line]:
-    """Screening and audit of as many images as may be missing, beside Kermany's 5,216 and as many of other patients.
+    """Time screening and audit of 3,616 images against 5,216 training images, as in Kermany's set, and 1,304 held out.
 
-    Features cost next to nothing here: those of an Inception take what they take, once, and are kept.
+    Features cost almost nothing here. Those of an Inception network take longer, but are computed once and kept.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -149,7 +149,7 @@ def copies() -> list[Line]:
 
 
 class Floats(torch.nn.Module):
-    """A network that takes integers."""
+    """A network that takes integer images."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""What a preset costs at every size of image: images per second, minutes for 100 kimg, and the most memory it takes.
+"""Measure the cost of presets at several image sizes: images per second, minutes for 100 kimg, and peak memory.
 
     python benchmarks/bench_presets.py [--steps 30] [--json]
 
-Each is a process of its own that takes steps on random images with the allocator and precision of `samgan train`;
-snapshots and their scores are left out.
+Each measurement is a separate process that takes steps on random images with the allocator and precision of
+`samgan train`. Snapshots and their scores are not included.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def measure(config: Config, steps: int) -> dict[str, float]:
     shape = (IMAGES, network.image_channels, network.resolution, network.resolution)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     state, sampler = TrainingState(config, torch.device("cpu")), Sampler(images, config, torch.device("cpu"))
-    every = config.training.penalty_every  # a lazy penalty is to count with its share
+    every = config.training.penalty_every  # so that a lazy penalty counts in proportion
     seconds = []
     for _ in range(3):
         train_step(state, sampler(state.step), fabric.autocast)

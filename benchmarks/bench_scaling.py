@@ -1,9 +1,9 @@
-"""Measure how time per image and memory grow with resolution, batch, width, images of the set and processes.
+"""Measure how time per image and memory grow with resolution, batch, width, size of the set, and processes.
 
     python benchmarks/bench_scaling.py [--rounds 5] [--plot benchmarks/scaling.svg] [--json]
 
-Each point is a training step of msg-gan-6 in a process of its own, 64 px, 64 channels and a batch of 16 where nothing
-else is said. Memory is the process's peak. The plot needs matplotlib (pip install matplotlib).
+Each point is a training step of msg-gan-6 in a separate process, by default with 64 px, 64 channels and a batch of 16.
+Memory is the peak of the process. The plot needs matplotlib (pip install matplotlib).
 """
 
 import argparse
@@ -36,8 +36,8 @@ VALUES = {
 
 
 def measure(point: dict[str, int], rounds: int) -> dict[str, Any]:
-    """What `step` tells of one point, from a process of its own."""
-    # Lightning Fabric imports torchmetrics where it is installed, as for our tests; users of samgan need not have it.
+    """Run `step` for one point in a separate process and return its results."""
+    # Lightning Fabric imports torchmetrics if it is installed, as it is for our tests; users of samgan do not need it.
     script = "import sys; sys.modules['torchmetrics'] = None; import bench_scaling; "
     script += f"bench_scaling.step({point!r}, {rounds})"
     run = subprocess.run(
@@ -48,7 +48,7 @@ def measure(point: dict[str, int], rounds: int) -> dict[str, Any]:
 
 
 def step(point: dict[str, int], rounds: int) -> None:
-    """Train a few steps, and print seconds per image, the peak of memory and operations per image."""
+    """Train a few steps, and print seconds per image, peak memory and operations per image."""
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder, "images.npy"), (point["images"], 1, point["resolution"], point["resolution"]))
         told = (_train if point["processes"] == 1 else _train_together)(point, rounds, folder)
@@ -57,14 +57,14 @@ def step(point: dict[str, int], rounds: int) -> None:
 
 
 def configuration(point: dict[str, int]) -> Config:
-    """Of msg-gan-6 at one point."""
+    """Configuration of msg-gan-6 at one point."""
     return preset_config("msg-gan-6", "cpu", point["resolution"]).override(
         {"network.max_channels": point["width"], "training.batch_size": point["batch"]}
     )
 
 
 def write_images(path: Path, shape: tuple[int, ...]) -> None:
-    """A set of random images, without holding it in memory."""
+    """Write a set of random images without holding it in memory."""
     random = np.random.default_rng(0)
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -89,7 +89,7 @@ def _train(point: dict[str, int], rounds: int, folder: str) -> dict[str, float]:
 
 
 def _train_together(point: dict[str, int], rounds: int, folder: str) -> dict[str, float]:
-    """Several processes, as `samgan train --processes` starts them, each with its share of the processor's cores."""
+    """Train with several processes, as `samgan train --processes` does; each gets a share of the processor's cores."""
     from torch.multiprocessing import spawn
 
     threads = max(1, torch.get_num_threads() // point["processes"])
@@ -109,7 +109,7 @@ def _member(rank: int, point: dict[str, int], rounds: int, folder: str, threads:
 
 
 def plot(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Time per image and memory against each quantity, both axes logarithmic."""
+    """Plot time per image and memory against each quantity, with logarithmic axes."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -141,7 +141,7 @@ def plot(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--plot", type=Path, help="write the plot there, as SVG")
+    parser.add_argument("--plot", type=Path, help="write the plot to this file, as SVG")
     add_json_option(parser)
     options = parser.parse_args()
     measured: dict[tuple[int, ...], dict[str, Any]] = {}

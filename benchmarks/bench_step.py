@@ -1,16 +1,16 @@
-"""Time the training step against its goals, and against a reference implementation in the same run.
+"""Compare the time of the training step with its goals, and with a reference implementation in the same run.
 
     python benchmarks/bench_step.py [--reference DIR] [--widths 64 128] [--rounds 15] [--kimg 8] [--json]
     python benchmarks/bench_step.py --profile | --compiled [--widths 64]
 
-DIR: a checkout of MSG-GAN's PyTorch code (github.com/akanimax/BMSG-GAN), measured and not needed otherwise.
+DIR: a checkout of MSG-GAN's PyTorch code (github.com/akanimax/BMSG-GAN); needed only to measure it.
 
-All contenders take 16 images of 64x64 pixels in 3 channels (the reference knows no others). Each is a process of its
-own, so that what one does to the memory allocator is not another's gain; they take turns, step by step, and a ratio is
-the median over rounds of one's time / the other's, so that drift of the machine cancels. That ours and the reference
-compute the same is seen first: from the same weights, images and latents, in double precision, the losses of five steps
-are compared. At last a run with all that belongs to it (scores, checkpoints, grids, log) tells what share of its time
-is spent on anything but the step, and the most memory it takes.
+All contenders take 16 images of 64x64 pixels with 3 channels, since the reference supports no others. Each is a
+separate process, so that one contender's effect on the memory allocator does not help another. They take turns, step by
+step, and a ratio is the median over rounds of one time / the other, so that drift of the machine cancels. First, a
+check shows that ours and the reference compute the same: from the same weights, images and latents, in double
+precision, the losses of five steps are compared. Last, a complete run (with scores, checkpoints, grids, log) shows
+which share of its time is spent outside the step, and its peak memory.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def configuration(preset: str, width: int, **network: Any) -> Config:
 
 
 def our_training(config: Config) -> tuple[TrainingState, Sampler]:
-    """A state to train and batches of random images."""
+    """A state to train, and a sampler of random images."""
     network = config.network
     shape = (64, network.image_channels, network.resolution, network.resolution)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -116,7 +116,7 @@ def disagreement(folder: Path, width: int, steps: int = 5) -> float:
         batch = dataclasses.replace(batch, real=batch.real.double(), latents=batch.latents.double())
         logged = train_step(state, batch)
         ours = [logged[name].item() for name in ("loss_discriminator", "loss_generator")]
-        # A hinge loss may be 0, so what is below 1 counts as it is.
+        # A hinge loss may be 0, so for values below 1 the difference is absolute.
         worst = max(worst, *(abs(a - b) / max(1, abs(b)) for a, b in zip(ours, reference.step(batch), strict=True)))
     return worst
 
@@ -132,9 +132,9 @@ def our_step(config: dict[str, Any]) -> Callable[[], object]:
 
 
 def compiled_step(config: dict[str, Any]) -> Callable[[], object]:
-    """The same with both networks compiled by torch.compile, which samgan does not do."""
+    """The same with both networks compiled by torch.compile, which samgan does not use."""
     keep_freed_memory()
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # what an earlier start left would hide the first one's time
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # a cache would hide the time of the first step
     state, sampler = our_training(Config.from_dict(config))
     state.generator.compile(), state.discriminator.compile()
     return lambda: train_step(state, sampler(state.step))
@@ -147,7 +147,7 @@ def reference_step(folder: str, width: int) -> Callable[[], object]:
 
 
 def roof() -> Callable[[], object]:
-    """What this machine's convolutions can reach: 256 channels, 3x3, forward, with nothing to allocate or keep."""
+    """The best rate of this machine's convolutions: 256 channels, 3x3, forward, with nothing to allocate or keep."""
     keep_freed_memory()
     x, w = torch.randn(BATCH, 256, 32, 32), torch.randn(256, 256, 3, 3)
     return torch.inference_mode()(lambda: F.conv2d(x, w, padding=1))
@@ -163,7 +163,7 @@ CONTENDERS: dict[str, Callable[..., Callable[[], object]]] = {
 
 
 class Contender:
-    """A process that does one step when asked and tells how long it took."""
+    """A process that does one step on request and reports how long it took."""
 
     def __init__(self, kind: str, *arguments: Any) -> None:
         command = [sys.executable, __file__, "--contender", json.dumps([kind, *arguments])]
@@ -184,7 +184,7 @@ class Contender:
 
 
 def contend(kind: str, *arguments: Any) -> None:
-    """What a contender's process does."""
+    """Run in a contender's process: do a step for each line of input and print its time."""
     step = CONTENDERS[kind](*arguments)
     for _ in sys.stdin:
         start = time.perf_counter()
@@ -193,7 +193,7 @@ def contend(kind: str, *arguments: Any) -> None:
 
 
 def compete(contenders: dict[str, Contender], rounds: int) -> None:
-    """Let them take turns."""
+    """Let the contenders take turns."""
     for contender in contenders.values():  # warm up
         contender.step(), contender.step()
     for _ in range(rounds):
@@ -204,13 +204,13 @@ def compete(contenders: dict[str, Contender], rounds: int) -> None:
 
 
 def ratio(contenders: dict[str, Contender], name: str, rival: str) -> float:
-    """How many times as long `name` takes as `rival`."""
+    """Median of the time of `name` / the time of `rival`."""
     pairs = zip(contenders[name].seconds, contenders[rival].seconds, strict=True)
     return statistics.median(a / b for a, b in pairs)
 
 
 def configurations(width: int) -> dict[str, Config]:
-    """What is measured at one width."""
+    """The configurations to measure at one width."""
     configs = {"msg-gan-6": configuration("msg-gan-6", width)}
     if width == 64:
         for name, (sides, pooled) in ATTENTION.items():
@@ -221,7 +221,7 @@ def configurations(width: int) -> dict[str, Config]:
 
 
 def steps(width: int, reference: Path | None, rounds: int) -> list[Line]:
-    """All that is said of steps at one width."""
+    """All results about steps at one width."""
     lines = []
     configs = configurations(width)
     contenders = {name: Contender("ours", config.to_dict()) for name, config in configs.items()}
@@ -280,7 +280,7 @@ def profile(width: int, count: int = 5) -> str:
 
 
 def compiled(width: int, rounds: int) -> list[Line]:
-    """What torch.compile would gain, and how long the first step then takes."""
+    """The gain from torch.compile, and how long the first step then takes."""
     lines = []
     for name, config in list(configurations(width).items())[:2]:
         contenders = {kind: Contender(kind, config.to_dict()) for kind in ("ours", "compiled")}
@@ -296,7 +296,7 @@ def compiled(width: int, rounds: int) -> list[Line]:
 
 
 def train_and_tell(width: int, kimg: float) -> None:
-    """Train as `samgan train` does, and print the seconds of it all and of the steps, and the peak of memory."""
+    """Train as `samgan train` does, and print the seconds of the run and of its steps, and the peak memory."""
     from samgan import training
     from samgan.devices import make_fabric
     from samgan.runs import Run
@@ -330,8 +330,8 @@ def train_and_tell(width: int, kimg: float) -> None:
 
 
 def whole_run(width: int, kimg: float) -> dict[str, float]:
-    """What `train_and_tell` tells, from a process of its own."""
-    # Lightning Fabric imports torchmetrics where it is installed, as for our tests; users of samgan need not have it.
+    """Run `train_and_tell` in a separate process and return its results."""
+    # Lightning Fabric imports torchmetrics if it is installed, as it is for our tests; users of samgan do not need it.
     script = "import sys; sys.modules['torchmetrics'] = None; import bench_step; "
     script += f"bench_step.train_and_tell({width}, {kimg})"
     command = [sys.executable, "-c", script]
@@ -348,7 +348,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--kimg", type=float, default=8.0, help="length of the whole run (8: up to its first snapshot)")
     parser.add_argument("--compiled", action="store_true", help="only compare with torch.compile (a C++ compiler)")
-    parser.add_argument("--profile", action="store_true", help="only tell where the steps spend their time")
+    parser.add_argument("--profile", action="store_true", help="only report where the steps spend their time")
     add_json_option(parser)
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()

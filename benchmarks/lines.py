@@ -1,4 +1,4 @@
-"""What every benchmark prints: lines of a measured value beside its goal, on which machine and of which code."""
+"""The output of every benchmark: measured values with their goals, the machine, and the version of the code."""
 
 import argparse
 import dataclasses
@@ -15,14 +15,14 @@ from samgan import __version__
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One measured value; `goal` is None where there is none to reach."""
+    """One measured value; `goal` is None if there is no goal."""
 
     name: str
     measured: float
     goal: float | None = None
     unit: str = ""
     at_least: bool = False
-    """Whether the goal is the least to reach; else it is the most to take."""
+    """Whether the goal is a minimum; otherwise it is a maximum."""
     note: str = ""
 
     @property
@@ -45,12 +45,12 @@ class Line:
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """The option that all benchmarks have."""
+    """Add the option that all benchmarks share."""
     parser.add_argument("--json", action="store_true", help="print a list of name, goal, measured, met")
 
 
 def machine() -> str:
-    """Where, when and of which code a measurement is."""
+    """Describe the machine, the date and the version of the code of a measurement."""
     folder = Path(__file__).parent
     found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True)
     commit = found.stdout.strip() or "unknown"
@@ -69,16 +69,16 @@ def _cpuinfo() -> list[str]:
 
 
 def peak_gb() -> float:
-    """Peak of this process's resident memory, on Linux.
+    """Peak resident memory of this process, on Linux.
 
-    Not getrusage's maximum, which a process inherits from the one that started it.
+    Not the maximum from getrusage, which a process inherits from its parent.
     """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024 / 1e9
 
 
 def show(lines: list[Line], as_json: bool) -> None:
-    """Print."""
+    """Print lines as a Markdown table or as JSON."""
     if as_json:
         print(json.dumps([line.document() for line in lines], indent=2))
         return

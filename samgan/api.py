@@ -1,4 +1,4 @@
-"""The four steps as functions: prepare, train, sample, evaluate; and all of them on phantoms, the demo."""
+"""The four steps as functions: prepare, train, sample, evaluate; and the demo, which runs them all on phantoms."""
 
 import sys
 import warnings
@@ -36,11 +36,11 @@ DEMO_NOTE = "Phantoms are not patients: these images were drawn by a formula, an
 
 @dataclass(frozen=True)
 class Exported:
-    """A generator that was written as one file."""
+    """A generator that was exported as one file."""
 
     model: Path
     sha256: str
-    """Of the weights."""
+    """SHA-256 of the weights."""
     images_seen: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,14 +53,14 @@ def export(run: Location, out: Location, *, checkpoint: str = "newest") -> Expor
 
     Args:
         run: The run folder.
-        out: The file, ending in .safetensors. It holds weights, configuration and hashes, and no image.
+        out: The new file, with a name ending in .safetensors. It holds weights, configuration and hashes, but no image.
         checkpoint: "newest", "best" or a checkpoint file.
 
     Returns:
-        What was written.
+        The file, the hash of its weights and the number of images seen in training.
 
     Raises:
-        SamganError: No such checkpoint, or `out` exists or has another ending.
+        SamganError: There is no such checkpoint, `out` exists, or its name ends differently.
     """
     out = Path(out)
     if out.suffix != MODEL_SUFFIX:
@@ -84,25 +84,25 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
     checkpoint: str = "newest",
     device: str = "auto",
 ) -> Written:
-    """Write synthetic images of a run, or of a file of `export`.
+    """Write synthetic images from a run or from a file made by `export`.
 
     Args:
-        source: The run folder, or a file of `export`.
+        source: The run folder, or a file made by `export`.
         out: New folder.
         count: Number of images.
         seed: Seed of the first image; image i has seed + i.
         file_format: A key of `samgan.provenance.FORMATS`, such as "png", "npz" or "dicom".
-        sheets: Keys of `samgan.sampling.sheets.SHEETS`: overview pictures to write as well.
-        class_name: The class of all images; default: all classes in turn.
-        checkpoint: "newest", "best" or a file, of a run.
+        sheets: Keys of `samgan.sampling.sheets.SHEETS`: overview pictures to write in addition.
+        class_name: The class of all images; default: the classes take turns.
+        checkpoint: "newest", "best" or a checkpoint file, if the source is a run.
         device: "auto", "cpu", "cuda" or "mps".
 
     Returns:
-        What `samples.json` in the folder holds: the provenance of its images.
+        The content of `samples.json` in the folder: the provenance of its images.
 
     Raises:
-        UsageError: A count below 1, a seed that is not from 0 to 2^32 - count, or an unknown class.
-        SamganError: No such checkpoint, or `out` is in use.
+        UsageError: The count is below 1, the seed is not from 0 to 2^32 - count, or the class is unknown.
+        SamganError: There is no such checkpoint, or `out` is in use.
     """
     keep_freed_memory()
     if count < 1:
@@ -116,12 +116,12 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
 
 
 def verify(files: Sequence[Location], run: Location | None = None, *, device: str = "auto") -> list[Finding]:
-    """Read from which model and seed images are; with the run, make them again and compare bit for bit.
+    """Read which model and seed images come from; with the run, regenerate them and compare bit for bit.
 
     Args:
-        files: PNG, DICOM or NPZ.
-        run: The run folder, all of whose checkpoints are tried, or a file of `export`.
-        device: Where images are made again.
+        files: PNG, DICOM or NPZ files.
+        run: The run folder, whose checkpoints are all tried, or a file made by `export`.
+        device: Where to regenerate the images.
 
     Returns:
         A finding for each image; its `ok` says whether the image is what it claims to be.
@@ -135,7 +135,7 @@ def verify(files: Sequence[Location], run: Location | None = None, *, device: st
 
 
 def _all_models(source: Path, device: str) -> Iterator[Model]:
-    """The model of a file, or the models of a run's checkpoints, newest first; each is read when it is needed."""
+    """The model of a file, or the models of a run's checkpoints, newest first; each is read only when needed."""
     if is_model(source) and not source.is_dir():
         return iter([open_model(source, device=device)])
     run = Run.open(source)
@@ -147,14 +147,14 @@ def _all_models(source: Path, device: str) -> Iterator[Model]:
             try:
                 yield load_model(run, str(path), device)
             except SamganError as error:
-                warnings.warn(f"passed over: {error}", stacklevel=2)
+                warnings.warn(f"skipped a checkpoint: {error}", stacklevel=2)
 
     return load()
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo leaves behind."""
+    """The results of the demo."""
 
     run: Path
     samples: Path
@@ -168,11 +168,11 @@ class Demo:
 
 
 def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> Demo:
-    """Draw phantoms, prepare them, train a small SAMGAN, sample and evaluate: all four steps in some three minutes.
+    """Draw phantoms, prepare them, train a small SAMGAN, sample and evaluate: all four steps in about three minutes.
 
     Args:
         out: New folder.
-        kimg: Length of training.
+        kimg: Length of training, in thousands of images.
         device: "auto", "cpu", "cuda" or "mps".
 
     Returns:
@@ -195,8 +195,8 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> Demo:
                 "generator_attention": [16],
                 "discriminator_attention": [16],
             },
-            # Measured on phantoms at equal seconds: the paper's loss at these rates collapses onto one image in the
-            # first minutes, the relativistic paired loss with a light R1 + R2 does not.
+            # Measured on phantoms for equal times: with these learning rates, the paper's loss collapses to one image
+            # in the first minutes; the relativistic paired loss with a light R1 + R2 does not.
             "training": {
                 "loss": "relativistic-paired",
                 "penalty": "r1-r2",

@@ -1,4 +1,4 @@
-"""Which device a network runs on, in which arithmetic, and Lightning Fabric for a run on several."""
+"""Choose the device and the precision, and set up Lightning Fabric for runs on several devices."""
 
 import ctypes
 from typing import TYPE_CHECKING
@@ -12,35 +12,35 @@ if TYPE_CHECKING:
 
 
 def choose_device(device: str) -> str:
-    """Resolve "auto" to CUDA, else the CPU: on MPS nothing has been run, so it is taken where it is asked for alone.
+    """Resolve "auto" to CUDA, else the CPU. MPS is used only if asked for, since nothing has been tested on it.
 
     Raises:
-        UsageError: The device is not on this machine.
+        UsageError: The device is not available on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return "cuda" if available["cuda"] else "cpu"
     if not available.get(device, False):
         known = ", ".join(name for name, here in available.items() if here)
-        raise UsageError(f"--device {device}: not on this machine; here: auto, {known}")
+        raise UsageError(f"--device {device} is not available on this machine; choose one of auto, {known}")
     return device
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """Resolve "auto" for a device ("auto", "cpu", ...): "bf16" where it has instructions for bf16, else "fp32"."""
+    """Resolve "auto" for a device ("auto", "cpu", ...): "bf16" if it has instructions for bf16, else "fp32"."""
     if precision != "auto":
         return precision
     device = choose_device(device)
     if device == "cuda":
-        native = torch.cuda.get_device_capability() >= (8, 0)  # older ones emulate it
+        native = torch.cuda.get_device_capability() >= (8, 0)  # older GPUs emulate it
     else:
-        has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # absent from old versions
+        has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # absent from older versions
         native = device == "cpu" and has_instructions()
     return "bf16" if native else "fp32"
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor.to(device)`, without waiting for what a GPU is still doing."""
+    """`tensor.to(device)`, without waiting for work that a GPU has not finished."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -54,18 +54,19 @@ def make_fabric(
     Args:
         device: "auto" (CUDA, else CPU), "cpu", "cuda" or "mps".
         processes: Processes (devices) per host.
-        hosts: Number of hosts; start the same command on each, as Fabric's documentation tells.
+        hosts: Number of hosts; start the same command on each, as Fabric's documentation describes.
         precision: "fp32" or "bf16".
 
     Raises:
-        UsageError: The device is not on this machine, or a number is below 1.
+        UsageError: The device is not available, a number is below 1, or there are fewer GPUs than processes.
     """
     device = choose_device(device)
     if min(processes, hosts) < 1:
         raise UsageError(f"--processes {processes} --hosts {hosts}: expected 1 or more of each")
     if device == "cuda" and processes > torch.cuda.device_count():
-        raise UsageError(f"--processes {processes}: one each for {torch.cuda.device_count()} GPUs of this host")
-    from lightning_fabric import Fabric  # costs a second or two, and only training needs it
+        most = torch.cuda.device_count()
+        raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
+    from lightning_fabric import Fabric  # takes a second or two, and only training needs it
 
     return Fabric(
         accelerator=device,
@@ -77,13 +78,13 @@ def make_fabric(
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep what is freed for the next allocation; it is told to for the rest of the process.
+    """Make the C library keep freed memory for the next allocation, for the rest of the process.
 
-    It would give large blocks back to the system after each use, which then clears them page by page when the next
-    step asks for them again. The largest amount ever in use stays as it is.
+    Otherwise it gives large blocks back to the system after each use, and the system clears them page by page when the
+    next step asks for them again. The peak of memory in use does not change.
 
     Returns:
-        Whether the C library (GNU's alone) took it.
+        Whether the C library accepted the setting; only GNU's does.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

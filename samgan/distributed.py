@@ -1,7 +1,7 @@
 """Batch statistics over all processes, differentiable to any order.
 
-Every process holds a slice of the global batch. What couples the images of a batch (minibatch standard deviation, the
-means of a relativistic loss) is computed over the global batch, so that N processes compute what one would.
+Every process holds a slice of the global batch. Whatever couples the images of a batch (minibatch standard deviation,
+the means of a relativistic loss) is computed over the global batch, so that N processes compute the same as one.
 """
 
 from collections.abc import Callable
@@ -27,18 +27,18 @@ def rank() -> int:
 
 
 def leave() -> None:
-    """End this process's part in the group, if it is in one; no message may follow.
+    """Leave the process group, if this process is in one; no message may follow.
 
-    Gloo's threads that are still there when Python ends may abort a process that has done all its work.
+    Otherwise Gloo's threads may still run when Python exits, and abort a process that has finished its work.
     """
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def on_first_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `work` on the first process alone; every process returns its result or raises its error.
+    """Call `work` only on the first process; every process returns its result or raises its error.
 
-    What one process reads or writes may fail there alone: the others would wait for it in their next message.
+    If reading or writing fails on one process only, the others would wait for it in their next message.
     """
     if world_size() == 1:
         return work(*args, **kwargs)
@@ -49,7 +49,7 @@ def on_first_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
             outcome[0] = work(*args, **kwargs)
         except Exception as error:
             failure = error
-            # Others may not travel between processes.
+            # Other errors may not survive being sent between processes.
             known = isinstance(error, SamganError | OSError)
             outcome[1] = error if known else SamganError(f"the first process failed: {error!r}")
             outcome[1].on_all_processes = True
@@ -61,7 +61,7 @@ def on_first_process(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """y_r = sum_s x_s on every process r; the adjoint of that map is the map itself, so it differentiates forever."""
+    """y_r = sum_s x_s on every process r. The map is its own adjoint, so it is differentiable to any order."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -75,11 +75,11 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def gather(x: Tensor) -> Tensor:
-    """Concatenate every process's `x` along the first axis, in rank order; all slices have the same length.
+    """Concatenate the `x` of all processes along the first axis, in rank order; all slices must have the same length.
 
-    The gradient that reaches a slice is the sum over processes of the gradients of their losses. When every process
-    computes the same global loss L, gradients averaged over processes are dL/dtheta (torch's own all_gather either
-    cuts the graph or cannot be differentiated twice, which gradient penalties need).
+    The gradient that reaches a slice is the sum over processes of the gradients of their losses. If every process
+    computes the same global loss L, gradients averaged over processes are dL/dtheta. (torch's own all_gather either
+    cuts the graph or cannot be differentiated twice, which gradient penalties need.)
     """
     if world_size() == 1:
         return x

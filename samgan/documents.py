@@ -1,7 +1,7 @@
-"""Typed documents: what crosses a border of the package as JSON, checked once, when it is read.
+"""Typed documents: records that enter or leave the package as JSON, checked once, when they are read.
 
-A document is a frozen dataclass. It is written as a JSON object with the number of its schema, and it is read back by
-its type annotations: whoever holds one may rely on every field.
+A document is a frozen dataclass. It is written as a JSON object with a schema number. Reading checks every field
+against its type annotation, so code that holds a document can rely on all of its fields.
 """
 
 import dataclasses
@@ -19,41 +19,41 @@ T = TypeVar("T", bound="Document")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Document:
-    """A document of one kind. A subclass adds fields, and says what it is and which command makes it.
+    """A document of one kind. A subclass adds fields, and names its kind and the command that makes it.
 
     Fields may be numbers, text, booleans, None, tuples, dictionaries with text as keys, and other dataclasses.
     """
 
     SCHEMA: ClassVar[int] = 1
-    """Raised when documents written before can no longer be read without `upgrade`."""
+    """Increase it when older documents can no longer be read without `upgrade`."""
     KIND: ClassVar[str] = "document"
-    """What it is, for messages."""
+    """The kind of document, for messages."""
     MADE_BY: ClassVar[str] = "samgan"
     """The command that makes one, for messages."""
 
     def to_dict(self) -> dict[str, Any]:
         """The document as plain JSON types, with its schema number."""
         tree = {"schema": self.SCHEMA, **msgspec.to_builtins(self)}
-        return json.loads(json.dumps(tree))  # lists in place of tuples, as the document is read back
+        return json.loads(json.dumps(tree))  # lists instead of tuples, as when it is read back
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
-        """Bring a document of an earlier schema up to date; documents from before schema numbers count as schema 0.
+        """Bring a document of an earlier schema up to date; documents without a schema number count as schema 0.
 
-        It may raise KeyError, TypeError, ValueError or AttributeError on a document that is not what it should be.
+        It may raise KeyError, TypeError, ValueError or AttributeError on a malformed document.
         """
         return tree
 
     @classmethod
     def from_dict(cls: type[T], tree: Any, where: str) -> T:
-        """Check a tree of plain JSON types and make a document of it.
+        """Check a tree of plain JSON types and turn it into a document.
 
         Args:
-            tree: What was read.
-            where: The file it was read from, for messages.
+            tree: The content of the file.
+            where: The file, for messages.
 
         Raises:
-            SamganError: It is not such a document, was edited by hand, or belongs to another version.
+            SamganError: It is not a document of this kind, was edited by hand, or belongs to another version.
         """
         remedy = f"make it again with {cls.MADE_BY}"
         if not isinstance(tree, dict):
@@ -82,7 +82,7 @@ class Document:
         """Read a document from a file.
 
         Raises:
-            SamganError: The file is missing, is not JSON, or `from_dict` refuses what it holds.
+            SamganError: The file is missing, is not JSON, or `from_dict` refuses its content.
         """
         return cls.from_dict(read_json(path, f"make it again with {cls.MADE_BY}"), str(path))
 
@@ -92,12 +92,12 @@ class Document:
 
 
 def explain(error: msgspec.ValidationError) -> str:
-    """What is wrong with a document and where, in words."""
+    """Describe what is wrong with a document, and where."""
     return str(error).replace("`", "").replace("$.", "").replace(" - at $", "")
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Args:
         path: The file.
@@ -117,7 +117,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def _whole_number(digits: str) -> int:
-    """A whole number that can also be used as a float: no count or seed of ours is larger."""
+    """Parse a whole number below 2^63, which can also become a float; no count or seed is larger."""
     number = int(digits)
     if abs(number) >= 1 << 63:
         raise ValueError(f"a whole number of {len(digits)} digits is out of range")

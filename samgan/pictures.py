@@ -1,4 +1,4 @@
-"""From the networks' numbers to pictures: uint8 or 16 bit, grids, PNG files that say what they are."""
+"""Turn the networks' output into pictures: 8 or 16 bits, grids, PNG files with a description of what they are."""
 
 import io
 import math
@@ -11,9 +11,9 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 RESEARCH_ONLY = "For research only, not for diagnosis."
-"""What every page, card and image of samgan says."""
+"""Shown on every page, card and image of samgan."""
 SYNTHETIC = f"SYNTHETIC IMAGE made by a generative model (samgan). Not a patient. {RESEARCH_ONLY}"
-"""What every synthetic image says of itself."""
+"""Written into every synthetic image."""
 
 
 def from_uint8(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -22,22 +22,22 @@ def from_uint8(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def to_uint8(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
-    """[-1, 1] to 0..255, rounded; what lies outside is clipped."""
+    """[-1, 1] to 0..255, rounded; values outside are clipped."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_uint16(images: Float[Tensor, "n c h w"]) -> np.ndarray:
-    """[-1, 1] to 0..65535, rounded; what lies outside is clipped. Numpy, since torch's uint16 is of little use."""
+    """[-1, 1] to 0..65535, rounded; values outside are clipped. NumPy, since torch's uint16 supports few operations."""
     return ((images.double() + 1) * 32767.5).round().clamp(0, 65535).numpy().astype(np.uint16)
 
 
 def to_integers(images: Float[Tensor, "n c h w"], bits: int) -> np.ndarray:
-    """`to_uint8` or `to_uint16`, by the number of bits."""
+    """`to_uint16` for 16 bits, else `to_uint8`."""
     return to_uint16(images) if bits == 16 else to_uint8(images).numpy()
 
 
 def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
-    """Lay uint8 [n, c, h, w] out row by row, white lines of `gap` px between: uint8 [c, H, W]."""
+    """Lay out uint8 [n, c, h, w] row by row, with white lines of `gap` px in between: uint8 [c, H, W]."""
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -51,13 +51,13 @@ def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> 
 def write_png(file: IO[bytes] | io.BytesIO, image: np.ndarray, text: dict[str, str]) -> None:
     """Write uint8 [c, h, w] (c 1 or 3) or uint16 [1, h, w] with `text` in the file's metadata.
 
-    `file` is any binary file; io.BytesIO has no mode and name, so that type checking at run time wants it named.
+    `file` is any binary file. io.BytesIO has no mode and name, so type checking at run time needs it in the annotation.
 
     Raises:
-        ValueError: 16 bit with 3 channels, which the PNG writer does not know.
+        ValueError: The image has 16 bits and 3 channels, which the PNG writer does not support.
     """
     if image.dtype == np.uint16 and len(image) != 1:
-        raise ValueError("16-bit PNG is written for 1 channel only")
+        raise ValueError("a 16-bit PNG must have 1 channel")
     pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():

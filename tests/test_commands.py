@@ -358,7 +358,7 @@ def test_a_run_can_start_from_another_one(capsys, data, trained, tmp_path):
     assert {**first, "step": 10, "images_seen": 40} == last
     status, _, error = run(capsys, *command[:-1], tmp_path / "wide", "--network.max_channels=16")
     assert status == 2
-    assert "the networks of that run have other settings: network.max_channels is 8, not 16" in error
+    assert "the networks of that run have different settings: network.max_channels is 8, not 16" in error
     assert not (tmp_path / "wide").exists()
     # As if it had been killed before its first snapshot, which is all that holds the other run's networks.
     whole = load_model(Run(tmp_path / "run")).sha256
@@ -378,7 +378,7 @@ def test_a_collapse_is_told_of_once_or_ends_the_run(capsys, data, tmp_path, monk
     command = ["train", data, "--preset", "msg-gan-6", "--scale", "cpu", *TINY, "--out"]
     _, document, error = run(capsys, *command, tmp_path / "on")
     assert document["images_seen"] == 40
-    assert error.count("has collapsed at 0.02 kimg: all alike; training goes on") == 1
+    assert error.count("collapsed at 0.02 kimg: all alike; training continues") == 1
     _, document, error = run(capsys, *command, tmp_path / "off", "--on-collapse", "stop")
     assert document["images_seen"] == 20
     assert "all alike; stopped" in error
@@ -400,7 +400,7 @@ def test_a_run_cannot_be_made_shorter_than_it_is(capsys, data, trained):
     before = (trained / "config.json").read_bytes()
     status, _, error = run(capsys, "train", data, "--out", trained, "--resume", "--training.kimg=0.02")
     assert status == 2
-    assert "has trained 0.04 kimg already" in error
+    assert "has already trained for 0.04 kimg" in error
     assert (trained / "config.json").read_bytes() == before
 
 

@@ -218,7 +218,7 @@ def test_minibatch_std_of_each_group(group):
 
 
 def test_minibatch_std_of_a_batch_that_does_not_divide():
-    with pytest.raises(ValueError, match="5 images is not divisible into groups of 2"):
+    with pytest.raises(ValueError, match="5 images cannot be divided into groups of 2"):
         MinibatchStdDev(2)(torch.randn(5, 3, 4, 4))
 
 

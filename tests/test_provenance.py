@@ -84,7 +84,7 @@ def test_colour_is_read_back(colour_model, tmp_path, name):
     found = [one for path in files(tmp_path / "out") for one in read_samples(path)]
     np.testing.assert_array_equal(np.stack([one.image for one in found]), to_uint8(sample(colour_model, range(2))))
     for name in ("png16", "dicom16"):
-        with pytest.raises(UsageError, match=f"--format {name} is for 1 channel"):
+        with pytest.raises(UsageError, match=f"--format {name} supports only 1 channel"):
             write_samples(colour_model, tmp_path / "deep", 2, file_format=name)
 
 

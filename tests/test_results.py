@@ -234,7 +234,7 @@ def test_a_run_with_ideas_is_trained_and_scored(tmp_path):
     tried.main([names, "train", str(data.path), "--out", str(out), "--device", "cpu", *small])
     tried.main([names, "evaluate", str(out), "--data", str(data.path), "--features", str(features), "--device", "cpu"])
     assert Scores.read(out / "scores.json").generated.images_seen == 32
-    with pytest.raises(SamganError, match="other weights than its configuration says"):
+    with pytest.raises(SamganError, match="do not fit its configuration"):
         Source.open(out)
     with pytest.raises(SystemExit):
         tried.main(["no-such-idea", "train", str(data.path), "--out", str(out)])

@@ -214,7 +214,7 @@ def test_newest_passes_over_a_truncated_one_with_a_warning(run):
     fill(run, [5, 10, 100])
     path = run.checkpoint_path(100)
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.warns(UserWarning, match=r"passed over: .*step-00000100\.pt"):
+    with pytest.warns(UserWarning, match=r"skipped a checkpoint: .*step-00000100\.pt"):
         found = newest_checkpoint(run)
     assert (found.path, found.step) == (run.checkpoint_path(10), 10)
 
@@ -222,7 +222,10 @@ def test_newest_passes_over_a_truncated_one_with_a_warning(run):
 def test_newest_refuses_when_all_are_damaged(run):
     for step in (1, 2):
         run.checkpoint_path(step).write_bytes(b"torn")
-    with pytest.warns(UserWarning, match="passed over") as warned, pytest.raises(SamganError, match="none of the 2"):
+    with (
+        pytest.warns(UserWarning, match="skipped a") as warned,
+        pytest.raises(SamganError, match="none of the 2"),
+    ):
         newest_checkpoint(run)
     assert len(warned) == 2
 

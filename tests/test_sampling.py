@@ -136,7 +136,7 @@ def test_a_model_of_other_patients_is_refused_and_what_is_not_known_is_said(run_
     with pytest.raises(UsageError, match="run was trained on other data than"):
         notes(other)
     for begun in ((own, other), (own, own, other)):
-        assert "began with a model of other data" in notes(*begun)[0]
+        assert "was fine-tuned from a model of other data" in notes(*begun)[0]
     assert "is not known" in notes()[0]
 
 
@@ -157,9 +157,9 @@ def test_what_is_no_model_file_is_refused(run_and_state, tmp_path):
     some = next(iter(weights))
     files = {
         "cannot be read as a model": good[:1000],
-        "is no model of samgan": safetensors.torch.save(weights),
+        "is not a samgan model": safetensors.torch.save(weights),
         "is damaged": good[:-1] + bytes([good[-1] ^ 1]),
-        "holds other weights": safetensors.torch.save({some: weights[some]}, metadata),
+        "do not fit its configuration": safetensors.torch.save({some: weights[some]}, metadata),
     }
     for message, content in files.items():
         path.write_bytes(content)
@@ -396,7 +396,10 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(model, image
     config = tiny_config.override({"network.generator_attention": [], "training.kimg": 0.004})
     run, _ = trained(tmp_path / "run", config, images)
     for refused, match in (
-        (lambda out: write_samples(load_model(run), out, 1, sheets=["attention"]), "no attention between positions"),
+        (
+            lambda out: write_samples(load_model(run), out, 1, sheets=["attention"]),
+            "no layer that makes attention",
+        ),
         (lambda out: write_samples(model, out, 1, sheets=["poster"]), "'poster' is not one of grid"),
         (lambda out: write_samples(model, out, 1, file_format="jpeg"), "'jpeg' is not one of png"),
     ):
@@ -410,7 +413,7 @@ def test_weights_of_another_network_are_refused(run_and_state):
     document = run.config.override({"network.image_activation": "tanh", "network.max_channels": 64}).to_dict()
     state = {**load_checkpoint(run.checkpoints()[-1]).state, "config": document}
     save_checkpoint(run.path / "other.pt", state)
-    with pytest.raises(SamganError, match="other weights than its configuration says"):
+    with pytest.raises(SamganError, match="do not fit its configuration"):
         load_model(run, str(run.path / "other.pt"))
 
 

@@ -33,7 +33,7 @@ def test_a_run_an_exported_model_and_their_samples_are_one_set_of_images(run, tm
         assert opened.described.name == source.name
         assert (opened.described.preset, opened.described.images_seen) == ("custom", 8)
         assert opened.described.model_sha256 == opened.model.sha256
-        with pytest.raises(UsageError, match="how many images"):
+        with pytest.raises(UsageError, match="say how many images"):
             opened.images()
     for source in (tmp_path / "folder", tmp_path / "archive", tmp_path / "archive" / "samples.npz", expected.numpy()):
         opened = Source.open(source)

@@ -115,7 +115,7 @@ def test_the_grid_of_real_images_shows_each_class(tiny_config, images):
 
 @pytest.mark.parametrize("labels", [None, np.zeros(22, int), LABELS + 1, np.where(LABELS == 1, 0, LABELS)])
 def test_labels_that_do_not_fit_are_refused(tiny_config, images, labels):
-    with pytest.raises(UsageError, match="num_classes 3: expected images with each label 0 to 2"):
+    with pytest.raises(UsageError, match="num_classes 3: expected images of every label from 0 to 2"):
         Sampler(images, tiny_config.override(THREE), CPU, labels=labels)
 
 

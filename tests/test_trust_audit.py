@@ -165,10 +165,10 @@ def test_of_a_run_the_discriminator_is_asked_too(run, data, tmp_path):
     assert 0 <= membership.auc.low <= membership.auc.value <= membership.auc.high <= 1
     assert document.generated.model_sha256
     assert document.mirrored.trained_with_flips is True
-    assert not any("best of several" in note for note in document.notes)
+    assert not any("the best quick scores" in note for note in document.notes)
     record_best(Run.open(run.path), Run.open(run.path).checkpoints()[-1], "quick_score", 1.0)
     document, _ = audit(run.path, data, out=tmp_path, count=40, checkpoint="best", device="cpu")
-    assert any("best of several" in note for note in document.notes)
+    assert any("the best quick scores" in note for note in document.notes)
     one_class, _ = audit(run.path, data, out=tmp_path, count=40, classes=["NORMAL"], device="cpu")
     assert one_class.counts.training.images == len(data.indices("train", ["NORMAL"]))
     exported = api.export(run.path, tmp_path / "model.safetensors")

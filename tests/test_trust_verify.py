@@ -220,7 +220,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over(tiny_config, tmp_path):
     run = make_run(tmp_path / "run", tiny_config)
     write_samples(load_model(run, str(run.checkpoints()[0])), tmp_path / "out", 1)
     run.checkpoints()[-1].write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="skipped a checkpoint"):
         assert verdicts(tmp_path / "out" / "seed-00000000.png", run=run.path) == ["regenerated"]
 
 

@@ -1,4 +1,4 @@
-"""Generator and discriminator, and the layers they are made of."""
+"""Generator, discriminator and their layers."""
 
 from samgan.networks.attention import ATTENTION, LinearAttention, SelfAttention
 from samgan.networks.convolutions import (

@@ -1,4 +1,4 @@
-"""Self-attention of SAGAN and other kinds of attention, each behind a gate that starts closed."""
+"""SAGAN's self-attention and other kinds of attention, each with a gate that starts closed."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from samgan.networks.convolutions import EqualizedConv2d, channels_last
 
-# Scores of an image (positions x keys) up to which two plain products beat the fused kernel: those of 16 px.
+# Up to this many scores of an image (positions x keys), those of 16 px, two plain products beat the fused kernel.
 FEW_SCORES = 1 << 16
 
 
@@ -25,11 +25,11 @@ class SelfAttention(nn.Module):
     Args:
         channels: Channels of the input.
         reduction: k: queries and keys have channels / k, at least 1.
-        value_reduction: Values have channels / this, at least 1.
+        value_reduction: Values have channels / value_reduction, at least 1.
         pooled: Whether keys and values are max-pooled.
-        conv: Constructor of the four convolutions, `EqualizedConv2d` or that with some arguments given.
+        conv: Constructor of the four convolutions: `EqualizedConv2d`, perhaps with some arguments already given.
 
-    Source: the paper's eq. 3-5; Zhang et al. 2019 (SAGAN), section 3. Pooling and the width of values: SAGAN's code.
+    Source: the paper's eq. 3-5; Zhang et al. 2019 (SAGAN), section 3. Pooling and width of the values: SAGAN's code.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Attend; memory grows with the number of positions, not with its square, where the fused kernel runs."""
-        x = channels_last(x)  # then rows of positions below are no copies, and what the fused kernel takes
+        """Attend. With the fused kernel, memory grows with the number of positions, not with its square."""
+        x = channels_last(x)  # the rows of positions below are then views, in the layout the fused kernel needs
         query, key, value, out = (layer.effective_weight() for layer in (self.query, self.key, self.value, self.out))
         keys = x[0, 0].numel() // (4 if self.pooled else 1)
         fused = x[0, 0].numel() * keys > FEW_SCORES
-        # The fused CPU kernel asks for equal widths; zeros change no score.
+        # The fused CPU kernel needs equal widths; padding with zeros does not change the scores.
         missing = max(0, len(value) - len(query)) if fused else 0
         projected = F.conv2d(x, torch.cat([F.pad(query, (0, 0, 0, 0, 0, 0, 0, missing)), key, value]))
         q, kv = projected.split([len(query) + missing, len(key) + len(value)], dim=1)
@@ -70,7 +70,7 @@ class SelfAttention(nn.Module):
         return F.conv2d(o.mT.unflatten(2, x.shape[2:]), self.gamma * out) + x
 
     def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
-        """Beta of eq. 3, for pictures and as the plain reference: rows are query positions j and sum to 1."""
+        """Beta of eq. 3, for pictures and as a plain reference. Rows are query positions j and sum to 1."""
         query, key = self.query(x), self.key(x)
         if self.pooled:
             key = F.max_pool2d(key, 2)
@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
 
 
 class LinearAttention(SelfAttention):
-    """Self-attention without scores of pairs: its cost grows with the number of positions, not with its square.
+    """Self-attention without scores for pairs: its cost grows with the number of positions, not with its square.
 
         o_j = v(sum_d softmax_d(g(x_j)) (sum_i softmax_i(f(x_i)) h(x_i)^T)_d),  y = gamma * o + x
 
@@ -88,43 +88,43 @@ class LinearAttention(SelfAttention):
     """
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Attend: one summary of all values per channel of the keys, mixed anew at every position."""
+        """Attend: summarise all values once per key channel, and mix these summaries at every position."""
         query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
         summaries = value @ key.softmax(dim=2).mT
         o = (summaries @ query.softmax(dim=1)).unflatten(2, x.shape[2:])
         return F.conv2d(o, self.gamma * self.out.effective_weight()) + x
 
     def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
-        """The weights of pairs that this comes to, never formed in `forward`: rows sum to 1."""
+        """The equivalent weights of pairs, which `forward` never forms; rows sum to 1."""
         query, key = self.query(x).flatten(2), self.key(x).flatten(2)
         return query.softmax(dim=1).mT @ key.softmax(dim=2)
 
 
 class DualAttention(SelfAttention):
-    """Self-attention between positions, and beside it between channels, behind one gate.
+    """Self-attention between positions and between channels, in parallel, with one gate.
 
         A = softmax(X X^T / (h w)),  y = gamma * (o + A X) + x,  X: channels x positions
 
-    Source: Fu et al. 2019 (DANet), eq. 1-4. Differs: one gate instead of two, and scores of channels are means over the
-    positions, so that they do not depend on the resolution.
+    Source: Fu et al. 2019 (DANet), eq. 1-4. Differs: one gate instead of two, and the scores between channels are means
+    over the positions, so that they do not depend on the resolution.
     """
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Attend between positions, then add what channels take from each other."""
+        """Attend between positions, then add the attention between channels."""
         rows = x.flatten(2)
         between_channels = (rows @ rows.mT / rows.shape[2]).softmax(dim=2) @ rows
         return super().forward(x) + self.gamma * between_channels.unflatten(2, x.shape[2:])
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel attention: every channel is weighed by what all channels are on average.
+    """Channel attention: weight each channel by a function of the means of all channels.
 
         y = gamma * x sigmoid(W_2 relu(W_1 mean(x))) + x,  gamma = 0 at the start
 
     Args:
         channels: Channels of the input.
         conv: Constructor of the convolutions.
-        reduction: The hidden layer has channels / this, at least 1.
+        reduction: The hidden layer has channels / reduction, at least 1.
 
     Source: Hu et al. 2018 (SENet), eq. 2-4; the gate is the paper's eq. 5.
     """
@@ -138,13 +138,13 @@ class SqueezeExcitation(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Weigh the channels."""
+        """Weight the channels."""
         weights = self.excite(F.relu(self.squeeze(x.mean(dim=(2, 3), keepdim=True)))).sigmoid()
         return x * (1 + self.gamma * weights)
 
 
 class ConvolutionalBlockAttention(SqueezeExcitation):
-    """CBAM: channels are weighed by their mean and their maximum, then positions by those over the channels.
+    """CBAM: weight channels by their mean and maximum, then positions by the mean and maximum over channels.
 
         x' = x sigmoid(M(mean_hw x) + M(max_hw x)),  M(z) = W_2 relu(W_1 z)
         y = gamma * x' sigmoid(conv7x7[mean_c x', max_c x']) + x
@@ -159,7 +159,7 @@ class ConvolutionalBlockAttention(SqueezeExcitation):
         self.locate = conv(2, 1, 7, padding=3)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Weigh channels, then positions."""
+        """Weight channels, then positions."""
         mean, peak = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
         mean, peak = (self.excite(F.relu(self.squeeze(summary))) for summary in (mean, peak))
         weighed = x * (mean + peak).sigmoid()

@@ -1,4 +1,4 @@
-"""The blocks of both networks, one per scale: those of MSG-GAN and those of our own recipe."""
+"""The blocks of both networks, one per scale: those of MSG-GAN and those of our own presets."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,12 +21,12 @@ from samgan.networks.convolutions import (
 )
 from samgan.networks.minibatch_std import MinibatchStdDev
 
-HALF = 0.5**0.5  # keeps the mean square of a sum of two
-IMAGE_GAIN = 0.3  # of heads whose images add up: with five, they start within [-1, 1]
+HALF = 0.5**0.5  # keeps the mean square when two are added
+IMAGE_GAIN = 0.3  # for heads whose images add up: the sum of five starts within [-1, 1]
 
 
 def convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., EqualizedConv2d], ...]:
-    """Constructors of a hidden convolution and of one at the network's ends (images, logits)."""
+    """Constructors of a hidden convolution and of a convolution at the network's ends (images, logits)."""
     spectral = config.spectral_norm in (network, "both")
     conv = partial(EqualizedConv2d, equalized=config.equalized_lr, spectral_scale=config.spectral_norm_scale)
     return partial(conv, spectral=spectral), partial(conv, spectral=spectral and config.spectral_norm_layers == "all")
@@ -48,7 +48,7 @@ def _attention(config: NetworkConfig, channels: int, conv: Callable[..., Equaliz
 
 
 class _GeneratorBlock(nn.Module):
-    """One scale of MSG-GAN: [up-sample or unfold the latent], two convolutions, attention, and the head to_image."""
+    """One scale of MSG-GAN: [upsample, or unfold the latent], two convolutions, attention, and the head to_image."""
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
         super().__init__()
@@ -75,11 +75,11 @@ class _GeneratorBlock(nn.Module):
 
 
 class _ModulatedBlock(nn.Module):
-    """One scale of the style-based generator: [up-sample or the learned start], two modulated convolutions, attention.
+    """One scale of the style-based generator: [upsample, or a learned start], two modulated convolutions, attention.
 
-    The head adds to the image of the scale below, so that each scale draws only what the one below could not.
+    The head adds to the image of the scale below, so that each scale draws only what the scale below could not.
 
-    Source: Karras et al. 2020 (StyleGAN2), Fig. 7, output skips; every image is an output here, as in MSG-GAN.
+    Source: Karras et al. 2020 (StyleGAN2), Fig. 7, output skips; here every image is an output, as in MSG-GAN.
     """
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
@@ -88,7 +88,7 @@ class _ModulatedBlock(nn.Module):
         width, style = config.channels(resolution), config.latent_size if config.mapping_layers else config.input_size
         self.start = nn.Parameter(torch.randn(1, width, 4, 4)) if resolution == 4 else None
         below = config.channels(max(4, resolution // 2))
-        # Noise in every pixel of the largest image ends as grain in it, which radiographs do not have at this size.
+        # Noise in every pixel of the largest image becomes grain, which radiographs do not have at this size.
         noise = config.noise == "all" or (config.noise == "lower" and resolution < config.resolution)
         modulated = partial(
             ModulatedConv2d,
@@ -111,7 +111,7 @@ class _ModulatedBlock(nn.Module):
         x = activate(self.conv_2(x, styles, latents))
         x = self.attention(x)
         own = self.to_image(x)
-        own = own.to(torch.promote_types(own.dtype, torch.float32))  # images add up, and meet real ones, unrounded
+        own = own.to(torch.promote_types(own.dtype, torch.float32))  # avoid rounding when images are added
         return x, own if image is None else own + upsample(image)
 
 
@@ -121,7 +121,7 @@ GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock}
 class _DiscriminatorBlock(nn.Module):
     """One scale of MSG-GAN: join the image to the features from above, attention, std, two convolutions, halve.
 
-    The last block (4 px) ends in one pixel instead, and holds the convolution that makes a logit of it.
+    The last block (4 px) ends in one pixel instead, and holds the convolution that turns it into a logit.
     """
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:
@@ -172,10 +172,11 @@ class _DiscriminatorBlock(nn.Module):
 class _ResidualBlock(nn.Module):
     """One scale of the residual discriminator: add the image's features, attention, minibatch std, two convolutions.
 
-    The second convolution follows the halving, so that it is computed at the lower resolution; beside both runs a 1x1
-    convolution of the halved input. The last block (4 px) ends in one pixel instead.
+    The second convolution follows the halving, so it is computed at the lower resolution. The skip path is a 1x1
+    convolution of the halved input. The last block (4 px) ends in one pixel and has no skip path.
 
-    Source: Karras et al. 2020 (StyleGAN2), Fig. 7, residual discriminator; an image enters every block, as in MSG-GAN.
+    Source: Karras et al. 2020 (StyleGAN2), Fig. 7, residual discriminator; here an image enters every block, as in
+    MSG-GAN.
     """
 
     def __init__(self, config: NetworkConfig, resolution: int) -> None:

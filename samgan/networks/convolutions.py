@@ -1,4 +1,4 @@
-"""Convolutions with equalized learning rate and spectral norm, plain and modulated, and what stands between them."""
+"""Plain and modulated convolutions with equalized learning rate and spectral norm, and the steps between them."""
 
 import math
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 NOISE_DIRECTIONS = 64
 SLOPE = 0.2  # of leaky ReLU
-GAIN = math.sqrt(2)  # makes up for what a leaky ReLU takes away of the mean square
+GAIN = math.sqrt(2)  # compensates for the mean square that a leaky ReLU takes away
 
 
 class EqualizedConv2d(nn.Module):
-    """Convolution with equalized learning rate and spectral norm, each of them optional.
+    """Convolution with optional equalized learning rate and optional spectral norm.
 
         w_hat = w,                              w ~ N(0, 2 / fan_in)    (neither)
         w_hat = w * sqrt(2 / fan_in),           w ~ N(0, 1)             (equalized)
@@ -25,11 +25,11 @@ class EqualizedConv2d(nn.Module):
         w_hat = w / sigma(w),                   w ~ N(0, 1)             (both, scale "unit")
         w_hat = w / sigma(w) * sqrt(2 / fan_in),  w ~ N(0, 1)           (both, scale "equalized")
 
-    Scale does not change w / sigma(w) but how far an optimizer's step of a given length turns it, so "plain" and "unit"
-    are one function learning at two speeds.
+    The scale of w does not change w / sigma(w), but it changes how far an optimizer's step of a given length turns it.
+    So "plain" and "unit" are the same function, learning at different speeds.
 
-    sigma is estimated as u^T W v with W of shape [out, in * k * k]. `u` and `v` move only in `power_iteration`, which
-    the training step calls after each weight update: a forward pass changes nothing, so it may be repeated, and it is
+    sigma is estimated as u^T W v with W of shape [out, in * k * k]. Only `power_iteration` changes `u` and `v`; the
+    training step calls it after each weight update. A forward pass changes nothing, so it may be repeated, and it is
     the same in training and evaluation.
 
     Args:
@@ -38,10 +38,10 @@ class EqualizedConv2d(nn.Module):
         kernel_size: Side of the square kernel.
         padding: Zeros added on each side.
         bias: Whether a bias is added.
-        equalized: Whether the weight is scaled at run time; if not, it is drawn at that scale.
+        equalized: Whether the weight is scaled at run time; if not, it is initialised at that scale.
         spectral: Whether the weight is divided by its largest singular value.
-        spectral_scale: "plain", "unit" or "equalized", see above; without `equalized` all are "plain".
-        gain: Takes the place of sqrt(2), which is right before a leaky ReLU.
+        spectral_scale: "plain", "unit" or "equalized", see above; without `equalized`, all mean "plain".
+        gain: Replaces the sqrt(2) above, which suits a layer before a leaky ReLU.
         transposed: A transposed convolution; its fan-in is `in_channels`, as in MSG-GAN's first layer.
 
     Source: equalized: Karras et al. 2018 (ProGAN), section 4.1; spectral norm: Miyato et al. 2018, algorithm 1.
@@ -68,7 +68,7 @@ class EqualizedConv2d(nn.Module):
         ends = (in_channels, out_channels) if transposed else (out_channels, in_channels)
         fan_in = in_channels if transposed else in_channels * kernel_size**2
         scale = gain / math.sqrt(fan_in)
-        self.weight = nn.Parameter(channels_last(torch.randn(*ends, kernel_size, kernel_size)))  # as its inputs
+        self.weight = nn.Parameter(channels_last(torch.randn(*ends, kernel_size, kernel_size)))  # like its inputs
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         if not equalized or (spectral and spectral_scale == "plain"):
             self.weight.data.mul_(scale)
@@ -85,7 +85,7 @@ class EqualizedConv2d(nn.Module):
 
     @torch.no_grad()
     def power_iteration(self, count: int = 1) -> None:
-        """Move `u` and `v` towards the leading singular vectors; does nothing without spectral norm."""
+        """Move `u` and `v` towards the leading singular vectors; do nothing without spectral norm."""
         if not self.spectral:
             return
         matrix = self.weight.flatten(1)
@@ -105,7 +105,7 @@ class EqualizedConv2d(nn.Module):
         weight = self.effective_weight()
         if self.transposed:
             return F.conv_transpose2d(x, weight, self.bias, padding=self.padding)
-        # Where one pixel is left, it is a matrix product, and faster as one.
+        # If the output is one pixel, the convolution is a matrix product, and faster as one.
         if not self.padding and x.shape[2:] == weight.shape[2:]:
             return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
         return F.conv2d(x, weight, self.bias, padding=self.padding)
@@ -116,12 +116,12 @@ class ModulatedConv2d(nn.Module):
 
         s = 1 + A w,    y_o = sum_i W_oi * (s_i x_i) / sqrt(sum_ijk (s_i W_oijk)^2 + 1e-8) * gain + noise_o n + bias_o
 
-    Scaling the features before and after one convolution with one kernel is what scaling the kernel of every image
-    would give, without a kernel for every image. With `upsample`, the result is enlarged twofold (bilinearly) before
-    noise and bias are added: the convolution is computed at the lower resolution.
+    Scaling the features before and after the convolution gives the same result as scaling the kernel for every image,
+    but needs only one kernel. With `upsample`, the result is enlarged twofold (bilinearly) before noise and bias are
+    added, so the convolution is computed at the lower resolution.
 
     n is one map of noise, the same for all channels: n = P z[:64] / 8 of the latent z, with a fixed random matrix P.
-    For an observer of many images it is independent N(0, 1) in every pixel, and yet an image is a function of its
+    Over many images it looks like independent N(0, 1) noise in every pixel, but an image remains a function of its
     latent, on any device.
 
     Args:
@@ -129,12 +129,12 @@ class ModulatedConv2d(nn.Module):
         out_channels: Channels of the output.
         resolution: Side of the output.
         style_size: Channels of the style w.
-        conv: Constructor of the convolution and of A, `EqualizedConv2d` or that with some arguments given.
+        conv: Constructor of the convolution and of A: `EqualizedConv2d`, perhaps with some arguments already given.
         upsample: Whether the output has twice the resolution.
         noise: Whether noise is added.
-        latent_size: Channels of the latent z that are N(0, 1), its first ones; default: style_size.
+        latent_size: How many of the first channels of the latent z are N(0, 1); default: style_size.
 
-    Source: Karras et al. 2020 (StyleGAN2), section 2.2; there n is drawn anew.
+    Source: Karras et al. 2020 (StyleGAN2), section 2.2; there n is drawn anew for every image.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class ModulatedConv2d(nn.Module):
         self.upsample = upsample
         self.noise = nn.Parameter(torch.zeros(out_channels, 1, 1)) if noise else None
         if noise:
-            # Not saved: NumPy promises that this stream of numbers stays as it is.
+            # Not saved: NumPy guarantees that this stream of numbers does not change.
             directions = min(NOISE_DIRECTIONS, latent_size or style_size)
             matrix = np.random.RandomState(2 * resolution + upsample).standard_normal((resolution**2, directions))
             scaled = torch.tensor(matrix / directions**0.5, dtype=torch.float)
@@ -172,7 +172,7 @@ class ModulatedConv2d(nn.Module):
         y = F.conv2d(x * style, weight, padding=self.conv.padding)
         squares = style.square().flatten(1) @ weight.square().sum(dim=(2, 3)).T
         scale = GAIN * torch.rsqrt(squares + 1e-8)
-        # The bias is what it is after enlarging, too.
+        # Enlarging does not change a constant, so the bias may be added first.
         y = torch.addcmul(self.conv.bias[:, None, None].to(y.dtype), y, scale[:, :, None, None].to(y.dtype))
         if self.upsample:
             y = upsample(y)
@@ -183,8 +183,8 @@ class ModulatedConv2d(nn.Module):
 
 
 def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
-    """Enlarge twofold, bilinearly: pixels that are repeated leave a grid behind."""
-    # On a CPU, autocast would make fp32 of bf16, which all behind it would then be.
+    """Enlarge twofold, bilinearly: repeating pixels would leave a grid in the image."""
+    # On a CPU, autocast would turn bf16 into fp32, and everything after this would then be fp32.
     with torch.autocast(x.device.type, enabled=False):
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
@@ -195,10 +195,10 @@ def plain_upsample_conv(x: Float[Tensor, "n c h w"], conv: EqualizedConv2d) -> F
 
 
 def upsample_conv(x: Float[Tensor, "n c h w"], conv: EqualizedConv2d) -> Float[Tensor, "n d 2*h 2*w"]:
-    """What `plain_upsample_conv` computes, in 16/36 of the multiplications.
+    """Compute the same as `plain_upsample_conv`, with 16/36 of the multiplications.
 
-    Repeating pixels is a transposed convolution of stride 2 with a 2x2 kernel of ones, so both together are one with
-    the 4x4 kernel that the two kernels make.
+    Repeating pixels is a transposed convolution of stride 2 with a 2x2 kernel of ones. The two convolutions together
+    are one transposed convolution whose 4x4 kernel combines both kernels.
     """
     weight = conv.effective_weight()
     kernel = torch.stack([F.pad(weight, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1)]).sum(dim=0)
@@ -216,10 +216,11 @@ def plain_image_conv(
 def image_conv(
     image: Float[Tensor, "n i h w"], x: Float[Tensor, "n c h w"] | None, head: EqualizedConv2d, conv: EqualizedConv2d
 ) -> Float[Tensor, "n d h w"]:
-    """What `plain_image_conv` computes, without making the image's features.
+    """Compute the same as `plain_image_conv`, without computing the image's features.
 
-    Nothing stands between the two convolutions, so their kernels make one that takes the image itself: 1 or 3 channels
-    in place of the features. The head's bias becomes the kernel of a channel of ones, which ends where the image ends.
+    There is nothing between the two convolutions, so their kernels combine into one that takes the image itself: 1 or 3
+    channels instead of the features. The head's bias becomes the kernel of a channel of ones, so that, like the
+    features, it is zero outside the image.
     """
     assert head.bias is not None
     weight, mix = conv.effective_weight(), head.effective_weight()[:, :, 0, 0]
@@ -231,18 +232,18 @@ def image_conv(
 
 
 def power_iteration(network: nn.Module) -> None:
-    """One power iteration in every layer of `network` that has spectral norm."""
+    """Do one power iteration in every layer of `network` that has spectral norm."""
     for module in network.modules():
         if isinstance(module, EqualizedConv2d):
             module.power_iteration()
 
 
 def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The same values with a pixel's channels side by side in memory; convolutions keep to it.
+    """Return the same values with the channels of a pixel side by side in memory; convolutions keep this layout.
 
-    Faster than maps side by side on a CPU, and what tensor cores take. To be called where the layout is lost: after
-    what has one channel or one pixel, where both layouts are the same. Of one channel, only the strides are changed:
-    they tell a convolution which layout is meant.
+    It is faster on a CPU than channel after channel, and tensor cores need it. Call this where the layout gets lost:
+    after a tensor with one channel or one pixel, for which both layouts are the same. For one channel, only the strides
+    change: they tell a convolution which layout is meant.
     """
     if x.shape[1] == 1:
         return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
@@ -258,12 +259,12 @@ def pixel_norm(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def activate(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Leaky ReLU of slope 0.2, in place: of a convolution's output, which nothing else needs."""
+    """Leaky ReLU of slope 0.2, in place, for the output of a convolution, which nothing else needs."""
     return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 class _ActivateAndNormalize(torch.autograd.Function):
-    """y = pixel_norm(activate(x)) in place, with r = y / activate(x): all that is kept is y and r.
+    """y = pixel_norm(activate(x)) in place, with r = y / activate(x). Only y and r are kept for the backward pass.
 
     dx = leaky_relu'(x) * r * (dy - y * mean_c(dy * y)),   where y has the sign of x
     """

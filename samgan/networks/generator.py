@@ -14,19 +14,19 @@ from samgan.networks.convolutions import (
 )
 from samgan.networks.pyramid import Pyramid, check_labels
 
-MAPPING_RATE = 0.1  # of the mapping's layers, over the generator's learning rate
+MAPPING_RATE = 0.1  # learning rate of the mapping's layers, relative to the rest of the generator
 
 
 class Generator(nn.Module):
-    """From a latent to an image at every scale.
+    """Map a latent to an image at every scale.
 
-    The latent is scaled to length sqrt(latent_size) here, so that every user of the network feeds it alike. What
-    modulates is the latent itself, or what the layers of `mapping` make of it; they learn at `MAPPING_RATE`.
+    The latent is scaled to length sqrt(latent_size) here, so that every user of the network treats it in the same way.
+    The style is the latent itself, or the output of the layers of `mapping`, which learn at `MAPPING_RATE`.
 
-    With classes, the latent z becomes [z, e_y]: beside it stands a learned vector of class y, scaled to that length.
+    With classes, the latent z becomes [z, e_y], where e_y is a learned vector of class y, scaled to the same length.
 
     Source: Karnewar and Wang 2020 (MSG-GAN), section 2; attention in each block: the paper's Fig. 1. Mapping: Karras et
-    al. 2019 (StyleGAN), section 2; there at a hundredth of the rate. Classes: Karras et al. 2020 (ADA), its code.
+    al. 2019 (StyleGAN), section 2; there at a hundredth of the rate. Classes: the code of Karras et al. 2020 (ADA).
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -41,7 +41,7 @@ class Generator(nn.Module):
         self.tanh = config.image_activation == "tanh"
 
     def rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Groups of parameters, each with what the learning rate is multiplied by for it."""
+        """Groups of parameters, each with a factor for the learning rate."""
         mapping = list(self.mapping.parameters())
         slow = {id(parameter) for parameter in mapping}
         others = [parameter for parameter in self.parameters() if id(parameter) not in slow]
@@ -51,7 +51,7 @@ class Generator(nn.Module):
         """Return the pyramid [n, channels, side, side], smallest first.
 
         Raises:
-            ValueError: Labels (0 to num_classes - 1) are missing, or there are no classes.
+            ValueError: Labels (0 to num_classes - 1) are missing, or were given to a network without classes.
         """
         check_labels(labels, wanted=self.embed is not None)
         latents = F.normalize(latents, dim=1) * self.latent_size**0.5

@@ -1,4 +1,4 @@
-"""What the attention layers of a network have learnt: gates and maps."""
+"""What the attention layers of a network have learned: gates and maps."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from samgan.networks.generator import Generator
 
 
 def attention_gammas(network: Generator | Discriminator) -> dict[int, Tensor]:
-    """The gate gamma of each attention layer by its resolution."""
+    """The gate gamma of each attention layer, by resolution."""
     return {
         4 << scale: block.attention.gamma.detach()
         for scale, block in enumerate(network.blocks)
@@ -23,16 +23,16 @@ def attention_maps(network: Generator | Discriminator, *inputs: Any) -> dict[int
 
     Args:
         network: Either network.
-        inputs: What its forward pass takes.
+        inputs: The arguments of its forward pass.
 
     Returns:
-        Per resolution beta of eq. 3, [n, queries, keys] over positions row by row; half a side of keys if pooled. Empty
-        for kinds of attention that compare no positions.
+        By resolution: beta of eq. 3, [n, queries, keys], with positions row by row; with pooling, keys have half the
+        side. Empty for kinds of attention that do not compare positions.
     """
     maps: dict[int, Tensor] = {}
     hooks = []
     for scale, block in enumerate(network.blocks):
-        if isinstance(block.attention, SelfAttention):  # or a kind derived from it
+        if isinstance(block.attention, SelfAttention):  # or a subclass
 
             def keep(layer: SelfAttention, arguments: tuple[Tensor], side: int = 4 << scale) -> None:
                 maps[side] = layer.attention_maps(arguments[0])

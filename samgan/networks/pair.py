@@ -1,4 +1,4 @@
-"""Which generator and which discriminator are trained against each other."""
+"""The generator and the discriminator that are trained against each other."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from samgan.networks.generator import Generator
 
 @dataclass(frozen=True)
 class Networks:
-    """Constructors of the two networks; the usual ones read everything else from the configuration."""
+    """Constructors of the two networks; the default ones read everything else from the configuration."""
 
     generator: Callable[[NetworkConfig], Generator] = Generator
     discriminator: Callable[[NetworkConfig], Discriminator] = Discriminator

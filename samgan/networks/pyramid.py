@@ -10,11 +10,11 @@ Pyramid = list[Tensor]
 def check_labels(labels: Tensor | None, wanted: bool) -> None:
     """Raise a ValueError if labels are missing, or given to a network without classes."""
     if (labels is not None) != wanted:
-        raise ValueError("labels are wanted where network.num_classes is not 0, and only there")
+        raise ValueError("expected labels if, and only if, network.num_classes is not 0")
 
 
 def image_pyramid(images: Float[Tensor, "n c h w"], resolutions: tuple[int, ...]) -> Pyramid:
-    """Average `images` down to every side of `resolutions`, smallest first. Source: MSG-GAN, section 2."""
+    """Average `images` down to every side in `resolutions`, smallest first. Source: MSG-GAN, section 2."""
     pyramid = [images]
     for _ in resolutions[1:]:
         pyramid.append(F.avg_pool2d(pyramid[-1], 2))

@@ -1,4 +1,4 @@
-"""One file per checkpoint, written whole or not at all, loaded without running anything that is in it."""
+"""One file per checkpoint, written whole or not at all, and loaded without running any code in it."""
 
 import dataclasses
 import pickle
@@ -18,19 +18,19 @@ from samgan.runs.folder import Run
 
 FORMAT = "samgan checkpoint 1"
 REQUIRED = {"config", "step", "images_seen", "generator", "ema_generator"}
-"""What sampling needs of a checkpoint; training keeps more in it."""
+"""The entries that sampling needs from a checkpoint; training saves more."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A checkpoint that was read."""
+    """The content of a checkpoint file."""
 
     path: Path
     config: Config
     step: int
     images_seen: int
     state: dict[str, Any]
-    """Everything in it, as `TrainingState.load_state_dict` takes it."""
+    """Everything in it, in the form that `TrainingState.load_state_dict` takes."""
 
     @property
     def sampling_weights(self) -> dict[str, torch.Tensor]:
@@ -47,19 +47,19 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, text, lists, dicts) to `path`, atomically. Equal states give equal bytes.
 
     Raises:
-        OSError: No space is left, or the like; what `path` held is untouched.
+        OSError: Writing failed, for example because the disk is full; an earlier file at `path` is intact.
     """
     with atomic_write(path) as file:
         try:
             torch.save(_plain({"format": FORMAT, **state}), file)
-        except RuntimeError as error:  # torch's writer hides what the file raised behind a report of its own
+        except RuntimeError as error:  # torch's writer replaces the error of the file by one of its own
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def _plain(value: Any) -> Any:
-    """A copy that shares nothing but text and tensors: pickle writes an object it has met before as a reference.
+    """Copy a value, sharing only text and tensors: pickle writes an object it has already met as a reference.
 
-    Without it the bytes would tell a state that was trained from an equal one that was loaded.
+    Otherwise a state after training and an equal state after loading would give different bytes.
     """
     if isinstance(value, dict):
         return {_plain(key): _plain(item) for key, item in value.items()}
@@ -72,14 +72,14 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkp
     """Read a checkpoint with `weights_only=True`: no code in it is run.
 
     Raises:
-        SamganError: The file is missing, truncated, no checkpoint of ours, or holds anything but plain data.
+        SamganError: The file is missing or truncated, is not a samgan checkpoint, or holds more than plain data.
     """
     problem: Exception
     try:
-        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums
+        with zipfile.ZipFile(path) as archive:  # torch does not check the checksums
             damaged = archive.testzip()
         if damaged:
-            raise ValueError(f"{damaged} is damaged in it")
+            raise ValueError(f"its part {damaged} is damaged")
         state = torch.load(path, map_location=device, weights_only=True)
         if isinstance(state, dict) and state.get("format") == FORMAT and set(state) >= REQUIRED:
             counts = state["step"], state["images_seen"]
@@ -87,42 +87,42 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkp
                 return Checkpoint(path, Config.from_dict(state["config"]), *counts, state)
             raise ValueError(f"expected step and images seen as whole numbers, found {counts}")
         problem = ValueError(f"expected format {FORMAT!r} with {', '.join(sorted(REQUIRED))}")
-    except UsageError as error:  # its configuration
+    except UsageError as error:  # in its configuration
         raise SamganError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise SamganError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError as error:
-        problem = ValueError(f"it holds what plain data cannot be; nothing was run ({first_line(error)})")
-    except Exception as error:  # an unpickler may raise anything on bytes that are not what it expects
+        problem = ValueError(f"it holds more than plain data; none of it was run ({first_line(error)})")
+    except Exception as error:  # an unpickler may raise any error on unexpected bytes
         problem = error
     reason = (str(problem).splitlines() or [type(problem).__name__])[0]
     raise SamganError(f"{path} is not a readable samgan checkpoint: {reason}")
 
 
 def newest_checkpoint(run: Run) -> Checkpoint | None:
-    """The newest checkpoint that can be read; unreadable ones are passed over with a warning. None if none was written.
+    """The newest checkpoint that can be read; unreadable ones are skipped with a warning. None if there are none.
 
     Raises:
-        SamganError: There are some, and none can be read.
+        SamganError: There are checkpoints, but none can be read.
     """
     paths = run.checkpoints()
     for path in reversed(paths):
         try:
             return load_checkpoint(path)
         except SamganError as error:
-            warnings.warn(f"passed over: {error}", stacklevel=2)
+            warnings.warn(f"skipped a checkpoint: {error}", stacklevel=2)
     if paths:
         raise SamganError(
-            f"none of the {len(paths)} checkpoints in {run.checkpoint_folder} can be read; restore a copy"
+            f"none of the {len(paths)} checkpoints in {run.checkpoint_folder} can be read; restore one from a copy"
         )
     return None
 
 
 def choose_checkpoint(run: Run, which: str) -> Checkpoint:
-    """The checkpoint called `newest` or `best`, or the file named.
+    """The checkpoint called "newest" or "best", or the named file.
 
     Raises:
-        SamganError: It is not there or not readable.
+        SamganError: There is no such checkpoint, or it cannot be read.
     """
     if which == "newest":
         newest = newest_checkpoint(run)
@@ -139,9 +139,9 @@ def choose_checkpoint(run: Run, which: str) -> Checkpoint:
 
 
 def record_best(run: Run, path: Path, name: str, value: float) -> None:
-    """Note `path` as the run's best checkpoint if its score is the lowest so far.
+    """Record `path` as the run's best checkpoint if its score is the lowest so far.
 
-    A best one by another score, which an earlier version chose by, cannot be compared and gives way.
+    A best checkpoint that an earlier version chose by another score cannot be compared, so it is replaced.
     """
     best = run.best()
     stands = best is not None and best.score == name and (run.checkpoint_folder / best.checkpoint).exists()
@@ -150,7 +150,7 @@ def record_best(run: Run, path: Path, name: str, value: float) -> None:
 
 
 def prune_checkpoints(run: Run, keep: int) -> None:
-    """Delete all checkpoints but the `keep` newest and the best, and what writes that were cut off have left."""
+    """Delete all checkpoints except the `keep` newest and the best, and remains of interrupted writes."""
     best = run.best()
     for path in run.checkpoints()[:-keep]:
         if best is None or path.name != best.checkpoint:

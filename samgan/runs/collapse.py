@@ -1,8 +1,8 @@
-"""Recognise a collapse while a run trains, from what its log holds anyway: nothing here needs the images.
+"""Detect a collapse while a run trains, from its log only; no images are needed.
 
-A young generator's images are all alike too, and then differ more and more; a collapsed one's stay alike. So nothing is
-said of the first thousands of images, a sign has to show in several snapshots in a row, and the last of these has to
-be no better than the first.
+A generator's images are all alike early in training, too, but then they become more diverse; after a collapse they
+stay alike. So the first thousands of images are ignored, a sign must show in several snapshots in a row, and the last
+of these must be no better than the first.
 """
 
 from collections.abc import Iterable
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 ALIKE = 0.5
-"""Share of the way from the likeness of real pairs (0) to equal images (1) from which generated pairs are too alike."""
+"""Above this, generated pairs are too alike; 0: as alike as real pairs, 1: equal images."""
 LOST = 0.8
-"""The same, from which nothing else is asked for."""
+"""On the same scale: above this, no other sign is needed."""
 SATURATED = 0.98
-"""Mean sign of real logits (the other half's counted against it) from which the discriminator is never wrong."""
+"""Above this mean sign (+1 or -1) of real logits, the discriminator counts as never wrong."""
 FADING = 0.05
-"""The generator's gradient over its largest so far, below which it learns nothing any more."""
+"""Below this ratio of its gradient to the largest gradient so far, the generator no longer learns."""
 YOUNG_KIMG = 10.0
-"""Until here nothing is said."""
+"""Snapshots before this are ignored."""
 PATIENCE = 3
-"""Snapshots in a row."""
+"""Number of snapshots in a row that must show the sign."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Collapse:
 def find_collapse(stats: Iterable[dict[str, Any]]) -> Collapse | None:
     """The first snapshot at which a run has collapsed, or None.
 
-    Generated pairs are alike by a = (MG - MR) / (1 - MR), of MS-SSIM over the fixed seeds of every snapshot: 0 as real
-    ones, 1 all equal. A collapse is, in `PATIENCE` snapshots in a row behind the first 10 kimg, a not becoming smaller:
+    The likeness of generated pairs is a = (MG - MR) / (1 - MR), where MG and MR are the MS-SSIM of generated and real
+    pairs at a snapshot, with the same seeds at every snapshot. 0 means as alike as real pairs, 1 all equal. A run has
+    collapsed if, in `PATIENCE` snapshots in a row after the first 10 kimg, a does not become smaller and
 
         a > 0.8, or
         a > 0.5 while the discriminator is never wrong or the generator's gradient has faded.
@@ -46,10 +47,10 @@ def find_collapse(stats: Iterable[dict[str, Any]]) -> Collapse | None:
         stats: Lines of `stats.jsonl`, from `Run.stats`.
 
     Returns:
-        Where and why. The rule looks back alone, so what it says of a run does not change as the run goes on.
+        Where and why. The rule only looks back, so its answer does not change as the run continues.
 
-    Source: MG > MR as the sign of a collapse is the paper's; the thresholds are ours, and results/table2 says how often
-    they were right.
+    Source: MG > MR as the sign of a collapse is from the paper; the thresholds are ours, and results/table2 shows how
+    often they were right.
     """
     signs: list[float] = []
     largest_gradient = 0.0
@@ -66,10 +67,8 @@ def find_collapse(stats: Iterable[dict[str, Any]]) -> Collapse | None:
         signs.append(alike if alike > LOST or (alike > ALIKE and (saturated or faded)) else 0.0)
         recent = signs[-PATIENCE:]
         if len(recent) == PATIENCE and min(recent) > 0 and recent[-1] >= recent[0] - 0.01:
-            reason = (
-                f"MS-SSIM of generated pairs {line['ms_ssim_generated']:.3f}, of real ones {line['ms_ssim_real']:.3f}"
-            )
-            reason += f", in {PATIENCE} snapshots in a row"
+            reason = f"MS-SSIM is {line['ms_ssim_generated']:.3f} for generated pairs and "
+            reason += f"{line['ms_ssim_real']:.3f} for real pairs, in {PATIENCE} snapshots in a row"
             reason += "; the discriminator is never wrong" * saturated + "; the generator's gradient has faded" * faded
             return Collapse(line["step"], line["images_seen"], latest.get("wall_seconds", 0.0), reason)
     return None

@@ -1,4 +1,4 @@
-"""The small documents of a run folder: what a reader needs to repeat the run, and which checkpoint is the best."""
+"""The small documents of a run folder: what is needed to repeat the run, and which checkpoint is the best."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,23 +13,23 @@ class TrainedOn:
     name: str
     sha256: str
     images: int | None = None
-    """Images that were trained on."""
+    """Number of training images."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """The run whose networks another one began with."""
+    """The run whose networks another run began with."""
 
     run: str
     images_seen: int
     data: TrainedOn | None = None
     start: "Start | None" = None
-    """What that run had begun with."""
+    """The run that this one began with, if any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Document):
-    """environment.json: versions, machine, command, source commit and data, as a run found them when it began."""
+    """environment.json: versions, machine, command, source commit and data at the start of a run."""
 
     KIND: ClassVar[str] = "the environment of a run"
     MADE_BY: ClassVar[str] = "samgan train"
@@ -42,7 +42,7 @@ class Environment(Document):
     platform: str = ""
     processor: str = ""
     cores: int | None = None
-    """Those the process may use."""
+    """Cores that the process may use."""
     device: str = ""
     command: tuple[str, ...] = ()
     data: TrainedOn | None = None
@@ -50,7 +50,7 @@ class Environment(Document):
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
-        """Before schema numbers, a set that was not known was an empty object."""
+        """Before there were schema numbers, an unknown set was an empty object."""
         tree["data"] = tree.get("data") or None
         if tree.get("start"):
             tree["start"] = cls.upgrade(dict(tree["start"]), schema)
@@ -65,7 +65,7 @@ class Best(Document):
     MADE_BY: ClassVar[str] = "samgan train"
 
     checkpoint: str
-    """Its file's name."""
+    """The name of its file."""
     score: str
     """Name of the score; lower is better."""
     value: float

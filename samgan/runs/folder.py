@@ -32,7 +32,7 @@ class Run:
     """One training run on disk.
 
     Files: `config.json` (resolved configuration), `environment.json` (versions, device, data), `stats.jsonl`
-    (append-only; where a step stands twice after a resume, the later line counts), `checkpoints/step-*.pt`,
+    (append-only; if a step appears twice after a resume, the later line counts), `checkpoints/step-*.pt`,
     `checkpoints/best.json`, `grids/*.png`, `scores.json`, `report.html`.
     """
 
@@ -53,7 +53,7 @@ class Run:
             )
         run.checkpoint_folder.mkdir(parents=True, exist_ok=True)
         (environment or Environment()).write(run.path / "environment.json")
-        write_json(run.path / "config.json", config.to_dict())  # last: it makes the folder a run
+        write_json(run.path / "config.json", config.to_dict())  # last, since it makes the folder a run
         return run
 
     @classmethod
@@ -65,7 +65,7 @@ class Run:
         """
         run = cls(path)
         if not (run.path / "config.json").is_file():
-            raise SamganError(f"{run.path} is not a run folder: expected a config.json in it, as samgan train writes")
+            raise SamganError(f"{run.path} is not a run folder: expected a config.json in it, written by samgan train")
         return run
 
     @property
@@ -74,7 +74,7 @@ class Run:
         return Config.from_dict(self._read("config.json"))
 
     def rewrite_config(self, config: Config) -> None:
-        """Replace `config.json`: a resumed run may be longer than it was to be."""
+        """Replace `config.json`: a resumed run may be longer than first planned."""
         write_json(self.path / "config.json", config.to_dict())
 
     @property
@@ -84,7 +84,7 @@ class Run:
 
     @property
     def trained_on(self) -> list[str]:
-        """SHA-256 of the prepared set, and of those of the runs that this one began with, newest first."""
+        """SHA-256 of the prepared set, and of the sets of the runs that this one began with, newest first."""
         found: list[str] = []
         begun: Environment | Start | None = self.environment
         while begun is not None:
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def checkpoint_folder(self) -> Path:
-        """Where checkpoints lie."""
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     def checkpoint_path(self, step: int) -> Path:
@@ -103,15 +103,15 @@ class Run:
         return self.checkpoint_folder / f"step-{step:08d}.pt"
 
     def checkpoints(self) -> list[Path]:
-        """All checkpoints, oldest first; other files in their folder are left alone."""
+        """All checkpoints, oldest first; other files in the folder are ignored."""
         return sorted(path for path in self.checkpoint_folder.glob("*") if CHECKPOINT_NAME.fullmatch(path.name))
 
     def last_step(self) -> int:
-        """Steps done at the newest checkpoint, 0 before the first."""
+        """The step of the newest checkpoint; 0 if there is none."""
         return max((int(path.stem.removeprefix("step-")) for path in self.checkpoints()), default=0)
 
     def grid_path(self, images_seen: int) -> Path:
-        """The grid of a snapshot, which is written last of it."""
+        """The grid of a snapshot; it is the last file of a snapshot to be written."""
         return self.path / "grids" / f"kimg-{images_seen / 1000:010.3f}.png"
 
     def best(self) -> Best | None:
@@ -120,7 +120,7 @@ class Run:
         return Best.read(path) if path.is_file() else None
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append one line to `stats.jsonl`; a line torn by a crash is left behind as it is."""
+        """Append one line to `stats.jsonl`; a line torn by a crash stays as it is."""
         path = self.path / "stats.jsonl"
         text = json.dumps(line, allow_nan=False) + "\n"
         with open(path, "ab+") as file:
@@ -131,7 +131,7 @@ class Run:
             file.write(text.encode())
 
     def stats(self) -> Iterator[dict[str, Any]]:
-        """Lines of `stats.jsonl` in order of step; of the lines of one kind for one step the last one counts."""
+        """Lines of `stats.jsonl` in order of step; the last line of a kind for a step counts."""
         path = self.path / "stats.jsonl"
         lines: dict[tuple[int, str], dict[str, Any]] = {}
         if path.is_file():
@@ -159,7 +159,7 @@ class Run:
         return None
 
     def is_over(self, minutes: float | None = None) -> bool:
-        """Whether all is saved of a training that is as long as the run's settings say, or took `minutes`."""
+        """Whether training has finished, by the run's settings or after `minutes`, and everything is saved."""
         last, done = self.last_line(), self.last_step()
         if not done or last is None or last["step"] > done:
             return False
@@ -168,7 +168,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this folder; the lock goes with the process that holds it.
+        """Keep other processes from training in this folder; the lock ends with the process that holds it.
 
         Raises:
             SamganError: Another process holds it.
@@ -180,7 +180,7 @@ class Run:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise SamganError(f"{self.path} is being trained by another process; wait for it or stop it") from None
+                raise SamganError(f"another process is training in {self.path}; wait for it or stop it") from None
             except OSError:
                 pass  # some network file systems have no locks
             yield
@@ -199,14 +199,14 @@ class Run:
 
 
 def _is_unfinished(path: Path) -> bool:
-    """Whether a start that was cut off before `config.json` leaves such a file."""
+    """Whether a start that was cut off before it wrote `config.json` may have left this file."""
     if path.name == "checkpoints":
         return path.is_dir() and not any(path.iterdir())
     return path.name == "environment.json" or (path.name[0] == "." and path.suffix == ".tmp")
 
 
 def describe_environment(device: str, data: TrainedOn | None, start: Start | None = None) -> Environment:
-    """What a reader needs to repeat a run: versions, machine, command, source commit, data."""
+    """Describe what is needed to repeat a run: versions, machine, command, source commit, data."""
     commit = None
     source = Path(__file__).parents[1]
     if (source.parent / ".git").exists() and shutil.which("git"):

@@ -1,4 +1,4 @@
-"""From seeds to images: seeds -> latents -> pyramid of the averaged generator. The same seed, the same image."""
+"""From seeds to images: seeds -> latents -> pyramid of the averaged generator. A seed always gives the same image."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from samgan.networks import Generator, Pyramid
 from samgan.sampling.model import Labels, Model
 
-# Every forward pass has this many latents, the last one padded: the arithmetic, and with it the last bit of a pixel,
-# then does not depend on how many images were asked for.
+# Every forward pass has this many latents; the last one is padded. So the arithmetic, and with it the last bit of a
+# pixel, does not depend on the number of images.
 FORWARD_BATCH = 32
 
 
@@ -22,7 +22,7 @@ def latents_of_seeds(seeds: Sequence[int], latent_size: int) -> Float[Tensor, "n
 
 
 def labels_like(labels: Int[np.ndarray, " n"], count: int) -> Int[Tensor, " count"]:
-    """`count` labels in the proportions of `labels`, ascending: every (n / count)-th of them."""
+    """`count` labels in the proportions of `labels`, in ascending order: every (n / count)-th of them."""
     return torch.from_numpy(np.sort(labels)[np.arange(count) * len(labels) // count])
 
 
@@ -39,14 +39,14 @@ def generate(generator: Generator, latents: Float[Tensor, "n latent"], labels: L
 
 
 def sample(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "n c h w"]:
-    """The full-size images of `seeds`, float around [-1, 1] on the CPU; of classes in turn if `labels` do not say."""
+    """The full-size images of `seeds`, float around [-1, 1] on the CPU; without `labels`, classes take turns."""
     return torch.cat([images for _, images in sample_batches(model, seeds, labels)])
 
 
 def sample_batches(
     model: Model, seeds: Sequence[int], labels: Labels = None
 ) -> Iterator[tuple[Sequence[int], Float[Tensor, "n c h w"]]]:
-    """Yield (seeds, images) of up to `FORWARD_BATCH`, as `sample` gives them, without keeping them all."""
+    """Yield (seeds, images), up to `FORWARD_BATCH` at a time; the same images as `sample`, without keeping them all."""
     labels = model.labels(seeds) if labels is None else labels
     for start in range(0, len(seeds), FORWARD_BATCH):
         few = seeds[start : start + FORWARD_BATCH]

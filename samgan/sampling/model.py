@@ -1,4 +1,4 @@
-"""A generator ready to sample: from a run folder or a file of `samgan export`."""
+"""A generator ready to sample, from a run folder or a file made by `samgan export`."""
 
 import dataclasses
 import hashlib
@@ -20,26 +20,26 @@ from samgan.provenance import SOFTWARE, Mark
 from samgan.runs import Checkpoint, Run, choose_checkpoint
 
 SEEDS = 1 << 32
-"""torch's CPU generator takes the lower 32 bits of a seed: from here on they would repeat."""
+"""torch's CPU generator uses the lower 32 bits of a seed, so seeds from here on would repeat others."""
 MODEL_FORMAT = "samgan model 1"
 MODEL_SUFFIX = ".safetensors"
 Labels = Int[Tensor, " n"] | None
-"""Of each image its class, from 0; None for a generator without classes."""
+"""The class of each image, from 0; None for a generator without classes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A generator ready to sample, and what its images say of themselves."""
+    """A generator ready to sample, and the facts that its images carry as a mark."""
 
     generator: Generator
     config: Config
     images_seen: int
     sha256: str
-    """Of the generator's weights, in the order of their names."""
+    """SHA-256 of the generator's weights, in the order of their names."""
     trained_on: tuple[str, ...] = ()
-    """As `Run.trained_on`; none: it is not known."""
+    """As `Run.trained_on`; empty if not known."""
     checkpoint: str = ""
-    """Which one of the run it is: "newest", "best" by quick scores, or "named"; empty: it is not known."""
+    """Which checkpoint of the run it is: "newest", "best" by quick scores, or "named"; empty if not known."""
 
     @property
     def device(self) -> torch.device:
@@ -48,15 +48,15 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of its classes in the order of their labels; none: it is not told of classes."""
+        """Names of its classes in the order of their labels; empty for an unconditional generator."""
         number = self.config.network.num_classes or 0
         return (self.config.data.classes or tuple(map(str, range(number)))) if number else ()
 
     def labels(self, seeds: Sequence[int], class_name: str | None = None) -> Labels:
-        """The class of each seed: all `class_name`, or classes in turn: seed mod their number; None without classes.
+        """The class of each seed: `class_name` for all, or in turn (seed mod number of classes); None without classes.
 
         Raises:
-            UsageError: There is no such class.
+            UsageError: The model has no such class.
         """
         self.require_classes([class_name] if class_name is not None else [])
         if not self.classes:
@@ -66,16 +66,16 @@ class Model:
         return torch.tensor([seed % len(self.classes) for seed in seeds])
 
     def require_classes(self, names: Sequence[str]) -> None:
-        """Raise a UsageError that names the first of `names` that it has not learnt."""
+        """Raise a UsageError for the first of `names` that is not a class of this model."""
         for name in names:
             if name not in self.classes:
-                known = ", ".join(self.classes) or "none: it was trained without"
+                known = ", ".join(self.classes) or "none: it was trained without class labels"
                 raise UsageError(f"class {name}: expected one of the model's classes ({known})")
 
     def mark(self, seed: int, label: int | None = None) -> Mark:
-        """What the image of `seed`, and of class `label` if there are classes, says of itself.
+        """The mark of the image of `seed` and, with classes, of class `label`.
 
-        A model without classes that was trained on one alone names that one.
+        An unconditional model that was trained on one class only names that class.
         """
         names = self.config.data.classes
         class_name = self.classes[label] if label is not None else names[0] if len(names) == 1 else ""
@@ -83,26 +83,26 @@ class Model:
 
 
 def is_model(path: Path) -> bool:
-    """Whether this is a run folder or a file of `write_model`, by its looks."""
+    """Whether this looks like a run folder or a file made by `write_model`."""
     return (path / "config.json").is_file() or (path.suffix == MODEL_SUFFIX and not path.is_dir())
 
 
 def open_model(source: Path, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
-    """The model of a run folder or of a file of `write_model`.
+    """Open the model of a run folder or of a file made by `write_model`.
 
     Raises:
-        UsageError: A file and a checkpoint.
-        SamganError: As `load_model` and `read_model`.
+        UsageError: A checkpoint was named for a file.
+        SamganError: See `load_model` and `read_model`.
     """
     if source.suffix != MODEL_SUFFIX or source.is_dir():
         return load_model(Run.open(source), checkpoint, device)
     if checkpoint != "newest":
-        raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run")
+        raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run folder, so it has no checkpoints")
     return read_model(source, device)
 
 
 def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
-    """The averaged generator of a run (the plain one where averaging was off).
+    """Load the averaged generator of a run (the plain one if averaging was off).
 
     Args:
         run: The run folder.
@@ -110,7 +110,7 @@ def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device 
         device: Where to put it.
 
     Raises:
-        SamganError: No such checkpoint, or not readable.
+        SamganError: There is no such checkpoint, or it cannot be read.
     """
     return model_of(run, choose_checkpoint(run, checkpoint), checkpoint, device)
 
@@ -129,7 +129,7 @@ def model_of(
 
 
 def write_model(model: Model, path: Path) -> None:
-    """Write what sampling needs as one safetensors file: weights, and as its metadata configuration and origin.
+    """Write what sampling needs to one safetensors file: weights, with configuration and origin as metadata.
 
     Args:
         model: From `load_model`.
@@ -151,10 +151,10 @@ def write_model(model: Model, path: Path) -> None:
 
 
 def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
-    """The generator that `write_model` wrote.
+    """Read a generator that `write_model` wrote.
 
     Raises:
-        SamganError: The file is missing, damaged or no model of ours.
+        SamganError: The file is missing or damaged, or is not a samgan model.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -163,32 +163,32 @@ def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
     except (OSError, safetensors.SafetensorError) as error:
         raise SamganError(f"{path} cannot be read as a model: {first_line(error)}") from None
     if metadata.get("format") != MODEL_FORMAT:
-        raise SamganError(f"{path} is no model of samgan: expected format {MODEL_FORMAT!r}, as samgan export writes")
+        raise SamganError(f"{path} is not a samgan model: expected format {MODEL_FORMAT!r}, written by samgan export")
     config = Config.from_dict(json.loads(metadata["config"]))
     names = f"{metadata.get('data_sha256', '')} {metadata.get('started_on_data_sha256', '')}"
     which = metadata.get("checkpoint", "")
     model = _build(config, weights, int(metadata["images_seen"]), device, str(path), names.split(), which)
     if model.sha256 != metadata["sha256"]:
-        raise SamganError(f"{path} is damaged: its weights are not those that were written; get it again")
+        raise SamganError(f"{path} is damaged: its weights do not match their recorded hash; get a new copy")
     return model
 
 
 def check_origin(model: Model, source: Path, data: PreparedSet) -> list[str]:
-    """Refuse a model of another prepared set: it may have seen patients that are held out of this one.
+    """Refuse a model of another prepared set: it may have seen patients that are held out of this set.
 
     Args:
         model: The model.
-        source: Where it is from, for the messages.
+        source: Where the model comes from, for messages.
         data: The prepared set.
 
     Returns:
-        Sentences on what its record leaves open.
+        Sentences about anything its record does not tell.
 
     Raises:
-        UsageError: It was trained on other data.
+        UsageError: The model was trained on other data.
     """
     if not model.trained_on:
-        return [f"What {source.name} was trained on is not known: held-out patients may be among it."]
+        return [f"It is not known what {source.name} was trained on: its data may include held-out patients."]
     if model.trained_on[0] != data.sha256:
         raise UsageError(
             f"{source} was trained on other data than {data.path} (sha256 {model.trained_on[0][:12]}, not "
@@ -196,13 +196,11 @@ def check_origin(model: Model, source: Path, data: PreparedSet) -> list[str]:
         )
     notes = []
     if set(model.trained_on) != {data.sha256}:
-        notes.append(
-            f"{source.name} began with a model of other data: whether held-out patients are in it is not known."
-        )
+        notes.append(f"{source.name} was fine-tuned from a model of other data, which may include held-out patients.")
     if model.checkpoint == "best":
         notes.append(
-            f"{source.name} is the best of several checkpoints by quick scores, against held-out images where 64 or "
-            "more are: these had a say in which one it is."
+            f"{source.name} is the checkpoint with the best quick scores. If 64 or more images are held out, these "
+            "scores used them, so held-out images influenced the choice."
         )
     return notes
 
@@ -222,7 +220,7 @@ def _build(
     try:
         generator.load_state_dict(weights)
     except RuntimeError:
-        raise SamganError(f"{origin} holds other weights than its configuration says") from None
+        raise SamganError(f"the weights in {origin} do not fit its configuration") from None
     generator.eval().requires_grad_(False).to(device)
     return Model(generator, config, images_seen, hash_weights(weights), tuple(trained_on), checkpoint)
 

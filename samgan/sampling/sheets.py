@@ -19,15 +19,15 @@ GRID_IMAGES, SHEET_IMAGES, STEPS = 64, 8, 8
 
 
 def interpolate(model: Model, seeds: Sequence[int], steps: int, label: int | None = None) -> Float[Tensor, "n c h w"]:
-    """`steps` images along the great circle from each seed's latent to the next one's, the last seed included.
+    """`steps` images along the great circle from each seed's latent to the next seed's, including the last seed.
 
-    All are of class `label`; default: the first seed's. Latents are spread evenly over a sphere, so straight lines
-    would pass through lengths the generator never saw.
+    All have class `label`; default: the class of the first seed. Latents lie evenly on a sphere, so straight lines
+    would pass through lengths that the generator never saw.
     """
     ends = F.normalize(latents_of_seeds(seeds, model.generator.latent_size), dim=1)
     path = []
     for a, b in itertools.pairwise(ends):
-        angle = torch.arccos((a @ b).clamp(-1, 1)).clamp(1e-4, math.pi - 1e-4)  # sin(angle) stands below
+        angle = torch.arccos((a @ b).clamp(-1, 1)).clamp(1e-4, math.pi - 1e-4)  # sin(angle) is a divisor
         for t in np.arange(steps) / steps:
             path.append((torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle))
     latents = torch.stack([*path, ends[-1]])
@@ -37,7 +37,7 @@ def interpolate(model: Model, seeds: Sequence[int], steps: int, label: int | Non
 
 
 def scales_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "m c h w"]:
-    """Every scale of every seed's pyramid, enlarged to full size by repetition: scales in rows, seeds in columns."""
+    """Every scale of each seed's pyramid, enlarged by repeating pixels; a row per scale, a column per seed."""
     latents = latents_of_seeds(seeds, model.generator.latent_size)
     pyramids = list(generate(model.generator, latents, model.labels(seeds) if labels is None else labels))
     rows = [torch.cat(scale) for scale in zip(*pyramids, strict=True)]
@@ -47,9 +47,9 @@ def scales_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> F
 
 @torch.inference_mode()
 def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "m c h w"]:
-    """The images of `seeds`, and below them where the generator looks from the image's centre, a row per layer.
+    """The images of `seeds`; below them, a row per layer shows where the generator attends to from the image's centre.
 
-    White is the strongest of a map; layers from small to large.
+    White is the maximum of a map. Layers are in order of resolution, smallest first.
     """
     latents = latents_of_seeds(seeds, model.generator.latent_size)
     labels = model.labels(seeds) if labels is None else labels
@@ -68,7 +68,7 @@ def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -
 
 
 def _chosen(model: Model, seeds: Sequence[int], labels: Labels, count: int) -> tuple[list[int], Labels]:
-    """The first seeds, those of one class side by side, one class after the other, and their classes if there are."""
+    """The first seeds, ordered by class, and their classes (None without classes)."""
     known = torch.zeros(len(seeds), dtype=torch.long) if labels is None else labels
     chosen = known[:count].sort(stable=True)
     return [seeds[i] for i in chosen.indices], chosen.values if model.classes else None
@@ -112,4 +112,4 @@ SHEETS: dict[str, Sheet] = {
     "scales": _scales,
     "attention": _attention,
 }
-"""By name, what makes a picture of the first seeds and of their classes."""
+"""By name: a function that makes a picture of the first seeds, given their classes."""

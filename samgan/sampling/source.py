@@ -1,4 +1,4 @@
-"""Synthetic images, wherever they are: a run, an exported model, a folder, an archive or an array."""
+"""Synthetic images from any source: a run, an exported model, a folder, an archive or an array."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,24 +23,24 @@ from samgan.sampling.model import Labels, Model, check_origin, is_model, model_o
 
 @dataclass(frozen=True)
 class Origin:
-    """Where synthetic images come from, as documents tell it."""
+    """Where synthetic images come from, as documents record it."""
 
     name: str
-    """Of the run, file or folder, without the folders above it."""
+    """Name of the run, file or folder, without its parent folders."""
     preset: str | None = None
     images_seen: int | None = None
     model_sha256: str | None = None
 
 
 class Source:
-    """Synthetic images, and what is known of them.
+    """Synthetic images, and what is known about them.
 
     Attributes:
         path: The run, file or folder; None for an array.
-        run: The run folder, if it is one.
+        run: The run folder, if the source is one.
         checkpoint: The run's checkpoint that `model` was read from.
-        model: The generator, of a run or an exported model; None for images that were made before.
-        described: What documents tell of it.
+        model: The generator of a run or an exported model; None for stored images.
+        described: What documents record about the source.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class Source:
         device: str | torch.device = "cpu",
         generator: Callable[[NetworkConfig], Generator] = Generator,
     ) -> "Source":
-        """Open a source of synthetic images; images in files are read when they are asked for.
+        """Open a source of synthetic images; images in files are read only when needed.
 
         Args:
-            source: A run folder, a file of `samgan export`, a folder of images or of samples.npz, an .npz, an .npy, or
-                images as an array, uint8 [n c h w]; or a source that is open, which is returned.
-            checkpoint: "newest", "best" or a checkpoint file; of a run only.
+            source: A run folder, a file made by `samgan export`, a folder with images or a samples.npz, an .npz or .npy
+                file, or images as an array, uint8 [n c h w]. A source that is already open is returned.
+            checkpoint: "newest", "best" or a checkpoint file; only for a run.
             device: Where the generator runs.
-            generator: Its constructor, of a run that was trained with another recipe.
+            generator: Its constructor, for a run that was trained with another recipe.
 
         Raises:
-            UsageError: A checkpoint was named for something that is not a run.
+            UsageError: A checkpoint was named, but the source is not a run.
             SamganError: The run or model cannot be read.
         """
         if isinstance(source, Source):
@@ -100,37 +100,37 @@ class Source:
 
     @property
     def config(self) -> Config | None:
-        """Configuration of the model; None for images that were made before."""
+        """Configuration of the model; None for stored images."""
         return self.model.config if self.model else None
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Classes that the model was trained on, as far as its configuration names them."""
+        """Classes that the model was trained on, if its configuration names them."""
         if self.model is None:
             return ()
         return self.model.classes or self.model.config.data.classes
 
     def folder(self, suffix: str) -> Path:
-        """Where documents about this source go: into its folder, or beside its file with `suffix` after its name.
+        """Where to write documents about this source: its folder, or beside its file with `suffix` added to the name.
 
         Raises:
-            UsageError: It is an array.
+            UsageError: The source is an array.
         """
         if self.path is None:
-            raise UsageError("images in memory have no folder: name one with out")
+            raise UsageError("images in memory have no folder of their own; name one with out")
         return self.path if self.path.is_dir() else self.path.with_name(f"{self.path.stem}-{suffix}")
 
     def check_origin(self, data: PreparedSet) -> list[str]:
-        """Refuse a model that was trained on another prepared set, and say what the record leaves open.
+        """Refuse a model that was trained on another prepared set; report anything its record does not tell.
 
         Returns:
-            Sentences on what is not known; of images that were made before, that what made them is not known.
+            Sentences about what is not known; for stored images, that it is not known what made them.
 
         Raises:
             UsageError: The model was trained on other data: it may have seen patients that are held out here.
         """
         if self.model is None:
-            return [f"What made {self.described.name} is not known here: it must not have seen any held-out patient."]
+            return [f"It is not known what made {self.described.name}; it must not have seen any held-out patient."]
         assert self.path is not None
         return check_origin(self.model, self.path, data)
 
@@ -138,25 +138,26 @@ class Source:
         """The synthetic images.
 
         Args:
-            count: How many. A model needs a number. Of stored images None takes all, and a smaller number than there
-                are takes that many at random, in their order.
-            labels: Class of each image, for a model with classes; default: the classes in turn. Stored images are
-                taken as they are.
-            seed: Of the first image of a model, image i has seed + i; of stored images, of the random choice.
+            count: Number of images; a model needs one. For stored images, None takes all, and a smaller number than
+                there are takes that many at random, in their order.
+            labels: Class of each image, for a conditional model; default: the classes take turns. Ignored for stored
+                images.
+            seed: For a model, the seed of the first image; image i has seed + i. For stored images, the seed of the
+                random choice.
 
         Raises:
-            UsageError: A model was given no count.
+            UsageError: The source is a model, but no count was given.
             SamganError: The files hold no images, or images of several sizes.
         """
         if self.model is not None:
             if count is None:
-                raise UsageError(f"{self.described.name}: how many images? A model makes any number")
+                raise UsageError(f"{self.described.name}: say how many images to make; a model has no fixed number")
             return to_uint8(sample(self.model, range(seed, seed + count), labels))
         stored = self._read()
         return stored[self._chosen(len(stored), count, seed)]
 
     def names(self, count: int, *, seed: int = 0) -> list[str]:
-        """A name for each image that `images` gives for the same arguments: its seed, its file, or its place."""
+        """A name for each image that `images` returns for the same arguments: its seed, its file, or its position."""
         if self.model is not None:
             return [f"seed {seed + index}" for index in range(count)]
         total = len(self._read())

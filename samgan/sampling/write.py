@@ -1,4 +1,4 @@
-"""Write synthetic images, with their marks, to a folder that appears when it is complete."""
+"""Write synthetic images, with their marks, to a folder that appears only when it is complete."""
 
 import math
 import os
@@ -28,17 +28,17 @@ class Written:
 
     format: str
     mark: dict[str, str]
-    """What the images have in common of their marks."""
+    """The part of the mark that all images share."""
     count: int
     first_seed: int
     last_seed: int
     class_rule: str = ""
-    """Which class each image has, of a model that was told the class."""
+    """Which class each image has, for a conditional model."""
     classes: dict[str, int] = field(default_factory=dict)
-    """Images of each class."""
+    """Number of images of each class."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, with the entries of the mark beside the others."""
+        """As plain JSON types; the entries of the mark are on the same level as the others."""
         counts = {"count": self.count, "first_seed": self.first_seed, "last_seed": self.last_seed}
         of_class = {"Class": self.class_rule, "classes": self.classes} if self.classes else {}
         return {"format": self.format, **self.mark, **counts, **of_class}
@@ -54,24 +54,24 @@ def write_samples(
     sheets: Sequence[str] = (),
     class_name: str | None = None,
 ) -> Written:
-    """Write images of seeds `seed` ... `seed + count - 1` into the new folder `out`, which appears when it is complete.
+    """Write images of seeds `seed` ... `seed + count - 1` to the new folder `out`, which appears when it is complete.
 
-    Of a model with K classes, the image of seed s has class s mod K, or all have the one named. The seed decides the
-    latent, whatever the class.
+    For a model with K classes, the image of seed s has class s mod K, unless `class_name` sets one class for all. The
+    latent depends only on the seed, not on the class.
 
     Args:
         model: From `load_model`.
-        out: Folder to make.
+        out: Folder to create.
         count: Number of images.
         seed: Seed of the first image.
         file_format: A key of `samgan.provenance.FORMATS`.
         sheets: Keys of `samgan.sampling.sheets.SHEETS`: extra pictures in the folder `sheets`, with images of one class
             side by side.
-        class_name: The class of all images; default: the classes in turn.
+        class_name: The class of all images; default: the classes take turns.
 
     Raises:
         SamganError: `out` exists and is not empty.
-        UsageError: An unknown format, sheet or class, 16 bits with 3 channels, or attention of a generator without it.
+        UsageError: Unknown format, sheet or class, 16 bits with 3 channels, or no attention maps to show.
     """
     if file_format not in FORMATS:
         raise UsageError(f"{file_format!r} is not one of {', '.join(FORMATS)}")
@@ -80,9 +80,9 @@ def write_samples(
     check_new_folder(out)
     bits = FORMATS[file_format].bits
     if bits == 16 and model.config.network.image_channels != 1:
-        raise UsageError(f"--format {file_format} is for 1 channel; use {file_format.removesuffix('16')} or npz")
+        raise UsageError(f"--format {file_format} supports only 1 channel; use {file_format.removesuffix('16')} or npz")
     if "attention" in sheets and not any(isinstance(layer, SelfAttention) for layer in model.generator.modules()):
-        raise UsageError(f"the generator of preset {model.config.preset} has no attention between positions to show")
+        raise UsageError(f"the generator of preset {model.config.preset} has no layer that makes attention maps")
     seeds = range(seed, seed + count)
     labels = model.labels(seeds, class_name)
     written = _describe(model, seeds, labels, file_format, class_name)
@@ -112,7 +112,7 @@ def _describe(model: Model, seeds: range, labels: Labels, file_format: str, clas
 
 
 def _write_sheets(folder: Path, model: Model, seeds: range, labels: Labels, sheets: Sequence[str]) -> None:
-    """Write sheets to a folder of their own, so that the folder above holds nothing but samples."""
+    """Write sheets to a separate folder, so that the folder above holds only samples."""
     if sheets:
         folder.mkdir()
     for name in sheets:

@@ -1,7 +1,7 @@
 """Batches of real images and random numbers, each a pure function of (seed, purpose, step).
 
-Nothing depends on what was drawn before. So a run needs no generator states to resume bit for bit, and N processes draw
-the global batch that one process would.
+Nothing depends on earlier draws. So a run can resume bit for bit without saved generator states, and N processes draw
+the same global batch as one process.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from samgan.training.augment import CHANGES
 
 
 def random_generator(seed: int, purpose: str, index: int) -> torch.Generator:
-    """A CPU generator that depends on nothing but its arguments."""
+    """A CPU generator that depends only on its arguments."""
     digest = hashlib.blake2b(f"{seed} {purpose} {index}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
@@ -34,30 +34,31 @@ class Batch:
     real: Float[Tensor, "n c h w"]
     latents: Float[Tensor, "n latent"]
     generator_latents: Float[Tensor, "n latent"] | None
-    """Latents of the generator's own step; None where it shares the discriminator's."""
+    """Latents of the generator's own step; None if it shares the discriminator's."""
     mix: Float[Tensor, " n"]
     augment: Float[Tensor, "3 n changes"] | None = None
-    """Random numbers for `augment`: of real images, of the discriminator's and of the generator's generated ones."""
+    """Random numbers for `augment`: for real images, and for generated images in the discriminator's and in the
+    generator's step."""
     labels: Int[Tensor, " n"] | None = None
-    """Classes of the real images. Generated image i gets that of real image i: in a paired loss the two are of one
-    class, and a batch's statistics see the same mixture of classes on both sides."""
+    """Classes of the real images. Generated image i has the class of real image i: a paired loss then compares images
+    of one class, and batch statistics see the same mixture of classes in both."""
 
 
 class Sampler:
-    """Real images and random draws by step number: each epoch is a fresh permutation, epochs follow without gaps.
+    """Real images and random draws by step number. Each epoch is a new permutation; epochs follow without gaps.
 
-    With balanced classes, of K images in a row each is of another class, in an order drawn for each K; every class has
-    epochs of its own, so that those of a small one come round more often.
+    With balanced classes, every K images in a row have one image of each of the K classes, in an order drawn anew for
+    each K images. Every class has its own epochs, so the images of a small class are repeated more often.
 
     Args:
         images: uint8 [n, c, h, w], in memory or memory-mapped.
         config: The run's configuration.
-        device: Where batches go. A GPU keeps a set of up to 2 GiB whole.
-        indices: The images to take; default: all.
-        labels: Class of each of `images`, 0 to num_classes - 1; not looked at where there are no classes.
+        device: Where batches go. A set of up to 2 GiB is kept on a GPU as a whole.
+        indices: The images to use; default: all.
+        labels: Class of each of `images`, 0 to num_classes - 1; ignored without classes.
 
     Raises:
-        UsageError: A class has no images, or a label stands for none.
+        UsageError: A class has no images, or a label is out of range.
     """
 
     def __init__(
@@ -81,13 +82,15 @@ class Sampler:
         if classes:
             self.labels = np.empty(0, np.int64) if labels is None else labels[self.indices]
             if set(self.labels.tolist()) != set(range(classes)):
-                raise UsageError(f"network.num_classes {classes}: expected images with each label 0 to {classes - 1}")
+                raise UsageError(
+                    f"network.num_classes {classes}: expected images of every label from 0 to {classes - 1}"
+                )
             if config.data.class_sampling == "balanced":
                 self._groups = [np.flatnonzero(np.tile(self.labels, copies) == label) for label in range(classes)]
         self._orders: dict[str, tuple[int, Tensor]] = {}
 
     def first(self, count: int) -> np.ndarray:
-        """The first `count` images, as they are; where there are classes the first of each, class by class."""
+        """The first `count` images, unchanged; with classes, the first of each class, class by class."""
         if self.labels is None:
             return self.images[self.indices[:count]]
         shares = np.bincount(np.arange(count) % (self.config.network.num_classes or 1))
@@ -105,7 +108,7 @@ class Sampler:
         return int(members[self._order(purpose, epoch, len(members))[offset]])
 
     def _order(self, purpose: str, number: int, length: int) -> Tensor:
-        """A permutation; the last one of each purpose is kept."""
+        """A permutation; the latest one for each purpose is kept."""
         if self._orders.get(purpose, (None,))[0] != number:
             draw = random_generator(self.config.training.seed, purpose, number)
             self._orders[purpose] = number, torch.randperm(length, generator=draw)

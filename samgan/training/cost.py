@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: parameters, floating point operations per step, memory."""
+"""Estimate the cost of a run before it starts: parameters, floating point operations per step, memory."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from samgan.training.recipe import Recipe
 from samgan.training.step import discriminator_loss, generator_loss
 
 # Measured on a CPU (torch 2.15, 64 and 128 channels, three presets, attention up to 64 px): the resident size of a
-# process that has imported everything, and what a step peaks at over the activations kept for backward. Together:
-# within a tenth of the peak.
+# process that has imported everything, and the ratio of a step's peak memory to the activations kept for backward.
+# Together they are within a tenth of the measured peak.
 PROCESS_BYTES = 850 << 20
 WORKSPACE = 1.4
-# Where torch has no formula for the CPU's kernel: it does what the others do.
+# torch has no formula for these CPU kernels; they compute the same as the others.
 SAME_FORMULA = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
@@ -32,15 +32,15 @@ SAME_FORMULA = {
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What training a configuration costs."""
+    """The cost of training a configuration."""
 
     generator_parameters: int
     discriminator_parameters: int
     flops_per_step: int
-    """The mean over steps with and without a penalty; 2 per multiply-add. Convolutions, matrix products and attention,
-    forward and backward."""
+    """Mean over steps with and without a penalty; 2 per multiply-add. Counts convolutions, matrix products and
+    attention, forward and backward."""
     memory_bytes: int
-    """An estimate for a CPU: process, weights, gradients, optimizer, average, activations at their peak; without the
+    """Estimate for a CPU: process, weights, gradients, optimizer, averaged generator, peak activations; without the
     training images."""
     steps: int
     kimg: float
@@ -51,9 +51,9 @@ class Cost:
 
 
 def plan(config: Config) -> Cost:
-    """Cost of one training step and of the whole run, computed on tensors without values."""
+    """Estimate the cost of a training step and of the whole run, with tensors that hold no values."""
     training, network = config.training, config.network
-    with FakeTensorMode():  # unlike "meta", it takes the attention kernel that a CPU takes
+    with FakeTensorMode():  # unlike "meta", it selects the attention kernel of a CPU
         generator, discriminator = Generator(network), Discriminator(network)
         step = _count_step(config, generator, discriminator)
     sizes = [sum(p.numel() for p in part.parameters()) for part in (generator, discriminator)]
@@ -78,7 +78,7 @@ class _StepCount:
 
 
 def _count_step(config: Config, generator: Generator, discriminator: Discriminator) -> _StepCount:
-    """Run one step on tensors without values, and count."""
+    """Run one step on tensors without values and count its operations and bytes."""
     training, network, recipe = config.training, config.network, Recipe.of(config.training)
     side = network.resolution
     images = torch.empty(training.batch_size, network.image_channels, side, side)
@@ -111,7 +111,7 @@ def _count_step(config: Config, generator: Generator, discriminator: Discriminat
 
 
 class _Flops(TorchDispatchMode):
-    """Counts by torch's own formulas; torch's FlopCounterMode fails on a gradient of a gradient."""
+    """Counts with torch's own formulas; torch's FlopCounterMode fails on a gradient of a gradient."""
 
     def __init__(self) -> None:
         super().__init__()

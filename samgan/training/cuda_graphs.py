@@ -1,4 +1,4 @@
-"""CUDA graphs: work of many small kernels, launched at once instead of one after the other by Python."""
+"""CUDA graphs: launch many small kernels at once, instead of one after another from Python."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,21 +7,22 @@ from torch import Tensor, nn
 
 
 class CapturedParts:
-    """The parts of a generator function as CUDA graphs: captured once, then replayed on other values of its inputs.
+    """The parts of a Python generator as CUDA graphs: captured once, then replayed with new input values.
 
-    Captured is what the GPU does, not what Python does beside it: whatever depends on more than the inputs' values (a
-    number of Python's, a shape) stays as it was. Between two parts the caller may change the networks in place.
+    Only the GPU's work is captured, not the Python code around it. Only the values of the inputs may change; everything
+    else (Python numbers, shapes) stays as it was at capture. Between two parts the caller may change the networks in
+    place.
 
     Args:
-        make: From tensors to an iterator, whose parts lie between its yields. A part gives scalars or vectors by name,
-            and may leave gradients in the parameters of one network, where it has dropped those that were there.
-        inputs: What `make` takes; None stays None.
-        networks: For each part the network whose gradients it leaves, or None.
+        make: Takes tensors and returns an iterator; its parts end at its yields. A part yields scalars or vectors by
+            name. It may set gradients in the parameters of one network, if it first drops the old ones.
+        inputs: The arguments of `make`; None stays None.
+        networks: For each part, the network whose gradients it sets, or None.
 
-    It runs on the current stream, which must not be the default one. `make` must have run there as it is before, so
-    that what libraries set up at first use is there.
+    It runs on the current stream, which must not be the default stream. `make` must have run there once without
+    capture, so that libraries have finished what they set up at first use.
 
-    Source: Nguyen et al. 2021 (Accelerating PyTorch with CUDA Graphs), its capture of a whole network.
+    Source: Nguyen et al. 2021 (Accelerating PyTorch with CUDA Graphs), capture of a whole network.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class CapturedParts:
         networks: Sequence[nn.Module | None],
     ) -> None:
         self.inputs = [None if value is None else value.clone() for value in inputs]
-        # One pool of memory for all parts: what a part leaves to the next one stays where it is.
+        # One memory pool for all parts: what a part leaves for the next part stays in place.
         pool, parts = torch.cuda.graph_pool_handle(), make(*self.inputs)
         self.parts: list[tuple[torch.cuda.CUDAGraph, dict[str, Tensor], list[tuple[nn.Parameter, Tensor | None]]]] = []
         for network in networks:
@@ -42,7 +43,7 @@ class CapturedParts:
             self.parts.append((graph, outputs, gradients))
 
     def __call__(self, inputs: Sequence[Tensor | None]) -> Iterator[dict[str, Tensor]]:
-        """What `make(*inputs)` gives, part by part; inputs have the shapes of those of the capture."""
+        """What `make(*inputs)` yields, part by part; inputs must have the same shapes as at capture."""
         for own, value in zip(self.inputs, inputs, strict=True):
             if own is not None and value is not None:
                 own.copy_(value)
@@ -50,4 +51,4 @@ class CapturedParts:
             graph.replay()
             for parameter, gradient in gradients:
                 parameter.grad = gradient
-            yield {name: value.clone() for name, value in outputs.items()}  # the next replay writes over them
+            yield {name: value.clone() for name, value in outputs.items()}  # the next replay overwrites them

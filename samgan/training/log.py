@@ -1,4 +1,4 @@
-"""The log of a run: one line every so many images, to stats.jsonl, TensorBoard and the terminal."""
+"""The log of a run: a line at regular intervals, to stats.jsonl, TensorBoard and the terminal."""
 
 import math
 import shutil
@@ -17,7 +17,7 @@ from samgan.training.state import TrainingState
 
 
 class Log:
-    """Collects scalars on the device, and reads them only when a line is due: no synchronisation in between."""
+    """Collects scalars on the device and reads them only when a line is due, to avoid synchronisation in between."""
 
     def __init__(self, run: Run, state: TrainingState, tensorboard: bool, minutes: float | None, quiet: bool) -> None:
         self.run, self.state, self.minutes, self.quiet = run, state, minutes, quiet
@@ -34,23 +34,23 @@ class Log:
             self.writer = SummaryWriter(str(run.path / "tensorboard"))
 
     def add(self, scalars: dict[str, Tensor]) -> None:
-        """Take in the scalars of one step."""
+        """Add the scalars of one step."""
         self.pending.append(scalars)
 
     def close(self) -> None:
-        """End the line on the terminal, and TensorBoard's file."""
+        """End the line on the terminal and close TensorBoard's file."""
         if self.spoken_on_terminal:
             sys.stderr.write("\n")
         if self.writer is not None:
             self.writer.close()
 
     def seconds(self) -> float:
-        """Seconds of training, those before a resume included."""
+        """Seconds of training, including those before a resume."""
         return self.wall_before + time.monotonic() - self.start
 
     def flush(self) -> None:
-        """Write a line of all steps since the last one."""
-        on_first_process(self._write)  # what is logged is the same on all of them
+        """Write one line for all steps since the last line."""
+        on_first_process(self._write)  # the values are the same on all processes
         self.pending.clear()
         self.last = time.monotonic()
 
@@ -72,7 +72,7 @@ class Log:
         for name, value in gammas.items():
             if not math.isfinite(value):
                 raise SamganError(
-                    f"step {state.step}: gamma of {name} is {value}; stopped, and the last checkpoint is untouched"
+                    f"step {state.step}: gamma of {name} is {value}; training stopped, the last checkpoint is intact"
                 )
         line: dict[str, Any] = {
             "kind": "train",
@@ -99,8 +99,8 @@ class Log:
     def _require_finite(self, step: int, name: str, value: float) -> None:
         if not math.isfinite(value):
             raise SamganError(
-                f"step {step}: {name} is {value}; stopped, and the last checkpoint is untouched. A lower "
-                "training.learning_rate or another loss may help"
+                f"step {step}: {name} is {value}; training stopped, the last checkpoint is intact. Try a lower "
+                "training.learning_rate or another loss"
             )
 
     def _speak(self, line: dict[str, Any], now: float) -> None:
@@ -122,7 +122,7 @@ class Log:
             gammas = [f"{value:+.3f}" for key, value in line["gamma"].items() if key.startswith(name)]
             text += f"  gamma {name[0].upper()} {' '.join(gammas)}" if gammas else ""
         if terminal:
-            # A line that wraps could not be written over.
+            # A line that wraps could not be overwritten.
             sys.stderr.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
             sys.stderr.flush()
             self.spoken_on_terminal = True

@@ -41,7 +41,7 @@ class Interrupted(SamganError):
 
 
 def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
-    """Check that images of `shape` (n, c, h, w), network and number of processes fit, before anything is written.
+    """Check, before anything is written, that images of `shape` (n, c, h, w), network and number of processes fit.
 
     Raises:
         UsageError: They do not fit.
@@ -49,43 +49,43 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
     network, batch_size = config.network, config.training.batch_size
     expected = (network.image_channels, network.resolution, network.resolution)
     if tuple(shape[1:]) != expected:
-        raise UsageError(f"the network takes images of (channels, height, width) {expected}; got {tuple(shape[1:])}")
+        raise UsageError(f"the network expects images of (channels, height, width) {expected}; got {tuple(shape[1:])}")
     if shape[0] < 2:
-        raise UsageError(f"training takes 2 images or more; got {shape[0]}")
+        raise UsageError(f"training needs at least 2 images; got {shape[0]}")
     if processes < 1 or batch_size % processes:
         raise UsageError(f"training.batch_size {batch_size} cannot be divided evenly among {processes} processes")
 
 
 def check_start(config: Config, saved: Checkpoint) -> None:
-    """Check that a run can begin with the networks of a checkpoint, before anything is written.
+    """Check, before anything is written, that a run can begin with the networks of a checkpoint.
 
     Raises:
-        UsageError: Its networks have other settings.
+        UsageError: Its networks have different settings.
     """
     differences = saved.config.differences(config)
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
-        raise UsageError(f"--start: the networks of that run have other settings: {'; '.join(foreign)}")
+        raise UsageError(f"--start: the networks of that run have different settings: {'; '.join(foreign)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a training runs, apart from what it computes."""
+    """How to run a training, apart from what it computes."""
 
     indices: np.ndarray | None = None
-    """The images to train on; default: all."""
+    """Indices of the images to train on; default: all."""
     labels: np.ndarray | None = None
     """Class of each image, if `network.num_classes` is not 0."""
     resume: bool = False
     """Continue from the newest readable checkpoint."""
     start: Path | None = None
-    """A checkpoint of another run whose networks a new run begins with, the averaged generator included. Optimizers and
+    """A checkpoint of another run; a new run begins with its networks, including the averaged generator. Optimizers and
     steps start afresh. A snapshot is written before the first step."""
     minutes: float | None = None
     """End, with a snapshot, at the first line of the log after this many minutes of training. Minutes before a resume
-    count, halts do not."""
+    count; time between runs does not."""
     scorer: Scorer | None = None
-    """Scores generated images at every snapshot, and so chooses the best checkpoint."""
+    """Scores generated images at every snapshot, to choose the best checkpoint."""
     watch: Callable[[], bool] | None = None
     """Called after every snapshot, the last one included; True ends the run there."""
     recipe: Recipe | None = None
@@ -102,19 +102,19 @@ def train_loop(
     """Train until `training.kimg` or for some minutes; the run's files are described in `docs/run-folder.md`.
 
     Args:
-        config: What to do; `run` holds the same in `config.json`.
+        config: The configuration; `run` holds the same in `config.json`.
         images: uint8 [n, c, h, w] of `network.resolution` and `network.image_channels`, in memory or memory-mapped.
         run: A run from `Run.create` or `Run.open`.
         fabric: From `samgan.devices.make_fabric`, launched.
-        options: How to do it.
+        options: How to run it.
 
     Returns:
         The final state, which is also the newest checkpoint.
 
     Raises:
         UsageError: Images or labels do not fit the network, or the batch does not fit the processes.
-        SamganError: A loss or weight became NaN or infinite; the last checkpoint is untouched.
-        Interrupted: SIGINT or SIGTERM came; the last step is saved.
+        SamganError: A loss or weight became NaN or infinite; the last checkpoint is intact.
+        Interrupted: SIGINT or SIGTERM arrived; the last step is saved.
     """
     indices = options.indices
     check_fit(config, (len(images if indices is None else indices), *images.shape[1:]), world_size())
@@ -155,7 +155,7 @@ def _run(
     options: Options,
     save: Callable[[Scorer | None], None],
 ) -> None:
-    """Take steps, write lines of the log and snapshots when they are due, and stop when it is time or a signal came."""
+    """Take steps, write log lines and snapshots when due, and stop when time is up or a signal arrives."""
     training, device = state.config.training, fabric.device
     log_every, snapshot_every = training.steps(training.log_every_kimg), _every(state.config)
 
@@ -172,7 +172,7 @@ def _run(
             finished = state.step == training.total_steps or (flush and out_of_time())
             due = finished or state.step % snapshot_every == 0
             flush = flush or due
-            # Several processes have to agree to stop, which costs a message, so they ask only when a line is written.
+            # Several processes must agree to stop, which costs a message, so they do so only when a line is written.
             stop = _agree(received[0] if received else 0, device) if world_size() == 1 or flush else 0
             if flush or stop:
                 log.flush()
@@ -180,16 +180,17 @@ def _run(
                 save(options.scorer if due else None)
                 ended = due and options.watch is not None and on_first_process(options.watch)
                 finished = finished or ended
-                log.last = time.monotonic()  # images/s counts steps only
+                log.last = time.monotonic()  # so that images/s counts only steps
             if stop and not finished:
                 name = signal.Signals(stop).name
-                raise Interrupted(stop, f"stopped by {name} at {state.images_seen / 1000:.3f} kimg; --resume continues")
+                kimg = f"{state.images_seen / 1000:.3f} kimg"
+                raise Interrupted(stop, f"stopped by {name} at {kimg}; continue with --resume")
 
 
 def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
     """The checkpoint to continue from, and whether the run was killed between writing it and the rest of its snapshot.
 
-    None if the run was cut off before its first checkpoint: then it starts at its first step.
+    None if the run was cut off before its first checkpoint; it then starts at the first step.
     """
     newest = newest_checkpoint(run)
     if newest is None:
@@ -204,7 +205,7 @@ def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
 
 
 def _begin_from(state: TrainingState, path: Path) -> None:
-    """Take the networks of another run's checkpoint."""
+    """Load the networks of another run's checkpoint."""
     saved = load_checkpoint(path, device=state.device)
     check_start(state.config, saved)
     state.generator.load_state_dict(saved.state["generator"])
@@ -225,7 +226,7 @@ def _restore(state: TrainingState, path: Path) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second SIGINT interrupts at once."""
+    """Collect SIGINT and SIGTERM instead of exiting; a second SIGINT interrupts at once."""
     received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
@@ -235,7 +236,7 @@ def _signals() -> Iterator[list[int]]:
 
     try:
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
+    except ValueError:  # not in the main thread: the caller handles signals
         yield received
         return
     try:

@@ -22,14 +22,14 @@ def relativistic_average_hinge(real: Logits, fake: Logits) -> tuple[Scalar, Scal
         L_D = E relu(1 - D~(x_r)) + E relu(1 + D~(x_g))
         L_G = E relu(1 - D~(x_g)) + E relu(1 + D~(x_r))
 
-    There is no factor 1/2. The generator's loss needs real images too. A constant added to all logits changes nothing.
+    There is no factor 1/2. The generator's loss also needs real images. A constant added to all logits changes nothing.
 
     Args:
         real: Raw logits C of real images.
         fake: Raw logits C of generated images.
 
     Returns:
-        L_D and L_G, each 0 or more; the step uses one of them.
+        L_D and L_G, each 0 or more; each network's update uses its own.
 
     Source: the paper's eq. 1-2 (the P and Q under E in its eq. 2 are swapped by a typo); Jolicoeur-Martineau 2018.
     """
@@ -49,7 +49,7 @@ def relativistic_paired(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
 
 
 def wasserstein(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
-    """Wasserstein losses: L_D = E C(x_g) - E C(x_r), L_G = -E C(x_g); to be used with a gradient penalty.
+    """Wasserstein losses: L_D = E C(x_g) - E C(x_r), L_G = -E C(x_g). Use with a gradient penalty.
 
     Source: Arjovsky et al. 2017; Gulrajani et al. 2017, eq. 3.
     """
@@ -65,7 +65,7 @@ def hinge(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
 
 
 def non_saturating(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
-    """The original GAN's: L_D = -E log sigmoid(C(x_r)) - E log(1 - sigmoid(C(x_g))), L_G = -E log sigmoid(C(x_g)).
+    """Original GAN losses: L_D = -E log sigmoid(C(x_r)) - E log(1 - sigmoid(C(x_g))), L_G = -E log sigmoid(C(x_g)).
 
     Source: Goodfellow et al. 2014, section 3.
     """
@@ -74,14 +74,14 @@ def non_saturating(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """An adversarial loss, and what a training step has to know of it."""
+    """An adversarial loss, and what a training step needs to know about it."""
 
     of: Callable[[Logits, Logits], tuple[Scalar, Scalar]]
-    """From logits of real and of generated images to the losses of the discriminator and of the generator."""
+    """Takes logits of real and of generated images; returns the losses of the discriminator and of the generator."""
     relativistic: bool = False
     """Whether the generator's loss needs the logits of real images."""
     absolute: bool = False
-    """Whether 0 divides real from generated. If not, a constant added to all logits changes nothing."""
+    """Whether logit 0 separates real from generated. If not, a constant added to all logits changes nothing."""
 
 
 LOSSES = {
@@ -91,7 +91,7 @@ LOSSES = {
     "hinge": Loss(hinge, absolute=True),
     "non-saturating": Loss(non_saturating, absolute=True),
 }
-"""By the name that `training.loss` has."""
+"""By the names that `training.loss` takes."""
 
 
 def _squared_gradients(discriminator: Callable[[Pyramid], Tensor], pyramid: Pyramid) -> Float[Tensor, "scales n"]:
@@ -112,11 +112,11 @@ def gradient_penalty_per_scale(
 ) -> Scalar:
     """WGAN-GP's penalty, averaged over the scales: mean_s E (||dC/dx_s|| - 1)^2 at x = mix * real + (1 - mix) * fake.
 
-    Each scale's image is an input of its own, with its own gradient norm. A critic of slope k at every scale gives
-    (k - 1)^2.
+    Each scale's image counts as a separate input with its own gradient norm. A critic with slope k at every scale
+    gives (k - 1)^2.
 
     Args:
-        discriminator: From a pyramid, smallest first, to logits.
+        discriminator: Maps a pyramid, smallest image first, to logits.
         real: Real pyramid.
         fake: Generated pyramid; no gradient flows to it.
         mix: One number in [0, 1] per image, the same at every scale.
@@ -136,7 +136,7 @@ def r1_penalty(discriminator: Callable[[Pyramid], Tensor], real: Pyramid, fake: 
 
 
 def r1_r2_penalty(discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid, mix: Logits) -> Scalar:
-    """R1 on real plus R2 on as many generated images, in one pass.
+    """R1 on real images plus R2 on as many generated images, in one pass.
 
     Source: Mescheder et al. 2018, eq. 9 and 10; Huang et al. 2024 (R3GAN), section 2.2.
     """
@@ -145,7 +145,7 @@ def r1_r2_penalty(discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyr
 
 
 Penalty = Callable[[Callable[..., Tensor], Pyramid, Pyramid, Logits], Scalar]
-"""From a discriminator, a real and a generated pyramid and a share of each mixture to a penalty without its weight."""
+"""Takes a discriminator, a real and a generated pyramid, and `mix`; returns a penalty without its weight."""
 PENALTIES: dict[str, Penalty] = {
     "gradient-per-scale": gradient_penalty_per_scale,
     "r1": r1_penalty,

@@ -1,4 +1,4 @@
-"""Train on a prepared set: check what was asked for, open the run, and call the loop."""
+"""Train on a prepared set: check the request, open the run, and call the loop."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ ON_COLLAPSE = ("warn", "stop", "ignore")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Request:
-    """A training that was checked."""
+    """A training request that has been checked."""
 
     config: Config
     data: PreparedSet
@@ -66,28 +66,28 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     Long because it has many options, each described below.
 
     Args:
-        config: From `preset_config`, with `override` for what should differ. What it leaves open is resolved as
-            `choose_classes` and `choose_precision` say, and kept like that with the run.
-        data: The prepared set; `data.classes` of the configuration chooses a part of it.
+        config: From `preset_config`; use `override` to change settings. `choose_classes` and `choose_precision` resolve
+            what it leaves open, and the run keeps the result.
+        data: The prepared set; `data.classes` of the configuration selects a part of it.
         out: New run folder, or the one to continue.
         resume: Continue the run in `out`, bit for bit.
         device: "auto", "cpu", "cuda" or "mps".
-        processes: Processes per host. Fabric starts the calling script once for each; all but the first end in this
-            function, so that what follows it is done once.
-        hosts: Hosts.
+        processes: Processes per host. Fabric starts the calling script once for each. All but the first end in this
+            function, so that the code after it runs once.
+        hosts: Number of hosts.
         tensorboard: Also write TensorBoard events.
         minutes: End after this many minutes of training, unless `training.kimg` is reached first.
         start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken.
         on_collapse: What to do when `samgan.runs.find_collapse` finds one: "warn", "stop" the run at that snapshot, or
             "ignore" it.
-        recipe: What a step computes; default: what the configuration names. It is not kept with the run.
+        recipe: What a step computes; default: what the configuration names. It is not saved with the run.
         quiet: Print no progress.
 
     Returns:
         The run.
 
     Raises:
-        UsageError: Data and network, or configuration, data and the run to continue, do not fit.
+        UsageError: The data do not fit the network, or configuration or data do not fit the run to continue.
         SamganError: `out` is in use, the prepared set is damaged, or training failed.
     """
     keep_freed_memory()
@@ -102,7 +102,7 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
     fabric = make_fabric(device, processes, hosts, config.training.precision)
     if fabric.device.type == "cpu" and config.network.max_channels > 128:
-        message = f"training {config.network.max_channels} channels on a CPU takes weeks; use --scale cpu there"
+        message = f"training {config.network.max_channels} channels on a CPU takes weeks; use --scale cpu"
         warnings.warn(message, stacklevel=2)
     request = _Request(
         config=config,
@@ -125,7 +125,7 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
 
 
 def _resolve(config: Config, data: PreparedSet, device: str, begun: Location | None) -> Config:
-    """The configuration as it is kept with the run; `begun` is the run to continue or to begin with."""
+    """The configuration that the run keeps; `begun` is the run to continue or to begin with."""
     if begun and config.network.num_classes is None:
         config = config.override({"network.num_classes": Run.open(begun).config.network.num_classes})
     config = choose_classes(config, data)
@@ -167,7 +167,7 @@ def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
             )
             train_loop(config, data.images, run, fabric, options)
         except Exception as error:
-            # The host's first process tells it; the launcher would kill that one if another ended with a failure.
+            # The host's first process reports it; the launcher would kill that process if another one failed.
             if fabric.local_rank > 0 and getattr(error, "on_all_processes", False):
                 sys.exit(0)
             raise
@@ -175,21 +175,21 @@ def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
 
 
 def choose_classes(config: Config, data: PreparedSet) -> Config:
-    """Resolve `network.num_classes`: null becomes the number of classes with training images, or 0 if that is one.
+    """Resolve `network.num_classes`: null becomes the number of classes with training images, or 0 if that is 1.
 
-    Where it is not 0, `data.classes` becomes their names: a label is a place in it. (A run that goes on, or begins with
-    another's networks, takes their number for null.)
+    If it is not 0, `data.classes` becomes the names of the classes; a label is an index into it. (For a run that is
+    resumed, or begins with the networks of another run, null becomes the number of those networks.)
 
     Args:
         config: A configuration.
         data: The prepared set to train on.
 
     Raises:
-        UsageError: Another number was asked for, or a class that is unknown or has no training images.
+        UsageError: The number does not fit the data, or a class is unknown or has no training images.
     """
     if config.network.num_classes == 0:
         return config
-    data.indices("train", config.data.classes)  # refuses unknown ones
+    data.indices("train", config.data.classes)  # refuses unknown classes
     counts = {name: splits.get("train", 0) for name, splits in data.info.counts.items()}
     names = list(dict.fromkeys(config.data.classes)) or [name for name in data.classes if counts[name]]
     for name in names:
@@ -213,16 +213,16 @@ class _Watch:
         if collapse is None:
             return False
         if not self.said:
-            what = "stopped" if self.stops else "training goes on (--on-collapse stop would end it)"
+            what = "stopped" if self.stops else "training continues (to end it, use --on-collapse stop)"
             kimg = f"{collapse.images_seen / 1000:g} kimg"
-            message = f"{self.run.path} has collapsed at {kimg}: {collapse.reason}; {what}"
+            message = f"{self.run.path} collapsed at {kimg}: {collapse.reason}; {what}"
             warnings.warn(message, stacklevel=2)
             self.said = True
         return self.stops
 
 
 def _open_run(request: _Request, device: str, origin: Checkpoint | None) -> Run:
-    """Create the run, or open the one to continue and refuse what would make it another run."""
+    """Create the run, or open the one to continue and refuse anything that would make it a different run."""
     out, config, data = request.out, request.config, request.data
     if not request.resume:
         trained_on, start = TrainedOn(data.path.resolve().name, data.sha256, len(request.indices)), None
@@ -235,7 +235,7 @@ def _open_run(request: _Request, device: str, origin: Checkpoint | None) -> Run:
     begun = run.environment
     if begun.start and not run.checkpoints() and not origin:
         name = begun.start.run
-        raise UsageError(f"{out} was stopped before it had the networks of {name}: name that run with --start")
+        raise UsageError(f"{out} was stopped before it had loaded the networks of {name}: name that run with --start")
     if begun.data is None or begun.data.sha256 != data.sha256:
         told = begun.data.sha256[:12] if begun.data else "unknown"
         raise UsageError(f"{out} was trained on other data (sha256 {told}, not {data.sha256[:12]})")
@@ -243,11 +243,13 @@ def _open_run(request: _Request, device: str, origin: Checkpoint | None) -> Run:
     if fixed:
         asked = "; ".join(f"{key} is {before!r}, not {after!r}" for key, (before, after) in fixed.items())
         raise UsageError(
-            f"{out} cannot continue with other settings: {asked}. These may change: {', '.join(RESUMABLE)}"
+            f"{out} cannot continue with different settings: {asked}. Only these may change: {', '.join(RESUMABLE)}"
         )
     if run.last_step() > config.training.total_steps:
         done = run.last_step() * config.training.batch_size / 1000
-        raise UsageError(f"{out} has trained {done:g} kimg already, more than training.kimg {config.training.kimg:g}")
+        raise UsageError(
+            f"{out} has already trained for {done:g} kimg, more than training.kimg {config.training.kimg:g}"
+        )
     return run
 
 
@@ -258,7 +260,7 @@ def _scorer(data: PreparedSet, config: Config) -> Scorer | None:
         indices = data.indices("train", config.data.classes)
     if len(indices) < 3:
         return None
-    indices = np.random.default_rng(0).permutation(indices)  # files lie in order of class and patient
+    indices = np.random.default_rng(0).permutation(indices)  # images are stored in order of class and patient
     real, real_labels = np.asarray(data.images[indices]), data.labels(config.data.classes)[indices]
     classes = np.array(config.data.classes)
 

@@ -29,27 +29,29 @@ class Scorer:
     chooses: str
     """Name of the score that chooses the best checkpoint; lower is better."""
     score: Callable[[UInt8[np.ndarray, "n c h w"], Int[np.ndarray, " n"] | None], dict[str, Any]]
-    """From generated images, and their classes if there are any, to what a line of the log holds."""
+    """Takes generated images and their classes, or None without classes; returns the scores for the log."""
 
 
 def snapshot(run: Run, state: TrainingState, real_labels: np.ndarray | None, scorer: Scorer | None) -> None:
     """Write checkpoint, scores and grid.
 
-    Images are scored with the classes in the proportions of the real ones. In the grid the classes take turns, and the
-    images of each lie side by side.
+    The scored images have classes in the same proportions as the real images. The grid shows all classes in
+    equal shares, with the images of each class side by side.
 
     Args:
         run: The run's folder.
-        state: What is saved.
+        state: The state to save.
         real_labels: Classes of the training images; None without classes.
-        scorer: None writes no scores.
+        scorer: How to score; None writes no scores.
 
     Raises:
         SamganError: A weight is NaN or infinite.
     """
     bad = state.nonfinite()
     if bad:
-        raise SamganError(f"step {state.step}: weight {bad} is NaN or infinite; the last checkpoint is untouched")
+        raise SamganError(
+            f"step {state.step}: weight {bad} is NaN or infinite; training stopped, the last checkpoint is intact"
+        )
     path = run.checkpoint_path(state.step)
     save_checkpoint(path, state.state_dict())
     fake = None
@@ -69,7 +71,7 @@ def snapshot(run: Run, state: TrainingState, real_labels: np.ndarray | None, sco
 
 
 def write_real_grid(run: Run, sampler: Sampler) -> None:
-    """Write the grid of real images that the others are compared with."""
+    """Write the grid of real images, for comparison with the other grids."""
     _write_grid(run.path / "grids" / "real.png", sampler.first(GRID_IMAGES), "Real images of the training set.")
 
 
@@ -79,7 +81,7 @@ def _scored_labels(state: TrainingState, real_labels: np.ndarray) -> Int[Tensor,
 
 
 def _images(state: TrainingState, seeds: Sequence[int], labels: Tensor | None = None) -> np.ndarray:
-    """uint8 images of the averaged generator."""
+    """Return uint8 images of the averaged generator."""
     latents = latents_of_seeds(seeds, state.config.network.latent_size)
     pyramids = generate(state.sampling_generator, latents, labels)
     return torch.cat([to_uint8(pyramid[-1]) for pyramid in pyramids]).numpy()

@@ -17,7 +17,7 @@ class TrainingState:
     Args:
         config: The run's configuration.
         device: Where the networks are.
-        recipe: What a step consists of; default: what the configuration names.
+        recipe: The parts of a step; default: those the configuration names.
     """
 
     PARTS = (
@@ -28,7 +28,7 @@ class TrainingState:
         "discriminator_optimizer",
         "augment",
     )
-    """What a checkpoint holds of a state, beside the number of steps."""
+    """The parts that a checkpoint holds, besides the number of steps."""
 
     def __init__(self, config: Config, device: torch.device, recipe: Recipe | None = None) -> None:
         training = config.training
@@ -70,7 +70,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
+        """Continue from what `state_dict` returned."""
         self.step = state["step"]
         for name in self.PARTS:
             part = getattr(self, name)
@@ -80,7 +80,7 @@ class TrainingState:
             _lay_out_as_weights(optimizer)
 
     def nonfinite(self) -> str | None:
-        """Name of the first weight that is NaN or infinite, if there is one."""
+        """Name of the first weight that is NaN or infinite, or None."""
         for network in ("generator", "discriminator"):
             for name, parameter in getattr(self, network).named_parameters():
                 if not torch.isfinite(parameter).all():

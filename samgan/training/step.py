@@ -18,10 +18,10 @@ from samgan.training.recipe import Recipe
 from samgan.training.state import TrainingState
 
 ARITHMETIC = 1
-"""What training computes, as a number: raised whenever the same configuration and data give other weights.
+"""Version of the computations of training: raised whenever the same configuration and data give different weights.
 
-The rows of a study are known by it, so that rows of another arithmetic are computed again. They are known by the
-settings that differ from their defaults, too, so it is also raised whenever a setting gets another default.
+It is part of the key of each row of a study, so that rows of another version are computed again. The settings that
+differ from their defaults are also part of the key, so raise it whenever the default of a setting changes.
 """
 
 Autocast = Callable[[], contextlib.AbstractContextManager]
@@ -38,18 +38,18 @@ def discriminator_loss(
     """The discriminator's loss without penalty, over the global batch.
 
     Args:
-        recipe: Its loss and its regularizer.
-        training: Its `drift_weight`.
-        discriminator: From a pyramid to logits.
+        recipe: Its loss and regularizer are used.
+        training: Its `drift_weight` is used.
+        discriminator: Maps a pyramid to logits.
         real: Real pyramid of this process.
         fake: Generated pyramid of this process.
-        labels: Classes of the global batch, for a discriminator that is told the class. It may add a constant to the
-            logits of a class, which says nothing about over-fitting, so signs are taken within each class.
+        labels: Classes of the global batch, for a conditional discriminator. It may add a constant to the logits of a
+            class, which says nothing about over-fitting, so signs are taken within each class.
 
     Returns:
-        The loss, what is logged, and the sign of each real logit: +1 where the discriminator is right about it.
+        The loss, the scalars to log, and the sign of each real logit: +1 if the discriminator is right about the image.
     """
-    # One pass over both: larger convolutions, and one gradient of each weight instead of two to add.
+    # One pass over both: convolutions are larger, and each weight gets one gradient instead of two to add.
     both = discriminator([torch.cat(images) for images in zip(real, fake, strict=True)], batches=2)
     real_logits, fake_logits = (gather(logits) for logits in _at_least_fp32(both).chunk(2))
     loss = recipe.loss.of(real_logits, fake_logits)[0]
@@ -70,7 +70,7 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
 
 
 def _mean_of_class(values: Tensor, labels: Tensor | None) -> Tensor:
-    """For each value the mean over its class; without labels, over all values."""
+    """For each value, the mean over its class; without labels, the mean over all values."""
     if labels is None:
         return values.mean().expand_as(values)
     same = (labels[:, None] == labels).to(values.dtype)
@@ -78,7 +78,7 @@ def _mean_of_class(values: Tensor, labels: Tensor | None) -> Tensor:
 
 
 def generator_loss(recipe: Recipe, discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid) -> Tensor:
-    """The generator's loss over the global batch; only relativistic losses look at real images."""
+    """The generator's loss over the global batch; only relativistic losses use real images."""
     fake_logits = gather(_at_least_fp32(discriminator(fake)))
     real_logits = torch.zeros_like(fake_logits)
     if recipe.loss.relativistic:
@@ -99,13 +99,13 @@ def train_step(
         state: Changed in place; its recipe says what the step computes.
         batch: This process's slice of the global batch.
         autocast: Context for the networks' forward passes (bf16); penalties are always computed in fp32.
-        captured: Computes the passes in place of the plain code; made from the same state and autocast.
+        captured: Computes the passes instead of the plain code; made from the same state and autocast.
 
     Returns:
-        Scalars to log, on the device, not synchronised; "penalty" only in steps that have one.
+        Scalars to log, on the device, not synchronised; "penalty" only in steps with a penalty.
 
-    Source: MSG-GAN's order of updates; the paper's eq. 1-2 by `samgan.training.losses`; a penalty in every n-th step
-        only: Karras et al. 2020 (StyleGAN2), section 3.1, without its change of Adam's settings.
+    Source: MSG-GAN for the order of updates; the paper's eq. 1-2 in `samgan.training.losses`; a penalty only in every
+        n-th step: Karras et al. 2020 (StyleGAN2), section 3.1, without its change of Adam's settings.
     """
     if state.recipe.before_step is not None:
         state.recipe.before_step(state.images_seen)
@@ -137,11 +137,11 @@ def _passes(
     penalised: bool,
     autocast: Autocast,
 ) -> Iterator[dict[str, Tensor]]:
-    """What a step computes between its updates, in parts; after each, the caller updates the network it is about.
+    """Compute a step in parts; after each part, the caller updates the network whose gradients it set.
 
-    First the discriminator's loss (with the signs of real logits) and gradients, then the generator's. With spectral
-    norm a third part follows the update of the generator and its average. From step to step only values of tensors
-    change, which `CapturedPasses` relies on. `labels` are those of the global batch.
+    First come the discriminator's loss (with the signs of real logits) and gradients, then the generator's. With
+    spectral norm, a third part follows the update of the generator and its average. Only values of tensors change from
+    step to step, which `CapturedPasses` relies on. `labels` are those of the global batch.
     """
     training, recipe = state.config.training, state.recipe
     generator, discriminator = state.generator, state.discriminator
@@ -163,12 +163,12 @@ def _passes(
         constant = [images.float() for images in constant]
         penalty = recipe.penalty(judge, real, constant, batch.mix)
         loss = loss + training.penalty_weight * training.penalty_every * penalty
-        logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any of them
+        logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any process
     state.discriminator_optimizer.zero_grad(set_to_none=True)
     loss.backward()
     yield {**{name: value.detach() for name, value in logged.items()}, "signs": signs}
 
-    # The fake batch above is still that of the current generator, so it is used again if latents are shared.
+    # The fake batch above still comes from the current generator, so it is reused if latents are shared.
     power_iteration(discriminator)
     discriminator.requires_grad_(False)
     with autocast():
@@ -192,12 +192,12 @@ def can_capture(state: TrainingState) -> bool:
 
 
 class CapturedPasses:
-    """`_passes` as CUDA graphs, for one process on a GPU: there, launching kernels takes most of a step's time.
+    """`_passes` as CUDA graphs, for one process on a GPU, where launching kernels takes most of a step's time.
 
-    The first step with a penalty and the first without one run as they are; the next ones are captured.
+    The first step with a penalty and the first step without one run as plain code; the next ones are captured.
 
     Args:
-        state: The state whose steps they are.
+        state: The state that the steps change.
         autocast: As for `train_step`.
     """
 
@@ -206,10 +206,10 @@ class CapturedPasses:
         self.parts: dict[bool, CapturedParts | None] = {}
         torch.cuda.synchronize(state.device)
         self.stream = torch.cuda.stream(torch.cuda.Stream(state.device))
-        """To be entered around all steps: the default stream cannot be captured."""
+        """Enter it around all steps: the default stream cannot be captured."""
 
     def __call__(self, batch: Batch, probability: float | Tensor, penalised: bool) -> Iterator[dict[str, Tensor]]:
-        """What `_passes` gives."""
+        """Yield what `_passes` yields."""
         tensors = [getattr(batch, field.name) for field in dataclasses.fields(Batch)]
         chances = batch.mix.new_zeros(len(batch.mix)) + probability
 
@@ -229,11 +229,11 @@ class CapturedPasses:
 
 
 def _rate_factor(state: TrainingState) -> float:
-    """What the learning rates are multiplied by: 1, later 1 / sqrt(images seen / reference).
+    """The factor of the learning rates: 1 at first, later 1 / sqrt(images seen / reference).
 
     Unlike a schedule that ends with the run, it does not depend on how long the run will be.
 
-    Source: Karras et al. 2024 (EDM2), its inverse square root schedule.
+    Source: Karras et al. 2024 (EDM2), inverse square root schedule.
     """
     reference = 1000 * state.config.training.rate_decay_kimg
     return 1.0 if not reference else max(state.images_seen / reference, 1.0) ** -0.5
