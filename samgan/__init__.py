@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from samgan.runs import Run
     from samgan.scoring.evaluate import evaluate
     from samgan.studies.balance import balance
+    from samgan.studies.balance_plan import BalanceRequest
     from samgan.studies.downstream import utility
     from samgan.studies.table2 import TableRequest, table2
     from samgan.training.run import train
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 # Where each public name is. Nothing is imported before it is used: torch takes seconds, `samgan --help` should not.
 _PUBLIC = {
+    "BalanceRequest": "samgan.studies.BalanceRequest",
     "Config": "samgan.config.Config",
     "PreparedSet": "samgan.data.PreparedSet",
     "Run": "samgan.runs.Run",
@@ -47,6 +49,7 @@ _PUBLIC = {
     "verify": "samgan.api.verify",
 }
 __all__ = [
+    "BalanceRequest",
     "Config",
     "PreparedSet",
     "Run",

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from samgan.config import Config
+from samgan.data.phantom import write_phantoms
 
 # Folders NORMAL and PNEUMONIA of Kermany's chest X-rays; tests that want them skip where they are not.
 REAL_IMAGES = Path(os.environ.get("SAMGAN_XRAYS", Path(__file__).parents[2] / "shared/data/kermany-cxr"))
@@ -54,6 +55,14 @@ def tiny_config():
 def images():
     """22 different random pictures, uint8 [n, 1, 32, 32]; not a multiple of the batch."""
     return np.random.default_rng(7).integers(0, 256, (22, 1, 32, 32), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def twelve_phantoms(tmp_path_factory):
+    """A folder with six phantoms of each of two classes, 32 px, not to be changed."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, 6, 32)
+    return folder
 
 
 @pytest.fixture(scope="session")

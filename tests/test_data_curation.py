@@ -103,7 +103,7 @@ def test_pattern_takes_its_first_non_empty_group_anywhere_in_the_path():
     assert patients_from_names(["A/p12/x.png", "A/study3/y.png", "A/z.png"], pattern) == ["p12", "3", ""]
 
 
-@pytest.mark.parametrize(("pattern", "message"), [("(", "not a regular expression"), (r"p\d+", "has no group")])
+@pytest.mark.parametrize(("pattern", "message"), [("(", "not a valid regular expression"), (r"p\d+", "has no group")])
 def test_unusable_pattern_is_refused(pattern, message):
     with pytest.raises(UsageError, match=message):
         patients_from_names([], pattern)

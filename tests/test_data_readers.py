@@ -17,8 +17,9 @@ from pydicom.pixels.decoders import JPEGLSLosslessDecoder
 from pydicom.sequence import Sequence
 from pydicom.uid import MPEG2MPML, ExplicitVRLittleEndian, JPEGLSLossless
 
+from samgan.data import prepare, readers
 from samgan.data.fit import fit_image
-from samgan.data.readers import BadImageError, read_radiograph
+from samgan.data.readers import READERS, BadImageError, Radiograph, Reader, read_radiograph
 
 GREY = np.add.outer(np.arange(32) * 4, np.arange(48) * 2).astype(np.uint8)  # 0 to 218, no symmetry
 
@@ -278,8 +279,8 @@ BAD = {
     "tiny dicom": (dicom(GREY[:4]), "48x4 is smaller"),
     "no decoder": (dicom(GREY, bits=8, syntax=MPEG2MPML), "no decoder for DICOM MPEG2"),
     "not what it says": (dicom(GREY, bits=8, syntax=JPEGLSLossless), "damaged"),
-    "array of three dimensions": (np.zeros((16, 16, 16), dtype=np.uint8), "is not"),
-    "array of text": (np.full((16, 16), "x"), "is not"),
+    "array of three dimensions": (np.zeros((16, 16, 16), dtype=np.uint8), r"expected .* \[h, w, 3\], found"),
+    "array of text": (np.full((16, 16), "x"), r"expected .* \[h, w, 3\], found"),
 }
 
 
@@ -397,7 +398,7 @@ def test_what_decodes_is_named(monkeypatch):
     with pytest.raises(BadImageError, match=r"no decoder for DICOM JPEG-LS.*pip install 'samgan\[dicom\]'"):
         read_radiograph(dicom(GREY, bits=8, syntax=JPEGLSLossless))
     monkeypatch.undo()
-    with pytest.raises(BadImageError, match="JPEG of 12 bit: pip install pylibjpeg-libjpeg"):
+    with pytest.raises(BadImageError, match="12-bit JPEG: to read it, pip install pylibjpeg-libjpeg"):
         read_radiograph(real_dicom("JPEG-lossy.dcm"))
 
 
@@ -411,3 +412,19 @@ def test_real_radiograph_has_bright_spine_between_dark_lungs():
     assert spine > right_lung + 30
     assert image.min() < 60
     assert image.max() > 180
+
+
+def test_a_reader_is_one_entry(tmp_path, monkeypatch):
+    """What it recognises is found in a folder without a suffix, and read."""
+
+    def read(data, channels):
+        return Radiograph(np.full((1, 16, 16), data[4] / 255, np.float32), 8, "")
+
+    monkeypatch.setattr(readers, "READERS", (Reader("toy", (), lambda head: head[:4] == b"TOY!", read), *READERS))
+    (tmp_path / "A").mkdir()
+    for shade in (50, 200):
+        (tmp_path / "A" / f"{shade}").write_bytes(b"TOY!" + bytes([shade]))
+    prepared = prepare(tmp_path, tmp_path.with_name("out"), resolution=8, workers=1)
+    assert [int(image.mean()) for image in prepared.images] == [200, 50]
+    with pytest.raises(BadImageError, match="expected toy, DICOM, PNG, JPEG, TIFF, BMP or WebP"):
+        read_radiograph(b"GIF89a")

@@ -375,7 +375,7 @@ def test_medmnist_without_network_is_one_clear_line(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
-    with pytest.raises(SamganError, match=r"could not be downloaded.*give its path") as caught:
+    with pytest.raises(SamganError, match=r"cannot be downloaded.*give its path") as caught:
         open_source("medmnist:chestmnist")
     assert "\n" not in str(caught.value)
 

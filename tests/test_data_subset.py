@@ -74,7 +74,7 @@ def test_the_command_writes_what_train_and_subset_open_again(data, tmp_path, cap
     [
         ({"images": {"HEART": 1}}, "unknown class HEART"),
         ({"images": {"NORMAL": 1}, "patients": {"NORMAL": 1}}, "not both"),
-        ({"images": {"NORMAL": 1000}}, "1000 were asked for, there are"),
+        ({"images": {"NORMAL": 1000}}, "1000 were asked for, but there are only"),
         ({"images": {"NORMAL": 1}, "classes": ["PNEUMONIA"]}, "leaves NORMAL out"),
     ],
 )

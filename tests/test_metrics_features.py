@@ -213,9 +213,9 @@ def test_unknown_features_are_a_usage_error():
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda images: images.float(), "should give features"),
-        (lambda images: Moments()(images)[:1], "should give features"),
-        (lambda images: [1, 2], "should give features"),
+        (lambda images: images.float(), "expected features \\[2, d\\] of 2 images"),
+        (lambda images: Moments()(images)[:1], "expected features \\[2, d\\] of 2 images"),
+        (lambda images: [1, 2], "expected features \\[2, d\\] of 2 images"),
         (lambda images: Moments()(images) / 0, "not finite"),
         (lambda images: images @ torch.zeros(3), "stub failed on uint8 images"),
     ],
@@ -287,5 +287,5 @@ def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path, monkeypatch
 
 
 def test_no_images_have_no_features():
-    with pytest.raises(SamganError, match="no images"):
+    with pytest.raises(SamganError, match="found none"):
         extract(counting_extractor([]), noise(0))

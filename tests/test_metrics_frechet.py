@@ -107,7 +107,7 @@ def test_kernel_distance_is_unbiased():
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
 def test_distances_refuse_what_has_no_distance(distance):
     real = features(10, 4)
-    with pytest.raises(SamganError, match="two images or more"):
+    with pytest.raises(SamganError, match="at least two images"):
         distance(real, real[:1])
     with pytest.raises(SamganError, match="not finite"):
         distance(real, real.masked_fill(real == real.max(), torch.nan))

@@ -38,5 +38,5 @@ def test_large_images_are_judged_at_64_px():
 
 
 def test_sides_are_learnt_from_images():
-    with pytest.raises(SamganError, match="there are none"):
+    with pytest.raises(SamganError, match="found none"):
         fit_sides(hearts(1, 0)[:0])

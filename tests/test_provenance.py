@@ -111,13 +111,13 @@ def test_a_mark_without_what_it_needs_is_refused():
     assert Mark.from_entries({**entries, "Software": "GIMP"} | {"Description": "a cat"}) is None
     for change, reason in (
         ({"Seed": "many"}, "damaged"),
-        ({"Seed": str(1 << 32)}, "no image such a seed"),
-        ({"Seed": "-1"}, "no image such a seed"),
+        ({"Seed": str(1 << 32)}, "the hash of the model or the seed is impossible"),
+        ({"Seed": "-1"}, "the hash of the model or the seed is impossible"),
         ({"Seed": "0..."}, "a sheet of several images"),
-        ({"Model-SHA256": "abc"}, "no model has such a hash"),
+        ({"Model-SHA256": "abc"}, "the hash of the model"),
         ({"Model-Images-Seen": None}, "damaged"),
         ({"Synthetic": "false"}, "does not say that it is synthetic"),
-        ({"Software": ""}, "not of which model and seed"),
+        ({"Software": ""}, "names no model and no seed"),
     ):
         with pytest.raises(SamganError, match=reason):
             Mark.from_entries({**entries, **change})
@@ -319,7 +319,7 @@ def test_medmnist_has_its_keys_shapes_and_types(folder, colour_model, tmp_path):
 
 
 def test_labels_that_mean_nothing_are_told(tiny_config, tmp_path):
-    with pytest.warns(UserWarning, match="labels are all 0 and mean nothing"):
+    with pytest.warns(UserWarning, match="all labels are 0 and mean nothing"):
         write_samples(untrained(tiny_config), tmp_path / "out", 2, file_format="medmnist")
     with np.load(tmp_path / "out" / "medmnist.npz", allow_pickle=False) as archive:
         assert json.loads(str(archive["provenance"]))["Labels"] == {}

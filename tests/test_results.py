@@ -8,6 +8,7 @@ import io
 import json
 import math
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError
 from samgan.metrics.features import FeatureExtractor
-from samgan.sampling import Source
+from samgan.runs import Environment, Start
+from samgan.sampling import Origin, Source
 from samgan.scoring import Scores, score_images
-from samgan.studies import ARMS, CLASSICAL, COMPARED
+from samgan.studies import ARMS, CLASSICAL, BalanceDocument
 from samgan.training import Recipe, Sampler, TrainingState, train_step
+from samgan.trust.documents import SkippedPart
 
 FOLDER = Path(__file__).parents[1] / "results"
 
@@ -58,51 +61,62 @@ def balanced(scores, tmp_path):
     folder = tmp_path / "100-joint"
     (folder / "against-all").mkdir(parents=True)
     (folder / "models" / "class-0").mkdir(parents=True)
-    (folder / "models" / "class-0" / "environment.json").write_text(
-        '{"start": {"run": "all", "images_seen": 5000}, "command": ["samgan", "balance", "/secret/data"]}'
+    start = Start("all", 5_000)
+    command = ("samgan", "balance", "/secret/data")
+    Environment(start=start, command=command).write(folder / "models" / "class-0" / "environment.json")
+    against_all = replace(scores, generated=Origin("run", images_seen=12_000))
+    against_all.write(folder / "against-all" / "scores.json")
+    kept = BalanceDocument.read(FOLDER / "balance" / "100-joint" / "balance.json")
+    plan = replace(
+        kept.plan,
+        features="/home/me/FEATURES.pt",
+        runs={"": "/home/me/models/joint"},
+        method="fine-tuned",
+        minutes=30.0,
     )
-    against_all = {**scores.to_dict(), "generated": {"name": "run", "images_seen": 12_000}}
-    (folder / "against-all" / "scores.json").write_text(json.dumps(against_all))
-    document = {
-        "plan": {
-            "features": "/home/me/FEATURES.pt",
-            "runs": {"": "/home/me/models/joint"},
-            "method": "fine-tuned",
-            "minutes": 30.0,
-            "utility": {"seeds": 5, "steps": 250},
-        },
-        "training": {"NORMAL": {"path": "models/class-0", "start": {"run": "all", "images_seen": 5_000}}},
-        "counts": {"NORMAL": {"real": 10, "synthetic": 20}},
-        "screening": {"NORMAL": {"candidates": 25, "left_out": {"near-copy": 2, "failed": 3}, "features": None}},
-        "audit": {"NORMAL": {"pixels": {"closer": {"share": {"value": 0.01}}}, "membership": {"auc": {"value": 0.5}}}},
-        "utility": {
-            "intervals": {arm: {score: {"mean": 0.9, "low": 0.8, "high": 1.0} for score in COMPARED} for arm in ARMS},
-            "arms": {arm: {"mean": {"calibration_error": 0.02}} for arm in ARMS},
-            "decisions": {score: {"mean": 0.01, "low": -0.1, "high": 0.1, "verdict": "helps"} for score in COMPARED},
-        },
-    }
+    screening = replace(kept.screening["NORMAL"], left_out={"near-copy": 2, "failed": 3}, features=None)
+    model = replace(kept.training["NORMAL"], path="models/class-0", start=start)
+    document = replace(
+        kept, plan=plan, screening={"NORMAL": screening}, training={"NORMAL": model}, against_all=against_all
+    )
     return folder, document
 
 
 def test_a_balanced_set_becomes_a_line_of_the_table(balanced):
     runs = load("balance")
-    folder, document = balanced
-    document["against_all"] = json.loads((folder / "against-all" / "scores.json").read_text())
+    _, document = balanced
     row = runs.describe("100-joint", document)
     assert set(row) == set(runs.COLUMNS)
-    assert (row["kimg"], row["left_out"], row["auc_difference"]) == (17.0, "failed 3 near-copy 2", 0.01)
-    without = runs.describe("100-joint", {**document, "utility": {}})
+    difference = round(document.utility.decisions["auc"].mean, 4)
+    assert (row["kimg"], row["left_out"], row["auc_difference"]) == (17.0, "failed 3 near-copy 2", difference)
+    without = runs.describe("100-joint", replace(document, utility=None))
     assert set(without) < set(runs.COLUMNS)
     assert set(runs.COMPARED.values()) < set(ARMS)
-    unaudited = runs.describe("100-joint", {**document, "audit": {"NORMAL": {}}})
+    unaudited = runs.describe("100-joint", replace(document, audit={"NORMAL": None}))
     assert unaudited["closer_than_held_out"] == ""
+
+
+def test_the_committed_tables_are_those_of_the_committed_documents():
+    runs = load("balance")
+    documents = {path.parent.name: BalanceDocument.read(path) for path in runs.HERE.glob("*/balance.json")}
+    assert len(documents) == 12
+    for name, document in documents.items():
+        assert BalanceDocument.from_dict(document.to_dict(), name) == document
+    ordered = {name: documents[name] for name in runs.CASES if name in documents}
+    for file, rows in (
+        ("table.csv", [runs.describe(name, document) for name, document in ordered.items()]),
+        ("arms.csv", [row for name, document in ordered.items() for row in runs.arms(name, document)]),
+    ):
+        with open(runs.HERE / file, newline="") as opened:
+            kept = list(csv.DictReader(opened))
+        assert [{column: str(row.get(column, "")) for column in kept[0]} for row in rows] == kept
 
 
 def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_path, monkeypatch):
     runs = load("balance")
     folder, document = balanced
-    document["skipped"] = [{"what": "features of /secret/data", "reason": f"not in {Path.home()}/.cache"}]
-    (folder / "balance.json").write_text(json.dumps(document))
+    skipped = (SkippedPart("features of /secret/data", f"not in {Path.home()}/.cache"),)
+    replace(document, skipped=skipped, against_all=None).write(folder / "balance.json")
     monkeypatch.setattr(runs, "HERE", tmp_path / "results")
     runs.HERE.mkdir()
     runs.table(folder.parent)
@@ -115,7 +129,8 @@ def test_what_is_kept_of_a_case_names_no_folder_of_the_machine(balanced, tmp_pat
     assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1
     arms = (tmp_path / "results" / "arms.csv").read_text().splitlines()
     assert arms[0].startswith("case,arm,auc,auc_low,auc_high,balanced_accuracy,")
-    assert [line.split(",")[:5] for line in arms[1:2]] == [["100-joint", "real", "0.9", "0.8", "1.0"]]
+    auc = document.utility.intervals["real"]["auc"]
+    assert arms[1].split(",")[:5] == ["100-joint", "real", *(str(round(x, 4)) for x in (auc.mean, auc.low, auc.high))]
     assert len(arms) == 1 + len(ARMS)
     runs.table(tmp_path / "another-work-folder")
     assert (tmp_path / "results" / "table.csv").read_text().count("100-joint") == 1

@@ -145,7 +145,7 @@ def test_images_too_small_for_a_score_are_skipped_with_the_reason():
     assert "swd" not in scores.scores
     assert scores.scores["frechet"].value > 0
     assert {skipped.score for skipped in scores.skipped} >= {"swd", "ms_ssim_generated"}
-    assert "16 px or more" in format_table(scores)
+    assert "at least 16 px" in format_table(scores)
 
 
 def test_legacy_protocol_goes_by_file_order():
@@ -160,7 +160,7 @@ def test_legacy_protocol_goes_by_file_order():
     assert "Legacy protocol" in format_table(scores)
     few = score_images(real=real[:30], fake=fake, features=stub_extractor(), protocol="legacy")
     assert few.scores == {}
-    assert "batches of 20" in few.skipped[0].reason
+    assert "at least 20 images (one batch)" in few.skipped[0].reason
     missing = score_images(real=real, fake=fake, features=None, protocol="legacy", skip_reason="no weights")
     assert [asdict(skipped) for skipped in missing.skipped] == [{"score": "frechet", "reason": "no weights"}]
 

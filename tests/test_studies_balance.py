@@ -22,12 +22,14 @@ from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, load_
 from samgan.networks import Generator
 from samgan.presets import preset_config
 from samgan.sampling import Model
-from samgan.studies import balance, missing_images
-from samgan.studies.balance import _doubts
+from samgan.scoring import CollapseTest, Scored
+from samgan.studies import BalanceDocument, BalanceRequest, balance, balance_stages, missing_images
+from samgan.studies.balance_page import doubts
 from samgan.trust import REASONS, Screen, Screened
 
 module = importlib.import_module("samgan.studies.balance")  # samgan.studies.balance itself is the function
 
+COMMITTED = Path(__file__).parents[1] / "results" / "balance"
 SETTINGS = {"network.max_channels": 8, "network.mapping_layers": 0, "training.kimg": 0.032, "training.batch_size": 8}
 SETTINGS |= {"training.log_every_kimg": 0.008, "training.snapshot_every_kimg": 0.016}
 
@@ -119,7 +121,7 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
         *(f"--{key}={value}" for key, value in SETTINGS.items()),
     ]
     stages = ("training.json", "screening.json", "set", "utility/utility.json", "balance.json")
-    for name in ("_screen", "_write_set", "_utility", "_write_report"):  # stopped in each of its stages
+    for name in ("screen_images", "write_set", "_test", "write_report"):  # stopped in each of its stages
         with monkeypatch.context() as patch:
             patch.setattr(module, name, stop)
             assert main(command) == 1
@@ -194,7 +196,9 @@ def filled(path, columns):
 @pytest.mark.parametrize("method", ["per-class", "fine-tuned"])
 def test_other_methods_train_what_they_say(data, config, tmp_path, lenient, method):
     out = tmp_path / "out"
-    document, _ = balance(data, out, config, method=method, minutes=1.0, seeds=0, device="cpu", target="0.9")
+    document, _ = balance(
+        data, out, BalanceRequest(config=config, method=method, minutes=1.0, seeds=0, device="cpu", target="0.9")
+    )
     runs = {path.name: json.loads((path / "config.json").read_text()) for path in (out / "models").iterdir()}
     own = {"class-0": ["NORMAL"]} | ({"all": ["NORMAL", "PNEUMONIA"]} if method == "fine-tuned" else {})
     assert {name: run["data"]["classes"] for name, run in runs.items()} == own
@@ -206,29 +210,28 @@ def test_other_methods_train_what_they_say(data, config, tmp_path, lenient, meth
     assert {row["file"].rpartition("/")[0] for row in rows if row["origin"] == "real"} == {
         f"{split}/{name}" for split in ("train", "holdout") for name in data.classes
     }
-    assert document["utility"] == {}
+    assert document.utility is None
     # A finished model is taken as it is, of this very set alone.
     given = {"NORMAL": out / "models" / "class-0"}
     again, _ = balance(
-        data, tmp_path / "again", config, runs=given, seeds=0, device="cpu", file_format="dicom", target="0.9"
+        data,
+        tmp_path / "again",
+        BalanceRequest(config=config, runs=given, seeds=0, device="cpu", file_format="dicom", target="0.9"),
     )
-    assert again["counts"] == document["counts"]
+    assert again.counts == document.counts
     assert (
-        len(list((tmp_path / "again" / "set" / "train" / "NORMAL").glob("*.dcm")))
-        == again["counts"]["NORMAL"]["synthetic"]
+        len(list((tmp_path / "again" / "set" / "train" / "NORMAL").glob("*.dcm"))) == again.counts["NORMAL"].synthetic
     )
     if method == "fine-tuned":
         with pytest.raises(UsageError, match="NORMAL, PNEUMONIA, without being told which is which"):
-            balance(data, tmp_path / "x", config, runs={"NORMAL": out / "models" / "all"})
+            balance(data, tmp_path / "x", BalanceRequest(config=config, runs={"NORMAL": out / "models" / "all"}))
     with pytest.raises(UsageError, match="cannot make images of PNEUMONIA: it was trained on NORMAL"):
-        balance(data, tmp_path / "x", config, runs={"": given["NORMAL"]}, target="300")
+        balance(data, tmp_path / "x", BalanceRequest(config=config, runs={"": given["NORMAL"]}, target="300"))
     with pytest.raises(UsageError, match="trained on other data"):
         balance(
             PreparedSet.open(data.path.with_name("all")),
             tmp_path / "x",
-            config,
-            runs={"": given["NORMAL"]},
-            target="300",
+            BalanceRequest(config=config, runs={"": given["NORMAL"]}, target="300"),
         )
 
 
@@ -239,30 +242,36 @@ def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path
         return Screened(["failed"] * count, np.zeros(count, np.int64), {"pixels": np.ones(count)}, None)
 
     monkeypatch.setattr(Screen, "__call__", screen)
-    document, page = balance(data, tmp_path / "out", config, minutes=1.0, seeds=2, steps=1, device="cpu")
-    found = document["screening"]["NORMAL"]
-    assert (found["kept"], found["candidates"]) == (0, 5 * found["missing"])
-    assert "no more were fit to stay" in page.read_text()
-    assert document["utility"] == {}
-    assert "utility" in {left_out["what"] for left_out in document["skipped"]}
+    document, page = balance(
+        data, tmp_path / "out", BalanceRequest(config=config, minutes=1.0, seeds=2, steps=1, device="cpu")
+    )
+    found = document.screening["NORMAL"]
+    assert (found.kept, found.candidates) == (0, 5 * found.missing)
+    assert "candidates were fit to stay" in page.read_text()
+    assert document.utility is None
+    assert "utility" in {left_out.what for left_out in document.skipped}
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_the_folder(
     data, config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "find_features", lambda *_, **__: (thumbnails(), ""))
-    train = module.train_classifier
-    monkeypatch.setattr(module, "train_classifier", lambda *given, **more: train(*given, **{**more, "steps": 2}))
+    monkeypatch.setattr(balance_stages, "find_features", lambda *_, **__: (thumbnails(), ""))
+    train = balance_stages.train_classifier
+    monkeypatch.setattr(
+        balance_stages, "train_classifier", lambda *given, **more: train(*given, **{**more, "steps": 2})
+    )
     out = tmp_path / "out"
-    document, _ = balance(data, out, config, minutes=1.0, seeds=0, confidence=0.5, device="cpu", target="0.8")
-    found = document["screening"]["NORMAL"]
-    assert found["features"] == "thumbnails"
-    assert any("a classifier of the real images" in rule for rule in found["rules"])
-    assert any("distance of features" in rule for rule in found["rules"])
+    document, _ = balance(
+        data, out, BalanceRequest(config=config, minutes=1.0, seeds=0, confidence=0.5, device="cpu", target="0.8")
+    )
+    found = document.screening["NORMAL"]
+    assert found.features == "thumbnails"
+    assert any("a classifier of the real images" in rule for rule in found.rules)
+    assert any("distance of features" in rule for rule in found.rules)
     rows = read(out / "screening.csv")
     assert all(float(row["distance_features"]) > 0 and 0 <= float(row["confidence"]) <= 1 for row in rows)
-    assert sum(found["left_out"].values()) + found["kept"] == found["candidates"] == len(rows)
+    assert sum(found.left_out.values()) + found.kept == found.candidates == len(rows)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -277,7 +286,11 @@ def test_near_duplicates_set_no_limit(data, config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Screen, "__init__", init)
     with pytest.raises(SamganError, match="stopped here"):
-        balance(dataclasses.replace(data, manifest=rows), tmp_path / "out", config, minutes=1.0, device="cpu")
+        balance(
+            dataclasses.replace(data, manifest=rows),
+            tmp_path / "out",
+            BalanceRequest(config=config, minutes=1.0, device="cpu"),
+        )
     assert seen[first] == seen[second] == data.manifest[first].patient
     assert seen[third] == data.manifest[third].patient
 
@@ -286,22 +299,22 @@ def test_one_image_does_not_stay_of_two_classes(monkeypatch, tiny_config):
     images = torch.from_numpy(phantoms(60, 32, pneumonia=False))
     screen = Screen(images, np.arange(30), [str(index) for index in range(60)])
     screen.limits = {"pixels": (0.0, 2.0)}  # nothing is too near or too far
-    monkeypatch.setattr(module, "sample", lambda model, seeds, labels: images[list(seeds)])
-    monkeypatch.setattr(module, "to_uint8", lambda made: made)
-    monkeypatch.setattr(module, "_labels", lambda *_: None)
+    monkeypatch.setattr(balance_stages, "sample", lambda model, seeds, labels: images[list(seeds)])
+    monkeypatch.setattr(balance_stages, "to_uint8", lambda made: made)
+    monkeypatch.setattr(balance_stages, "labels_of", lambda *_: None)
     model = Model(Generator(tiny_config.network), tiny_config, 0, "")
     kept = []
-    first = list(module._candidates(screen, model, "a", 6, kept))
-    assert [row["reason"] for row in first] == [""] * 6
-    second = list(module._candidates(screen, model, "b", 6, kept))
-    assert [row["reason"] for row in second] == ["duplicate"] * 6 + [""] * 6
+    first = list(balance_stages.candidates(screen, model, "a", 6, kept))
+    assert [row.reason for row in first] == [""] * 6
+    second = list(balance_stages.candidates(screen, model, "b", 6, kept))
+    assert [row.reason for row in second] == ["duplicate"] * 6 + [""] * 6
     assert len(kept) == 12
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_folder_goes_on_with_what_it_was_begun_with(folder, data, config, tmp_path, lenient):
     given = {"minutes": 1.0, "seeds": 0, "device": "cpu", "target": "0.9", "originals": folder / "images"}
-    balance(data, tmp_path / "out", config, copies=True, **given)
+    balance(data, tmp_path / "out", BalanceRequest(config=config, copies=True, **given))
     real = [row for row in read(tmp_path / "out" / "set" / "manifest.csv") if row["origin"] == "real"]
     for row in real:
         path = tmp_path / "out" / "set" / row["file"]
@@ -309,21 +322,22 @@ def test_a_folder_goes_on_with_what_it_was_begun_with(folder, data, config, tmp_
         assert path.name.endswith(Path(row["source"]).name)
         assert path.read_bytes() == (folder / "images" / row["source"]).read_bytes()
     with pytest.raises(UsageError, match=r"another copies \(true, not false\)"):
-        balance(data, tmp_path / "out", config, **given)
+        balance(data, tmp_path / "out", BalanceRequest(config=config, **given))
     path = tmp_path / "out" / "plan.json"
     plan = json.loads(path.read_text())
     del plan["config"]["training"]["rate_decay_kimg"]  # an earlier version, which had no such setting
     path.write_text(json.dumps(plan))
-    balance(data, tmp_path / "out", config, copies=True, **given)
+    balance(data, tmp_path / "out", BalanceRequest(config=config, copies=True, **given))
     plan["config"]["training"]["warmth"] = 1
     for content, words in (
-        ("{", "damaged"),
-        ("[]", "of another version"),
-        (json.dumps(plan), "of another version .*warmth"),
+        ("{", "is not valid JSON"),
+        ("[]", "expected a plan"),
+        (json.dumps({**plan, "minutes": "x"}), "is not a plan .*Expected float, got str - at minutes"),
+        (json.dumps(plan), "belongs to another version .*warmth"),
     ):
         path.write_text(content)
-        with pytest.raises(SamganError, match=rf"plan.json is {words}.*name a new folder"):
-            balance(data, tmp_path / "out", config, copies=True, **given)
+        with pytest.raises(SamganError, match=rf"plan.json.* {words}.*new folder"):
+            balance(data, tmp_path / "out", BalanceRequest(config=config, copies=True, **given))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -331,49 +345,50 @@ def test_a_given_model_that_was_trained_on_is_another_model(data, config, tmp_pa
     own = config.override({"data.classes": ["NORMAL"], "training.kimg": 0.016})
     run = api.train(own, data, tmp_path / "run", device="cpu", quiet=True)
     given = {"runs": {"NORMAL": run.path}, "seeds": 0, "device": "cpu", "target": "0.9"}
-    balance(data, tmp_path / "out", config, **given)
+    balance(data, tmp_path / "out", BalanceRequest(config=config, **given))
     api.train(own.override({"training.kimg": 0.032}), data, run.path, resume=True, device="cpu", quiet=True)
-    with pytest.raises(SamganError, match=r"is not the model any more that .*out was begun with"):
-        balance(data, tmp_path / "out", config, **given)
+    with pytest.raises(SamganError, match=r"is no longer the model that .*out was begun with"):
+        balance(data, tmp_path / "out", BalanceRequest(config=config, **given))
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkeypatch):
     asked = []
-    monkeypatch.setattr(module, "utility_sentences", lambda document: [])
-    monkeypatch.setattr(module, "differences_chart", lambda document: "")
+    committed = BalanceDocument.read(COMMITTED / "100-joint" / "balance.json").utility
+    monkeypatch.setattr(module, "write_report", lambda *_: None)
 
     def utility(*_, seeds, steps, **__):
         asked.append((seeds, steps))
-        return {"seeds": seeds, "steps": steps, "verdict": "", "decisions": {}}, None
+        return dataclasses.replace(committed, seeds=seeds, steps=steps), None
 
     monkeypatch.setattr(module, "utility", utility)
-    monkeypatch.setattr(module, "_write_cards", lambda *_: None)
+    monkeypatch.setattr(module, "write_cards", lambda *_: None)
     given = {"minutes": 1.0, "device": "cpu", "target": "0.9"}
     for seeds in (2, 2, 5):
-        document, _ = balance(data, tmp_path / "out", config, seeds=seeds, steps=3, **given)
-        assert document["utility"]["seeds"] == seeds
+        document, _ = balance(data, tmp_path / "out", BalanceRequest(config=config, seeds=seeds, steps=3, **given))
+        assert document.utility.seeds == seeds
     assert asked == [(2, 3), (5, 3)]
     earlier = tmp_path / "out" / "utility" / "utility.json"
     earlier.write_text('{"decision": {}, "verdict": ""}')  # as an earlier version wrote it
-    balance(data, tmp_path / "out", config, seeds=5, steps=3, **given)
+    balance(data, tmp_path / "out", BalanceRequest(config=config, seeds=5, steps=3, **given))
     assert asked == [(2, 3), (5, 3), (5, 3)]
     (left := tmp_path / "out" / ".set.1.tmp").mkdir()
     (tmp_path / "out" / "set" / "manifest.json").unlink()
     shutil.rmtree(tmp_path / "out" / "set")
-    balance(data, tmp_path / "out", config, seeds=5, steps=3, **given)
+    balance(data, tmp_path / "out", BalanceRequest(config=config, seeds=5, steps=3, **given))
     assert not left.exists(), "what a killed call left is gone"
 
 
 def test_a_model_that_failed_as_a_whole_is_told():
-    def doubts(swd, difference, low):
-        return _doubts(
-            {"swd": {"mean": {"value": swd, "floor": 5}}, "mode_collapse": {"difference": difference, "low": low}}
-        )
+    scores = BalanceDocument.read(COMMITTED / "100-joint" / "balance.json").against_all
 
-    assert doubts(14, 0.04, 0.01) == doubts(14, -0.3, -0.4) == doubts(14, 0.06, -0.01) == []
-    assert "4.0 times" in doubts(20, 0, -1)[0]
-    assert "+0.060" in doubts(5, 0.06, 0.01)[0]
+    def told(swd, difference, low):
+        collapse = CollapseTest("mode collapse", difference, low, 1.0)
+        return doubts(dataclasses.replace(scores, scores={"swd": Scored(swd, 5.0)}, mode_collapse=collapse))
+
+    assert told(14.0, 0.04, 0.01) == told(14.0, -0.3, -0.4) == told(14.0, 0.06, -0.01) == []
+    assert "4.0 times" in told(20.0, 0.0, -1.0)[0]
+    assert "+0.060" in told(5.0, 0.06, 0.01)[0]
 
 
 @pytest.mark.parametrize(
@@ -399,7 +414,7 @@ def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, chang
         rows = [dataclasses.replace(row, split="train") for row in data.manifest]
         data = dataclasses.replace(data, manifest=rows)
     with pytest.raises(SamganError, match=words):
-        balance(data, tmp_path / "out", config, **change)
+        balance(data, tmp_path / "out", BalanceRequest(config=config, **change))
     assert not (tmp_path / "out").exists()
 
 
@@ -411,5 +426,5 @@ def test_a_class_of_two_models_is_told(data, tmp_path, capsys):
 def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, config, tmp_path):
     few = subset(PreparedSet.open(folder / "all"), tmp_path / "few", images={"NORMAL": 12})
     with pytest.raises(SamganError, match="20 training images of a class and two patients or more, got 12 of 12"):
-        balance(few, tmp_path / "out", config)
+        balance(few, tmp_path / "out", BalanceRequest(config=config))
     assert not (tmp_path / "out").exists()

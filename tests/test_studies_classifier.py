@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from samgan.studies import Arm, predict, scores, train_classifier
+from samgan.metrics.classification import scores
+from samgan.studies import Arm, predict, train_classifier
 from samgan.studies.classifier import _batch
 
 

@@ -13,6 +13,7 @@ from samgan.commands.main import main
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
+from samgan.metrics.classification import halves, interval, scores, weighted_auc, weighted_scores
 from samgan.networks import Generator
 from samgan.pictures import to_uint8
 from samgan.provenance import FORMATS, Sample
@@ -26,14 +27,10 @@ from samgan.studies import (
     WITH_SYNTHETIC,
     compare,
     format_utility,
-    halves,
-    interval,
-    scores,
     utility,
-    weighted_auc,
-    weighted_scores,
 )
-from samgan.studies.downstream import _synthetic, _training_images
+from samgan.studies.downstream import read_synthetic, training_images
+from samgan.trust.utility_document import UtilityDocument
 
 
 def probabilities(positive):
@@ -101,14 +98,14 @@ def arms_of(quality, seeds=4, images=200):
 def test_the_word_comes_from_the_interval(gain, word):
     quality = dict.fromkeys(WITH_SYNTHETIC, gain)
     found = compare(*arms_of(quality), smallest=1)
-    assert found["verdict"] == found["decisions"]["auc"]["verdict"] == word
-    for decision in found["decisions"].values():
-        assert {arms["classical"] for arms in decision["chosen"]} <= set(CLASSICAL)
-        assert {arms["synthetic"] for arms in decision["chosen"]} <= set(WITH_SYNTHETIC)
-    assert len(found["differences"]) == len(CLASSICAL) * sum(arm.synthetic for arm in ARMS.values())
-    for difference in [*found["differences"], found["decisions"]]:
+    assert found.verdict == found.decisions["auc"].verdict == word
+    for decision in found.decisions.values():
+        assert {arms.classical for arms in decision.chosen} <= set(CLASSICAL)
+        assert {arms.synthetic for arms in decision.chosen} <= set(WITH_SYNTHETIC)
+    assert len(found.differences) == len(CLASSICAL) * sum(arm.synthetic for arm in ARMS.values())
+    for difference in [*(found.scores for found in found.differences), found.decisions]:
         for score in COMPARED:
-            assert difference[score]["low"] <= difference[score]["mean"] <= difference[score]["high"]
+            assert difference[score].low <= difference[score].mean <= difference[score].high
 
 
 def test_of_the_brier_score_less_is_better():
@@ -123,11 +120,11 @@ def test_of_the_brier_score_less_is_better():
     by_arm = {name: [predicted(0.8 if arm.synthetic else 0.99)] * 3 for name, arm in ARMS.items()}
     found = compare(by_arm, truth, patients, smallest=1)
     expected = sum(sign * 2 * (0.8 * (1 - p) ** 2 + 0.2 * p**2) for sign, p in ((1, 0.8), (-1, 0.99)))
-    assert found["differences"][0]["brier_score"]["mean"] == pytest.approx(expected)
-    assert found["decisions"]["brier_score"]["verdict"] == "helps"
-    assert found["decisions"]["balanced_accuracy"]["verdict"] == "no difference shown"
+    assert found.differences[0].scores["brier_score"].mean == pytest.approx(expected)
+    assert found.decisions["brier_score"].verdict == "helps"
+    assert found.decisions["balanced_accuracy"].verdict == "no difference shown"
     swapped = {name: [predicted(0.99 if arm.synthetic else 0.8)] * 3 for name, arm in ARMS.items()}
-    assert compare(swapped, truth, patients, smallest=1)["decisions"]["brier_score"]["verdict"] == "harms"
+    assert compare(swapped, truth, patients, smallest=1).decisions["brier_score"].verdict == "harms"
 
 
 def test_an_interval_lies_around_the_score_of_all_images():
@@ -138,9 +135,9 @@ def test_an_interval_lies_around_the_score_of_all_images():
     predicted = {name: [probabilities(np.clip(sure + shift, 0, 1)) for shift in (0, 0.01, 0.02)] for name in ARMS}
     found = compare(predicted, truth, [str(index) for index in range(600)], smallest=1)
     for score in COMPARED:
-        interval_of = found["intervals"]["real"][score]
-        middle = (interval_of["low"] + interval_of["high"]) / 2
-        assert abs(interval_of["mean"] - middle) < 0.1 * (interval_of["high"] - interval_of["low"])
+        interval_of = found.intervals["real"][score]
+        middle = (interval_of.low + interval_of.high) / 2
+        assert abs(interval_of.mean - middle) < 0.1 * (interval_of.high - interval_of.low)
 
 
 def test_of_a_few_patients_some_draws_have_none_of_a_half():
@@ -148,7 +145,7 @@ def test_of_a_few_patients_some_draws_have_none_of_a_half():
     patients = [f"patient {2 * (index // 8) + index % 2}" for index in range(16)]
     found = compare(predicted, truth, patients, smallest=1)
     for score in COMPARED:
-        assert np.isfinite([found["decisions"][score][bound] for bound in ("low", "mean", "high")]).all()
+        assert np.isfinite([getattr(found.decisions[score], bound) for bound in ("low", "mean", "high")]).all()
 
 
 def test_patients_stay_whole_and_each_class_is_shared_out_evenly():
@@ -167,8 +164,8 @@ def test_arms_are_measured_on_other_patients_than_those_they_are_chosen_by():
     predicted[lucky] = [probabilities(np.where(second, truth, 0.5))] * 4
     for name in set(ARMS) - {lucky, plain, WITH_SYNTHETIC[0]}:
         predicted[name] = [probabilities(1 - truth)] * 4  # worse than anything
-    decision = compare(predicted, truth, patients, smallest=1)["decisions"]["auc"]
-    chosen = {arms["synthetic"]: (arms["classical"], arms["times"]) for arms in decision["chosen"]}
+    decision = compare(predicted, truth, patients, smallest=1).decisions["auc"]
+    chosen = {arms.synthetic: (arms.classical, arms.times) for arms in decision.chosen}
     assert chosen == {lucky: (plain, 4), WITH_SYNTHETIC[0]: (plain, 4)}
     ones = np.ones((1, 100))
     gains = [
@@ -177,7 +174,7 @@ def test_arms_are_measured_on_other_patients_than_those_they_are_chosen_by():
         for seed in range(4)
         for name, half in ((lucky, ~second), (WITH_SYNTHETIC[0], second))
     ]
-    assert decision["mean"] == pytest.approx(np.mean(gains))
+    assert decision.mean == pytest.approx(np.mean(gains))
 
 
 def test_arms_are_measured_with_other_seeds_than_those_they_are_chosen_by():
@@ -187,10 +184,10 @@ def test_arms_are_measured_with_other_seeds_than_those_they_are_chosen_by():
     predicted[lucky] = [probabilities(truth), probabilities(0.5 * np.ones(len(truth)))]
     for name in set(ARMS) - {lucky, CLASSICAL[0]}:
         predicted[name] = [probabilities(1 - truth)] * 2
-    decision = compare(predicted, truth, patients, smallest=1)["decisions"]["auc"]
-    assert max(arms["times"] for arms in decision["chosen"]) == 4
+    decision = compare(predicted, truth, patients, smallest=1).decisions["auc"]
+    assert max(arms.times for arms in decision.chosen) == 4
     plain = [weighted_auc(p, truth, np.ones((1, 200)))[0] for p in predicted[CLASSICAL[0]]]
-    assert decision["low"] < np.mean([1 - plain[0], 0.5 - plain[1]]) < decision["high"]
+    assert decision.low < np.mean([1 - plain[0], 0.5 - plain[1]]) < decision.high
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -203,7 +200,7 @@ def test_an_interval_holds_the_truth_as_often_as_it_says(seeds, patients_share):
         of_seeds = deviation * draw.normal() + np.sqrt((1 - patients_share) * seeds) * draw.normal(size=seeds)
         found = np.concatenate([of_seeds[None], of_seeds + deviation * draw.normal(size=(400, 1))])
         limits = interval(found, draw.standard_t(seeds - 1, size=400))
-        held += limits["low"] <= 0 <= limits["high"]
+        held += limits.low <= 0 <= limits.high
     assert 930 <= held <= 1000
 
 
@@ -211,11 +208,11 @@ def test_images_of_one_patient_are_drawn_together():
     """A hundred copies of each image are no more patients than one: the interval must not shrink."""
     predicted, truth, patients = arms_of({}, images=40)
     many = {name: [p.repeat(20, axis=0) for p in found] for name, found in predicted.items()}
-    once = compare(predicted, truth, patients, smallest=1)["intervals"]["real"]
-    again = compare(many, truth.repeat(20), np.repeat(patients, 20).tolist(), smallest=1)["intervals"]["real"]
+    once = compare(predicted, truth, patients, smallest=1).intervals["real"]
+    again = compare(many, truth.repeat(20), np.repeat(patients, 20).tolist(), smallest=1).intervals["real"]
     for score in COMPARED:
-        width = once[score]["high"] - once[score]["low"]
-        assert again[score]["high"] - again[score]["low"] == pytest.approx(width, rel=1e-6)
+        width = once[score].high - once[score].low
+        assert again[score].high - again[score].low == pytest.approx(width, rel=1e-6)
 
 
 def test_synthetic_images_fill_up_what_is_missing():
@@ -224,7 +221,7 @@ def test_synthetic_images_fill_up_what_is_missing():
     lacking = {"a": 0, "b": 3}
 
     def counts(arm):
-        images, labels, of_real = _training_images(arm, real, made, lacking)
+        images, labels, of_real = training_images(arm, real, made, lacking)
         assert of_real.tolist() == [value == 0 for value in images[:, 0, 0, 0]]
         return Counter(zip(labels.tolist(), images[:, 0, 0, 0].tolist(), strict=True))
 
@@ -264,16 +261,16 @@ def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some
     expected = to_uint8(sample(model, range(3), model.labels(range(3), "PNEUMONIA"))).numpy()
     assert (expected != to_uint8(sample(model, range(3), model.labels(range(3), "NORMAL"))).numpy()).any()
     for source in (run.path, tmp_path / "model.safetensors"):
-        np.testing.assert_array_equal(_synthetic("PNEUMONIA", source, 3, data, "cpu")[0], expected)
+        np.testing.assert_array_equal(read_synthetic("PNEUMONIA", source, 3, data, "cpu").images, expected)
     untold = config.override({"network.num_classes": 0})
     untold_model = Model(Generator(untold.network), untold, 4, "0" * 64)
-    monkeypatch.setattr("samgan.studies.downstream.open_model", lambda *_, **__: untold_model)
-    with pytest.raises(UsageError, match="trained on NORMAL, PNEUMONIA, not on PNEUMONIA alone"):
-        _synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
+    monkeypatch.setattr("samgan.sampling.source.open_model", lambda *_, **__: untold_model)
+    with pytest.raises(UsageError, match="trained on NORMAL, PNEUMONIA, not only on PNEUMONIA"):
+        read_synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
     of_all = untold.override({"data.classes": []})  # as a row of the paper without --classes
     untold_model = Model(Generator(of_all.network), of_all, 4, "0" * 64, (data.sha256,))
-    with pytest.raises(UsageError, match="trained on NORMAL, PNEUMONIA, not on PNEUMONIA alone"):
-        _synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
+    with pytest.raises(UsageError, match="trained on NORMAL, PNEUMONIA, not only on PNEUMONIA"):
+        read_synthetic("PNEUMONIA", tmp_path / "untold.safetensors", 3, data, "cpu")
 
 
 @pytest.mark.parametrize("file_format", ["png", "npz"])
@@ -287,11 +284,11 @@ def test_samples_that_say_they_are_of_another_class_are_refused(data, tiny_confi
         FORMATS[file_format].write(
             folder, [Sample(np.zeros((1, 32, 32), np.uint8), mark) for mark in marks], len(marks)
         )
-    assert len(_synthetic("NORMAL", tmp_path / "NORMAL", 1, data, "cpu")[0]) == 1
+    assert len(read_synthetic("NORMAL", tmp_path / "NORMAL", 1, data, "cpu").images) == 1
     with pytest.raises(UsageError, match="their marks say that there are images of PNEUMONIA"):
-        _synthetic("NORMAL", tmp_path / "NORMAL-PNEUMONIA", 1, data, "cpu")
+        read_synthetic("NORMAL", tmp_path / "NORMAL-PNEUMONIA", 1, data, "cpu")
     with pytest.raises(UsageError, match="their marks say that there are images of NORMAL"):
-        _synthetic("PNEUMONIA", tmp_path / "NORMAL", 1, data, "cpu")
+        read_synthetic("PNEUMONIA", tmp_path / "NORMAL", 1, data, "cpu")
 
 
 def test_a_class_without_training_images_is_told(data, tmp_path):
@@ -306,8 +303,8 @@ def test_a_class_without_training_images_is_told(data, tmp_path):
 def test_images_of_unknown_origin_are_said_to_be(data, tmp_path):
     images = data.select("train", ["NORMAL"])
     np.save(tmp_path / "images.npy", images)
-    assert _synthetic("NORMAL", images, 3, data, "cpu")[1] == []
-    (note,) = _synthetic("NORMAL", tmp_path / "images.npy", 3, data, "cpu")[1]
+    assert read_synthetic("NORMAL", images, 3, data, "cpu").notes == []
+    (note,) = read_synthetic("NORMAL", tmp_path / "images.npy", 3, data, "cpu").notes
     assert "What made images.npy" in note
     assert "must not have seen any held-out patient" in note
 
@@ -334,8 +331,9 @@ def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, 
     assert document["smallest"] == "NORMAL"
     assert document["held_out"]["images"] == sum(split["holdout"] for split in counts.values())
     assert document["classes"]["NORMAL"] == {"real": counts["NORMAL"]["train"], "synthetic": lacking}
-    assert document["verdict"] in format_utility(document)
-    assert "What made normal.npy" in format_utility(document)
+    read = UtilityDocument.read(tmp_path / "out" / "utility.json")
+    assert document["verdict"] in format_utility(read)
+    assert "What made normal.npy" in format_utility(read)
     page = (tmp_path / "out" / "utility.html").read_text()
     assert "real and synthetic" in page
     assert json.loads((tmp_path / "out" / "utility.json").read_text()) == document
@@ -387,14 +385,14 @@ def test_as_many_as_asked_for_stand_beside_real_ones_and_all_of_them_alone(data,
     synthetic = {name: data.select("train", [name])[:20] for name in data.classes}
     beside = {"NORMAL": 7, "PNEUMONIA": 0}
     document, _ = utility(data, synthetic, tmp_path / "out", beside=beside, seeds=2, steps=1)
-    assert not document["skipped"]
+    assert not document.skipped
     assert seen.keys() == set(ARMS.values())
     real = {(label, True): data.info.counts[name]["train"] for label, name in enumerate(data.classes)}
     alone = {(0, False): 20, (1, False): 20}
     assert seen[ARMS["real and synthetic"]] == {**real, (0, False): 7}
     assert seen[ARMS["synthetic alone"]] == alone
     assert seen[ARMS["augmentation, pre-trained on synthetic, then real"]] == real | alone
-    assert {name: counts["synthetic"] for name, counts in document["classes"].items()} == beside
+    assert {name: counts.synthetic for name, counts in document.classes.items()} == beside
 
 
 @pytest.mark.parametrize(
@@ -403,7 +401,7 @@ def test_as_many_as_asked_for_stand_beside_real_ones_and_all_of_them_alone(data,
         ({"classes": ["NORMAL"]}, UsageError, "two classes or more"),
         ({"seeds": 1}, UsageError, "--seeds 1"),
         ({"synthetic": {"HEART": "normal.npy"}}, UsageError, "--synthetic HEART"),
-        ({"synthetic": {"NORMAL": "few.npy"}}, SamganError, "NORMAL is to get"),
+        ({"synthetic": {"NORMAL": "few.npy"}}, SamganError, "NORMAL needs [0-9]+ synthetic images"),
         ({"synthetic": {"NORMAL": "large.npy"}}, SamganError, "expected images of"),
     ],
 )

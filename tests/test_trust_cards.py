@@ -20,7 +20,7 @@ from samgan.sampling import Model, Origin, check_origin, load_model, read_model,
 from samgan.scoring import FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.documents import Counts
 from samgan.trust import CHECKLISTS, CLAIM, OPEN, AuditDocument, Record, answers, escape, format_card, read_record
-from samgan.trust.documents import UtilityDocument
+from samgan.trust.utility_document import UtilityDocument
 
 RESULTS = Path(__file__).parents[1] / "results"
 

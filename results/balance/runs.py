@@ -28,6 +28,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,11 +36,14 @@ import numpy as np
 import torch
 
 from samgan.data import PreparedSet
+from samgan.metrics.classification import interval, resample, weighted_scores
 from samgan.metrics.nearest import first_alike
 from samgan.pictures import to_uint8
+from samgan.runs import Environment
 from samgan.sampling import open_model, sample
-from samgan.scoring import Scores, schema_0
-from samgan.studies import ARMS, CLASSICAL, classify, interval, resample, weighted_scores
+from samgan.scoring import Scores
+from samgan.studies import ARMS, CLASSICAL, BalanceDocument, classify
+from samgan.studies.balance_documents import TrainingDocument
 
 HERE = Path(__file__).parent
 
@@ -212,10 +216,11 @@ def collapse(options: argparse.Namespace) -> None:
             seeds = range(COLLAPSE_IMAGES)
             images = to_uint8(sample(model, seeds, model.labels(seeds, "NORMAL") if model.classes else None))
             again = int((first_alike(images) != torch.arange(len(images))).sum())
-            scores = schema_0(Scores.read(out / "scores" / "scores.json"))
+            scores = Scores.read(out / "scores" / "scores.json")
+            assert scores.mode_collapse is not None
             row: dict[str, Any] = {"minibatch_std": way, "seed": seed, "duplicates": round(again / len(images), 4)}
-            row |= {name: round(scores[name]["value"], 4) for name in ("frechet", "precision", "recall")}
-            rows.append({**row, "ms_ssim_gap": round(scores["mode_collapse"]["difference"], 4)})
+            row |= {name: round(scores.scores[name].value, 4) for name in ("frechet", "precision", "recall")}
+            rows.append({**row, "ms_ssim_gap": round(scores.mode_collapse.difference, 4)})
             print(rows[-1], flush=True)
             write(HERE / "collapse.csv", list(rows[0]), rows)
 
@@ -244,7 +249,7 @@ def worth(name: str, whole: Path, work: Path) -> None:
             few, every = (one[score] for one in found)
             row |= {score: round(float(few[0].mean()), 4), f"{score}_of_all": round(float(every[0].mean()), 4)}
             gain = interval(every - few, chance)
-            row |= {f"{score}_{what}": round(gain[what], 4) for what in ("low", "high")}
+            row |= {f"{score}_{what}": round(getattr(gain, what), 4) for what in ("low", "high")}
         rows.append(row)
         print(row, flush=True)
     (HERE / name).mkdir(exist_ok=True)
@@ -253,7 +258,7 @@ def worth(name: str, whole: Path, work: Path) -> None:
 
 def _model(case: Path, few: str) -> Path:
     """The model that makes the images of a class; the path of one that was given is whole."""
-    return case / json.loads((case / "training.json").read_bytes())[few]["path"]
+    return case / TrainingDocument.read(case / "training.json").models[few].path
 
 
 def samgan(*arguments: object) -> None:
@@ -272,7 +277,7 @@ def table(work: Path) -> None:
         if (work / name / "against-all" / "scores.json").exists():
             keep(work / name, HERE / name, pages=name in PAGES)
     kept = {name: HERE / name / "balance.json" for name in CASES}
-    documents = {name: json.loads(path.read_bytes()) for name, path in kept.items() if path.exists()}
+    documents = {name: BalanceDocument.read(path) for name, path in kept.items() if path.exists()}
     write(HERE / "table.csv", COLUMNS, [describe(name, document) for name, document in documents.items()])
     ways = [row for name, document in documents.items() for row in arms(name, document)]
     write(HERE / "arms.csv", list(ways[0]), ways)
@@ -287,36 +292,41 @@ def write(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> Non
         writer.writerows(rows)
 
 
-def arms(name: str, document: dict[str, Any]) -> list[dict[str, Any]]:
+def arms(name: str, document: BalanceDocument) -> list[dict[str, Any]]:
     """The scores of every way to train the classifier, with 95 % intervals over patients and seeds."""
-    utility = document["utility"]
+    utility = document.utility
+    if utility is None:
+        return []
     return [
         {"case": name, "arm": arm}
         | {
-            f"{score}{suffix}": round(found[score][key], 4)
+            f"{score}{suffix}": round(getattr(found[score], key), 4)
             for score in SCORES
             for suffix, key in (("", "mean"), ("_low", "low"), ("_high", "high"))
         }
-        | {"calibration_error": round(utility["arms"][arm]["mean"]["calibration_error"], 4)}
-        for arm, found in utility.get("intervals", {}).items()
+        | {"calibration_error": round(utility.arms[arm].mean["calibration_error"], 4)}
+        for arm, found in utility.intervals.items()
     ]
 
 
 def keep(case: Path, out: Path, pages: bool) -> None:
     """Copy a finished case's document, with the scores against all training images in it, and its pages."""
-    document = json.loads((case / "balance.json").read_bytes())
-    document["against_all"] = json.loads((case / "against-all" / "scores.json").read_bytes())
-    plan = document["plan"]  # names of folders are of this machine alone
-    plan["features"] = plan["features"] and Path(plan["features"]).name
-    plan["runs"] = {label: Path(path).name for label, path in plan["runs"].items()}
+    document = BalanceDocument.read(case / "balance.json")
+    plan, training = document.plan, {}  # names of folders belong to this machine only
+    plan = replace(
+        plan,
+        features=plan.features and Path(plan.features).name,
+        runs={label: Path(path).name for label, path in plan.runs.items()},
+    )
     folders = {f"{Path.home()}/": "~/"}
-    for model in document["training"].values():
-        environment = json.loads((case / model["path"] / "environment.json").read_bytes())
-        model["start"] = environment.get("start")  # what a fine-tuned model had seen before
-        model["path"] = Path(model["path"]).name
-        folders |= {f"{Path(word).parent}/": "" for word in environment.get("command", ()) if Path(word).is_absolute()}
+    for name, model in document.training.items():
+        environment = Environment.read(case / model.path / "environment.json")
+        training[name] = replace(model, path=Path(model.path).name, start=environment.start)
+        folders |= {f"{Path(word).parent}/": "" for word in environment.command if Path(word).is_absolute()}
+    against_all = Scores.read(case / "against-all" / "scores.json")
+    document = replace(document, plan=plan, training=training, against_all=against_all)
     out.mkdir(exist_ok=True)
-    texts = {out / "balance.json": json.dumps(document, indent=2) + "\n"}
+    texts = {out / "balance.json": json.dumps(document.to_dict(), indent=2) + "\n"}
     if pages:
         texts |= {out / page.relative_to(case): page.read_text("utf-8") for page in case.rglob("*.html")}
     for path, text in texts.items():
@@ -326,43 +336,50 @@ def keep(case: Path, out: Path, pages: bool) -> None:
         path.write_text(text, "utf-8")
 
 
-def describe(name: str, document: dict[str, Any]) -> dict[str, Any]:
+def describe(name: str, document: BalanceDocument) -> dict[str, Any]:
     """One line of the table, of the class of few."""
     few = CASES[name].few
-    counts, screening = document["counts"][few], document["screening"][few]
-    audit, utility = document["audit"][few] or {}, document["utility"]
-    scores, plan = schema_0(Scores.from_dict(document["against_all"], name)), document["plan"]
-    begun = document["training"][few]["start"] or {"images_seen": 0}
+    counts, screening, plan = document.counts[few], document.screening[few], document.plan
+    audit, scores, start = document.audit[few], document.against_all, document.training[few].start
+    assert scores is not None
+    assert scores.generated is not None
+    assert scores.generated.images_seen is not None
+    assert scores.mode_collapse is not None
+    seen = (start.images_seen if start else 0) + scores.generated.images_seen
+    frechet = scores.scores["frechet"]
     row: dict[str, Any] = {
         "case": name,
-        "method": plan["method"],
-        "minutes": plan["minutes"] if plan["method"] != "given" else "",
-        "kimg": round((begun["images_seen"] + scores["generated"]["images_seen"]) / 1000, 1),
-        "screened_by": "pixels, features" if screening["features"] else "pixels",
-        "classifiers": plan["utility"]["seeds"],
-        "classifier_steps": plan["utility"]["steps"],
-        "real": counts["real"],
-        "synthetic": counts["synthetic"],
-        "candidates": screening["candidates"],
-        "left_out": " ".join(f"{reason} {count}" for reason, count in sorted(screening["left_out"].items())),
-        "frechet": round(scores["frechet"]["value"], 4),
-        "frechet_floor": round(scores["frechet"]["floor"], 4),
-        "recall": round(scores["recall"]["value"], 4),
-        "ms_ssim_gap": round(scores["mode_collapse"]["difference"], 4),
-        "closer_than_held_out": round(audit["pixels"]["closer"]["share"]["value"], 4) if audit else "",
-        "membership_auc": round(audit["membership"]["auc"]["value"], 4) if audit.get("membership") else "",
+        "method": plan.method,
+        "minutes": plan.minutes if plan.method != "given" else "",
+        "kimg": round(seen / 1000, 1),
+        "screened_by": "pixels, features" if screening.features else "pixels",
+        "classifiers": plan.utility.seeds,
+        "classifier_steps": plan.utility.steps,
+        "real": counts.real,
+        "synthetic": counts.synthetic,
+        "candidates": screening.candidates,
+        "left_out": " ".join(f"{reason} {count}" for reason, count in sorted(screening.left_out.items())),
+        "frechet": round(frechet.value, 4),
+        "frechet_floor": round(frechet.floor, 4),
+        "recall": round(scores.scores["recall"].value, 4),
+        "ms_ssim_gap": round(scores.mode_collapse.difference, 4),
+        "closer_than_held_out": round(audit.pixels.closer.share.value, 4) if audit else "",
+        "membership_auc": round(audit.membership.auc.value, 4) if audit and audit.membership else "",
     }
-    if utility:
-        for score, short in SCORES.items():
-            decision = utility["decisions"][score]
-            row |= {
-                f"{short}_{kind}": round(utility["intervals"][arm][score]["mean"], 4) for kind, arm in COMPARED.items()
-            }
-            row |= {
-                f"{short}_{what}": round(decision[key], 4)
-                for what, key in (("difference", "mean"), ("low", "low"), ("high", "high"))
-            }
-            row[f"{short}_verdict"] = decision["verdict"]
+    return row | _compared(document)
+
+
+def _compared(document: BalanceDocument) -> dict[str, Any]:
+    """What the classifiers came to."""
+    utility, row = document.utility, dict[str, Any]()
+    if utility is None:
+        return row
+    for score, short in SCORES.items():
+        decision = utility.decisions[score]
+        row |= {f"{short}_{kind}": round(utility.intervals[arm][score].mean, 4) for kind, arm in COMPARED.items()}
+        row |= {f"{short}_difference": round(decision.mean, 4)}
+        row |= {f"{short}_low": round(decision.low, 4), f"{short}_high": round(decision.high, 4)}
+        row[f"{short}_verdict"] = decision.verdict
     return row
 
 

@@ -17,17 +17,20 @@ BAD_FILES_SHOWN = 20
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    from samgan.data.fit import FITS, NORMALIZERS
+    from samgan.data.options import DUPLICATES
+
     text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME"
     parser.add_argument("source", help=text)
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--resolution", type=int, default=64, choices=(32, 64, 128, 256), help="side in pixels")
     parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="1 (grey) or 3 (colour)")
     text = "how an image becomes square: its centre, black bars, or other proportions"
-    parser.add_argument("--fit", default="crop", choices=("crop", "pad", "stretch"), help=text)
+    parser.add_argument("--fit", default="crop", choices=FITS, help=text)
     text = "contrast of each image: as it is, 0.5 to 99.5 %% of its values, or adaptive histogram equalisation"
-    parser.add_argument("--normalize", default="none", choices=("none", "percentile", "clahe"), help=text)
+    parser.add_argument("--normalize", default="none", choices=tuple(NORMALIZERS), help=text)
     text = "what to do with exact duplicates"
-    parser.add_argument("--duplicates", default="drop", choices=("drop", "keep"), help=text)
+    parser.add_argument("--duplicates", default="drop", choices=DUPLICATES, help=text)
     parser.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help="share of images to hold out")
     text = "the first group that matches is the patient's name in a file's path (default: the PatientID of DICOM, or "
     text += "file names like those of the sets of Kermany and the NIH)"

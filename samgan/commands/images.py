@@ -19,8 +19,7 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     add_seed(parser, "seed of the first image; image i has this seed + i")
     text = "make only images of this class (default: all classes in turn; the class is the seed modulo their number)"
     parser.add_argument("--class", dest="class_name", metavar="NAME", help=text)
-    text = "format of the files. 16: 16 bits; npz: one archive; medmnist: one archive like MedMNIST's; imagefolder: as "
-    text += "Hugging Face reads it"
+    text = "format of the files; " + "; ".join(f"{name}: {known.label}" for name, known in FORMATS.items())
     parser.add_argument("--format", dest="file_format", default="png", choices=tuple(FORMATS), help=text)
     text = "also write these overview pictures to OUT/sheets"
     parser.add_argument("--sheets", nargs="+", default=[], choices=tuple(SHEETS), help=text)

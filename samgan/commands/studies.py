@@ -98,7 +98,8 @@ def _plan_lines(rows: "Sequence[PlannedRow]", pace: str) -> Iterator[str]:
 
 
 def _add_balance(parser: argparse.ArgumentParser) -> None:
-    from samgan.studies.balance import METHODS, SET_FORMATS
+    from samgan.provenance import SET_FORMATS
+    from samgan.studies.balance_plan import METHODS
 
     parser.add_argument("data", type=Path, help="prepared set with two or more classes and with held-out images")
     parser.add_argument("out", type=Path, help="folder to write, or to continue")
@@ -133,7 +134,7 @@ def _add_balance(parser: argparse.ArgumentParser) -> None:
 
 def _balance(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
-    from samgan.studies import balance, format_balance
+    from samgan.studies import BalanceRequest, balance, format_balance
 
     data = PreparedSet.open(options.data)
     runs = _models(options.runs, list(options.classes) or data.classes)
@@ -149,7 +150,8 @@ def _balance(options: argparse.Namespace) -> Outcome:
         "file_format",
     )
     names += ("originals", "copies", "seeds", "steps", "device")
-    document, page = balance(data, options.out, config, runs=runs, **given(options, *names))
+    request = BalanceRequest(config=config, runs=runs, **given(options, *names))
+    document, page = balance(data, options.out, request)
     return Outcome(document, f"{format_balance(document)}\n{page}")
 
 

@@ -1,4 +1,4 @@
-"""From files of radiographs to a prepared set, and phantoms where there are no files."""
+"""From files of radiographs to a prepared set; phantoms for tests and first tries."""
 
 from samgan.data.dataset import PreparedSet
 from samgan.data.documents import DataUsed, ManifestRow, SetInfo

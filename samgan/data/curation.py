@@ -1,4 +1,4 @@
-"""Find duplicates, tell patients apart, and split so that no patient is on both sides."""
+"""Find duplicates and patients, and split so that no patient is on both sides."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ CORRELATION = 0.98
 
 
 def duplicates_of_first(keys: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
-    """Return for each position the first position with the same key (itself, where it is the first)."""
+    """Return for each position the first position with the same key, which may be the position itself."""
     first: dict[Hashable, int] = {}
     return np.array([first.setdefault(key, index) for index, key in enumerate(keys)], dtype=np.int64)
 
@@ -53,7 +53,7 @@ def perceptual_hashes(thumbnails: UInt8[np.ndarray, "n s s"]) -> Bool[np.ndarray
 def near_duplicates(thumbnails: UInt8[np.ndarray, "n s s"]) -> list[tuple[int, int]]:
     """Pair the images that show the same exposure, whatever its file format, scale or contrast.
 
-    A pair is near when its hashes differ in at most 10 of 64 bits and its thumbnails correlate by 0.98 or more.
+    A pair is near if its hashes differ in at most 10 of 64 bits and its thumbnails correlate by 0.98 or more.
 
     Returns:
         Pairs (i, j) with i < j, in order of j, then i.
@@ -92,7 +92,8 @@ def patients_from_names(paths: Sequence[str], pattern: str | None = None) -> lis
 
     Args:
         paths: relative paths with forward slashes.
-        pattern: regular expression, searched in the path; its first non-empty group is the patient. None: the default.
+        pattern: regular expression to search for in the path; its first non-empty group is the patient. None: the
+            default.
 
     Raises:
         UsageError: the pattern is no regular expression or has no group.
@@ -100,9 +101,9 @@ def patients_from_names(paths: Sequence[str], pattern: str | None = None) -> lis
     try:
         regex = re.compile(PATIENT_REGEX if pattern is None else pattern)
     except re.error as error:
-        raise UsageError(f"patient regex {pattern!r} is not a regular expression: {error}") from None
+        raise UsageError(f"patient regex {pattern!r} is not a valid regular expression: {error}") from None
     if not regex.groups:
-        raise UsageError(f"patient regex {pattern!r} has no group: put the patient's part in parentheses")
+        raise UsageError(f"patient regex {pattern!r} has no group: put the part that names the patient in parentheses")
     matches = (regex.search(path) for path in paths)
     return [next((group for group in match.groups() if group), "") if match else "" for match in matches]
 
@@ -130,12 +131,12 @@ def split_by_group(
 ) -> list[str]:
     """Choose whole groups for the holdout until every class has about its share.
 
-    Groups are visited in the order of SHA-256(seed, patient), and one is taken when that brings the classes' shares
-    closer to `holdout`. Nothing else enters, so the order of the files does not matter.
+    Groups are visited in the order of SHA-256(seed, patient). A group is taken if that brings the classes' shares
+    closer to `holdout`. Nothing else counts, so the order of the files does not matter.
 
     Args:
         groups: one number per image; images of one group stay together.
-        patients: one name per image; the smallest hash in a group is the group's.
+        patients: one name per image; a group's hash is the smallest of its patients'.
         classes: one class per image.
         holdout: wanted share of each class, in [0, 1).
         seed: another seed gives another split.

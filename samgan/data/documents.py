@@ -1,5 +1,6 @@
 """What a prepared set says of itself: dataset.json, and a row of manifest.csv."""
 
+import contextlib
 import csv
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -112,8 +113,9 @@ class SetInfo:
             SamganError: It is missing, damaged, edited by hand or of another format.
         """
         path = folder / "dataset.json"
-        if not path.exists():
-            raise SamganError(f"{folder} is not a finished prepared set (it has no dataset.json): run samgan prepare")
+        with contextlib.suppress(PermissionError):  # reading the file tells it
+            if not path.exists():
+                raise SamganError(f"{folder} is not a finished prepared set (no dataset.json): run samgan prepare")
         tree = read_json(path, REMEDY)
         if not isinstance(tree, dict) or tree.get("format") != FORMAT:
             found = tree.get("format") if isinstance(tree, dict) else type(tree).__name__

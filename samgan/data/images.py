@@ -1,4 +1,4 @@
-"""Images as they lie in a folder or an array, to be scored, audited or learnt from; `readers` reads radiographs."""
+"""Read the images of a folder or an array as they are, to score, audit or learn from them."""
 
 from pathlib import Path
 
@@ -18,10 +18,12 @@ def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
     """Read a folder of images in the order of their names, or one .npy or .npz array.
 
     Args:
-        path: a folder (without its sub-folders) of PNG, JPEG or TIFF files of one size, all 8-bit grey or all 8-bit
-            RGB, or of 16-bit grey PNGs, which are rounded to 8 bits (value / 257); a folder without any but with
-            the samples.npz of `samgan sample --format npz`; or an array of uint8 [n h w], [n c h w] or [n h w c],
-            in a .npz under the name "images" or as the only one.
+        path: one of
+
+            * a folder (its sub-folders are not read) of PNG, JPEG or TIFF files of one size, all 8-bit grey, all 8-bit
+              RGB, or all 16-bit grey PNG, which are rounded to 8 bits (value / 257);
+            * a folder without such files, but with the samples.npz of `samgan sample --format npz`;
+            * an array of uint8 [n h w], [n c h w] or [n h w c]; in a .npz it is the only one or is named "images".
 
     Returns:
         Images with one channel or three.
@@ -55,12 +57,12 @@ def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files of a folder whose names are those of images, in the order of `load_images`."""
+    """The files of a folder that have the suffix of an image, in the order of `load_images`."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def _load_folder(folder: Path) -> Tensor:
-    """All images of a folder, in the order of their names, or the array of samples that stands for them."""
+    """All images of a folder, in the order of their names, or its array of samples if there are no files of images."""
     files = image_files(folder)
     if not files:
         if (folder / "samples.npz").is_file():
@@ -83,7 +85,7 @@ def _load_image(file: Path) -> tuple[UInt8[np.ndarray, "c h w"], str]:
     """One image, and its size and kind in words."""
     try:
         with Image.open(file, formats=("PNG", "JPEG", "TIFF")) as image:
-            # A TIFF may hold its 16 bits inverted, which PIL leaves to its user.
+            # A TIFF may hold its 16 bits inverted, and Pillow does not correct that.
             if image.mode not in KINDS or (image.mode == "I;16" and image.format != "PNG"):
                 raise SamganError(
                     f"{file}: expected 8-bit grey or RGB, or a 16-bit grey PNG, got {image.format} of mode {image.mode}"

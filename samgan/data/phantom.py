@@ -1,4 +1,4 @@
-"""Draw analytic chest-radiograph phantoms: nobody's images, for tests, examples and first tries."""
+"""Draw analytic chest-radiograph phantoms, which show no patient: for tests, examples and first tries."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from samgan.files import atomic_write
 
 Field = Float[np.ndarray, "h w"]
 
-# Attenuation per unit of length; half the image's width is one unit. Air takes away what the trunk has put there.
+# Attenuation per unit of length; half the image's width is one unit. Air takes away what the trunk added.
 SOFT, BONE, AIR = 2.0, 4.2, -1.75
 LETTER_R = np.array([[1, 1, 1, 0], [1, 0, 0, 1], [1, 1, 1, 0], [1, 0, 1, 0], [1, 0, 0, 1]], dtype=bool)
 NOTE = "phantom, not a patient"
@@ -31,7 +31,7 @@ def phantoms(
     Args:
         count: number of images.
         resolution: height and width in pixels, 8 or more.
-        seed: image i depends on (seed, first + i, pneumonia) alone.
+        seed: image i depends only on (seed, first + i, pneumonia).
         pneumonia: fill parts of the lungs with opacities.
         first: number of the first image, to continue a series.
 
@@ -52,10 +52,10 @@ def phantoms(
 def write_phantoms(folder: str | Path, count_per_class: int, resolution: int = 64, *, seed: int = 0) -> None:
     """Write phantoms as PNG files in NORMAL/ and PNEUMONIA/, one patient per file (phantom0001_1.png, ...).
 
-    An interrupted call is taken up where it stopped: a file that says it was drawn with the same arguments stays.
+    An interrupted call continues where it stopped: a file that says it was drawn with the same arguments is kept.
 
     Args:
-        folder: is made where it does not exist.
+        folder: is made if it does not exist.
         count_per_class: number of images in each of the two classes.
         resolution: height and width in pixels.
         seed: of the whole set.
@@ -280,7 +280,7 @@ def _smooth_noise(rng: np.random.Generator, fine: int) -> Callable[[int], Field]
 
 
 def expose(rng: np.random.Generator, attenuation: Field, resolution: int) -> UInt8[np.ndarray, "r r"]:
-    """Count photons behind the chest, and show -log of the count with bone bright and air black."""
+    """Count the photons that pass the chest, and show -log of the count with bone bright and air black."""
     factor = len(attenuation) // resolution
     transmitted = np.exp(-attenuation).reshape(resolution, factor, resolution, factor).mean(axis=(1, 3))
     scatter = rng.uniform(0.005, 0.05) * transmitted.mean()
@@ -288,7 +288,7 @@ def expose(rng: np.random.Generator, attenuation: Field, resolution: int) -> UIn
     measured = -np.log(np.maximum(rng.poisson(photons * (transmitted + scatter)), 1) / photons)
 
     low, high = np.percentile(measured, (1, 99.5))
-    bend = rng.uniform(0.3, 1.8)  # of the film's curve: the denser the part, the less contrast
+    bend = rng.uniform(0.3, 1.8)  # of the film's curve: dense parts have less contrast
     shown = -np.expm1(-bend * ((measured - low) / max(high - low, 1e-6)).clip(0, 1)) / -np.expm1(-bend)
     black, white = rng.uniform(0, 0.06), rng.uniform(0.82, 0.98)
     shown = black + (white - black) * shown

@@ -20,7 +20,13 @@ MINIMUM_SIDE = 8
 MAXIMUM_PIXELS = 200_000_000  # the largest mammography detectors have 30 million
 MAXIMUM_BYTES = 512 * 2**20
 BIT_DEPTHS = (8, 10, 12, 14, 16)
-PIL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")  # a closed list: PIL's PostScript and others never run
+PIL_FORMATS = (
+    "PNG",
+    "JPEG",
+    "TIFF",
+    "BMP",
+    "WEBP",
+)  # a closed list, so that Pillow's other readers (PostScript, ...) never run
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284  # tags of TIFF
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEAD_BYTES = 132
@@ -30,7 +36,7 @@ LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
 class BadImageError(SamganError):
-    """One image cannot be used; the message is the reason, without the file's name."""
+    """An image cannot be used; the message is the reason, without the file's name."""
 
 
 class Radiograph(NamedTuple):
@@ -148,7 +154,7 @@ def _full_scale(
     """Divide by the full scale of the smallest bit depth that holds the maximum; negative values are shifted to 0."""
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise BadImageError("has values that are not finite")
+        raise BadImageError("some values are not finite")
     if values.dtype.kind == "f" and low >= 0 and high <= 1:
         return values.astype(np.float32), 32
     shift = min(low, 0.0)
@@ -160,7 +166,9 @@ def _full_scale(
 
 def _from_array(values: Shaped[np.ndarray, "..."]) -> Radiograph:
     if values.dtype.kind not in "uif" or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3))):
-        raise BadImageError(f"array of {values.dtype} {list(values.shape)} is not [h, w], [h, w, 1] or [h, w, 3]")
+        raise BadImageError(
+            f"expected an array of numbers [h, w], [h, w, 1] or [h, w, 3], found {values.dtype} {list(values.shape)}"
+        )
     values = np.atleast_3d(values).transpose(2, 0, 1)
     _check_size(values.shape[2], values.shape[1])
     pixels, bits = _full_scale(values)
@@ -174,11 +182,11 @@ def _from_pillow(data: bytes, channels: int) -> Radiograph:
     with Image.open(io.BytesIO(data), formats=PIL_FORMATS) as opened:
         _check_size(*opened.size)
         if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO: a JPEG with a preview after it
-            raise BadImageError(f"holds {opened.n_frames} frames, not one radiograph")  # type: ignore[attr-defined]
+            raise BadImageError(f"holds {opened.n_frames} frames; expected one radiograph")  # type: ignore[attr-defined]
         deep_colour = _is_deep_colour(opened, data)
         tags: Mapping[int, Any] = opened.tag_v2 if opened.format == "TIFF" else {}  # type: ignore[attr-defined]
         if deep_colour and tags.get(PLANAR_CONFIGURATION) == 2 and opened.info.get("compression") == "raw":
-            raise BadImageError(f"16-bit colour TIFF in separate planes, which Pillow garbles: {DEPTH_REMEDY}")
+            raise BadImageError(f"16-bit colour TIFF in separate planes, which Pillow reads wrongly: {DEPTH_REMEDY}")
         opened.load()
         image: Image.Image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I") or image.mode == "F":
@@ -188,7 +196,7 @@ def _from_pillow(data: bytes, channels: int) -> Radiograph:
         return Radiograph(pixels[None], bits, "")
     values = _eight_bit_values(image, channels)
     if deep_colour:
-        # PIL keeps the high byte only. That is exact enough unless the low byte is where the picture is.
+        # Pillow keeps only the high byte. That is exact enough, unless the picture is in the low byte.
         used_bits = 8 + int(values.max()).bit_length()
         if used_bits < 14:
             raise BadImageError(f"16-bit colour or alpha with only {used_bits} bits used: {DEPTH_REMEDY}")
@@ -196,7 +204,7 @@ def _from_pillow(data: bytes, channels: int) -> Radiograph:
 
 
 def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
-    """Tell whether PIL reduces 16 bits per channel to 8: it does so for everything but plain grey."""
+    """Tell whether Pillow reduces 16 bits per channel to 8, as it does for everything but plain grey."""
     if image.mode not in ("RGB", "RGBA", "LA"):
         return False
     if image.format == "PNG":
@@ -233,13 +241,13 @@ def _from_dicom(data: bytes) -> Radiograph:
     _check_size(int(dataset.Columns), int(dataset.Rows))
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
-        raise BadImageError(f"multi-frame DICOM ({frames} frames), not one radiograph")
+        raise BadImageError(f"multi-frame DICOM ({frames} frames); expected one radiograph")
     _check_decoder(dataset.file_meta.TransferSyntaxUID)
     try:
         stored = pixel_array(dataset)  # colour comes as RGB
     except RuntimeError as error:
         if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and "12-bit" in str(error):
-            raise BadImageError("DICOM with JPEG of 12 bit: pip install pylibjpeg-libjpeg (GPL) reads it") from None
+            raise BadImageError("DICOM with 12-bit JPEG: to read it, pip install pylibjpeg-libjpeg (GPL)") from None
         raise
     photometric, bits = str(dataset.PhotometricInterpretation), int(dataset.BitsStored)
     if photometric == "PALETTE COLOR":
@@ -277,7 +285,7 @@ def _check_decoder(transfer_syntax: Any) -> None:
 
 
 def _voi_range(dataset: Any) -> tuple[float, float]:
-    """Return the range of values that the VOI LUT or window gives (DICOM PS3.3 C.11.2); (0, 0) where there is none."""
+    """Return the range of values that the VOI LUT or window gives (DICOM PS3.3 C.11.2); (0, 0) if there is none."""
     if dataset.get("VOILUTSequence"):
         return 0.0, float(2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
     if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:

@@ -33,7 +33,7 @@ MEDMNIST_MD5 = {
 NPZ_CLASSES = {"pneumoniamnist": ("normal", "pneumonia")}
 MAXIMUM_ARRAY_BYTES = 16 * 2**30
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, ValueError)
-"""What zipfile and its decompressors raise on archives that are damaged, encrypted or packed in an unknown way."""
+"""What zipfile and its decompressors raise on archives that are damaged, encrypted or compressed in an unknown way."""
 
 
 class Entry(NamedTuple):
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
     """Modification time in ns; the CRC of a zip member."""
     class_name: str
     split: str
-    """"train" or "holdout" where the source itself says so, else empty."""
+    """"train" or "holdout" if the source itself says so; otherwise empty."""
 
 
 class Source(NamedTuple):
@@ -54,26 +54,26 @@ class Source(NamedTuple):
 
     name: str
     id: str
-    """SHA-256 of the resolved path, which itself is nobody's business when the set is shared; a MedMNIST set's name."""
+    """SHA-256 of the resolved path (a shared set must not tell the path itself), or the name of a MedMNIST set."""
     path: Path
     entries: list[Entry]
     ignored: dict[str, int]
-    """Number of files left aside as no images, by suffix."""
+    """Number of files that are no images, by suffix."""
 
 
 def open_source(source: str | Path) -> Source:
     """List a source without reading its images.
 
-    Sub-folders are classes; without sub-folders there is one class, named after the folder. Where every top folder is
-    named like a split (train, val, test, ...), the level below holds the classes and the source's splits are kept:
-    train stays train, val and test become holdout. The same holds for the arrays of an .npz.
+    Sub-folders are classes; without sub-folders there is one class, named after the folder. If every top folder is
+    named like a split (train, val, test, ...), the level below holds the classes and the source's split is kept: train
+    stays train, val and test become holdout. The same is true of the arrays of an .npz.
 
     Args:
         source: a folder, a .zip of one, an .npz with {train,val,test}_{images,labels}, or "medmnist:<name>".
 
     Raises:
         UsageError: there is no such source.
-        SamganError: the source is unsafe, damaged, not to be had, or holds no images.
+        SamganError: the source is unsafe, is damaged, cannot be downloaded, or holds no images.
     """
     if str(source).startswith("medmnist:"):
         path = _fetch_medmnist(str(source).removeprefix("medmnist:"))
@@ -92,8 +92,8 @@ def open_source(source: str | Path) -> Source:
         known = ", ".join(f"medmnist:{known}" for known in MEDMNIST_MD5)
         raise UsageError(f"{source}: expected a folder, a .zip, an .npz or one of {known}")
     if not entries:
-        raise SamganError(f"{source}: no images found (known suffixes: {' '.join(IMAGE_SUFFIXES)}, and DICOM without)")
-    if {entry.split for entry in entries} != {"train", "holdout"}:  # one part alone is no split
+        raise SamganError(f"{source}: no images found (known suffixes: {' '.join(IMAGE_SUFFIXES)}; DICOM needs none)")
+    if {entry.split for entry in entries} != {"train", "holdout"}:  # a single part is not a split
         entries = [entry._replace(split="") for entry in entries]
     return Source(name, identity, path, sorted(entries, key=lambda entry: entry.path), ignored)
 
@@ -114,7 +114,7 @@ def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shape
 
 
 def close_sources() -> None:
-    """Drop the archives and the arrays that `read_entries` keeps open from one call to the next."""
+    """Close the archives and drop the arrays that `read_entries` keeps from one call to the next."""
     _open_zip.cache_clear()
     _load_array.cache_clear()
 
@@ -137,7 +137,7 @@ def _is_skipped(path: PurePosixPath) -> bool:
 
 
 def _classify(found: list[tuple[str, int, int]], root_name: str, strip: int = 0) -> list[Entry]:
-    """Give every file its class and split from the folders it lies in, `strip` leading folders aside."""
+    """Give every file its class and split by the folders it lies in; `strip` leading folders are not counted."""
     folders = [PurePosixPath(path).parts[strip:-1] for path, _, _ in found]
     has_splits = all(parts and parts[0].lower() in SPLITS for parts in folders)
     entries = []
@@ -154,7 +154,7 @@ def _list_folder(root: Path) -> tuple[list[Entry], dict[str, int]]:
     seen = set()
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
         real_folder = os.path.realpath(folder)
-        if real_folder in seen:  # a link that leads back up
+        if real_folder in seen:  # a link to a folder above
             subfolders.clear()
             continue
         seen.add(real_folder)
@@ -180,7 +180,7 @@ def _refuse_folder(error: OSError) -> None:
 
 def _head(file: Path) -> bytes | None:
     try:
-        if not file.is_file():  # a named pipe would wait for ever
+        if not file.is_file():  # reading a named pipe would wait for ever
             return None
         with open(file, "rb") as opened:
             return opened.read(HEAD_BYTES)
@@ -210,7 +210,9 @@ def _list_zip(archive: Path) -> tuple[list[Entry], dict[str, int]]:
                     continue
                 looks_other = path.suffix.lower() in OTHER_SUFFIXES
                 if _is_image(path, None) or (not looks_other and _is_image(path, _member_head(opened, info))):
-                    found.append((info.filename, info.file_size, info.CRC))  # as it is: ./A//1.png is found so alone
+                    found.append(
+                        (info.filename, info.file_size, info.CRC)
+                    )  # unchanged: ./A//1.png is found only by this name
                 else:
                     ignored[path.suffix.lower()] += 1
     except DAMAGE as error:
@@ -222,7 +224,7 @@ def _list_zip(archive: Path) -> tuple[list[Entry], dict[str, int]]:
 
 
 def _refuse_unsafe(archive: Path, info: zipfile.ZipInfo) -> None:
-    """Refuse the whole archive for one member that would leave its folder if somebody unpacked it."""
+    """Refuse the whole archive if unpacking it would write one member outside its folder."""
     name = info.filename.replace("\\", "/")
     is_link = stat.S_ISLNK(info.external_attr >> 16)
     if is_link or name.startswith("/") or ".." in name.split("/") or name[1:2] == ":":
@@ -242,13 +244,13 @@ def _member_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | Non
 def _open_zip(path: Path, version: int, thread: int) -> zipfile.ZipFile:
     """Keep the archive open: its directory of 100,000 members takes as long to parse as 200 images.
 
-    Once for each thread: a ZipFile is not made for several to read from at once.
+    Each thread opens its own: several threads cannot read from one ZipFile at the same time.
     """
     return zipfile.ZipFile(path)
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Read one member in memory; neither the declared nor the actual size may pass the limit."""
+    """Read one member into memory; neither its declared nor its actual size may exceed the limit."""
     info = archive.getinfo(name)
     if info.file_size <= MAXIMUM_BYTES:
         with archive.open(info) as opened:
@@ -290,15 +292,15 @@ def _load_array(path: Path, version: int, name: str) -> Shaped[np.ndarray, "..."
     try:
         with np.load(path, allow_pickle=False) as arrays:
             array = arrays[name]
-    except Exception as error:  # beside DAMAGE, whatever parsing a broken header as Python gives
+    except Exception as error:  # DAMAGE, and whatever numpy raises on a broken header
         raise SamganError(f"{path}: {name} cannot be read without pickles ({one_line(error)})") from error
-    if not isinstance(array, np.ndarray):  # a member that is no .npy comes as bytes
+    if not isinstance(array, np.ndarray):  # numpy returns a member that is no .npy as bytes
         raise SamganError(f"{path}: {name} is not an array: expected a file that numpy.savez wrote")
     return array
 
 
 def _check_arrays(path: Path, split: str, images: Shaped[np.ndarray, "..."], labels: Shaped[np.ndarray, "..."]) -> None:
-    """Refuse all but grey or colour images with one class, or one row of findings, each."""
+    """Refuse anything but grey or colour images, each with one class or one row of findings."""
     is_picture = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     if not is_picture or images.dtype.kind != "u" or images.dtype.itemsize > 2:
         raise SamganError(
@@ -311,11 +313,13 @@ def _check_arrays(path: Path, split: str, images: Shaped[np.ndarray, "..."], lab
             "convert them"
         )
     if len(images) != len(labels):
-        raise SamganError(f"{path}: {len(images)} {split}_images but {len(labels)} {split}_labels: one each is needed")
+        raise SamganError(
+            f"{path}: {len(images)} {split}_images but {len(labels)} {split}_labels: expected one label for each image"
+        )
 
 
 def _npz_class_names(labels: Shaped[np.ndarray, "..."], stem: str) -> list[str]:
-    """Name each image's class; several binary labels per image (ChestMNIST) become finding against no_finding."""
+    """Name each image's class; several binary labels per image (ChestMNIST) become "finding" or "no_finding"."""
     if labels.ndim == 2 and labels.shape[1] > 1:
         return ["finding" if any_set else "no_finding" for any_set in np.any(labels, axis=1).tolist()]
     known = next((names for name, names in NPZ_CLASSES.items() if stem.startswith(name)), ())
@@ -334,9 +338,9 @@ def _fetch_medmnist(name: str) -> Path:
             fname=f"{name}_64.npz",
             path=pooch.os_cache("samgan"),
         )
-    except Exception as error:  # requests and urllib3 have a dozen; the remedy is the same
+    except Exception as error:  # requests and urllib3 have a dozen kinds, with one remedy
         reason = " ".join(str(error).split())[:200]
         raise SamganError(
-            f"medmnist:{name}: could not be downloaded ({reason}); with the file {name}_64.npz at hand, give its path"
+            f"medmnist:{name}: cannot be downloaded ({reason}); if you have {name}_64.npz, give its path instead"
         ) from error
     return Path(file)

@@ -1,4 +1,4 @@
-"""Take fewer training images of a prepared set: to learn what a small class is worth, or to try things quickly."""
+"""Keep only some training images of a prepared set, to try things quickly or to study small classes."""
 
 import dataclasses
 import hashlib
@@ -24,18 +24,18 @@ def subset(
     classes: Sequence[str] = (),
     seed: int = 0,
 ) -> PreparedSet:
-    """Write a prepared set of some of the training images; held-out images all stay, so that results compare.
+    """Write a prepared set of some of the training images. All held-out images stay, so that results can be compared.
 
     Args:
         data: The prepared set.
         out: New folder.
-        patients: By class, of how many random patients its training images stay, all of each.
-        images: By class, how many random training images stay.
-        classes: Classes that stay; default: all. Of one that is not named above all images stay.
-        seed: Of the choice. A smaller number of the same seed is part of a larger one.
+        patients: For some classes, the number of random patients whose training images stay (all images of each).
+        images: For other classes, the number of random training images that stay.
+        classes: The classes that stay; default: all. All images stay of a class that is in neither of the above.
+        seed: Of the choice. With the same seed, the choice of a smaller number is part of that of a larger one.
 
     Returns:
-        The new set; `subset_of` in its dataset.json tells what it was taken from, and how.
+        The new set. `subset_of` in its dataset.json says which set it was taken from, and how.
 
     Raises:
         UsageError: An unknown class, one named twice, or more patients or images than there are.
@@ -44,25 +44,14 @@ def subset(
     patients, images = dict(patients or {}), dict(images or {})
     names = list(classes) or data.classes
     if twice := sorted(set(patients) & set(images)):
-        raise UsageError(f"{twice[0]}: patients or images, not both")
+        raise UsageError(f"{twice[0]}: give a number of patients or of images, not both")
     if unknown := sorted({*patients, *images, *names} - set(data.classes)):
         raise UsageError(f"unknown class {unknown[0]}: {data.path} has {', '.join(data.classes)}")
     if left_out := sorted({*patients, *images} - set(names)):
-        raise UsageError(f"--classes leaves {left_out[0]} out, and a number of it is asked for")
+        raise UsageError(f"a number of {left_out[0]} was asked for, but --classes leaves {left_out[0]} out")
     check_new_folder(out)
     data.verify()
-    kept = set(data.indices("holdout", names).tolist())
-    for name in names:
-        own = data.indices("train", [name])
-        draw = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")])
-        if name in patients:
-            known = sorted({data.manifest[i].patient for i in own})
-            chosen = {known[i] for i in _first(draw, len(known), patients[name], f"{name}: patients")}
-            own = np.array([i for i in own if data.manifest[i].patient in chosen])
-        elif name in images:
-            own = own[_first(draw, len(own), images[name], f"{name}: training images")]
-        kept.update(own.tolist())
-    order = sorted(kept)
+    order = _choose(data, names, patients, images, seed)
     rows = _renumber(data.manifest, order)
     taken = SubsetOf(name=data.path.resolve().name, sha256=data.sha256, seed=seed, patients=patients, images=images)
     info = dataclasses.replace(
@@ -93,7 +82,25 @@ def _renumber(manifest: Sequence[ManifestRow], order: Sequence[int]) -> list[Man
     return rows
 
 
+def _choose(
+    data: PreparedSet, names: Sequence[str], patients: Mapping[str, int], images: Mapping[str, int], seed: int
+) -> list[int]:
+    """Places of the images that stay, ascending."""
+    kept = set(data.indices("holdout", names).tolist())
+    for name in names:
+        own = data.indices("train", [name])
+        draw = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")])
+        if name in patients:
+            known = sorted({data.manifest[i].patient for i in own})
+            chosen = {known[i] for i in _first(draw, len(known), patients[name], f"{name}: patients")}
+            own = np.array([i for i in own if data.manifest[i].patient in chosen])
+        elif name in images:
+            own = own[_first(draw, len(own), images[name], f"{name}: training images")]
+        kept.update(own.tolist())
+    return sorted(kept)
+
+
 def _first(draw: np.random.Generator, there: int, wanted: int, what: str) -> np.ndarray:
     if wanted > there:
-        raise UsageError(f"{what}: {wanted} were asked for, there are {there}")
+        raise UsageError(f"{what}: {wanted} were asked for, but there are only {there}")
     return draw.permutation(there)[:wanted]

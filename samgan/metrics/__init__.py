@@ -1,1 +1,1 @@
-"""Scores of generated images against real ones; every module stands alone and nothing heavy is imported here."""
+"""Scores of generated images against real ones; modules on arrays and tensors, which know of no configuration."""

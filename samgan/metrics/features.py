@@ -1,4 +1,4 @@
-"""Feature extractors for the distribution scores, named by the hash of their weights, and a cache of their work."""
+"""Feature extractors for the distribution scores, named by the hash of their weights; features are cached."""
 
 import hashlib
 import io
@@ -25,13 +25,13 @@ INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb91
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 IMAGENET_INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
 IMAGENET_INCEPTION_URL = f"https://download.pytorch.org/models/{IMAGENET_INCEPTION_FILE}"
-# The eight digits in the file's name, all of its hash that its publisher states.
+# The eight digits in the file's name: its publisher states no more of the hash.
 IMAGENET_INCEPTION_SHA256_PREFIX = "0cc3c7bd"
 CACHE_CHUNK = 256
 
 
 class FeaturesUnavailable(SamganError):
-    """The weights of a feature extractor cannot be had; scores that need them are left out."""
+    """The weights of a feature extractor are neither here nor can be downloaded; scores that need them are left out."""
 
 
 class FeatureExtractor:
@@ -40,7 +40,7 @@ class FeatureExtractor:
     Attributes:
         name: what to print, such as "inception".
         sha256: of the file that the network or its weights came from.
-        dim: features per image; None until the first call where the file does not say.
+        dim: features per image; None until the first call, if the file does not say.
         device: where the network runs.
     """
 
@@ -65,27 +65,27 @@ class FeatureExtractor:
             Features, on the CPU.
 
         Raises:
-            SamganError: the network fails on such images, or gives anything but finite numbers [n d].
+            SamganError: the network fails on such images, or returns anything but finite numbers [n d].
         """
         try:
             features = self.network(images.to(self.device))
-        except Exception as error:  # a network that the user brought may raise anything
+        except Exception as error:  # a user's own network may raise anything
             last_line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             raise SamganError(
-                f"{self.name} failed on uint8 images {list(images.shape)}, whose number may vary: {last_line[0]}"
+                f"{self.name} failed on uint8 images {list(images.shape)}; it must take any number: {last_line[0]}"
             ) from error
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
             got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise SamganError(f"{self.name} should give features [{len(images)}, d] of {len(images)} images, not {got}")
+            raise SamganError(f"{self.name}: expected features [{len(images)}, d] of {len(images)} images, found {got}")
         if not features.isfinite().all():
-            raise SamganError(f"{self.name} gave features that are not finite")
+            raise SamganError(f"{self.name} returned features that are not finite")
         self.dim = features.shape[1]
         return features.float().cpu()
 
     def fingerprint(self, shape: tuple[int, int, int]) -> list[float]:
-        """Mean and root mean square of the features of four fixed images: what tells this network from others.
+        """Mean and root mean square of the features of four fixed images, to tell this network from others.
 
-        A file's hash changes with the version of torch that wrote it; this does not, but for rounding.
+        The hash of a file changes with the version of torch that wrote it. These numbers change only by rounding.
 
         Args:
             shape: [c h w] of the images.
@@ -111,24 +111,24 @@ def load_features(
     """Load a feature extractor.
 
     "inception" is the network of every published FID (2048 features, images of one channel repeated to three); its
-    weights come from torch.hub's folder, or are downloaded there once, and are used only if their SHA-256 is right.
+    weights are taken from torch.hub's folder, or are downloaded there once. Their SHA-256 is checked.
     "imagenet-inception" is torchvision's Inception v3 (768 features), for `--protocol legacy` only.
 
     A path names a network of your own that takes uint8 [n c h w], any n, and gives features [n d]: TorchScript
     (.pt) or an exported program (.pt2). Loading either may run code from the file: TorchScript is a program, and
-    torch.export.load falls back to unrestricted unpickling. Give only files that you trust as you trust a script.
+    torch.export.load falls back to unrestricted unpickling. Use only files from sources that you trust.
 
     Args:
         spec: "inception", "imagenet-inception" or the path of a .pt or .pt2 file.
-        inception_weights: the weights file of either Inception, instead of the cached one. Another SHA-256 than
-            the standard one is accepted and becomes part of the name, since its numbers compare with no one's.
+        inception_weights: the weights file of either Inception, instead of the cached one. A SHA-256 that is not the
+            standard one is accepted and becomes part of the name: such numbers cannot be compared with published ones.
         device: where to run the network.
 
     Returns:
         The extractor.
 
     Raises:
-        FeaturesUnavailable: the weights are not there and cannot be downloaded.
+        FeaturesUnavailable: the weights are missing and cannot be downloaded.
         UsageError: `spec` is none of the above.
         SamganError: a file that was given cannot be read, or does not hold what it should.
 
@@ -157,19 +157,19 @@ def find_features(
     inception_weights: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[FeatureExtractor | None, str]:
-    """Load what was named, or the default extractor where it can be had: other scores do without.
+    """Load the extractor that was named, or else the default one if its weights are available.
 
     Args:
-        named: As `spec` of `load_features`; None or "": nothing was named.
-        default: What is taken then.
-        inception_weights: As for `load_features`; who names them wants them.
+        named: As `spec` of `load_features`; None or "" for the default.
+        default: As `spec` of `load_features`.
+        inception_weights: As for `load_features`; if they are given, they must be found.
         device: As for `load_features`.
 
     Returns:
-        The extractor, or None and why there is none.
+        The extractor and an empty text, or None and the reason why there is none.
 
     Raises:
-        FeaturesUnavailable: What was named cannot be had.
+        FeaturesUnavailable: What was named is not available.
         UsageError, SamganError: As `load_features`.
     """
     try:
@@ -183,16 +183,17 @@ def find_features(
 def extract(
     extractor: FeatureExtractor, images: UInt8[Tensor, "n c h w"], *, batch_size: int = 64, cache: bool = True
 ) -> Float32[Tensor, "n d"]:
-    """Compute the features of a set, and keep them so that the same images are not computed again.
+    """Compute the features of a set, and cache them so that they are not computed again for the same images.
 
-    The cache ($SAMGAN_CACHE, else ~/.cache/samgan) goes by content, in chunks of 256 images: an interrupted run goes on
-    where it was, and a longer prefix of the same images re-uses the shorter one. It may be deleted at any time.
+    The cache ($SAMGAN_CACHE, otherwise ~/.cache/samgan) is keyed by content, in chunks of 256 images. An interrupted
+    run continues where it stopped, and a longer series that begins with the same images uses their chunks again. The
+    cache may be deleted at any time.
 
     Args:
         extractor: from `load_features`.
         images: the set.
         batch_size: images per call of the network; the features do not depend on it.
-        cache: False leaves the cache alone, for images that nobody will score again.
+        cache: False neither reads nor writes the cache, for images that will not be scored again.
 
     Returns:
         Features in the order of the images.
@@ -201,7 +202,7 @@ def extract(
         SamganError: no images, or as for `FeatureExtractor`.
     """
     if not len(images):
-        raise SamganError("there are no images to compute features of")
+        raise SamganError("expected images to compute features of, found none")
     chunks = []
     console = Console(stderr=True)
     parts = images.split(CACHE_CHUNK)
@@ -220,7 +221,7 @@ def extract(
 
 
 def cache_folder() -> Path:
-    """Return the folder of cached features: $SAMGAN_CACHE, else ~/.cache/samgan."""
+    """Return the cache folder: $SAMGAN_CACHE, otherwise ~/.cache/samgan."""
     return Path(os.environ.get("SAMGAN_CACHE") or Path.home() / ".cache" / "samgan")
 
 
@@ -232,18 +233,18 @@ def _cache_path(extractor: FeatureExtractor, images: Tensor) -> Path:
 
 
 def _load_cached(path: Path, count: int) -> Tensor | None:
-    """Cached features, or None where there are none that can be trusted (the archive's checksum tells)."""
+    """Cached features, or None if there are none or the archive's checksum is wrong."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             features = archive["features"]
-    except Exception:  # whatever is wrong with a cached file, computing again is right
+    except Exception:  # whatever is wrong with a cached file, the features can be computed again
         return None
     usable = features.dtype == np.float32 and features.ndim == 2 and len(features) == count
     return torch.from_numpy(features) if usable and np.isfinite(features).all() else None
 
 
 def _store(path: Path, features: Tensor) -> None:
-    """Keep features; a full or read-only disk costs the cache, not the evaluation."""
+    """Cache features; on a full or read-only disk only the cache fails, not the evaluation."""
     try:
         with atomic_write(path) as file:
             np.savez(file, features=features.numpy())
@@ -253,7 +254,7 @@ def _store(path: Path, features: Tensor) -> None:
 
 def _load_inception(weights: Path | None, device: torch.device) -> FeatureExtractor:
     """Load the standard FID network."""
-    # Costs a second, and only the standard features need it.
+    # The import takes a second, and only the standard features need it.
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     path = weights or _download_inception()
@@ -261,7 +262,7 @@ def _load_inception(weights: Path | None, device: torch.device) -> FeatureExtrac
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
-    # The constructor unpickles whatever it is given, therefore a file of ours that holds nothing but tensors.
+    # The constructor unpickles whatever it is given, so it gets a file of our own that holds only tensors.
     try:
         network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=file).to(device)
     except (RuntimeError, TypeError) as error:
@@ -286,7 +287,7 @@ def _download_inception() -> Path:
     except (OSError, ValueError) as error:
         raise FeaturesUnavailable(
             f"the FID Inception is not in {folder} and cannot be downloaded ({type(error).__name__}); fetch "
-            f"{INCEPTION_URL} elsewhere and name it with --inception-weights"
+            f"{INCEPTION_URL} on another machine and give the file with --inception-weights"
         ) from error
 
 
@@ -297,8 +298,8 @@ def _load_imagenet_inception(weights: Path | None, device: torch.device) -> Feat
     path = weights or Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_INCEPTION_FILE
     if weights is None and not path.exists():
         raise FeaturesUnavailable(
-            f"the ImageNet Inception is not at {path}; fetch {IMAGENET_INCEPTION_URL} and name it with "
-            "--inception-weights"
+            f"the ImageNet Inception is not at {path}; fetch {IMAGENET_INCEPTION_URL} and give the file "
+            "with --inception-weights"
         )
     state, sha256 = _read_weights(path, "imagenet-inception")
     whole = inception_v3(weights=None, init_weights=False, transform_input=False)
@@ -321,7 +322,7 @@ def _load_imagenet_inception(weights: Path | None, device: torch.device) -> Feat
 
 
 def _for_inference(network: torch.nn.Module) -> torch.nn.Module:
-    """The same features up to rounding, faster: no batch norm after a convolution, and channels last."""
+    """The same features up to rounding, but faster: batch norms are merged into convolutions; channels last."""
     for block in network.modules():
         conv, norm = getattr(block, "conv", None), getattr(block, "bn", None)
         if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
@@ -356,7 +357,7 @@ def _read_weights(path: Path, name: str) -> tuple[Any, str]:
 
 
 def _not_the_weights(path: Path, sha256: str, name: str) -> SamganError:
-    """What to say of a wrong or damaged file; torch's own words advise to load it without protection."""
+    """The error for a wrong or damaged file; torch's own message advises to load it without protection."""
     network, expected, url = {
         "inception": ("the FID Inception", INCEPTION_SHA256, INCEPTION_URL),
         "imagenet-inception": (
@@ -366,13 +367,13 @@ def _not_the_weights(path: Path, sha256: str, name: str) -> SamganError:
         ),
     }[name]
     return SamganError(
-        f"{path} does not hold the weights of {network}: expected sha256 {expected}, found {sha256}; fetch {url} anew"
+        f"{path} does not hold the weights of {network}: expected sha256 {expected}, found {sha256}; fetch {url} again"
     )
 
 
 def _load_torchscript(file: io.BytesIO, device: torch.device) -> Callable[[Tensor], Any]:
     with warnings.catch_warnings():
-        # Deprecated for writing new programs; the files in circulation have no other loader.
+        # Deprecated for new programs, but existing files have no other loader.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.load` is (deprecated|not supported)")
         return torch.jit.load(file, map_location=device).eval()
 

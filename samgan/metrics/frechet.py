@@ -16,9 +16,9 @@ def frechet_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> 
 
         d^2 = |mu_r - mu_f|^2 + tr(C_r) + tr(C_f) - 2 tr((C_r C_f)^(1/2))
 
-    With C = A^T A the last trace is the sum of the singular values of A_r A_f^T: no matrix root is taken, and
-    rank-deficient covariances (fewer images than features) need no special care. Biased upwards at small n: compare at
-    equal n only.
+    With C = A^T A the last trace is the sum of the singular values of A_r A_f^T. So no matrix root is needed, and
+    rank-deficient covariances (fewer images than features) need no special treatment. The estimate is biased upwards
+    for small n: compare only numbers of equal n.
 
     Args:
         real: features of two or more real images.
@@ -43,9 +43,10 @@ def frechet_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> 
 def frechet_distance_per_batch(
     real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, batch_size: int = 20
 ) -> float:
-    """Average the Frechet distance over batches of equal position, the last incomplete one left out.
+    """Average the Frechet distance over batches of equal position, leaving out the last incomplete one.
 
-    Rank-deficient by far, and not comparable with any FID; it exists to be set beside numbers made this way.
+    The covariances are far from full rank, and the number cannot be compared with any FID. It is only for comparison
+    with numbers that were made the same way.
 
     Args:
         real: features in file order.
@@ -60,7 +61,9 @@ def frechet_distance_per_batch(
     """
     batches = min(len(real), len(fake)) // batch_size
     if not batches:
-        raise SamganError(f"batches of {batch_size} need as many images, there are {len(real)} and {len(fake)}")
+        raise SamganError(
+            f"expected at least {batch_size} images (one batch) in each set, found {len(real)} and {len(fake)}"
+        )
     starts = range(0, batches * batch_size, batch_size)
     return sum(frechet_distance(real[i : i + batch_size], fake[i : i + batch_size]) for i in starts) / batches
 
@@ -75,7 +78,7 @@ def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> f
         fake: features of two or more generated images.
 
     Returns:
-        An unbiased estimate, so that it lies around 0 (also below) for sets of one distribution; lower is better.
+        An unbiased estimate: for sets of one distribution it lies around 0 and may be negative. Lower is better.
 
     Raises:
         SamganError: fewer than two images in a set, or features that are not finite.
@@ -92,7 +95,7 @@ def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> f
 def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Both sets in float64, if a distance between them is defined."""
     if min(len(real), len(fake)) < 2:
-        raise SamganError(f"a distance needs features of two images or more, there are {len(real)} and {len(fake)}")
+        raise SamganError(f"expected features of at least two images in each set, found {len(real)} and {len(fake)}")
     if not (real.isfinite().all() and fake.isfinite().all()):
         raise SamganError("features are not finite: check the feature extractor and the images given to it")
     return real.double(), fake.double()

@@ -1,4 +1,4 @@
-"""MS-SSIM as the paper's group published it: for comparison with its numbers, and with no one else's."""
+"""MS-SSIM as the paper's group published it, only for comparison with that group's numbers."""
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ def adjacent_ms_ssim(images: UInt8[Tensor, "n c h w"]) -> Float64[Tensor, " n-1"
     Source: the public metric code of Saad et al. 2022 (EMBC), which calls sewar.
     """
     if len(images) < 2:
-        raise SamganError(f"adjacent pairs need two images or more, there are {len(images)}")
+        raise SamganError(f"adjacent pairs need at least two images, found {len(images)}")
     resized = _resize(images)
     chunks = zip(resized[:-1].split(CHUNK), resized[1:].split(CHUNK), strict=True)
     return torch.cat([sewar_ms_ssim(a, b) for a, b in chunks])
@@ -45,9 +45,9 @@ def sewar_ms_ssim(
 
         Re[ prod_{j<5} cs_j^w_j * ssim_5^w_5 ],   powers of negative numbers taken in the complex plane
 
-    The window is 11 px at every scale. Where the image is smaller than that (five scales of 128x128 end at 8x8), the
-    convolution slides the image over the window, as sewar up to 0.4.6 did; later ones stop at the fourth scale. Between
-    scales a 2x2 mean that starts half a pixel early, and runs over the channels too.
+    The window is 11 px at every scale. If the image is smaller than that (five scales of 128x128 end at 8x8), the
+    convolution slides the image over the window, as sewar up to 0.4.6 did; later versions stop at the fourth scale.
+    Between scales there is a 2x2 mean that starts half a pixel early and also runs over the channels.
 
     Args:
         a: images.
@@ -84,7 +84,7 @@ def _resize(images: Tensor) -> UInt8[Tensor, "n c 128 128"]:
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Valid convolution with the Gaussian window, image and window changing places where the image is smaller."""
+    """Valid convolution with the Gaussian window, with image and window exchanged if the image is smaller."""
     offsets = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
     taps = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     taps = taps / taps.sum()
@@ -105,7 +105,7 @@ def _convolution_matrix(taps: Tensor, size: int) -> Tensor:
 
 
 def _halve(images: Tensor) -> Tensor:
-    """scipy.ndimage.uniform_filter(image, 2)[::2, ::2] on [h w c]: means with the one before along all three axes."""
+    """scipy.ndimage.uniform_filter(image, 2)[::2, ::2] on [h w c]: means with the value before along all axes."""
     for axis in (1, 2, 3):
         before = images.index_select(axis, torch.arange(-1, images.shape[axis] - 1, device=images.device).clamp(min=0))
         images = (images + before) / 2

@@ -1,4 +1,4 @@
-"""Signs that a generator gives its training images back, each beside what chance would give."""
+"""Signs that a generator reproduces its training images, each beside what chance would give."""
 
 import dataclasses
 import math
@@ -20,18 +20,18 @@ PERMUTATIONS = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Sign:
-    """A share of synthetic images, beside what it would be of a generator that knows nothing of its training images."""
+    """A share of synthetic images, beside that expected of a generator that knows nothing of its training images."""
 
     share: Share
     expected: Share
-    """The interval holds the share of as many images in 95 % of cases."""
+    """Its interval holds the share of the same number of images in 95 % of cases."""
     count: int
     threshold: float = math.inf
     """Distance below which an image counts."""
 
     @property
     def found(self) -> bool:
-        """Whether the share is above what is expected, by more than chance."""
+        """Whether the share is above the expected one by more than chance."""
         return self.share.value > self.expected.high
 
 
@@ -43,12 +43,12 @@ def closer_than_held_out(
         threshold = k-th smallest held-out distance,   k = floor((m + 1) / 100), 1 at least
         expected share = k / (m + 1)
 
-    If synthetic and held-out images were of one distribution, the number would be beta-binomial with parameters n, k
-    and m + 1 - k, whatever the distances: so the interval allows for the chance in which images were held out. Images
-    of one patient count as one there: k and m + 1 - k are multiplied with patients / images. A share of 1 % exists
-    from 99 held-out images on; of fewer, the closest one is the threshold.
+    If synthetic and held-out images had the same distribution, the number would be beta-binomial with parameters n, k
+    and m + 1 - k, whatever the distances. So the interval allows for the chance in which images were held out. There,
+    images of one patient count as one: k and m + 1 - k are multiplied by patients / images. A share of 1 % needs 99
+    held-out images; with fewer, the closest one is the threshold.
 
-    A larger share is a sign, no proof: smooth images are closer to everything.
+    A larger share is a sign, not a proof: smooth images are closer to everything.
 
     Args:
         distances: of synthetic images to the nearest training image.
@@ -60,7 +60,7 @@ def closer_than_held_out(
     """
     total, m = len(distances), len(held_out)
     if not total or not m:
-        raise SamganError(f"closeness needs synthetic and held-out images, there are {total} and {m}")
+        raise SamganError(f"closeness needs synthetic and held-out images, found {total} and {m}")
     rank = max(1, math.floor(PERCENTILE * (m + 1)))
     threshold = float(held_out.sort().values[rank - 1])
     count = int((distances < threshold).sum())
@@ -78,15 +78,15 @@ def nearest_is_training(
     *,
     seed: int = 0,
 ) -> Sign:
-    """Count the synthetic images whose nearest real image, of training and held-out ones together, is a training image.
+    """Count the synthetic images whose nearest real image, among training and held-out ones, is a training image.
 
     A generator that knows nothing of single training images has no reason to come closer to them than to held-out ones,
-    however smooth its images are: the share is that of training images among the real ones. The interval is of 2,000
-    other splits of the same patients, since a few real images may be the nearest of many.
+    however smooth its images are. The expected share is that of training images among the real ones. The interval comes
+    from 2,000 other splits of the same patients, since a few real images may be the nearest of many.
 
     Args:
-        training: of each synthetic image, its nearest training image.
-        held_out: of the same, its nearest held-out image, in the same measure.
+        training: for each synthetic image, its nearest training image.
+        held_out: for each synthetic image, its nearest held-out image, in the same measure.
         training_groups: the patient of each training image.
         held_out_groups: the patient of each held-out image.
         seed: of the splits.
@@ -98,7 +98,7 @@ def nearest_is_training(
     """
     total, n, m = len(training.distance), len(training_groups), len(held_out_groups)
     if not total or not n or not m:
-        raise SamganError(f"nearness needs synthetic, training and held-out images, there are {total}, {n} and {m}")
+        raise SamganError(f"nearness needs synthetic, training and held-out images, found {total}, {n} and {m}")
     is_training = training.distance < held_out.distance
     count = int(is_training.sum())
     _, group = np.unique([*training_groups, *held_out_groups], return_inverse=True)
@@ -120,11 +120,11 @@ def membership_auc(
     member_groups: Sequence[str] | None = None,
     other_groups: Sequence[str] | None = None,
 ) -> Share:
-    """Area under the ROC curve of an attack that takes images of a high score for training images.
+    """Area under the ROC curve of an attack that takes images with high scores for training images.
 
         AUC = P(score of a training image > score of another one) + P(equal) / 2
 
-    The interval is DeLong's; images of one patient are taken together, as by Obuchowski.
+    The interval is DeLong's; images of one patient are taken together, as in Obuchowski.
 
     Args:
         members: scores of training images, such as the logits of a discriminator.
@@ -133,8 +133,8 @@ def membership_auc(
         other_groups: the same of the held-out ones.
 
     Returns:
-        0.5: the score cannot tell, 1: it tells every training image; and the 95 % interval, of no width where the
-        scores are apart without exception.
+        0.5 if the score cannot tell training images, 1 if it tells all of them; and the 95 % interval, which has no
+        width if the scores do not overlap.
 
     Raises:
         SamganError: fewer than two patients on a side, or scores that are not finite.
@@ -146,9 +146,9 @@ def membership_auc(
         for scores, given in ((members, member_groups), (others, other_groups))
     ]
     if not (np.isfinite(members).all() and np.isfinite(others).all()):
-        raise SamganError("the scores of a membership test are not finite")
+        raise SamganError("membership test: some scores are not finite")
     if any(len(np.unique(group)) < 2 for group in groups):
-        raise SamganError("a membership test needs two training and two held-out patients or more")
+        raise SamganError("a membership test needs at least two training and two held-out patients")
     below = _placements(members, others)
     above = 1 - _placements(others, members)
     area = float(below.mean())

@@ -1,4 +1,4 @@
-"""How many chest X-rays have the heart on the wrong side, as a linear classifier of real ones tells."""
+"""How many chest X-rays have the heart on the wrong side, by a linear classifier fitted to real ones."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -16,7 +16,8 @@ CHUNK = 4096
 def asymmetry(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n half"]:
     """The left half of each image minus its mirror image; the right half is the same, negated.
 
-    Images above 64 px are averaged down to 64 px first: the side of a heart is seen there, and the equations stay few.
+    Images above 64 px are averaged down to 64 px first: the side of the heart can be seen there, and the system of
+    equations stays small.
     """
     values = images.double() / 255
     sides = min(values.shape[2], SIDE), min(values.shape[3], SIDE)
@@ -33,13 +34,13 @@ def fit_sides(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " half"]:
     An image and its mirror image have asymmetries a and -a, so they get opposite answers.
 
     Args:
-        images: real images, all with the heart on its side but for few.
+        images: real images; nearly all must show the heart on its usual side.
 
     Raises:
         SamganError: no images.
     """
     if not len(images):
-        raise SamganError("the sides of hearts are learnt from real images, there are none")
+        raise SamganError("expected real images to learn the side of the heart from, found none")
     size = asymmetry(images[:1]).shape[1]
     gram, total = torch.zeros(size, size, dtype=torch.double), torch.zeros(size, dtype=torch.double)
     for part in images.split(CHUNK):
@@ -52,6 +53,6 @@ def fit_sides(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, " half"]:
 def count_mirrored(weights: Float[Tensor, " half"], images: UInt8[Tensor, "n c h w"]) -> int:
     """Number of images that look mirrored.
 
-    Of held-out real images this is what the classifier gets wrong, and patients whose heart is on the right.
+    Among held-out real images these are the classifier's errors, and patients whose heart is on the right.
     """
     return sum(int((asymmetry(part) @ weights < 0).sum()) for part in images.split(CHUNK))

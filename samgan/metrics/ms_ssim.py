@@ -1,4 +1,4 @@
-"""Multi-scale structural similarity (MS-SSIM): how much alike the images of one set are."""
+"""Multi-scale structural similarity (MS-SSIM): how alike the images of one set are."""
 
 import math
 from typing import NamedTuple
@@ -16,7 +16,7 @@ MIN_RESOLUTION = 2 ** (len(SCALE_WEIGHTS) - 1)
 MAX_WINDOW = 11
 C1 = (0.01 * 255) ** 2
 C2 = (0.03 * 255) ** 2
-CHUNK_PIXELS = 1 << 19  # what is made of them on the way stays in a processor's cache
+CHUNK_PIXELS = 1 << 19  # intermediate results then stay in the processor's cache
 
 
 class PairMean(NamedTuple):
@@ -33,14 +33,14 @@ def ms_ssim(
     a: UInt8[Tensor, "n c h w"] | Float[Tensor, "n c h w"],
     b: UInt8[Tensor, "_ _ _ _"] | Float[Tensor, "_ _ _ _"],
 ) -> Float[Tensor, " n"]:
-    """Compare images pair by pair over five scales, by the definition of ProGAN, which exists from 16 px on.
+    """Compare images pair by pair over five scales, by the definition of ProGAN, which needs only 16 px.
 
         MS-SSIM(a, b) = prod_{j<5} max(cs_j, 0)^w_j * max(ssim_5, 0)^w_5
 
     cs_j is the contrast-structure term and ssim_5 the whole SSIM, each averaged over pixels and channels. Gaussian
     window of side s = min(11, h, w) at that scale and standard deviation 1.5 s / 11, valid convolution, 2x2 means
-    between scales. The usual five-scale definition keeps s = 11 and therefore begins at 161 px; the two agree where s
-    is 11 at every scale (176 px and more).
+    between scales. The usual five-scale definition keeps s = 11 and therefore needs 161 px; the two agree if s is 11 at
+    every scale (from 176 px).
 
     Args:
         a: images, values 0-255, sides of 16 px or more (an odd side loses its last row before it is halved).
@@ -55,9 +55,9 @@ def ms_ssim(
     Source: Wang, Simoncelli, Bovik 2003, eq. 7; Karras et al. 2018, section 5 (arXiv:1710.10196) and its public code.
     """
     if a.shape != b.shape:
-        raise SamganError(f"MS-SSIM compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
+        raise SamganError(f"MS-SSIM compares images of the same shape, found {tuple(a.shape)} and {tuple(b.shape)}")
     if min(a.shape[2:]) < MIN_RESOLUTION:
-        raise SamganError(f"MS-SSIM needs images of {MIN_RESOLUTION} px or more, these are {a.shape[2]}x{a.shape[3]}")
+        raise SamganError(f"MS-SSIM needs images of at least {MIN_RESOLUTION} px, found {a.shape[2]}x{a.shape[3]}")
     chunk = max(1, CHUNK_PIXELS // a[:1].numel())
     values = [_ms_ssim(x, y) for x, y in zip(a.split(chunk), b.split(chunk), strict=True)]
     return torch.cat(values) if values else a.new_zeros(0, dtype=torch.float32)
@@ -66,11 +66,11 @@ def ms_ssim(
 def mean_ms_ssim(images: UInt8[Tensor, "n c h w"], *, pairs: int | None = None, seed: int = 0) -> PairMean:
     """Average MS-SSIM over random pairs of different images of one set.
 
-    No pair comes twice, and every image is in equally many pairs (two by default).
+    No pair occurs twice, and every image is in the same number of pairs (two by default).
 
     Args:
         images: three or more.
-        pairs: number of pairs, default one per image; never more than there are.
+        pairs: number of pairs, by default one per image; at most all pairs.
         seed: of the pairing.
 
     Returns:
@@ -82,7 +82,7 @@ def mean_ms_ssim(images: UInt8[Tensor, "n c h w"], *, pairs: int | None = None, 
     Source: Odena et al. 2017, section 4.2 (arXiv:1610.09585) for the use of MS-SSIM as a measure of diversity.
     """
     if len(images) < 3:
-        raise SamganError(f"the mean MS-SSIM of a set needs three images or more, there are {len(images)}")
+        raise SamganError(f"the mean MS-SSIM of a set needs at least three images, found {len(images)}")
     drawn = random_pairs(len(images), len(images) if pairs is None else pairs, seed=seed)
     drawn = drawn.to(images.device)
     chunk = max(1, CHUNK_PIXELS // images[:1].numel())
@@ -95,7 +95,7 @@ def random_pairs(num_images: int, num_pairs: int, *, seed: int = 0) -> Int[Tenso
 
     Args:
         num_images: size of the set.
-        num_pairs: how many pairs; num_images (num_images - 1) / 2 at most, which is all there are.
+        num_pairs: number of pairs, at most all num_images (num_images - 1) / 2.
         seed: of the order.
 
     Returns:
@@ -112,8 +112,9 @@ def pair_mean(values: Float[Tensor, " pairs"], pairs: Int[Tensor, "pairs 2"]) ->
 
         Var(mean) = 1/m^2 [ sum_i (sum_{p contains i} e_p)^2 - sum_p e_p^2 ],   e_p = value_p - mean
 
-    The double sum over all couples of pairs with an image in common, which plain standard errors take for independent:
-    one odd image pulls all its pairs. Never below the plain estimate; Student's t with (images - 1) degrees of freedom.
+    This is the double sum over all couples of pairs with an image in common. Plain standard errors take these pairs as
+    independent, but one odd image affects all its pairs. The variance is never below the plain estimate; the interval
+    is by Student's t with (images - 1) degrees of freedom.
     Simulated coverage of the 95 % interval: 95 % with 100 images and more, 93 % with 50, 91 % with 20.
 
     Args:

@@ -1,4 +1,4 @@
-"""Find for each image the nearest of others, by correlation of pixels or by distance of features."""
+"""Find the nearest image to each of others, by correlation of pixels or by distance of features."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class Nearest:
     index: Int[Tensor, " n"]
     """Place among the references."""
     mirrored: Bool[Tensor, " n"]
-    """Whether the reference is nearer turned left to right than as it is."""
+    """Whether the mirror image of the reference is nearer than the reference."""
 
 
 def nearest_image(
@@ -43,26 +43,26 @@ def nearest_image(
 
         distance(a, b) = 1 - max corr(half(move(a)), half(b))
 
-    corr is Pearson's over pixels and channels, so neither brightness nor contrast counts; the maximum is over moves by
-    up to `shift` pixels, and a turned left to right as well; half averages 2x2 pixels, since noise and the finest edges
-    hide a copy that is moved by a fraction of a pixel. Images above 64 px are averaged down to 64 px first. Every pair
-    is compared; an image of one grey is near to none.
+    corr is Pearson's correlation over pixels and channels, so neither brightness nor contrast counts. The maximum is
+    over moves by up to `shift` pixels, and over a and its mirror image. half averages 2x2 pixels, since noise and the
+    finest edges hide a copy that is moved by a fraction of a pixel. Images above 64 px are averaged down to 64 px
+    first. Every pair is compared; an image of a single grey level is near to none.
 
     Args:
-        images: the images to look up.
-        references: the images to find, of the same shape.
+        images: the images.
+        references: the images to search, of the same shape.
         mirrored: whether a mirrored copy is a copy.
         shift: largest move in pixels (of 64), each way.
-        same: the references are the images themselves: none is its own neighbour.
+        same: whether the references are the images themselves; then no image is its own neighbour.
 
     Returns:
-        Distances 0 (a copy but for brightness and contrast) to 2.
+        Distances from 0 (a copy, except for brightness and contrast) to 2.
 
     Raises:
-        SamganError: the shapes differ, or there is nothing to find.
+        SamganError: the shapes differ, or there are too few references.
     """
     if images.shape[1:] != references.shape[1:] or len(references) < 1 + same:
-        raise SamganError(f"nearest images: {list(images.shape)} cannot be looked up among {list(references.shape)}")
+        raise SamganError(f"nearest images: cannot compare {list(images.shape)} with {list(references.shape)}")
     best = torch.full((len(images),), -torch.inf)
     index = torch.zeros(len(images), dtype=torch.long)
     is_mirrored = torch.zeros(len(images), dtype=torch.bool)
@@ -96,7 +96,7 @@ def _similarity(queries: Tensor, candidates: Tensor, shift: int) -> Float[Tensor
 def _standardised(
     images: UInt8[Tensor, "n c h w"], margin: int, moves: Sequence[tuple[int, int]]
 ) -> Iterator[Float[Tensor, "n d"]]:
-    """The images at half their resolution, moved, without what has no counterpart, each of mean 0 and length 1."""
+    """The moved images at half their resolution, without the margin, each with mean 0 and length 1."""
     sides = min(images.shape[2], SIDE), min(images.shape[3], SIDE)
     if sides == images.shape[2:]:
         x = images.float()
@@ -107,7 +107,7 @@ def _standardised(
         part = x[:, :, margin + down : margin + down + height, margin + across : margin + across + width]
         flat = F.avg_pool2d(part, 2).flatten(1)
         flat = flat - flat.mean(dim=1, keepdim=True)
-        yield flat / flat.norm(dim=1, keepdim=True).clamp_min(1.0)  # one grey is near none
+        yield flat / flat.norm(dim=1, keepdim=True).clamp_min(1.0)  # a single grey level is near none
 
 
 def _blocks(images: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -118,22 +118,22 @@ def _blocks(images: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
 def nearest_features(features: Float[Tensor, "n d"], references: Float[Tensor, "m _"]) -> Nearest:
     """Find for each feature vector the nearest of all references, by Euclidean distance.
 
-    Euclidean, as precision and recall and the data-copying test of Meehan et al. take it: features behind a ReLU all
-    point into one corner, where angles say little.
+    The distance is Euclidean, as in precision and recall and in the data-copying test of Meehan et al.: features after
+    a ReLU all lie in one orthant, where angles say little.
 
     Args:
-        features: of the images to look up.
-        references: of the images to find.
+        features: of the images.
+        references: of the images to search.
 
     Returns:
         Distances >= 0, exactly 0 for equal vectors; none is mirrored.
 
     Raises:
-        SamganError: the numbers of features differ, or there is nothing to find.
+        SamganError: the numbers of features differ, or there are no references.
     """
     if features.shape[1:] != references.shape[1:] or not len(references):
-        raise SamganError(f"nearest features: {list(features.shape)} cannot be looked up in {list(references.shape)}")
-    # Distances do not change when both sets move together, and the cancellation in |x|^2 + |y|^2 - 2 x.y shrinks.
+        raise SamganError(f"nearest features: cannot compare {list(features.shape)} with {list(references.shape)}")
+    # Shifting both sets changes no distance, and less is lost to cancellation in |x|^2 + |y|^2 - 2 x.y.
     centre = references.double().mean(dim=0)
     x, y = features.double() - centre, references.double() - centre
     squares = y.square().sum(dim=1)
@@ -145,7 +145,7 @@ def nearest_features(features: Float[Tensor, "n d"], references: Float[Tensor, "
 def first_alike(
     images: UInt8[Tensor, "n c h w"], *, distance: float = ALIKE, mirrored: bool = True
 ) -> Int[Tensor, " n"]:
-    """Leave out near-copies within one set, in its order: an image is kept if it is like none that was kept before.
+    """Leave out near-copies within one set: in the order of the set, an image is kept if it is like none kept so far.
 
     Args:
         images: the set.

@@ -42,7 +42,7 @@ CHANGES: dict[str, Change] = {
 
 
 def changed_copies(images: UInt8[Tensor, "n c h w"], change: str, *, seed: int = 0) -> UInt8[Tensor, "n c h w"]:
-    """Copies of images as a generator might give them back, to see which of them a test would find.
+    """Copies of images as a generator might reproduce them, to see which of them a test finds.
 
     Args:
         images: the images.

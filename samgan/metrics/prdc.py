@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: fidelity and diversity as two questions instead of one number."""
+"""Precision, recall, density and coverage: fidelity and diversity as separate scores."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -27,13 +27,13 @@ def prdc(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, k: int = 5) 
         precision = share of fakes inside any real ball        recall   = share of reals inside any fake ball
         density   = (number of (fake, real ball) hits) / (k m)  coverage = share of real balls with a fake inside
 
-    An image is not its own neighbour; a point on the surface is inside (copies of one image stay neighbours at radius
-    0). Memory is bounded by 1,024 rows of distances.
+    An image is not its own neighbour. A point on the surface is inside, so copies of one image stay neighbours at
+    radius 0. Memory is bounded by 1,024 rows of distances.
 
     Args:
         real: features of more than k real images.
         fake: features of more than k generated images.
-        k: which neighbour sets the radius. 5 as by Naeem et al.; Kynkaanniemi et al. and torch-fidelity take 3.
+        k: which neighbour sets the radius: 5 in Naeem et al.; 3 in Kynkaanniemi et al. and torch-fidelity.
 
     Returns:
         Precision, recall and coverage 0 to 1, density >= 0 with expectation near 1 for equal distributions; higher is
@@ -45,10 +45,10 @@ def prdc(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, k: int = 5) 
     Source: Kynkaanniemi et al. 2019, eq. 1-2 (arXiv:1904.06991); Naeem et al. 2020, section 3 (arXiv:2002.09797).
     """
     if min(len(real), len(fake)) <= k:
-        raise SamganError(f"precision and recall need more than k = {k} images, there are {len(real)} and {len(fake)}")
+        raise SamganError(f"precision and recall need more than k = {k} images, found {len(real)} and {len(fake)}")
     if not (real.isfinite().all() and fake.isfinite().all()):
         raise SamganError("features are not finite: check the feature extractor and the images given to it")
-    # Distances do not change when both sets move together, and the cancellation in |x|^2 + |y|^2 - 2 x.y shrinks.
+    # Shifting both sets changes no distance, and less is lost to cancellation in |x|^2 + |y|^2 - 2 x.y.
     centre = real.double().mean(dim=0)
     real, fake = real.double() - centre, fake.double() - centre
     radius_real, radius_fake = _squared_radii(real, k), _squared_radii(fake, k)
@@ -70,14 +70,14 @@ def prdc(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, k: int = 5) 
 
 
 def _squared_radii(x: Tensor, k: int) -> Tensor:
-    """Squared distance to the k-th nearest neighbour, widened by rounding so that the neighbour itself is inside."""
-    # The smallest distance is the one to itself, hence k + 1.
+    """Squared distance to the k-th nearest neighbour, widened so that rounding leaves the neighbour inside."""
+    # k + 1, since the smallest distance is that to the image itself.
     radii = [squared.kthvalue(k + 1, dim=1).values for _, squared in _squared_distances(x, x)]
     return torch.cat(radii) * (1 + 1e-9)
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield blocks of rows of the matrix of squared distances; 0 where only rounding is left."""
+    """Yield blocks of rows of the matrix of squared distances; 0 where only a rounding error is left."""
     squares_x, squares_y = x.square().sum(dim=1), y.square().sum(dim=1)
     for start in range(0, len(x), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)

@@ -26,17 +26,17 @@ def sliced_wasserstein_distance(
         SWD = 1000 * mean_theta mean_i | sort(R theta)_i - sort(F theta)_i |,   theta: 512 random unit vectors
 
     R and F hold 128 random 7x7 patches of each image, each set shifted and scaled to mean 0 and standard deviation 1
-    per channel, so that neither brightness nor contrast of the whole counts. Levels are halved down to 16 px (or to an
-    odd side). No weights are needed.
+    per channel, so that neither the overall brightness nor the contrast counts. Levels are halved down to 16 px (or to
+    an odd side). No weights are needed.
 
     Args:
-        real: images, of one shape with the generated ones. The larger set is cut to the size of the smaller.
+        real: images of the same shape as the generated ones. The larger set is cut to the size of the smaller one.
         fake: images.
         seed: of the patches and directions; the same seed gives the same number.
 
     Returns:
         One distance per level, keyed by its resolution in pixels (as text), and their "mean"; >= 0, lower is better.
-        The high levels tell of texture, the lowest of anatomy and shape. Two sets of one distribution give more than 0.
+        High levels show texture, the lowest one anatomy and shape. Two sets of one distribution give more than 0.
 
     Raises:
         SamganError: the shapes differ, an empty set, or images below 16 px.
@@ -44,9 +44,9 @@ def sliced_wasserstein_distance(
     Source: Karras et al. 2018, section 5 (arXiv:1710.10196).
     """
     if real.shape[1:] != fake.shape[1:] or not len(real) or not len(fake):
-        raise SamganError(f"SWD compares images of one shape, not {tuple(real.shape)} with {tuple(fake.shape)}")
+        raise SamganError(f"SWD compares images of the same shape, found {tuple(real.shape)} and {tuple(fake.shape)}")
     if min(real.shape[2:]) < MIN_RESOLUTION:
-        raise SamganError(f"SWD needs images of {MIN_RESOLUTION} px or more, these are {real.shape[2]}x{real.shape[3]}")
+        raise SamganError(f"SWD needs images of at least {MIN_RESOLUTION} px, found {real.shape[2]}x{real.shape[3]}")
     count = min(len(real), len(fake))
     random = torch.Generator().manual_seed(seed)
     distances = {}
@@ -64,7 +64,7 @@ def _laplacian_pyramid(images: Tensor) -> list[Float[Tensor, "n c h w"]]:
     while min(level.shape[2:]) // 2 >= MIN_RESOLUTION and not any(side % 2 for side in level.shape[2:]):
         rows, columns = (_blur_matrix(side) for side in level.shape[2:])
         smaller = rows[::2] @ level @ columns[::2].T
-        # Of the enlarged image three in four pixels are zeros, left out here; the rest counts twice along each side.
+        # Three in four pixels of the enlarged image are zeros, left out here; the others count twice along each side.
         levels.append(level - 4 * (rows[:, ::2] @ smaller @ columns[:, ::2].T))
         level = smaller
     return [*levels, level]
@@ -73,8 +73,8 @@ def _laplacian_pyramid(images: Tensor) -> list[Float[Tensor, "n c h w"]]:
 def _blur_matrix(side: int) -> Float[Tensor, "side side"]:
     """The binomial filter along one side, mirrored at the border without repeating the edge, as a banded matrix.
 
-    On a CPU, products with it are ten times faster than convolutions of one channel, and its even rows give every
-    other pixel alone.
+    On a CPU, products with it are ten times faster than convolutions of one channel, and its even rows give only
+    every other pixel.
     """
     pixels, last = torch.arange(side), side - 1
     matrix = torch.zeros(side, side)

@@ -1,4 +1,4 @@
-"""What a synthetic image says of itself, the files that carry it, and how it is read back."""
+"""The mark of a synthetic image: what it says, the files that carry it, and how it is read back."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -11,19 +11,21 @@ from samgan.pictures import SYNTHETIC
 from samgan.provenance.mark import Mark, Sample, channels_first, hash_pixels, json_object
 
 UID_NAMESPACE = uuid.UUID("6f0e9a52-6d0b-4c52-9d0c-0d8a1b1f7c3e")
-"""Drawn once: what is named in it gets the same UID everywhere."""
+"""Drawn once, so that a name gets the same UID everywhere."""
 DICOM_TEXT = 1024
-"""Characters of a Derivation Description."""
+"""Largest number of characters of a Derivation Description."""
 DICOM_INTEGER = 1 << 31
-"""Instance numbers are below it, and so are half of all seeds."""
+"""Instance numbers are smaller than this, and so are half of all seeds."""
 
 
 def write_dicom(path: Path, sample: Sample) -> None:
-    """One Secondary Capture image, without identity, dates or anything else that a patient has.
+    """Write one Secondary Capture image, without identity, dates or anything else that a patient has.
 
-    UIDs are 2.25 with a name-based UUID (PS3.5, B.2; RFC 9562, version 5), which needs no registered root. That of
-    the instance is named by model, seed and pixels: the same image gets the same one from whoever makes it, and one
-    that came out differently, in another depth or on another machine, another one.
+    UIDs are 2.25 and a name-based UUID (PS3.5, B.2; RFC 9562, version 5), which needs no registered root. The name of
+    the instance consists of model, seed and pixels. So the same image gets the same UID wherever it is made, and an
+    image of another depth, or one that came out differently on another machine, gets another UID.
+
+    Over 60 lines, because it sets the attributes of DICOM one by one.
 
     Source:
         DICOM PS3.3, A.8.1 (Secondary Capture Image IOD), C.12.1 (Synthetic Data).
@@ -35,23 +37,23 @@ def write_dicom(path: Path, sample: Sample) -> None:
     text = json.dumps(mark.entries())
     if len(text) > DICOM_TEXT:
         raise SamganError(
-            f"the mark has {len(text)} characters, and DICOM takes {DICOM_TEXT}: shorten the preset's label"
+            f"the mark has {len(text)} characters, but DICOM allows {DICOM_TEXT}: shorten the preset's label"
         )
     bits = 8 * image.itemsize
     dataset = Dataset()
     # patient: none
     dataset.PatientName = dataset.PatientID = "SYNTHETIC"
     dataset.PatientBirthDate = dataset.PatientSex = ""
-    # study: what one model makes
+    # study: the images of one model
     dataset.StudyInstanceUID = _uid("study", mark.model_sha256)
     dataset.StudyID = "SYNTHETIC"
     dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
-    # series: of it, what one version of this software makes in one depth
+    # series: those of one version of this software in one depth
     dataset.SeriesInstanceUID = _uid("series", mark.model_sha256, mark.software, str(bits))
     dataset.SeriesNumber = bits
     dataset.SeriesDescription = "SYNTHETIC, not a patient"
-    dataset.Modality = "OT"  # other: no device of any modality was there
-    dataset.Laterality = ""  # unknown; what is validated asks for it where no body part is named
+    dataset.Modality = "OT"  # other: no device made the image
+    dataset.Laterality = ""  # unknown; validators ask for it if no body part is named
     # equipment
     dataset.ConversionType = "SYN"  # synthetic image
     dataset.Manufacturer = dataset.ManufacturerModelName = dataset.SecondaryCaptureDeviceManufacturer = "samgan"
@@ -70,7 +72,7 @@ def write_dicom(path: Path, sample: Sample) -> None:
     dataset.LossyImageCompression = "00"
     dataset.SamplesPerPixel = len(image)
     dataset.PhotometricInterpretation = "MONOCHROME2" if len(image) == 1 else "RGB"
-    if len(image) == 1:  # the whole range: a viewer, or `samgan prepare`, is not to stretch what it finds in it
+    if len(image) == 1:  # the whole range, so that neither viewers nor `samgan prepare` stretch the contrast
         dataset.WindowCenter, dataset.WindowWidth = 1 << bits - 1, 1 << bits
     else:
         dataset.PlanarConfiguration = 0

@@ -52,7 +52,7 @@ def _write_image_folder(folder: Path, samples: Iterable["Sample"], count: int) -
 
 
 def _write_archive(folder: Path, samples: Iterable["Sample"], count: int) -> None:
-    """samples.npz: `images` [n c h w], `seeds`, `classes` (names, where there are any), `provenance`."""
+    """samples.npz: `images` [n c h w], `seeds`, `classes` (names, if there are any), `provenance`."""
     images, marks = _collect(samples, count)
     arrays: dict[str, Any] = {"images": images, "seeds": np.array([mark.seed for mark in marks])}
     if any(mark.class_name for mark in marks):
@@ -63,7 +63,7 @@ def _write_archive(folder: Path, samples: Iterable["Sample"], count: int) -> Non
 def _write_medmnist(folder: Path, samples: Iterable["Sample"], count: int) -> None:
     """medmnist.npz: {train,val,test}_images uint8 [n h w] or [n h w 3], _labels uint8 [n 1]; all images in train.
 
-    What is synthetic has no place in a test, so val and test are empty. Readers pass `provenance` over.
+    Synthetic images do not belong in a test, so val and test are empty. Readers of MedMNIST ignore `provenance`.
     """
     images, marks = _collect(samples, count)
     images = images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1)
@@ -71,7 +71,7 @@ def _write_medmnist(folder: Path, samples: Iterable["Sample"], count: int) -> No
     labels = np.array([[numbers[mark.class_name]] for mark in marks], np.uint8)
     named = {name: number for name, number in numbers.items() if name}
     if not named:
-        warnings.warn("the model knows several classes as one: the labels are all 0 and mean nothing", stacklevel=2)
+        warnings.warn("the model was not told the class of its images: all labels are 0 and mean nothing", stacklevel=2)
     np.savez_compressed(
         folder / "medmnist.npz",
         train_images=images,
@@ -85,9 +85,9 @@ def _write_medmnist(folder: Path, samples: Iterable["Sample"], count: int) -> No
 
 
 def number_classes(names: Collection[str]) -> dict[str, int]:
-    """MedMNIST's number of each class: as in the set whose classes these are, else N of class_N, else by the alphabet.
+    """MedMNIST's number of each class: that of the set with these classes, else N of class_N, else alphabetical.
 
-    `samgan prepare` gives a MedMNIST file's classes these names, so that what is trained on them gets its numbers back.
+    `samgan prepare` names the classes of a MedMNIST file like this, so that models trained on it write its own numbers.
     """
     for known in NPZ_CLASSES.values():
         if {name.lower() for name in names} <= set(known):
@@ -109,7 +109,7 @@ def _collect(samples: Iterable["Sample"], count: int) -> tuple[np.ndarray, list[
 
 
 def _pack(marks: Sequence["Mark"], more: Mapping[str, Any] | None = None) -> str:
-    """Marks as one JSON text: what they have in common once, and the rest for each image under "Images"."""
+    """Marks as one JSON text: common entries once, and those that differ for each image, under "Images"."""
     first, *others = all_entries = [mark.entries() for mark in marks]
     own = {"Seed", "Pixels-SHA256"}
     common = {key: value for key, value in first.items() if key not in own and all(e.get(key) == value for e in others)}

@@ -1,7 +1,7 @@
-"""The mark of a synthetic image: which model and seed it is of.
+"""The mark of a synthetic image: the model and the seed that made it.
 
-An image can be made again from its mark. Anybody can remove a mark or write another one: only making the image again
-proves it (`samgan.trust.verify`).
+An image can be made again from its mark. Anybody can remove or change a mark: only making the image again proves it
+(`samgan.trust.verify`).
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ SOFTWARE = f"samgan {__version__}"
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """Of which model and seed an image is."""
+    """The model and the seed that made an image."""
 
     model_sha256: str
     """Of the generator's weights."""
@@ -30,17 +30,17 @@ class Mark:
     images_seen: int
     seed: int
     class_name: str = ""
-    """Empty where the model is neither of one class nor told of them."""
+    """Empty if the model is not conditional and was trained on several classes."""
     pixels_sha256: str = ""
-    """`hash_pixels` of the image; empty where the mark is of several."""
+    """`hash_pixels` of the image; empty if the mark is of several images."""
     software: str = SOFTWARE
 
     def of(self, image: np.ndarray) -> "Mark":
-        """The mark with the hash of `image` in it."""
+        """The mark with the hash of `image`."""
         return dataclasses.replace(self, pixels_sha256=hash_pixels(image))
 
     def entries(self) -> dict[str, str]:
-        """The mark as text: keys of PNG's text chunks and of JSON."""
+        """The mark as text, as in PNG's text chunks and in JSON."""
         entries = {
             "Description": SYNTHETIC,
             "Synthetic": "true",
@@ -55,17 +55,17 @@ class Mark:
 
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> "Mark | None":
-        """Read what `entries` wrote; None where there is no mark of samgan.
+        """Read what `entries` wrote; None if there is no mark of samgan.
 
         Raises:
-            SamganError: There is one that says too little, or nonsense; the message is the reason.
+            SamganError: The mark is incomplete or damaged; the message is the reason.
         """
         if not str(entries.get("Software", "")).startswith("samgan "):
             if entries.get("Description") == SYNTHETIC:
-                raise SamganError("it says that samgan made it, but not of which model and seed")
+                raise SamganError("it says that samgan made it, but names no model and no seed")
             return None
         if str(entries.get("Seed", "")).endswith("..."):
-            raise SamganError("a sheet of several images: name the images themselves")
+            raise SamganError("a sheet of several images: give the files of the single images")
         try:
             mark = cls(
                 str(entries["Model-SHA256"]),
@@ -77,11 +77,11 @@ class Mark:
                 str(entries["Software"]),
             )
         except (KeyError, ValueError, TypeError):
-            raise SamganError("its mark of samgan is damaged: expected model, seed and images seen") from None
+            raise SamganError("its mark is damaged: expected model, seed and images seen") from None
         if entries.get("Synthetic") != "true":
-            raise SamganError("its mark is of samgan, and yet it does not say that it is synthetic")
+            raise SamganError("it has a mark of samgan, but does not say that it is synthetic")
         if not re.fullmatch("[0-9a-f]{64}", mark.model_sha256) or not 0 <= mark.seed < 1 << 32:
-            raise SamganError("its mark of samgan is damaged: no model has such a hash, or no image such a seed")
+            raise SamganError("its mark is damaged: the hash of the model or the seed is impossible")
         return mark
 
 
@@ -94,12 +94,12 @@ class Sample(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its file, without the ending."""
+        """Of its file, without the suffix."""
         return f"seed-{self.mark.seed:08d}"
 
 
 def hash_pixels(image: np.ndarray) -> str:
-    """SHA-256 of type, shape [c h w] and values, the low byte first."""
+    """SHA-256 of the type, the shape [c h w] and the values (low byte first)."""
     values = image.astype(image.dtype.newbyteorder("<"))
     return hashlib.sha256(f"{image.dtype.name} {image.shape}\n".encode() + values.tobytes()).hexdigest()
 

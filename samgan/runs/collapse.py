@@ -6,7 +6,8 @@ be no better than the first.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 ALIKE = 0.5
 """Share of the way from the likeness of real pairs (0) to equal images (1) from which generated pairs are too alike."""
@@ -22,7 +23,8 @@ PATIENCE = 3
 """Snapshots in a row."""
 
 
-class Collapse(NamedTuple):
+@dataclass(frozen=True)
+class Collapse:
     """The first snapshot at which a collapse shows, and why."""
 
     step: int

@@ -4,6 +4,7 @@ from samgan.sampling.images import FORWARD_BATCH, generate, labels_like, latents
 from samgan.sampling.model import (
     MODEL_SUFFIX,
     SEEDS,
+    Labels,
     Model,
     check_origin,
     hash_weights,
@@ -22,6 +23,7 @@ __all__ = [
     "FORWARD_BATCH",
     "MODEL_SUFFIX",
     "SEEDS",
+    "Labels",
     "Model",
     "Origin",
     "Source",

@@ -9,7 +9,6 @@ from samgan.scoring.documents import (
     MeanOfPairs,
     Scored,
     Scores,
-    schema_0,
 )
 from samgan.scoring.evaluate import evaluate
 from samgan.scoring.images import Classes, check_inputs, score_images
@@ -40,7 +39,6 @@ __all__ = [
     "ms_ssim_gaps",
     "number",
     "quick_scores",
-    "schema_0",
     "score_images",
     "score_rows",
     "shown_scores",

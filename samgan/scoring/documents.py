@@ -116,16 +116,3 @@ class Scores(Document):
                 name: own and cls.upgrade(dict(own), 0) for name, own in (tree.get("classes") or {}).items()
             }
         return tree
-
-
-def schema_0(scores: Scores) -> dict[str, Any]:
-    """Scores in the layout of schema 0, for readers that are not converted yet."""
-    tree = scores.to_dict()
-    found = tree.pop("scores")
-    levels = tree.pop("swd_by_level")
-    names = ("frechet", "kid_x1000", "precision", "recall", "density", "coverage")
-    tree |= {name: found.get(name) for name in names}
-    tree["swd"] = {**levels, "mean": found["swd"]} if "swd" in found else None
-    del tree["schema"]
-    tree["classes"] = {name: own and schema_0(own) for name, own in scores.classes.items()} or None
-    return tree

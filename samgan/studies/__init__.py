@@ -1,20 +1,14 @@
 """Experiments over many runs and classifiers."""
 
-from samgan.studies.balance import balance, format_balance, missing_images
+from samgan.studies.balance import balance
+from samgan.studies.balance_documents import BalanceDocument
+from samgan.studies.balance_page import format_balance
+from samgan.studies.balance_plan import BalanceRequest, missing_images
 from samgan.studies.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge, rank_correlation
 from samgan.studies.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC, Arm, classify, predict, train_classifier
-from samgan.studies.comparison import (
-    COMPARED,
-    SCORES,
-    compare,
-    halves,
-    interval,
-    resample,
-    scores,
-    weighted_auc,
-    weighted_scores,
-)
-from samgan.studies.downstream import format_utility, utility
+from samgan.studies.comparison import COMPARED, SCORES, compare
+from samgan.studies.downstream import utility
+from samgan.studies.downstream_page import format_utility
 from samgan.studies.sweep import finished, run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument, ScoredBy, Trained, finished_rows
@@ -39,6 +33,8 @@ __all__ = [
     "UNDECIDED",
     "WITH_SYNTHETIC",
     "Arm",
+    "BalanceDocument",
+    "BalanceRequest",
     "Job",
     "PlannedRow",
     "Resources",
@@ -59,8 +55,6 @@ __all__ = [
     "finished_rows",
     "format_balance",
     "format_utility",
-    "halves",
-    "interval",
     "jobs_of",
     "judge",
     "missing_images",
@@ -68,14 +62,10 @@ __all__ = [
     "predict",
     "rank_correlation",
     "rank_correlations",
-    "resample",
     "run_sweep",
-    "scores",
     "summarise",
     "table2",
     "train_classifier",
     "utility",
-    "weighted_auc",
-    "weighted_scores",
     "write_table",
 ]

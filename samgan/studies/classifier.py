@@ -74,7 +74,7 @@ CLASSICAL = tuple(name for name, arm in ARMS.items() if not arm.synthetic)
 WITH_SYNTHETIC = tuple(name for name, arm in ARMS.items() if arm.real and arm.synthetic)
 
 
-def classify(
+def classify(  # noqa: PLR0913 (options of one classifier)
     images: UInt8[np.ndarray, "n c h w"],
     labels: Int[np.ndarray, " n"],
     of_real: Bool[np.ndarray, " n"],

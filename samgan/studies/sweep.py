@@ -18,7 +18,7 @@ import torch
 
 from samgan import api
 from samgan.data import PreparedSet
-from samgan.errors import SamganError
+from samgan.errors import SamganError, first_line
 from samgan.files import atomic_write
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, find_collapse
@@ -26,7 +26,7 @@ from samgan.sampling import load_model, sample
 from samgan.scoring import Scores
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_ray import run_on_ray
-from samgan.studies.sweep_row import Alarm, Curve, RowDocument, Trained
+from samgan.studies.sweep_row import Curve, RowDocument, Trained
 from samgan.studies.sweep_status import Status
 
 PICTURE_SEEDS = 16
@@ -161,8 +161,8 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
     except (SamganError, MemoryError, RuntimeError, ValueError) as error:  # ends this row; others may succeed
         if getattr(error, "signal_number", None):  # stopped from outside, not failed
             raise
-        reason = (str(error).splitlines() or [""])[0]
-        failed = reason if isinstance(error, SamganError) else f"{type(error).__name__}: {reason}"
+        name = "" if isinstance(error, SamganError) else f"{type(error).__name__}: "
+        failed = name + first_line(error)
     row = RowDocument(
         name=job.name,
         seed=job.seed,
@@ -230,7 +230,6 @@ def _describe(run: Run) -> Trained:
     lines = [line for line in run.stats() if line["step"] <= run.last_step()]  # a resumed run may end before a halt
     train = [line for line in lines if line["kind"] == "train"]
     quick = [line for line in lines if line["kind"] == "scores"]
-    collapse = find_collapse(lines)
     environment = run.environment
     speed = np.median([line["images_per_second"] for line in train])
     return Trained(
@@ -243,7 +242,7 @@ def _describe(run: Run) -> Trained:
         images_per_second=round(float(speed), 2),
         gamma=train[-1]["gamma"],
         curves={name: _curve(of, name) for of, names in ((train, CURVES), (quick, QUICK)) for name in names},
-        collapse=Alarm(*collapse) if collapse else None,
+        collapse=find_collapse(lines),
     )
 
 

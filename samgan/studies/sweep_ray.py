@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, first_line
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument
 from samgan.studies.sweep_status import REFRESH_SECONDS
@@ -89,9 +89,8 @@ def _start(resources: Resources) -> Any:
         else:
             ray.init(address=resources.ray, **quiet)
     except Exception as error:  # Ray has no common class for what may be wrong with a cluster
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SamganError(
-            f"--ray {resources.ray}: cannot reach a Ray cluster there ({reason}); start one with `ray start`, or set "
-            "RAY_AUTH_MODE=token if it asks for a token"
+            f"--ray {resources.ray}: cannot reach a Ray cluster there ({first_line(error)}); start one with "
+            "`ray start`, or set RAY_AUTH_MODE=token if it asks for a token"
         ) from None
     return ray

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from samgan.documents import Document
+from samgan.runs import Collapse
 from samgan.scoring import Scores
 
 Curve = tuple[tuple[float, float], ...]
@@ -36,16 +37,6 @@ class ScoredBy:
         return bool(same) and rest[0] == rest[1]
 
 
-@dataclass(frozen=True)
-class Alarm:
-    """The snapshot at which a run was first recognised as collapsed, and why."""
-
-    step: int
-    images_seen: int
-    wall_seconds: float
-    reason: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """What is known of the training of a job."""
@@ -63,7 +54,8 @@ class Trained:
     """By attention layer, the weight of attention at the end."""
     curves: dict[str, Curve]
     """By name of a logged number or a quick score."""
-    collapse: Alarm | None
+    collapse: Collapse | None
+    """The alarm, if the run was recognised as collapsed while it trained."""
     ended_early: bool = False
     """Whether training ended at the alarm of its collapse."""
 

@@ -190,7 +190,7 @@ def utility(record: Record) -> str:
     found = record.utility
     if found is None:
         return ""
-    auc = found.decisions.auc
+    auc = found.decisions["auc"]
     against = dict.fromkeys(f"'{arms.classical}'" for arms in auc.chosen)
     return (
         f"synthetic images: {found.verdict}; AUC {auc.mean:+.4f} [{auc.low:+.4f}, {auc.high:+.4f}] against "

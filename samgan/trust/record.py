@@ -9,7 +9,8 @@ from samgan.errors import UsageError
 from samgan.runs import Environment, Run
 from samgan.sampling import Model, is_model, open_model
 from samgan.scoring import Scores
-from samgan.trust.documents import AuditDocument, ScreenedClass, UtilityDocument
+from samgan.trust.documents import AuditDocument, ScreenedClass
+from samgan.trust.utility_document import UtilityDocument
 
 DOCUMENTS = ("scores", "audit", "utility")
 """Documents about a model that a card reads: names of their files."""

@@ -1,0 +1,145 @@
+"""What `samgan balance` found, as rows, sentences and a page."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from samgan.pages import markdown_table, picture, write_page
+from samgan.pictures import SYNTHETIC
+from samgan.scoring import Scores
+from samgan.studies.balance_documents import BalanceDocument, Plan, name_of
+from samgan.studies.balance_stages import Work
+from samgan.studies.downstream_page import differences_chart, utility_sentences
+
+SHOWN = 40
+SWD_TIMES, COLLAPSE_GAP = 3.0, 0.05
+"""Limits of a model's scores; samgan-plus has 2.1 and +0.03 after 20 kimg of 3,080 X-rays."""
+HEADER = ("class", "real", "synthetic", "candidates", "left out", "Frechet (floor)", "recall", "MS-SSIM gap")
+LIMITS = (
+    "Scores are of unscreened images against training images of the class. The result for the classifier holds for "
+    "these patients, this size of image and this network; it may differ for images of another hospital."
+)
+BOTH = "This page contains REAL and SYNTHETIC images. Share it only as the data's terms allow."
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What the page shows of a class that got images."""
+
+    name: str
+    candidates: int
+    rules: tuple[str, ...]
+    figures: list[Markup]
+
+
+def format_balance(document: BalanceDocument) -> str:
+    """What `samgan balance` prints."""
+    return "\n".join([*markdown_table(HEADER, _rows(document)), "", *_sentences(document)])
+
+
+def write_report(work: Work, document: BalanceDocument) -> None:
+    """Write report.html."""
+    pages = [path for folder in ("scores", "audit", "utility") for path in (work.out / folder).rglob("*.html")]
+    write_page(
+        work.out / "report.html",
+        "balance.html",
+        "samgan: a balanced set",
+        [BOTH],
+        header=HEADER,
+        rows=list(_rows(document)),
+        sentences=list(_sentences(document)),
+        plan=_plan(work.plan),
+        screened=[
+            Screened(name, found.candidates, found.rules, _figures(work, name))
+            for name, found in document.screening.items()
+        ],
+        utility=[differences_chart(document.utility)] if document.utility else [],
+        links=sorted(path.relative_to(work.out).as_posix() for path in pages),
+        limits=LIMITS,
+    )
+
+
+def _rows(document: BalanceDocument) -> Iterator[tuple[str, ...]]:
+    for name, counts in document.counts.items():
+        screening, scores = document.screening.get(name), document.scores.get(name)
+        if screening is None:
+            yield (name, str(counts.real), "0", *["-"] * 5)
+            continue
+        left_out = ", ".join(f"{count} {reason}" for reason, count in screening.left_out.items()) or "none"
+        frechet, recall = (scores.scores.get(key) if scores else None for key in ("frechet", "recall"))
+        gap = scores.mode_collapse if scores else None
+        yield (
+            name,
+            str(counts.real),
+            str(counts.synthetic),
+            str(screening.candidates),
+            left_out,
+            f"{frechet.value:.3f} ({frechet.floor:.3f})" if frechet else "-",
+            f"{recall.value:.3f}" if recall else "-",
+            f"{gap.difference:+.3f}" if gap else "-",
+        )
+
+
+def doubts(scores: Scores) -> list[str]:
+    """Reasons to doubt a model as a whole, which a look at single images cannot give."""
+    swd, collapse, found = scores.scores.get("swd"), scores.mode_collapse, []
+    if swd and swd.value > SWD_TIMES * swd.floor:
+        found.append(
+            f"its sliced Wasserstein distance is {swd.value / swd.floor:.1f} times that of real images, more than "
+            f"{SWD_TIMES:g}"
+        )
+    if collapse and collapse.low > 0 and collapse.difference > COLLAPSE_GAP:
+        found.append(f"its images are more alike than real ones (MS-SSIM {collapse.difference:+.3f})")
+    return found
+
+
+def _sentences(document: BalanceDocument) -> Iterator[str]:
+    yield from dict.fromkeys(note for model in document.training.values() for note in model.notes)
+    for name, scores in document.scores.items():
+        if scores and (found := doubts(scores)):
+            yield f"The model of {name} is not ready: {' and '.join(found)}. Train longer; screening cannot mend it."
+    for name, screened in document.screening.items():
+        if screened.kept < screened.missing:
+            yield (
+                f"{name}: {screened.kept} of {screened.missing} missing images; no more of {screened.candidates} "
+                "candidates were fit to stay. Train longer, or ask for fewer with --target."
+            )
+        if not screened.features:
+            yield (
+                f"{name} was screened by pixels only, since no features were available (to screen by features, use a "
+                "new folder with --features FILE.pt and --run RUN for the models that are here)."
+            )
+    for name, audit in document.audit.items():
+        if audit:
+            yield f"Audit of {name}, before screening: {audit.verdict}"
+    if document.utility:
+        yield from utility_sentences(document.utility)
+    for left_out in document.skipped:
+        yield f"Left out: {left_out.what} ({left_out.reason})."
+
+
+def _plan(plan: Plan) -> list[tuple[str, str]]:
+    split_by = f", split by {plan.data.split_by}" if plan.data.split_by else ""
+    return [
+        ("prepared set", f"{plan.data.name}, sha256 {plan.data.sha256[:12]}{split_by}"),
+        ("target", plan.target),
+        ("method", plan.method),
+        ("training", "given models" if plan.runs else f"{plan.minutes:g} minutes, preset {plan.config['preset']}"),
+        ("synthetic images", plan.file_format),
+        ("real images", f"files of {name_of(plan.originals)}" if plan.originals else "as prepared, PNG"),
+        ("samgan", plan.samgan),
+    ]
+
+
+def _figures(work: Work, name: str) -> list[Markup]:
+    """Some synthetic images that were kept, and some real ones."""
+    shown = work.images(name, SHOWN)
+    real = work.data.select("train", [name])
+    real = real[np.random.default_rng(0).permutation(len(real))[:SHOWN]]
+    figures = [picture(real, 8, f"Real, {name}", "Drawn at random.", description="Real training images.")]
+    if len(shown):
+        first = picture(shown, 8, f"Synthetic, {name}", "The first that were kept.", description=SYNTHETIC)
+        figures.insert(0, first)
+    return figures

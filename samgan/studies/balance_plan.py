@@ -1,0 +1,219 @@
+"""What `samgan balance` is asked for: the request, checked, and the plan that it becomes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from samgan import __version__
+from samgan.config import Config
+from samgan.data import PreparedSet
+from samgan.errors import SamganError, UsageError
+from samgan.files import check_new_folder
+from samgan.metrics.features import find_features
+from samgan.presets import PLUS, preset_config
+from samgan.provenance import SET_FORMATS
+from samgan.sampling import check_origin, open_model
+from samgan.studies.balance_documents import ClassPlan, Plan, UtilityPlan
+from samgan.studies.downstream import check_held_out
+from samgan.trust import check_enough
+
+METHODS = ("joint", "per-class", "fine-tuned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceRequest:
+    """What to make, with which models, and how to test it."""
+
+    config: Config | None = None
+    """Of the models to train; default: samgan-plus at the set's size. The method sets the classes."""
+    target: str = "equal"
+    """As for `missing_images`."""
+    classes: Sequence[str] = ()
+    """Classes of the set; default: all."""
+    method: str = "joint"
+    """"joint": one model that is told the class and sees all classes equally often; "per-class": one model for each
+    class that lacks images, of its images only; "fine-tuned": one model of all images, not told the class, and from it
+    one for each class that lacks images."""
+    runs: Mapping[str, Path] = field(default_factory=dict)
+    """Models to use instead, trained on this very set: by class, or under "" for all."""
+    minutes: float = 60.0
+    """Training in all, shared evenly among the models; fine-tuning has half of it."""
+    features: str | None = None
+    """"inception" or a module file, for scores, screening and audit; default: the standard Inception, if available."""
+    inception_weights: Path | None = None
+    """A file of the Inception's weights, where there is no network."""
+    confidence: float = 0.0
+    """Also leave out images whose class is less likely than this to a classifier of the real training images; 0: ask no
+    classifier."""
+    file_format: str = "png"
+    """Of synthetic images: one of `samgan.provenance.SET_FORMATS`."""
+    originals: Path | None = None
+    """The folder that the set was prepared from, to put its files into the balanced set; default: the prepared images
+    as PNG."""
+    copies: bool = False
+    """Copy the originals instead of linking to them."""
+    seeds: int = 5
+    """Classifiers per arm of the test of utility; 0 leaves the test out."""
+    steps: int = 500
+    """Steps of each classifier."""
+    device: str = "auto"
+    """Where networks run."""
+
+
+def missing_images(counts: Mapping[str, int], target: str) -> dict[str, int]:
+    """How many images each class lacks.
+
+    Args:
+        counts: Training images by class.
+        target: "equal": as many as the largest class has; a whole number: at least so many; a number with a point,
+            above 0 and up to 1: that share of the largest class.
+
+    Raises:
+        UsageError: Another target, or one that every class has reached.
+    """
+    largest = max(counts.values())
+    try:
+        wanted = (
+            largest if target == "equal" else int(target) if target.isdigit() else math.ceil(float(target) * largest)
+        )
+        if wanted < 1 or (not target.isdigit() and wanted > largest):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--target {target}: expected equal, a number of images such as 2000, or a share of the largest class "
+            "such as 0.5"
+        ) from None
+    missing = {name: max(0, wanted - count) for name, count in counts.items()}
+    if not any(missing.values()):
+        there = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise UsageError(f"--target {target}: no class has fewer than {wanted} training images ({there})")
+    return missing
+
+
+def make_plan(data: PreparedSet, request: BalanceRequest, device: str) -> Plan:
+    """Check a request against the set, before anything is written, and make a plan of it.
+
+    Raises:
+        UsageError: What is asked for cannot be had.
+        SamganError: Too few training images of a class that lacks some, or too few held-out ones.
+    """
+    names = list(dict.fromkeys(request.classes)) or data.classes
+    _check_options(data, request, names)
+    data.verify()
+    counts = {name: len(data.indices("train", [name])) for name in names}
+    missing = missing_images(counts, request.target)
+    lacking = [name for name, count in missing.items() if count]
+    _check_runs(request.runs, data, lacking)
+    for name in lacking:
+        check_enough(data.groups(data.indices("train", [name])))
+    if request.seeds:
+        try:
+            check_held_out(data, names)
+        except SamganError as error:
+            raise SamganError(f"{error}, or leave the test out with --seeds 0") from None
+    if request.originals:
+        _check_originals(request.originals, data, names)
+    # What was named and is not available is reported now, not in an hour.
+    find_features(request.features, inception_weights=request.inception_weights, device=device)
+    return Plan(
+        samgan=__version__,
+        data=data.used(names),
+        target=request.target,
+        classes={name: ClassPlan(counts[name], missing[name]) for name in names},
+        method="given" if request.runs else request.method,
+        runs={name: str(path) for name, path in request.runs.items()},
+        minutes=float(request.minutes),
+        config=(request.config or preset_config(PLUS, None, data.resolution)).to_dict(),
+        features=str(request.features) if request.features else None,
+        confidence=float(request.confidence),
+        file_format=request.file_format,
+        originals=str(request.originals) if request.originals else None,
+        copies=request.copies,
+        utility=UtilityPlan(request.seeds, request.steps),
+    )
+
+
+def _check_options(data: PreparedSet, request: BalanceRequest, names: Sequence[str]) -> None:
+    known = (("method", request.method, METHODS), ("format", request.file_format, SET_FORMATS))
+    for flag, value, allowed in known:
+        if value not in allowed:
+            raise UsageError(f"--{flag} {value}: expected one of {', '.join(allowed)}")
+    if not 0 <= request.confidence < 1:
+        raise UsageError(f"--confidence {request.confidence:g}: expected 0 up to, not including, 1")
+    if request.minutes <= 0:
+        raise UsageError(f"--minutes {request.minutes:g}: expected more than 0")
+    if request.seeds < 0 or request.seeds == 1:
+        raise UsageError(f"--seeds {request.seeds}: expected 2 or more, or 0 for no test of utility")
+    if request.steps < 1:
+        raise UsageError(f"--steps {request.steps}: expected 1 or more")
+    if request.file_format.endswith("16") and data.channels != 1:
+        raise UsageError(f"--format {request.file_format} is for 1 channel; {data.path} has {data.channels}")
+    if len(names) < 2:
+        raise UsageError(f"{data.path} has one class here ({', '.join(names)}); balancing needs two or more")
+
+
+def _check_runs(runs: Mapping[str, Path], data: PreparedSet, lacking: Sequence[str]) -> None:
+    """Refuse models of other classes, and those that may have seen held-out patients."""
+    if runs and set(runs) not in ({""}, set(lacking)):
+        raise UsageError(
+            f"--run: expected one model that was told the class, of all classes, or CLASS=RUN of {', '.join(lacking)}"
+        )
+    for name in lacking if runs else ():
+        path = runs.get(name) or runs[""]
+        model = open_model(path)
+        check_origin(model, path, data)
+        learnt, told = model.config.data.classes, bool(model.config.network.num_classes)
+        if name not in learnt or (len(learnt) > 1 and not told):
+            untold = "" if told else ", without being told which is which"
+            raise UsageError(
+                f"{path} cannot make images of {name}: it was trained on {', '.join(learnt) or 'all classes'}{untold}"
+            )
+
+
+def _check_originals(originals: Path, data: PreparedSet, names: Sequence[str]) -> None:
+    """Refuse originals that are not there, before the long part."""
+    for index in data.indices(None, names):
+        row = data.manifest[index]
+        if not (originals / row.source).is_file():
+            raise UsageError(f"--originals {originals}: {row.source} is not there; name the folder that was prepared")
+
+
+def keep_plan(plan: Plan, out: Path) -> None:
+    """Write the plan, or compare it with the one in the folder.
+
+    Raises:
+        UsageError: The folder was begun with another plan.
+        SamganError: The folder holds something else, or its plan cannot be read.
+    """
+    path = out / "plan.json"
+    if not path.is_file():
+        check_new_folder(out, "it was not begun by samgan balance: name a new folder")
+        plan.write(path)
+        return
+    before = Plan.read(path)
+    try:  # an earlier version had fewer settings
+        before = replace(before, config=Config.from_dict(before.config).to_dict())
+    except (KeyError, UsageError) as error:
+        raise SamganError(f"{path} belongs to another version of samgan ({error}); name a new folder") from None
+    for own in fields(Plan):
+        was, asked = (_comparable(own.name, getattr(one, own.name)) for one in (before, plan))
+        if own.name not in ("samgan", "utility") and was != asked:
+            raise UsageError(
+                f"{out} was begun with another {own.name} ({_short(was)}, not {_short(asked)}): ask for the same "
+                "again, or name a new folder"
+            )
+    if before.utility != plan.utility:  # it is the last stage, and may be done anew
+        (out / "utility" / "utility.json").unlink(missing_ok=True)
+        replace(before, utility=plan.utility).write(path)
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """Of the data only what identifies it: plans of earlier versions tell less of it."""
+    return (value.name, value.sha256) if name == "data" else value
+
+
+def _short(value: Any) -> str:
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    return shown if len(shown) < 80 else f"{shown[:77]}..."
