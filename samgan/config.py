@@ -15,8 +15,7 @@ from samgan.errors import UsageError
 from samgan.retired import is_retired
 from samgan.schema import Decides, checked, describe, plain, schema, setting
 
-# The sides that images may have in the two networks, smallest first; the pyramid of an image ends with its own side.
-SIDES = (4, 8, 16, 32, 64, 128, 256)
+SIDES = (4, 8, 16, 32, 64, 128, 256)  # of images in the two networks; a pyramid ends with the side of its image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,6 +39,8 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     An interrupted run continues where it stopped. A finished set of the same files and options is returned at once, if
     its hash is right. (Over 60 lines, because it documents every option.)
 
+    Long because it has many options, each described below.
+
     Args:
         source: a folder with one sub-folder per class, a .zip of one, an .npz, or "medmnist:pneumoniamnist".
         out: folder to write: new, empty, unfinished, or prepared from the same source at the same place.

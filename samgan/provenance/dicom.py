@@ -27,6 +27,8 @@ def write_dicom(path: Path, sample: Sample) -> None:
 
     Over 60 lines, because it sets the attributes of DICOM one by one.
 
+    Long because it sets one attribute per line, module by module of the standard.
+
     Source:
         DICOM PS3.3, A.8.1 (Secondary Capture Image IOD), C.12.1 (Synthetic Data).
     """

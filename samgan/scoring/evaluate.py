@@ -57,6 +57,8 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
 ) -> tuple[Scores, Path]:
     """Score a run, or a set of images, against real ones; write scores.json and report.html.
 
+    Long because it has many options, each described below.
+
     Args:
         source: As for `samgan.sampling.Source.open`.
         data: The prepared set of real images.

@@ -59,6 +59,8 @@ def score_images(
     `value` is m reals against m fakes, `floor` the same m reals against m other reals. A generator that cannot be told
     from the data scores its floor. MS-SSIM takes all images given: their number does not bias a mean over pairs.
 
+    Long because it has many options, each described below.
+
     Args:
         real: The images to compare with, the training set or a held-out split.
         fake: The generated images, of the same channels and resolution.

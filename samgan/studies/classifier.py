@@ -126,6 +126,8 @@ def train_classifier(
     instructions for it: the same for every arm, chosen before any was tested. Initial weights, batches and
     augmentation depend on the seed alone.
 
+    Long because the whole recipe of training stands in one place.
+
     Args:
         images: Training images.
         labels: Their classes, 0 to `classes` - 1; images of every class.

@@ -63,6 +63,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
 ) -> Run:
     """Train on the train split of a prepared set; held-out images only choose the best checkpoint.
 
+    Long because it has many options, each described below.
+
     Args:
         config: From `preset_config`, with `override` for what should differ. What it leaves open is resolved as
             `choose_classes` and `choose_precision` say, and kept like that with the run.
