@@ -267,7 +267,7 @@ def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_th
     )
     found = document.screening["NORMAL"]
     assert found.features == "thumbnails"
-    assert any("a classifier of the real images" in rule for rule in found.rules)
+    assert any("a classifier trained on real images" in rule for rule in found.rules)
     assert any("distance of features" in rule for rule in found.rules)
     rows = read(out / "screening.csv")
     assert all(float(row["distance_features"]) > 0 and 0 <= float(row["confidence"]) <= 1 for row in rows)
