@@ -301,9 +301,8 @@ class Config:
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
         """Dotted keys whose values differ, as (own value, the other's); labels are not compared."""
         own, others = flatten(self.to_dict()), flatten(other.to_dict())
-        for label in keys_that_decide("nothing"):
-            del own[label]
-        return {key: (value, others[key]) for key, value in own.items() if value != others[key]}
+        keys = keys_that_decide("numbers", "length", "records")
+        return {key: (own[key], others[key]) for key in keys if own[key] != others[key]}
 
     def computed(self) -> dict[str, Any]:
         """The tree, as plain JSON types, of what decides the result of training: numbers and length.

@@ -161,10 +161,20 @@ def test_what_is_no_model_file_is_refused(run_and_state, tmp_path):
         "is damaged": good[:-1] + bytes([good[-1] ^ 1]),
         "do not fit its configuration": safetensors.torch.save({some: weights[some]}, metadata),
     }
+    wrong = {"config": ("", "[]", "3", '{"training": 3}', "9" * 5000), "images_seen": ("", "x", "-1")}
+    # All before the file is written to: the weights are mapped from it.
+    headers = [
+        safetensors.torch.save(weights, {**metadata, key: value}) for key, values in wrong.items() for value in values
+    ]
     for message, content in files.items():
         path.write_bytes(content)
         with pytest.raises(SamganError, match=message):
             read_model(path)
+    for content in headers:
+        path.write_bytes(content)
+        with pytest.raises(SamganError, match=r"its header cannot be read .*; export it again") as caught:
+            read_model(path)
+        assert "\n" not in str(caught.value)
     with pytest.raises(SamganError, match="cannot be read as a model"):
         read_model(tmp_path / "missing.safetensors")
 

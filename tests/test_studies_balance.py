@@ -267,7 +267,7 @@ def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_th
     )
     found = document.screening["NORMAL"]
     assert found.features == "thumbnails"
-    assert any("a classifier of the real images" in rule for rule in found.rules)
+    assert any("a classifier trained on real images" in rule for rule in found.rules)
     assert any("distance of features" in rule for rule in found.rules)
     rows = read(out / "screening.csv")
     assert all(float(row["distance_features"]) > 0 and 0 <= float(row["confidence"]) <= 1 for row in rows)
@@ -425,6 +425,6 @@ def test_a_class_of_two_models_is_told(data, tmp_path, capsys):
 
 def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, config, tmp_path):
     few = subset(PreparedSet.open(folder / "all"), tmp_path / "few", images={"NORMAL": 12})
-    with pytest.raises(SamganError, match="20 training images of a class and two patients or more, got 12 of 12"):
+    with pytest.raises(SamganError, match="two patients or more; there are 12 images of 12"):
         balance(few, tmp_path / "out", BalanceRequest(config=config))
     assert not (tmp_path / "out").exists()

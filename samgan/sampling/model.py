@@ -13,7 +13,7 @@ from torch import Tensor
 
 from samgan.config import Config, NetworkConfig
 from samgan.data import PreparedSet
-from samgan.errors import SamganError, UsageError, first_line
+from samgan.errors import SamganError, UsageError, first_line, one_line
 from samgan.files import atomic_write
 from samgan.networks import Generator
 from samgan.provenance import SOFTWARE, Mark
@@ -164,11 +164,19 @@ def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
         raise SamganError(f"{path} cannot be read as a model: {first_line(error)}") from None
     if metadata.get("format") != MODEL_FORMAT:
         raise SamganError(f"{path} is not a samgan model: expected format {MODEL_FORMAT!r}, written by samgan export")
-    config = Config.from_dict(json.loads(metadata["config"]))
+    try:
+        settings, images_seen, sha256 = json.loads(metadata["config"]), int(metadata["images_seen"]), metadata["sha256"]
+        if not isinstance(settings, dict) or not 0 <= images_seen < 1 << 62:
+            raise ValueError("expected an object of settings, and a number of images that is not negative")
+        config = Config.from_dict(settings)
+    except (KeyError, ValueError, RecursionError, UsageError) as error:
+        raise SamganError(
+            f"{path} is damaged: its header cannot be read ({one_line(error)}); export it again"
+        ) from None
     names = f"{metadata.get('data_sha256', '')} {metadata.get('started_on_data_sha256', '')}"
     which = metadata.get("checkpoint", "")
-    model = _build(config, weights, int(metadata["images_seen"]), device, str(path), names.split(), which)
-    if model.sha256 != metadata["sha256"]:
+    model = _build(config, weights, images_seen, device, str(path), names.split(), which)
+    if model.sha256 != sha256:
         raise SamganError(f"{path} is damaged: its weights do not match their recorded hash; get a new copy")
     return model
 
