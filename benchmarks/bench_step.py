@@ -369,7 +369,7 @@ def main() -> None:
             note = f"{told['wall']:.0f} s for {options.kimg:g} kimg, first snapshot and scores included"
             share = 1 - told["step"] / told["wall"]
             lines.append(
-                Line(f"L={width} msg-gan-6: share of a run beside its steps", share, BESIDE_THE_STEP, note=note)
+                Line(f"L={width} msg-gan-6: share of a run outside its steps", share, BESIDE_THE_STEP, note=note)
             )
         lines.append(Line(f"L={width} msg-gan-6: peak memory of a run", told["peak_gb"], PEAK_GB.get(width), " GB"))
     show(lines, options.json)

@@ -140,7 +140,7 @@ def _all_models(source: Path, device: str) -> Iterator[Model]:
         return iter([open_model(source, device=device)])
     run = Run.open(source)
     if not run.checkpoints():
-        raise SamganError(f"{source} has no checkpoint yet; let samgan train reach its first snapshot")
+        raise SamganError(f"{source} has no checkpoint yet; continue samgan train to its first snapshot")
 
     def load() -> Iterator[Model]:
         for path in reversed(run.checkpoints()):

@@ -410,8 +410,8 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(model, image
             lambda out: write_samples(load_model(run), out, 1, sheets=["attention"]),
             "no layer that makes attention",
         ),
-        (lambda out: write_samples(model, out, 1, sheets=["poster"]), "'poster' is not one of grid"),
-        (lambda out: write_samples(model, out, 1, file_format="jpeg"), "'jpeg' is not one of png"),
+        (lambda out: write_samples(model, out, 1, sheets=["poster"]), "sheet 'poster' is not one of grid"),
+        (lambda out: write_samples(model, out, 1, file_format="jpeg"), "file format 'jpeg' is not one of png"),
     ):
         with pytest.raises(UsageError, match=match):
             refused(tmp_path / "out")

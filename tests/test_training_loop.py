@@ -325,7 +325,7 @@ def test_progress_on_a_terminal_stays_on_one_line_that_ends(tiny_config, images,
         ((22, 3, 32, 32), r"\(1, 32, 32\); got \(3, 32, 32\)"),
         ((22, 1, 64, 64), r"got \(1, 64, 64\)"),
         ((22, 32, 32), "got"),
-        ((1, 1, 32, 32), "2 images or more; got 1"),
+        ((1, 1, 32, 32), "at least 2 images; got 1"),
     ],
 )
 def test_images_that_do_not_fit(tiny_config, tmp_path, fabric, shape, message):

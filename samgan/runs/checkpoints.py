@@ -127,7 +127,7 @@ def choose_checkpoint(run: Run, which: str) -> Checkpoint:
     if which == "newest":
         newest = newest_checkpoint(run)
         if newest is None:
-            raise SamganError(f"{run.path} has no checkpoint yet; let samgan train reach its first snapshot")
+            raise SamganError(f"{run.path} has no checkpoint yet; continue samgan train to its first snapshot")
         return newest
     path = Path(which)
     if which == "best":

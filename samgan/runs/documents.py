@@ -1,4 +1,4 @@
-"""The small documents of a run folder: what is needed to repeat the run, and which checkpoint is the best."""
+"""The small documents of a run folder: how to repeat the run, and which checkpoint is the best."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

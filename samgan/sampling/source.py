@@ -111,7 +111,7 @@ class Source:
         return self.model.classes or self.model.config.data.classes
 
     def folder(self, suffix: str) -> Path:
-        """Where to write documents about this source: its folder, or beside its file with `suffix` added to the name.
+        """Where to write documents about this source: its folder, or next to its file, with `suffix` added to the name.
 
         Raises:
             UsageError: The source is an array.

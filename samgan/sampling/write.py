@@ -74,9 +74,9 @@ def write_samples(
         UsageError: Unknown format, sheet or class, 16 bits with 3 channels, or no attention maps to show.
     """
     if file_format not in FORMATS:
-        raise UsageError(f"{file_format!r} is not one of {', '.join(FORMATS)}")
+        raise UsageError(f"file format {file_format!r} is not one of {', '.join(FORMATS)}")
     if unknown := [name for name in sheets if name not in SHEETS]:
-        raise UsageError(f"{unknown[0]!r} is not one of {', '.join(SHEETS)}")
+        raise UsageError(f"sheet {unknown[0]!r} is not one of {', '.join(SHEETS)}")
     check_new_folder(out)
     bits = FORMATS[file_format].bits
     if bits == 16 and model.config.network.image_channels != 1:
