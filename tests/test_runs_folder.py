@@ -120,7 +120,9 @@ def test_a_torn_last_line_is_passed_over_and_does_not_swallow_the_next(run, keep
     assert [entry["step"] for entry in run.stats()] == [*before, 3]
 
 
-@pytest.mark.parametrize("damage", [b"\x00" * 30, b"\xff\xfe torn", b"12", b"null", b'{"loss": 1}'])
+@pytest.mark.parametrize(
+    "damage", [b"\x00" * 30, b"\xff\xfe torn", b"12", b"null", b'{"loss": 1}', b'{"step": 2, "kind": 5}', b"[" * 9000]
+)
 def test_other_damage_to_a_line_is_passed_over(run, damage):
     run.log(line(1))
     with open(run.path / "stats.jsonl", "ab") as file:

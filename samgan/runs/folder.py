@@ -138,9 +138,11 @@ class Run:
             for text in path.read_text(errors="replace").splitlines():
                 try:
                     line = json.loads(text)
-                    lines[line["step"], line["kind"]] = line
-                except (ValueError, TypeError, KeyError):
+                    step, kind = line["step"], line["kind"]
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue  # torn by a crash
+                if type(step) is int and isinstance(kind, str):
+                    lines[step, kind] = line
         yield from (lines[key] for key in sorted(lines))
 
     def last_line(self) -> dict[str, Any] | None:
@@ -152,9 +154,9 @@ class Run:
         except OSError:
             return None
         for text in reversed(lines):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
-                if isinstance(line, dict) and line.get("kind") == "train":
+                if isinstance(line, dict) and line.get("kind") == "train" and type(line.get("step")) is int:
                     return line
         return None
 
@@ -191,7 +193,7 @@ class Run:
             document = json.loads(path.read_text())
         except FileNotFoundError:
             raise SamganError(f"{path} is missing; is {self.path} a run folder?") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SamganError(f"{path} is not valid JSON ({error}); restore it from a copy") from None
         if not isinstance(document, dict):
             raise SamganError(f"{path} is damaged: expected a JSON object with settings; restore it from a copy")
