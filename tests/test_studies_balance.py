@@ -428,3 +428,53 @@ def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, confi
     with pytest.raises(SamganError, match="two patients or more; there are 12 images of 12"):
         balance(few, tmp_path / "out", BalanceRequest(config=config))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_of_a_stage_that_was_edited_by_hand_is_refused_in_one_line(data, config, tmp_path, lenient):
+    asked, out = BalanceRequest(config=config, minutes=1.0, seeds=0, device="cpu", target="0.9"), tmp_path / "out"
+    balance(data, out, asked)
+    training, screening = (json.loads((out / f"{name}.json").read_text()) for name in ("training", "screening"))
+    model, screened = training["models"]["NORMAL"], screening["classes"]["NORMAL"]
+    header, first, second, *rest = (out / "screening.csv").read_text().splitlines(keepends=True)
+
+    def models(**found):
+        return "training.json", json.dumps({"schema": 1, "models": found})
+
+    def classes(**found):
+        return "screening.json", json.dumps({"schema": 1, "classes": found})
+
+    def rows(*lines):
+        return "screening.csv", "".join(lines)
+
+    again = "remove it, and give the same command again"
+    unfit = "do not fit each other and plan.json for NORMAL.* remove the first two"
+    for (name, content), words in (
+        (("training.json", "{"), "is not valid JSON.*after removing it"),
+        (models(), rf"\(NORMAL\), found none; {again}"),
+        (models(OTHER=model), f"found OTHER; {again}"),
+        (models(NORMAL={**model, "given": "x"}), "Expected bool, got str.*after removing it"),
+        (models(NORMAL={**model, "path": "models/none"}), "is not a run folder"),
+        (models(NORMAL={**model, "sha256": "0"}), "is no longer the model"),
+        (("screening.json", "[]"), "expected a screening.*after removing it"),
+        (classes(), f"found none; {again}"),
+        (classes(NORMAL=screened, OTHER=screened), f"found NORMAL, OTHER; {again}"),
+        (classes(NORMAL={**screened, "kept": "x"}), "Expected int, got str"),
+        (classes(NORMAL={**screened, "kept": 1}), unfit),
+        (classes(NORMAL={**screened, "left_out": {}}), unfit),
+        (rows(), unfit),
+        (rows(header, first), unfit),
+        (rows(header, first, first, *rest), unfit),
+        (rows(header, first.replace(",0,", f",{1 << 64},", 1), second, *rest), "screening.csv|" + unfit),
+        (rows(header, first.replace(",0,", ",x,", 1), second, *rest), "Expected int, got str - at seed"),
+        (rows(header.replace("seed", "sown"), first, second, *rest), "no column 'seed'"),
+    ):
+        whole = (out / name).read_text()
+        (out / name).write_text(content)
+        with pytest.raises(SamganError, match=words) as refused:
+            balance(data, out, asked)
+        assert "\n" not in str(refused.value)
+        (out / name).write_text(whole)
+    (out / "training.json").write_text(json.dumps(training["models"]))  # as earlier versions wrote them
+    (out / "screening.json").write_text(json.dumps(screening["classes"]))
+    assert balance(data, out, asked)[0].screening["NORMAL"].kept == screened["kept"]

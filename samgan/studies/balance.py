@@ -16,7 +16,16 @@ from samgan.studies.balance_documents import BalanceDocument, TrainingDocument
 from samgan.studies.balance_page import write_report
 from samgan.studies.balance_plan import BalanceRequest, keep_plan, make_plan
 from samgan.studies.balance_set import write_cards, write_set
-from samgan.studies.balance_stages import Work, audit_model, score_model, screen_images, stage, train_models
+from samgan.studies.balance_stages import (
+    Work,
+    audit_model,
+    check_classes,
+    check_screening,
+    score_model,
+    screen_images,
+    stage,
+    train_models,
+)
 from samgan.studies.downstream import utility
 from samgan.trust import ScreeningDocument
 from samgan.trust.utility_document import ClassImages, UtilityDocument
@@ -46,8 +55,10 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
     keep_plan(plan, out)
     work = Work(data, out, plan, device, request.inception_weights)
     work.models = stage(out / "training.json", "training", TrainingDocument, lambda: train_models(work)).models
+    check_classes(out / "training.json", work.models, plan)
     scores = {name: score_model(work, name) for name in plan.missing}
     screening = stage(out / "screening.json", "screening", ScreeningDocument, lambda: screen_images(work)).classes
+    check_screening(out, screening, plan)
     audits = {name: audit_model(work, name) for name in plan.missing}
     write_set(work, request.originals)
     found = _test(work)
