@@ -22,9 +22,7 @@ from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, load_
 from samgan.networks import Generator
 from samgan.presets import preset_config
 from samgan.sampling import Model
-from samgan.scoring import CollapseTest, Scored
-from samgan.studies import BalanceDocument, BalanceRequest, balance, balance_stages, missing_images
-from samgan.studies.balance_page import doubts
+from samgan.studies import BalanceDocument, BalanceRequest, balance, balance_stages
 from samgan.trust import REASONS, Screen, Screened
 
 module = importlib.import_module("samgan.studies.balance")  # samgan.studies.balance itself is the function
@@ -85,26 +83,6 @@ def lenient(monkeypatch):
 def read(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.mark.parametrize(
-    ("target", "missing"),
-    [
-        ("equal", {"a": 0, "b": 900, "c": 500}),
-        ("500", {"a": 0, "b": 400, "c": 0}),
-        ("0.5", {"a": 0, "b": 400, "c": 0}),
-        ("1.0", {"a": 0, "b": 900, "c": 500}),
-        ("1200", {"a": 200, "b": 1100, "c": 700}),
-    ],
-)
-def test_how_many_images_are_missing(target, missing):
-    assert missing_images({"a": 1000, "b": 100, "c": 500}, target) == missing
-
-
-@pytest.mark.parametrize("target", ["0", "1.5", "-3", "nan", "inf", "many", "", "100", "0.1"])
-def test_targets_that_are_none_or_reached_are_refused(target):
-    with pytest.raises(UsageError, match=f"--target {target}"):
-        missing_images({"a": 1000, "b": 100, "c": 500}, target)
 
 
 @pytest.mark.filterwarnings("always")
@@ -377,18 +355,6 @@ def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkey
     shutil.rmtree(tmp_path / "out" / "set")
     balance(data, tmp_path / "out", BalanceRequest(config=config, seeds=5, steps=3, **given))
     assert not left.exists(), "what a killed call left is gone"
-
-
-def test_a_model_that_failed_as_a_whole_is_told():
-    scores = BalanceDocument.read(COMMITTED / "100-joint" / "balance.json").against_all
-
-    def told(swd, difference, low):
-        collapse = CollapseTest("mode collapse", difference, low, 1.0)
-        return doubts(dataclasses.replace(scores, scores={"swd": Scored(swd, 5.0)}, mode_collapse=collapse))
-
-    assert told(14.0, 0.04, 0.01) == told(14.0, -0.3, -0.4) == told(14.0, 0.06, -0.01) == []
-    assert "4.0 times" in told(20.0, 0.0, -1.0)[0]
-    assert "+0.060" in told(5.0, 0.06, 0.01)[0]
 
 
 @pytest.mark.parametrize(
