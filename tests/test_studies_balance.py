@@ -142,7 +142,7 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
     assert sum(row["split"] == "holdout" for row in rows) == len(data.indices("holdout"))
     assert document["utility"]["classes"]["NORMAL"]["synthetic"] == missing
     assert document["utility"]["classes"]["PNEUMONIA"]["synthetic"] == 0
-    assert not document["utility"]["skipped"]  # the model makes what learns from synthetic images alone, too
+    assert not document["utility"]["skipped"]  # the model makes images of every class
     held_out = len(data.indices("holdout", ["NORMAL"]))
     cards = {"Model": out / "models" / "joint" / "MODEL_CARD.md", "Data": out / "set" / "DATA_CARD.md"}
     for kind, path in cards.items():
@@ -189,7 +189,7 @@ def test_other_methods_train_what_they_say(data, config, tmp_path, lenient, meth
         f"{split}/{name}" for split in ("train", "holdout") for name in data.classes
     }
     assert document.utility is None
-    # A finished model is taken as it is, of this very set alone.
+    # A finished model is used as it is, if it was trained on this same set.
     given = {"NORMAL": out / "models" / "class-0"}
     again, _ = balance(
         data,
@@ -225,7 +225,7 @@ def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path
     )
     found = document.screening["NORMAL"]
     assert (found.kept, found.candidates) == (0, 5 * found.missing)
-    assert "candidates were fit to stay" in page.read_text()
+    assert "screening left out the other" in page.read_text()
     assert document.utility is None
     assert "utility" in {left_out.what for left_out in document.skipped}
 

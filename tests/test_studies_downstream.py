@@ -59,7 +59,7 @@ def data(tmp_path_factory):
     return prepare(folder / "images", folder / "less", resolution=32, holdout=0.3, workers=1)
 
 
-def test_a_model_that_is_told_of_classes_makes_images_of_the_one_that_lacks_some(
+def test_a_model_that_is_told_the_class_makes_images_of_the_one_that_lacks_some(
     data, tiny_config, tmp_path, monkeypatch
 ):
     config = tiny_config.override({"network.num_classes": 2, "data.classes": ["NORMAL", "PNEUMONIA"]})
@@ -120,7 +120,7 @@ def test_images_of_unknown_origin_are_said_to_be(data, tmp_path):
     assert "must not have seen any held-out patient" in note
 
 
-def test_the_command_tests_every_arm_on_held_out_patients_alone(data, tmp_path, capsys):
+def test_the_command_tests_every_arm_on_held_out_patients_only(data, tmp_path, capsys):
     counts = data.info.counts
     lacking = counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]
     assert lacking > 0

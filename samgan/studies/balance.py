@@ -90,14 +90,14 @@ def _test(work: Work) -> UtilityDocument | None:
     if path.is_file():
         try:
             UtilityDocument.read(path)
-        except SamganError as error:  # most of it is in the cache
-            print(f"samgan: {error}; it is made again now", file=sys.stderr)
+        except SamganError as error:  # cheap: most predictions are in the cache
+            print(f"samgan: {error}; the test is done again now", file=sys.stderr)
             path.unlink()
 
     def make() -> UtilityDocument:
         synthetic = {name: work.images(name) for name in work.plan.missing}
         if none := [name for name, images in synthetic.items() if not len(images)]:
-            raise SamganError(f"no synthetic image of {none[0]} was fit to stay")
+            raise SamganError(f"screening kept no synthetic image of {none[0]}")
         beside = {name: len(synthetic.get(name, ())) for name in work.names}
         synthetic |= work.counterparts(max(beside.values()))
         document, _ = utility(
