@@ -6,14 +6,14 @@
     python results/balance/runs.py collapse cxr64 WORK_FOLDER --features FEATURES.pt [--seeds 2]
     python results/balance/runs.py table WORK_FOLDER
 
-The second is of PNEUMONIA alone, whose causes, BACTERIA and VIRUS, are harder to tell apart.
+The second uses PNEUMONIA only: its causes, BACTERIA and VIRUS, are harder to tell apart.
 
 `balance` makes subsets of the prepared set (held-out patients stay the same: 268 images of NORMAL, 770 of PNEUMONIA;
 268 of VIRUS, 512 of BACTERIA), calls `samgan balance` on each, one after another, and scores the models once more,
 against all training images of the class of few, also where they saw a part of them. It can be stopped at any time and
 called again; two calls with other names may run side by side. `table` copies balance.json of every finished case to
 this file's folder, and the pages of three, and writes table.csv of all cases that are there, also those of an earlier
-WORK_FOLDER, and arms.csv of every way to train the classifier. `worth` trains the classifiers of real images alone on
+WORK_FOLDER, and arms.csv of every way to train the classifier. `worth` trains the classifiers of real images only on
 the whole set as well, and writes worth.csv into a case's folder: what the patients that the case left out are worth,
 which is what synthetic images could be hoped to replace. `collapse` trains models of two classes, of which one has 100
 images, in the ways of `WAYS`, and writes collapse.csv: how many images of that class repeat each other.
@@ -226,7 +226,7 @@ def collapse(options: argparse.Namespace) -> None:
 
 
 def worth(name: str, whole: Path, work: Path) -> None:
-    """Scores of classifiers of real images alone, of a case's images and of the whole set's; paired differences."""
+    """Scores of classifiers of real images only, of a case's images and of the whole set's; paired differences."""
     case, steps = CASES[name], int(CASES[name].arguments[CASES[name].arguments.index("--steps") + 1])
     sets = [PreparedSet.open(path) for path in (part_of(case, work), whole)]
     names, rows = sets[0].classes, []

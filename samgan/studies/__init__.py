@@ -6,7 +6,7 @@ from samgan.studies.balance_page import format_balance
 from samgan.studies.balance_plan import BalanceRequest, missing_images
 from samgan.studies.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge, rank_correlation
 from samgan.studies.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC, Arm, classify, predict, train_classifier
-from samgan.studies.comparison import COMPARED, SCORES, compare
+from samgan.studies.comparison import compare
 from samgan.studies.downstream import utility
 from samgan.studies.downstream_page import format_utility
 from samgan.studies.sweep import finished, run_sweep
@@ -17,6 +17,7 @@ from samgan.studies.table2_alarms import alarm_lines, alarm_summary
 from samgan.studies.table2_lines import COLUMNS, Table, TableLine, rank_correlations, summarise
 from samgan.studies.table2_rows import ROWS, choose_rows
 from samgan.studies.table2_write import write_table
+from samgan.trust.utility_document import COMPARED, SCORES
 
 __all__ = [
     "ARMS",

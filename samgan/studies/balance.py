@@ -16,7 +16,16 @@ from samgan.studies.balance_documents import BalanceDocument, TrainingDocument
 from samgan.studies.balance_page import write_report
 from samgan.studies.balance_plan import BalanceRequest, keep_plan, make_plan
 from samgan.studies.balance_set import write_cards, write_set
-from samgan.studies.balance_stages import Work, audit_model, score_model, screen_images, stage, train_models
+from samgan.studies.balance_stages import (
+    Work,
+    audit_model,
+    check_classes,
+    check_screening,
+    score_model,
+    screen_images,
+    stage,
+    train_models,
+)
 from samgan.studies.downstream import utility
 from samgan.trust import ScreeningDocument
 from samgan.trust.utility_document import ClassImages, UtilityDocument
@@ -46,8 +55,10 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
     keep_plan(plan, out)
     work = Work(data, out, plan, device, request.inception_weights)
     work.models = stage(out / "training.json", "training", TrainingDocument, lambda: train_models(work)).models
+    check_classes(out / "training.json", work.models, plan)
     scores = {name: score_model(work, name) for name in plan.missing}
     screening = stage(out / "screening.json", "screening", ScreeningDocument, lambda: screen_images(work)).classes
+    check_screening(out, screening, plan)
     audits = {name: audit_model(work, name) for name in plan.missing}
     write_set(work, request.originals)
     found = _test(work)
@@ -79,14 +90,14 @@ def _test(work: Work) -> UtilityDocument | None:
     if path.is_file():
         try:
             UtilityDocument.read(path)
-        except SamganError as error:  # most of it is in the cache
-            print(f"samgan: {error}; it is made again now", file=sys.stderr)
+        except SamganError as error:  # cheap: most predictions are in the cache
+            print(f"samgan: {error}; the test is done again now", file=sys.stderr)
             path.unlink()
 
     def make() -> UtilityDocument:
         synthetic = {name: work.images(name) for name in work.plan.missing}
         if none := [name for name, images in synthetic.items() if not len(images)]:
-            raise SamganError(f"no synthetic image of {none[0]} was fit to stay")
+            raise SamganError(f"screening kept no synthetic image of {none[0]}")
         beside = {name: len(synthetic.get(name, ())) for name in work.names}
         synthetic |= work.counterparts(max(beside.values()))
         document, _ = utility(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from samgan.data import DataUsed
-from samgan.documents import Document
+from samgan.documents import Document, explain
 from samgan.errors import SamganError
 from samgan.runs import Start
 from samgan.scoring import Scores
@@ -209,7 +209,8 @@ def read_candidates(path: Path) -> list[Candidate]:
             rows = list(csv.DictReader(file))
         return [msgspec.convert(_values(row), Candidate, strict=False) for row in rows]
     except (OSError, csv.Error, KeyError, msgspec.ValidationError) as error:
-        reason = " ".join(str(error).split())
+        told = explain(error) if isinstance(error, msgspec.ValidationError) else str(error)
+        reason = f"no column {told}" if isinstance(error, KeyError) else " ".join(told.split())
         raise SamganError(f"{path} cannot be read as the images that were screened ({reason}); {remedy}") from None
 
 

@@ -99,12 +99,12 @@ def _sentences(document: BalanceDocument) -> Iterator[str]:
     yield from dict.fromkeys(note for model in document.training.values() for note in model.notes)
     for name, scores in document.scores.items():
         if scores and (found := doubts(scores)):
-            yield f"The model of {name} is not ready: {' and '.join(found)}. Train longer; screening cannot mend it."
+            yield f"The model of {name} is not ready: {' and '.join(found)}. Train longer; screening cannot repair it."
     for name, screened in document.screening.items():
         if screened.kept < screened.missing:
             yield (
-                f"{name}: {screened.kept} of {screened.missing} missing images; no more of {screened.candidates} "
-                "candidates were fit to stay. Train longer, or ask for fewer with --target."
+                f"{name}: {screened.kept} of {screened.missing} missing images; screening left out the other "
+                f"{screened.candidates - screened.kept} candidates. Train longer, or ask for fewer with --target."
             )
         if not screened.features:
             yield (

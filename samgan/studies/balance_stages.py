@@ -4,7 +4,7 @@ import functools
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,6 +120,41 @@ def stage(path: Path, name: str, kind: type[D], make: Callable[[], D]) -> D:
     document = make()
     document.write(path)
     return document
+
+
+def check_classes(path: Path, found: Mapping[str, object], plan: Plan) -> None:
+    """Refuse a file of a stage that does not have exactly the classes that lack images.
+
+    Raises:
+        SamganError: It was edited.
+    """
+    if set(found) != set(plan.missing):
+        raise SamganError(
+            f"{path}: expected the classes that lack images by plan.json ({', '.join(plan.missing)}), found "
+            f"{', '.join(found) or 'none'}; remove it, and give the same command again"
+        )
+
+
+def check_screening(out: Path, found: Mapping[str, ScreenedClass], plan: Plan) -> None:
+    """Refuse screening.json and screening.csv if they do not fit each other and the plan.
+
+    Raises:
+        SamganError: One of them was edited, or is missing.
+    """
+    path = out / "screening.json"
+    check_classes(path, found, plan)
+    rows = read_candidates(out / "screening.csv")
+    for name, screened in found.items():
+        own = [row for row in rows if row.class_name == name]
+        reasons = Counter(row.reason for row in own)
+        counts = plan.missing[name], len(own), reasons.pop("", 0), reasons
+        told = screened.missing, screened.candidates, screened.kept, screened.left_out
+        # Candidates are made of seeds 0, 1, ...: a row that was repeated or removed shows.
+        if counts != told or [row.seed for row in own] != list(range(len(own))):
+            raise SamganError(
+                f"{path} and screening.csv do not fit each other and plan.json for {name}: one of them was edited; "
+                "remove the first two, and give the same command again"
+            )
 
 
 def train_models(work: Work) -> TrainingDocument:

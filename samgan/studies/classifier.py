@@ -31,12 +31,12 @@ class Arm:
     synthetic: bool = False
     """Synthetic images of a class fill up what it lacks of the largest class; without real ones they stand for them."""
     weighted: bool = False
-    """Each class counts alike in the loss."""
+    """Every class has the same weight in the loss."""
     balanced: bool = False
-    """Each class is drawn alike."""
+    """Every class is drawn equally often."""
     augmented: bool = False
     mixed: bool = False
-    """Of each class that has both, real and synthetic images are drawn alike; `balanced` arms alone."""
+    """Real and synthetic images of a class that has both are drawn equally often; for `balanced` arms only."""
     everywhere: bool = False
     """Every class has all its synthetic images beside real ones, so that an image's origin says less of its class."""
     real_last: bool = False
@@ -46,7 +46,7 @@ class Arm:
 
     @property
     def whole(self) -> bool:
-        """Whether every class needs synthetic images, and all of them are taken, not those alone that it lacks."""
+        """Whether every class needs synthetic images, and all of them are used, not only as many as the class lacks."""
         return self.synthetic and (self.everywhere or self.synthetic_first or not self.real)
 
 
@@ -86,10 +86,10 @@ def classify(  # noqa: PLR0913 (options of one classifier)
     steps: int,
     device: str = "cpu",
 ) -> Float[np.ndarray, "m classes"]:
-    """The probabilities that `train_classifier`'s network gives to `test`, kept since a test of hours may be stopped.
+    """Train a classifier by `train_classifier` and predict `test`, or take the probabilities from the cache.
 
-    Two tests of the same real images, with other synthetic ones, share their arms without these. The cache
-    ($SAMGAN_CACHE, else ~/.cache/samgan) may be deleted at any time.
+    A test of hours may be stopped, so they are kept. Tests of the same real images with different synthetic ones share
+    the arms without synthetic images. The cache ($SAMGAN_CACHE, else ~/.cache/samgan) may be deleted at any time.
     """
     options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device}
     digest = hashlib.sha256(f"{RECIPE} {torch.__version__} {arm} {classes} {sorted(options.items())}".encode())
@@ -101,7 +101,7 @@ def classify(  # noqa: PLR0913 (options of one classifier)
         known: np.ndarray = np.load(path, allow_pickle=False)
         if known.shape == (len(test), classes):
             return known
-    except (OSError, ValueError):  # not there, or damaged: either way it is to be computed
+    except (OSError, ValueError):  # missing or damaged: compute it
         pass
     predicted = predict(train_classifier(images, labels, arm, classes, of_real=of_real, **options), test)
     with contextlib.suppress(OSError), atomic_write(path) as file:  # a full disk costs the cache, not the test
@@ -124,7 +124,7 @@ def train_classifier(
 
     AdamW (1e-3, weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64, bf16 where the device has
     instructions for it: the same for every arm, chosen before any was tested. Initial weights, batches and
-    augmentation depend on the seed alone.
+    augmentation depend on the seed only.
 
     Long because the whole recipe of training stands in one place.
 

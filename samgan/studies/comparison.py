@@ -9,27 +9,24 @@ from jaxtyping import Bool, Float, Int
 
 from samgan.metrics.classification import RESAMPLES, halves, interval, resample, weighted_scores
 from samgan.studies.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC
-from samgan.trust.utility_document import HARMS, HELPS, UNDECIDED, Chosen, Decision, Difference, Interval, Word
+from samgan.trust.utility_document import (
+    COMPARED,
+    DECIDES,
+    HARMS,
+    HELPS,
+    UNDECIDED,
+    Chosen,
+    Decision,
+    Difference,
+    Interval,
+    Word,
+)
 
 OfArms = Mapping[str, Float[np.ndarray, "draws seeds"]]
 """One score of every arm."""
 Measured = Mapping[str, OfArms]
 """By score."""
 
-SCORES = {
-    "auc": "AUC",
-    "balanced_accuracy": "balanced accuracy",
-    "minority_recall": "recall of the smallest class",
-    "brier_score": "Brier score",
-    "calibration_error": "calibration error",
-}
-COMPARED = ("auc", "balanced_accuracy", "minority_recall", "brier_score")
-"""The scores that have intervals and are compared. The calibration error is not among them: it is a sum of sizes of
-deviations, so any noise makes it larger, and drawing images again makes it larger once more. Its interval would not
-hold its mean.
-"""
-DECIDES = "auc"
-"""The score whose interval gives the verdict, named before anything was tested."""
 LOWER_IS_BETTER = {"brier_score"}
 
 

@@ -26,9 +26,9 @@ from samgan.metrics.classification import halves, scores
 from samgan.provenance import read_samples
 from samgan.sampling import Source
 from samgan.studies.classifier import ARMS, Arm, classify
-from samgan.studies.comparison import SCORES, compare
+from samgan.studies.comparison import compare
 from samgan.studies.downstream_page import write_page
-from samgan.trust.utility_document import ArmScores, ClassImages, HeldOut, UtilityDocument
+from samgan.trust.utility_document import SCORES, ArmScores, ClassImages, HeldOut, UtilityDocument
 
 LEAST = 16
 """Held-out images of a class, below which nothing can be said."""

@@ -7,8 +7,7 @@ from markupsafe import Markup
 
 from samgan import pages
 from samgan.pages import intervals, markdown_table
-from samgan.studies.comparison import COMPARED, DECIDES, SCORES
-from samgan.trust.utility_document import Decision, Interval, UtilityDocument
+from samgan.trust.utility_document import COMPARED, DECIDES, SCORES, Decision, Interval, UtilityDocument
 
 Shown = Mapping[str, Interval | Decision]
 """By score."""

@@ -217,7 +217,7 @@ class ScreeningDocument(Document):
     """screening.json: what screening kept of each class that lacked images."""
 
     KIND: ClassVar[str] = "a screening"
-    MADE_BY: ClassVar[str] = "samgan balance"
+    MADE_BY: ClassVar[str] = "samgan balance, after removing it"
 
     classes: dict[str, ScreenedClass]
 
