@@ -30,7 +30,7 @@ def add_features(parser: argparse.ArgumentParser) -> None:
     text = (
         "what turns images into features: inception, or a TorchScript or exported module that you trust (.pt, .pt2), "
     )
-    text += "from uint8 images to features (default: inception, if its weights can be had)"
+    text += "from uint8 images to features (default: inception, if its weights are available)"
     parser.add_argument("--features", metavar="inception|FILE", help=text)
     text = "weights file of the standard Inception, for a machine without network access"
     parser.add_argument("--inception-weights", type=Path, metavar="FILE", help=text)

@@ -25,7 +25,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add_classes(parser, "train on these classes of the set (default: all)")
     text = "continue the run in --out, bit for bit, with its own settings"
     parser.add_argument("--resume", action="store_true", help=text)
-    text = "stop after N minutes of training, if training.kimg is not reached earlier; halts do not count"
+    text = "stop after N minutes of training, if training.kimg is not reached earlier; pauses do not count"
     parser.add_argument("--minutes", type=float, metavar="N", help=text)
     text = "begin with the networks of another run (fine-tuning); its network settings must be the same"
     parser.add_argument("--start", type=Path, metavar="RUN", help=text)

@@ -37,7 +37,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
     An interrupted run continues where it stopped. A finished set of the same files and options is returned at once, if
-    its hash is right. (Over 60 lines, because it documents every option.)
+    its hash is right.
 
     Long because it has many options, each described below.
 

@@ -1,6 +1,7 @@
 """Read one radiograph (PNG, JPEG, TIFF, BMP, WebP, DICOM or a bare array) as grey or colour values in [0, 1].
 
-A new format is one entry in `READERS`, at the end; a format that Pillow reads is a name in `PIL_FORMATS` and a suffix.
+A new format is one entry in `READERS`, before the last, which takes whatever is left. A format that
+Pillow reads is a name in `PIL_FORMATS` and a suffix.
 """
 
 import contextlib

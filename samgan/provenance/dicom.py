@@ -25,8 +25,6 @@ def write_dicom(path: Path, sample: Sample) -> None:
     the instance consists of model, seed and pixels. So the same image gets the same UID wherever it is made, and an
     image of another depth, or one that came out differently on another machine, gets another UID.
 
-    Over 60 lines, because it sets the attributes of DICOM one by one.
-
     Long because it sets one attribute per line, module by module of the standard.
 
     Source:
