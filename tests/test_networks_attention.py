@@ -17,6 +17,12 @@ from samgan.networks import (
     power_iteration,
 )
 
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 # ---- SelfAttention
 
 

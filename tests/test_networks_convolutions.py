@@ -24,6 +24,11 @@ from samgan.networks import (
 )
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 def singular_values(weight):
     return torch.linalg.svdvals(weight.detach().flatten(1))
 

@@ -116,7 +116,7 @@ def test_images_of_unknown_origin_are_said_to_be(data, tmp_path):
     np.save(tmp_path / "images.npy", images)
     assert read_synthetic("NORMAL", images, 3, data, "cpu").notes == []
     (note,) = read_synthetic("NORMAL", tmp_path / "images.npy", 3, data, "cpu").notes
-    assert "What made images.npy" in note
+    assert "It is not known what made images.npy" in note
     assert "must not have seen any held-out patient" in note
 
 
@@ -144,7 +144,7 @@ def test_the_command_tests_every_arm_on_held_out_patients_only(data, tmp_path, c
     assert document["classes"]["NORMAL"] == {"real": counts["NORMAL"]["train"], "synthetic": lacking}
     read = UtilityDocument.read(tmp_path / "out" / "utility.json")
     assert document["verdict"] in format_utility(read)
-    assert "What made normal.npy" in format_utility(read)
+    assert "It is not known what made normal.npy" in format_utility(read)
     page = (tmp_path / "out" / "utility.html").read_text()
     assert "real and synthetic" in page
     assert json.loads((tmp_path / "out" / "utility.json").read_text()) == document
