@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from samgan.metrics.classification import halves, interval, scores, weighted_auc, weighted_scores
-from samgan.studies import COMPARED, SCORES
+from samgan.studies import COMPARED, UTILITY_SCORES
 
 
 def probabilities(positive):
@@ -53,7 +53,7 @@ def test_scores_by_hand():
     assert perfect == {
         "auc": 1, "balanced_accuracy": 1, "minority_recall": 1, "brier_score": 0, "calibration_error": 0
     }  # fmt: skip
-    assert set(perfect) == set(SCORES)
+    assert set(perfect) == set(UTILITY_SCORES)
 
 
 def test_patients_stay_whole_and_each_class_is_shared_out_evenly():

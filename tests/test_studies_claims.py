@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE, Scores
-from samgan.studies import CLAIMS, CONFIRMED, REFUTED, ROWS, SIGN, UNDECIDED, judge, rank_correlation
+from samgan.studies import CLAIMS, CONFIRMED, REFUTED, ROWS, SIGN, UNDECIDED, judge_claims, rank_correlation
 
 
 def scored(frechet, *, likeness=0.6, recall=0.5, gap=0.0, coverage=0.5, sign=False):
@@ -32,7 +32,7 @@ def scored(frechet, *, likeness=0.6, recall=0.5, gap=0.0, coverage=0.5, sign=Fal
 
 
 def verdict(sentence, runs):
-    return next(found for found in judge(runs) if found.sentence == sentence)
+    return next(found for found in judge_claims(runs) if found.sentence == sentence)
 
 
 SPREAD = {
@@ -135,7 +135,7 @@ def test_images_that_are_all_one_are_as_alike_as_can_be():
 def test_rows_scored_without_features_are_no_evidence():
     blind = scored(None, recall=None, coverage=None)
     runs = {"msg-gan-7": [blind, blind], "msg-gan-11": [blind]}
-    assert all(found.word == UNDECIDED for found in judge(runs))
+    assert all(found.word == UNDECIDED for found in judge_claims(runs))
 
 
 @pytest.mark.parametrize(("share", "word"), [(0.1, CONFIRMED), (0.5, UNDECIDED), (0.9, REFUTED)])

@@ -8,7 +8,7 @@ import pytest
 
 from samgan.errors import SamganError
 from samgan.studies import BalanceDocument, format_utility
-from samgan.trust.utility_document import COMPARED, SCORES, UtilityDocument
+from samgan.trust.utility_document import COMPARED, UTILITY_SCORES, UtilityDocument
 
 BALANCES = sorted((Path(__file__).parents[1] / "results" / "balance").glob("*/balance.json"))
 
@@ -32,7 +32,7 @@ def test_committed_tests_of_utility_are_read_and_stay_what_they_are(path):
         assert {score: interval.low for score, interval in found.scores.items()} == {
             score: own[score]["low"] for score in COMPARED
         }
-    assert all(label in format_utility(document) for label in SCORES.values())
+    assert all(label in format_utility(document) for label in UTILITY_SCORES.values())
     assert UtilityDocument.from_dict(document.to_dict(), "again") == document
 
 

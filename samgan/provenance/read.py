@@ -26,7 +26,7 @@ def read_samples(path: Path) -> list[Sample]:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
         with strict_decoders():
-            for recognises, read in READERS:
+            for recognises, read in READERS_OF_MARKS:
                 if recognises(head):
                     return read(path)
             return []
@@ -62,7 +62,7 @@ def _read_archive(path: Path) -> list[Sample]:
     return [Sample(image, mark) for image, mark in zip(images, marks, strict=True)]
 
 
-READERS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], list[Sample]]], ...] = (
+READERS_OF_MARKS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], list[Sample]]], ...] = (
     (is_dicom, read_dicom),
     (lambda head: head.startswith(b"PK\x03\x04"), _read_archive),
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), _read_png),

@@ -15,7 +15,7 @@ from samgan.scoring.images import Classes, check_inputs, score_images
 from samgan.scoring.quick import CHOOSES_BEST, QuickScores, ms_ssim_gaps, quick_scores
 from samgan.scoring.registry import SCORES, Score, Sets
 from samgan.scoring.report import curve_charts, write_report
-from samgan.scoring.table import format_table, number, score_rows, shown_scores
+from samgan.scoring.table import format_table, number, score_rows
 
 __all__ = [
     "CHOOSES_BEST",
@@ -41,6 +41,5 @@ __all__ = [
     "quick_scores",
     "score_images",
     "score_rows",
-    "shown_scores",
     "write_report",
 ]

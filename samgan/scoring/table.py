@@ -1,6 +1,5 @@
 """Scores as rows and sentences, which the command line prints and the page shows."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from samgan.pages import cell, markdown_table
@@ -134,14 +133,3 @@ def _classes(scores: Scores) -> dict[str, Scores]:
 
 def _interval(mean: MeanOfPairs | None) -> str:
     return f"{mean.mean:.3f} [{mean.low:.3f}, {mean.high:.3f}]" if mean else "-"
-
-
-def shown_scores(scores: Scores, names: Sequence[str]) -> list[str]:
-    """Some scores in a few words each, with what real images get in brackets, such as "recall 0.634 (real 0.921)"."""
-    found = []
-    for name in names:
-        if score := scores.scores.get(name):
-            record = SCORES[name]
-            value, floor = (number(x, record.decimals) for x in (score.value, score.floor))
-            found.append(f"{record.short or record.label} {value} (real {floor})")
-    return found

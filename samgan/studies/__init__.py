@@ -4,7 +4,7 @@ from samgan.studies.balance import balance
 from samgan.studies.balance_documents import BalanceDocument
 from samgan.studies.balance_page import format_balance
 from samgan.studies.balance_plan import BalanceRequest, missing_images
-from samgan.studies.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge, rank_correlation
+from samgan.studies.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge_claims, rank_correlation
 from samgan.studies.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC, Arm, classify, predict, train_classifier
 from samgan.studies.comparison import compare
 from samgan.studies.downstream import utility
@@ -17,7 +17,7 @@ from samgan.studies.table2_alarms import alarm_lines, alarm_summary
 from samgan.studies.table2_lines import COLUMNS, Table, TableLine, rank_correlations, summarise
 from samgan.studies.table2_rows import ROWS, choose_rows
 from samgan.studies.table2_write import write_table
-from samgan.trust.utility_document import COMPARED, SCORES
+from samgan.trust.utility_document import COMPARED, UTILITY_SCORES
 
 __all__ = [
     "ARMS",
@@ -28,10 +28,10 @@ __all__ = [
     "CONFIRMED",
     "REFUTED",
     "ROWS",
-    "SCORES",
     "SIGN",
     "SUSTAINED_TFLOPS",
     "UNDECIDED",
+    "UTILITY_SCORES",
     "WITH_SYNTHETIC",
     "Arm",
     "BalanceDocument",
@@ -57,7 +57,7 @@ __all__ = [
     "format_balance",
     "format_utility",
     "jobs_of",
-    "judge",
+    "judge_claims",
     "missing_images",
     "plan_rows",
     "predict",

@@ -125,7 +125,7 @@ class Verdict(NamedTuple):
     evidence: list[str]
 
 
-def judge(runs: Mapping[str, Sequence[Scores]]) -> list[Verdict]:
+def judge_claims(runs: Mapping[str, Sequence[Scores]]) -> list[Verdict]:
     """Test every claim.
 
     A pair is confirmed if the mean of the better row is lower by more than its 95 % interval. It is not confirmed if

@@ -16,7 +16,7 @@ from samgan.devices import choose_precision
 from samgan.files import atomic_write
 from samgan.metrics.features import cache_folder
 
-RECIPE = 1
+PROCEDURE = 1
 """Counts up when anything about training a classifier changes, so that nothing older is taken from the cache."""
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
@@ -92,7 +92,7 @@ def classify(  # noqa: PLR0913 (options of one classifier)
     the arms without synthetic images. The cache ($SAMGAN_CACHE, else ~/.cache/samgan) may be deleted at any time.
     """
     options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device}
-    digest = hashlib.sha256(f"{RECIPE} {torch.__version__} {arm} {classes} {sorted(options.items())}".encode())
+    digest = hashlib.sha256(f"{PROCEDURE} {torch.__version__} {arm} {classes} {sorted(options.items())}".encode())
     for array in (images, labels, of_real, test):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())

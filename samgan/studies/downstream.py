@@ -28,7 +28,7 @@ from samgan.sampling import Source
 from samgan.studies.classifier import ARMS, Arm, classify
 from samgan.studies.comparison import compare
 from samgan.studies.downstream_page import write_page
-from samgan.trust.utility_document import SCORES, ArmScores, ClassImages, HeldOut, UtilityDocument
+from samgan.trust.utility_document import UTILITY_SCORES, ArmScores, ClassImages, HeldOut, UtilityDocument
 
 LEAST = 16
 """Held-out images of a class, below which nothing can be said."""
@@ -280,6 +280,6 @@ def _summary(predicted: list[np.ndarray], truth: np.ndarray, smallest: int) -> A
     found = [scores(p, truth, smallest) for p in predicted]
     return ArmScores(
         seeds=tuple(found),
-        mean={name: float(np.mean([s[name] for s in found])) for name in SCORES},
-        deviation={name: float(np.std([s[name] for s in found], ddof=1)) for name in SCORES},
+        mean={name: float(np.mean([s[name] for s in found])) for name in UTILITY_SCORES},
+        deviation={name: float(np.std([s[name] for s in found], ddof=1)) for name in UTILITY_SCORES},
     )

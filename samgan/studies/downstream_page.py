@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from samgan import pages
 from samgan.pages import intervals, markdown_table
-from samgan.trust.utility_document import COMPARED, DECIDES, SCORES, Decision, Interval, UtilityDocument
+from samgan.trust.utility_document import COMPARED, DECIDES, UTILITY_SCORES, Decision, Interval, UtilityDocument
 
 Shown = Mapping[str, Interval | Decision]
 """By score."""
@@ -15,7 +15,7 @@ Shown = Mapping[str, Interval | Decision]
 
 def format_utility(document: UtilityDocument) -> str:
     """The table and the sentences that `samgan utility` prints."""
-    header = ["training images", *(f"{label} (± seeds)" for label in SCORES.values())]
+    header = ["training images", *(f"{label} (± seeds)" for label in UTILITY_SCORES.values())]
     return "\n".join([*markdown_table(header, _rows(document)), "", *utility_sentences(document)])
 
 
@@ -24,7 +24,7 @@ def utility_sentences(document: UtilityDocument) -> list[str]:
     decision, held_out, seeds = document.decisions[DECIDES], document.held_out, document.seeds
     pairs = [f"'{arms.synthetic}' against '{arms.classical}'" for arms in decision.chosen]
     others = [
-        f"{SCORES[score]} {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}] ({found.verdict})"
+        f"{UTILITY_SCORES[score]} {found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}] ({found.verdict})"
         for score, found in document.decisions.items()
         if score != DECIDES
     ]
@@ -47,11 +47,11 @@ def write_page(path: Path, document: UtilityDocument) -> None:
         path,
         "utility.html",
         "samgan: do synthetic images help?",
-        score_header=("training images", *SCORES.values()),
+        score_header=("training images", *UTILITY_SCORES.values()),
         score_rows=_rows(document),
         sentences=utility_sentences(document),
         figures=[intervals("AUC", "95 % over patients and seeds", bars), differences_chart(document)],
-        difference_header=("", *(SCORES[score] for score in COMPARED)),
+        difference_header=("", *(UTILITY_SCORES[score] for score in COMPARED)),
         difference_rows=list(_differences(document)),
     )
 
@@ -64,7 +64,7 @@ def differences_chart(document: UtilityDocument) -> Markup:
 
 def _rows(document: UtilityDocument) -> list[tuple[str, ...]]:
     return [
-        (name, *(f"{arm.mean[key]:.3f} ± {arm.deviation[key]:.3f}" for key in SCORES))
+        (name, *(f"{arm.mean[key]:.3f} ± {arm.deviation[key]:.3f}" for key in UTILITY_SCORES))
         for name, arm in document.arms.items()
     ]
 

@@ -14,7 +14,7 @@ from samgan.pages import Curve, chart, markdown_table, png_picture, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.presets import PLUS
 from samgan.scoring import SCORES, Score, Scores
-from samgan.studies.claims import REFUTED, Verdict, judge
+from samgan.studies.claims import REFUTED, Verdict, judge_claims
 from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
 from samgan.studies.table2_alarms import ALARM_HEADER, alarm_lines, alarm_summary
 from samgan.studies.table2_lines import COLUMNS, Averaged, Correlation, Table, TableLine, rank_correlations, summarise
@@ -62,7 +62,7 @@ def write_table(
         title=title,
         header=header(_shown(lines)),
         cells=[_cells(line, _shown(lines)) for line in lines],
-        verdicts=judge(_judged(rows)),
+        verdicts=judge_claims(_judged(rows)),
         ranks=_rank_sentences(rank_correlations(lines)),
         alarms=alarm_lines(rows),
         alarm_summary=alarm_summary(rows),

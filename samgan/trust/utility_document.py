@@ -10,7 +10,7 @@ from samgan.documents import Document
 HELPS, HARMS, UNDECIDED = "helps", "harms", "no difference shown"
 Word = Literal["helps", "harms", "no difference shown"]
 
-SCORES = {
+UTILITY_SCORES = {
     "auc": "AUC",
     "balanced_accuracy": "balanced accuracy",
     "minority_recall": "recall of the smallest class",
@@ -127,7 +127,7 @@ class UtilityDocument(Document):
         """Check that every table has the scores that pages, cards and studies read."""
         for name, arm in self.arms.items():
             for found in (arm.mean, arm.deviation, *arm.seeds):
-                _check_names(f"arms, {name}", found, SCORES)
+                _check_names(f"arms, {name}", found, UTILITY_SCORES)
         _check_names("intervals", self.intervals, self.arms)
         for name, compared in self.intervals.items():
             _check_names(f"intervals, {name}", compared, COMPARED)
