@@ -9,7 +9,7 @@ from samgan.runs.checkpoints import (
     record_best,
     save_checkpoint,
 )
-from samgan.runs.collapse import Collapse, find_collapse
+from samgan.runs.collapse import Collapse, CollapseWatch, find_collapse
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
 from samgan.runs.folder import Run, describe_environment
 
@@ -17,6 +17,7 @@ __all__ = [
     "Best",
     "Checkpoint",
     "Collapse",
+    "CollapseWatch",
     "Environment",
     "Run",
     "Start",

@@ -5,9 +5,12 @@ stay alike. So the first thousands of images are ignored, a sign must show in se
 of these must be no better than the first.
 """
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from samgan.runs.folder import Run
 
 ALIKE = 0.5
 """Above this, generated pairs are too alike; 0: as alike as real pairs, 1: equal images."""
@@ -72,3 +75,23 @@ def find_collapse(stats: Iterable[dict[str, Any]]) -> Collapse | None:
             reason += "; the discriminator is never wrong" * saturated + "; the generator's gradient has faded" * faded
             return Collapse(line["step"], line["images_seen"], latest.get("wall_seconds", 0.0), reason)
     return None
+
+
+class CollapseWatch:
+    """Looks for a collapse after every snapshot, and reports it once."""
+
+    def __init__(self, run: Run, stops: bool) -> None:
+        self.run, self.stops, self.said = run, stops, False
+
+    def __call__(self) -> bool:
+        """Whether to stop the run now."""
+        collapse = find_collapse(self.run.stats())
+        if collapse is None:
+            return False
+        if not self.said:
+            what = "stopped" if self.stops else "training continues (to end it, use --on-collapse stop)"
+            kimg = f"{collapse.images_seen / 1000:g} kimg"
+            message = f"{self.run.path} collapsed at {kimg}: {collapse.reason}; {what}"
+            warnings.warn(message, stacklevel=2)
+            self.said = True
+        return self.stops

@@ -20,7 +20,12 @@ Augmentation = Callable[[Pyramid, Float[Tensor, "n changes"], float | Tensor], P
 
 @dataclass(frozen=True)
 class Recipe:
-    """The parts of one training step; `TrainingState` keeps it, so that networks and step cannot disagree."""
+    """The parts of one training step; `TrainingState` keeps it, so that networks and step cannot disagree.
+
+    A run stores its configuration, not its recipe. To resume a run, pass the same recipe again. The commands
+    that sample, export or verify build the generator that the configuration names, so they cannot read a run with
+    another one; in Python, open such a run with `Source.open(..., generator=...)`.
+    """
 
     loss: Loss
     penalty: Penalty | None

@@ -16,7 +16,15 @@ from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
-from samgan.runs import Checkpoint, Run, Start, TrainedOn, choose_checkpoint, describe_environment, find_collapse
+from samgan.runs import (
+    Checkpoint,
+    CollapseWatch,
+    Run,
+    Start,
+    TrainedOn,
+    choose_checkpoint,
+    describe_environment,
+)
 from samgan.scoring import CHOOSES_BEST, ms_ssim_gaps, quick_scores
 from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
@@ -152,7 +160,7 @@ def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
         try:
             on_first_process(open_run)
             run = Run.open(request.out)
-            watch = None if request.on_collapse == "ignore" else _Watch(run, stops=request.on_collapse == "stop")
+            watch = None if request.on_collapse == "ignore" else CollapseWatch(run, stops=request.on_collapse == "stop")
             options = Options(
                 indices=request.indices,
                 labels=data.labels(config.data.classes) if config.network.num_classes else None,
@@ -200,25 +208,6 @@ def choose_classes(config: Config, data: PreparedSet) -> Config:
         return config.override({"network.num_classes": 0})
     number = len(names) if number is None else number
     return config.override({"network.num_classes": number, "data.classes": names})
-
-
-class _Watch:
-    """Looks for a collapse after every snapshot, and reports it once."""
-
-    def __init__(self, run: Run, stops: bool) -> None:
-        self.run, self.stops, self.said = run, stops, False
-
-    def __call__(self) -> bool:
-        collapse = find_collapse(self.run.stats())
-        if collapse is None:
-            return False
-        if not self.said:
-            what = "stopped" if self.stops else "training continues (to end it, use --on-collapse stop)"
-            kimg = f"{collapse.images_seen / 1000:g} kimg"
-            message = f"{self.run.path} collapsed at {kimg}: {collapse.reason}; {what}"
-            warnings.warn(message, stacklevel=2)
-            self.said = True
-        return self.stops
 
 
 def _open_run(request: _Request, device: str, origin: Checkpoint | None) -> Run:
