@@ -374,7 +374,7 @@ def test_a_run_can_start_from_another_one(capsys, data, trained, tmp_path):
 @pytest.mark.filterwarnings("always")
 def test_a_collapse_is_told_of_once_or_ends_the_run(capsys, data, tmp_path, monkeypatch):
     found = Collapse(step=5, images_seen=20, wall_seconds=1.0, reason="all alike")
-    monkeypatch.setattr("samgan.training.run.find_collapse", lambda stats: found if list(stats) else None)
+    monkeypatch.setattr("samgan.runs.collapse.find_collapse", lambda stats: found if list(stats) else None)
     command = ["train", data, "--preset", "msg-gan-6", "--scale", "cpu", *TINY, "--out"]
     _, document, error = run(capsys, *command, tmp_path / "on")
     assert document["images_seen"] == 40
