@@ -145,7 +145,7 @@ def test_a_run_that_ended_at_its_alarm_is_finished_only_if_that_was_asked_for(da
         lines = [line for line in stats if line["kind"] == "scores"]
         return Collapse(lines[0]["step"], lines[0]["images_seen"], 1.0, "made up") if lines else None
 
-    for module in ("samgan.studies.sweep", "samgan.training.run"):
+    for module in ("samgan.studies.sweep", "samgan.runs.collapse"):
         monkeypatch.setattr(f"{module}.find_collapse", alarm)
     (ended,) = run_sweep([job(data)], tmp_path, Scoring(), HERE, on_collapse="stop")
     assert ended.trained.kimg == 0.02
