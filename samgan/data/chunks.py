@@ -34,6 +34,10 @@ class Record:
     height: int
     bits: int
     patient_key: str
+    study_key: str
+    view: str
+    is_synthetic: bool
+    notes: tuple[str, ...]
     pixel_hash: bytes
     thumbnail: UInt8[np.ndarray, "s s"]
 
@@ -100,6 +104,10 @@ def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelO
                 "width": radiograph.pixels.shape[2],
                 "bits": radiograph.bits,
                 "patient_key": radiograph.patient_key,
+                "study_key": radiograph.study_key,
+                "view": entry.view or radiograph.view,
+                "is_synthetic": radiograph.is_synthetic,
+                "notes": radiograph.notes,
             }
         )
     shape = (len(images), options.channels, options.resolution, options.resolution)
@@ -132,6 +140,7 @@ def collect(source: Source, chunks: list[Path]) -> tuple[list[Record], list[BadF
                 continue
             image, thumbnail = next(pending)
             pixel_hash = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            fact["notes"] = tuple(fact["notes"])  # JSON knows lists only
             records.append(Record(entry=entry, pixel_hash=pixel_hash, thumbnail=thumbnail, **fact))
     return records, bad_files
 

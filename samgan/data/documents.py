@@ -19,6 +19,8 @@ FORMAT = 1
 SPLITS = ("train", "holdout")
 COLUMNS = ("index", "source", "sha256", "width", "height", "bits", "class", "patient", "split", "near_duplicate_of")
 """Of manifest.csv, in the order of the fields of `ManifestRow`."""
+OPTIONAL_COLUMNS = ("view", "notes")
+"""Come after the others, if any row has something to say there."""
 REMEDY = "prepare it again"
 
 
@@ -32,7 +34,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that was left out because it cannot be read."""
+    """A file that was left out, and why."""
 
     source: str
     reason: str
@@ -46,6 +48,8 @@ class LeftOut:
     bad_files: tuple[BadFile, ...] = ()
     ignored_by_suffix: dict[str, int] = field(default_factory=dict)
     """Number of files that are no images, by suffix."""
+    unused: tuple[BadFile, ...] = ()
+    """Images that were left out for where they lie or what a table says of them."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ class SetInfo:
     enlarged: int | None = None
     """Number of images that were smaller than the resolution; subsets do not tell it."""
     left_out: LeftOut | None = None
+    notes: dict[str, int] | None = None
+    """What was passed over in the files' metadata, with the number of images that it concerns."""
+    warnings: tuple[str, ...] | None = None
+    """What was decided, or looks wrong; one sentence each."""
     options: PrepareOptions | None = None
     fingerprint: str
     """Of the algorithm, the options and the source's files: the same fingerprint gives the same set."""
@@ -168,6 +176,10 @@ class ManifestRow:
     """One of SPLITS."""
     near_duplicate_of: int | None = None
     """Index of an earlier image that is like this one."""
+    view: str = ""
+    """Such as PA or AP; empty if nothing tells it."""
+    notes: str = ""
+    """What was passed over in the file's metadata, with semicolons between."""
 
 
 def read_manifest(path: Path, classes: Collection[str]) -> list[ManifestRow]:
@@ -188,10 +200,16 @@ def read_manifest(path: Path, classes: Collection[str]) -> list[ManifestRow]:
             if lacking := sorted(set(COLUMNS) - set(header)):
                 raise ValueError(f"there is no column {', '.join(lacking)}")
             in_order = itemgetter(*(header.index(name) for name in COLUMNS))
-            rows = [  # positions and one expression, since a set may have 100,000 rows
-                ManifestRow(int(i), source, sha256, int(w), int(h), int(bits), name, patient, split, _optional(near))
-                for i, source, sha256, w, h, bits, name, patient, split, near in map(in_order, lines)
-            ]
+            others = [(name, header.index(name)) for name in OPTIONAL_COLUMNS if name in header]
+            rows = []
+            for line in lines:  # positions, since a set may have 100,000 rows
+                i, source, sha256, w, h, bits, name, patient, split, near = in_order(line)
+                more = {column: line[place] for column, place in others}
+                rows.append(
+                    ManifestRow(
+                        int(i), source, sha256, int(w), int(h), int(bits), name, patient, split, _optional(near), **more
+                    )
+                )
         except (csv.Error, IndexError, ValueError) as error:
             raise ValueError(f"manifest.csv, line {lines.line_num}: {first_line(error)}") from None
     for what, found, known in (

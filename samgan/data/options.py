@@ -7,7 +7,7 @@ from samgan.data.curation import patients_from_names
 from samgan.data.fit import FITS, NORMALIZERS
 from samgan.errors import UsageError
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raised whenever the same files and options would give other pixels or another manifest."""
 RESOLUTIONS = tuple(2**power for power in range(3, 11))
 DUPLICATES = ("drop", "keep")

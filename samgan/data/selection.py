@@ -90,7 +90,10 @@ def select(
             ),
             bad_files=tuple(bad_files),
             ignored_by_suffix=source.ignored,
+            unused=source.unused,
         ),
+        notes=dict(Counter(note for index in kept for note in records[index].notes)),
+        warnings=source.warnings,
         options=options,
         fingerprint=fingerprint,
         sha256="",
@@ -165,6 +168,8 @@ def _rows(
                 split=split,
                 # The first of several near ones is never a duplicate that was dropped.
                 near_duplicate_of=place[near_duplicate_of[index]] if index in near_duplicate_of else None,
+                view=record.view,
+                notes="; ".join(record.notes),
             )
         )
     return rows

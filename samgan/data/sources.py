@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
+from samgan.data.documents import BadFile
 from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, MAXIMUM_BYTES, is_recognised
 from samgan.errors import SamganError, UsageError, one_line
 
@@ -47,6 +48,10 @@ class Entry(NamedTuple):
     class_name: str
     split: str
     """"train" or "holdout" if the source itself says so; otherwise empty."""
+    patient: str = ""
+    """Whom the image shows, if a folder or a table tells it."""
+    view: str = ""
+    """Such as PA or AP, if a table tells it."""
 
 
 class Source(NamedTuple):
@@ -59,6 +64,10 @@ class Source(NamedTuple):
     entries: list[Entry]
     ignored: dict[str, int]
     """Number of files that are no images, by suffix."""
+    unused: tuple[BadFile, ...] = ()
+    """Images that are left out for where they lie or what a table says of them, with the reason."""
+    warnings: tuple[str, ...] = ()
+    """What was decided, or looks wrong; one sentence each."""
 
 
 def open_source(source: str | Path) -> Source:

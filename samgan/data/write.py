@@ -11,7 +11,7 @@ import numpy as np
 
 from samgan.data.chunks import load_chunk
 from samgan.data.dataset import content_sha256
-from samgan.data.documents import COLUMNS, ManifestRow, SetInfo
+from samgan.data.documents import COLUMNS, OPTIONAL_COLUMNS, ManifestRow, SetInfo
 from samgan.data.selection import Selection
 from samgan.files import atomic_write, write_json
 
@@ -42,8 +42,10 @@ def finish_set(out: Path, rows: list[ManifestRow], info: SetInfo) -> None:
     """Write manifest.csv and dataset.json beside an images.npy, with the hash of both files."""
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(map(attrgetter(*(field.name for field in dataclasses.fields(ManifestRow))), rows))  # None: empty
+    told = [name for name in OPTIONAL_COLUMNS if any(getattr(row, name) for row in rows)]
+    fields = [field.name for field in dataclasses.fields(ManifestRow) if field.name not in OPTIONAL_COLUMNS]
+    writer.writerow((*COLUMNS, *told))
+    writer.writerows(map(attrgetter(*fields, *told), rows))  # None: empty
     with atomic_write(out / "manifest.csv") as file:
         file.write(table.getvalue().encode("utf-8", "surrogateescape"))
     write_json(out / "dataset.json", dataclasses.replace(info, sha256=content_sha256(out)).to_dict())

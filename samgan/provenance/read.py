@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from samgan.data.readers import HEAD_BYTES, PIL_FORMATS, is_dicom, strict_decoders
+from samgan.data.dicom import is_dicom
+from samgan.data.pillow import PIL_FORMATS
+from samgan.data.readers import HEAD_BYTES, strict_decoders
 from samgan.data.sources import MAXIMUM_ARRAY_BYTES
 from samgan.errors import SamganError, one_line
 from samgan.provenance.dicom import read_dicom
