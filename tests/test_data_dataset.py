@@ -82,7 +82,7 @@ def break_header(out):
 
 DAMAGES = {
     "images cut": (truncate, "damaged"),
-    "manifest cut": (shorten_manifest, "manifest.csv 11 rows"),
+    "manifest cut": (shorten_manifest, "manifest.csv has 11 rows"),
     "other format": (set_key("format", 2), "expected a prepared set of format 1, found 2"),
     "no json": (lambda out: (out / "dataset.json").write_text("{"), "is not valid JSON"),
     "deep json": (lambda out: (out / "dataset.json").write_text("[" * 100_000), "is not valid JSON"),

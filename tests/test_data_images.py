@@ -129,4 +129,4 @@ def test_unusable_images_are_named(tmp_path):
     (tmp_path / "text.npz").write_text("nothing")
     refused(tmp_path / "text.npz", "not a readable array")
     np.savez(tmp_path / "two.npz", train=np.zeros(3), test=np.zeros(3))
-    refused(tmp_path / "two.npz", 'expected an array named "images" among train, test')
+    refused(tmp_path / "two.npz", 'expected an array named "images", found train, test')

@@ -5,8 +5,8 @@ import hashlib
 from samgan.data import prepare
 
 
-def test_a_real_set_gives_the_same_bytes_as_ever(real_images, tmp_path):
-    prepare(real_images, tmp_path)
+def test_a_real_set_gives_the_same_bytes_as_ever(real_images_folder, tmp_path):
+    prepare(real_images_folder, tmp_path)
     assert {
         name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("images.npy", "manifest.csv")
     } == {

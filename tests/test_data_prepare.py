@@ -354,7 +354,8 @@ def test_a_set_of_another_source_of_the_same_name_is_not_replaced(folder, tmp_pa
     before = files_of(tmp_path / "out")
     other = tmp_path / "hospital 2/set"
     write_phantoms(other, 3, 32)
-    with pytest.raises(UsageError, match=r"was prepared from another set, not .*hospital 2/set: choose another folder"):
+    words = r"was prepared from another source named set, not .*hospital 2/set: choose another folder"
+    with pytest.raises(UsageError, match=words):
         prepare_here(other, tmp_path / "out")
     assert files_of(tmp_path / "out") == before
     assert str(tmp_path).encode() not in before["dataset.json"]
@@ -375,10 +376,10 @@ def test_an_older_set_knows_its_source_by_name_alone(folder, tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"resolution": 48}, "resolution 48 is not one of 8, 16"),
+        ({"resolution": 48}, "resolution 48: expected one of 8, 16"),
         ({"resolution": 2048}, "resolution"),
-        ({"channels": 2}, "channels 2 is not one of 1, 3"),
-        ({"fit": "squeeze"}, "fit 'squeeze' is not one of crop, pad, stretch"),
+        ({"channels": 2}, "channels 2: expected one of 1, 3"),
+        ({"fit": "squeeze"}, "fit 'squeeze': expected one of crop, pad, stretch"),
         ({"normalize": "zscore"}, "normalize"),
         ({"duplicates": "maybe"}, "duplicates"),
         ({"holdout": 1.0}, "holdout"),

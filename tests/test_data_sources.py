@@ -140,7 +140,7 @@ def test_archive_with_a_path_outside_itself_is_refused(tmp_path, member):
         info = zipfile.ZipInfo("x")
         info.filename = member
         archive.writestr(info, png())
-    with pytest.raises(SamganError, match=r"refused, member .* is a path outside"):
+    with pytest.raises(SamganError, match=r"was refused: its member .* is a path outside"):
         open_source(tmp_path / "set.zip")
 
 
@@ -271,7 +271,7 @@ def test_npz_with_pickles_or_other_arrays_is_refused(tmp_path):
     np.savez(tmp_path / "pickle.npz", train_images=trap, train_labels=np.array([1]))
     np.savez(tmp_path / "labels.npz", train_images=np.zeros((1, 8, 8), np.uint8), train_labels=trap)
     for name in ("pickle", "labels"):
-        with pytest.raises(SamganError, match="without pickles"):
+        with pytest.raises(SamganError, match="pickles are not allowed"):
             open_source(tmp_path / f"{name}.npz")
     assert not (tmp_path / "sprung").exists()
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
@@ -381,7 +381,7 @@ def test_medmnist_without_network_is_one_clear_line(monkeypatch):
 
 
 def test_unknown_medmnist_set_is_refused_and_the_known_are_named():
-    with pytest.raises(UsageError, match="known: pneumoniamnist, chestmnist"):
+    with pytest.raises(UsageError, match="expected one of pneumoniamnist, chestmnist"):
         open_source("medmnist:bloodmnist")
 
 

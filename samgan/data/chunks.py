@@ -1,4 +1,4 @@
-"""Read a source in chunks of images: the unit of work, of progress and of restart."""
+"""Read a source in chunks of images. A chunk is the unit of work, of progress and of restart."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ THUMBNAIL_SIDE = 32
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one image of the source."""
+    """What is known about one image of the source."""
 
     entry: Entry
     sha256: str
@@ -43,7 +43,7 @@ class Record:
 
 
 def prepare_chunks(source: Source, partial: Path, options: PixelOptions, workers: int | None) -> list[Path]:
-    """Write the chunks that `partial` lacks; return the files of all, in the order of the source."""
+    """Write the chunks that are missing in `partial`; return the files of all chunks, in the order of the source."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -68,7 +68,7 @@ def prepare_chunks(source: Source, partial: Path, options: PixelOptions, workers
 def _run_chunks(path: Path, jobs: list[tuple[Path, list[Entry]]], options: PixelOptions, threads: int) -> Iterator[int]:
     """Yield the number of images of each chunk as it is finished.
 
-    The workers are threads: processes would import the caller's script again, and decoders and numpy release the lock.
+    The workers are threads: processes would import the caller's script again, and decoders and numpy release the GIL.
     """
     stop = threading.Event()
     with ThreadPoolExecutor(threads) as pool:
@@ -77,12 +77,12 @@ def _run_chunks(path: Path, jobs: list[tuple[Path, list[Entry]]], options: Pixel
             for future in as_completed(futures):
                 yield future.result()
         finally:
-            stop.set()  # after Ctrl-C or on a full disk, wait for the image being read, not for its chunk
+            stop.set()  # after Ctrl-C or on a full disk, finish only the image being read, not its chunk
             pool.shutdown(cancel_futures=True)
 
 
 def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelOptions, stop: threading.Event) -> int:
-    """Read and fit one chunk's images; write them to `file` with what is known of each."""
+    """Read and fit one chunk's images; write them to `file` with what is known about each."""
     images: list[UInt8[np.ndarray, "c r r"]] = []
     facts: list[dict[str, Any]] = []
     for entry, data in zip(entries, read_entries(path, entries), strict=True):
@@ -121,13 +121,13 @@ def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelO
 
 
 def load_chunk(file: Path) -> tuple[UInt8[np.ndarray, "n c h w"], list[dict[str, Any]]]:
-    """Return a chunk's images, and what is known of each of its files."""
+    """Return a chunk's images, and what is known about each of its files."""
     with np.load(file, allow_pickle=False) as chunk:
         return chunk["images"], json.loads(chunk["facts"].tobytes())
 
 
 def collect(source: Source, chunks: list[Path]) -> tuple[list[Record], list[BadFile]]:
-    """Gather what is known of each image, and the files that cannot be read."""
+    """Gather what is known about each image, and the files that cannot be read."""
     records: list[Record] = []
     bad_files: list[BadFile] = []
     for number, file in enumerate(chunks):
@@ -154,7 +154,7 @@ def _thumbnails(images: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n s 
 
 
 def forget_bad(source: Source, chunks: list[Path], bad_files: list[BadFile]) -> None:
-    """Delete the chunks with bad files, so that the next run reads these again: it may have the decoder they need."""
+    """Delete the chunks with bad files, so that the next run reads them again: it may have the missing decoder."""
     bad_paths = {bad.source for bad in bad_files}
     for number, chunk in enumerate(chunks):
         start = number * CHUNK_IMAGES

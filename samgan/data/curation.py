@@ -1,4 +1,4 @@
-"""Find duplicates and patients, and split so that no patient is on both sides."""
+"""Find duplicates and patients, and split the images so that no patient is on both sides."""
 
 import hashlib
 import re
@@ -10,14 +10,14 @@ from jaxtyping import Bool, Float32, Int, UInt8
 
 from samgan.errors import UsageError
 
-# One alternative per public set: Kermany (two namings), this package's phantoms, NIH ChestX-ray14.
+# One alternative per public set: Kermany (two naming schemes), this package's phantoms, NIH ChestX-ray14.
 PATIENT_REGEX = r"(?:^|/)(?:(person\d+)_|(?:NORMAL\d*-)?(IM-\d+)-\d+|(phantom\d+)_|(\d{8})_\d{3}\.)[^/]*$"
 
 HASH_DISTANCE_BITS = 10
 CORRELATION = 0.98
-# Measured on Kermany's 5,216 radiographs: two different ones correlate by 0.974 at most. JPEG quality 10, half or
-# double size, exposure, noise and nearly always a crop by 1 % keep a copy above 0.98 and within 8 bits; a crop of 4 %
-# does not.
+# Measured on Kermany's 5,216 radiographs: two different ones have a correlation of 0.974 at most. A copy stays above
+# 0.98 and within 8 bits after JPEG of quality 10, half or double size, a change of exposure, noise, and nearly always
+# after a crop by 1 %. After a crop by 4 % it does not.
 
 
 def duplicates_of_first(keys: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
@@ -51,9 +51,10 @@ def perceptual_hashes(thumbnails: UInt8[np.ndarray, "n s s"]) -> Bool[np.ndarray
 
 
 def near_duplicates(thumbnails: UInt8[np.ndarray, "n s s"]) -> list[tuple[int, int]]:
-    """Pair the images that show the same exposure, whatever its file format, scale or contrast.
+    """Find the pairs of images that show the same exposure, whatever the file format, scale or contrast.
 
-    A pair is near if its hashes differ in at most 10 of 64 bits and its thumbnails correlate by 0.98 or more.
+    Two images are near duplicates if their hashes differ in at most 10 of 64 bits and the correlation of their
+    thumbnails is 0.98 or more.
 
     Returns:
         Pairs (i, j) with i < j, in order of j, then i.
@@ -70,7 +71,7 @@ def near_duplicates(thumbnails: UInt8[np.ndarray, "n s s"]) -> list[tuple[int, i
 
 
 def _close_hashes(hashes: Bool[np.ndarray, "n 64"], block: int = 2048) -> Iterator[Int[np.ndarray, "m 2"]]:
-    """Compare all pairs of hashes, block against block: 5e9 pairs (100,000 images) take some ten seconds."""
+    """Compare all pairs of hashes, block against block: 5e9 pairs (100,000 images) take about ten seconds."""
     signs = np.where(hashes, np.float32(1), np.float32(-1))
     agreement = 64 - 2 * HASH_DISTANCE_BITS  # the product of two rows of signs = 64 - 2 * distance
     for top in range(0, len(hashes), block):
@@ -81,7 +82,7 @@ def _close_hashes(hashes: Bool[np.ndarray, "n 64"], block: int = 2048) -> Iterat
 
 
 def _standardized(images: UInt8[np.ndarray, "n s s"]) -> Float32[np.ndarray, "n p"]:
-    """Bring each image to mean 0 and length 1; a constant image becomes zeros."""
+    """Shift and scale each image to mean 0 and norm 1; a constant image becomes zeros."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
@@ -96,7 +97,7 @@ def patients_from_names(paths: Sequence[str], pattern: str | None = None) -> lis
             default.
 
     Raises:
-        UsageError: the pattern is no regular expression or has no group.
+        UsageError: the pattern is not a regular expression or has no group.
     """
     try:
         regex = re.compile(PATIENT_REGEX if pattern is None else pattern)
@@ -109,16 +110,16 @@ def patients_from_names(paths: Sequence[str], pattern: str | None = None) -> lis
 
 
 def connected_groups(patients: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[int]:
-    """Join images of one patient, and of patients who share a duplicate.
+    """Group the images of one patient, and those of patients who share a duplicate.
 
     Args:
         patients: one name per image.
-        pairs: places of images that are duplicates of each other.
+        pairs: positions of images that are duplicates of each other.
 
     Returns:
-        For each image the number of its group: the place of the group's first image.
+        For each image the number of its group: the position of the group's first image.
     """
-    from scipy.cluster.hierarchy import DisjointSet  # here, since opening a set does not need it
+    from scipy.cluster.hierarchy import DisjointSet  # imported here, since opening a set does not need it
 
     joined = DisjointSet(patients)
     for left, right in pairs:
@@ -136,13 +137,13 @@ def split_by_group(
 
     Args:
         groups: one number per image; images of one group stay together.
-        patients: one name per image; a group's hash is the smallest of its patients'.
+        patients: one name per image; the hash of a group is the smallest hash of its patients.
         classes: one class per image.
         holdout: wanted share of each class, in [0, 1).
         seed: another seed gives another split.
 
     Returns:
-        "train" or "holdout" per image. With two groups or more and a share above 0, both occur.
+        "train" or "holdout" per image. With two groups or more and `holdout` above 0, both occur.
     """
     names = sorted(set(classes))
     order: dict[int, str] = {}

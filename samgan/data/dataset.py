@@ -20,9 +20,9 @@ class PreparedSet:
 
     path: Path
     info: SetInfo
-    """dataset.json."""
+    """The content of dataset.json."""
     images: np.ndarray
-    """UInt8 [n, c, h, w], memory-mapped, read only."""
+    """UInt8 [n, c, h, w], memory-mapped, read-only."""
     manifest: list[ManifestRow]
     """One row per image, in the same order."""
 
@@ -44,15 +44,15 @@ class PreparedSet:
         if images.shape != expected or images.dtype != np.uint8 or len(manifest) != len(images):
             raise SamganError(
                 f"{path} is damaged: dataset.json says {list(expected)} uint8, images.npy holds {list(images.shape)} "
-                f"{images.dtype}, manifest.csv {len(manifest)} rows: {REMEDY}"
+                f"{images.dtype}, manifest.csv has {len(manifest)} rows: {REMEDY}"
             )
         return cls(path, info, images, manifest)
 
     def verify(self) -> None:
-        """Read images.npy and manifest.csv through and compare them with the hash in dataset.json.
+        """Hash images.npy and manifest.csv, and compare the result with the hash in dataset.json.
 
         Raises:
-            SamganError: they are not what was prepared, or cannot be read.
+            SamganError: they have changed since they were written, or cannot be read.
         """
         try:
             found = content_sha256(self.path)
@@ -84,7 +84,7 @@ class PreparedSet:
         return self.info.sha256
 
     def used(self, classes: Sequence[str] = (), split: str | None = None) -> DataUsed:
-        """What documents say of this set, if `classes` (default: all) of `split` were used."""
+        """Return what documents say about this set when `classes` (default: all) of `split` were used."""
         return DataUsed(
             name=self.path.resolve().name,
             sha256=self.sha256,
@@ -118,12 +118,12 @@ class PreparedSet:
         )
 
     def labels(self, classes: Sequence[str]) -> Int[np.ndarray, " n"]:
-        """Return the place of each image's class in `classes`, from 0; -1 for images of other classes."""
+        """Return the position of each image's class in `classes`, from 0; -1 for images of other classes."""
         places = {name: label for label, name in enumerate(classes)}
         return np.array([places.get(row.class_name, -1) for row in self.manifest], dtype=np.int64)
 
     def groups(self, indices: Sequence[int] | Int[np.ndarray, " n"]) -> list[str]:
-        """Return whom each image shows: the patient. Patients who share a near duplicate get the same name."""
+        """Return the patient that each image shows. Patients who share a near duplicate get the same name."""
         patients = [row.patient for row in self.manifest]
         near = [(row.near_duplicate_of, index) for index, row in enumerate(self.manifest)]
         group = connected_groups(patients, [(first, index) for first, index in near if first is not None])
@@ -135,7 +135,7 @@ class PreparedSet:
 
 
 def content_sha256(folder: Path) -> str:
-    """Hash images.npy followed by manifest.csv, in hexadecimal."""
+    """Return the SHA-256 of images.npy followed by manifest.csv, in hexadecimal."""
     digest = hashlib.sha256()
     for name in ("images.npy", "manifest.csv"):
         with open(folder / name, "rb") as file:

@@ -1,4 +1,4 @@
-"""What a prepared set says of itself: dataset.json, and a row of manifest.csv."""
+"""The documents that describe a prepared set: dataset.json, and the rows of manifest.csv."""
 
 import contextlib
 import csv
@@ -15,10 +15,10 @@ from samgan.documents import explain, read_json
 from samgan.errors import SamganError, first_line
 
 FORMAT = 1
-"""Of the three files of a prepared set. Keys may be added to dataset.json without raising it."""
+"""Version of the three files of a prepared set. It stays the same when keys are added to dataset.json."""
 SPLITS = ("train", "holdout")
 COLUMNS = ("index", "source", "sha256", "width", "height", "bits", "class", "patient", "split", "near_duplicate_of")
-"""Of manifest.csv, in the order of the fields of `ManifestRow`."""
+"""The columns of manifest.csv, in the order of the fields of `ManifestRow`."""
 OPTIONAL_COLUMNS = ("view", "notes")
 """Come after the others, if any row has something to say there."""
 REMEDY = "prepare it again"
@@ -26,7 +26,7 @@ REMEDY = "prepare it again"
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A file that was left out because another one has the same pixels."""
+    """A file that was left out because another file has the same pixels."""
 
     source: str
     same_as: str
@@ -47,7 +47,7 @@ class LeftOut:
     exact_duplicates: tuple[Duplicate, ...] = ()
     bad_files: tuple[BadFile, ...] = ()
     ignored_by_suffix: dict[str, int] = field(default_factory=dict)
-    """Number of files that are no images, by suffix."""
+    """Number of files that are not images, by suffix."""
     unused: tuple[BadFile, ...] = ()
     """Images that were left out for where they lie or what a table says of them."""
 
@@ -57,7 +57,7 @@ class SubsetOf:
     """The prepared set that `samgan subset` took images from."""
 
     name: str
-    """Of its folder."""
+    """Name of its folder."""
     sha256: str
     seed: int
     patients: dict[str, int]
@@ -68,11 +68,11 @@ class SubsetOf:
 
 @dataclass(frozen=True, kw_only=True)
 class SetInfo:
-    """dataset.json. None stands for what sets of earlier versions do not tell; it is not written."""
+    """The content of dataset.json. None: does not apply, or an earlier version did not record it; not written."""
 
     format: int = FORMAT
     samgan: str | None = None
-    """Version that prepared the set."""
+    """Version of samgan that prepared the set."""
     source: str
     """Name of the folder or file that the images come from."""
     source_id: str | None = None
@@ -91,11 +91,11 @@ class SetInfo:
     matched_share: float | None = None
     """Share of the images whose patient is known."""
     near_duplicates: int | None = None
-    """Number of images that are like an earlier one."""
+    """Number of images that are near duplicates of an earlier one."""
     groups_on_both_sides: int | None = None
     """Number of patients, or groups of near duplicates, that the source's own split has on both sides."""
     enlarged: int | None = None
-    """Number of images that were smaller than the resolution; subsets do not tell it."""
+    """Number of images that were smaller than the resolution; None for subsets."""
     left_out: LeftOut | None = None
     notes: dict[str, int] | None = None
     """What was passed over in the files' metadata, with the number of images that it concerns."""
@@ -103,7 +103,7 @@ class SetInfo:
     """What was decided, or looks wrong; one sentence each."""
     options: PrepareOptions | None = None
     fingerprint: str
-    """Of the algorithm, the options and the source's files: the same fingerprint gives the same set."""
+    """Hash of the algorithm, the options and the source's files: the same fingerprint gives the same set."""
     subset_of: SubsetOf | None = None
     sha256: str
     """Hash of images.npy followed by manifest.csv; empty until these are written."""
@@ -121,7 +121,7 @@ class SetInfo:
             SamganError: It is missing, damaged, edited by hand or of another format.
         """
         path = folder / "dataset.json"
-        with contextlib.suppress(PermissionError):  # reading the file tells it
+        with contextlib.suppress(PermissionError):  # reading the file then reports it
             if not path.exists():
                 raise SamganError(f"{folder} is not a finished prepared set (no dataset.json): run samgan prepare")
         tree = read_json(path, REMEDY)
@@ -131,7 +131,7 @@ class SetInfo:
         try:
             info = msgspec.convert(tree, cls)
             if odd := [name for name in info.classes if name in ("", ".", "..") or "/" in name]:
-                raise ValueError(f"{odd[0]!r} is not the name of a class")  # but could be another folder's path
+                raise ValueError(f"{odd[0]!r} is not the name of a class")  # it could be the path of another folder
             if set(info.counts) != set(info.classes):
                 raise ValueError("classes and counts name different classes")
         except msgspec.ValidationError as error:
@@ -143,13 +143,13 @@ class SetInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class DataUsed:
-    """What a document says of the prepared set that was used."""
+    """What a document says about the prepared set that was used."""
 
     name: str
-    """Of its folder."""
+    """Name of its folder."""
     sha256: str
     classes: tuple[str, ...] = ()
-    """Those that were used."""
+    """The classes that were used."""
     split: str | None = None
     """"train", "holdout" or "all"."""
     split_by: str | None = None
@@ -161,11 +161,11 @@ class ManifestRow:
     """One row of manifest.csv: where an image comes from."""
 
     index: int
-    """Place of the image in images.npy."""
+    """Position of the image in images.npy."""
     source: str
     """Path of the file in the source."""
     sha256: str
-    """Of the file, or of the array's bytes."""
+    """Hash of the file, or of the array's bytes."""
     width: int
     height: int
     bits: int
@@ -175,7 +175,7 @@ class ManifestRow:
     split: str
     """One of SPLITS."""
     near_duplicate_of: int | None = None
-    """Index of an earlier image that is like this one."""
+    """Index of an earlier image that this one is a near duplicate of."""
     view: str = ""
     """Such as PA or AP; empty if nothing tells it."""
     notes: str = ""
@@ -183,7 +183,7 @@ class ManifestRow:
 
 
 def read_manifest(path: Path, classes: Collection[str]) -> list[ManifestRow]:
-    """Read manifest.csv. Its columns may have any order, and others may be among them.
+    """Read manifest.csv. Its columns may be in any order, and there may be other columns.
 
     Args:
         path: The file.
@@ -191,7 +191,7 @@ def read_manifest(path: Path, classes: Collection[str]) -> list[ManifestRow]:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not a manifest; the message says where.
+        ValueError: It is not a valid manifest; the message says what is wrong.
     """
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         lines = csv.reader(file)
@@ -202,7 +202,7 @@ def read_manifest(path: Path, classes: Collection[str]) -> list[ManifestRow]:
             in_order = itemgetter(*(header.index(name) for name in COLUMNS))
             others = [(name, header.index(name)) for name in OPTIONAL_COLUMNS if name in header]
             rows = []
-            for line in lines:  # positions, since a set may have 100,000 rows
+            for line in lines:  # positions, for speed: a set may have 100,000 rows
                 i, source, sha256, w, h, bits, name, patient, split, near = in_order(line)
                 more = {column: line[place] for column, place in others}
                 rows.append(

@@ -1,4 +1,4 @@
-"""Make one image of any size a square of a given resolution, and normalise its contrast."""
+"""Turn an image of any size into a square of a given resolution, and normalise its contrast."""
 
 from collections.abc import Callable
 
@@ -12,16 +12,17 @@ FITS = ("crop", "pad", "stretch")
 def fit_image(
     pixels: Float32[np.ndarray, "c h w"], resolution: int, fit: str = "crop", normalize: str = "none"
 ) -> UInt8[np.ndarray, "c r r"]:
-    """Resize one image to a square of `resolution` pixels, with antialiasing, and quantise it last.
+    """Resize one image to a square of `resolution` pixels, with antialiasing; round to 8 bits as the last step.
 
-    "crop" takes the largest centred square, "pad" keeps all and adds black bars, "stretch" keeps all and changes the
-    proportions. Normalisation comes after resizing and before the bars, which would otherwise count as dark anatomy.
+    "crop" takes the largest centred square, "pad" keeps the whole image and adds black bars, "stretch" keeps the whole
+    image and changes its proportions. The contrast is normalised after resizing and before the bars are added, which
+    would otherwise count as dark anatomy.
 
     Args:
         pixels: values in [0, 1].
         resolution: side of the result in pixels.
         fit: one of FITS.
-        normalize: one of NORMALIZATIONS.
+        normalize: one of NORMALIZERS.
 
     Returns:
         The image in [0, 255].
@@ -50,7 +51,7 @@ def _stretch_percentiles(pixels: Float32[np.ndarray, "c h w"]) -> Float32[np.nda
 
 
 def _equalize_adaptively(pixels: Float32[np.ndarray, "c h w"]) -> Float32[np.ndarray, "c h w"]:
-    """Contrast-limited adaptive histogram equalisation; of the brightness only in a colour image."""
+    """Contrast-limited adaptive histogram equalisation; in a colour image, of the brightness only."""
     from skimage.exposure import equalize_adapthist
 
     if pixels.max() <= pixels.min():
@@ -65,4 +66,4 @@ NORMALIZERS: dict[str, Callable[[Float32[np.ndarray, "c h w"]], Float32[np.ndarr
     "percentile": _stretch_percentiles,
     "clahe": _equalize_adaptively,
 }
-"""By name: what maps an image's values in [0, 1] to others. The result is clipped to [0, 1]."""
+"""Functions by name. Each maps an image's values in [0, 1] to new values, which the caller clips to [0, 1]."""

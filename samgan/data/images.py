@@ -29,7 +29,8 @@ def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
         Images with one channel or three.
 
     Raises:
-        SamganError: nothing there, mixed sizes or kinds, other depths; the message names the file.
+        SamganError: there is nothing, sizes or kinds are mixed, or a depth is not supported. The message names the
+            file.
     """
     path = Path(path)
     if path.is_dir():
@@ -46,23 +47,26 @@ def load_images(path: str | Path) -> UInt8[Tensor, "n c h w"]:
     except Exception as error:  # zip, header and pickle errors have no common class
         raise SamganError(f"{path} is not a readable array: {first_line(error)}") from error
     if array is None:
-        raise SamganError(f'{path}: expected an array named "images" among {", ".join(names)}')
+        raise SamganError(f'{path}: expected an array named "images", found {", ".join(names)}')
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim == 4 and array.shape[3] in (1, 3) and array.shape[1] not in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
-        raise SamganError(f"{path}: expected uint8 images [n h w] or [n c h w], got {array.dtype} {list(array.shape)}")
+        raise SamganError(
+            f"{path}: expected uint8 images [n h w], [n c h w] or [n h w c] with 1 or 3 channels, got {array.dtype} "
+            f"{list(array.shape)}"
+        )
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files of a folder that have the suffix of an image, in the order of `load_images`."""
+    """The files of a folder with the suffix of an image, in the order of `load_images`."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def _load_folder(folder: Path) -> Tensor:
-    """All images of a folder, in the order of their names, or its array of samples if there are no files of images."""
+    """All images of a folder, in the order of their names, or its array of samples if there are no image files."""
     files = image_files(folder)
     if not files:
         if (folder / "samples.npz").is_file():
@@ -75,7 +79,7 @@ def _load_folder(folder: Path) -> Tensor:
         expected = expected or kind
         if kind != expected:
             raise SamganError(
-                f"{file} is {kind}, but {files[0].name} is {expected}: bring all images to one size and kind first"
+                f"{file} is {kind}, but {files[0].name} is {expected}: convert all images to one size and kind first"
             )
         images.append(array)
     return torch.from_numpy(np.stack(images))
@@ -91,7 +95,7 @@ def _load_image(file: Path) -> tuple[UInt8[np.ndarray, "c h w"], str]:
                     f"{file}: expected 8-bit grey or RGB, or a 16-bit grey PNG, got {image.format} of mode {image.mode}"
                 )
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-                raise SamganError(f"{file}: expected one image, got {pages} pages: save each to a file of its own")
+                raise SamganError(f"{file}: expected one image, got {pages} pages: save each as a separate file")
             array = np.asarray(image)
             kind = f"{image.width}x{image.height} px {KINDS[image.mode]}"
     except SamganError:

@@ -1,4 +1,4 @@
-"""What `prepare` is asked for: one record, checked once."""
+"""The options of `prepare`: one record, checked once."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,13 +8,13 @@ from samgan.data.fit import FITS, NORMALIZERS
 from samgan.errors import UsageError
 
 ALGORITHM = 3
-"""Raised whenever the same files and options would give other pixels or another manifest."""
+"""Increased whenever the same files and options would give other pixels or another manifest."""
 RESOLUTIONS = tuple(2**power for power in range(3, 11))
 DUPLICATES = ("drop", "keep")
 
 
 class PixelOptions(NamedTuple):
-    """The options that decide an image's pixels. Finished chunks with the same ones can be used again."""
+    """The options that determine an image's pixels. Finished chunks made with the same values can be used again."""
 
     resolution: int
     channels: int
@@ -24,7 +24,7 @@ class PixelOptions(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """The options that decide a prepared set, as `prepare` describes them."""
+    """The options that determine a prepared set; `prepare` describes each."""
 
     resolution: int = 64
     channels: int = 1
@@ -38,7 +38,7 @@ class PrepareOptions:
 
     @property
     def pixels(self) -> PixelOptions:
-        """Those that decide an image's pixels."""
+        """The options that determine an image's pixels."""
         return PixelOptions(self.resolution, self.channels, self.fit, self.normalize)
 
     def check(self) -> None:
@@ -53,9 +53,9 @@ class PrepareOptions:
         for name, values in allowed.items():
             value = getattr(self, name)
             if value not in values:
-                raise UsageError(f"{name} {value!r} is not one of {', '.join(map(str, values))}")
+                raise UsageError(f"{name} {value!r}: expected one of {', '.join(map(str, values))}")
         if not 0 <= self.holdout < 1:
-            raise UsageError(f"holdout {self.holdout} is not in [0, 1)")
+            raise UsageError(f"holdout {self.holdout}: expected 0 up to, not including, 1")
         if not 0 <= self.max_bad <= 1:
-            raise UsageError(f"max_bad {self.max_bad} is not in [0, 1]")
+            raise UsageError(f"max_bad {self.max_bad}: expected a share from 0 to 1")
         patients_from_names([], self.patient_regex)

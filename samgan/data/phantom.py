@@ -52,13 +52,14 @@ def phantoms(
 def write_phantoms(folder: str | Path, count_per_class: int, resolution: int = 64, *, seed: int = 0) -> None:
     """Write phantoms as PNG files in NORMAL/ and PNEUMONIA/, one patient per file (phantom0001_1.png, ...).
 
-    An interrupted call continues where it stopped: a file that says it was drawn with the same arguments is kept.
+    An interrupted call continues where it stopped: a file whose text says that it was drawn with the same arguments is
+    kept.
 
     Args:
-        folder: is made if it does not exist.
+        folder: is created if it does not exist.
         count_per_class: number of images in each of the two classes.
         resolution: height and width in pixels.
-        seed: of the whole set.
+        seed: seed of the whole set.
 
     Raises:
         UsageError: a negative count or a resolution below 8.
@@ -87,7 +88,7 @@ def _check_request(count: int, resolution: int) -> None:
 
 
 def _has_texts(path: Path, texts: dict[str, str]) -> bool:
-    """Tell whether `path` is a PNG with these texts; written atomically, such a file is complete."""
+    """Tell whether `path` is a PNG with these texts. Files are written atomically, so such a file is complete."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             return texts.items() <= image.info.items()
@@ -121,7 +122,7 @@ def rib_pair(x: Field, y: Field, height: float, half_width: float, drop: float, 
     """Return the chord through a tilted hoop of bone, which projects to an ellipse's outline.
 
     The upper arc is the back of the rib. The lower arc is its front and fades towards the breastbone (cartilage). At
-    the sides the ray runs along the bone and its way through it is longer.
+    the sides the ray runs along the bone, so its path through the bone is longer.
     """
     u, v = x / half_width, (y - height - drop) / drop
     distance = np.abs(u**2 + v**2 - 1) / (2 * np.hypot(u / half_width, v / drop) + 1e-6)
@@ -280,7 +281,7 @@ def _smooth_noise(rng: np.random.Generator, fine: int) -> Callable[[int], Field]
 
 
 def expose(rng: np.random.Generator, attenuation: Field, resolution: int) -> UInt8[np.ndarray, "r r"]:
-    """Count the photons that pass the chest, and show -log of the count with bone bright and air black."""
+    """Count the photons that pass through the chest, and show -log of the count with bone bright and air black."""
     factor = len(attenuation) // resolution
     transmitted = np.exp(-attenuation).reshape(resolution, factor, resolution, factor).mean(axis=(1, 3))
     scatter = rng.uniform(0.005, 0.05) * transmitted.mean()

@@ -60,9 +60,9 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
 
 
 def _eight_bit_values(image: Image.Image, channels: int) -> Float32[np.ndarray, "h w c"]:
-    """Bring any 8-bit or smaller mode to grey or RGB in [0, 255]; transparency is composited on black."""
+    """Convert any mode of 8 bits or fewer to grey or RGB in [0, 255]; transparency is composited on black."""
     if channels == 1 and image.mode in ("RGB", "YCbCr"):
-        image = image.convert("L")  # the common case, three times faster here than with floating point
+        image = image.convert("L")  # the common case, three times faster than with floating point
     if image.has_transparency_data or image.mode == "PA":
         grey = image.mode in ("LA", "La")
         values = np.asarray(image.convert("LA" if grey else "RGBA"), dtype=np.float32)

@@ -36,31 +36,32 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
 ) -> PreparedSet:
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
-    An interrupted run continues where it stopped. A finished set of the same files and options is returned at once, if
-    its hash is right.
+    An interrupted run continues where it stopped. If `out` holds a finished set of the same files and options, and its
+    hash is right, that set is returned at once.
 
     Long because it has many options, each described below.
 
     Args:
         source: a folder with one sub-folder per class, a .zip of one, an .npz, or "medmnist:pneumoniamnist".
-        out: folder to write: new, empty, unfinished, or prepared from the same source at the same place.
+        out: folder to write: new, empty, unfinished, or prepared from the same source at the same path.
         resolution: side of the square images in pixels, a power of two from 8 to 1024.
         channels: 1 (grey) or 3.
         fit: "crop" (centre square), "pad" (black bars) or "stretch".
         normalize: "none", "percentile" (0.5 to 99.5 of each image) or "clahe" (adaptive histogram equalisation).
         duplicates: "drop" leaves exact duplicates out; "keep" keeps them, all in one split.
         holdout: share of each class to hold out, in [0, 1).
-        patient_regex: its first non-empty group in a file's relative path is the patient; None knows common namings.
+        patient_regex: its first non-empty group in a file's relative path is the patient; None: DICOM's PatientID, or
+            the naming schemes of common sets.
         max_bad: share of files that may be unreadable, in [0, 1]; if there are more, nothing is written.
-        workers: threads that read images; None for one per core.
-        seed: of the split.
+        workers: number of threads that read images; None for one per core.
+        seed: seed of the split.
 
     Returns:
         The prepared set, opened.
 
     Raises:
-        UsageError: an option out of range, no such source, or `out` holds something else.
-        SamganError: no images, too many bad ones, fewer than two distinct ones, or no space left.
+        UsageError: an option is out of range, there is no such source, or `out` holds something else.
+        SamganError: there are no images, too many bad ones, fewer than two distinct ones, or no space is left.
     """
     options = PrepareOptions(
         resolution=resolution,
@@ -75,7 +76,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     )
     options.check()
     if workers is not None and workers < 1:
-        raise UsageError(f"workers {workers} is not 1 or more")
+        raise UsageError(f"workers {workers}: expected 1 or more")
     out = Path(out)
     opened = open_source(source)
     fingerprint = fingerprint_of(options, opened.entries)
@@ -103,16 +104,16 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
 
 
 def fingerprint_of(options: PrepareOptions, entries: list[Entry]) -> str:
-    """Hash what decides a prepared set: the algorithm, the options and the files of the source."""
+    """Hash what determines a prepared set: the algorithm, the options and the files of the source."""
     return hash_json({"algorithm": ALGORITHM, "options": dataclasses.asdict(options), "files": entries})
 
 
 def _finished_set(out: Path, source: Source) -> PreparedSet | None:
-    """Return the set that `out` already holds, or None if there is none yet; refuse a folder with anything else."""
+    """Return the set that `out` already holds, or None if there is none yet; refuse a folder with other files."""
     if not out.exists():
         return None
     if not out.is_dir():
-        raise UsageError(f"{out} is not a folder")
+        raise UsageError(f"{out} is not a folder: choose a new or empty folder")
     try:
         finished = PreparedSet.open(out)
     except SamganError:
@@ -120,11 +121,12 @@ def _finished_set(out: Path, source: Source) -> PreparedSet | None:
         if foreign:
             raise UsageError(f"{out} holds other files ({foreign[0]}): choose a new or empty folder") from None
         return None
-    before, remedy = finished.info.source, "choose another folder or remove it"
+    before, remedy = finished.info.source, "choose another folder or remove this one"
     if before != source.name:
         raise UsageError(f"{out} was prepared from {before}, not {source.name}: {remedy}")
     if finished.info.source_id not in (None, source.id):
-        raise UsageError(f"{out} was prepared from another {before}, not {source.path.resolve()}: {remedy}")
+        path = source.path.resolve()
+        raise UsageError(f"{out} was prepared from another source named {before}, not {path}: {remedy}")
     return finished
 
 

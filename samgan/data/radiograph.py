@@ -37,7 +37,7 @@ class Reading(NamedTuple):
 
 
 class Radiograph(NamedTuple):
-    """One decoded image: bright bone on dark lungs, full scale at 1."""
+    """One decoded image: bones bright, lungs dark, full scale at 1."""
 
     pixels: Float32[np.ndarray, "c h w"]
     bits: int

@@ -1,7 +1,7 @@
 """Read one radiograph (PNG, JPEG, TIFF, BMP, WebP, DICOM or a bare array) as grey or colour values in [0, 1].
 
-A new format is one entry in `READERS`, before the last, which takes whatever is left. A format that
-Pillow reads is a name in `PIL_FORMATS` and a suffix.
+To add a format, add an entry to `READERS` before the last one, which takes every file that is left. If Pillow reads the
+format, add its name to `PIL_FORMATS` and its suffix to the last entry instead.
 """
 
 import contextlib
@@ -28,18 +28,18 @@ from samgan.errors import one_line
 
 MAXIMUM_BYTES = 512 * 2**20
 HEAD_BYTES = 132
-"""As many bytes at the start of a file show what it is."""
+"""Number of bytes at the start of a file that show what it is."""
 
 
 class Reader(NamedTuple):
     """How files of one kind are found and read."""
 
     label: str
-    """What they are, for messages."""
+    """Name of the kind, for messages."""
     suffixes: tuple[str, ...]
-    """Names of files that hold an image end in one of these, in small or capital letters."""
+    """In lower case. A file whose name ends in one of these, in any case, is taken as an image."""
     recognises: Callable[[bytes], bool] | None
-    """Tells from a file's first `HEAD_BYTES` bytes whether it is of this kind; None takes every file that is left."""
+    """Tells from a file's first `HEAD_BYTES` bytes whether it is of this kind; None: takes every file that is left."""
     read: Callable[[bytes, Reading], Radiograph]
     """Takes all bytes of the file."""
 
@@ -50,10 +50,10 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1, 
         pixels = values / (2^bits - 1),   bits = the smallest of 8, 10, 12, 14, 16 that holds the image's maximum
 
     so that a 12-bit image saved as a 16-bit PNG does not turn black. Pillow reads only the high byte of 16-bit colour
-    and of 16-bit grey with alpha: such an image has 8 bits, and one that uses too little of its range is refused.
+    and of 16-bit grey with alpha: such an image counts as 8-bit, and is refused if it uses too little of its range.
 
     Args:
-        data: the whole file, or an integer array [h, w] or [h, w, 3].
+        data: the whole file, or an array of numbers [h, w], [h, w, 1] or [h, w, 3].
         channels: 1 (grey, BT.601 luma) or 3.
         explain: whether to describe every step from stored values to the picture.
 
@@ -61,7 +61,8 @@ def read_radiograph(data: bytes | Shaped[np.ndarray, "..."], channels: int = 1, 
         The image, its bit depth, and the hashed DICOM PatientID if the file has one.
 
     Raises:
-        BadImageError: not an image, damaged, truncated, too small, too large, several frames, or no decoder for it.
+        BadImageError: it is not an image, damaged, truncated, too small or too large, has several frames, or has no
+            decoder.
     """
     reading = Reading(channels, explain)
     try:
@@ -95,8 +96,8 @@ def is_recognised(head: bytes) -> bool:
 def strict_decoders() -> Iterator[None]:
     """Make oversized images an error, and keep the decoders' warnings about odd metadata off the terminal.
 
-    These are settings of the whole process: before several threads read, one of them must set them for all. Inside
-    such a block `read_radiograph` does not set them again.
+    These settings apply to the whole process: if several threads read, enter this block once around all of them. Inside
+    it `read_radiograph` does not set them again.
     """
     limit = Image.MAX_IMAGE_PIXELS
     if limit == MAXIMUM_PIXELS:

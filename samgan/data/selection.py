@@ -1,4 +1,4 @@
-"""Decide which images of a source stay, which patient each shows, and on which side of the split it lies."""
+"""Decide which images of a source stay, which patient each shows, and which split it is in."""
 
 import hashlib
 from collections import Counter
@@ -30,14 +30,14 @@ class Selection:
 
 
 class Patients(NamedTuple):
-    """Whom the images show."""
+    """The patients that the images show."""
 
     names: list[str]
-    """One for each image: its patient, or its path if nothing tells the patient."""
+    """One for each image: its patient, or its path if the patient is not known."""
     told_by: str
-    """What told the patients, in words."""
+    """How the patients were identified, in words; "image" if they were not."""
     share: float
-    """Of the images whose patient is known."""
+    """Share of the images whose patient is known."""
 
 
 def select(
@@ -113,10 +113,10 @@ def _check_distinct(source: Source, is_duplicate: Bool[np.ndarray, " n"], bad: i
 
 
 def identify_patients(records: list[Record], pattern: str | None) -> Patients:
-    """Find whom each image shows.
+    """Find the patient that each image shows.
 
-    A pattern that was asked for takes precedence over DICOM's PatientID, and that over the default pattern. An image
-    that tells nothing is its own patient, named by its path.
+    A given pattern takes precedence over DICOM's PatientID, and the PatientID over the default pattern. An image for
+    which neither gives a patient is its own patient, named by its path.
     """
     named = curation.patients_from_names([record.entry.path for record in records], pattern)
     keys = [record.patient_key for record in records]
@@ -166,7 +166,7 @@ def _rows(
                 class_name=record.entry.class_name,
                 patient=published.get(patient, patient),
                 split=split,
-                # The first of several near ones is never a duplicate that was dropped.
+                # The first of several near duplicates is never an exact duplicate that was dropped.
                 near_duplicate_of=place[near_duplicate_of[index]] if index in near_duplicate_of else None,
                 view=record.view,
                 notes="; ".join(record.notes),
@@ -178,7 +178,7 @@ def _rows(
 def _publishable_patients(records: list[Record]) -> dict[str, str]:
     """Map each hashed PatientID to a salted prefix.
 
-    The salt is made of all IDs of the set together. So a short ID cannot be found by trying all short IDs, and the
+    The salt is made from all IDs of the set together. So a short ID cannot be found by trying all short IDs, and the
     same set gives the same manifest.
     """
     keys = sorted({record.patient_key for record in records} - {""})

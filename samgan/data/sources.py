@@ -22,7 +22,7 @@ from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, MAXIMUM_BYTES, is_re
 from samgan.errors import SamganError, UsageError, one_line
 
 OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".xlsx")
-MASK_FOLDERS = ("mask", "masks")  # segmentation masks beside the radiographs, as in COVID-19 Radiography Database
+MASK_FOLDERS = ("mask", "masks")  # segmentation masks next to the radiographs, as in COVID-19 Radiography Database
 SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
     ("val", "valid", "validation", "test", "testing", "holdout"), "holdout"
 )
@@ -55,15 +55,15 @@ class Entry(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What `prepare` was pointed at."""
+    """The source that `prepare` reads."""
 
     name: str
     id: str
-    """SHA-256 of the resolved path (a shared set must not tell the path itself), or the name of a MedMNIST set."""
+    """SHA-256 of the resolved path (a shared set must not reveal the path), or the name of a MedMNIST set."""
     path: Path
     entries: list[Entry]
     ignored: dict[str, int]
-    """Number of files that are no images, by suffix."""
+    """Number of files that are not images, by suffix."""
     unused: tuple[BadFile, ...] = ()
     """Images that are left out for where they lie or what a table says of them, with the reason."""
     warnings: tuple[str, ...] = ()
@@ -101,7 +101,8 @@ def open_source(source: str | Path) -> Source:
         known = ", ".join(f"medmnist:{known}" for known in MEDMNIST_MD5)
         raise UsageError(f"{source}: expected a folder, a .zip, an .npz or one of {known}")
     if not entries:
-        raise SamganError(f"{source}: no images found (known suffixes: {' '.join(IMAGE_SUFFIXES)}; DICOM needs none)")
+        suffixes = " ".join(IMAGE_SUFFIXES)
+        raise SamganError(f"{source}: no images found (known suffixes: {suffixes}; DICOM files need none)")
     if {entry.split for entry in entries} != {"train", "holdout"}:  # a single part is not a split
         entries = [entry._replace(split="") for entry in entries]
     return Source(name, identity, path, sorted(entries, key=lambda entry: entry.path), ignored)
@@ -132,7 +133,7 @@ def close_sources() -> None:
 
 
 def _is_image(path: PurePosixPath, head: bytes | None) -> bool:
-    """Decide by suffix, otherwise by the first bytes of the file (`head`; None if they are not at hand)."""
+    """Decide by the suffix, otherwise by the first bytes of the file (`head`; None if they were not read)."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return True
     return head is not None and is_recognised(head) and path.name.upper() != "DICOMDIR"
@@ -146,7 +147,7 @@ def _is_skipped(path: PurePosixPath) -> bool:
 
 
 def _classify(found: list[tuple[str, int, int]], root_name: str, strip: int = 0) -> list[Entry]:
-    """Give every file its class and split by the folders it lies in; `strip` leading folders are not counted."""
+    """Give every file its class and split by the folders it is in; the first `strip` folders do not count."""
     folders = [PurePosixPath(path).parts[strip:-1] for path, _, _ in found]
     has_splits = all(parts and parts[0].lower() in SPLITS for parts in folders)
     entries = []
@@ -175,7 +176,7 @@ def _list_folder(root: Path) -> tuple[list[Entry], dict[str, int]]:
             looks_other = path.suffix.lower() in OTHER_SUFFIXES
             if _is_image(path, None) or (not looks_other and _is_image(path, _head(file))):
                 size, version = 0, 0
-                with contextlib.suppress(OSError):  # a dangling link is listed, so that reading it names the reason
+                with contextlib.suppress(OSError):  # a broken link is listed, so that reading it gives the reason
                     size, version = file.stat().st_size, file.stat().st_mtime_ns
                 found.append((str(path), size, version))
             else:
@@ -238,7 +239,7 @@ def _refuse_unsafe(archive: Path, info: zipfile.ZipInfo) -> None:
     is_link = stat.S_ISLNK(info.external_attr >> 16)
     if is_link or name.startswith("/") or ".." in name.split("/") or name[1:2] == ":":
         kind = "a symbolic link" if is_link else "a path outside the archive"
-        raise SamganError(f"{archive}: refused, member {info.filename!r} is {kind}")
+        raise SamganError(f"{archive} was refused: its member {info.filename!r} is {kind}")
 
 
 def _member_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | None:
@@ -278,7 +279,7 @@ def _list_npz(path: Path) -> list[Entry]:
     try:
         with zipfile.ZipFile(path) as opened:
             if sum(info.file_size for info in opened.infolist()) > MAXIMUM_ARRAY_BYTES:
-                raise SamganError(f"{path}: arrays of more than {MAXIMUM_ARRAY_BYTES // 2**30} GiB")
+                raise SamganError(f"{path}: expected at most {MAXIMUM_ARRAY_BYTES // 2**30} GiB of arrays")
             names = {info.filename.removesuffix(".npy") for info in opened.infolist()}
     except DAMAGE as error:
         raise SamganError(f"{path}: not a readable .npz ({error})") from error
@@ -302,8 +303,8 @@ def _load_array(path: Path, version: int, name: str) -> Shaped[np.ndarray, "..."
         with np.load(path, allow_pickle=False) as arrays:
             array = arrays[name]
     except Exception as error:  # DAMAGE, and whatever numpy raises on a broken header
-        raise SamganError(f"{path}: {name} cannot be read without pickles ({one_line(error)})") from error
-    if not isinstance(array, np.ndarray):  # numpy returns a member that is no .npy as bytes
+        raise SamganError(f"{path}: {name} cannot be read ({one_line(error)}); pickles are not allowed") from error
+    if not isinstance(array, np.ndarray):  # numpy returns a member that is not a .npy file as bytes
         raise SamganError(f"{path}: {name} is not an array: expected a file that numpy.savez wrote")
     return array
 
@@ -337,7 +338,7 @@ def _npz_class_names(labels: Shaped[np.ndarray, "..."], stem: str) -> list[str]:
 
 def _fetch_medmnist(name: str) -> Path:
     if name not in MEDMNIST_MD5:
-        raise UsageError(f"medmnist:{name} is unknown; known: {', '.join(MEDMNIST_MD5)}")
+        raise UsageError(f"medmnist:{name}: expected one of {', '.join(MEDMNIST_MD5)}")
     import pooch
 
     try:

@@ -31,14 +31,14 @@ def subset(
         out: New folder.
         patients: For some classes, the number of random patients whose training images stay (all images of each).
         images: For other classes, the number of random training images that stay.
-        classes: The classes that stay; default: all. All images stay of a class that is in neither of the above.
-        seed: Of the choice. With the same seed, the choice of a smaller number is part of that of a larger one.
+        classes: The classes that stay; default: all. A class that is in neither of the above keeps all its images.
+        seed: Seed of the choice. With the same seed, the choice of a smaller number is part of that of a larger one.
 
     Returns:
         The new set. `subset_of` in its dataset.json says which set it was taken from, and how.
 
     Raises:
-        UsageError: An unknown class, one named twice, or more patients or images than there are.
+        UsageError: A class is unknown, left out, or has both numbers; or there are too few patients or images.
         SamganError: `out` is in use, or the set is damaged.
     """
     patients, images = dict(patients or {}), dict(images or {})
@@ -48,7 +48,7 @@ def subset(
     if unknown := sorted({*patients, *images, *names} - set(data.classes)):
         raise UsageError(f"unknown class {unknown[0]}: {data.path} has {', '.join(data.classes)}")
     if left_out := sorted({*patients, *images} - set(names)):
-        raise UsageError(f"a number of {left_out[0]} was asked for, but --classes leaves {left_out[0]} out")
+        raise UsageError(f"{left_out[0]}: a number was given, but --classes leaves {left_out[0]} out: add it there")
     check_new_folder(out)
     data.verify()
     order = _choose(data, names, patients, images, seed)
@@ -69,13 +69,13 @@ def subset(
 
 
 def _renumber(manifest: Sequence[ManifestRow], order: Sequence[int]) -> list[ManifestRow]:
-    """The rows of the images that stay, with their new places."""
+    """The rows of the images that stay, with their new positions."""
     place = {index: row for row, index in enumerate(order)}
     rows = []
     for index in order:
         near = manifest[index].near_duplicate_of
         if near is not None:
-            # The image that this one is like may be left out. Then the first that stays of those like it replaces it.
+            # If the image that this one is a near duplicate of is left out, its first near duplicate replaces it.
             near = place.setdefault(near, place[index])
         near = None if near == place[index] else near
         rows.append(dataclasses.replace(manifest[index], index=place[index], near_duplicate_of=near))
@@ -85,7 +85,7 @@ def _renumber(manifest: Sequence[ManifestRow], order: Sequence[int]) -> list[Man
 def _choose(
     data: PreparedSet, names: Sequence[str], patients: Mapping[str, int], images: Mapping[str, int], seed: int
 ) -> list[int]:
-    """Places of the images that stay, ascending."""
+    """Positions of the images that stay, ascending."""
     kept = set(data.indices("holdout", names).tolist())
     for name in names:
         own = data.indices("train", [name])

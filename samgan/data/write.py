@@ -39,7 +39,7 @@ def write_set(out: Path, chunks: list[Path], selection: Selection) -> None:
 
 
 def finish_set(out: Path, rows: list[ManifestRow], info: SetInfo) -> None:
-    """Write manifest.csv and dataset.json beside an images.npy, with the hash of both files."""
+    """Write manifest.csv and dataset.json next to images.npy; dataset.json gets the hash of the other two files."""
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
     told = [name for name in OPTIONAL_COLUMNS if any(getattr(row, name) for row in rows)]
