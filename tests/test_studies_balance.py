@@ -392,7 +392,7 @@ def test_a_class_of_two_models_is_told(data, tmp_path, capsys):
 
 def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, config, tmp_path):
     few = subset(PreparedSet.open(folder / "all"), tmp_path / "few", images={"NORMAL": 12})
-    with pytest.raises(SamganError, match="two patients or more; there are 12 images of 12"):
+    with pytest.raises(SamganError, match="two patients of a class for its limits; there are 12 images of 12"):
         balance(few, tmp_path / "out", BalanceRequest(config=config))
     assert not (tmp_path / "out").exists()
 

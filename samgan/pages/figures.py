@@ -18,17 +18,17 @@ Curve = list[tuple[float, float]]
 """Points (x, y), in order of x."""
 MAX_CURVE_POINTS = 400
 MARKED_POINTS = 40
-"""Up to here every point of a curve is marked."""
+"""A curve with at most this many points has a mark at each."""
 COLOURS, DASHES = 5, 3
 GROUPS = ("gamma.", "ms_ssim_gap_by_class.")
-"""What a legend leaves out of the names of curves."""
+"""Beginnings of names of curves that a legend leaves out."""
 
 
 class _Tick(NamedTuple):
     place: str
     label: str
     axis: bool
-    """Whether it is the line of zero."""
+    """Whether it is the zero line."""
 
 
 def picture(
@@ -50,7 +50,7 @@ def picture(
         caption: Below it.
         description: What the images are, such as `samgan.pictures.SYNTHETIC`; kept in the picture's own metadata.
         magnify: Width of a pixel on the page.
-        tell: Whether the description also stands before the caption.
+        tell: Whether the description is also shown before the caption.
     """
     grid = image_grid(images, columns)
     file = io.BytesIO()
@@ -136,12 +136,12 @@ def chart(title: str, unit: str, curves: Mapping[str, Curve], end_kimg: float) -
 
 
 def intervals(title: str, unit: str, values: Mapping[str, tuple[float, float, float]]) -> Markup:
-    """A figure of means with their intervals, each below its name, which may have some 80 characters.
+    """A figure of means with their intervals, each below its name, which may have about 80 characters.
 
     Args:
         title: Above the figure.
         unit: What the horizontal axis shows.
-        values: By name (low, mean, high).
+        values: (low, mean, high), by name.
     """
     left, right, row = 12, 628, 44
     low, high = min(v[0] for v in values.values()), max(v[2] for v in values.values())
@@ -168,7 +168,7 @@ def intervals(title: str, unit: str, values: Mapping[str, tuple[float, float, fl
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Some 3 to 8 round numbers between `low` and `high`."""
+    """About 3 to 8 round numbers between `low` and `high`."""
     rough = (high - low) / 8
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= rough)
