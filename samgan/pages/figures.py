@@ -170,7 +170,7 @@ def histogram(title: str, unit: str, groups: Mapping[str, Float[np.ndarray, " n"
         drawn.append(
             {
                 "style": f"c{index % COLOURS} d{index // COLOURS % DASHES}",
-                "path": f"M{x(low)} {y(0)}{steps}V{y(0)}",
+                "path": f"M{x(low)} {y(0.0)}{steps}V{y(0.0)}",
                 "label": name,
                 "median": f"{float(np.median(groups[name])):.4g}",
             }
