@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from samgan.provenance.formats import FORMATS, SET_FORMATS, Format, number_classes
-    from samgan.provenance.mark import SOFTWARE, Mark, Sample, hash_pixels
-    from samgan.provenance.read import read_samples
+    from samgan.provenance.mark import SOFTWARE, Mark, Sample, StoredSample, hash_pixels
+    from samgan.provenance.read import read_samples, read_stored
 
 __all__ = [
     "FORMATS",
@@ -14,9 +14,11 @@ __all__ = [
     "Format",
     "Mark",
     "Sample",
+    "StoredSample",
     "hash_pixels",
     "number_classes",
     "read_samples",
+    "read_stored",
 ]
 LIGHT = ("FORMATS", "SET_FORMATS", "Format", "number_classes")
 """Names from `formats`, which does not need torch."""
@@ -31,5 +33,5 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from samgan.provenance import mark, read
 
-        return getattr(read if name == "read_samples" else mark, name)
+        return getattr(read if name.startswith("read_") else mark, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Synthetic images as DICOM files, and how they are read back."""
+"""Synthetic images as DICOM files."""
 
 import json
 import uuid
@@ -8,7 +8,7 @@ import numpy as np
 
 from samgan.errors import SamganError
 from samgan.pictures import SYNTHETIC
-from samgan.provenance.mark import Mark, Sample, channels_first, hash_pixels, json_object
+from samgan.provenance.mark import Sample, hash_pixels
 
 UID_NAMESPACE = uuid.UUID("6f0e9a52-6d0b-4c52-9d0c-0d8a1b1f7c3e")
 """Drawn at random once and kept, so that a name gets the same UID everywhere."""
@@ -90,14 +90,3 @@ def write_dicom(path: Path, sample: Sample) -> None:
 
 def _uid(*names: str) -> str:
     return f"2.25.{uuid.uuid5(UID_NAMESPACE, ' '.join(names)).int}"
-
-
-def read_dicom(path: Path) -> list[Sample]:
-    """The image of a DICOM file with its mark; none if it has no mark of samgan."""
-    import pydicom
-    from pydicom.pixels import pixel_array
-
-    dataset = pydicom.dcmread(path)
-    entries = json_object(str(dataset.get("DerivationDescription", "")))
-    mark = Mark.from_entries({**entries, "Synthetic": "true" if dataset.get("SyntheticData") == "YES" else "no"})
-    return [Sample(channels_first(pixel_array(dataset)), mark)] if mark else []

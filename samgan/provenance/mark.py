@@ -6,6 +6,7 @@ it is true (`samgan.trust.verify`).
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from samgan.errors import SamganError
 from samgan.pictures import SYNTHETIC
 
 SOFTWARE = f"samgan {__version__}"
+OBJECTS = 64
+"""In a text, a mark is looked for among so many objects: each one that is damaged may be as long as the text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Sample(NamedTuple):
     """One image and its mark."""
 
     image: np.ndarray
-    """uint8 or uint16 [c h w]."""
+    """uint8 or uint16 [c h w], in the byte order of this machine."""
     mark: Mark
 
     @property
@@ -98,21 +101,57 @@ class Sample(NamedTuple):
         return f"seed-{self.mark.seed:08d}"
 
 
+class StoredSample(NamedTuple):
+    """A sample as it was read from a file, and what else the file says of it."""
+
+    sample: Sample
+    faults: tuple[str, ...] = ()
+    """What the file says or shows otherwise than `samgan sample` wrote it, one clause each."""
+    notes: tuple[str, ...] = ()
+    """What changes the display only, or says more than the mark, one clause each."""
+
+
 def hash_pixels(image: np.ndarray) -> str:
     """SHA-256 of the type, the shape [c h w] and the values (low byte first)."""
     values = image.astype(image.dtype.newbyteorder("<"))
     return hashlib.sha256(f"{image.dtype.name} {image.shape}\n".encode() + values.tobytes()).hexdigest()
 
 
+def wrong_description(entries: Mapping[str, Any]) -> tuple[str, ...]:
+    """A clause if the text beside a mark is not the one that every synthetic image has."""
+    if entries.get("Description") == SYNTHETIC:
+        return ()
+    return ("its Description is not the one of a synthetic image",)
+
+
 def json_object(text: str) -> dict[str, Any]:
     """The JSON object that a text holds; empty if it holds none."""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
 
+def find_entries(text: str) -> dict[str, Any]:
+    """The entries of a mark, written as JSON anywhere in a text; empty if there are none."""
+    decoder = json.JSONDecoder()
+    for start in itertools.islice(re.finditer(r'\{\s*"', text), OBJECTS):
+        try:
+            document, _ = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(document, dict) and ("Model-SHA256" in document or document.get("Description") == SYNTHETIC):
+            return document
+    return {}
+
+
+def is_cut(text: str) -> bool:
+    """Whether a text without a whole mark holds the beginning or the end of one."""
+    return f'"{SYNTHETIC[:15]}' in text or '"Model-' in text
+
+
 def channels_first(values: np.ndarray) -> np.ndarray:
-    """[h w] or [h w c] to [c h w]."""
-    return np.moveaxis(np.atleast_3d(values), -1, 0)
+    """[h w] or [h w c] to [c h w], in the byte order of this machine."""
+    native = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return np.moveaxis(np.atleast_3d(native), -1, 0)

@@ -5,19 +5,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from samgan.data.dicom import is_dicom
-from samgan.data.pillow import PIL_FORMATS
 from samgan.data.readers import HEAD_BYTES, strict_decoders
 from samgan.data.sources import MAXIMUM_ARRAY_BYTES
 from samgan.errors import SamganError, one_line
-from samgan.provenance.dicom import read_dicom
-from samgan.provenance.mark import Mark, Sample, channels_first, json_object
+from samgan.provenance.mark import Mark, Sample, StoredSample, channels_first, json_object, wrong_description
+from samgan.provenance.read_dicom import read_dicom
+from samgan.provenance.read_png import read_png
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """The images of a PNG, DICOM or NPZ file with their marks; none if the file has no mark of samgan.
+    """The images of a PNG, DICOM or NPZ file with their marks; as `read_stored`."""
+    return [stored.sample for stored in read_stored(path)]
+
+
+def read_stored(path: Path) -> list[StoredSample]:
+    """The samples of a PNG, DICOM or NPZ file, and what else it says of them; none if it has no mark of samgan.
 
     Raises:
         SamganError: There is no such file, or it or its mark is damaged. The message does not name the file.
@@ -40,33 +44,28 @@ def read_samples(path: Path) -> list[Sample]:
         raise SamganError(f"damaged: {one_line(error)}") from None
 
 
-def _read_png(path: Path) -> list[Sample]:
-    with Image.open(path, formats=PIL_FORMATS) as image:
-        image.load()  # text may come after the pixels
-        mark = Mark.from_entries(image.text)  # type: ignore[attr-defined]
-        return [Sample(channels_first(np.asarray(image)), mark)] if mark else []
-
-
-def _read_archive(path: Path) -> list[Sample]:
+def _read_archive(path: Path) -> list[StoredSample]:
     with zipfile.ZipFile(path) as archive:
         if sum(info.file_size for info in archive.infolist()) > MAXIMUM_ARRAY_BYTES:
             raise SamganError(f"it holds arrays of more than {MAXIMUM_ARRAY_BYTES // 2**30} GiB")
     with np.load(path, allow_pickle=False) as arrays:
         common = json_object(str(arrays["provenance"])) if "provenance" in arrays else {}
         rest = common.pop("Images", [{}])
-        marks = [mark for entries in rest if (mark := Mark.from_entries({**common, **entries}))]
+        each = [{**common, **entries} for entries in rest]
+        marks = [(mark, wrong_description(entries)) for entries in each if (mark := Mark.from_entries(entries))]
         if not marks:
             return []
         name = "images" if "images" in arrays else "train_images"
-        images = arrays[name] if name == "images" else [channels_first(image) for image in arrays[name]]
+        stored = arrays[name].astype(arrays[name].dtype.newbyteorder("="), copy=False)
+        images = stored if name == "images" else [channels_first(image) for image in stored]
     if len(images) != len(marks):
         raise SamganError(f"it holds {len(images)} images but {len(marks)} marks")
-    return [Sample(image, mark) for image, mark in zip(images, marks, strict=True)]
+    return [StoredSample(Sample(image, mark), faults) for image, (mark, faults) in zip(images, marks, strict=True)]
 
 
-READERS_OF_MARKS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], list[Sample]]], ...] = (
+READERS_OF_MARKS: tuple[tuple[Callable[[bytes], bool], Callable[[Path], list[StoredSample]]], ...] = (
     (is_dicom, read_dicom),
     (lambda head: head.startswith(b"PK\x03\x04"), _read_archive),
-    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), _read_png),
+    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), read_png),
 )
 """How the first bytes of a file are recognised, and what reads such a file."""

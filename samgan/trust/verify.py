@@ -14,7 +14,7 @@ from torch import Tensor
 
 from samgan.errors import SamganError
 from samgan.pictures import to_integers
-from samgan.provenance import Mark, Sample, hash_pixels, read_samples
+from samgan.provenance import Mark, StoredSample, hash_pixels, read_stored
 from samgan.sampling import FORWARD_BATCH, Model, sample_batches
 
 VERDICTS = {
@@ -69,23 +69,24 @@ def verify_files(files: Sequence[Path], models: Iterator[Model] | None = None) -
         One finding for each image, in the order of files and rows, and one for each file without a marked image.
     """
     findings: list[Finding] = []
-    waiting: list[tuple[Finding, Sample]] = []
+    waiting: list[tuple[Finding, StoredSample]] = []
     find = _finder(models or iter(()))
     for file in dict.fromkeys(files):
         try:
-            samples = read_samples(file)
+            found = read_stored(file)
         except SamganError as error:
             findings.append(Finding(str(file), None, None, "not checked", str(error)))
             continue
-        if not samples:
+        if not found:
             findings.append(Finding(str(file), None, None, "no mark"))
-        for row, sample in enumerate(samples):
-            mark = sample.mark
-            unchanged = mark.pixels_sha256 in ("", hash_pixels(sample.image))
-            number = row if len(samples) > 1 else None
-            findings.append(Finding(str(file), number, mark, "marked" if unchanged else "altered"))
+        for row, stored in enumerate(found):
+            image, mark = stored.sample
+            unchanged = mark.pixels_sha256 in ("", hash_pixels(image)) and not stored.faults
+            number = row if len(found) > 1 else None
+            detail = "; ".join((*stored.faults, *stored.notes))
+            findings.append(Finding(str(file), number, mark, "marked" if unchanged else "altered", detail))
             if models is not None:
-                waiting.append((findings[-1], sample))
+                waiting.append((findings[-1], stored))
         if len(waiting) >= FORWARD_BATCH:
             _make_again(waiting, find)
             waiting = []
@@ -108,24 +109,24 @@ def _finder(models: Iterator[Model]) -> Callable[[str], Model | None]:
     return find
 
 
-def _make_again(waiting: list[tuple[Finding, Sample]], find: Callable[[str], Model | None]) -> None:
+def _make_again(waiting: list[tuple[Finding, StoredSample]], find: Callable[[str], Model | None]) -> None:
     """Make the images of each model again, in the same batches as `sample`, and complete their findings."""
-    groups: dict[str, list[tuple[Finding, Sample]]] = {}
-    for finding, sample in waiting:
-        groups.setdefault(sample.mark.model_sha256, []).append((finding, sample))
+    groups: dict[str, list[tuple[Finding, StoredSample]]] = {}
+    for finding, stored in waiting:
+        groups.setdefault(stored.sample.mark.model_sha256, []).append((finding, stored))
     for sha256, group in groups.items():
         model = find(sha256)
         if model is None:
             for finding, _ in group:
                 finding.verdict = "another model"
             continue
-        marks = [sample.mark for _, sample in group]
+        marks = [stored.sample.mark for _, stored in group]
         labels = [_label(model, mark) for mark in marks]
         own = torch.tensor(labels) if model.classes else None
         batches = sample_batches(model, [mark.seed for mark in marks], own)
         images = (image for _, batch in batches for image in batch)
-        for (finding, sample), label, image in zip(group, labels, images, strict=True):
-            _compare(finding, sample, model, label, image)
+        for (finding, stored), label, image in zip(group, labels, images, strict=True):
+            _compare(finding, stored, model, label, image)
 
 
 def _label(model: Model, mark: Mark) -> int | None:
@@ -134,25 +135,35 @@ def _label(model: Model, mark: Mark) -> int | None:
     return None if labels is None else int(labels)
 
 
-def _compare(finding: Finding, sample: Sample, model: Model, label: int | None, image: Float[Tensor, "c h w"]) -> None:
+def _compare(
+    finding: Finding, stored: StoredSample, model: Model, label: int | None, image: Float[Tensor, "c h w"]
+) -> None:
     """Compare an image with the one that was made again, and its mark with the true one."""
-    bits = 16 if sample.image.dtype == np.uint16 else 8
+    sample = stored.sample
+    bits = 8 * sample.image.itemsize
     made = to_integers(image[None], bits)[0]
     if made.shape != sample.image.shape:
         finding.verdict = "differs"
-        finding.detail = f"the image has {_size(sample.image)}, those of the model have {_size(made)}"
+        finding.detail = _add(f"the image has {_size(sample.image)}, those of the model have {_size(made)}", stored)
         return
     distance = np.abs(made.astype(int) - sample.image.astype(int))
     finding.difference = int(distance.max())
     if finding.difference:
         finding.verdict = "differs"
         share = f"{np.count_nonzero(distance)} of {distance.size} values"
-        finding.detail = f"by up to {finding.difference} of {2**bits - 1} grey levels, in {share}"
+        finding.detail = _add(f"by up to {finding.difference} of {2**bits - 1} grey levels, in {share}", stored)
         return
     said, true = sample.mark.entries(), model.mark(sample.mark.seed, label).of(made).entries()
     wrong = [key for key, value in said.items() if key != "Software" and true.get(key) != value]
-    finding.verdict = "altered" if wrong else "regenerated"
-    finding.detail = f"the pixels are right, but the mark has wrong entries: {', '.join(wrong)}" if wrong else ""
+    faults = [*([f"the mark has wrong entries: {', '.join(wrong)}"] if wrong else []), *stored.faults]
+    finding.verdict = "altered" if faults else "regenerated"
+    finding.detail = "; ".join([f"the pixels are right, but {fault}" for fault in faults[:1]] + faults[1:])
+    finding.detail = "; ".join(filter(None, (finding.detail, *stored.notes)))
+
+
+def _add(detail: str, stored: StoredSample) -> str:
+    """`detail`, and what else is not as `samgan sample` wrote it."""
+    return "; ".join((detail, *stored.faults, *stored.notes))
 
 
 def _size(image: np.ndarray) -> str:
@@ -183,7 +194,7 @@ def _count(findings: Sequence[Finding]) -> str:
 
 
 def _sentence(finding: Finding) -> str:
-    outcome = VERDICTS[finding.verdict] + (f": {finding.detail}" if finding.detail else "")
+    outcome = VERDICTS[finding.verdict] + (f": {_shown(finding.detail)}" if finding.detail else "")
     if finding.mark is None:
         return outcome
     mark = finding.mark
