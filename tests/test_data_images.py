@@ -1,11 +1,20 @@
+import contextlib
+import csv
+import dataclasses
+
 import numpy as np
+import pydicom
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from samgan.data.images import load_images
+from samgan.data import PreparedSet, prepare
+from samgan.data.images import load_images, picture_files, read_pictures
 from samgan.errors import SamganError
 from samgan.pictures import to_uint8, to_uint16, write_png
+from samgan.provenance import FORMATS, Mark, Sample
 
 
 def random_images(n, c=1, size=32):
@@ -54,11 +63,14 @@ def test_16_bit_pngs_are_read_as_the_8_bit_images_of_the_same_samples(tmp_path):
     difference = (read.int() - to_uint8(samples).int()).abs()
     assert difference.max() <= 1
     assert difference.float().mean() < 0.01  # rounded twice, which seldom differs from once
-    every = np.array([0, 128, 129, 32767, 65406, 65407, 65535], np.uint16)
-    folder = tmp_path / "edges"
+    every = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
+    folder = tmp_path / "every"
     folder.mkdir()
-    Image.fromarray(every[None]).save(folder / "edges.png")
-    assert load_images(folder).flatten().tolist() == [0, 0, 1, 127, 254, 255, 255]
+    Image.fromarray(every[0]).save(folder / "every.png")
+    Image.fromarray(every[0] % 300).save(folder / "dark.png")  # nine bits are in use
+    read = load_images(folder).numpy()
+    assert np.array_equal(read[0, 0], np.rint(every[0] % 300 / 257))
+    assert np.array_equal(read[1, 0], np.rint(every[0] / 257))
 
 
 def test_a_folder_of_samples_in_one_array_is_read(tmp_path):
@@ -94,32 +106,24 @@ def test_unusable_images_are_named(tmp_path):
             load_images(path)
 
     refused(tmp_path / "missing", "expected an existing folder")
-    refused(tmp_path, "holds no PNG, JPEG or TIFF files and no samples.npz")
+    refused(tmp_path, "holds no images and no samples.npz or medmnist.npz")
     folder = write_pngs(tmp_path / "mixed", random_images(2))
     Image.new("L", (16, 32)).save(folder / "900.png")
-    refused(folder, r"mixed/900\.png is 16x32 px 8-bit grey, but 000\.png is 32x32 px 8-bit grey")
-    for name, image, kind in (
-        ("deep", Image.fromarray(np.zeros((32, 32), np.uint16)), "16-bit grey"),
-        ("coloured", Image.new("RGB", (32, 32)), "8-bit RGB"),
-    ):
-        folder = write_pngs(tmp_path / name, random_images(1))
-        image.save(folder / "900.png")
-        refused(folder, rf"{name}/900\.png is 32x32 px {kind}, but 000\.png is 32x32 px 8-bit grey")
+    refused(folder, r"mixed/900\.png is 16x32 px grey, but 000\.png is 32x32 px grey")
+    refused(tmp_path, "holds no images itself, but mixed in it: name one of these folders")
+    folder = write_pngs(tmp_path / "coloured", random_images(1))
+    Image.new("RGB", (32, 32)).save(folder / "900.png")
+    refused(folder, r"coloured/900\.png is 32x32 px RGB, but 000\.png is 32x32 px grey")
     folder = write_pngs(tmp_path / "others", random_images(1))
-    for name, image, message in (
-        ("alpha.png", Image.new("RGBA", (32, 32)), "got PNG of mode RGBA"),
-        ("cmyk.jpg", Image.new("CMYK", (32, 32)), "got JPEG of mode CMYK"),
-        ("deep.tif", Image.fromarray(np.zeros((32, 32), np.uint16)), "got TIFF of mode I;16"),
-    ):
-        image.save(folder / name)
-        refused(folder, f"{name}: expected 8-bit grey or RGB, or a 16-bit grey PNG, {message}")
-        (folder / name).unlink()
     Image.new("L", (32, 32)).save(folder / "two.tif", save_all=True, append_images=[Image.new("L", (32, 32))])
-    refused(folder, r"two\.tif: expected one image, got 2 pages")
+    refused(folder, r"two\.tif cannot be used \(holds 2 frames; expected one radiograph\): remove or replace it")
+    (folder / "two.tif").unlink()
+    (folder / "two.tif").symlink_to("nowhere")
+    refused(folder, r"two\.tif cannot be read \(No such file")
     folder = write_pngs(tmp_path / "broken", random_images(2))
     data = (folder / "001.png").read_bytes()
     (folder / "001.png").write_bytes(data[: len(data) // 2])
-    refused(folder, r"001\.png is not a readable image")
+    refused(folder, r"001\.png cannot be used \(damaged: ")
     np.save(tmp_path / "float.npy", np.zeros((4, 1, 8, 8)))
     refused(tmp_path / "float.npy", "expected uint8 images")
     np.save(tmp_path / "flat.npy", np.zeros((4, 8), np.uint8))
@@ -130,3 +134,158 @@ def test_unusable_images_are_named(tmp_path):
     refused(tmp_path / "text.npz", "not a readable array")
     np.savez(tmp_path / "two.npz", train=np.zeros(3), test=np.zeros(3))
     refused(tmp_path / "two.npz", 'expected an array named "images", found train, test')
+
+
+# ---- beside a prepared set
+
+
+def save_any(folder, draw, number):
+    """A picture of any size and format, perhaps with an orientation in EXIF."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    height, width = (draw(st.integers(8, 24)) for _ in range(2))
+    deep = random.integers(0, 2 ** draw(st.sampled_from([10, 12, 16])), (height, width)).astype(np.uint16)
+    grey, colour = (random.integers(0, 256, (height, width, *more)).astype(np.uint8) for more in ((), (3,)))
+    suffix, values = draw(
+        st.sampled_from(
+            [
+                *(("png", grey), ("png", colour), ("png", deep), ("jpg", grey), ("JPEG", colour), ("bmp", grey)),
+                *(("webp", colour), ("tif", grey), ("tiff", deep), ("", colour)),
+            ]
+        )
+    )
+    path = folder / (f"{number}.{suffix}" if suffix else f"{number}")
+    exif = Image.Exif()
+    if suffix.lower() in ("jpg", "jpeg", "png", "webp"):
+        exif[0x0112] = draw(st.integers(1, 8))
+    if suffix:
+        Image.fromarray(values).save(path, exif=exif)
+    else:  # DICOM files often have no suffix
+        FORMATS["dicom"].write(folder, [Sample(values.transpose(2, 0, 1), Mark("a" * 64, "tiny", 16, 7))], 1)
+        remake_as_real(folder / "seed-00000007.dcm", path)
+
+
+def remake_as_real(source, target):
+    dataset = pydicom.dcmread(source)
+    for keyword in ("SyntheticData", "DerivationDescription", "ImageComments"):
+        delattr(dataset, keyword)
+    dataset.save_as(target)
+    source.unlink()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_files_are_read_as_the_set_was_prepared_from_them(tmp_path_factory, data):
+    """Whatever their sizes, formats and orientations, and whatever the options."""
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "a").mkdir()
+    for number in range(data.draw(st.integers(1, 4))):
+        save_any(folder / "a", data.draw, number)
+    for junk in (".DS_Store", "._0.png", "Thumbs.db", "notes.txt", ".hidden.png"):
+        (folder / "a" / junk).write_bytes(b"junk")
+    options = {
+        "resolution": data.draw(st.sampled_from([8, 16, 32])),
+        "channels": data.draw(st.sampled_from([1, 3])),
+        "fit": data.draw(st.sampled_from(["crop", "pad", "stretch"])),
+        "normalize": data.draw(st.sampled_from(["none", "percentile", "clahe"])),
+    }
+    ramp = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for name, values in (("L", ramp), ("R", 255 - ramp)):  # `prepare` needs two distinct images
+        Image.fromarray(values).save(folder / "a" / f"{name}.png")
+    prepared = prepare(folder, folder / "set", workers=1, holdout=0.0, duplicates="keep", max_bad=0.0, **options)
+    read = read_pictures(folder / "a", prepared)
+    assert [f"a/{name}" for name in read.names] == [row.source for row in prepared.manifest]
+    assert np.array_equal(read.images.numpy(), prepared.images)
+
+
+def make_set(folder, size=24, resolution=16, **options):
+    """A set, and the folder of the 20 grey files that it was prepared from."""
+    (folder / "files").mkdir(parents=True)
+    for index, image in enumerate(random_images(20, size=size)):
+        Image.fromarray(image[0].numpy()).save(folder / "files" / f"{index:03d}.png")
+    return prepare(folder / "files", folder / "set", resolution=resolution, workers=1, **options), folder / "files"
+
+
+def test_what_was_done_is_said(tmp_path):
+    data, files = make_set(tmp_path / "larger")
+    assert read_pictures(files, data).said == (
+        "20 images of 24x24 px were fitted to 16x16 px as set was prepared: crop, normalize none",
+    )
+    Image.fromarray(np.arange(120, dtype=np.uint8).reshape(12, 10)).convert("RGB").save(files / "900.png")
+    assert read_pictures(files, data).said == (
+        "21 images of 10x12 px to 24x24 px were fitted to 16x16 px as set was prepared: crop, normalize none; 1 were "
+        "smaller, and are enlarged",
+        "1 images are stored in colour, and were made grey as those of set",
+    )
+    data, files = make_set(tmp_path / "same", 16)
+    read = read_pictures(files, data)
+    assert read.said == ()
+    assert np.array_equal(read.images.numpy(), data.images)
+    data, files = make_set(tmp_path / "normalized", 16, normalize="percentile")
+    read = read_pictures(files, data)
+    assert read.said == (
+        "20 images are files that set was prepared from, and were read as it was prepared: crop, normalize percentile",
+    )
+    assert np.array_equal(read.images.numpy(), data.images)
+    others = write_pngs(tmp_path / "others", random_images(3, size=16) // 2)
+    read = read_pictures(others, data)
+    assert torch.equal(read.images, random_images(3, size=16) // 2)
+    assert read.said == (
+        "the images have 16x16 px, as those of set, and are taken as they are: normalize percentile is not applied to "
+        "them",
+    )
+
+
+def test_arrays_are_fitted_like_files(tmp_path):
+    data, files = make_set(tmp_path, 24)
+    images = load_images(files)
+    for name, arrays in (
+        ("a.npy", images),
+        ("b.npz", {"images": images[:, 0]}),
+        ("c.npz", {"train_images": images[:4, 0], "val_images": images[4:5, 0], "test_images": images[5:, 0]}),
+    ):
+        path = tmp_path / name
+        if isinstance(arrays, dict):
+            np.savez(path, **{key: array.numpy() for key, array in arrays.items()}, labels=np.zeros(3))
+        else:
+            np.save(path, arrays.numpy())
+        read = read_pictures(path, data)
+        assert np.array_equal(read.images.numpy(), data.images)
+        assert "20 images of 24x24 px were fitted to 16x16 px" in read.said[-1]
+        assert torch.equal(load_images(path), images)
+    assert read.said[0] == "the train_images, val_images, test_images of c.npz are taken together"
+
+
+def test_a_set_that_does_not_say_how_it_was_prepared_fits_nothing(tmp_path):
+    data, files = make_set(tmp_path)
+    silent = dataclasses.replace(data, info=dataclasses.replace(data.info, options=None))
+    with pytest.raises(SamganError, match="set does not say how it was prepared"):
+        load_images(files, silent)
+    assert isinstance(data, PreparedSet)
+
+
+def test_a_folder_of_samples_in_sub_folders_or_archives_has_its_files(tmp_path):
+    images = random_images(4)
+    marks = [Mark("a" * 64, "tiny", 16, seed, "PNEUMONIA").of(image) for seed, image in enumerate(images.numpy())]
+    for name, known in FORMATS.items():
+        (tmp_path / name).mkdir()
+        values = images.numpy() if known.bits == 8 else images.numpy().astype(np.uint16) * 257
+        known.write(tmp_path / name, map(Sample, values, marks), 4)
+        (tmp_path / name / ".DS_Store").touch()
+        (tmp_path / name / "samples.json").write_text("{}")
+        assert torch.equal(load_images(tmp_path / name), images), name
+        assert all(file.is_file() for file in picture_files(tmp_path / name))
+    with open(tmp_path / "imagefolder/train/metadata.csv", newline="") as file:
+        rows = [row["file_name"] for row in csv.DictReader(file)]
+    assert list(read_pictures(tmp_path / "imagefolder").names) == rows
+
+
+def test_synthetic_images_of_another_size_are_refused(tmp_path):
+    data, _ = make_set(tmp_path)
+    images = random_images(3)
+    marks = [Mark("a" * 64, "tiny", 16, seed) for seed in range(3)]
+    for name in ("npz", "medmnist"):
+        (tmp_path / name).mkdir()
+        with pytest.warns() if name == "medmnist" else contextlib.nullcontext():
+            FORMATS[name].write(tmp_path / name, map(Sample, images.numpy(), marks), 3)
+        with pytest.raises(SamganError, match=r"has 32x32 px and says that it is synthetic, .*set has 16x16 px"):
+            load_images(tmp_path / name, data)

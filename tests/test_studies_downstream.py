@@ -206,6 +206,14 @@ def test_as_many_as_asked_for_stand_beside_real_ones_and_all_of_them_alone(data,
     assert {name: counts.synthetic for name, counts in document.classes.items()} == beside
 
 
+def test_images_of_another_size_are_fitted_and_that_is_noted(data, tmp_path):
+    large = np.random.default_rng(0).integers(0, 256, (20, 64, 64), np.uint8)
+    np.save(tmp_path / "large.npy", large)
+    read = read_synthetic("NORMAL", tmp_path / "large.npy", 20, data, "cpu")
+    assert read.images.shape == (20, 1, 32, 32)
+    assert read.notes[-1].startswith("NORMAL: 20 images of 64x64 px were fitted to 32x32 px as ")
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -213,15 +221,15 @@ def test_as_many_as_asked_for_stand_beside_real_ones_and_all_of_them_alone(data,
         ({"seeds": 1}, UsageError, "--seeds 1"),
         ({"synthetic": {"HEART": "normal.npy"}}, UsageError, "--synthetic HEART"),
         ({"synthetic": {"NORMAL": "few.npy"}}, SamganError, "NORMAL needs [0-9]+ synthetic images"),
-        ({"synthetic": {"NORMAL": "large.npy"}}, SamganError, "expected images of"),
+        ({"synthetic": {"NORMAL": np.zeros((200, 1, 64, 64), np.uint8)}}, SamganError, "expected images of"),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_trained(data, tmp_path, change, error, words, monkeypatch):
     np.save(tmp_path / "normal.npy", np.zeros((200, 32, 32), np.uint8))
     np.save(tmp_path / "few.npy", np.zeros((1, 32, 32), np.uint8))
-    np.save(tmp_path / "large.npy", np.zeros((200, 64, 64), np.uint8))
     given = {"synthetic": {"NORMAL": "normal.npy"}, **change}
-    sources = {name: tmp_path / path for name, path in given.pop("synthetic").items()}
+    named = given.pop("synthetic").items()
+    sources = {name: tmp_path / source if isinstance(source, str) else source for name, source in named}
     monkeypatch.setattr("samgan.studies.downstream.classify", None)
     with pytest.raises(error, match=words):
         utility(data, sources, tmp_path / "out", **given)

@@ -245,7 +245,7 @@ def test_what_does_not_fit_is_refused(data, fresh, tmp_path, change, error, word
 
 def test_images_of_another_size_are_refused(data, tmp_path):
     with pytest.raises(SamganError, match="expected at least 8 images of shape"):
-        audited(np.zeros((20, 1, 64, 64), np.uint8), data, tmp_path)
+        audit(np.zeros((20, 1, 64, 64), np.uint8), data, out=tmp_path, device="cpu")
 
 
 def test_images_in_memory_are_audited_like_those_of_a_file(data, fresh, tmp_path):

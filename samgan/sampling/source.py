@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samgan.config import Config, NetworkConfig
 from samgan.data import PreparedSet
-from samgan.data.images import image_files, load_images
+from samgan.data.images import Pictures, read_pictures
 from samgan.errors import SamganError, UsageError
 from samgan.files import Location
 from samgan.networks import Generator
@@ -41,7 +41,10 @@ class Source:
         checkpoint: The run's checkpoint that `model` was read from.
         model: The generator of a run or an exported model; None for stored images.
         described: What documents record about the source.
+        said: What was done to stored images when they were read, one sentence each.
     """
+
+    said: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -54,7 +57,8 @@ class Source:
         stored: UInt8[Tensor, "n c h w"] | None = None,
     ) -> None:
         self.described, self.path, self.run, self.checkpoint, self.model = described, path, run, checkpoint, model
-        self._stored = stored
+        self._pictures = None if stored is None else Pictures(stored, ())
+        self._like: PreparedSet | None = None
 
     @classmethod
     def open(
@@ -134,7 +138,9 @@ class Source:
         assert self.path is not None
         return check_origin(self.model, self.path, data)
 
-    def images(self, count: int | None = None, labels: Labels = None, *, seed: int = 0) -> UInt8[Tensor, "n c h w"]:
+    def images(
+        self, count: int | None = None, labels: Labels = None, *, seed: int = 0, like: PreparedSet | None = None
+    ) -> UInt8[Tensor, "n c h w"]:
         """The synthetic images.
 
         Args:
@@ -144,33 +150,35 @@ class Source:
                 images.
             seed: For a model, the seed of the first image; image i has seed + i. For stored images, the seed of the
                 random choice.
+            like: The set that the images will be compared with. Stored images of another size are prepared as it was,
+                and `said` says so (`samgan.data.images.read_pictures`). None: they stay as they are.
 
         Raises:
             UsageError: The source is a model, but no count was given.
-            SamganError: The files hold no images, or images of several sizes.
+            SamganError: The files hold no images, or images that cannot be used.
         """
         if self.model is not None:
             if count is None:
                 raise UsageError(f"{self.described.name}: say how many images to make; a model has no fixed number")
             return to_uint8(sample(self.model, range(seed, seed + count), labels))
-        stored = self._read()
+        stored = self._read(like).images
         return stored[self._chosen(len(stored), count, seed)]
 
     def names(self, count: int, *, seed: int = 0) -> list[str]:
         """A name for each image that `images` returns for the same arguments: its seed, its file, or its position."""
         if self.model is not None:
             return [f"seed {seed + index}" for index in range(count)]
-        total = len(self._read())
-        chosen = self._chosen(total, count, seed).tolist()
-        files = image_files(self.path) if self.path is not None and self.path.is_dir() else []
-        return [files[index].name if len(files) == total else f"image {index}" for index in chosen]
+        stored = self._pictures or self._read(None)
+        chosen = self._chosen(len(stored.images), count, seed).tolist()
+        return [stored.names[index] if stored.names else f"image {index}" for index in chosen]
 
-    def _read(self) -> UInt8[Tensor, "n c h w"]:
-        if self._stored is None:
-            if self.path is None:
-                raise SamganError("there are no images")
-            self._stored = load_images(self.path)
-        return self._stored
+    def _read(self, like: PreparedSet | None) -> Pictures:
+        if self.path is not None and (self._pictures is None or self._like is not like):
+            self._pictures, self._like = read_pictures(self.path, like), like
+            self.said = self._pictures.said
+        if self._pictures is None:
+            raise SamganError("there are no images")
+        return self._pictures
 
     @staticmethod
     def _chosen(total: int, count: int | None, seed: int) -> Int[Tensor, " m"]:

@@ -94,6 +94,8 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     request = _Request(opened, data, tuple(classes) or opened.classes, split, count, protocol, seed, folder)
     data.verify()
     real, fake, of_class = _images(request)
+    for sentence in opened.said:
+        print(f"samgan: {sentence}", file=sys.stderr)
     default = "imagenet-inception" if protocol == "legacy" else "inception"
     extractor, reason = find_features(features, default, inception_weights=inception_weights, device=target)
     if extractor is None:
@@ -111,7 +113,7 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     )
     used = data.used(request.classes, split)
     scores = replace(scores, samgan=__version__, generated=opened.described, data=replace(used, split_by=None))
-    return scores, _write(request, scores, real, fake, notes)
+    return scores, _write(request, scores, real, fake, (*notes, *(f"{sentence}." for sentence in opened.said)))
 
 
 def _images(request: _Request) -> tuple[UInt8[np.ndarray, "n c h w"], UInt8[Tensor, "m _ _ _"], Classes | None]:
@@ -121,7 +123,7 @@ def _images(request: _Request) -> tuple[UInt8[np.ndarray, "n c h w"], UInt8[Tens
     real = np.asarray(data.images[indices])
     check = functools.partial(check_inputs, real.shape, protocol=request.protocol, count=request.count)
     if source.model is None:
-        fake = source.images()
+        fake = source.images(like=data)
         check(fake.shape)
         return real, fake, None
     network, model = source.model.config.network, source.model

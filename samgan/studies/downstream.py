@@ -18,7 +18,7 @@ from rich.progress import track
 
 from samgan import __version__
 from samgan.data import PreparedSet
-from samgan.data.images import image_files
+from samgan.data.images import picture_files
 from samgan.devices import choose_device
 from samgan.errors import SamganError, UsageError
 from samgan.files import Location
@@ -237,7 +237,8 @@ def read_synthetic(name: str, source: Location | np.ndarray, count: int, data: P
             )
         images = opened.images(count, model.labels(range(count), name) if model.classes else None).numpy()
     else:
-        images = opened.images().numpy()
+        images = opened.images(like=data).numpy()
+        notes += [f"{name}: {sentence}." for sentence in opened.said]
         if opened.path is not None and (others := sorted(_marked_classes(opened.path) - {name})):
             raise UsageError(
                 f"--synthetic {name}={source}: expected images of {name} only, but their marks name {', '.join(others)}"
@@ -252,11 +253,8 @@ def read_synthetic(name: str, source: Location | np.ndarray, count: int, data: P
 
 def _marked_classes(source: Path) -> set[str]:
     """Classes in the marks of samgan's samples; none for other images."""
-    files = image_files(source) if source.is_dir() else [source]
-    if source.is_dir() and not files:
-        files = [source / "samples.npz"]
     found = set()
-    for file in files:
+    for file in picture_files(source):
         with contextlib.suppress(SamganError):  # a damaged mark names no class; `samgan verify` reports it
             found |= {sample.mark.class_name for sample in read_samples(file)}
     return found - {""}

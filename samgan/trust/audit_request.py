@@ -84,7 +84,7 @@ class AuditRequest:
             count = count or len(self.training)
             if model.classes:
                 labels = labels_like(self.training.labels(model.config.data.classes).numpy(), count)
-        images = self.source.images(count, labels, seed=self.seed)
+        images = self.source.images(count, labels, seed=self.seed, like=self.data)
         shape = list(self.training.images.shape[1:])
         if list(images.shape[1:]) != shape or len(images) < LEAST:
             raise SamganError(

@@ -24,6 +24,7 @@ CLOSE_IS_NO_COPY = (
 def describe_limits(request: AuditRequest) -> Iterator[str]:
     """What a reader needs to know to judge the numbers."""
     yield from request.origin_notes
+    yield from (f"{sentence}." for sentence in request.source.said)
     training, held_out = request.training, request.held_out
     if absent := sorted(set(training.by_class()) - set(held_out.by_class())):
         yield f"No image of {', '.join(absent)} is held out, so there is nothing to compare that class with."
