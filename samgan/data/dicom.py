@@ -19,10 +19,11 @@ from samgan.data.dicom_pixels import PixelFormat, decode, read_format
 from samgan.data.dicom_settings import fit_depth, note_darkness, read_display
 from samgan.data.dicom_tables import Table, depth_of, read_table
 from samgan.data.radiograph import BadImageError, Radiograph, Reading, Step
-from samgan.pictures import SYNTHETIC
 
 __all__ = ["is_dicom", "open_dicom", "read_dicom"]
 
+MADE_BY_SAMGAN = "SYNTHETIC IMAGE made by a generative model (samgan)"
+"""How the comment of a sample begins; its own place, `samgan.pictures`, needs torch."""
 RGB_FROM_YBR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], dtype=np.float32)
 """ITU-R BT.601, full range, as DICOM PS3.3, C.7.6.3.1.2 has it."""
 
@@ -156,7 +157,7 @@ def _view(attributes: Attributes) -> str:
 def _is_synthetic(attributes: Attributes) -> bool:
     """Whether the file says so (DICOM PS3.3, C.12.1), or has SamGAN's own mark."""
     silent = Attributes(attributes.dataset, [], attributes.little_endian)  # most files leave these out, or empty
-    if silent.text("SyntheticData").upper() == "YES" or silent.text("ImageComments") == SYNTHETIC:
+    if silent.text("SyntheticData").upper() == "YES" or silent.text("ImageComments").startswith(MADE_BY_SAMGAN):
         return True
     described = silent.text("DerivationDescription")
     try:

@@ -132,6 +132,8 @@ def decode(
 ) -> tuple[UInt[np.ndarray, "h w *c"], PixelFormat]:
     """Decode the one frame.
 
+    Long because pydicom's decoder takes the format as one argument per line.
+
     Returns:
         The words, and their format: a compressed picture tells some of it itself.
 

@@ -77,18 +77,19 @@ def _read_padding(attributes: Attributes, pixels: PixelFormat) -> Padding | None
         if limit is not None:
             attributes.note("Pixel Padding Range Limit without Pixel Padding Value passed over")
         return None
-    ends = [_as_stored(end, pixels) for end in (first, first if limit is None else limit)]
+    ends = [_with_sign(end, pixels) for end in (first, first if limit is None else limit)]
+    beyond = 2 ** (pixels.stored - 1) <= ends[0] < 2**pixels.stored
+    if limit is None and pixels.signed and beyond:  # the bits of a negative value, without their sign
+        ends = [ends[0] - 2**pixels.stored]
     return Padding(min(ends), max(ends))
 
 
-def _as_stored(value: int, pixels: PixelFormat) -> int:
+def _with_sign(value: int, pixels: PixelFormat) -> int:
     """Give a padding value that was written with the other type the sign of the pixels."""
     top = 2**pixels.allocated
     if not pixels.signed:
         return value % top
-    value = value - top if value >= top // 2 else value
-    in_bits = 2 ** (pixels.stored - 1) <= value < 2**pixels.stored
-    return value - 2**pixels.stored if in_bits else value
+    return value - top if value >= top // 2 else value
 
 
 def _read_modality(attributes: Attributes, pixels: PixelFormat) -> Rescale | Table | None:
