@@ -11,8 +11,8 @@ import samgan
 PACKAGE = Path(samgan.__file__).parent
 # From the ground up. A wing, or a file that stands by itself, imports from the floors below its own only.
 FLOORS = (
-    {"errors"},
-    {"files", "retired", "schema"},
+    {"errors", "cache"},
+    {"files", "terminal", "retired", "schema", "seeds"},
     {"documents"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},

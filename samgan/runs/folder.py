@@ -16,13 +16,8 @@ from typing import Any
 from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
-from samgan.files import Location, write_json
+from samgan.files import NO_FOLLOW, Location, locked, write_json
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock
-    fcntl = None  # type: ignore[assignment]
 
 LAST_BYTES = 16384  # holds several lines
 CHECKPOINT_NAME = re.compile(r"step-([0-9]+)\.pt")
@@ -123,7 +118,7 @@ class Run:
         """Append one line to `stats.jsonl`; a line torn by a crash stays as it is."""
         path = self.path / "stats.jsonl"
         text = json.dumps(line, allow_nan=False) + "\n"
-        with open(path, "ab+") as file:
+        with open(path, "ab+", opener=_open_itself) as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -173,19 +168,25 @@ class Run:
         """Keep other processes from training in this folder; the lock ends with the process that holds it.
 
         Raises:
-            SamganError: Another process holds it.
+            SamganError: Another process holds it, or a file of the run is a link to another place.
         """
-        if fcntl is None:
+        with locked(self.path, f"another process is training in {self.path}; wait for it or stop it"):
+            self._check_inside()
             yield
-            return
-        with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SamganError(f"another process is training in {self.path}; wait for it or stop it") from None
-            except OSError:
-                pass  # some network file systems have no locks
-            yield
+
+    def _check_inside(self) -> None:
+        """Refuse a run whose files lie elsewhere, by links: training would write there, and delete checkpoints."""
+        own = self.path.resolve()
+        for name in ("checkpoints", "grids", "tensorboard", "stats.jsonl"):
+            path = self.path / name
+            if path.is_symlink() and not path.resolve().is_relative_to(own):
+                raise SamganError(
+                    f"{path} is a link to {path.resolve()}, outside of the run: put what it leads to in its place, or "
+                    "link to the whole run instead"
+                )
+            if path.exists() and path.is_file() != (name == "stats.jsonl"):
+                kind = "file" if name == "stats.jsonl" else "folder"
+                raise SamganError(f"{path}: expected a {kind}, found something else; move it away")
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -200,11 +201,16 @@ class Run:
         return document
 
 
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file, but not what a link leads to."""
+    return os.open(path, flags | NO_FOLLOW, 0o666)
+
+
 def _is_unfinished(path: Path) -> bool:
     """Whether a start that was cut off before it wrote `config.json` may have left this file."""
     if path.name == "checkpoints":
         return path.is_dir() and not any(path.iterdir())
-    return path.name == "environment.json" or (path.name[0] == "." and path.suffix == ".tmp")
+    return path.name in ("environment.json", ".lock") or (path.name[0] == "." and path.suffix == ".tmp")
 
 
 def describe_environment(device: str, data: TrainedOn | None, start: Start | None = None) -> Environment:

@@ -19,8 +19,6 @@ from samgan.networks import Generator
 from samgan.provenance import SOFTWARE, Mark
 from samgan.runs import Checkpoint, Run, choose_checkpoint
 
-SEEDS = 1 << 32
-"""torch's CPU generator uses the lower 32 bits of a seed, so seeds from here on would repeat others."""
 MODEL_FORMAT = "samgan model 1"
 MODEL_SUFFIX = ".safetensors"
 Labels = Int[Tensor, " n"] | None
