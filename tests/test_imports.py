@@ -13,7 +13,7 @@ PACKAGE = Path(samgan.__file__).parent
 FLOORS = (
     {"errors", "cache"},
     {"files", "terminal", "retired", "schema", "seeds"},
-    {"documents"},
+    {"documents", "launch"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},
     {"pages"},

@@ -20,6 +20,13 @@ from samgan.files import NO_FOLLOW, Location, locked, write_json
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
 
 LAST_BYTES = 16384  # holds several lines
+NUMBERS = {"train": ("wall_seconds", "images_per_second")}
+"""Numbers that every line of a kind in `stats.jsonl` has, besides step and images seen."""
+OPTIONAL_NUMBERS = {
+    *("loss_discriminator", "loss_generator", "gradient_discriminator", "gradient_generator", "sign_real", "augment"),
+    *("quick_score", "swd", "ms_ssim_gap", "ms_ssim_real", "ms_ssim_generated"),
+}
+"""Values of a line that are numbers, if they are there."""
 CHECKPOINT_NAME = re.compile(r"step-([0-9]+)\.pt")
 
 
@@ -126,18 +133,17 @@ class Run:
             file.write(text.encode())
 
     def stats(self) -> Iterator[dict[str, Any]]:
-        """Lines of `stats.jsonl` in order of step; the last line of a kind for a step counts."""
+        """Lines of `stats.jsonl` in order of step; the last line of a kind for a step counts.
+
+        Lines that are torn by a crash, or lack what every line of their kind has, are left out.
+        """
         path = self.path / "stats.jsonl"
         lines: dict[tuple[int, str], dict[str, Any]] = {}
         if path.is_file():
             for text in path.read_text(errors="replace").splitlines():
-                try:
-                    line = json.loads(text)
-                    step, kind = line["step"], line["kind"]
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    continue  # torn by a crash
-                if type(step) is int and isinstance(kind, str):
-                    lines[step, kind] = line
+                line = _line(text)
+                if line is not None:
+                    lines[line["step"], line["kind"]] = line
         yield from (lines[key] for key in sorted(lines))
 
     def last_line(self) -> dict[str, Any] | None:
@@ -149,10 +155,9 @@ class Run:
         except OSError:
             return None
         for text in reversed(lines):
-            with contextlib.suppress(ValueError, RecursionError):
-                line = json.loads(text)
-                if isinstance(line, dict) and line.get("kind") == "train" and type(line.get("step")) is int:
-                    return line
+            line = _line(text)
+            if line is not None and line["kind"] == "train":
+                return line
         return None
 
     def is_over(self, minutes: float | None = None) -> bool:
@@ -199,6 +204,27 @@ class Run:
         if not isinstance(document, dict):
             raise SamganError(f"{path} is damaged: expected a JSON object with settings; restore it from a copy")
         return document
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    """A line of `stats.jsonl`; None if it is torn, or has not what every line has: its readers rely on that."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        return None
+    whole = ("step", "images_seen")
+    needed = (*whole, *NUMBERS.get(line["kind"], ()))
+    fits = all(_is_number(line.get(name)) for name in needed) and all(type(line[name]) is int for name in whole)
+    fits = fits and all(_is_number(line[name]) for name in line.keys() & OPTIONAL_NUMBERS)
+    gammas = line.get("gamma", {})
+    fits = fits and isinstance(gammas, dict) and all(map(_is_number, gammas.values()))
+    return line if fits else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1 << 62  # NaN and infinity are not
 
 
 def _open_itself(path: str, flags: int) -> int:
