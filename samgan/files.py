@@ -64,8 +64,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     temporary = _temporary(path)
-    if temporary.exists():  # of an earlier process with this number, where files cannot be locked
-        shutil.rmtree(temporary)
+    _clear(temporary)
     temporary.mkdir()
     try:
         with _held(temporary):
@@ -95,9 +94,17 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
+def _clear(temporary: Path) -> None:
+    """Remove what an earlier process with the number of this one left behind, where files cannot be locked."""
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary)
+    else:
+        temporary.unlink(missing_ok=True)
+
+
 def _create(temporary: Path) -> BinaryIO:
     """Create and lock a file; never through a link that somebody has put in its place."""
-    temporary.unlink(missing_ok=True)  # of an earlier process with this number
+    _clear(temporary)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(temporary, flags, 0o666), "wb")
     if fcntl is not None:

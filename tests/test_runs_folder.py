@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -213,3 +214,36 @@ def test_a_file_system_without_locks_is_no_obstacle(run, monkeypatch):
     with run.locked():
         run.log(line(1))
     assert list(run.stats()) == [line(1)]
+
+
+@pytest.mark.parametrize("name", ["stats.jsonl", "grids", "checkpoints", "tensorboard"])
+def test_a_run_whose_files_lie_elsewhere_is_not_trained(run, tmp_path, name):
+    place = run.path / name
+    outside = tmp_path / "outside"
+    if name == "stats.jsonl":
+        outside.write_text("theirs\n")
+    else:
+        outside.mkdir()
+    if place.is_dir():
+        place.rmdir()
+    place.symlink_to(outside)
+    with pytest.raises(SamganError, match=rf"{name} is a link to .*outside"), run.locked():
+        pytest.fail("entered")
+    if name == "stats.jsonl":
+        with pytest.raises(OSError, match="symbolic links"):
+            run.log(line(1))
+        assert outside.read_text() == "theirs\n"
+
+
+def test_a_run_that_is_itself_behind_a_link_is_trained(run, tmp_path):
+    (tmp_path / "link").symlink_to(run.path)
+    other = Run.open(tmp_path / "link")
+    with other.locked():
+        other.log(line(1))
+    assert list(run.stats()) == [line(1)]
+
+
+def test_a_pipe_in_place_of_the_log_is_refused(run):
+    os.mkfifo(run.path / "stats.jsonl")
+    with pytest.raises(SamganError, match="expected a file"), run.locked():
+        pytest.fail("entered")
