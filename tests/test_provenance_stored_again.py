@@ -91,6 +91,17 @@ def test_dicom_written_in_another_order_of_bytes_is_regenerated(model, samples, 
             assert verdict(tmp_path / "a.dcm", model) == ("regenerated", "")
 
 
+def test_dicom_without_preamble_and_meta_information_is_regenerated(model, samples, tmp_path):
+    for path in dicoms(samples):
+        for implicit in (True, False):
+            dataset = pydicom.dcmread(path)
+            dataset.decode()
+            bare = pydicom.Dataset(dataset)
+            pydicom.dcmwrite(tmp_path / "a.dcm", bare, implicit_vr=implicit, little_endian=True)
+            assert (tmp_path / "a.dcm").read_bytes()[128:132] != b"DICM"
+            assert verdict(tmp_path / "a.dcm", model) == ("regenerated", "")
+
+
 def test_dicom_compressed_without_loss_is_regenerated(model, samples, tmp_path):
     for path in dicoms(samples):
         for syntax in (RLELossless, JPEG2000Lossless):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from samgan.data.dicom import open_dicom
+from samgan.data.radiograph import check_size
 from samgan.errors import SamganError
 from samgan.pictures import SYNTHETIC
 from samgan.provenance.mark import Mark, Sample, StoredSample, channels_first, find_entries, is_cut, wrong_description
@@ -37,12 +39,18 @@ def read_dicom(path: Path) -> list[StoredSample]:
         DICOM PS3.3, C.7.6.3 (Image Pixel), C.11.1 (Modality LUT), C.11.2 (VOI LUT), C.9.2 (Overlay Plane).
     """
     import pydicom
+    from pydicom.uid import UID
 
-    dataset = pydicom.dcmread(path)
-    entries = _entries(dataset)
-    mark = Mark.from_entries({**entries, "Synthetic": "true" if _word(dataset, "SyntheticData") == "YES" else "no"})
+    opened = open_dicom(path.read_bytes())  # not the pixels yet: most files have no mark
+    entries = _entries(opened.dataset)
+    mark = Mark.from_entries(
+        {**entries, "Synthetic": "true" if _word(opened.dataset, "SyntheticData") == "YES" else "no"}
+    )
     if mark is None:
         return []
+    dataset = pydicom.dcmread(path, force=True)
+    dataset.file_meta.setdefault("TransferSyntaxUID", UID(opened.syntax))
+    check_size(int(dataset.Columns), int(dataset.Rows))
     values = _pixels(dataset)
     faults = [*wrong_description(entries), *_faults(dataset)]
     if values.dtype.kind == "i":
