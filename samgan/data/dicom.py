@@ -24,6 +24,7 @@ def read_dicom(data: bytes, reading: Reading) -> Radiograph:
     if "PixelData" not in dataset:
         raise BadImageError("DICOM without pixel data")
     check_size(int(dataset.Columns), int(dataset.Rows))
+    reading.reserve(16 * int(dataset.Columns) * int(dataset.Rows))
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise BadImageError(f"multi-frame DICOM ({frames} frames); expected one radiograph")
