@@ -49,6 +49,21 @@ TURN_PASSED_OVER = "broken EXIF, so perhaps not upright"
 STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Of a pixel in memory, by Pillow's mode; 4 for all others."""
 
+MODE_NAMES = {
+    "1": "black and white",
+    "L": "8-bit grey",
+    "LA": "8-bit grey with transparency",
+    "P": "8-bit palette",
+    "RGB": "8-bit colour",
+    "RGBA": "8-bit colour with transparency",
+    "CMYK": "8-bit CMYK",
+    "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
+    "I": "32-bit or signed grey",
+    "F": "floating-point grey",
+}
+"""Pillow's modes in words."""
+
 
 class _Picture(NamedTuple):
     """An opened file."""
@@ -258,7 +273,8 @@ def _steps_of_file(picture: _Picture) -> Iterator[Step]:
     image = picture.image
     low, high = _extremes(image)
     depth = " of 16 bits, of which the high 8 are read" if picture.deep_colour else ""
-    stored = f"stored: {picture.format}, mode {image.mode}{depth}, {image.width}x{image.height} pixels"
+    kind = MODE_NAMES.get(image.mode, f"mode {image.mode}")
+    stored = f"stored: {picture.format}, {kind}{depth}, {image.width}x{image.height} pixels"
     yield Step(stored, low, high)
     if picture.orientation != 1:
         yield Step(f"turned upright: EXIF orientation {picture.orientation}", low, high)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from samgan.data.dicom import is_dicom, read_dicom
 from samgan.data.kinds import name_kind
+from samgan.data.metadata import JPEG_MAGIC
 from samgan.data.pillow import DEPTH_REMEDY, TIFF_MAGIC, extremes_of_file, may_lack_depth, read_pillow
 from samgan.data.radiograph import (
     GUESSED,
@@ -108,7 +109,8 @@ def read_radiograph(
     except Image.UnidentifiedImageError:
         raise BadImageError(_why_unidentified(data)) from None
     except Exception as error:  # decoders raise nearly anything on damaged input: struct.error, KeyError, SyntaxError
-        raise BadImageError(f"damaged: {one_line(error)}") from error
+        coding = name_kind(data) if isinstance(data, bytes) and data.startswith(JPEG_MAGIC) else ""
+        raise BadImageError(coding or f"damaged: {one_line(error)}") from error
     radiograph = radiograph._replace(pixels=to_channels(radiograph.pixels, channels))
     check_not_blank(radiograph.pixels)
     return radiograph
