@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from samgan.data import phantoms
+from samgan.data import phantoms, radiograph
 from samgan.data.fit import FITS, NORMALIZERS, fit_image
 
 

@@ -348,7 +348,10 @@ def with_frame(marker, bits):
 
 
 KINDS = {
-    "12-bit jpeg": (with_frame(0xC1, 12), r"a kind of JPEG that is not read here \(12-bit\): convert it to 8-bit JPEG or"),
+    "12-bit jpeg": (
+        with_frame(0xC1, 12),
+        r"a kind of JPEG that is not read here \(12-bit\): convert it to 8-bit JPEG or",
+    ),
     "lossless jpeg": (with_frame(0xC3, 16), r"not read here \(16-bit, lossless\): convert"),
     "arithmetic jpeg": (with_frame(0xC9, 12), r"not read here \(12-bit, arithmetic coding\)"),
     "jpeg-ls": (with_frame(0xF7, 8), "JPEG-LS, which is not read here: convert it to PNG"),
@@ -378,7 +381,8 @@ def test_a_file_that_is_no_image_here_is_called_what_it_is(name):
 
 def test_what_decoders_print_about_damaged_files_never_shows(capfd):
     data = bytearray(tiff(np.tile(DEEP, (9, 9)), compression="zlib"))
-    data[len(data) // 2 : len(data) // 2 + 30] = bytes(30)
+    for place in range(len(data) // 2, len(data) // 2 + 30):
+        data[place] ^= 255
     with Image.open(io.BytesIO(bytes(data))) as image, pytest.raises(OSError, match="decoder error"):
         image.load()
     assert "ZIPDecode" in capfd.readouterr().err  # so it would show
@@ -406,7 +410,7 @@ def test_a_large_picture_with_transparency_needs_little_memory():
     pixels = read_radiograph(data).pixels
     _, peak = tracemalloc.get_traced_memory()  # of numpy's arrays; Pillow's own 4 bytes are not counted
     tracemalloc.stop()
-    assert peak < 4 * pixels.size + 40 * BAND_PIXELS
+    assert peak < 4 * pixels.size + 60 * BAND_PIXELS
     np.testing.assert_allclose(pixels[0, :32, :48], GREY / 255, atol=1e-6)
 
 
