@@ -289,3 +289,23 @@ def test_synthetic_images_of_another_size_are_refused(tmp_path):
             FORMATS[name].write(tmp_path / name, map(Sample, images.numpy(), marks), 3)
         with pytest.raises(SamganError, match=r"has 32x32 px and says that it is synthetic, .*set has 16x16 px"):
             load_images(tmp_path / name, data)
+
+
+def test_deep_files_are_read_at_the_depth_of_their_set(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "dark").mkdir()
+    for index, top in enumerate((4000, 3000, 900)):
+        deep = np.random.default_rng(index).integers(0, top, (24, 20)).astype(np.uint16)
+        Image.fromarray(deep).save(tmp_path / "files" / f"{index}.png")
+    data = prepare(tmp_path / "files", tmp_path / "set", resolution=16, workers=1)
+    (tmp_path / "files/2.png").rename(tmp_path / "dark/2.png")
+    read = read_pictures(tmp_path / "dark", data)
+    assert np.array_equal(read.images[0].numpy(), data.images[2])
+    assert read.images.max() < 80
+    assert len(read.said) == 1
+
+
+def test_blank_images_of_a_collapsed_generator_are_read(tmp_path):
+    data, _ = make_set(tmp_path)
+    blank = write_pngs(tmp_path / "blank", torch.full((3, 1, 16, 16), 7, dtype=torch.uint8))
+    assert load_images(blank, data).unique().tolist() == [7]

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from samgan.data.dataset import PreparedSet
 from samgan.data.dicom import is_dicom
 from samgan.data.fit import fit_image
 from samgan.data.pillow import PIL_FORMATS
-from samgan.data.radiograph import BadImageError, Radiograph
+from samgan.data.radiograph import GUESSED, BadImageError, Radiograph, Scales
 from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, is_recognised, read_radiograph, strict_decoders
-from samgan.data.sources import OTHER_SUFFIXES, Entry, read_entries
+from samgan.data.sources import OTHER_SUFFIXES, Entry, Source, read_entries
+from samgan.data.survey import Survey, survey_depth
 from samgan.errors import SamganError, first_line
 
 ARCHIVES = ("samples.npz", "medmnist.npz")
@@ -29,6 +31,8 @@ MEDMNIST = ("train_images", "val_images", "test_images")
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 """Of Pillow, beside those that begin with "I;"."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+DEEP = (".png", ".tif", ".tiff")
+"""Suffixes of files whose format may leave the bit depth open."""
 NAMED = 5
 """So many sub-folders are named in a message."""
 
@@ -106,7 +110,7 @@ def read_pictures(path: str | Path, like: PreparedSet | None = None) -> Pictures
     with strict_decoders():
         if files[0].suffix.lower() in ARRAYS:
             return _read_array(files[0], like)
-        images, said = _read_all(len(files), lambda: _open_files(files), like)
+        images, said = _read_all(len(files), lambda: _open_files(files), like, lambda like: _survey(files, like))
         return Pictures(images, tuple(file.name for file in files), said)
 
 
@@ -161,12 +165,15 @@ def _is_image(file: Path) -> bool:
 
 def _open_files(files: Sequence[Path]) -> Iterator[_Stored]:
     """Read one file after the other."""
-    entries = [Entry(file.name, 0, 0, "", "") for file in files]
-    for file, data in zip(files, read_entries(files[0].parent, entries), strict=True):
+    for file, data in zip(files, read_entries(files[0].parent, _entries(files)), strict=True):
         if isinstance(data, Exception):
             reason = getattr(data, "strerror", None) or data
             raise SamganError(f"{file} cannot be read ({reason}): remove or replace it")
         yield _Stored(data, str(file))
+
+
+def _entries(files: Sequence[Path]) -> list[Entry]:
+    return [Entry(file.name, file.stat().st_size if file.exists() else 0, 0, "", "") for file in files]
 
 
 def _read_array(path: Path, like: PreparedSet | None) -> Pictures:
@@ -186,7 +193,7 @@ def _read_array(path: Path, like: PreparedSet | None) -> Pictures:
     def stored() -> Iterator[_Stored]:
         return (_Stored(image, f"{path}, image {index}", is_synthetic) for index, image in enumerate(array))
 
-    images, said = _read_all(len(array), stored, like)
+    images, said = _read_all(len(array), stored, like, lambda like: Survey(GUESSED, ()))
     together = (f"the {', '.join(parts)} of {path.name} are taken together",) if len(parts) > 1 else ()
     return Pictures(images, (), together + said)
 
@@ -212,7 +219,10 @@ def _load_array(path: Path) -> tuple[np.ndarray, list[str], bool]:
 
 
 def _read_all(
-    count: int, stored: Callable[[], Iterator[_Stored]], like: PreparedSet | None
+    count: int,
+    stored: Callable[[], Iterator[_Stored]],
+    like: PreparedSet | None,
+    survey: Callable[[PreparedSet], Survey],
 ) -> tuple[Tensor, tuple[str, ...]]:
     """All images as they are; or, from the start, prepared like the set if one of them is found to need that.
 
@@ -220,9 +230,14 @@ def _read_all(
         count: Number of images, 1 or more.
         stored: Gives all images, from the first, each time it is called.
         like: The set to compare with.
+        survey: Finds the bit depth of images whose format does not declare it, before they are prepared.
     """
-    images = _take_all(count, stored(), like)
-    return images or _prepare_all(count, stored(), _checked(like))
+    if (images := _take_all(count, stored(), like)) is not None:
+        return images
+    like = _checked(like)
+    depth = survey(like)
+    fitted, said = _prepare_all(count, stored(), like, depth.scales)
+    return fitted, said + depth.sentences
 
 
 def _take_all(count: int, stored: Iterator[_Stored], like: PreparedSet | None) -> tuple[Tensor, tuple[str, ...]] | None:
@@ -254,7 +269,19 @@ def _take_all(count: int, stored: Iterator[_Stored], like: PreparedSet | None) -
     return torch.from_numpy(taken), tuple(said)
 
 
-def _prepare_all(count: int, stored: Iterator[_Stored], like: PreparedSet) -> tuple[Tensor, tuple[str, ...]]:
+def _survey(files: Sequence[Path], like: PreparedSet) -> Survey:
+    """The depth that the set has, if it is known; otherwise that of the files, which is found as `prepare` does."""
+    rows = [row.bits for row in like.manifest if Path(row.source).suffix.lower() in DEEP]
+    depths = Counter(bits for bits in rows if 8 < bits < 32)
+    bits = (like.info.options and like.info.options.bits) or next((bits for bits, _ in depths.most_common(1)), None)
+    source = Source("", "", files[0].parent, _entries(files), {})
+    with tempfile.TemporaryDirectory() as folder:
+        return survey_depth(source, Path(folder), bits, None)
+
+
+def _prepare_all(
+    count: int, stored: Iterator[_Stored], like: PreparedSet, scales: Scales
+) -> tuple[Tensor, tuple[str, ...]]:
     """All images prepared with the options of the set; but synthetic ones, which have its size, as they are."""
     options = like.info.options
     assert options is not None
@@ -262,7 +289,7 @@ def _prepare_all(count: int, stored: Iterator[_Stored], like: PreparedSet) -> tu
     sizes: Counter[tuple[int, int]] = Counter()
     colours = 0
     for index, each in enumerate(stored):
-        image = _read(each, options.channels)
+        image = _read(each, options.channels, scales)
         if image.is_synthetic:
             _must_be_prepared(image, each, like, frozenset())
             fitted[index] = _as_stored(image, each)
@@ -284,11 +311,11 @@ def _checked(like: PreparedSet | None) -> PreparedSet:
     return like
 
 
-def _read(each: _Stored, channels: int | None) -> _Image:
+def _read(each: _Stored, channels: int | None, scales: Scales = GUESSED) -> _Image:
     """Decode one image with so many channels; None: as it is stored."""
     is_colour = _is_colour(each.data)
     try:
-        radiograph = read_radiograph(each.data, channels or (3 if is_colour else 1))
+        radiograph = read_radiograph(each.data, channels or (3 if is_colour else 1), scales=scales, allow_blank=True)
     except BadImageError as error:
         raise SamganError(f"{each.where} cannot be used ({error}): remove or replace it") from None
     return _Image(radiograph, is_colour, each.is_synthetic or radiograph.is_synthetic)

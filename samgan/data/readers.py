@@ -70,6 +70,7 @@ def read_radiograph(
     explain: bool = False,
     scales: Scales = GUESSED,
     reserve: Callable[[int], None] = reserve_nothing,
+    allow_blank: bool = False,
 ) -> Radiograph:
     """Decode one file's bytes, or take one array, as values in [0, 1].
 
@@ -88,6 +89,7 @@ def read_radiograph(
         explain: whether to describe every step from stored values to the picture.
         scales: which values are black and white in images whose format does not say so.
         reserve: called with the number of bytes that decoding needs, before it begins; may wait.
+        allow_blank: whether an image of one value is read too, which no patient gives but a generator may.
 
     Returns:
         The image, its bit depth, and the hashed DICOM PatientID if the file has one. Broken metadata is passed over,
@@ -114,7 +116,8 @@ def read_radiograph(
         coding = name_kind(data) if isinstance(data, bytes) and data.startswith(JPEG_MAGIC) else ""
         raise BadImageError(coding or f"damaged: {one_line(error)}") from error
     radiograph = radiograph._replace(pixels=to_channels(radiograph.pixels, channels))
-    check_not_blank(radiograph.pixels)
+    if not allow_blank:
+        check_not_blank(radiograph.pixels)
     return radiograph
 
 
