@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from samgan import api
+from samgan.data import prepare
 from samgan.devices import make_fabric
 from samgan.errors import SamganError, UsageError
 from samgan.pictures import to_uint8
@@ -66,3 +68,17 @@ def test_what_has_no_checkpoints_is_asked_for_none(run, tmp_path):
             Source.open(source, checkpoint="best")
     with pytest.raises(SamganError, match="expected an existing folder"):
         Source.open(tmp_path / "gone").images()
+
+
+def test_stored_images_are_prepared_like_the_set_they_are_compared_with(tmp_path):
+    (tmp_path / "files").mkdir()
+    for index, image in enumerate(np.random.default_rng(0).integers(0, 256, (4, 48, 40), np.uint8)):
+        Image.fromarray(image).save(tmp_path / "files" / f"{index}.png")
+    data = prepare(tmp_path / "files", tmp_path / "set", resolution=16, workers=1)
+    opened = Source.open(tmp_path / "files")
+    assert opened.said == ()
+    assert np.array_equal(opened.images(like=data).numpy(), data.images)
+    assert opened.said == ("4 images of 40x48 px were fitted to 16x16 px as set was prepared: crop, normalize none",)
+    assert opened.names(4) == ["0.png", "1.png", "2.png", "3.png"]
+    assert opened.images().shape == (4, 1, 48, 40)
+    assert opened.said == ()
