@@ -51,8 +51,18 @@ def read_dicom(data: bytes, reading: Reading) -> Radiograph:
         if photometric == "MONOCHROME1":
             pixels = 1 - pixels
         pixels = pixels[None]
-    patient = str(dataset.get("PatientID") or "").strip()
-    return Radiograph(pixels, bits, hashlib.sha256(patient.encode()).hexdigest() if patient else "")
+    return Radiograph(
+        pixels,
+        bits,
+        patient_key=_hashed(dataset.get("PatientID")),
+        study_key=_hashed(dataset.get("StudyInstanceUID")),
+        is_synthetic=dataset.get("SyntheticData") == "YES",
+    )
+
+
+def _hashed(name: Any) -> str:
+    words = str(name or "").strip()
+    return hashlib.sha256(words.encode()).hexdigest() if words else ""
 
 
 def _check_decoder(transfer_syntax: Any) -> None:

@@ -7,7 +7,7 @@ from samgan.data.curation import patients_from_names
 from samgan.data.fit import FITS, NORMALIZERS
 from samgan.errors import UsageError
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Increased whenever the same files and options would give other pixels or another manifest."""
 RESOLUTIONS = tuple(2**power for power in range(3, 11))
 DUPLICATES = ("drop", "keep")
@@ -35,6 +35,7 @@ class PrepareOptions:
     patient_regex: str | None = None
     max_bad: float = 0.01
     seed: int = 0
+    allow_synthetic: bool = False
 
     @property
     def pixels(self) -> PixelOptions:

@@ -33,19 +33,20 @@ def read_pillow(data: bytes, reading: Reading) -> Radiograph:
         if deep_colour and tags.get(PLANAR_CONFIGURATION) == 2 and opened.info.get("compression") == "raw":
             raise BadImageError(f"16-bit colour TIFF in separate planes, which Pillow reads wrongly: {DEPTH_REMEDY}")
         opened.load()
+        is_synthetic = str(opened.info.get("Synthetic", "")).lower() == "true"  # a PNG's text may come after its pixels
         image: Image.Image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I") or image.mode == "F":
         pixels, bits = full_scale_of(np.asarray(image))
         if tags.get(PHOTOMETRIC) == 0:  # white is zero: Pillow inverts 8 bits and fewer, not these
             pixels = 1 - pixels
-        return Radiograph(pixels[None], bits)
+        return Radiograph(pixels[None], bits, is_synthetic=is_synthetic)
     values = _eight_bit_values(image, reading.channels)
     if deep_colour:
         # Pillow keeps only the high byte. That is exact enough, unless the picture is in the low byte.
         used_bits = 8 + int(values.max()).bit_length()
         if used_bits < 14:
             raise BadImageError(f"16-bit colour or alpha with only {used_bits} bits used: {DEPTH_REMEDY}")
-    return Radiograph((values / np.float32(255)).transpose(2, 0, 1), 8)
+    return Radiograph((values / np.float32(255)).transpose(2, 0, 1), 8, is_synthetic=is_synthetic)
 
 
 def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
