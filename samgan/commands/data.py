@@ -1,19 +1,20 @@
 """Commands that make prepared sets."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_classes, add_seed, given
-from samgan.errors import UsageError
+from samgan.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
-    from samgan.data.documents import LeftOut
+    from samgan.data.documents import BadFile, Leak, LeftOut
 
 BAD_FILES_SHOWN = 20
+NOTES_SHOWN = 5
 
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +30,16 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", default="crop", choices=FITS, help=text)
     text = "contrast of each image: as it is, 0.5 to 99.5 %% of its values, or adaptive histogram equalisation"
     parser.add_argument("--normalize", default="none", choices=tuple(NORMALIZERS), help=text)
-    text = "what to do with exact duplicates"
+    text = "what to do with exact duplicates, and with a picture that lies in several classes"
     parser.add_argument("--duplicates", default="drop", choices=DUPLICATES, help=text)
     parser.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help="share of images to hold out")
-    text = "the first group that matches is the patient's name in a file's path (default: the PatientID of DICOM, or "
-    text += "file names like those of the sets of Kermany and the NIH)"
+    text = "the first group that matches is the patient's name in a file's path (default: folders or a label table "
+    text += "that name patients, the PatientID of DICOM, or file names like those of the sets of Kermany and the NIH)"
     parser.add_argument("--patient-regex", metavar="REGEX", help=text)
     text = "largest share of unreadable files; with more of them, nothing is written"
     parser.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=text)
+    text = "take images that say that they show no patient, as training images; otherwise they are an error"
+    parser.add_argument("--allow-synthetic", action="store_true", help=text)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
     add_seed(parser, "seed of the split into training and held-out images")
 
@@ -45,8 +48,8 @@ def _prepare(options: argparse.Namespace) -> Outcome:
     from samgan.data import prepare
 
     names = ("resolution", "channels", "fit", "normalize", "duplicates", "holdout", "patient_regex", "max_bad")
-    prepared = prepare(options.source, options.out, **given(options, *names, "workers", "seed"))
-    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
+    prepared = prepare(options.source, options.out, **given(options, *names, "allow_synthetic", "workers", "seed"))
+    return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
 
 def _add_subset(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +73,7 @@ def _subset(options: argparse.Namespace) -> Outcome:
         images=_numbers("--images", options.images),
         **given(options, "classes", "seed"),
     )
-    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
+    return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
 
 def _numbers(option: str, words: list[str]) -> dict[str, int]:
@@ -103,10 +106,26 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
             f"warning: {both} patients, or groups of near duplicates, are on both sides of the split that the source "
             "has, so scores on held-out images will be too good. A folder without such a split is split by patient"
         )
+    yield from _describe_leaks(info.leaks or (), by_source)
     if info.enlarged:
         yield f"enlarged: {info.enlarged} images were smaller than {prepared.resolution} px"
+    if info.synthetic:
+        yield f"synthetic: {info.synthetic} images, all of them training images"
     if info.left_out:
         yield from _describe_left_out(info.left_out, prepared.path)
+    if info.notes:
+        notes = sorted(info.notes.items(), key=lambda note: -note[1])
+        more = f", and {len(notes) - NOTES_SHOWN} other things" if len(notes) > NOTES_SHOWN else ""
+        named = ", ".join(f"{count} x {note}" for note, count in notes[:NOTES_SHOWN])
+        yield f"passed over in metadata: {named}{more}; manifest.csv tells for each image"
+    yield from (f"warning: {warning}" for warning in info.warnings or ())
+
+
+def _describe_leaks(leaks: "Sequence[Leak]", by_source: bool) -> Iterator[str]:
+    indent = "  " if by_source else "warning: on both sides of the split: "
+    for leak in leaks:
+        examples = "; ".join(f"{training} and {held_out}" for training, held_out in leak.examples)
+        yield f"{indent}{leak.count} {leak.what}, such as those of {examples}"
 
 
 def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
@@ -117,9 +136,16 @@ def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
         yield f"ignored, since they are not images: {', '.join(counts)}"
     if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
-        yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])
-        if len(bad) > BAD_FILES_SHOWN:
-            yield f"  and {len(bad) - BAD_FILES_SHOWN} more; {path / 'dataset.json'} lists all of them"
+        yield from _name_files(bad, path)
+    if unused := left_out.unused:
+        yield f"left out: {len(unused)} images for another reason"
+        yield from _name_files(unused, path)
+
+
+def _name_files(files: "Sequence[BadFile]", path: Path) -> Iterator[str]:
+    yield from (f"  {file.source}: {file.reason}" for file in files[:BAD_FILES_SHOWN])
+    if len(files) > BAD_FILES_SHOWN:
+        yield f"  and {len(files) - BAD_FILES_SHOWN} more; {path / 'dataset.json'} lists all of them"
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from samgan.data.chunks import Record
 from samgan.data.documents import BadFile, Contradiction, Leak, ManifestRow
 from samgan.data.options import PrepareOptions
-from samgan.errors import SamganError
+from samgan.errors import SamganError, shown
 
 EXAMPLES = 3
 
@@ -23,7 +23,7 @@ def check_synthetic(name: str, records: Sequence[Record], options: PrepareOption
     if made and not options.allow_synthetic:
         raise SamganError(
             f"{name}: {len(made)} of {len(records)} images say that they are synthetic and show no patient, such as "
-            f"{made[0]}: remove them, or keep them as training images with --allow-synthetic"
+            f"{shown(made[0])}: remove them, or keep them as training images with --allow-synthetic"
         )
 
 
@@ -98,7 +98,7 @@ def warn_of_classes(
             f"one split: check their classes: {_name_first(near)}"
         )
     for name in lost:
-        yield f"class {name} is not in the set: none of its images is left"
+        yield f"class {shown(name)} is not in the set: none of its images is left"
 
 
 def _name_first(found: Sequence[Contradiction]) -> str:
@@ -106,7 +106,7 @@ def _name_first(found: Sequence[Contradiction]) -> str:
     for contradiction in found[:EXAMPLES]:
         by_class = dict(zip(reversed(contradiction.classes), reversed(contradiction.files), strict=True))
         named.append(" and ".join(sorted(by_class.values())))
-    return "; ".join(named) + ("; ..." if len(found) > EXAMPLES else "")
+    return shown("; ".join(named)) + ("; ..." if len(found) > EXAMPLES else "")
 
 
 def warn_of_split(rows: Sequence[ManifestRow], groups: Sequence[Hashable], options: PrepareOptions) -> Iterator[str]:
@@ -135,6 +135,6 @@ def warn_of_synthetic(rows: Sequence[ManifestRow]) -> Iterator[str]:
     made = [row.source for row in rows if row.synthetic]
     if made:
         yield (
-            f"{len(made)} images are synthetic, such as {made[0]}: they are training images, with all real images that "
-            "they are duplicates of, and count as no patient"
+            f"{len(made)} images are synthetic, such as {shown(made[0])}: they are training images, with all "
+            "real images that they are duplicates of, and count as no patient"
         )
