@@ -272,6 +272,20 @@ def test_what_a_picture_that_is_left_out_joined_stays_together():
     assert near["A/3.png"] == 0
 
 
+def test_chains_of_near_duplicates_stay_together():
+    """The last is like both of the others, which are not like each other: no image is like an earlier one but it."""
+    noise = 8 * np.random.default_rng(0).normal(0, 1, (16, 16))
+    images = [PICTURES[2] + noise, PICTURES[2] - noise, PICTURES[2].astype(float), *PICTURES[3:8].astype(float)]
+    images = [np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in images]
+    records = [
+        dataclasses.replace(record(f"A/{number}.png"), pixel_hash=image.tobytes(), thumbnail=image)
+        for number, image in enumerate(images)
+    ]
+    assert [row.near_duplicate_of for row in choose(records).rows] == [None, None, 0, *[None] * 5]
+    for seed in range(8):
+        assert len({row.split for row in choose(records, holdout=0.5, seed=seed).rows[:3]}) == 1
+
+
 # patients and studies
 
 
