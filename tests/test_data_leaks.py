@@ -116,7 +116,7 @@ def counts(records, of):
     return len(set(told)) > 1 or len(told) <= len(real) / 2
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(mixtures(), st.sampled_from(["drop", "keep"]), st.floats(0.05, 0.9), st.integers(0, 3))
 def test_nothing_is_on_both_sides_and_every_contradiction_is_named(described, duplicates, holdout, seed):
     records = records_of(described)
@@ -178,7 +178,7 @@ def test_nothing_is_on_both_sides_and_every_contradiction_is_named(described, du
             assert found.rows[row.near_duplicate_of].split == row.split
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(mixtures())
 def test_alike_images_are_those_that_were_found_without_looking_at_firsts_alone(described):
     records = records_of(described)

@@ -126,7 +126,8 @@ def warn_of_split(rows: Sequence[ManifestRow], groups: Sequence[Hashable], optio
     elif len(real) >= 10 and largest > len(real) / 2:
         yield (
             f"{largest} of {len(real)} images stay on one side of the split, since patients, studies or duplicates "
-            "join them: the share of held-out images may differ from the one asked for"
+            "join them: the share of held-out images may differ from the one asked for. If an ID stands for many "
+            "patients, name the patients with --patient-regex"
         )
 
 
