@@ -134,7 +134,7 @@ def test_nothing_is_on_both_sides_and_every_contradiction_is_named(described, du
     # copies
     assert {file for each in info.contradictions for file in each.files} == unknown
     assert all(len(set(each.classes)) > 1 for each in info.contradictions)
-    assert any("more than one class: their" in words for words in info.warnings) == bool(unknown)
+    assert any("their labels contradict each other" in words for words in info.warnings) == bool(unknown)
     if duplicates == "drop":
         assert {file.source for file in info.left_out.unused} == unknown
         firsts = {known.pixel_hash: known.entry.path for known in reversed(records) if known.entry.path not in unknown}
@@ -218,7 +218,10 @@ def test_a_picture_in_two_classes_is_left_out_and_named(two_labels, tmp_path, ca
     assert info.images == 7
     assert info.left_out.exact_duplicates == ()
     assert [file.source for file in info.left_out.unused] == ["A/p0.png", "B/other.bmp", "B/p0.png"]
-    assert "warning: 1 pictures lie in more than one class: their 3 files are left out" in text
+    assert (
+        "warning: 1 pictures lie in more than one class, so their labels contradict each other: their 3 files are"
+        in text
+    )
     assert "A/p0.png and B/other.bmp" in text
     assert "A/p0.png: the same picture is also in class B (B/other.bmp)" in text
     card = format_card(CardRecord(data=info))

@@ -316,6 +316,13 @@ def test_bad_files_of_a_failed_run_are_read_again(folder, tmp_path, monkeypatch)
     assert len(prepare_here(folder, tmp_path / "out").images) == 12
 
 
+def test_a_folder_of_bad_files_alone_is_refused_even_if_all_may_be_bad(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.png").write_bytes(b"no image")
+    with pytest.raises(SamganError, match=r"found 0 in 1 files \(0 exact duplicates, 1 that cannot be read\)"):
+        prepare_here(tmp_path / "set", tmp_path / "out", max_bad=1.0)
+
+
 @pytest.mark.parametrize("duplicates", ["drop", "keep"])
 def test_fewer_than_two_distinct_images_are_refused(folder, tmp_path, duplicates):
     one = tmp_path / "one"

@@ -86,12 +86,11 @@ def warn_of_classes(
     """
     if exact:
         files = sum(len(found.files) for found in exact)
-        fate = (
-            "kept, each picture in one split"
-            if keep
-            else "left out, since nobody knows their class (--duplicates keep keeps them)"
+        fate = "kept, each picture in one split" if keep else "left out (--duplicates keep keeps them)"
+        yield (
+            f"{len(exact)} pictures lie in more than one class, so their labels contradict each other: their {files} "
+            f"files are {fate}: {_name_first(exact)}"
         )
-        yield f"{len(exact)} pictures lie in more than one class: their {files} files are {fate}: {_name_first(exact)}"
     if near:
         yield (
             f"{len(near)} groups of near duplicates have images of more than one class; they are kept, each group in "

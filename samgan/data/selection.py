@@ -130,6 +130,8 @@ def select(
 
 def find_alike(records: Sequence[Record]) -> Alike:
     """Find equal images and near duplicates. Of equal images only the first is compared with others."""
+    if not records:
+        return Alike(*(np.empty(0, dtype=np.int64) for _ in Alike._fields))
     first = curation.duplicates_of_first([record.pixel_hash for record in records])  # equal files have equal pixels
     distinct = np.flatnonzero(first == np.arange(len(records)))
     found = curation.near_duplicates(np.stack([records[index].thumbnail for index in distinct.tolist()]))
