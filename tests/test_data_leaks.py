@@ -223,7 +223,8 @@ def test_a_picture_in_two_classes_is_left_out_and_named(two_labels, tmp_path, ca
         in text
     )
     assert "A/p0.png and B/other.bmp" in text
-    assert "A/p0.png: the same picture is also in class B (B/other.bmp)" in text
+    assert "left out: A/p0.png: the same picture is also in class B, so its class is not known" in text
+    assert "left out: 2 images, such as B/other.bmp: the same picture is also in class A" in text
     card = format_card(CardRecord(data=info))
     assert "1 pictures (3 files), left out" in card
     assert "3 images for other reasons" in card

@@ -1,6 +1,7 @@
 """Commands that make prepared sets."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from samgan.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
-    from samgan.data.documents import BadFile, Leak, LeftOut
+    from samgan.data.documents import Leak, LeftOut
 
 BAD_FILES_SHOWN = 20
 NOTES_SHOWN = 5
@@ -131,21 +132,17 @@ def _describe_leaks(leaks: "Sequence[Leak]", by_source: bool) -> Iterator[str]:
 def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
     if left_out.exact_duplicates:
         yield f"left out: {len(left_out.exact_duplicates)} exact duplicates"
+    for reason, count in Counter(file.reason for file in left_out.unused).items():
+        first = next(file.source for file in left_out.unused if file.reason == reason)
+        yield f"left out: {count} images, such as {first}: {reason}" if count > 1 else f"left out: {first}: {reason}"
     if left_out.ignored_by_suffix:
         counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
         yield f"ignored, since they are not images: {', '.join(counts)}"
     if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
-        yield from _name_files(bad, path)
-    if unused := left_out.unused:
-        yield f"left out: {len(unused)} images for another reason"
-        yield from _name_files(unused, path)
-
-
-def _name_files(files: "Sequence[BadFile]", path: Path) -> Iterator[str]:
-    yield from (f"  {file.source}: {file.reason}" for file in files[:BAD_FILES_SHOWN])
-    if len(files) > BAD_FILES_SHOWN:
-        yield f"  and {len(files) - BAD_FILES_SHOWN} more; {path / 'dataset.json'} lists all of them"
+        yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])
+        if len(bad) > BAD_FILES_SHOWN:
+            yield f"  and {len(bad) - BAD_FILES_SHOWN} more; {path / 'dataset.json'} lists all of them"
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:

@@ -47,10 +47,8 @@ def contradictions(records: Sequence[Record], groups: Sequence[Hashable]) -> lis
 def left_out_for(contradiction: Contradiction) -> Iterator[BadFile]:
     """Each of the files, with the reason why it is left out."""
     for file, own in zip(contradiction.files, contradiction.classes, strict=True):
-        other, name = next(
-            pair for pair in zip(contradiction.files, contradiction.classes, strict=True) if pair[1] != own
-        )
-        yield BadFile(file, f"the same picture is also in class {name} ({other}), so its class is not known")
+        other = next(name for name in contradiction.classes if name != own)
+        yield BadFile(file, f"the same picture is also in class {other}, so its class is not known")
 
 
 def find_leaks(rows: Sequence[ManifestRow], kinds: Iterable[tuple[str, Sequence[Hashable]]]) -> list[Leak]:

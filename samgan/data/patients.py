@@ -94,8 +94,9 @@ def identify_patients(records: Sequence[Record], pattern: str | None) -> Patient
 def _levels(records: Sequence[Record], pattern: str | None) -> tuple[list[Level], tuple[str, ...]]:
     """All ways to tell the patients, the most trusted one first, and the study last."""
     is_real = [not record.is_synthetic for record in records]
+    paths = [record.entry.path.replace("\\", "/") for record in records]  # some archives are written with backslashes
     given = [record.entry.patient for record in records]
-    in_path = [record.entry.patient in record.entry.path.split("/") for record in records]
+    in_path = [patient in path.split("/") for patient, path in zip(given, paths, strict=True)]
     ids, studies = [record.patient_key for record in records], [record.study_key for record in records]
     warnings = []
     for what, keys in (("PatientID", ids), ("StudyInstanceUID", studies)):
@@ -107,7 +108,7 @@ def _levels(records: Sequence[Record], pattern: str | None) -> tuple[list[Level]
                     f"{same} of {sum(is_real)} images have the same DICOM {what}, and no image has another: it is "
                     "taken for a placeholder and does not tell patients apart"
                 )
-    by_name = Level(FILE_NAMES, curation.patients_from_names([record.entry.path for record in records], pattern))
+    by_name = Level(FILE_NAMES, curation.patients_from_names(paths, pattern))
     levels = [
         Level(FOLDERS, [patient if told else "" for patient, told in zip(given, in_path, strict=True)]),
         Level(TABLE, ["" if told else patient for patient, told in zip(given, in_path, strict=True)]),
