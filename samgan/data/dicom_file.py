@@ -1,6 +1,7 @@
 """From the bytes of a DICOM file to its attributes and its pixel data, also without preamble or transfer syntax."""
 
 import io
+import re
 import struct
 import zlib
 from typing import Any, NamedTuple
@@ -102,7 +103,7 @@ def open_dicom(data: bytes) -> DicomFile:
         encoding = guess or Encoding(False, True)
         syntax = "1.2.840.10008.1.2" if encoding.implicit else "1.2.840.10008.1.2.1"
         syntax = syntax if encoding.little_endian else "1.2.840.10008.1.2.2"
-        notes.append("no Transfer Syntax UID: guessed from the elements")
+        notes.append("no usable Transfer Syntax UID: guessed from the elements")
     dataset = read_dataset(
         stream, encoding.implicit, encoding.little_endian, stop_when=lambda tag, vr, length: tag in PIXEL_ELEMENTS
     )
@@ -121,9 +122,10 @@ def _is_cut(dataset: Any) -> bool:
 
 def _syntax_of(meta: Any) -> str:
     try:
-        return str(meta.get("TransferSyntaxUID") or "").strip(" \0")
+        syntax = str(meta.get("TransferSyntaxUID") or "").strip(" \0")
     except Exception:  # pydicom raises nearly anything on damaged values
         return ""
+    return syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else ""
 
 
 def _inflate(deflated: bytes) -> bytes:
