@@ -742,8 +742,13 @@ def test_study_view_and_whether_it_is_synthetic():
 
 
 def test_an_odd_character_set_does_not_lose_the_patient():
-    data = file_of(RAMP, text(0x00080005, "CS", "ISO_IR 999"), Element(0x00100020, "LO", b"M\xfcller 1 "))
-    assert len(read_radiograph(data).patient_key) == 64
+    patient = Element(0x00100020, "LO", b"M\xfcller 1")
+    for name in ("ISO_IR 999", "ISO_IR 100\b\0CS", "\0\0", ""):
+        for implicit in (False, True):
+            elements = elements_of(RAMP, text(0x00080005, "CS", name), patient)
+            radiograph = read_radiograph(written(elements, implicit=implicit))
+            assert len(radiograph.patient_key) == 64
+            np.testing.assert_allclose(radiograph.pixels[0], RAMP / 4095, atol=1e-6)
 
 
 # against others
