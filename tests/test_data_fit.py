@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from samgan.data import phantoms
+from samgan.data import phantoms, radiograph
 from samgan.data.fit import FITS, NORMALIZERS, fit_image
 
 
@@ -89,3 +89,19 @@ def test_normalisation_survives_constant_and_tiny_images(normalize, channels):
         fitted = fit_image(np.full((channels, 8, 300), shade, dtype=np.float32), 8, "pad", normalize)
         assert fitted.shape == (channels, 8, 8)
     fit_image(np.random.default_rng(0).random((channels, 8, 300), dtype=np.float32), 8, "pad", normalize)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(8, 90),
+    width=st.integers(8, 90),
+    resolution=st.sampled_from([8, 16, 32, 64]),
+    way=st.sampled_from(FITS),
+    rows=st.integers(1, 20),
+)
+def test_bands_of_a_large_image_give_the_very_values_of_the_whole(height, width, resolution, way, rows):
+    pixels = np.random.default_rng(height * width).random((1, height, width), dtype=np.float32)
+    whole = fit_image(pixels, resolution, way)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(radiograph, "BAND_PIXELS", rows * width)
+        np.testing.assert_array_equal(fit_image(pixels, resolution, way), whole)

@@ -1,7 +1,9 @@
 """Every file format, pixel mode and way of being broken that a radiograph comes in."""
 
 import io
+import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import MPEG2MPML, ExplicitVRLittleEndian, JPEGLSLossless
 
 from samgan.data import prepare, readers
+from samgan.data.radiograph import BAND_PIXELS
 from samgan.data.readers import READERS, BadImageError, Radiograph, Reader, read_radiograph
 
 GREY = np.add.outer(np.arange(32) * 4, np.arange(48) * 2).astype(np.uint8)  # 0 to 218, no symmetry
@@ -26,15 +29,17 @@ def encode(image, format="PNG", **options):
     return file.getvalue()
 
 
-def png_with_16_bit_colour(values):
-    """Write what PIL cannot: a PNG of 16 bits per channel, from an array [h, w, 3]."""
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+def png(values, before=b"", after=b""):
+    """Write a PNG of 8 or 16 bits from an array [h, w] or [h, w, 3], with whole chunks before and after the pixels."""
+    colour, bits = 2 * (values.ndim == 3), 8 * values.dtype.itemsize
+    rows = b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, colour, 0, 0, 0)
+    body = png_chunk(b"IHDR", header) + before + png_chunk(b"IDAT", zlib.compress(rows, 1)) + after
+    return b"\x89PNG\r\n\x1a\n" + body + png_chunk(b"IEND", b"")
 
 
 def dicom(values, *, bits=12, photometric="MONOCHROME2", **attributes):
@@ -114,8 +119,11 @@ def test_one_bit_images_are_black_and_white():
 
 def test_alpha_is_composited_on_black():
     image = Image.merge("LA", [Image.new("L", (16, 16), 200), Image.new("L", (16, 16), 51)])
+    image.putpixel((3, 4), (100, 255))
+    expected = np.full((1, 16, 16), 200 / 255 * 0.2)
+    expected[0, 4, 3] = 100 / 255
     for mode in ("LA", "RGBA"):
-        np.testing.assert_allclose(read_radiograph(encode(image.convert(mode))).pixels, 200 / 255 * 0.2, atol=1e-5)
+        np.testing.assert_allclose(read_radiograph(encode(image.convert(mode))).pixels, expected, atol=1e-5)
 
 
 def test_colour_becomes_luma():
@@ -178,7 +186,7 @@ def tiff(values, **options):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("encode_colour", [png_with_16_bit_colour, lambda values: tiff(values, photometric="rgb")])
+@pytest.mark.parametrize("encode_colour", [png, lambda values: tiff(values, photometric="rgb")])
 def test_16_bit_colour_is_read_as_8_bits_where_the_high_byte_is_enough_and_else_refused(encode_colour):
     radiograph = read_radiograph(encode_colour(DEEP_COLOUR))
     assert radiograph.bits == 8
@@ -256,8 +264,8 @@ def large(side):
 
 JPEG = ENCODED["jpeg grey"]
 BAD = {
-    "empty": (b"", "not an image"),
-    "text": (b"this is no image at all\n" * 20, "not an image"),
+    "empty": (b"", "an empty file"),
+    "text": (b"this is no image at all\n" * 20, "text, not an image"),
     "truncated jpeg": (JPEG[:-60], "truncated"),
     "truncated png": (ENCODED["png grey"][:-40], "damaged"),
     "broken png": (ENCODED["png grey"][:60] + b"\0" * 9 + ENCODED["png grey"][69:], "damaged"),
@@ -268,8 +276,8 @@ BAD = {
     "just too large": (large(14_500), "pixels"),
     "large but no bomb": (large(10_000), "truncated"),  # PIL by itself warns from 89 million pixels on
     "several pages": (multipage(), "holds 2 frames"),
-    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", "not an image"),
-    "gif": (encode(SMOOTH, "GIF"), "not an image"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", "PostScript, which is not read here"),
+    "gif": (encode(SMOOTH, "GIF"), "GIF, which is not read here: convert it to PNG"),
     "dicom without pixels": (dicom(GREY)[:132] + dicom(GREY)[132:].split(b"\xe0\x7f\x10\x00")[0], "without pixel data"),
     "multi-frame dicom": (dicom(np.vstack([GREY, GREY]), bits=8, NumberOfFrames=2, Rows=32), "multi-frame"),
     "tiny dicom": (dicom(GREY[:4]), "48x4 is smaller"),
@@ -301,17 +309,118 @@ def test_a_file_cut_anywhere_gives_no_part_of_a_picture(name, keep):
     np.testing.assert_array_equal(pixels, whole)  # a lost checksum behind the last pixel loses nothing
 
 
+BLANK = {
+    "8-bit grey": (png(np.full((16, 16), 7, np.uint8)), 7),
+    "colour": (png(np.full((16, 16, 3), 255, np.uint8)), 255),
+    "16-bit grey": (png(np.zeros((16, 16), np.uint16)), 0),
+    "jpeg": (encode(Image.new("L", (16, 16), 0), "JPEG"), 0),
+    "tiff of white zeros": (tiff(np.zeros((16, 16), np.uint16), photometric="miniswhite"), 255),
+    "dicom": (dicom(np.zeros((16, 16), np.uint16)), 0),
+    "array": (np.full((16, 16), 255, np.uint8), 255),
+}
+
+
+@pytest.mark.parametrize("name", BLANK)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_of_one_value_is_refused(name, channels):
+    data, value = BLANK[name]
+    with pytest.raises(BadImageError, match=f"every pixel has the value {value} "):
+        read_radiograph(data, channels)
+
+
+def test_one_odd_pixel_anywhere_makes_a_picture():
+    for place in (0, 100, 255):
+        values = np.zeros(256, np.uint8)
+        values[place] = 1
+        assert read_radiograph(png(values.reshape(16, 16))).pixels.max() > 0
+
+
+def with_frame(marker, bits):
+    """The grey JPEG, whose header now says that it is coded in another way."""
+    data = bytearray(JPEG)
+    place = data.index(b"\xff\xc0")
+    data[place + 1], data[place + 4] = marker, bits
+    return bytes(data)
+
+
+KINDS = {
+    "12-bit jpeg": (
+        with_frame(0xC1, 12),
+        r"a kind of JPEG that is not read here \(12-bit\): convert it to 8-bit JPEG or",
+    ),
+    "lossless jpeg": (with_frame(0xC3, 16), r"not read here \(16-bit, lossless\): convert"),
+    "arithmetic jpeg": (with_frame(0xC9, 12), r"not read here \(12-bit, arithmetic coding\)"),
+    "jpeg-ls": (with_frame(0xF7, 8), "JPEG-LS, which is not read here: convert it to PNG"),
+    "jpeg 2000": (encode(SMOOTH, "JPEG2000"), "JPEG 2000, which is not read here: convert it to PNG"),
+    "avif": (encode(SMOOTH, "AVIF"), "AVIF, which is not read here"),
+    "heic": (b"\0\0\0\x18ftypheic" + bytes(300), "HEIC, which is not read here"),
+    "photoshop": (b"8BPS\0\1" + bytes(300), "a Photoshop file"),
+    "nifti": (b"\x5c\1\0\0" + bytes(340) + b"n+1\0" + bytes(99), "NIfTI, which is not read here: export its images"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(range(200)), "a compressed file"),
+    "web page": (b"\r\n<!DOCTYPE html>\n<html>" + b"x" * 200, "a web page, not an image: download again"),
+    "web page without doctype": (b"<HTML><body>404" + b"x" * 200, "a web page, not an image: download again"),
+    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a pointer of Git LFS"),
+    "nothing but zeros": (bytes(5000), "nothing but zero bytes: copy or download it again"),
+    "pdf": (b"%PDF-1.7\n" + bytes(200), "PDF, which is not read here"),
+    "zip": (b"PK\3\4" + bytes(200), "unpack it"),
+    "macos": (b"\0\5\x16\7" + bytes(200), "what macOS notes about another file"),
+    "unknown": (bytes(range(7, 200)), "not an image .expected DICOM, PNG"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_that_is_no_image_here_is_called_what_it_is(name):
+    data, reason = KINDS[name]
+    with pytest.raises(BadImageError, match=reason):
+        read_radiograph(data)
+
+
+def test_what_decoders_print_about_damaged_files_never_shows(capfd):
+    data = bytearray(tiff(np.tile(DEEP, (9, 9)), compression="zlib"))
+    for place in range(len(data) // 2, len(data) // 2 + 30):
+        data[place] ^= 255
+    with Image.open(io.BytesIO(bytes(data))) as image, pytest.raises(OSError, match="decoder error"):
+        image.load()
+    assert "ZIPDecode" in capfd.readouterr().err  # so it would show
+    with pytest.raises(BadImageError, match="damaged"):
+        read_radiograph(bytes(data))
+    os.write(2, b"back again")
+    assert capfd.readouterr().err == "back again"
+
+
+def test_what_python_prints_meanwhile_does_show(run_script):
+    script = """
+import json, os, subprocess, sys
+code = "import os, sys; from samgan.data.readers import strict_decoders\\n"
+code += "with strict_decoders():\\n print('seen', file=sys.stderr); os.write(2, b'dropped')\\nos.write(2, b'after')"
+print(json.dumps(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr))
+"""
+    assert run_script(script) == "seen\nafter"
+
+
+def test_a_large_picture_with_transparency_needs_little_memory():
+    """In bands, so beside the stored picture there is one value of 4 bytes for each pixel."""
+    image = Image.fromarray(np.tile(GREY, (100, 60))).convert("RGBA")  # 9 million pixels
+    data = encode(image, compress_level=1)
+    tracemalloc.start()
+    pixels = read_radiograph(data).pixels
+    _, peak = tracemalloc.get_traced_memory()  # of numpy's arrays; Pillow's own 4 bytes are not counted
+    tracemalloc.stop()
+    assert peak < 4 * pixels.size + 60 * BAND_PIXELS
+    np.testing.assert_allclose(pixels[0, :32, :48], GREY / 255, atol=1e-6)
+
+
 def test_a_reader_is_one_entry(tmp_path, monkeypatch):
     """What it recognises is found in a folder without a suffix, and read."""
 
     def read(data, channels):
-        return Radiograph(np.full((1, 16, 16), data[4] / 255, np.float32), 8, "")
+        return Radiograph(np.tile(np.float32([0, data[4] / 255]), (1, 16, 8)), 8)
 
     monkeypatch.setattr(readers, "READERS", (Reader("toy", (), lambda head: head[:4] == b"TOY!", read), *READERS))
     (tmp_path / "A").mkdir()
     for shade in (50, 200):
         (tmp_path / "A" / f"{shade}").write_bytes(b"TOY!" + bytes([shade]))
     prepared = prepare(tmp_path, tmp_path.with_name("out"), resolution=8, workers=1)
-    assert [int(image.mean()) for image in prepared.images] == [200, 50]
+    assert [round(image.mean()) for image in prepared.images] == [100, 25]
     with pytest.raises(BadImageError, match="expected toy, DICOM, PNG, JPEG, TIFF, BMP or WebP"):
-        read_radiograph(b"GIF89a")
+        read_radiograph(b"\xaa" * 200)

@@ -16,19 +16,36 @@ if TYPE_CHECKING:
 BAD_FILES_SHOWN = 20
 
 
+class _Explain(argparse.Action):
+    """Sets the option, and makes the positional argument `out` optional."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        setattr(namespace, self.dest, True)
+        # Always optional would not do: `prepare SOURCE --resolution 64 OUT` would then take OUT for a third argument.
+        for action in parser._actions:
+            if action.dest == "out":
+                action.nargs, action.required = "?", False
+
+
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     from samgan.data.fit import FITS, NORMALIZERS
-    from samgan.data.options import DUPLICATES
+    from samgan.data.options import BITS, DUPLICATES
 
-    text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME"
-    parser.add_argument("source", help=text)
-    parser.add_argument("out", type=Path, help="folder to write")
+    text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME; "
+    parser.add_argument("source", help=f"{text}with --explain, one image file")
+    text = "folder to write; with --explain, the PNG to write (default: the file's name and .png, in this folder)"
+    parser.add_argument("out", type=Path, help=text)
+    text = "show for one file every step from stored values to the picture, and write the picture; makes no set"
+    parser.add_argument("--explain", action=_Explain, nargs=0, default=False, help=text)
     parser.add_argument("--resolution", type=int, default=64, choices=(32, 64, 128, 256), help="side in pixels")
     parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="1 (grey) or 3 (colour)")
     text = "how an image becomes square: its centre, black bars, or other proportions"
     parser.add_argument("--fit", default="crop", choices=FITS, help=text)
     text = "contrast of each image: as it is, 0.5 to 99.5 %% of its values, or adaptive histogram equalisation"
     parser.add_argument("--normalize", default="none", choices=tuple(NORMALIZERS), help=text)
+    text = "bit depth of 16-bit grey PNG and TIFF and of arrays, which do not declare it (default: the smallest that "
+    text += "holds the largest value of the source)"
+    parser.add_argument("--bits", type=int, choices=BITS, metavar=f"{BITS[0]}-{BITS[-1]}", help=text)
     text = "what to do with exact duplicates"
     parser.add_argument("--duplicates", default="drop", choices=DUPLICATES, help=text)
     parser.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help="share of images to hold out")
@@ -42,10 +59,14 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> Outcome:
-    from samgan.data import prepare
+    from samgan.data import explain_file, prepare
 
-    names = ("resolution", "channels", "fit", "normalize", "duplicates", "holdout", "patient_regex", "max_bad")
-    prepared = prepare(options.source, options.out, **given(options, *names, "workers", "seed"))
+    pixels = ("resolution", "channels", "fit", "normalize", "bits")
+    if options.explain:
+        explanation = explain_file(options.source, options.out, **given(options, *pixels))
+        return Outcome(explanation, explanation.to_text())
+    names = ("duplicates", "holdout", "patient_regex", "max_bad", "workers", "seed")
+    prepared = prepare(options.source, options.out, **given(options, *pixels, *names))
     return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
 
 
@@ -105,6 +126,9 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
         )
     if info.enlarged:
         yield f"enlarged: {info.enlarged} images were smaller than {prepared.resolution} px"
+    yield from (f"note: {sentence}" for sentence in info.warnings or ())
+    if info.notes:
+        yield "passed over: " + ", ".join(f"{note} ({count} images)" for note, count in info.notes.items())
     if info.left_out:
         yield from _describe_left_out(info.left_out, prepared.path)
 

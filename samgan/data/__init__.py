@@ -2,7 +2,18 @@
 
 from samgan.data.dataset import PreparedSet
 from samgan.data.documents import DataUsed, ManifestRow, SetInfo
+from samgan.data.explain import Explanation, explain_file
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.prepare import prepare
 
-__all__ = ["DataUsed", "ManifestRow", "PreparedSet", "SetInfo", "phantoms", "prepare", "write_phantoms"]
+__all__ = [
+    "DataUsed",
+    "Explanation",
+    "ManifestRow",
+    "PreparedSet",
+    "SetInfo",
+    "explain_file",
+    "phantoms",
+    "prepare",
+    "write_phantoms",
+]

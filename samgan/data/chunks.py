@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from samgan.data.budget import FILES, PICTURES
 from samgan.data.documents import BadFile
 from samgan.data.fit import fit_image
+from samgan.data.jobs import Job, bytes_of, run_jobs
 from samgan.data.options import ALGORITHM, PixelOptions
+from samgan.data.radiograph import Scales
 from samgan.data.readers import BadImageError, read_radiograph
 from samgan.data.sources import Entry, Source, read_entries
 from samgan.files import atomic_write, hash_json
-from samgan.terminal import console
 
 CHUNK_IMAGES = 128
 THUMBNAIL_SIDE = 32
@@ -43,65 +43,53 @@ class Record:
     thumbnail: UInt8[np.ndarray, "s s"]
 
 
-def prepare_chunks(source: Source, partial: Path, options: PixelOptions, workers: int | None) -> list[Path]:
+def prepare_chunks(
+    source: Source, partial: Path, options: PixelOptions, scales: Scales, workers: int | None
+) -> list[Path]:
     """Write the chunks that are missing in `partial`; return the files of all chunks, in the order of the source."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    jobs: list[tuple[Path, list[Entry]]] = []
+    jobs: list[Job] = []
     for start in range(0, len(source.entries), CHUNK_IMAGES):
         entries = source.entries[start : start + CHUNK_IMAGES]
-        jobs.append((partial / f"{hash_json([ALGORITHM, options, source.name, entries])}.npz", entries))
-    missing = [(file, entries) for file, entries in jobs if not file.exists()]
-    partial.mkdir(parents=True, exist_ok=True)
-    threads = min(workers or os.cpu_count() or 1, max(1, len(missing)))
-    if source.path.suffix.lower() == ".npz" and source.path.is_file():
-        threads = 1  # there is nothing to decode, and the arrays are loaded once
-    columns = ("preparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console()) as progress:
-        done = len(source.entries) - sum(len(entries) for _, entries in missing)
-        task = progress.add_task("", total=len(source.entries), completed=done)
-        for count in _run_chunks(source.path, missing, options, threads):
-            progress.advance(task, count)
-    return [file for file, _ in jobs]
+        name = hash_json([ALGORITHM, options, scales, source.name, entries])
+        jobs.append(Job(partial / f"{name}.npz", entries))
+
+    def prepare_chunk(job: Job, stop: threading.Event) -> None:
+        _prepare_chunk(source.path, job.file, job.entries, options, scales, stop)
+
+    run_jobs("preparing", source, jobs, prepare_chunk, workers)
+    return [job.file for job in jobs]
 
 
-def _run_chunks(path: Path, jobs: list[tuple[Path, list[Entry]]], options: PixelOptions, threads: int) -> Iterator[int]:
-    """Yield the number of images of each chunk as it is finished.
-
-    The workers are threads: processes would import the caller's script again, and decoders and numpy release the GIL.
-    """
-    stop = threading.Event()
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(_prepare_chunk, path, file, entries, options, stop) for file, entries in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            stop.set()  # after Ctrl-C or on a full disk, finish only the image being read, not its chunk
-            pool.shutdown(cancel_futures=True)
-
-
-def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelOptions, stop: threading.Event) -> int:
+def _prepare_chunk(
+    path: Path, file: Path, entries: list[Entry], options: PixelOptions, scales: Scales, stop: threading.Event
+) -> None:
     """Read and fit one chunk's images; write them to `file` with what is known about each."""
     images: list[UInt8[np.ndarray, "c r r"]] = []
     facts: list[dict[str, Any]] = []
-    for entry, data in zip(entries, read_entries(path, entries), strict=True):
+    contents = iter(read_entries(path, entries))
+    for entry in entries:
         if stop.is_set():
             raise CancelledError
         try:
-            if isinstance(data, Exception):
-                reason = str(data) or type(data).__name__  # zipfile's EOFError has no message
-                raise BadImageError(reason.replace(str(path / entry.path), entry.path)) from data
-            radiograph = read_radiograph(data, options.channels)
+            with FILES.holding(bytes_of(path, entry)), PICTURES.reservation() as reserve:
+                data = next(contents)
+                if isinstance(data, Exception):
+                    reason = str(data) or type(data).__name__  # zipfile's EOFError has no message
+                    raise BadImageError(reason.replace(str(path / entry.path), entry.path)) from data
+                radiograph = read_radiograph(data, options.channels, scales=scales, reserve=reserve)
+                image = fit_image(radiograph.pixels, options.resolution, options.fit, options.normalize)
+                height, width = radiograph.pixels.shape[1:]
+                sha256 = hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()
+                radiograph, data = radiograph._replace(pixels=image[:0]), b""  # let go of what was reserved
         except BadImageError as error:
             facts.append({"bad": str(error)})
             continue
-        images.append(fit_image(radiograph.pixels, options.resolution, options.fit, options.normalize))
+        images.append(image)
         facts.append(
             {
-                "sha256": hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest(),
-                "height": radiograph.pixels.shape[1],
-                "width": radiograph.pixels.shape[2],
+                "sha256": sha256,
+                "height": height,
+                "width": width,
                 "bits": radiograph.bits,
                 "patient_key": radiograph.patient_key,
                 "study_key": radiograph.study_key,
@@ -117,7 +105,6 @@ def _prepare_chunk(path: Path, file: Path, entries: list[Entry], options: PixelO
             images=np.array(images, dtype=np.uint8).reshape(shape),
             facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
         )
-    return len(entries)
 
 
 def load_chunk(file: Path) -> tuple[UInt8[np.ndarray, "n c h w"], list[dict[str, Any]]]:

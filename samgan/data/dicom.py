@@ -44,7 +44,9 @@ def read_dicom(data: bytes, reading: Reading) -> Radiograph:
         raise _without_pixels(file, attributes)
     if file.pixels.keyword != "PixelData":
         raise BadImageError(f"DICOM with {file.pixels.keyword}, no radiograph: expected PixelData of whole numbers")
-    words, pixels = decode(file.pixels, file.syntax, read_format(attributes), attributes)
+    declared = read_format(attributes)
+    reading.reserve(16 * declared.columns * declared.rows)  # the file's bytes, the words and the shades, colour too
+    words, pixels = decode(file.pixels, file.syntax, declared, attributes)
     steps: tuple[Step, ...] = ()
     if pixels.photometric == "PALETTE COLOR":
         shades, bits = _from_palette(words, pixels, attributes)

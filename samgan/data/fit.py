@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+from samgan.data.radiograph import bands
+
 FITS = ("crop", "pad", "stretch")
 
 
@@ -30,19 +32,37 @@ def fit_image(
     height, width = pixels.shape[1:]
     side = min(height, width)
     top, left = ((height - side) / 2, (width - side) / 2) if fit == "crop" else (0, 0)
-    box = (left, top, width - left, height - top)
+    box = (float(left), float(top), float(width - left), float(height - top))
     size = (resolution, resolution)
     if fit == "pad":
         longest = max(height, width)
         size = (max(1, round(resolution * width / longest)), max(1, round(resolution * height / longest)))
-    resized = np.stack(
-        [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS, box=box)) for plane in pixels]
-    )
+    resized = np.stack([_resize(plane, size, box) for plane in pixels])
     normalized = NORMALIZERS[normalize](resized.clip(0, 1))
     fitted = np.zeros((len(pixels), resolution, resolution), dtype=np.float32)
     top, left = (resolution - size[1]) // 2, (resolution - size[0]) // 2
     fitted[:, top : top + size[1], left : left + size[0]] = normalized
     return np.rint(fitted.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _resize(
+    plane: Float32[np.ndarray, "h w"], size: tuple[int, int], box: tuple[float, float, float, float]
+) -> Float32[np.ndarray, "s r"]:
+    """Resize the box (left, top, right, bottom) of a plane to `size` (width, height).
+
+    Pillow resizes the rows first and then the columns, and copies the plane for it. So the rows of a large plane are
+    resized in bands, which gives the same values without the copies.
+    """
+    left, top, right, bottom = box
+    parts = list(bands(*plane.shape))
+    if len(parts) == 1:
+        return np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS, box=box))
+    narrow = np.empty((len(plane), size[0]), dtype=np.float32)
+    for part in parts:
+        rows = part.stop - part.start
+        band = Image.fromarray(plane[part])
+        narrow[part] = np.asarray(band.resize((size[0], rows), Image.Resampling.LANCZOS, box=(left, 0, right, rows)))
+    return np.asarray(Image.fromarray(narrow).resize(size, Image.Resampling.LANCZOS, box=(0, top, size[0], bottom)))
 
 
 def _stretch_percentiles(pixels: Float32[np.ndarray, "c h w"]) -> Float32[np.ndarray, "c h w"]:

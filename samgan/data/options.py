@@ -8,10 +8,12 @@ from samgan.data.fit import FITS, NORMALIZERS
 from samgan.errors import UsageError
 from samgan.seeds import check_seed
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Increased whenever the same files and options would give other pixels or another manifest."""
 RESOLUTIONS = tuple(2**power for power in range(3, 11))
 DUPLICATES = ("drop", "keep")
+BITS = range(8, 17)
+"""Bit depths that may be declared."""
 
 
 class PixelOptions(NamedTuple):
@@ -21,6 +23,7 @@ class PixelOptions(NamedTuple):
     channels: int
     fit: str
     normalize: str
+    bits: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class PrepareOptions:
     channels: int = 1
     fit: str = "crop"
     normalize: str = "none"
+    bits: int | None = None
     duplicates: str = "drop"
     holdout: float = 0.2
     patient_regex: str | None = None
@@ -40,7 +44,7 @@ class PrepareOptions:
     @property
     def pixels(self) -> PixelOptions:
         """The options that determine an image's pixels."""
-        return PixelOptions(self.resolution, self.channels, self.fit, self.normalize)
+        return PixelOptions(self.resolution, self.channels, self.fit, self.normalize, self.bits)
 
     def check(self) -> None:
         """Raise UsageError for the first option that is out of range."""
@@ -55,6 +59,8 @@ class PrepareOptions:
             value = getattr(self, name)
             if value not in values:
                 raise UsageError(f"{name} {value!r}: expected one of {', '.join(map(str, values))}")
+        if self.bits is not None and self.bits not in BITS:
+            raise UsageError(f"bits {self.bits!r}: expected a whole number from {BITS[0]} to {BITS[-1]}")
         if not 0 <= self.holdout < 1:
             raise UsageError(f"holdout {self.holdout}: expected 0 up to, not including, 1")
         if not 0 <= self.max_bad <= 1:

@@ -1,14 +1,28 @@
 """Read PNG, JPEG, TIFF, BMP and WebP with Pillow."""
 
 import io
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image, ImageOps
+from PIL import Image
 
-from samgan.data.radiograph import BadImageError, Radiograph, Reading, check_size, full_scale_of
+from samgan.data.metadata import PASSED_OVER, PNG_MAGIC, png_texts, without_metadata
+from samgan.data.radiograph import (
+    BadImageError,
+    Extremes,
+    Radiograph,
+    Reading,
+    Scale,
+    Step,
+    apply_scale,
+    bands,
+    check_fits,
+    check_size,
+    scale_for,
+    to_channels,
+)
 
 PIL_FORMATS = (
     "PNG",
@@ -20,10 +34,104 @@ PIL_FORMATS = (
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284  # tags of TIFF
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEPTH_REMEDY = "save it as 16-bit grey or 8-bit colour"
+ORIENTATION = 0x0112  # tag of EXIF
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF's Orientation."""
+TURN_PASSED_OVER = "broken EXIF, so perhaps not upright"
+STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+"""Of a pixel in memory, by Pillow's mode; 4 for all others."""
+
+MODE_NAMES = {
+    "1": "black and white",
+    "L": "8-bit grey",
+    "LA": "8-bit grey with transparency",
+    "P": "8-bit palette",
+    "RGB": "8-bit colour",
+    "RGBA": "8-bit colour with transparency",
+    "CMYK": "8-bit CMYK",
+    "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
+    "I": "32-bit or signed grey",
+    "F": "floating-point grey",
+}
+"""Pillow's modes in words."""
+
+
+class _Picture(NamedTuple):
+    """An opened file."""
+
+    image: Image.Image
+    """Upright."""
+    format: str
+    deep_colour: bool
+    declared_bits: int
+    """0: the format does not declare how many bits are used."""
+    white_is_zero: bool
+    orientation: int
+    notes: tuple[str, ...]
 
 
 def read_pillow(data: bytes, reading: Reading) -> Radiograph:
     """Decode one file; a TIFF or PNG of 16-bit grey keeps its depth, everything else has 8 bits."""
+    picture = _open(data, reading)
+    is_grey_deep = _is_deep_grey(picture.image)
+    steps = tuple(_steps_of_file(picture)) if reading.explain else ()
+    if is_grey_deep:
+        pixels, bits, more = _read_deep_grey(picture, reading)
+    else:
+        pixels, bits, more = _read_eight_bits(picture, reading)
+    is_synthetic = data.startswith(PNG_MAGIC) and png_texts(data).get("Synthetic", "").lower() == "true"
+    return Radiograph(
+        pixels, bits, is_synthetic=is_synthetic, notes=picture.notes, steps=(*steps, *more) if reading.explain else ()
+    )
+
+
+def may_lack_depth(head: bytes) -> bool:
+    """Tell from a file's first 32 bytes whether it may be an image whose format does not declare its bit depth."""
+    if head.startswith(PNG_MAGIC):
+        return head[24:26] == b"\x10\0"  # 16 bits, grey
+    return head.startswith(TIFF_MAGIC)
+
+
+def extremes_of_file(data: bytes, reading: Reading) -> Extremes | None:
+    """The extremes of an image whose format does not declare its bit depth; None for every other image."""
+    with Image.open(io.BytesIO(data), formats=PIL_FORMATS) as opened:
+        if not _is_deep_grey(opened) or _declared_bits(opened):
+            return None
+    image = _open(data, reading).image
+    return Extremes(*_extremes(image), image.mode == "F")
+
+
+def _open(data: bytes, reading: Reading) -> _Picture:
+    """Decode a file; if that fails, without its metadata."""
+    try:
+        return _load(data, reading)
+    except (BadImageError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise
+    except Exception as error:  # decoders raise nearly anything
+        problem = error
+    for version in without_metadata(data):
+        try:
+            picture = _load(version, reading)
+            return picture._replace(notes=(PASSED_OVER, *picture.notes))
+        except Image.UnidentifiedImageError:
+            continue  # the first problem says more
+        except (BadImageError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise
+        except Exception as error:
+            problem = error
+    raise problem
+
+
+def _load(data: bytes, reading: Reading) -> _Picture:
     with Image.open(io.BytesIO(data), formats=PIL_FORMATS) as opened:
         check_size(*opened.size)
         if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO: a JPEG with a preview after it
@@ -32,20 +140,30 @@ def read_pillow(data: bytes, reading: Reading) -> Radiograph:
         tags: Mapping[int, Any] = opened.tag_v2 if opened.format == "TIFF" else {}  # type: ignore[attr-defined]
         if deep_colour and tags.get(PLANAR_CONFIGURATION) == 2 and opened.info.get("compression") == "raw":
             raise BadImageError(f"16-bit colour TIFF in separate planes, which Pillow reads wrongly: {DEPTH_REMEDY}")
+        stored = STORED_BYTES.get(opened.mode, 4)
+        reading.reserve(opened.width * opened.height * (stored + 4 * reading.channels))
+        bits = _declared_bits(opened)
         opened.load()
-        image: Image.Image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I") or image.mode == "F":
-        pixels, bits = full_scale_of(np.asarray(image))
-        if tags.get(PHOTOMETRIC) == 0:  # white is zero: Pillow inverts 8 bits and fewer, not these
-            pixels = 1 - pixels
-        return Radiograph(pixels[None], bits)
-    values = _eight_bit_values(image, reading.channels)
-    if deep_colour:
-        # Pillow keeps only the high byte. That is exact enough, unless the picture is in the low byte.
-        used_bits = 8 + int(values.max()).bit_length()
-        if used_bits < 14:
-            raise BadImageError(f"16-bit colour or alpha with only {used_bits} bits used: {DEPTH_REMEDY}")
-    return Radiograph((values / np.float32(255)).transpose(2, 0, 1), 8)
+        orientation = 1
+        notes: tuple[str, ...] = ()
+        try:
+            orientation = opened.getexif().get(ORIENTATION, 1)
+        except Exception:
+            notes = (TURN_PASSED_OVER,)
+        turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+        return _Picture(
+            image=opened.transpose(turn) if turn is not None else opened,
+            format=opened.format or "",
+            deep_colour=deep_colour,
+            declared_bits=bits,
+            white_is_zero=tags.get(PHOTOMETRIC) == 0,
+            orientation=orientation if turn is not None else 1,
+            notes=notes,
+        )
+
+
+def _is_deep_grey(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
@@ -59,13 +177,104 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
     return False
 
 
+def _declared_bits(image: Image.Image) -> int:
+    """The depth of deep grey if the format declares it, else 0: 16 and 32 only say how many bits were set aside."""
+    if image.format != "TIFF":
+        return 0
+    bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,))[0]  # type: ignore[attr-defined]
+    return bits if 8 < bits < 16 else 0
+
+
+def _parts(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """The rows of an image in bands, so that no second copy of the whole is made."""
+    for band in bands(image.height, image.width):
+        yield band, image.crop((0, band.start, image.width, band.stop))
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    """The smallest and largest stored value; not a number if there is such a value."""
+    found = [(values.min(), values.max()) for values in (np.asarray(part) for _, part in _parts(image))]
+    return float(np.min([low for low, _ in found])), float(np.max([high for _, high in found]))
+
+
+def _read_deep_grey(picture: _Picture, reading: Reading) -> tuple[Float32[np.ndarray, "1 h w"], int, list[Step]]:
+    """Scale 16-bit and 32-bit integers and floating-point numbers."""
+    image, is_float = picture.image, picture.image.mode == "F"
+    low, high = _extremes(image)
+    scale = scale_for(low, high, is_float)
+    if picture.declared_bits:
+        scale = Scale(0.0, 2.0**picture.declared_bits - 1, picture.declared_bits, "declared by the TIFF")
+    elif given := (reading.scales.floats if is_float else reading.scales.integers):
+        scale = given
+        check_fits(low, high, scale)
+    pixels = np.empty((1, image.height, image.width), dtype=np.float32)
+    for band, part in _parts(image):
+        scaled = apply_scale(np.asarray(part), scale)
+        # White is zero: Pillow inverts 8 bits and fewer, not these.
+        pixels[0, band] = 1 - scaled if picture.white_is_zero else scaled
+    if not reading.explain:
+        return pixels, scale.bits, []
+    top = (scale.high - scale.low) or 1.0
+    steps = [
+        Step(
+            f"scale: (value - {scale.low:,.10g}) / {top:,.10g}, {scale.bits} bits ({scale.origin})",
+            (low - scale.low) / top,
+            (high - scale.low) / top,
+        )
+    ]
+    if picture.white_is_zero:
+        steps.append(Step("white is zero: 1 - value", float(pixels.min()), float(pixels.max())))
+    return pixels, scale.bits, steps
+
+
+def _read_eight_bits(picture: _Picture, reading: Reading) -> tuple[Float32[np.ndarray, "c h w"], int, list[Step]]:
+    """Scale every other mode to grey or RGB; transparency is composited on black."""
+    image = picture.image
+    grey = image.mode in ("1", "L", "LA", "La") and not (image.mode in ("1", "L") and image.has_transparency_data)
+    channels = 1 if grey or reading.channels == 1 else 3
+    pixels = np.empty((channels, image.height, image.width), dtype=np.float32)
+    for band, part in _parts(image):
+        values = _eight_bit_values(part, reading.channels) / np.float32(255)
+        pixels[:, band] = to_channels(values.transpose(2, 0, 1), channels)
+    if picture.deep_colour:
+        # Pillow keeps only the high byte. That is exact enough, unless the picture is in the low byte.
+        used_bits = 8 + round(255 * float(pixels.max())).bit_length()
+        if used_bits < 14:
+            raise BadImageError(f"16-bit colour or alpha with only {used_bits} bits used: {DEPTH_REMEDY}")
+    if not reading.explain:
+        return pixels, 8, []
+    low, high = float(pixels.min()), float(pixels.max())
+    steps = []
+    if _has_alpha(image):
+        steps.append(Step("transparency on black: value * alpha / 255", 255 * low, 255 * high))
+    if not grey and channels == 1:
+        steps.append(Step("grey from colour: 0.299 red + 0.587 green + 0.114 blue", 255 * low, 255 * high))
+    return pixels, 8, [*steps, Step("scale: value / 255, 8 bits (8-bit images always have this scale)", low, high)]
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.has_transparency_data or image.mode == "PA"
+
+
 def _eight_bit_values(image: Image.Image, channels: int) -> Float32[np.ndarray, "h w c"]:
     """Convert any mode of 8 bits or fewer to grey or RGB in [0, 255]; transparency is composited on black."""
     if channels == 1 and image.mode in ("RGB", "YCbCr"):
         image = image.convert("L")  # the common case, three times faster than with floating point
-    if image.has_transparency_data or image.mode == "PA":
+    if _has_alpha(image):
         grey = image.mode in ("LA", "La")
         values = np.asarray(image.convert("LA" if grey else "RGBA"), dtype=np.float32)
         return values[..., :-1] * (values[..., -1:] / 255)
     grey = image.mode in ("1", "L")
     return np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32))
+
+
+def _steps_of_file(picture: _Picture) -> Iterator[Step]:
+    """What was stored, and the turn."""
+    image = picture.image
+    low, high = _extremes(image)
+    depth = " of 16 bits, of which the high 8 are read" if picture.deep_colour else ""
+    kind = MODE_NAMES.get(image.mode, f"mode {image.mode}")
+    stored = f"stored: {picture.format}, {kind}{depth}, {image.width}x{image.height} pixels"
+    yield Step(stored, low, high)
+    if picture.orientation != 1:
+        yield Step(f"turned upright: EXIF orientation {picture.orientation}", low, high)

@@ -13,6 +13,7 @@ from samgan.data.options import ALGORITHM, PrepareOptions
 from samgan.data.readers import strict_decoders
 from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
+from samgan.data.survey import forget_survey, survey_depth
 from samgan.data.write import write_set
 from samgan.errors import SamganError, UsageError
 from samgan.files import hash_json, locked
@@ -28,6 +29,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     channels: int = 1,
     fit: str = "crop",
     normalize: str = "none",
+    bits: int | None = None,
     duplicates: str = "drop",
     holdout: float = 0.2,
     patient_regex: str | None = None,
@@ -49,6 +51,8 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         channels: 1 (grey) or 3.
         fit: "crop" (centre square), "pad" (black bars) or "stretch".
         normalize: "none", "percentile" (0.5 to 99.5 of each image) or "clahe" (adaptive histogram equalisation).
+        bits: bit depth of the images whose format does not declare it (16-bit grey PNG and TIFF, arrays), 8 to 16;
+            None: the smallest that holds the largest value of all of them.
         duplicates: "drop" leaves exact duplicates out; "keep" keeps them, all in one split.
         holdout: share of each class to hold out, in [0, 1).
         patient_regex: its first non-empty group in a file's relative path is the patient; None: DICOM's PatientID, or
@@ -70,6 +74,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         channels=channels,
         fit=fit,
         normalize=normalize,
+        bits=bits,
         duplicates=duplicates,
         holdout=holdout,
         patient_regex=patient_regex,
@@ -94,10 +99,13 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         if by_another and _is_right(by_another, fingerprint):
             return by_another
         with strict_decoders():  # once, around all threads
-            chunks = prepare_chunks(opened, out / PARTIAL, options.pixels, workers)
+            survey = survey_depth(opened, out / PARTIAL, bits, workers)
+            opened = opened._replace(warnings=(*opened.warnings, *survey.sentences))
+            chunks = prepare_chunks(opened, out / PARTIAL, options.pixels, survey.scales, workers)
         records, bad_files = collect(opened, chunks)
         if len(bad_files) > max_bad * len(opened.entries):
             forget_bad(opened, chunks, bad_files)
+            forget_survey(out / PARTIAL)
             raise _too_many_bad(bad_files, len(opened.entries), max_bad)
         write_set(out, chunks, select(opened, records, bad_files, options, fingerprint))
         shutil.rmtree(out / PARTIAL)

@@ -124,6 +124,17 @@ def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shape
             yield error
 
 
+def read_heads(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shaped[np.ndarray, "..."] | None]:
+    """Yield the first `HEAD_BYTES` bytes of each entry (its array, for an .npz), or None if it cannot be read."""
+    if path.is_dir():
+        yield from (_head(path / entry.path) for entry in entries)
+    elif path.suffix.lower() == ".zip":
+        archive = _open_zip(path, path.stat().st_mtime_ns, threading.get_ident())
+        yield from (_member_head(archive, archive.getinfo(entry.path)) for entry in entries)
+    else:
+        yield from (None if isinstance(data, Exception | bytes) else data for data in read_entries(path, entries))
+
+
 def close_sources() -> None:
     """Close the archives and drop the arrays that `read_entries` keeps from one call to the next."""
     _open_zip.cache_clear()

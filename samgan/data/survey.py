@@ -1,0 +1,144 @@
+"""Find the bit depth of a source: one for all images whose format does not declare it."""
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from samgan.data.budget import FILES, PICTURES
+from samgan.data.jobs import Job, bytes_of, is_arrays, run_jobs
+from samgan.data.metadata import PNG_MAGIC
+from samgan.data.options import ALGORITHM
+from samgan.data.radiograph import Extremes, Scale, Scales, scale_for
+from samgan.data.readers import lacks_depth, read_extremes
+from samgan.data.sources import Entry, Source, read_entries, read_heads
+from samgan.files import atomic_write, hash_json
+
+SURVEYED_IMAGES = 128
+"""In one job, whose result is kept for a restart."""
+DARK = 1 / 16
+"""An image whose largest value is below this share of the full scale is counted as dark."""
+FOUND = "one depth for the source"
+DECLARED = "declared with --bits"
+
+
+class Survey(NamedTuple):
+    """What was found."""
+
+    scales: Scales
+    sentences: tuple[str, ...]
+    """What was decided, for people."""
+
+
+def survey_depth(source: Source, partial: Path, bits: int | None, workers: int | None) -> Survey:
+    """Find the scales of a source.
+
+    Only images whose format does not declare the depth are read (16-bit grey PNG and TIFF, arrays that are not uint8).
+    A declared depth still leaves open where negative values and floating-point numbers lie, so those are read then too.
+
+    Args:
+        source: what `open_source` gave.
+        partial: folder in which the result is kept for a restart.
+        bits: the declared depth; None: the smallest that holds the largest value of the source.
+        workers: number of threads; None for one per core.
+    """
+    entries = _candidates(source, bits, workers)
+    jobs = []
+    for start in range(0, len(entries), SURVEYED_IMAGES):
+        part = entries[start : start + SURVEYED_IMAGES]
+        jobs.append(Job(partial / f"survey-{hash_json([ALGORITHM, source.name, part])}.json", part))
+
+    def measure(job: Job, stop: threading.Event) -> None:
+        _measure(source.path, job, stop)
+
+    if jobs:
+        run_jobs("finding the bit depth", source, jobs, measure, workers)
+    found = [Extremes(*row) for job in jobs for row in json.loads(job.file.read_text())]
+    integers = _decide("16-bit and 32-bit images", [each for each in found if not each.is_float], bits)
+    floats = _decide("floating-point images", [each for each in found if each.is_float], bits)
+    if bits is not None and integers.scale is None:
+        integers = _Decision(Scale(0.0, 2.0**bits - 1, bits, DECLARED), ())
+    return Survey(Scales(integers.scale, floats.scale), (*integers.sentences, *floats.sentences))
+
+
+def forget_survey(partial: Path) -> None:
+    """Delete the kept result: some file that could not be read may be readable next time."""
+    for file in partial.glob("survey-*.json"):
+        file.unlink()
+
+
+def _candidates(source: Source, bits: int | None, workers: int | None) -> list[Entry]:
+    """The entries whose first bytes say that they may have to be measured."""
+
+    def choose(entries: Sequence[Entry]) -> list[Entry]:
+        heads = read_heads(source.path, entries)
+        return [entry for entry, head in zip(entries, heads, strict=True) if _must_be_measured(head, bits)]
+
+    parts = [source.entries[start : start + 1024] for start in range(0, len(source.entries), 1024)]
+    if is_arrays(source.path):
+        return [entry for part in parts for entry in choose(part)]
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        return [entry for part in pool.map(choose, parts) for entry in part]
+
+
+def _must_be_measured(head: bytes | Shaped[np.ndarray, "..."] | None, bits: int | None) -> bool:
+    if head is None or not lacks_depth(head):
+        return False
+    if bits is None:
+        return True
+    return head.dtype.kind != "u" if isinstance(head, np.ndarray) else not head.startswith(PNG_MAGIC)
+
+
+def _measure(path: Path, job: Job, stop: threading.Event) -> None:
+    """Write the extremes of those images of a job that do not declare their depth."""
+    found: list[Extremes] = []
+    contents = read_entries(path, job.entries)
+    for entry in job.entries:
+        if stop.is_set():
+            raise CancelledError
+        with FILES.holding(bytes_of(path, entry)), PICTURES.reservation() as reserve:
+            data = next(contents)
+            extremes = None if isinstance(data, Exception) else read_extremes(data, reserve)
+            data = b""
+        if extremes is not None:
+            found.append(extremes)
+    with atomic_write(job.file) as opened:
+        opened.write(json.dumps(found).encode())
+
+
+class _Decision(NamedTuple):
+    scale: Scale | None
+    sentences: tuple[str, ...]
+
+
+def _decide(what: str, found: list[Extremes], bits: int | None) -> _Decision:
+    """The scale of images of one kind, and what is to be said about it."""
+    if not found:
+        return _Decision(None, ())
+    low, high = min(each.low for each in found), max(each.high for each in found)
+    scale = scale_for(low, high, found[0].is_float)
+    if (scale.low, scale.high) == (0, 1) and scale.bits == 32:
+        return _Decision(scale, (f"{what}: values are within 0 and 1, and stay as they are",))
+    if bits is not None:
+        scale = Scale(scale.low, scale.low + 2**bits - 1, bits, DECLARED)
+        said = [] if low >= 0 else [f"{what}: the smallest value in the source, {low:,.10g}, is shown black"]
+    else:
+        scale = scale._replace(origin=FOUND)
+        depth = f"depth {scale.bits} bits" if scale.bits < 32 else f"white is {high:,.10g}"
+        black = f" and the smallest, {low:,.10g}, is shown black" if low < 0 else ""
+        said = [
+            f"{what}: {depth}, since the largest value in the source is {high:,.10g}{black}; --bits declares another"
+        ]
+    dark = sum(each.high - scale.low < DARK * (scale.high - scale.low) for each in found)
+    if dark:
+        said.append(
+            f"{what}: {dark} of {len(found)} use less than 1/16 of this depth and will be nearly black; if they come "
+            "from another detector, prepare them by themselves"
+        )
+    return _Decision(scale, tuple(said))
