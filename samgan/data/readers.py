@@ -16,7 +16,7 @@ from jaxtyping import Shaped
 from PIL import Image
 
 from samgan.data.dicom import is_dicom, read_dicom
-from samgan.data.kinds import name_kind
+from samgan.data.kinds import AGAIN, name_kind
 from samgan.data.metadata import JPEG_MAGIC
 from samgan.data.pillow import DEPTH_REMEDY, TIFF_MAGIC, extremes_of_file, may_lack_depth, read_pillow
 from samgan.data.radiograph import (
@@ -151,6 +151,8 @@ def _why_unidentified(data: bytes | Shaped[np.ndarray, "..."]) -> str:
             return f"damaged TIFF, or a TIFF of an unsupported depth: {DEPTH_REMEDY}"
         if kind := name_kind(data):
             return kind
+        if data.startswith(JPEG_MAGIC):
+            return f"damaged JPEG: {AGAIN}"
     known = ", ".join(reader.label for reader in READERS)
     return f"not an image (expected {known})"
 
