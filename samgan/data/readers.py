@@ -193,6 +193,9 @@ def _quiet_libraries() -> Iterator[None]:
     They write to descriptor 2, so that is closed off for the block; what Python writes there takes another way. The
     exception that follows such a message has the reason, and the caller names the file.
     """
+    if sys.__stderr__ is None:  # closed when Python started, so descriptor 2 may be any file by now
+        yield
+        return
     try:
         shown, dropped = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     except OSError:  # no standard error, or no descriptors left
