@@ -61,8 +61,7 @@ def _resize(
     for part in parts:
         rows = part.stop - part.start
         band = Image.fromarray(plane[part])
-        resized = band.resize((size[0], rows), Image.Resampling.LANCZOS, box=(left, 0, right, rows))
-        narrow[part] = np.asarray(resized)
+        narrow[part] = np.asarray(band.resize((size[0], rows), Image.Resampling.LANCZOS, box=(left, 0, right, rows)))
     return np.asarray(Image.fromarray(narrow).resize(size, Image.Resampling.LANCZOS, box=(0, top, size[0], bottom)))
 
 

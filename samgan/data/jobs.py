@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from samgan.data.sources import Entry, Source
+from samgan.terminal import console
 
 
 class Job(NamedTuple):
@@ -23,7 +24,6 @@ Work = Callable[[Job, threading.Event], None]
 
 def run_jobs(what: str, source: Source, jobs: list[Job], work: Work, workers: int | None) -> None:
     """Do the jobs whose files are missing; show progress on standard error, in images."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     missing = [job for job in jobs if not job.file.exists()]
@@ -33,7 +33,7 @@ def run_jobs(what: str, source: Source, jobs: list[Job], work: Work, workers: in
     if is_arrays(source.path):
         threads = 1  # there is nothing to decode, and the arrays are loaded once
     columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console()) as progress:
         total = sum(len(job.entries) for job in jobs)
         task = progress.add_task("", total=total, completed=total - sum(len(job.entries) for job in missing))
         for count in _run(missing, work, threads):

@@ -10,6 +10,8 @@ from samgan.errors import SamganError
 
 MINIMUM_SIDE = 8
 MAXIMUM_PIXELS = 100_000_000  # the largest detectors have 30 million; some mammograms are stitched to 60 million
+MAXIMUM_BYTES = 512 * 2**20
+"""Of one file, also after inflating it."""
 BAND_PIXELS = 1 << 20
 """Large pictures are converted and resized so many pixels at a time, so that no second copy of them is in memory."""
 BIT_DEPTHS = (8, 10, 12, 14, 16)
@@ -189,11 +191,3 @@ def check_fits(low: float, high: float, scale: Scale) -> None:
             f"holds the value {value:,.10g}, outside {scale.bits} bits ({scale.low:,.10g} to {scale.high:,.10g}): "
             "declare more bits, or leave this image out"
         )
-
-
-def full_scale_of(
-    values: Num[np.ndarray, "*shape"], stored_bits: int | None = None
-) -> tuple[Float32[np.ndarray, "*shape"], int]:
-    """Divide by the full scale of the smallest bit depth that holds the maximum; negative values are shifted to 0."""
-    scaled, scale = scale_values(values, stored_bits=stored_bits)
-    return scaled, scale.bits

@@ -5,6 +5,7 @@ format, add its name to `PIL_FORMATS` and its suffix to the last entry instead.
 """
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -34,9 +35,10 @@ from samgan.data.radiograph import (
     scale_values,
     to_channels,
 )
+from samgan.data.radiograph import MAXIMUM_BYTES as MAXIMUM_BYTES  # for who reads files
 from samgan.errors import one_line
 
-MAXIMUM_BYTES = 512 * 2**20
+DECODER_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "PIL")
 BLOCK_BYTES = 512 * 2**20
 """Pillow stores an image in blocks of this size at most. The C library gives large blocks back to the system when they
 are freed. Of Pillow's usual 16 MiB every thread would keep some: 2 GB for twelve threads and 60-megapixel images."""
@@ -164,7 +166,7 @@ def is_recognised(head: bytes) -> bool:
 
 @contextlib.contextmanager
 def strict_decoders() -> Iterator[None]:
-    """Make oversized images an error, and keep the decoders' warnings about odd metadata off the terminal.
+    """Make oversized images an error, and keep off the terminal what decoders say of a file without naming it.
 
     These settings apply to the whole process: if several threads read, enter this block once around all of them. Inside
     it `read_radiograph` does not set them again.
@@ -173,7 +175,11 @@ def strict_decoders() -> Iterator[None]:
     if limit == MAXIMUM_PIXELS:
         yield
         return
+    loggers = [logging.getLogger(name) for name in DECODER_LOGGERS]
+    levels = [logger.level for logger in loggers]
     Image.MAX_IMAGE_PIXELS = MAXIMUM_PIXELS
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     block_size = Image.core.get_block_size()
     Image.core.set_block_size(BLOCK_BYTES)
     try:
@@ -184,6 +190,8 @@ def strict_decoders() -> Iterator[None]:
     finally:
         Image.core.set_block_size(block_size)
         Image.MAX_IMAGE_PIXELS = limit
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
