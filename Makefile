@@ -1,16 +1,19 @@
-# make demo: the whole of samgan on phantoms. make test: all tests. make check: style, types, import rules.
+# make demo: the whole of samgan on phantoms. make test: all tests but the slow. make test-slow: these. make check: style, types, import rules.
 # Each makes the virtual environment .venv first and installs what it needs; PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/samgan demo --out demo/$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

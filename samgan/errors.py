@@ -2,6 +2,9 @@
 
 import unicodedata
 
+WARNING = "WARNING: "
+"""Begins a sentence about a fault that can spoil results; other sentences say what was decided."""
+
 
 class SamganError(Exception):
     """Something could not be done; the message says what was expected, what was found and what to do."""

@@ -1,17 +1,21 @@
 """Duplicates, patients, and a split that keeps patients together."""
 
 import io
+import time
+import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pytest
 import scipy.fft
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from samgan.data import phantoms
+from samgan.data import curation, phantoms
 from samgan.data.curation import (
+    CORRELATION,
+    HASH_DISTANCE_BITS,
     connected_groups,
     duplicates_of_first,
     near_duplicates,
@@ -63,12 +67,18 @@ CHANGES = {
 def test_changed_copy_is_a_near_duplicate_of_its_original_alone(pictures, name):
     count = len(pictures)
     both = thumbnails([*pictures, *(CHANGES[name](image) for image in pictures)])
-    assert near_duplicates(both) == [(index, index + count) for index in range(count)]
+    found = near_duplicates(both)
+    assert found.first.tolist() == [-1] * count + list(range(count))
+    assert found.group.tolist() == [*range(count)] * 2
 
 
 def test_different_and_constant_images_are_not_near(pictures):
-    assert near_duplicates(thumbnails([*pictures, *(picture.rotate(180) for picture in pictures)])) == []
-    assert near_duplicates(np.stack([np.full((32, 32), shade, dtype=np.uint8) for shade in range(5)])) == []
+    different = thumbnails([*pictures, *(picture.rotate(180) for picture in pictures)])
+    constant = np.stack([np.full((32, 32), shade, dtype=np.uint8) for shade in range(5)])
+    for images in (different, constant):
+        found = near_duplicates(images)
+        assert (found.first == -1).all()
+        assert found.group.tolist() == list(range(len(images)))
 
 
 def test_near_duplicates_are_found_across_blocks():
@@ -76,7 +86,68 @@ def test_near_duplicates_are_found_across_blocks():
     images = rng.integers(0, 256, (4500, 8, 8), dtype=np.uint8)
     images[4321] = images[17]
     images[2500] = images[17]
-    assert near_duplicates(images) == [(17, 2500), (17, 4321), (2500, 4321)]
+    found = near_duplicates(images)
+    assert {index: found.first[index] for index in np.flatnonzero(found.first >= 0)} == {2500: 17, 4321: 17}
+    assert np.flatnonzero(found.group == 17).tolist() == [17, 2500, 4321]
+
+
+def plain_near_duplicates(images):
+    """Every pair by itself: the first near duplicate of each image, and the groups that the pairs join."""
+    hashes = perceptual_hashes(images)
+    flat = images.reshape(len(images), -1).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    correlations = flat @ flat.T
+    assume((abs(correlations - CORRELATION) > 1e-5).all())  # single precision may decide such a pair otherwise
+    first, pairs = [-1] * len(images), []
+    for later in range(len(images)):
+        for earlier in range(later):
+            differing = (hashes[earlier] != hashes[later]).sum()
+            if differing <= HASH_DISTANCE_BITS and correlations[earlier, later] >= CORRELATION:
+                pairs.append((earlier, later))
+                first[later] = earlier if first[later] < 0 else first[later]
+    group = list(range(len(images)))
+    for earlier, later in pairs:
+        low, high = sorted((group[earlier], group[later]))
+        group = [low if number == high else number for number in group]
+    return first, group
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(0, 5), min_size=1, max_size=40),
+    st.sampled_from([0.0, 3.0, 8.0, 14.0]),
+    st.sampled_from([1, 50]),
+)
+def test_streamed_near_duplicates_are_those_of_all_pairs(seed, originals, noise, many):
+    """Chains of alike images, over the borders of blocks, by single sums and by one product."""
+    rng = np.random.default_rng(seed)
+    smooth = phantoms(6, 16, seed=3, pneumonia=True)[:, 0].astype(float)
+    images = [smooth[number] + rng.normal(0, noise, (16, 16)) for number in originals]
+    walk = [images[0] + step * 0.05 * (smooth[1] - images[0]) for step in range(12)]
+    images = np.clip(np.rint([*images, *walk]), 0, 255).astype(np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("BLOCK", 7), ("PAIRS_AT_ONCE", 5), ("MANY_PAIRS", many)):
+            patch.setattr(curation, name, value)
+        found = near_duplicates(images)
+    assert (found.first.tolist(), found.group.tolist()) == plain_near_duplicates(images)
+
+
+def test_thousands_of_alike_images_need_neither_minutes_nor_gigabytes():
+    """3,000 of them have 4.5 million pairs, which would take a gigabyte as a list."""
+    rng = np.random.default_rng(0)
+    original = phantoms(1, 32, pneumonia=True)[0, 0]
+    images = np.clip(original + rng.integers(-4, 5, (3000, 32, 32)), 0, 255).astype(np.uint8)
+    tracemalloc.start()
+    started = time.perf_counter()
+    found = near_duplicates(images)
+    seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found.group == 0).all()
+    assert (found.first[1:] == 0).all()
+    assert seconds < 10
+    assert peak < 100e6
 
 
 @pytest.mark.parametrize(

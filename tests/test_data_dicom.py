@@ -530,6 +530,15 @@ def test_what_is_empty_or_senseless_counts_as_absent_with_a_note(elements, note)
     np.testing.assert_allclose(radiograph.pixels[0], RAMP / 4095, atol=1e-6)
 
 
+@pytest.mark.parametrize("vr", [b"O ", b"O\0", b"OG"])
+def test_a_table_of_an_unknown_type_is_passed_over(vr):
+    data = file_of(RAMP, Lut([0, 1, 2], 0, 12, "OW", False).element(VOI_LUT))
+    at = data.index(b"\x28\0\x06\x30OW") + 4
+    radiograph = read_radiograph(data[:at] + vr + data[at + 2 :])
+    assert radiograph.notes == ("senseless VOI LUT Sequence passed over",)
+    np.testing.assert_allclose(radiograph.pixels[0], RAMP / 4095, atol=1e-6)
+
+
 def test_an_odd_function_leaves_the_window():
     window = decimals(CENTER, 2000), decimals(WIDTH, 1000)
     expected = shades(file_of(RAMP, *window))
@@ -595,7 +604,7 @@ def test_a_file_without_preamble_is_recognised_and_read(order, implicit, head):
     assert is_recognised(data[:HEAD_BYTES])
     radiograph = read_radiograph(data)
     np.testing.assert_allclose(radiograph.pixels[0], RAMP / 4095, atol=1e-6)
-    assert radiograph.notes[:2] == ("no DICOM preamble", "no Transfer Syntax UID: guessed from the elements")
+    assert radiograph.notes[:2] == ("no DICOM preamble", "no usable Transfer Syntax UID: guessed from the elements")
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -637,6 +646,7 @@ def test_reasons_are_true():
         (jpeg[: pixels + 12], "truncated: the compressed pixels end before their last item"),
         (jpeg[: pixels + 24] + b"\xfe\xff\xdd\xe0\0\0\0\0", "without compressed pixels"),
         (preamble("1.2.840.10008.1.2.4.70") + written(elements_of(RAMP)), "pixels that are not compressed, but"),
+        (preamble("1.2.3") + written(elements_of(RAMP)), "an unknown transfer syntax: export it again as Explicit VR"),
         (preamble() + jpeg[jpeg.index(b"\x08\0\x16\0") :], "compressed pixels, but its transfer syntax is Explicit VR"),
     ):
         with pytest.raises(BadImageError, match=reason):
@@ -736,8 +746,13 @@ def test_study_view_and_whether_it_is_synthetic():
 
 
 def test_an_odd_character_set_does_not_lose_the_patient():
-    data = file_of(RAMP, text(0x00080005, "CS", "ISO_IR 999"), Element(0x00100020, "LO", b"M\xfcller 1 "))
-    assert len(read_radiograph(data).patient_key) == 64
+    patient = Element(0x00100020, "LO", b"M\xfcller 1")
+    for name in ("ISO_IR 999", "ISO_IR 100\b\0CS", "\0\0", ""):
+        for implicit in (False, True):
+            elements = elements_of(RAMP, text(0x00080005, "CS", name), patient)
+            radiograph = read_radiograph(written(elements, implicit=implicit))
+            assert len(radiograph.patient_key) == 64
+            np.testing.assert_allclose(radiograph.pixels[0], RAMP / 4095, atol=1e-6)
 
 
 # against others

@@ -283,12 +283,19 @@ def test_synthetic_images_of_another_size_are_refused(tmp_path):
     data, _ = make_set(tmp_path)
     images = random_images(3)
     marks = [Mark("a" * 64, "tiny", 16, seed) for seed in range(3)]
-    for name in ("npz", "medmnist"):
+    for name, known in FORMATS.items():
         (tmp_path / name).mkdir()
+        values = images.numpy() if known.bits == 8 else images.numpy().astype(np.uint16) * 257
         with pytest.warns() if name == "medmnist" else contextlib.nullcontext():
-            FORMATS[name].write(tmp_path / name, map(Sample, images.numpy(), marks), 3)
+            known.write(tmp_path / name, map(Sample, values, marks), 3)
         with pytest.raises(SamganError, match=r"has 32x32 px and says that it is synthetic, .*set has 16x16 px"):
             load_images(tmp_path / name, data)
+        Image.fromarray(np.arange(600, dtype=np.uint16).astype(np.uint8).reshape(20, 30)).save(
+            tmp_path / name / "0.png"
+        )
+        if known.in_sets:  # beside a real image too
+            with pytest.raises(SamganError, match="says that it is synthetic"):
+                load_images(tmp_path / name, data)
 
 
 def test_deep_files_are_read_at_the_depth_of_their_set(tmp_path):

@@ -71,6 +71,22 @@ def test_damaged_pixels_are_refused_whatever_the_metadata(name):
         read_radiograph(bytes(broken))
 
 
+def test_a_changed_value_that_decompresses_is_damage_too():
+    stored = zlib.compress(b"".join(b"\0" + row.tobytes() for row in GREY), 0)
+    plain = png(GREY)
+    header, end = plain[: plain.index(b"IDAT") - 4], plain[-12:]
+    whole = header + png_chunk(b"IDAT", stored) + end
+    np.testing.assert_array_equal(read_radiograph(whole).pixels[0], GREY / np.float32(255))
+    changed = bytearray(whole)
+    changed[len(header) + 400] ^= 64
+    with pytest.raises(BadImageError, match="damaged"):
+        read_radiograph(bytes(changed))
+    summed = bytearray(whole)
+    summed[-13] ^= 1
+    with pytest.raises(BadImageError, match="checksum of its pixels"):
+        read_radiograph(bytes(summed))
+
+
 JPEG = encode(Image.fromarray(GREY), "JPEG", quality=98)
 
 

@@ -237,7 +237,7 @@ def test_the_fingerprint_of_a_set_never_changes():
     """Else a finished set would be prepared again, and `ALGORITHM` says when that must be."""
     options = PrepareOptions(resolution=64, holdout=0.25, patient_regex=r"(p\d+)")
     entries = [Entry("A/1.png", 1234, 1_700_000_000_000_000_000, "A", ""), Entry("B/2.png", 99, 5, "B", "train")]
-    assert fingerprint_of(options, entries) == "c079f4e26fba1b9d9672217e2d94877e858da415c6d291a948c0949707bd4c06"
+    assert fingerprint_of(options, entries) == "d020d1f124696805f5cc2fc43a5511c119325cf0b23acda063cc3c114e46c167"
 
 
 def test_odd_file_names_come_through_the_manifest(folder, tmp_path):
@@ -314,6 +314,13 @@ def test_bad_files_of_a_failed_run_are_read_again(folder, tmp_path, monkeypatch)
         with pytest.raises(SamganError, match="no decoder"):
             prepare_here(folder, tmp_path / "out")
     assert len(prepare_here(folder, tmp_path / "out").images) == 12
+
+
+def test_a_folder_of_bad_files_alone_is_refused_even_if_all_may_be_bad(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.png").write_bytes(b"no image")
+    with pytest.raises(SamganError, match=r"found 0 in 1 files \(0 exact duplicates, 1 that cannot be read\)"):
+        prepare_here(tmp_path / "set", tmp_path / "out", max_bad=1.0)
 
 
 @pytest.mark.parametrize("duplicates", ["drop", "keep"])

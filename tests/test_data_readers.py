@@ -364,6 +364,9 @@ KINDS = {
     "pdf": (b"%PDF-1.7\n" + bytes(200), "PDF, which is not read here"),
     "zip": (b"PK\3\4" + bytes(200), "unpack it"),
     "macos": (b"\0\5\x16\7" + bytes(200), "what macOS notes about another file"),
+    "png with a broken header": (png(GREY)[:20] + bytes(9) + png(GREY)[29:], "damaged PNG: copy or download it again"),
+    "jpeg that ends early": (JPEG[:30], "damaged: .*Truncated"),
+    "bmp of an unknown kind": (b"BM" + bytes(range(200)), "damaged"),
     "unknown": (bytes(range(7, 200)), "not an image .expected DICOM, PNG"),
 }
 

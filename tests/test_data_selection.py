@@ -33,12 +33,12 @@ def files_of(folder):
 def test_exact_duplicates_are_dropped_and_named(folder, tmp_path):
     shutil.copy(folder / "NORMAL/phantom0001_1.png", folder / "NORMAL/phantom0009_1.png")  # the same file
     with Image.open(folder / "NORMAL/phantom0002_1.png") as image:
-        image.save(folder / "PNEUMONIA/phantom0012_2.bmp")  # another file of the same pixels
+        image.save(folder / "NORMAL/phantom0012_2.bmp")  # another file of the same pixels
     prepared = prepare_here(folder, tmp_path / "out")
     assert len(prepared.images) == 12
     assert prepared.info.left_out.exact_duplicates == (
         Duplicate("NORMAL/phantom0009_1.png", same_as="NORMAL/phantom0001_1.png"),
-        Duplicate("PNEUMONIA/phantom0012_2.bmp", same_as="NORMAL/phantom0002_1.png"),
+        Duplicate("NORMAL/phantom0012_2.bmp", same_as="NORMAL/phantom0002_1.png"),
     )
     split = {row.patient: row.split for row in prepared.manifest}
     assert split["phantom0012"] == split["phantom0002"]  # joined by the duplicate that is gone

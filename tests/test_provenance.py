@@ -350,9 +350,9 @@ def test_imagefolder_has_a_row_for_each_picture(model, folder):
     assert {path.name for path in (folder / "imagefolder").iterdir()} == {"train", "samples.json"}
 
 
-@pytest.mark.parametrize("source", ["dicom", "medmnist/medmnist.npz"])
+@pytest.mark.parametrize("source", ["dicom", "png", "medmnist/medmnist.npz", "npz/samples.npz"])
 def test_prepare_reads_the_same_pixels(model, folder, tmp_path, source):
-    data = prepare(folder / source, tmp_path / "data", resolution=32, workers=1)
+    data = prepare(folder / source, tmp_path / "data", resolution=32, workers=1, allow_synthetic=True)
     np.testing.assert_array_equal(data.images, to_uint8(sample(model, SEEDS)))
     assert data.info.left_out.bad_files == ()
 
@@ -361,5 +361,5 @@ def test_prepare_does_not_stretch_what_is_dark(tmp_path):
     images = np.random.default_rng(0).integers(0, 9000, (2, 1, 32, 32)).astype(np.uint16)
     for seed, image in enumerate(images):
         of_sample(tmp_path / "dark" / f"seed-{seed:08d}.dcm", image, Mark("a" * 64, "tiny", 16, seed))
-    data = prepare(tmp_path / "dark", tmp_path / "data", resolution=32, workers=1)
+    data = prepare(tmp_path / "dark", tmp_path / "data", resolution=32, workers=1, allow_synthetic=True)
     np.testing.assert_array_equal(data.images, np.rint(images / 65535 * 255))

@@ -1,19 +1,21 @@
 """Commands that make prepared sets."""
 
 import argparse
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_classes, add_seed, given
-from samgan.errors import UsageError
+from samgan.errors import WARNING, UsageError, shown
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
-    from samgan.data.documents import LeftOut
+    from samgan.data.documents import Leak, LeftOut
 
 BAD_FILES_SHOWN = 20
+NOTES_SHOWN = 5
 
 
 class _Explain(argparse.Action):
@@ -46,14 +48,16 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     text = "bit depth of 16-bit grey PNG and TIFF and of arrays, which do not declare it (default: the smallest that "
     text += "holds the largest value of the source)"
     parser.add_argument("--bits", type=int, choices=BITS, metavar=f"{BITS[0]}-{BITS[-1]}", help=text)
-    text = "what to do with exact duplicates"
+    text = "what to do with exact duplicates, and with a picture that lies in several classes"
     parser.add_argument("--duplicates", default="drop", choices=DUPLICATES, help=text)
     parser.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help="share of images to hold out")
-    text = "the first group that matches is the patient's name in a file's path (default: the PatientID of DICOM, or "
-    text += "file names like those of the sets of Kermany and the NIH)"
+    text = "the first group that matches is the patient's name in a file's path (default: folders or a label table "
+    text += "that name patients, the PatientID of DICOM, or file names like those of the sets of Kermany and the NIH)"
     parser.add_argument("--patient-regex", metavar="REGEX", help=text)
     text = "largest share of unreadable files; with more of them, nothing is written"
     parser.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=text)
+    text = "take images that say that they show no patient, as training images; otherwise they are an error"
+    parser.add_argument("--allow-synthetic", action="store_true", help=text)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
     add_seed(parser, "seed of the split into training and held-out images")
 
@@ -65,9 +69,9 @@ def _prepare(options: argparse.Namespace) -> Outcome:
     if options.explain:
         explanation = explain_file(options.source, options.out, **given(options, *pixels))
         return Outcome(explanation, explanation.to_text())
-    names = ("duplicates", "holdout", "patient_regex", "max_bad", "workers", "seed")
+    names = ("duplicates", "holdout", "patient_regex", "max_bad", "allow_synthetic", "workers", "seed")
     prepared = prepare(options.source, options.out, **given(options, *pixels, *names))
-    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
+    return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
 
 def _add_subset(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +95,7 @@ def _subset(options: argparse.Namespace) -> Outcome:
         images=_numbers("--images", options.images),
         **given(options, "classes", "seed"),
     )
-    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
+    return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
 
 def _numbers(option: str, words: list[str]) -> dict[str, int]:
@@ -124,18 +128,35 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
             f"warning: {both} patients, or groups of near duplicates, are on both sides of the split that the source "
             "has, so scores on held-out images will be too good. A folder without such a split is split by patient"
         )
+    yield from _describe_leaks(info.leaks or (), by_source)
     if info.enlarged:
         yield f"enlarged: {info.enlarged} images were smaller than {prepared.resolution} px"
-    yield from (f"note: {sentence}" for sentence in info.warnings or ())
-    if info.notes:
-        yield "passed over: " + ", ".join(f"{note} ({count} images)" for note, count in info.notes.items())
+    if info.synthetic:
+        yield f"synthetic: {info.synthetic} images, all of them training images"
     if info.left_out:
         yield from _describe_left_out(info.left_out, prepared.path)
+    if info.notes:
+        notes = sorted(info.notes.items(), key=lambda note: -note[1])
+        more = f", and {len(notes) - NOTES_SHOWN} other things" if len(notes) > NOTES_SHOWN else ""
+        named = ", ".join(f"{count} x {note}" for note, count in notes[:NOTES_SHOWN])
+        yield f"passed over in metadata: {named}{more}; manifest.csv tells for each image"
+    for sentence in info.warnings or ():
+        yield sentence if sentence.startswith(WARNING) else f"note: {sentence}"
+
+
+def _describe_leaks(leaks: "Sequence[Leak]", by_source: bool) -> Iterator[str]:
+    indent = "  " if by_source else "warning: on both sides of the split: "
+    for leak in leaks:
+        examples = "; ".join(f"{training} and {held_out}" for training, held_out in leak.examples)
+        yield f"{indent}{leak.count} {leak.what}, such as those of {examples}"
 
 
 def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
     if left_out.exact_duplicates:
         yield f"left out: {len(left_out.exact_duplicates)} exact duplicates"
+    for reason, count in Counter(file.reason for file in left_out.unused).items():
+        first = next(file.source for file in left_out.unused if file.reason == reason)
+        yield f"left out: {count} images, such as {first}: {reason}" if count > 1 else f"left out: {first}: {reason}"
     if left_out.ignored_by_suffix:
         counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
         yield f"ignored, since they are not images: {', '.join(counts)}"

@@ -128,6 +128,7 @@ def collect(source: Source, chunks: list[Path]) -> tuple[list[Record], list[BadF
             image, thumbnail = next(pending)
             pixel_hash = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
             fact["notes"] = tuple(fact["notes"])  # JSON knows lists only
+            fact["is_synthetic"] = fact["is_synthetic"] or source.is_synthetic
             records.append(Record(entry=entry, pixel_hash=pixel_hash, thumbnail=thumbnail, **fact))
     return records, bad_files
 

@@ -137,8 +137,9 @@ def _colour_steps(reading: Reading, what: str, shades: Float32[np.ndarray, "c h 
 def _hash(attributes: Attributes, keyword: str) -> str:
     """SHA-256 of an identifier; of its bytes if its character set cannot be told."""
     if keyword in attributes.dataset:
-        raw = attributes.dataset.get_item(keyword).value
+        raw = None
         try:
+            raw = attributes.dataset.get_item(keyword).value
             identifier = str(attributes.dataset[keyword].value or "").strip(" \0\t\r\n").encode()
         except Exception:  # pydicom raises nearly anything on damaged values
             identifier = raw.strip(b" \0") if isinstance(raw, bytes) else b""

@@ -1,6 +1,7 @@
 """From the bytes of a DICOM file to its attributes and its pixel data, also without preamble or transfer syntax."""
 
 import io
+import re
 import struct
 import zlib
 from typing import Any, NamedTuple
@@ -102,12 +103,15 @@ def open_dicom(data: bytes) -> DicomFile:
         encoding = guess or Encoding(False, True)
         syntax = "1.2.840.10008.1.2" if encoding.implicit else "1.2.840.10008.1.2.1"
         syntax = syntax if encoding.little_endian else "1.2.840.10008.1.2.2"
-        notes.append("no Transfer Syntax UID: guessed from the elements")
-    dataset = read_dataset(
-        stream, encoding.implicit, encoding.little_endian, stop_when=lambda tag, vr, length: tag in PIXEL_ELEMENTS
-    )
-    # a bare group of pydicom, such as an item of a sequence, finds the byte order of its values here
-    dataset.set_original_encoding(encoding.implicit, encoding.little_endian)
+        notes.append("no usable Transfer Syntax UID: guessed from the elements")
+    try:
+        dataset = _read_elements(stream, encoding)
+    except (ValueError, LookupError):  # pydicom looks up no name with a null character in it
+        data = _blank_character_set(data, start, encoding)
+        stream = io.BytesIO(data)
+        stream.seek(start)
+        dataset = _read_elements(stream, encoding)
+        notes.append("unreadable Specific Character Set passed over")
     pixels = _pixel_element(data, stream.tell(), encoding)
     return DicomFile(dataset, syntax, pixels, pixels is None and _is_cut(dataset), tuple(notes))
 
@@ -119,11 +123,30 @@ def _is_cut(dataset: Any) -> bool:
     return length not in (0, UNDEFINED) and length > len(last.value or b"")
 
 
+def _read_elements(stream: io.BytesIO, encoding: Encoding) -> Any:
+    from pydicom.filereader import read_dataset
+
+    return read_dataset(
+        stream, encoding.implicit, encoding.little_endian, stop_when=lambda tag, vr, length: tag in PIXEL_ELEMENTS
+    )
+
+
+def _blank_character_set(data: bytes, start: int, encoding: Encoding) -> bytes:
+    order = "<" if encoding.little_endian else ">"
+    at = data.find(struct.pack(f"{order}HH", 0x0008, 0x0005), start)
+    if at < 0:
+        return data
+    long = data[at + 4 : at + 6] not in SHORT_VRS
+    length = struct.unpack(f"{order}{'L' if long else 'H'}", data[at + (4 if long else 6) : at + 8])[0]
+    return data[: at + 8] + b" " * length + data[at + 8 + length :]
+
+
 def _syntax_of(meta: Any) -> str:
     try:
-        return str(meta.get("TransferSyntaxUID") or "").strip(" \0")
+        syntax = str(meta.get("TransferSyntaxUID") or "").strip(" \0")
     except Exception:  # pydicom raises nearly anything on damaged values
         return ""
+    return syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else ""
 
 
 def _inflate(deflated: bytes) -> bytes:

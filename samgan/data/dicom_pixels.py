@@ -144,7 +144,9 @@ def decode(
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
 
-    name = UID(syntax).name if UID(syntax).is_transfer_syntax else "of an unknown transfer syntax"
+    if not UID(syntax).is_transfer_syntax or UID(syntax).is_private:
+        raise BadImageError("DICOM with an unknown transfer syntax: export it again as Explicit VR Little Endian")
+    name = UID(syntax).name
     if syntax in NATIVE:
         if element.is_encapsulated:
             raise BadImageError(f"DICOM with compressed pixels, but its transfer syntax is {name}")

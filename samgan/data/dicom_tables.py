@@ -83,7 +83,10 @@ def _entries(attributes: Attributes, keyword: str, count: int, declared: int) ->
     """Take `count` entries from the bytes as they stand in the file: the type that they are given is often wrong."""
     if keyword not in attributes.dataset:
         return None
-    element = attributes.dataset.get_item(keyword)
+    try:
+        element = attributes.dataset.get_item(keyword)
+    except Exception:  # pydicom knows no such type
+        return None
     value = element.value
     if not isinstance(value, (bytes, bytearray)):
         return None

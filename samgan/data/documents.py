@@ -19,7 +19,7 @@ FORMAT = 1
 SPLITS = ("train", "holdout")
 COLUMNS = ("index", "source", "sha256", "width", "height", "bits", "class", "patient", "split", "near_duplicate_of")
 """The columns of manifest.csv, in the order of the fields of `ManifestRow`."""
-OPTIONAL_COLUMNS = ("view", "notes")
+OPTIONAL_COLUMNS = ("view", "notes", "synthetic")
 """Come after the others, if any row has something to say there."""
 REMEDY = "prepare it again"
 
@@ -49,7 +49,27 @@ class LeftOut:
     ignored_by_suffix: dict[str, int] = field(default_factory=dict)
     """Number of files that are not images, by suffix."""
     unused: tuple[BadFile, ...] = ()
-    """Images that were left out for where they lie or what a table says of them."""
+    """Images that were left out for where they lie, or for what a table or another file says of them."""
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Files of one picture, or of near duplicates, that are in more than one class."""
+
+    files: tuple[str, ...]
+    classes: tuple[str, ...]
+    """Of each file."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What is on both sides of a split."""
+
+    what: str
+    """In the plural: "patients", "studies", "groups of near duplicates" or "DICOM PatientIDs"."""
+    count: int
+    examples: tuple[tuple[str, str], ...]
+    """A training file and a held-out file of the first ones, three at most."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +106,23 @@ class SetInfo:
     counts: dict[str, dict[str, int]]
     """Number of images by class, then by split."""
     patients: int | None = None
+    """Patients that the real images show; an image whose patient is not known counts as one."""
+    synthetic: int | None = None
+    """Number of images that show no patient, by their files' own words. They are training images."""
     split_by: str
-    """What the set was split by: "patient (file names)", "image", "source", ..."""
+    """What the set was split by: "patient (file names)", "study (DICOM)", "image", "source", ..."""
     matched_share: float | None = None
-    """Share of the images whose patient is known."""
+    """Share of the real images whose patient is known."""
     near_duplicates: int | None = None
     """Number of images that are near duplicates of an earlier one."""
     groups_on_both_sides: int | None = None
     """Number of patients, or groups of near duplicates, that the source's own split has on both sides."""
+    leaks: tuple[Leak, ...] | None = None
+    """What is on both sides of the split, by kind; None for subsets."""
+    contradictions: tuple[Contradiction, ...] | None = None
+    """Pictures that lie in more than one class. They are left out, unless exact duplicates are kept."""
+    near_contradictions: tuple[Contradiction, ...] | None = None
+    """Near duplicates in more than one class. They are kept."""
     enlarged: int | None = None
     """Number of images that were smaller than the resolution; None for subsets."""
     left_out: LeftOut | None = None
@@ -180,6 +209,8 @@ class ManifestRow:
     """Such as PA or AP; empty if nothing tells it."""
     notes: str = ""
     """What was passed over in the file's metadata, with semicolons between."""
+    synthetic: str = ""
+    """"yes" if the file says that it shows no patient; otherwise empty."""
 
 
 def read_manifest(path: Path, classes: Collection[str]) -> list[ManifestRow]:

@@ -87,18 +87,8 @@ def explain_file(
     """
     PrepareOptions(resolution=resolution, channels=channels, fit=fit, normalize=normalize, bits=bits).check()
     file = Path(file)
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "does not exist" if not file.exists() else "is not a regular file"
-        raise UsageError(f"{file} {what}: --explain takes one image file")
-    if file.suffix.lower() in (".zip", ".npz"):
-        raise UsageError(f"{file} holds many images: --explain takes one image file, so unpack it first")
     out = Path(f"{file.name}.png") if out is None else Path(out)
-    if out.suffix.lower() != ".png":
-        raise UsageError(f"{out}: expected the name of a .png to write")
-    if out.exists():
-        raise UsageError(f"{out} exists: name another file, or delete it first")
-    if file.stat().st_size > MAXIMUM_BYTES:
-        raise SamganError(f"{file}: larger than {MAXIMUM_BYTES // 2**20} MiB")
+    _check_paths(file, out)
     scale = None if bits is None else Scale(0.0, 2.0**bits - 1, bits, "declared with --bits")
     try:
         radiograph = read_radiograph(file.read_bytes(), channels, explain=True, scales=Scales(scale, None))
@@ -122,6 +112,21 @@ def explain_file(
         view=radiograph.view,
         is_synthetic=radiograph.is_synthetic,
     )
+
+
+def _check_paths(file: Path, out: Path) -> None:
+    """Refuse what is not one image file, and an output that exists or is not a PNG."""
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist" if not file.exists() else "is not a regular file"
+        raise UsageError(f"{file} {what}: --explain takes one image file")
+    if file.suffix.lower() in (".zip", ".npz"):
+        raise UsageError(f"{file} holds many images: --explain takes one image file, so unpack it first")
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"{out}: expected the name of a .png to write")
+    if out.exists():
+        raise UsageError(f"{out} exists: name another file, or delete it first")
+    if file.stat().st_size > MAXIMUM_BYTES:
+        raise SamganError(f"{file}: larger than {MAXIMUM_BYTES // 2**20} MiB")
 
 
 def _step(what: str, values: np.ndarray) -> Step:

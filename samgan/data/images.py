@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from samgan.data import samples_npz
 from samgan.data.dataset import PreparedSet
 from samgan.data.dicom import is_dicom
 from samgan.data.fit import fit_image
@@ -210,7 +211,7 @@ def _load_array(path: Path) -> tuple[np.ndarray, list[str], bool]:
             parts = [name for name in parts if len(loaded[name])] or parts
             wanted = names if len(names) == 1 else ["images"] if "images" in names else parts
             arrays = [loaded[name] for name in wanted]
-            is_synthetic = "provenance" in names and '"Synthetic": "true"' in str(loaded["provenance"])
+            is_synthetic = "provenance" in names and samples_npz.is_synthetic(loaded["provenance"])
             if arrays:
                 return np.concatenate(arrays) if len(arrays) > 1 else arrays[0], wanted, is_synthetic
     except Exception as error:  # zip, header and pickle errors have no common class

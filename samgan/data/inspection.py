@@ -62,7 +62,8 @@ def describe(data: PreparedSet, values: Values) -> InspectionDocument:
     members = {name: np.array([row.class_name == name for row in rows]) for name in data.classes}
     patients = {name: {split: set[str]() for split in info.counts[name]} for name in data.classes}
     for row in rows:
-        patients[row.class_name][row.split].add(row.patient)
+        if not row.synthetic:
+            patients[row.class_name][row.split].add(row.patient)
     return InspectionDocument(
         data=data.used(split="all"),
         source=info.source,

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from samgan.data.dataset import PreparedSet
 from samgan.data.documents import SPLITS
 from samgan.data.inspection_documents import FACTS, InspectionDocument, Telling, Values
+from samgan.errors import WARNING
 from samgan.pages import histogram, picture, write_page
 
 PICTURES = "This page contains REAL images of the set. Share it only as the terms of the data allow."
@@ -65,7 +66,7 @@ def write_inspection_page(
 
 def findings(document: InspectionDocument) -> Iterator[str]:
     """What to look at before training, the gravest first; one sentence each. Nothing if nothing stands out."""
-    yield from document.warnings
+    yield from sorted(document.warnings, key=lambda sentence: not sentence.startswith(WARNING))
     across = sum(not pair.same_class for pair in document.near_pairs)
     if across:
         yield (

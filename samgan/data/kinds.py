@@ -55,6 +55,12 @@ KINDS = (
     _kind(rb"[\t\n\r\x20-\x7e]+\Z", "text, not an image"),
 )
 """Tried in this order."""
+DAMAGED = (
+    _kind(rb"\x89PNG", f"damaged PNG: {AGAIN}"),
+    _kind(rb"BM", f"damaged BMP, or one of an unsupported kind: {TO_PNG}"),
+    _kind(rb"RIFF....WEBP", f"damaged WebP: {AGAIN}"),
+)
+"""Files that would be read if they were sound."""
 SHOWN_BYTES = 4096
 
 
@@ -65,7 +71,7 @@ def name_kind(data: bytes) -> str:
     head = data[:SHOWN_BYTES]
     if head.startswith(b"\xff\xd8"):
         return _name_jpeg(data)
-    return next((kind.words for kind in KINDS if kind.pattern.match(head)), "")
+    return next((kind.words for kind in (*KINDS, *DAMAGED) if kind.pattern.match(head)), "")
 
 
 def _name_jpeg(data: bytes) -> str:
@@ -82,7 +88,7 @@ def _name_jpeg(data: bytes) -> str:
             return f"JPEG-LS, which is not read here: {TO_PNG}"
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits = data[position + 4]
-            words = [f"{bits}-bit"] if bits != 8 else []
+            words = [f"{bits}-bit"] if bits in (12, 16) or (marker % 4 == 3 and 2 <= bits < 8) else []
             words += ["lossless"] if marker % 4 == 3 else []
             words += ["hierarchical"] if marker & 7 > 4 else []
             words += ["arithmetic coding"] if marker >= 0xC9 else []

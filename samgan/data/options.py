@@ -40,6 +40,7 @@ class PrepareOptions:
     patient_regex: str | None = None
     max_bad: float = 0.01
     seed: int = 0
+    allow_synthetic: bool = False
 
     @property
     def pixels(self) -> PixelOptions:

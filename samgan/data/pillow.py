@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from samgan.data.metadata import PASSED_OVER, PNG_MAGIC, png_texts, without_metadata
+from samgan.data.metadata import PASSED_OVER, PNG_MAGIC, png_pixels_are_sound, png_texts, without_metadata
 from samgan.data.radiograph import (
     BadImageError,
     Extremes,
@@ -88,7 +88,10 @@ def read_pillow(data: bytes, reading: Reading) -> Radiograph:
         pixels, bits, more = _read_deep_grey(picture, reading)
     else:
         pixels, bits, more = _read_eight_bits(picture, reading)
-    is_synthetic = data.startswith(PNG_MAGIC) and png_texts(data).get("Synthetic", "").lower() == "true"
+    is_png = data.startswith(PNG_MAGIC)
+    if is_png and not png_pixels_are_sound(data):
+        raise BadImageError("damaged: the checksum of its pixels is wrong")
+    is_synthetic = is_png and png_texts(data).get("Synthetic", "").lower() == "true"
     return Radiograph(
         pixels, bits, is_synthetic=is_synthetic, notes=picture.notes, steps=(*steps, *more) if reading.explain else ()
     )

@@ -36,6 +36,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     max_bad: float = 0.01,
     workers: int | None = None,
     seed: int = 0,
+    allow_synthetic: bool = False,
 ) -> PreparedSet:
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
@@ -53,21 +54,24 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         normalize: "none", "percentile" (0.5 to 99.5 of each image) or "clahe" (adaptive histogram equalisation).
         bits: bit depth of the images whose format does not declare it (16-bit grey PNG and TIFF, arrays), 8 to 16;
             None: the smallest that holds the largest value of all of them.
-        duplicates: "drop" leaves exact duplicates out; "keep" keeps them, all in one split.
+        duplicates: "drop" leaves exact duplicates out, and all copies of a picture that lies in several classes; "keep"
+            keeps them, all in one split.
         holdout: share of each class to hold out, in [0, 1).
-        patient_regex: its first non-empty group in a file's relative path is the patient; None: DICOM's PatientID, or
-            the naming schemes of common sets.
+        patient_regex: its first non-empty group in a file's relative path is the patient; None: what a folder or a
+            label table tells, else DICOM's PatientID, else the naming schemes of common sets. Images of one DICOM study
+            stay together in any case.
         max_bad: share of files that may be unreadable, in [0, 1]; if there are more, nothing is written.
         workers: number of threads that read images; None for one per core.
         seed: seed of the split.
+        allow_synthetic: whether images that say that they show no patient may be in the set, as training images only.
 
     Returns:
         The prepared set, opened.
 
     Raises:
         UsageError: an option is out of range, there is no such source, or `out` holds something else.
-        SamganError: there are no images, too many bad ones, fewer than two distinct ones, or no space is left; or
-            another process is writing `out`.
+        SamganError: there are no images, too many bad ones, fewer than two distinct ones, synthetic ones that were not
+            allowed, or no space is left; or another process is writing `out`.
     """
     options = PrepareOptions(
         resolution=resolution,
@@ -80,6 +84,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         patient_regex=patient_regex,
         max_bad=max_bad,
         seed=seed,
+        allow_synthetic=allow_synthetic,
     )
     options.check()
     if workers is not None and workers < 1:

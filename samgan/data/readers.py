@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 from PIL import Image
 
 from samgan.data.dicom import is_dicom, read_dicom
-from samgan.data.kinds import name_kind
+from samgan.data.kinds import AGAIN, name_kind
 from samgan.data.metadata import JPEG_MAGIC
 from samgan.data.pillow import DEPTH_REMEDY, TIFF_MAGIC, extremes_of_file, may_lack_depth, read_pillow
 from samgan.data.radiograph import (
@@ -156,6 +156,8 @@ def _why_unidentified(data: bytes | Shaped[np.ndarray, "..."]) -> str:
             return f"damaged TIFF, or a TIFF of an unsupported depth: {DEPTH_REMEDY}"
         if kind := name_kind(data):
             return kind
+        if data.startswith(JPEG_MAGIC):
+            return f"damaged JPEG: {AGAIN}"
     known = ", ".join(reader.label for reader in READERS)
     return f"not an image (expected {known})"
 
@@ -202,6 +204,9 @@ def _quiet_libraries() -> Iterator[None]:
     They write to descriptor 2, so that is closed off for the block; what Python writes there takes another way. The
     exception that follows such a message has the reason, and the caller names the file.
     """
+    if sys.__stderr__ is None:  # closed when Python started, so descriptor 2 may be any file by now
+        yield
+        return
     try:
         shown, dropped = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     except OSError:  # no standard error, or no descriptors left

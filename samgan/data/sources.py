@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from samgan.cache import download_folder
+from samgan.data import samples_npz
 from samgan.data.documents import BadFile
 from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, MAXIMUM_BYTES, is_recognised
 from samgan.errors import SamganError, UsageError, one_line
@@ -69,6 +70,8 @@ class Source(NamedTuple):
     """Images that are left out for where they lie or what a table says of them, with the reason."""
     warnings: tuple[str, ...] = ()
     """What was decided, or looks wrong; one sentence each."""
+    is_synthetic: bool = False
+    """Whether the archive says that its images show no patients."""
 
 
 def open_source(source: str | Path) -> Source:
@@ -79,7 +82,8 @@ def open_source(source: str | Path) -> Source:
     stays train, val and test become holdout. The same is true of the arrays of an .npz.
 
     Args:
-        source: a folder, a .zip of one, an .npz with {train,val,test}_{images,labels}, or "medmnist:<name>".
+        source: a folder, a .zip of one, an .npz with {train,val,test}_{images,labels} or of `samgan sample`, or
+            "medmnist:<name>".
 
     Raises:
         UsageError: there is no such source.
@@ -106,7 +110,8 @@ def open_source(source: str | Path) -> Source:
         raise SamganError(f"{source}: no images found (known suffixes: {suffixes}; DICOM files need none)")
     if {entry.split for entry in entries} != {"train", "holdout"}:  # a single part is not a split
         entries = [entry._replace(split="") for entry in entries]
-    return Source(name, identity, path, sorted(entries, key=lambda entry: entry.path), ignored)
+    made = path.suffix.lower() == ".npz" and path.is_file() and _is_synthetic(path)
+    return Source(name, identity, path, sorted(entries, key=lambda entry: entry.path), ignored, is_synthetic=made)
 
 
 def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shaped[np.ndarray, "..."] | Exception]:
@@ -119,7 +124,9 @@ def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shape
                 yield _read_member(_open_zip(path, path.stat().st_mtime_ns, threading.get_ident()), entry.path)
             else:
                 split, index = entry.path.split("/")
-                yield _load_array(path, path.stat().st_mtime_ns, f"{split}_images")[int(index)]
+                of_samgan = split == samples_npz.IMAGES
+                array = _load_array(path, path.stat().st_mtime_ns, split if of_samgan else f"{split}_images")
+                yield np.moveaxis(array[int(index)], 0, -1) if of_samgan else array[int(index)]
         except (SamganError, *DAMAGE) as error:
             yield error
 
@@ -304,9 +311,26 @@ def _list_npz(path: Path) -> list[Entry]:
                 Entry(f"{split}/{index:07d}", status.st_size, status.st_mtime_ns, class_name, SPLITS[split])
                 for index, class_name in enumerate(class_names)
             ]
+    if not entries and {samples_npz.IMAGES, "provenance"} <= names:
+        images = _load_array(path, status.st_mtime_ns, samples_npz.IMAGES)
+        classes = _load_array(path, status.st_mtime_ns, "classes") if "classes" in names else None
+        try:
+            class_names = samples_npz.class_names(images, classes, path.stem)
+        except SamganError as error:
+            raise SamganError(f"{path}: {error}") from None
+        entries = [
+            Entry(f"{samples_npz.IMAGES}/{index:07d}", status.st_size, status.st_mtime_ns, class_name, "")
+            for index, class_name in enumerate(class_names)
+        ]
     if not entries:
         raise SamganError(f"{path}: expected arrays {{train,val,test}}_{{images,labels}}, found {sorted(names)}")
     return entries
+
+
+def _is_synthetic(path: Path) -> bool:
+    with contextlib.suppress(SamganError):  # there is none, or somebody else's
+        return samples_npz.is_synthetic(_load_array(path, path.stat().st_mtime_ns, "provenance"))
+    return False
 
 
 @functools.lru_cache(maxsize=2)

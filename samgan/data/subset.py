@@ -61,9 +61,12 @@ def subset(
         data.info,
         fingerprint=hashlib.sha256(f"{data.sha256} {dataclasses.asdict(taken)}".encode()).hexdigest(),
         enlarged=None,
+        leaks=None,
         subset_of=taken,
         **count(rows, data.groups(order), names),
     )
+    if data.info.synthetic is None:  # prepared by an earlier version, which did not look
+        info = dataclasses.replace(info, synthetic=None)
     with atomic_folder(out) as folder:
         with open(folder / "images.npy", "wb") as file:
             np.save(file, np.asarray(data.images[order]))

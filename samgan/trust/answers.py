@@ -37,8 +37,50 @@ def exclusions(record: Record) -> str:
     other = sum(left_out.ignored_by_suffix.values())
     return (
         f"{len(left_out.exact_duplicates)} exact duplicates, {len(left_out.bad_files)} unreadable files, {other} files "
-        "that are not images"
+        "that are not images" + (f", {len(left_out.unused)} images for other reasons" if left_out.unused else "")
     )
+
+
+def contradictions(record: Record) -> str:
+    """Pictures and near duplicates in more than one class."""
+    if record.data is None:
+        return ""
+    exact, near = record.data.contradictions or (), record.data.near_contradictions or ()
+    keeps = record.data.options is not None and record.data.options.duplicates == "keep"
+    parts = []
+    if exact:
+        files = sum(len(found.files) for found in exact)
+        parts.append(f"{len(exact)} pictures ({files} files), {'kept' if keeps else 'left out'}")
+    if near:
+        parts.append(f"{len(near)} groups of near duplicates, kept")
+    return "; ".join(parts)
+
+
+def leaks(record: Record) -> str:
+    """What the split has on both sides."""
+    if record.data is None:
+        return ""
+    if record.data.leaks is None and record.data.groups_on_both_sides:
+        return f"{record.data.groups_on_both_sides} patients, or groups of near duplicates"
+    return ", ".join(f"{leak.count} {leak.what}" for leak in record.data.leaks or ())
+
+
+def synthetic_images(record: Record) -> str:
+    """Images of the source that show no patient."""
+    if record.data is None or not record.data.synthetic:
+        return ""
+    return f"{record.data.synthetic} of {record.data.images}, by their files' own words; all are training images"
+
+
+def notes(record: Record) -> str:
+    """What was passed over in the files' metadata."""
+    found = record.data.notes or {} if record.data else {}
+    return ", ".join(f"{count} x {note}" for note, count in sorted(found.items(), key=lambda item: -item[1]))
+
+
+def warnings(record: Record) -> str:
+    """What `samgan prepare` decided or found wrong."""
+    return ". ".join(record.data.warnings or ()) if record.data else ""
 
 
 def preprocessing(record: Record) -> str:

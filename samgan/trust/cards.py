@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from samgan import __version__
+from samgan.errors import shown
 from samgan.files import atomic_write
 from samgan.pages import markdown_table
 from samgan.pictures import RESEARCH_ONLY
@@ -23,7 +24,7 @@ def format_card(record: Record) -> str:
     Items of the checklists that the record answers are filled in; the others are marked `OPEN`, and counted.
     """
     lines = [*_head(record), f"# {_title(record)}", ""]
-    if record.is_of_model or record.synthetic:
+    if record.is_of_model or record.holds_synthetic:
         lines += [f"**{RESEARCH_ONLY} {SYNTHETIC}**", ""]
     lines += [*markdown_table(("", ""), [(name, escape(value)) for name, value in _facts(record).items()]), ""]
     if record.synthetic or (record.is_of_model and record.data):
@@ -60,7 +61,7 @@ def _head(record: Record) -> Iterator[str]:
     yield "---"
     if record.licence:
         yield f"license: {json.dumps(record.licence)}"
-    made = ("synthetic",) if record.is_of_model or record.synthetic else ()
+    made = ("synthetic",) if record.is_of_model or record.holds_synthetic else ()
     software = ("gan", "samgan") if made else ()
     yield from ("tags:", *(f"- {tag}" for tag in (*made, "medical-imaging", "research-only", *software)))
     yield from ("---", "")
@@ -70,7 +71,7 @@ def _title(record: Record) -> str:
     if record.model is not None and record.is_of_model:
         config = record.model.config
         return f"Model card: {config.preset}, {config.network.resolution} px"
-    images = "Real and synthetic radiographs" if record.synthetic else "Radiographs"
+    images = "Real and synthetic radiographs" if record.holds_synthetic else "Radiographs"
     return f"Data card: {images}" + (f", {record.data.resolution} px" if record.data else "")
 
 
@@ -86,8 +87,13 @@ def _facts(record: Record) -> dict[str, str]:
         "preprocessing": answers.preprocessing(record),
         "split": answers.split_level(record),
         "patients of the set": str(record.data.patients) if record.data and record.data.patients is not None else "",
+        "synthetic images of the set": answers.synthetic_images(record),
         "left out": answers.exclusions(record),
+        "pictures in several classes": answers.contradictions(record),
+        "on both sides of the split": answers.leaks(record),
         "quality of the files": answers.file_quality(record),
+        "passed over in metadata": answers.notes(record),
+        "warnings of samgan prepare": answers.warnings(record),
         "command": _command(environment.command) if environment else "",
     }
     always = {"licence": record.licence or OPEN, "attribution of the images": record.attribution or OPEN}
@@ -141,4 +147,5 @@ def escape(words: str) -> str:
         return words
     # JSON may hold lone surrogates, which cannot be written. U+DC80 to U+DCFF can: they are bytes of a file name.
     flat = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", " ".join(words.split()))
+    flat = re.sub("[\x00-\x1f\x7f-\x9f]", lambda found: shown(found[0]), flat)
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!~" else letter for letter in flat)

@@ -41,6 +41,11 @@ class Record:
         """Whether the card is a model card; otherwise it is a data card."""
         return self.model is not None and not self.synthetic
 
+    @property
+    def holds_synthetic(self) -> bool:
+        """Whether the set is known to hold synthetic images."""
+        return bool(self.synthetic) or (self.data is not None and bool(self.data.synthetic))
+
 
 def read_record(
     source: Path,
