@@ -1,4 +1,4 @@
-"""Write files so that a reader never sees half of one; hash JSON; check that a folder is new."""
+"""Write files so that a reader never sees half of one; hash JSON; tell which folders are new and which files junk."""
 
 import contextlib
 import hashlib
@@ -12,6 +12,17 @@ from samgan.errors import SamganError
 
 Location = str | os.PathLike[str]
 """A file or folder that a function of `samgan.api` reads or writes."""
+
+SYSTEM_NAMES = frozenset(
+    {
+        *(".ds_store", ".localized", ".spotlight-v100", ".trashes", ".fseventsd", ".apdisk", "icon\r"),  # macOS
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows
+        *(".directory", "lost+found"),  # KDE, Linux
+        *("@eadir", "#recycle", "#snapshot", "@tmp"),  # Synology
+        *("@recycle", "@recently-snapshot", ".@__thumb"),  # QNAP
+    }
+)
+"""Files and folders, in lower case, that operating systems and file servers put beside a user's own."""
 
 
 @contextlib.contextmanager
@@ -46,15 +57,39 @@ def hash_json(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def is_system_name(name: str) -> bool:
+    """Whether an operating system or a file server made the file or folder of this name, and not a person."""
+    return name.lower() in SYSTEM_NAMES or name.startswith(("._", "__MACOSX"))  # ._x: what macOS knows about x
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder holds any file or folder that a person, or a program of theirs, put there."""
+    return any(not is_system_name(path.name) for path in folder.iterdir())
+
+
 def check_new_folder(path: Path, remedy: str = "name a new folder") -> None:
     """Refuse a path that is in use.
 
     Args:
-        path: Must not exist, or must be an empty folder.
+        path: Must not exist, or must be a folder that is empty but for files of the system, such as .DS_Store.
         remedy: What to do otherwise, for the message.
 
     Raises:
         SamganError: It is a file, or a folder that holds something.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or holds_something(path)):
         raise SamganError(f"{path} exists and is not empty; {remedy}")
+
+
+def move_into_place(made: Path, out: Path) -> None:
+    """Rename a finished folder to `out`, which `check_new_folder` has let pass; files of the system in `out` stay.
+
+    Raises:
+        OSError: `out` holds something by now, or the folder cannot be renamed.
+    """
+    if out.exists():
+        for path in list(out.iterdir()):
+            if is_system_name(path.name):
+                path.rename(made / path.name)
+        out.rmdir()
+    made.rename(out)

@@ -1,13 +1,14 @@
 """Commands that make prepared sets."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_classes, add_seed, given
-from samgan.errors import UsageError
+from samgan.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
@@ -18,6 +19,7 @@ BAD_FILES_SHOWN = 20
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     from samgan.data.fit import FITS, NORMALIZERS
+    from samgan.data.folder_names import CLASSES_FROM
     from samgan.data.options import DUPLICATES
 
     text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME"
@@ -37,6 +39,9 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patient-regex", metavar="REGEX", help=text)
     text = "largest share of unreadable files; with more of them, nothing is written"
     parser.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=text)
+    text = "take each folder as a class, all images as one class, or the classes of a table; default: the folders, "
+    text += "unless they look like patients, splits, masks or something else"
+    parser.add_argument("--classes-from", choices=CLASSES_FROM, help=text)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
     add_seed(parser, "seed of the split into training and held-out images")
 
@@ -45,8 +50,8 @@ def _prepare(options: argparse.Namespace) -> Outcome:
     from samgan.data import prepare
 
     names = ("resolution", "channels", "fit", "normalize", "duplicates", "holdout", "patient_regex", "max_bad")
-    prepared = prepare(options.source, options.out, **given(options, *names, "workers", "seed"))
-    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
+    prepared = prepare(options.source, options.out, **given(options, *names, "classes_from", "workers", "seed"))
+    return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
 
 def _add_subset(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +75,7 @@ def _subset(options: argparse.Namespace) -> Outcome:
         images=_numbers("--images", options.images),
         **given(options, "classes", "seed"),
     )
-    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
+    return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
 
 def _numbers(option: str, words: list[str]) -> dict[str, int]:
@@ -105,6 +110,7 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
         )
     if info.enlarged:
         yield f"enlarged: {info.enlarged} images were smaller than {prepared.resolution} px"
+    yield from (f"warning: {warning}" for warning in info.warnings or ())
     if info.left_out:
         yield from _describe_left_out(info.left_out, prepared.path)
 
@@ -115,6 +121,9 @@ def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
     if left_out.ignored_by_suffix:
         counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
         yield f"ignored, since they are not images: {', '.join(counts)}"
+    for reason, count in Counter(file.reason for file in left_out.unused).items():
+        first = next(file.source for file in left_out.unused if file.reason == reason)
+        yield f"left out: {count} images, such as {first}: {reason}" if count > 1 else f"left out: {first}: {reason}"
     if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
         yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])

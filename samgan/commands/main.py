@@ -20,7 +20,7 @@ from samgan import __version__
 from samgan.commands import data, images, scores, settings, studies, train
 from samgan.commands.command import Command
 from samgan.commands.settings import split_settings
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, shown
 
 COMMANDS: tuple[Command, ...] = (
     *data.COMMANDS,
@@ -136,7 +136,7 @@ def _termination_unwinds() -> Iterator[None]:
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"samgan: error: {message}", file=sys.stderr)
+    print(f"samgan: error: {shown(str(message))}", file=sys.stderr)
     return status
 
 

@@ -13,6 +13,7 @@ from samgan import __version__
 from samgan.data import curation
 from samgan.data.chunks import Record
 from samgan.data.documents import SPLITS, BadFile, Duplicate, LeftOut, ManifestRow, SetInfo
+from samgan.data.layout import suspicious
 from samgan.data.options import PrepareOptions
 from samgan.data.sources import Source
 from samgan.errors import SamganError
@@ -118,7 +119,10 @@ def identify_patients(records: list[Record], pattern: str | None) -> Patients:
     A given pattern takes precedence over DICOM's PatientID, and the PatientID over the default pattern. An image for
     which neither gives a patient is its own patient, named by its path.
     """
-    named = curation.patients_from_names([record.entry.path for record in records], pattern)
+    paths = [record.entry.path.replace("\\", "/") for record in records]  # an archive may have been written by .NET
+    named = curation.patients_from_names(paths, pattern)
+    if pattern is None:
+        named = [record.entry.patient or name for record, name in zip(records, named, strict=True)]
     keys = [record.patient_key for record in records]
     if len(set(keys) - {""}) < 2:  # an anonymised set may have the same ID everywhere
         keys = [""] * len(records)
@@ -137,6 +141,21 @@ def identify_patients(records: list[Record], pattern: str | None) -> Patients:
         percent = max(1, 100 * told // len(records))  # rounded down: less than 100 while one is missing
         return Patients(names, f"patient ({by}; {percent} % of images), else image", told / len(records))
     return Patients(names, f"patient ({by})", 1.0)
+
+
+def refuse_patients_as_classes(source: str, records: list[Record], pattern: str | None) -> None:
+    """Refuse folders that hold one patient each.
+
+    Raises:
+        SamganError: each of three or more classes has one patient, and no patient is in two classes.
+    """
+    patients = identify_patients(records, pattern)
+    by_class: dict[str, set[str]] = {}
+    for record, patient in zip(records, patients.names, strict=True):
+        by_class.setdefault(record.entry.class_name, set()).add(patient)
+    told = patients.share == 1 and len(by_class) > 2  # two patients in two classes may be a trial
+    if told and len(set.union(*by_class.values())) == len(by_class) == sum(map(len, by_class.values())):
+        raise suspicious(source, [f"each of the {len(by_class)} folders holds one patient, told by {patients.told_by}"])
 
 
 def _rows(

@@ -16,7 +16,7 @@ from typing import Any
 from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
-from samgan.files import Location, write_json
+from samgan.files import Location, holds_something, is_system_name, write_json
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
 
 try:
@@ -203,8 +203,10 @@ class Run:
 def _is_unfinished(path: Path) -> bool:
     """Whether a start that was cut off before it wrote `config.json` may have left this file."""
     if path.name == "checkpoints":
-        return path.is_dir() and not any(path.iterdir())
-    return path.name == "environment.json" or (path.name[0] == "." and path.suffix == ".tmp")
+        return path.is_dir() and not holds_something(path)
+    return (
+        path.name == "environment.json" or is_system_name(path.name) or (path.name[0] == "." and path.suffix == ".tmp")
+    )
 
 
 def describe_environment(device: str, data: TrainedOn | None, start: Start | None = None) -> Environment:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from samgan.errors import UsageError
-from samgan.files import check_new_folder, write_json
+from samgan.files import check_new_folder, move_into_place, write_json
 from samgan.networks import SelfAttention
 from samgan.pictures import to_integers, write_png
 from samgan.provenance import FORMATS, Sample
@@ -92,9 +92,7 @@ def write_samples(
         FORMATS[file_format].write(temporary, _marked_samples(model, seeds, labels, bits), count)
         _write_sheets(temporary / "sheets", model, seeds, labels, sheets)
         write_json(temporary / "samples.json", written.to_dict())
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
+        move_into_place(temporary, out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

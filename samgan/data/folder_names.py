@@ -1,0 +1,112 @@
+"""What the names of folders say: train or test, masks, patients, or nothing but that images are inside."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Collection
+
+CLASSES_FROM = ("folder", "none", "labels")
+"""What `prepare` may be told to take the classes from."""
+TRAIN_WORDS = ("train", "training", "trainval", "trn")
+VALIDATION_WORDS = ("val", "valid", "validation", "validate", "dev", "devel", "eval", "evaluation")
+TEST_WORDS = ("test", "tests", "testing", "tst", "holdout", "heldout")
+SPLITS = dict.fromkeys(TRAIN_WORDS, "train") | dict.fromkeys((*VALIDATION_WORDS, *TEST_WORDS), "holdout")
+SPLIT_FILLERS = {"set", "sets", "data", "dataset", "split", "splits", "folder", "part", "the", "final", "internal"}
+SPLIT_FILLERS |= {"external", "image", "images", "img", "imgs", "file", "files", "png", "jpg", "jpeg", "dicom", "dcm"}
+SPLIT_FILLERS |= {"chest", "xray", "xrays", "x", "ray", "rays", "cxr", "scans"}
+"""Words that may stand beside a split's word: test_set, ChestXRay-train-images."""
+PLAIN = re.compile(
+    r"(?:images?|imgs?|pictures?|photos?|files?|data|dataset|pngs?|jpe?gs?|tiffs?|dicoms?|dcms?|x[ _-]?rays?|cxrs?|"
+    r"radiographs?)(?:[ _-]*\d{1,3})?"
+)
+MASK_WORDS = ("segmentation", "segmentations")
+MASK_WORDS_BESIDE_IMAGES = ("seg", "segs", "label", "labels", "annotation", "annotations", "gt", "truth", "groundtruth")
+NEGATIONS = {"no", "non", "not", "with", "without"}
+PERSON = re.compile(
+    r"(?:anon[a-z]*|patients?|pat|pt|px|subjects?|subj|sub|persons?|cases?|p|id|pid|mrn)[ _.-]*\d+[a-z]?"
+)
+IDENTIFIER = re.compile(
+    r"\d{5,}|\d+(?:\.\d+){3,}|(?=.*\d)[0-9a-f]{12,}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]+|"  # numbers, UIDs, hashes
+    r"[a-z]{1,8}\d{4,}|(?:[a-z0-9]+[ _-])*[a-z]+[ _-]\d{3,}"  # CXR0001, LIDC-IDRI-0001
+)
+STUDY = re.compile(
+    r"(?:s|st|study|studies|ser|series|se|exam|visit|view|ses|session|acc|accession|scan|slice)[ _.-]*\d+"
+)
+NOT_A_PERSON = re.compile(
+    STUDY.pattern + r"|(?:img|image|class|label|grade|stage|category|type|level|fold|batch|part|version|v)[ _.-]*\d+"
+)
+
+
+def words_of(name: str) -> list[str]:
+    """The words and numbers of a name, in lower case: ManualMask_2 gives manual, mask, 2."""
+    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+
+
+def split_of(name: str) -> str:
+    """The split that a folder's whole name stands for: "train", "holdout", or empty."""
+    words = [word for word in words_of(name) if word not in SPLIT_FILLERS and not word.isdigit()]
+    whole = "".join(words)  # hold-out
+    if len(words) == 1:
+        whole = re.sub(r"(?:set|data|images?|imgs?)$", "", whole) or whole  # trainset
+    return SPLITS.get(whole, "")
+
+
+def split_and_rest(name: str) -> tuple[str, str]:
+    """The split that a folder's name begins or ends with, and the rest: train_NORMAL, NORMAL-test, trainA."""
+    words = "|".join(sorted(SPLITS, key=len, reverse=True))
+    before = re.fullmatch(rf"(?i:({words}))(?:[\s_.-]+|(?<=[a-z])(?=[A-Z]))(.+)", name)
+    after = re.fullmatch(rf"(.+?)[\s_.-]+(?i:({words}))", name)
+    if before:
+        return SPLITS[before[1].lower()], before[2]
+    return (SPLITS[after[2].lower()], after[1]) if after else ("", name)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name says only that images are inside: images, img_2, png, CXR."""
+    return PLAIN.fullmatch(name.lower()) is not None
+
+
+def is_mask(name: str, beside: Collection[str] = ()) -> bool:
+    """Whether a folder holds masks of organs or findings, and no radiographs.
+
+    Args:
+        name: of the folder.
+        beside: names of the folders beside it. Beside "images", a folder "labels" holds masks.
+    """
+    words = [word for word in words_of(name) if not word.isdigit()]
+    if not words or any(NEGATIONS & set(words_of(other)) for other in (name, *beside)):  # with_mask, without_mask
+        return False
+    if words[-1] in MASK_WORDS or any(word.endswith(("mask", "masks")) for word in words):
+        return True
+    return words[-1] in MASK_WORDS_BESIDE_IMAGES and any(map(is_plain, beside))
+
+
+def are_patients(names: Collection[str]) -> bool:
+    """Whether folders of these names are patients: nearly all look like IDs of one kind."""
+    lower = [name.lower() for name in names]
+    told = [name for name in lower if PERSON.fullmatch(name)]
+    if not told:
+        told = [name for name in lower if IDENTIFIER.fullmatch(name) and not NOT_A_PERSON.fullmatch(name)]
+        letters = {re.sub(r"\d+", "", name) for name in told}
+        if len(letters) > 1 and not all(re.fullmatch(r"[0-9a-f-]{12,}", name) for name in told):
+            return False  # COVID2019 and SARS2003 are two classes
+    return len(told) > 1 and len(told) >= 0.9 * len(lower)
+
+
+def are_studies(names: Collection[str]) -> bool:
+    """Whether folders of these names are the studies or series of patients."""
+    return all(STUDY.fullmatch(name.lower()) for name in names)
+
+
+def plain_class_name(name: str) -> str:
+    r"""A folder's name as the name of a class: in NFC, with control characters and bytes that are not UTF-8 as in URLs.
+
+    A class's name goes into PNG, DICOM, JSON, HTML and onto the terminal. caf\xe9 becomes caf%E9.
+    """
+    characters = []
+    for character in unicodedata.normalize("NFC", name):
+        if character.isprintable() or unicodedata.category(character) == "Zs":
+            characters.append(character)
+        else:
+            characters += [f"%{byte:02X}" for byte in os.fsencode(character)]
+    return "".join(characters)
