@@ -13,17 +13,30 @@ TEST_WORDS = ("test", "tests", "testing", "tst", "holdout", "heldout")
 SPLITS = dict.fromkeys(TRAIN_WORDS, "train") | dict.fromkeys((*VALIDATION_WORDS, *TEST_WORDS), "holdout")
 SPLIT_FILLERS = {"set", "sets", "data", "dataset", "split", "splits", "folder", "part", "the", "final", "internal"}
 SPLIT_FILLERS |= {"external", "image", "images", "img", "imgs", "file", "files", "png", "jpg", "jpeg", "dicom", "dcm"}
-SPLIT_FILLERS |= {"chest", "xray", "xrays", "x", "ray", "rays", "cxr", "scans"}
-"""Words that may stand beside a split's word: test_set, ChestXRay-train-images."""
-PLAIN = re.compile(
-    r"(?:images?|imgs?|pictures?|photos?|files?|data|dataset|pngs?|jpe?gs?|tiffs?|dicoms?|dcms?|x[ _-]?rays?|cxrs?|"
-    r"radiographs?)(?:[ _-]*\d{1,3})?"
-)
+SPLIT_FILLERS |= {"chest", "xray", "xrays", "x", "ray", "rays", "cxr", "scans", "stage", "phase"}
+"""Words that may stand beside a split's word: test_set, stage_2_train_images."""
+PLAIN_WORDS = {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "file", "files", "data"}
+PLAIN_WORDS |= {
+    "dataset",
+    "png",
+    "pngs",
+    "jpg",
+    "jpgs",
+    "jpeg",
+    "jpegs",
+    "tif",
+    "tiff",
+    "dicom",
+    "dicoms",
+    "dcm",
+    "all",
+}
+PLAIN_WORDS |= {"chest", "xray", "xrays", "x", "ray", "rays", "cxr", "cxrs", "radiograph", "radiographs"}
 MASK_WORDS = ("segmentation", "segmentations")
 MASK_WORDS_BESIDE_IMAGES = ("seg", "segs", "label", "labels", "annotation", "annotations", "gt", "truth", "groundtruth")
 NEGATIONS = {"no", "non", "not", "with", "without"}
 PERSON = re.compile(
-    r"(?:anon[a-z]*|patients?|pat|pt|px|subjects?|subj|sub|persons?|cases?|p|id|pid|mrn)[ _.-]*\d+[a-z]?"
+    r"(?:anon[a-z]*|patients?|pat|pt|px|subjects?|subj|sub|persons?|cases?|p|pa|id|pid|mrn)[ _.-]*\d+[a-z]?"
 )
 IDENTIFIER = re.compile(
     r"\d{5,}|\d+(?:\.\d+){3,}|(?=.*\d)[0-9a-f]{12,}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]+|"  # numbers, UIDs, hashes
@@ -52,18 +65,27 @@ def split_of(name: str) -> str:
 
 
 def split_and_rest(name: str) -> tuple[str, str]:
-    """The split that a folder's name begins or ends with, and the rest: train_NORMAL, NORMAL-test, trainA."""
-    words = "|".join(sorted(SPLITS, key=len, reverse=True))
-    before = re.fullmatch(rf"(?i:({words}))(?:[\s_.-]+|(?<=[a-z])(?=[A-Z]))(.+)", name)
-    after = re.fullmatch(rf"(.+?)[\s_.-]+(?i:({words}))", name)
-    if before:
-        return SPLITS[before[1].lower()], before[2]
-    return (SPLITS[after[2].lower()], after[1]) if after else ("", name)
+    """The split of which a folder's name has one word, and the rest: train_NORMAL, NORMAL-test, trainA, TB_val_1.
+
+    Returns:
+        Split and rest; an empty split and the name if there are no such words or several, or nothing else.
+    """
+    pieces = re.split(r"([\s_.-]+|(?<=[a-z])(?=[A-Z]))", name)  # at even places words, at odd places what is between
+    places = [place for place in range(0, len(pieces), 2) if pieces[place].lower() in SPLITS]
+    if len(places) != 1:
+        return "", name
+    place = places[0]
+    before, after = "".join(pieces[: max(0, place - 1)]), "".join(pieces[place + 2 :])
+    rest = before + (pieces[place - 1] if before and after else "") + after
+    return (SPLITS[pieces[place].lower()], rest) if rest else ("", name)
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name says only that images are inside: images, img_2, png, CXR."""
-    return PLAIN.fullmatch(name.lower()) is not None
+    """Whether a name says only that images are inside: images, img_2, CXR_png."""
+    words = words_of(name)
+    return any(word in PLAIN_WORDS for word in words) and all(
+        word in PLAIN_WORDS or (word.isdigit() and len(word) < 4) for word in words
+    )
 
 
 def is_mask(name: str, beside: Collection[str] = ()) -> bool:

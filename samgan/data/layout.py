@@ -103,10 +103,7 @@ def arrange(files: Sequence[Found], source: str, asked: str | None, is_same: Sam
         _leave_masks_out(layout)
     _leave_copies_out(layout, is_same)
     if asked != "folder":
-        layout.places = [
-            place._replace(folders=tuple(name for name in place.folders if not is_plain(name)))
-            for place in layout.places
-        ]
+        _forget_plain_names(layout)
     holder = _find_classes(layout)
     _find_splits_below(layout)
     patients = _find_patients(layout.places)
@@ -212,6 +209,21 @@ def _leave_strays_out(layout: Layout) -> None:
 
 
 # where the classes and the splits are
+
+
+def _forget_plain_names(layout: Layout) -> None:
+    """Forget folders that are all named like "images" or "png": the classes lie above or below them."""
+    beside: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    for place in layout.places:
+        for depth, name in enumerate(place.folders):
+            beside[place.folders[:depth]].add(name)
+    plain = {above for above, names in beside.items() if all(map(is_plain, names))}
+    layout.places = [
+        place._replace(
+            folders=tuple(name for depth, name in enumerate(place.folders) if place.folders[:depth] not in plain)
+        )
+        for place in layout.places
+    ]
 
 
 def _find_classes(layout: Layout) -> str:
@@ -342,8 +354,9 @@ def _look_for_suspicions(layout: Layout) -> None:
         sides = {split_and_rest(other)[0] for other in names} - {""}
         if split_of(name) or (split and (rest in counts or len(sides) == 2)):
             layout.suspicions.append(f"{shown(name)} is named like a split, and would become a class")
-        elif is_mask(name, names):
-            layout.suspicions.append(f"{shown(name)} is named like masks, and would become a class")
+        elif is_mask(name, names) or is_plain(name):
+            what = "masks" if is_mask(name, names) else "any folder of images"
+            layout.suspicions.append(f"{shown(name)} is named like {what}, and would become a class")
     _look_for_two_levels(layout)
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -354,11 +367,14 @@ def _look_for_suspicions(layout: Layout) -> None:
 
 
 def _look_for_two_levels(layout: Layout) -> None:
-    """Note that the same folders lie in several classes, as in hospital_1/NORMAL, hospital_2/NORMAL."""
+    """Note that the same folders lie in several classes, or beside them: hospital_1/NORMAL, hospital_2/NORMAL."""
     classes_of: defaultdict[str, set[str]] = defaultdict(set)
     for place in layout.places:
         for name in place.folders[1:2]:
             classes_of[name].add(place.folders[0])
+    tops = {place.folders[0] for place in layout.places if place.folders}
+    for name in sorted(tops & set(classes_of)):
+        layout.suspicions.append(f"{shown(name)} is a folder beside {_named(classes_of[name])} and one inside")
     shared = [name for name, classes in classes_of.items() if len(classes) > 1 and not any(map(str.isdigit, name))]
     if len(shared) > 1:
         tops = set.union(*(classes_of[name] for name in shared))
@@ -390,9 +406,15 @@ def _say_names(layout: Layout) -> None:
 
 
 def _say_splits(layout: Layout) -> None:
-    """Say that folders are named like splits, where they do not make one."""
+    """Say that folders are named like splits, where they do not make one; or that a class is not in training."""
     splits = {place.split for place in layout.places}
-    if splits in ({""}, {"train", "holdout"}):
+    if splits == {"train", "holdout"}:
+        classes = {entry.class_name for entry in layout.entries}
+        untrained = classes - {entry.class_name for entry in layout.entries if entry.split == "train"}
+        if untrained:
+            layout.warnings.append(f"the source has no training images of {_named(untrained)}")
+        return
+    if splits == {""}:
         return
     word = "only folders of training images" if "train" in splits else "only folders of held-out images"
     if "" in splits:

@@ -9,8 +9,9 @@ from samgan.data.chunks import collect, forget_bad, prepare_chunks
 from samgan.data.dataset import PreparedSet, content_sha256
 from samgan.data.documents import BadFile
 from samgan.data.options import ALGORITHM, PrepareOptions
+from samgan.data.patient_classes import refuse_patients_as_classes
 from samgan.data.readers import strict_decoders
-from samgan.data.selection import refuse_patients_as_classes, select
+from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.write import write_set
 from samgan.errors import SamganError, UsageError, shown

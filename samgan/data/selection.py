@@ -13,7 +13,6 @@ from samgan import __version__
 from samgan.data import curation
 from samgan.data.chunks import Record
 from samgan.data.documents import SPLITS, BadFile, Duplicate, LeftOut, ManifestRow, SetInfo
-from samgan.data.layout import suspicious
 from samgan.data.options import PrepareOptions
 from samgan.data.sources import Source
 from samgan.errors import SamganError
@@ -129,7 +128,7 @@ def identify_patients(records: list[Record], pattern: str | None) -> Patients:
     names = []
     from_dicom, from_names = 0, 0
     for record, name, key in zip(records, named, keys, strict=True):
-        by_name = bool(name) and (pattern is not None or not key)
+        by_name = bool(name) and (pattern is not None or bool(record.entry.patient) or not key)
         names.append((name if by_name else key) or record.entry.path)
         from_names += by_name
         from_dicom += bool(key) and not by_name
@@ -141,21 +140,6 @@ def identify_patients(records: list[Record], pattern: str | None) -> Patients:
         percent = max(1, 100 * told // len(records))  # rounded down: less than 100 while one is missing
         return Patients(names, f"patient ({by}; {percent} % of images), else image", told / len(records))
     return Patients(names, f"patient ({by})", 1.0)
-
-
-def refuse_patients_as_classes(source: str, records: list[Record], pattern: str | None) -> None:
-    """Refuse folders that hold one patient each.
-
-    Raises:
-        SamganError: each of three or more classes has one patient, and no patient is in two classes.
-    """
-    patients = identify_patients(records, pattern)
-    by_class: dict[str, set[str]] = {}
-    for record, patient in zip(records, patients.names, strict=True):
-        by_class.setdefault(record.entry.class_name, set()).add(patient)
-    told = patients.share == 1 and len(by_class) > 2  # two patients in two classes may be a trial
-    if told and len(set.union(*by_class.values())) == len(by_class) == sum(map(len, by_class.values())):
-        raise suspicious(source, [f"each of the {len(by_class)} folders holds one patient, told by {patients.told_by}"])
 
 
 def _rows(

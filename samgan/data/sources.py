@@ -73,6 +73,9 @@ def open_source(source: str | Path, classes_from: str | None = None) -> Source:
         opened = _arrange(Source(name, identity, path, [], {}), list_zip(path), classes_from, Path(name).stem)
     elif path.suffix.lower() == ".npz" and path.is_file():
         opened = Source(name, identity, path, _list_npz(path), {})
+        if classes_from in ("none", "labels"):
+            one = plain_class_name(path.stem)
+            opened = opened._replace(entries=[entry._replace(class_name=one) for entry in opened.entries])
     else:
         known = ", ".join(f"medmnist:{known}" for known in MEDMNIST_MD5)
         raise UsageError(f"{source}: expected a folder, a .zip, an .npz or one of {known}")
