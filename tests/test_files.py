@@ -6,7 +6,7 @@ import os
 import pytest
 
 from samgan.errors import SamganError
-from samgan.files import atomic_write, check_new_folder, hash_json, write_json
+from samgan.files import atomic_write, check_new_folder, hash_json, move_into_place, write_json
 
 
 def test_writes_and_makes_folders(tmp_path):
@@ -85,3 +85,24 @@ def test_a_new_folder_is_one_that_is_missing_or_empty(tmp_path):
     for used in (tmp_path, tmp_path / "file"):
         with pytest.raises(SamganError, match=r"exists and is not empty; choose another"):
             check_new_folder(used, "choose another")
+
+
+JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory", "@eaDir", "._x")
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_a_folder_with_files_of_the_system_counts_as_empty_and_keeps_them(tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).touch()
+    check_new_folder(tmp_path / "out")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/result").touch()
+    move_into_place(tmp_path / "made", tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["out"]
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([name, "result"])
+    with pytest.raises(SamganError, match="not empty"):
+        check_new_folder(tmp_path / "out")
+    (tmp_path / "made").mkdir()
+    with pytest.raises(OSError, match="not empty"):
+        move_into_place(tmp_path / "made", tmp_path / "out")
+    assert (tmp_path / "out/result").exists()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_classes, add_seed, given
-from samgan.errors import UsageError, shown
+from samgan.errors import UsageError
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
@@ -51,7 +51,7 @@ def _prepare(options: argparse.Namespace) -> Outcome:
 
     names = ("resolution", "channels", "fit", "normalize", "duplicates", "holdout", "patient_regex", "max_bad")
     prepared = prepare(options.source, options.out, **given(options, *names, "classes_from", "workers", "seed"))
-    return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
+    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
 
 
 def _add_subset(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def _subset(options: argparse.Namespace) -> Outcome:
         images=_numbers("--images", options.images),
         **given(options, "classes", "seed"),
     )
-    return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
+    return Outcome(prepared.info, "\n".join(_describe_set(prepared)))
 
 
 def _numbers(option: str, words: list[str]) -> dict[str, int]:

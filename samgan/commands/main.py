@@ -111,7 +111,7 @@ def _print(text: str) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names, and arrows, that the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        print(text, flush=True)
+        print("\n".join(map(shown, text.split("\n"))), flush=True)  # names of files and classes are other people's
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again when it ends
         return 141 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
