@@ -166,8 +166,8 @@ REFUSED = {
     "names of persons": ([f"{name}^JOHN:2" for name in "ABCDEFGHIJ"], "10 of 10 classes.* 5 images or fewer"),
     "too many classes": ([f"{first}{second}" for first in "abcdefgh" for second in "stuvwxy"], "56 classes"),
     "a small folder": (["A:100", "B:100", "examples:3"], "examples would have 3 image"),
-    "a split beside classes": (["A", "B", "test"], "test is named like a split"),
-    "splits and something else": (["train/A", "test/A", "extra/A"], "named like a split"),
+    "a split beside classes": (["A", "B", "test"], "A, B would become a class, beside test, named like splits"),
+    "splits and something else": (["train/A", "test/A", "extra/A"], "extra would become a class, beside test, train"),
     "split in one name": (["A", "B", "A_test"], "A_test is named like a split"),
     "splits of other classes": (["train_A", "test_B"], "test_B is named like a split"),
     "splits in some classes": (["A/train", "A/test", "B"], "A has folders like test, train, but B has not"),
@@ -178,6 +178,8 @@ REFUSED = {
     "masks alone": (["masks"], "masks is named like masks"),
     "images beside classes": (["images:50", "A:50", "B:50"], "images is named like any folder of images"),
     "two levels": (["x/A", "x/B", "y/A", "y/B"], "A, B lie in each of x, y"),
+    "years": (["A/2019", "A/2020"], "2019, 2020 look like patients, studies"),
+    "a copy of other images": (["A", "A - Copy", "B (2)"], "A, A - Copy differ only in how"),
     "one class twice": (["train/Lung Opacity", "train/B", "test/lung_opacity", "test/B"], "differ only in how"),
 }
 

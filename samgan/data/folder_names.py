@@ -1,5 +1,6 @@
 """What the names of folders say: train or test, masks, patients, or nothing but that images are inside."""
 
+import functools
 import os
 import re
 import unicodedata
@@ -43,18 +44,21 @@ IDENTIFIER = re.compile(
     r"[a-z]{1,8}\d{4,}|(?:[a-z0-9]+[ _-])*[a-z]+[ _-]\d{3,}"  # CXR0001, LIDC-IDRI-0001
 )
 STUDY = re.compile(
-    r"(?:s|st|study|studies|ser|series|se|exam|visit|view|ses|session|acc|accession|scan|slice)[ _.-]*\d+"
+    r"(?:s|st|study|studies|ser|series|se|exam|visit|view|ses|session|acc|accession|scan|slice)[ _.-]*\d+|"
+    r"(?:19|20)\d\d(?:[ _.-]?[01]\d(?:[ _.-]?[0-3]\d)?)?"  # the date of one
 )
 NOT_A_PERSON = re.compile(
     STUDY.pattern + r"|(?:img|image|class|label|grade|stage|category|type|level|fold|batch|part|version|v)[ _.-]*\d+"
 )
 
 
-def words_of(name: str) -> list[str]:
+@functools.lru_cache(maxsize=4096)  # 100,000 images lie in few folders
+def words_of(name: str) -> tuple[str, ...]:
     """The words and numbers of a name, in lower case: ManualMask_2 gives manual, mask, 2."""
-    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return tuple(re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
 
 
+@functools.lru_cache(maxsize=4096)
 def split_of(name: str) -> str:
     """The split that a folder's whole name stands for: "train", "holdout", or empty."""
     words = [word for word in words_of(name) if word not in SPLIT_FILLERS and not word.isdigit()]
@@ -83,7 +87,7 @@ def split_and_rest(name: str) -> tuple[str, str]:
 def is_plain(name: str) -> bool:
     """Whether a name says only that images are inside: images, img_2, CXR_png."""
     words = words_of(name)
-    return any(word in PLAIN_WORDS for word in words) and all(
+    return any(word in PLAIN_WORDS and len(word) > 1 for word in words) and all(
         word in PLAIN_WORDS or (word.isdigit() and len(word) < 4) for word in words
     )
 
@@ -96,11 +100,13 @@ def is_mask(name: str, beside: Collection[str] = ()) -> bool:
         beside: names of the folders beside it. Beside "images", a folder "labels" holds masks.
     """
     words = [word for word in words_of(name) if not word.isdigit()]
-    if not words or any(NEGATIONS & set(words_of(other)) for other in (name, *beside)):  # with_mask, without_mask
+    is_named = bool(words) and (words[-1] in MASK_WORDS or any(word.endswith(("mask", "masks")) for word in words))
+    may_be = bool(words) and words[-1] in MASK_WORDS_BESIDE_IMAGES
+    if not is_named and not may_be:
         return False
-    if words[-1] in MASK_WORDS or any(word.endswith(("mask", "masks")) for word in words):
-        return True
-    return words[-1] in MASK_WORDS_BESIDE_IMAGES and any(map(is_plain, beside))
+    if any(NEGATIONS & set(words_of(other)) for other in (name, *beside)):  # with_mask, without_mask
+        return False
+    return is_named or any(map(is_plain, beside))
 
 
 def are_patients(names: Collection[str]) -> bool:
@@ -115,11 +121,18 @@ def are_patients(names: Collection[str]) -> bool:
     return len(told) > 1 and len(told) >= 0.9 * len(lower)
 
 
+def spelled(name: str) -> str:
+    """A name without what differs when one thing is written in two ways: Lung Opacity, lung_opacity, its copy (2)."""
+    without_copy = re.sub(r"\bcopy of\b|[ _-]+(?:copy|kopie)\b|\(\d+\)$", " ", plain_class_name(name).casefold())
+    return " ".join(re.split(r"[\s_-]+", without_copy)).strip()
+
+
 def are_studies(names: Collection[str]) -> bool:
     """Whether folders of these names are the studies or series of patients."""
     return all(STUDY.fullmatch(name.lower()) for name in names)
 
 
+@functools.lru_cache(maxsize=4096)
 def plain_class_name(name: str) -> str:
     r"""A folder's name as the name of a class: in NFC, with control characters and bytes that are not UTF-8 as in URLs.
 

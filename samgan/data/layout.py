@@ -1,9 +1,9 @@
 """What the folders of a source mean: classes, splits and patients; and what looks as if it meant something else."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from samgan.data.documents import BadFile
@@ -13,6 +13,7 @@ from samgan.data.folder_names import (
     is_mask,
     is_plain,
     plain_class_name,
+    spelled,
     split_and_rest,
     split_of,
 )
@@ -57,6 +58,11 @@ class Place(NamedTuple):
     file: Found
     folders: tuple[str, ...]
     split: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its suffix."""
+        return os.path.splitext(self.file.parts[-1])[0]
 
 
 @dataclass
@@ -148,19 +154,23 @@ def _leave_masks_out(layout: Layout) -> None:
     beside: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     names: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     for place in layout.places:
-        names[place.folders].add(PurePosixPath(place.file.parts[-1]).stem)
+        names[place.folders].add(place.stem)
         for depth, name in enumerate(place.folders):
             beside[place.folders[:depth]].add(name)
     found: defaultdict[str, list[Place]] = defaultdict(list)
     common = _common(layout.places)
+    masks = {
+        (*above, name)
+        for above, siblings in beside.items()
+        for name in siblings
+        if len(above) >= common and is_mask(name, siblings)
+    }
     for place in layout.places:
-        depths = range(common, len(place.folders))
-        masks = (
-            name for name in (place.folders[depth] for depth in depths) if is_mask(name, beside[_above(place, name)])
-        )
-        stem = PurePosixPath(place.file.parts[-1]).stem
+        within = range(common, len(place.folders))
+        folder = next((place.folders[depth] for depth in within if place.folders[: depth + 1] in masks), "")
+        stem = place.stem
         of = next((stem.removesuffix(end) for end in ("_mask", "-mask", "_masks", "_seg") if stem.endswith(end)), "")
-        if folder := next(masks, ""):
+        if folder:
             found[f"lies in {shown(folder)}, a folder of masks"].append(place)
         elif of in names[place.folders]:
             found["a mask of the image beside it"].append(place)
@@ -171,25 +181,25 @@ def _leave_masks_out(layout: Layout) -> None:
         layout.leave_out(places, reason)
 
 
-def _above(place: Place, name: str) -> tuple[str, ...]:
-    return place.folders[: place.folders.index(name)]
-
-
 def _leave_copies_out(layout: Layout, is_same: SameFile) -> None:
     """Leave out a folder that holds what lies beside it once more, as a well-known archive has it."""
     common = _common(layout.places)
     keys = {(*place.folders[common:], place.file.parts[-1]): place for place in layout.places}
-    for top in sorted({key[0] for key in keys if len(key) > 1}):
-        pairs = []
-        for key, place in keys.items():
-            if key[0] == top and len(key) > 1:
-                rest = key
-                while len(rest) > 1 and rest[0] == top:
-                    rest = rest[1:]
-                pairs.append((place, keys.get(rest)))
-        if all(twin is not None and is_same(place.file, twin.file) for place, twin in pairs):
-            layout.leave_out([place for place, _ in pairs], f"lies in {shown(top)}, a copy of what is beside it")
+    by_top: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for key in keys:
+        if len(key) > 1:
+            by_top[key[0]].append(key)
+    for top in sorted(by_top):
+        pairs = ((keys[key].file, keys.get(_inside(key, top))) for key in by_top[top])
+        if all(twin is not None and is_same(file, twin.file) for file, twin in pairs):
+            places = [keys[key] for key in by_top[top]]
+            layout.leave_out(places, f"lies in {shown(top)}, a copy of what is beside it")
             return
+
+
+def _inside(key: tuple[str, ...], top: str) -> tuple[str, ...]:
+    """A path without the folder `top` that it begins with, however often."""
+    return key[next(depth for depth, name in enumerate(key) if name != top or depth == len(key) - 1) :]
 
 
 def _leave_strays_out(layout: Layout) -> None:
@@ -349,18 +359,27 @@ def _look_for_suspicions(layout: Layout) -> None:
         layout.suspicions.append(
             f"the class {shown(small[0])} would have {counts[small[0]]} image(s), beside one of {max(counts.values())}"
         )
+    _look_at_names(layout, names)
+    _look_for_two_levels(layout)
+
+
+def _look_at_names(layout: Layout, names: Sequence[str]) -> None:
+    """Note classes that are named like something else."""
+    splits = {name for name in names if split_of(name)}
+    if splits and splits != set(names):
+        others = set(names) - splits
+        layout.suspicions.append(f"{_named(others)} would become a class, beside {_named(splits)}, named like splits")
+    sides = {split_and_rest(name)[0] for name in names} - {""}
     for name in names:
         split, rest = split_and_rest(name)
-        sides = {split_and_rest(other)[0] for other in names} - {""}
-        if split_of(name) or (split and (rest in counts or len(sides) == 2)):
+        if split and (rest in names or len(sides) == 2):
             layout.suspicions.append(f"{shown(name)} is named like a split, and would become a class")
         elif is_mask(name, names) or is_plain(name):
             what = "masks" if is_mask(name, names) else "any folder of images"
             layout.suspicions.append(f"{shown(name)} is named like {what}, and would become a class")
-    _look_for_two_levels(layout)
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        alike[" ".join(plain_class_name(name).casefold().replace("_", " ").replace("-", " ").split())].append(name)
+        alike[spelled(name)].append(name)
     for same in alike.values():
         if len(same) > 1:
             layout.suspicions.append(f"the classes {_named(same)} differ only in how they are written")
@@ -374,12 +393,12 @@ def _look_for_two_levels(layout: Layout) -> None:
             classes_of[name].add(place.folders[0])
     tops = {place.folders[0] for place in layout.places if place.folders}
     for name in sorted(tops & set(classes_of)):
-        layout.suspicions.append(f"{shown(name)} is a folder beside {_named(classes_of[name])} and one inside")
+        layout.suspicions.append(f"{shown(name)} is a folder beside {_named(classes_of[name])} and one inside it")
     shared = [name for name, classes in classes_of.items() if len(classes) > 1 and not any(map(str.isdigit, name))]
     if len(shared) > 1:
-        tops = set.union(*(classes_of[name] for name in shared))
+        holders = set.union(*(classes_of[name] for name in shared))
         layout.suspicions.append(
-            f"the folders {_named(shared)} lie in each of {_named(tops)}: either may be the classes"
+            f"the folders {_named(shared)} lie in each of {_named(holders)}: either may be the classes"
         )
 
 
