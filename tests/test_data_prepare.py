@@ -410,6 +410,20 @@ def test_what_was_left_out_and_decided_is_in_the_document(folder, tmp_path):
     assert info.warnings == ("hidden files and folders of the system are left out: .cache",)
 
 
+def test_a_class_folder_that_is_not_utf8_gets_a_name_that_every_file_can_hold(folder, tmp_path):
+    try:
+        (folder / "NORMAL").rename(folder / os.fsdecode(b"caf\xe9"))
+    except OSError:
+        pytest.skip("the file system refuses such names")
+    shutil.copy(next((folder / "PNEUMONIA").iterdir()), folder / os.fsdecode(b"stray\xe9.png"))
+    (folder / os.fsdecode(b"PNEUMONIA/bad\xe9.png")).write_bytes(b"no image")
+    prepared = prepare_here(folder, tmp_path / "out", max_bad=0.5)
+    assert prepared.classes == ["PNEUMONIA", "caf%E9"]
+    assert "becomes the class caf%E9" in prepared.info.warnings[0]
+    assert [os.fsencode(file.source) for file in prepared.info.left_out.unused] == [b"stray\xe9.png"]
+    assert [os.fsencode(file.source) for file in prepared.info.left_out.bad_files] == [b"PNEUMONIA/bad\xe9.png"]
+
+
 def test_a_set_of_another_source_is_not_replaced(folder, tmp_path):
     prepare_here(folder, tmp_path / "out")
     write_phantoms(tmp_path / "other", 3, 32)
