@@ -31,6 +31,7 @@ class _Explain(argparse.Action):
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     from samgan.data.fit import FITS, NORMALIZERS
+    from samgan.data.folder_names import CLASSES_FROM
     from samgan.data.options import BITS, DUPLICATES
 
     text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME; "
@@ -58,6 +59,9 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=text)
     text = "take images that say that they show no patient, as training images; otherwise they are an error"
     parser.add_argument("--allow-synthetic", action="store_true", help=text)
+    text = "take each folder as a class, all images as one class, or the classes of a table; default: the folders, "
+    text += "unless they look like patients, splits, masks or something else"
+    parser.add_argument("--classes-from", choices=CLASSES_FROM, help=text)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
     add_seed(parser, "seed of the split into training and held-out images")
 
@@ -69,7 +73,7 @@ def _prepare(options: argparse.Namespace) -> Outcome:
     if options.explain:
         explanation = explain_file(options.source, options.out, **given(options, *pixels))
         return Outcome(explanation, explanation.to_text())
-    names = ("duplicates", "holdout", "patient_regex", "max_bad", "allow_synthetic", "workers", "seed")
+    names = ("duplicates", "holdout", "patient_regex", "max_bad", "classes_from", "allow_synthetic", "workers", "seed")
     prepared = prepare(options.source, options.out, **given(options, *pixels, *names))
     return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
@@ -160,6 +164,9 @@ def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
     if left_out.ignored_by_suffix:
         counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
         yield f"ignored, since they are not images: {', '.join(counts)}"
+    for reason, count in Counter(file.reason for file in left_out.unused).items():
+        first = next(file.source for file in left_out.unused if file.reason == reason)
+        yield f"left out: {count} images, such as {first}: {reason}" if count > 1 else f"left out: {first}: {reason}"
     if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
         yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from samgan.data.curation import patients_from_names
 from samgan.data.fit import FITS, NORMALIZERS
+from samgan.data.folder_names import CLASSES_FROM
 from samgan.errors import UsageError
 from samgan.seeds import check_seed
 
@@ -39,6 +40,7 @@ class PrepareOptions:
     holdout: float = 0.2
     patient_regex: str | None = None
     max_bad: float = 0.01
+    classes_from: str | None = None
     seed: int = 0
     allow_synthetic: bool = False
 
@@ -55,6 +57,7 @@ class PrepareOptions:
             "fit": FITS,
             "normalize": tuple(NORMALIZERS),
             "duplicates": DUPLICATES,
+            "classes_from": (None, *CLASSES_FROM),
         }
         for name, values in allowed.items():
             value = getattr(self, name)
