@@ -2,7 +2,8 @@
 
 from samgan.data.dataset import PreparedSet
 from samgan.data.documents import DataUsed, ManifestRow, SetInfo
+from samgan.data.options import LabelOptions
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.prepare import prepare
 
-__all__ = ["DataUsed", "ManifestRow", "PreparedSet", "SetInfo", "phantoms", "prepare", "write_phantoms"]
+__all__ = ["DataUsed", "LabelOptions", "ManifestRow", "PreparedSet", "SetInfo", "phantoms", "prepare", "write_phantoms"]

@@ -11,6 +11,8 @@ ALGORITHM = 3
 """Increased whenever the same files and options would give other pixels or another manifest."""
 RESOLUTIONS = tuple(2**power for power in range(3, 11))
 DUPLICATES = ("drop", "keep")
+SEVERAL = ("only-single", "first")
+UNCERTAIN = ("drop", "positive", "negative")
 
 
 class PixelOptions(NamedTuple):
@@ -20,6 +22,42 @@ class PixelOptions(NamedTuple):
     channels: int
     fit: str
     normalize: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Tables that tell what each image shows, and how to read them.
+
+    A column that is not named is guessed from the header; "none" stands for no column. A name holds for all tables that
+    have such a column. Each guess is one of `Source.warnings`.
+    """
+
+    files: tuple[str, ...]
+    """Paths of the tables; in a prepared set's documents, their names without folders."""
+    image_column: str | None = None
+    """File name, path or identifier of the image."""
+    label_columns: tuple[str, ...] = ()
+    """One column of labels, or columns with 1, 0, -1 (uncertain) or nothing, each named after a finding."""
+    patient_column: str | None = None
+    split_column: str | None = None
+    view_column: str | None = None
+    views: tuple[str, ...] = ()
+    """The views that stay, such as PA and AP; empty: all."""
+    several: str = "only-single"
+    """Images with several labels: "only-single" leaves them out, "first" takes the label named first."""
+    uncertain: str = "drop"
+    """Images with an uncertain label (-1): "drop" leaves them out, "positive" reads it as 1, "negative" as 0."""
+    sha256: tuple[str, ...] = ()
+    """Hash of each table; `prepare` fills it in."""
+
+    def check(self) -> None:
+        """Raise UsageError for the first option that is out of range."""
+        if not self.files:
+            raise UsageError("labels: expected one table or more, found none")
+        for name, values in (("several", SEVERAL), ("uncertain", UNCERTAIN)):
+            value = getattr(self, name)
+            if value not in values:
+                raise UsageError(f"{name} {value!r}: expected one of {', '.join(values)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +73,7 @@ class PrepareOptions:
     patient_regex: str | None = None
     max_bad: float = 0.01
     seed: int = 0
+    labels: LabelOptions | None = None
 
     @property
     def pixels(self) -> PixelOptions:
@@ -59,3 +98,5 @@ class PrepareOptions:
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"max_bad {self.max_bad}: expected a share from 0 to 1")
         patients_from_names([], self.patient_regex)
+        if self.labels is not None:
+            self.labels.check()

@@ -8,7 +8,8 @@ from pathlib import Path
 from samgan.data.chunks import collect, forget_bad, prepare_chunks
 from samgan.data.dataset import PreparedSet, content_sha256
 from samgan.data.documents import BadFile
-from samgan.data.options import ALGORITHM, PrepareOptions
+from samgan.data.labels import label_source
+from samgan.data.options import ALGORITHM, LabelOptions, PrepareOptions
 from samgan.data.readers import strict_decoders
 from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
@@ -33,6 +34,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     max_bad: float = 0.01,
     workers: int | None = None,
     seed: int = 0,
+    labels: LabelOptions | None = None,
 ) -> PreparedSet:
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
@@ -55,6 +57,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         max_bad: share of files that may be unreadable, in [0, 1]; if there are more, nothing is written.
         workers: number of threads that read images; None for one per core.
         seed: seed of the split.
+        labels: tables that tell the classes, instead of folders; None: folders or the source's arrays tell them.
 
     Returns:
         The prepared set, opened.
@@ -73,12 +76,16 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         patient_regex=patient_regex,
         max_bad=max_bad,
         seed=seed,
+        labels=labels,
     )
     options.check()
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers}: expected 1 or more")
     out = Path(out)
     opened = open_source(source)
+    if labels is not None:
+        opened = label_source(opened, labels)
+        options = dataclasses.replace(options, labels=_publishable(labels, opened))
     fingerprint = fingerprint_of(options, opened.entries)
     finished = _finished_set(out, opened)
     if finished and finished.info.fingerprint == fingerprint and content_sha256(out) == finished.sha256:
@@ -106,6 +113,13 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
 def fingerprint_of(options: PrepareOptions, entries: list[Entry]) -> str:
     """Hash what determines a prepared set: the algorithm, the options and the files of the source."""
     return hash_json({"algorithm": ALGORITHM, "options": dataclasses.asdict(options), "files": entries})
+
+
+def _publishable(labels: LabelOptions, labelled: Source) -> LabelOptions:
+    """The options as documents have them: without folders, which are private, and with the hash of each table."""
+    tables = labelled.labels.tables if labelled.labels else ()
+    names, hashes = (tuple(getattr(table, field) for table in tables) for field in ("name", "sha256"))
+    return dataclasses.replace(labels, files=names, sha256=hashes)
 
 
 def _finished_set(out: Path, source: Source) -> PreparedSet | None:

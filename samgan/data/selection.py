@@ -94,6 +94,7 @@ def select(
         ),
         notes=dict(Counter(note for index in kept for note in records[index].notes)),
         warnings=source.warnings,
+        labels=source.labels,
         options=options,
         fingerprint=fingerprint,
         sha256="",
@@ -115,11 +116,12 @@ def _check_distinct(source: Source, is_duplicate: Bool[np.ndarray, " n"], bad: i
 def identify_patients(records: list[Record], pattern: str | None) -> Patients:
     """Find the patient that each image shows.
 
-    A given pattern takes precedence over DICOM's PatientID, and the PatientID over the default pattern. An image for
-    which neither gives a patient is its own patient, named by its path.
+    A given pattern takes precedence over what a table tells, that over DICOM's PatientID, and the PatientID over the
+    default pattern. An image for which none gives a patient is its own patient, named by its path.
     """
     named = curation.patients_from_names([record.entry.path for record in records], pattern)
-    keys = [record.patient_key for record in records]
+    told_keys = [record.entry.patient for record in records]
+    keys = [record.entry.patient or record.patient_key for record in records]
     if len(set(keys) - {""}) < 2:  # an anonymised set may have the same ID everywhere
         keys = [""] * len(records)
     names = []
@@ -132,7 +134,9 @@ def identify_patients(records: list[Record], pattern: str | None) -> Patients:
     told = from_names + from_dicom
     if told == 0:
         return Patients(names, "image", 0.0)
-    by = "DICOM PatientID" if from_dicom > from_names else "file names"
+    by = "file names"
+    if from_dicom > from_names:
+        by = "label table" if sum(map(bool, told_keys)) > from_dicom / 2 else "DICOM PatientID"
     if told < len(records):
         percent = max(1, 100 * told // len(records))  # rounded down: less than 100 while one is missing
         return Patients(names, f"patient ({by}; {percent} % of images), else image", told / len(records))
@@ -176,12 +180,12 @@ def _rows(
 
 
 def _publishable_patients(records: list[Record]) -> dict[str, str]:
-    """Map each hashed PatientID to a salted prefix.
+    """Map each hashed PatientID, of DICOM or a table, to a salted prefix.
 
     The salt is made from all IDs of the set together. So a short ID cannot be found by trying all short IDs, and the
     same set gives the same manifest.
     """
-    keys = sorted({record.patient_key for record in records} - {""})
+    keys = sorted({key for record in records for key in (record.entry.patient, record.patient_key) if key})
     salt = "".join(keys)
     return {key: hashlib.sha256(f"{salt}{key}".encode()).hexdigest()[:16] for key in keys}
 

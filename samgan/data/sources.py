@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from samgan.data.documents import BadFile
+from samgan.data.documents import BadFile, LabelsUsed
 from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, MAXIMUM_BYTES, is_recognised
 from samgan.errors import SamganError, UsageError, one_line
 
@@ -68,6 +68,8 @@ class Source(NamedTuple):
     """Images that are left out for where they lie or what a table says of them, with the reason."""
     warnings: tuple[str, ...] = ()
     """What was decided, or looks wrong; one sentence each."""
+    labels: LabelsUsed | None = None
+    """The tables that the classes come from; None if they come from the source itself."""
 
 
 def open_source(source: str | Path) -> Source:
