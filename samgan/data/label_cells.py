@@ -91,7 +91,7 @@ def _is_normal(name: str) -> bool:
 def safe_name(label: str) -> str:
     """The name of a class, which may become that of a folder: no slashes, no control characters, no leading dots."""
     name = unicodedata.normalize("NFC", label)
-    name = "".join(" " if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") else letter for letter in name)
+    name = "".join(letter if letter.isprintable() else " " for letter in name)
     name = " ".join(re.sub(r"\s*[/\\]\s*", "_", name).split())
     return name.lstrip(".- ") or "unnamed"
 

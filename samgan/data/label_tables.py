@@ -169,6 +169,7 @@ def _regular(path: Path, lines: Iterator[tuple[int, list[str]]]) -> tuple[tuple[
     """Separate the header; make all rows as long as it."""
     header: tuple[str, ...] = ()
     rows = []
+    known: dict[str, str] = {}
     for number, cells in lines:
         if not any(cells):
             continue
@@ -180,6 +181,7 @@ def _regular(path: Path, lines: Iterator[tuple[int, list[str]]]) -> tuple[tuple[
                 f"{path.name}, line {number}: {len(cells)} cells, but the header has {len(header)}: put text with "
                 "delimiters in quotes"
             )
+        cells = [known.setdefault(cell, cell) if len(cell) < 5 else cell for cell in cells]  # each in memory once
         rows.append((cells + [""] * (len(header) - len(cells)))[: len(header)])
     if not rows:
         raise SamganError(f"{path.name}: expected a header and rows below it, found {'a header' if header else 'none'}")
