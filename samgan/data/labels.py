@@ -5,27 +5,24 @@ import gc
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from samgan.data import label_cells
 from samgan.data.documents import BadFile, LabelsUsed, TableUsed, UnusedRow
-from samgan.data.label_cells import Said
-from samgan.data.label_columns import Columns, check_named, find_columns, no_labels
+from samgan.data.label_columns import check_named, find_columns, no_labels
 from samgan.data.label_match import Files, Matches, Studies
+from samgan.data.label_rows import Facts, Read, facts_by_name
 from samgan.data.label_tables import Table, read_table
 from samgan.data.options import LabelOptions
-from samgan.data.sources import SPLITS, Entry, Source
+from samgan.data.sources import Entry, Source
 from samgan.errors import SamganError, UsageError
 
 UNUSED_ROWS_NAMED = 100
-SPLIT_WORDS = SPLITS | dict.fromkeys(("validate", "dev", "eval", "evaluation"), "holdout")  # MIMIC-CXR: validate
 FRONTAL = ("frontal", "pa", "ap", "ap axial", "ap_horizontal", "ap horizontal", "ap supine", "ap erect")
 LATERAL = ("lateral", "l", "ll", "rl", "lat")
 VIEW_GROUPS = {"frontal": FRONTAL, "lateral": LATERAL}
 """Words of --views that stand for several views: of DICOM, CheXpert, MIMIC-CXR and PadChest."""
-PATIENT_FOLDER = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]", re.IGNORECASE)  # CheXpert, which has no such column
 
 NO_ROW = "no row of the tables gives it a label"
 NO_LABEL = "its rows in the tables have no label"
@@ -34,46 +31,10 @@ NO_SPLIT = "the tables do not say which split it is in"
 NO_VIEW = "the tables do not tell its view"
 
 
-@dataclass(slots=True)
-class _Facts:
-    """What rows say about one image, or about one name of a table. Tuples hold each text once, in the order read."""
-
-    rows: int = 0
-    labels: tuple[str, ...] = ()
-    is_uncertain: bool = False
-    has_label_column: bool = False
-    patients: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
-    views: tuple[str, ...] = ()
-
-    def add(self, other: "_Facts") -> None:
-        """Add what other rows say."""
-        self.rows += other.rows
-        self.labels = _join_texts(self.labels, other.labels)
-        self.is_uncertain |= other.is_uncertain
-        self.has_label_column |= other.has_label_column
-        self.patients = _join_texts(self.patients, other.patients)
-        self.splits = _join_texts(self.splits, other.splits)
-        self.views = _join_texts(self.views, other.views)
-
-
-def _join_texts(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
-    if not right or left == right:
-        return left
-    return tuple(dict.fromkeys(left + right)) if left else right
-
-
-class _Read(NamedTuple):
-    """A table with its columns."""
-
-    table: Table
-    columns: Columns
-
-
 class _Joined(NamedTuple):
     """What all tables say, brought to the images."""
 
-    facts: list[_Facts]
+    facts: list[Facts]
     """One for each image."""
     rows_matched: int
     unused_rows: list[UnusedRow]
@@ -124,7 +85,7 @@ def _label_source(source: Source, options: LabelOptions) -> Source:
         raise UsageError(f"{source.name}: tables of labels belong to a folder or .zip; the labels of an .npz are in it")
     tables = [read_table(file) for file in options.files]
     check_named(tables, options)
-    reads = [_Read(table, find_columns(table, options)) for table in tables]
+    reads = [Read(table, find_columns(table, options)) for table in tables]
     if not any(read.columns.labels for read in reads):
         raise no_labels(tables)
     views_said = _check_views(reads, options)
@@ -171,14 +132,14 @@ def _label_source(source: Source, options: LabelOptions) -> Source:
 # from rows to images
 
 
-def _join(source: Source, reads: Sequence[_Read], options: LabelOptions) -> _Joined:
+def _join(source: Source, reads: Sequence[Read], options: LabelOptions) -> _Joined:
     """Match each table by itself, so that the same name in two tables is the same image."""
     paths = [entry.path for entry in source.entries]
     files = Files(paths)
     studies = Studies(paths) if any(read.columns.image is None for read in reads) else None
-    joined = _Joined([_Facts() for _ in paths], 0, [], [])
+    joined = _Joined([Facts() for _ in paths], 0, [], [])
     for read in reads:
-        named = _facts_by_name(read, options, joined.warnings)
+        named = facts_by_name(read, options, joined.warnings)
         nameless = named.pop("", None)
         if nameless:
             joined.unused_rows.append(UnusedRow("", f"{nameless.rows} rows of {read.table.name} name no image"))
@@ -212,129 +173,11 @@ def _match_sentences(table: Table, matches: Matches) -> list[str]:
     return said
 
 
-def _facts_by_name(read: _Read, options: LabelOptions, warnings: list[str]) -> dict[str, _Facts]:
-    """Gather what the rows of one table say, by what they call the image (patient/study for tables of studies)."""
-    table, columns = read
-    say = _sayer(read, options, warnings)
-    facts: dict[str, _Facts] = {}
-    splits: dict[str, tuple[str, ...]] = {}
-    known: dict[str, tuple[str, ...]] = {}  # each text is kept in memory once
-    folder_tells = columns.patient is None and options.patient_column is None
-    by_folder = 0
-    for row in table.rows:
-        if columns.image is not None:
-            name = "" if label_cells.is_blank(row[columns.image]) else row[columns.image]
-        else:
-            study = "" if columns.study is None else row[columns.study]
-            name = f"{_cell(row, columns.patient)}/{study}" if study else ""
-        own = facts.get(name)
-        if own is None:
-            own = facts[name] = _Facts()
-        own.rows += 1
-        if say is not None:
-            said = say(row)
-            own.has_label_column = True
-            own.is_uncertain |= said.is_uncertain
-            own.labels = _join_texts(own.labels, said.labels)
-        patient = _identifier(_cell(row, columns.patient))
-        if folder_tells and (found := PATIENT_FOLDER.search(name)):
-            patient = found[1]
-            by_folder += 1
-        if patient:
-            own.patients = _join_texts(own.patients, known.setdefault(patient, (patient,)))
-        if word := _cell(row, columns.split):
-            if word not in splits:
-                splits[word] = (_split_of(table, columns, word),)
-            own.splits = _join_texts(own.splits, splits[word])
-        if view := next((cell for place in columns.views if (cell := _cell(row, place))), ""):
-            own.views = _join_texts(own.views, known.setdefault(view, (view,)))
-    if by_folder:
-        warnings.append(f"{table.name}: patients were read from folders such as patient00001 in its paths.")
-    return facts
-
-
-def _cell(row: Sequence[str], place: int | None) -> str:
-    """A cell's text; nothing if there is no such column or the cell is blank."""
-    return "" if place is None or label_cells.is_blank(row[place]) else row[place]
-
-
-def _identifier(cell: str) -> str:
-    return cell[:-2] if cell.endswith(".0") and cell[:-2].isdecimal() else cell  # as Excel and pandas write numbers
-
-
-def _sayer(read: _Read, options: LabelOptions, warnings: list[str]) -> Callable[[Sequence[str]], Said] | None:
-    """What reads the labels of a row; None if the table has none. Each combination of cells is read once."""
-    table, columns = read
-    if not columns.labels:
-        return None
-    names = [table.header[place] for place in columns.labels]
-    known: dict[tuple[str, ...], Said] = {}
-    numbers: dict[str, str] = {}
-    if not columns.one_hot:
-        cells = {row[columns.labels[0]] for row in table.rows}
-        labels = label_cells.merge(label_cells.split_labels(cell) for cell in cells)
-        numbers = label_cells.name_numbers(labels, names[0]) or {}
-        if numbers:
-            warnings.append(
-                f"{table.name}: {names[0]} holds numbers: its classes are {', '.join(sorted(numbers.values()))}."
-            )
-    places = columns.labels
-
-    def say(row: Sequence[str]) -> Said:
-        cells = tuple([row[place] for place in places])
-        said = known.get(cells)
-        if said is None:
-            if columns.one_hot:
-                said = label_cells.read_findings(_states(table, names, cells), names, options.uncertain)
-            else:
-                said = Said(
-                    tuple(dict.fromkeys(numbers.get(name, name) for name in label_cells.split_labels(cells[0])))
-                )
-            known[cells] = said
-            none = label_cells.none_of(names)
-            if columns.one_hot and said.labels == (none,):
-                sentence = f"{table.name}: {none} means that all of {', '.join(names)} are 0."
-                if sentence not in warnings:
-                    warnings.append(sentence)
-        return said
-
-    return say
-
-
-def _states(table: Table, names: Sequence[str], cells: Sequence[str]) -> list[int | None]:
-    """1, 0, -1 or None for each cell of columns of findings."""
-    states: list[int | None] = []
-    for name, cell in zip(names, cells, strict=True):
-        if label_cells.is_blank(cell):
-            states.append(None)
-            continue
-        state = label_cells.STATES.get(cell.lower())
-        if state is None:
-            raise UsageError(
-                f"{table.name}: column {name} holds {cell[:40]!r}: expected 1, 0, -1 or nothing; "
-                "or give one --label-column that names labels"
-            )
-        states.append(state)
-    return states
-
-
-def _split_of(table: Table, columns: Columns, word: str) -> str:
-    split = SPLIT_WORDS.get(word.lower())
-    if split is None:
-        column = "" if columns.split is None else table.header[columns.split]
-        known = ", ".join(SPLIT_WORDS)
-        raise UsageError(
-            f"{table.name}: {word[:40]!r} in column {column} is no split: expected one of {known}; or give "
-            "--split-column none"
-        )
-    return split
-
-
 # from images to classes
 
 
 def _choose(
-    source: Source, reads: Sequence[_Read], facts: Sequence[_Facts], class_of: dict[str, str], options: LabelOptions
+    source: Source, reads: Sequence[Read], facts: Sequence[Facts], class_of: dict[str, str], options: LabelOptions
 ) -> tuple[list[Entry], list[BadFile]]:
     """The images that stay, and those that do not with the reason."""
     has_splits = any(read.columns.split is not None for read in reads)
@@ -357,7 +200,7 @@ def _choose(
     return entries, unused
 
 
-def _why_unlabelled(own: _Facts, classes: Sequence[str], options: LabelOptions) -> str:
+def _why_unlabelled(own: Facts, classes: Sequence[str], options: LabelOptions) -> str:
     """Why an image has no class; empty if it has one."""
     if not own.has_label_column:
         return NO_ROW
@@ -370,7 +213,7 @@ def _why_unlabelled(own: _Facts, classes: Sequence[str], options: LabelOptions) 
     return ""
 
 
-def _why_unfit(own: _Facts, has_splits: bool, wanted: frozenset[str]) -> str:
+def _why_unfit(own: Facts, has_splits: bool, wanted: frozenset[str]) -> str:
     """Why an image is left out although its class is known; empty if it stays."""
     for what, found in (("patients", own.patients), ("splits", own.splits), ("views", own.views)):
         if len(found) > 1:
@@ -394,7 +237,7 @@ def _wanted_views(options: LabelOptions) -> frozenset[str]:
     )
 
 
-def _check_views(reads: Sequence[_Read], options: LabelOptions) -> list[str]:
+def _check_views(reads: Sequence[Read], options: LabelOptions) -> list[str]:
     """Refuse views of which no row has any; return a sentence if some are there, and others, maybe misspelt, not."""
     if not options.views:
         return []
@@ -422,7 +265,7 @@ def _names(table: Table, places: Sequence[int | None]) -> tuple[str, ...]:
     return tuple(table.header[place] for place in places if place is not None)
 
 
-def _describe(read: _Read) -> TableUsed:
+def _describe(read: Read) -> TableUsed:
     table, columns = read
     return TableUsed(
         name=table.name,
@@ -437,7 +280,7 @@ def _describe(read: _Read) -> TableUsed:
     )
 
 
-def _guess_sentence(read: _Read) -> str:
+def _guess_sentence(read: Read) -> str:
     """Say which columns were guessed; empty if all were named."""
     used = _describe(read)
     found = {
@@ -453,7 +296,7 @@ def _guess_sentence(read: _Read) -> str:
     return f"{used.name}: columns were guessed by their names: {'; '.join(parts)}. Name them if this is wrong."
 
 
-def _nothing_matches(source: Source, reads: Sequence[_Read], joined: _Joined) -> SamganError:
+def _nothing_matches(source: Source, reads: Sequence[Read], joined: _Joined) -> SamganError:
     columns = " and ".join(_describe(reads[0]).images)
     called = next((row.row for row in joined.unused_rows if row.row), "")
     return SamganError(

@@ -49,6 +49,8 @@ def select(
 ) -> Selection:
     """Find duplicates and patients, split, and describe what stays.
 
+    Long because it fills the whole record.
+
     Raises:
         SamganError: fewer than two distinct images.
     """
