@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from samgan.api import demo, export, sample, verify
     from samgan.config import Config
     from samgan.data import PreparedSet
+    from samgan.data.inspection import inspect
     from samgan.data.prepare import prepare
     from samgan.data.subset import subset
     from samgan.errors import SamganError, UsageError
@@ -39,6 +40,7 @@ _PUBLIC = {
     "demo": "samgan.api.demo",
     "evaluate": "samgan.scoring.evaluate",
     "export": "samgan.api.export",
+    "inspect": "samgan.data.inspection.inspect",
     "prepare": "samgan.data.prepare",
     "preset_config": "samgan.presets.preset_config",
     "sample": "samgan.api.sample",
@@ -61,6 +63,7 @@ __all__ = [
     "demo",
     "evaluate",
     "export",
+    "inspect",
     "prepare",
     "preset_config",
     "sample",

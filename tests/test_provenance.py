@@ -111,8 +111,8 @@ def test_a_mark_without_what_it_needs_is_refused():
     assert Mark.from_entries({**entries, "Software": "GIMP"} | {"Description": "a cat"}) is None
     for change, reason in (
         ({"Seed": "many"}, "damaged"),
-        ({"Seed": str(1 << 32)}, "the hash of the model or the seed is impossible"),
-        ({"Seed": "-1"}, "the hash of the model or the seed is impossible"),
+        ({"Seed": str(1 << 32)}, "the hash of the model or the seed is not valid"),
+        ({"Seed": "-1"}, "the hash of the model or the seed is not valid"),
         ({"Seed": "0..."}, "a sheet of several images"),
         ({"Model-SHA256": "abc"}, "the hash of the model"),
         ({"Model-Images-Seen": None}, "damaged"),

@@ -87,6 +87,7 @@ def read(path):
 
 @pytest.mark.filterwarnings("always")
 def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tmp_path, lenient, capsys, monkeypatch):
+    """Long because the run is slow, so that one run is checked from end to end."""
     out = tmp_path / "out"
     command = ["balance", str(data.path), str(out), "--originals", str(folder / "images"), "--json", "--device", "cpu"]
     command += [
@@ -159,7 +160,7 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
     for words in ("near-copy: nearer", "Audit of NORMAL", "utility/utility.html", "Synthetic, NORMAL"):
         assert words in page
     assert main([*command, "--method", "per-class"]) == 2
-    assert "begun with another method" in capsys.readouterr().err
+    assert "begun with method 'joint', not 'per-class'" in capsys.readouterr().err
 
 
 def stop(*_, **__):
@@ -225,7 +226,7 @@ def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path
     )
     found = document.screening["NORMAL"]
     assert (found.kept, found.candidates) == (0, 5 * found.missing)
-    assert "screening left out the other" in page.read_text()
+    assert "and left out the other" in page.read_text()
     assert document.utility is None
     assert "utility" in {left_out.what for left_out in document.skipped}
 
@@ -299,7 +300,7 @@ def test_a_folder_goes_on_with_what_it_was_begun_with(folder, data, config, tmp_
         assert not path.is_symlink()
         assert path.name.endswith(Path(row["source"]).name)
         assert path.read_bytes() == (folder / "images" / row["source"]).read_bytes()
-    with pytest.raises(UsageError, match=r"another copies \(true, not false\)"):
+    with pytest.raises(UsageError, match=r"begun with copies true, not false"):
         balance(data, tmp_path / "out", BalanceRequest(config=config, **given))
     path = tmp_path / "out" / "plan.json"
     plan = json.loads(path.read_text())
@@ -361,7 +362,7 @@ def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkey
     ("change", "words"),
     [
         ({"method": "magic"}, "--method magic"),
-        ({"classes": ["NORMAL"]}, "one class"),
+        ({"classes": ["NORMAL"]}, "expected two or more classes"),
         ({"confidence": 1.0}, "--confidence 1"),
         ({"file_format": "gif"}, "--format gif"),
         ({"minutes": 0.0}, "--minutes 0"),
@@ -369,7 +370,7 @@ def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkey
         ({"seeds": 1}, "--seeds 1"),
         ({"steps": 0}, "--steps 0"),
         ({"features": "nowhere.pt2"}, "nowhere.pt2"),
-        ({"runs": {"PNEUMONIA": Path("run")}}, "CLASS=RUN of NORMAL"),
+        ({"runs": {"PNEUMONIA": Path("run")}}, "CLASS=RUN for NORMAL"),
         ({"data": "without", "target": "1000"}, "held-out images of NORMAL.* or leave the test out with --seeds 0"),
     ],
 )
@@ -391,7 +392,7 @@ def test_a_class_of_two_models_is_told(data, tmp_path, capsys):
 
 def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, config, tmp_path):
     few = subset(PreparedSet.open(folder / "all"), tmp_path / "few", images={"NORMAL": 12})
-    with pytest.raises(SamganError, match="two patients or more; there are 12 images of 12"):
+    with pytest.raises(SamganError, match="two patients of a class for its limits; there are 12 images of 12"):
         balance(few, tmp_path / "out", BalanceRequest(config=config))
     assert not (tmp_path / "out").exists()
 
@@ -413,8 +414,8 @@ def test_a_file_of_a_stage_that_was_edited_by_hand_is_refused_in_one_line(data, 
     def rows(*lines):
         return "screening.csv", "".join(lines)
 
-    again = "remove it, and give the same command again"
-    unfit = "do not fit each other and plan.json for NORMAL.* remove the first two"
+    again = "remove it, and run the same command again"
+    unfit = "screening.csv and plan.json do not agree on NORMAL.* remove screening.json and screening.csv"
     for (name, content), words in (
         (("training.json", "{"), "is not valid JSON.*after removing it"),
         (models(), rf"\(NORMAL\), found none; {again}"),

@@ -225,7 +225,7 @@ def test_a_row_of_another_version_or_edited_by_hand_is_refused_in_one_line(data,
         (json.dumps({**whole, "schema": 99}), "found schema 99; use the version of samgan that wrote it"),
         (json.dumps({**whole, "trained": trained}), "Expected `float`, got `str` - at trained.kimg".replace("`", "")),
         (json.dumps({"seed": 0}), "is not a row of a sweep that this version of samgan can read: KeyError: 'scoring'"),
-        (json.dumps({**whole, "key": "other-seed0-01234567"}), "holds the row other-seed0-01234567"),
+        (json.dumps({**whole, "key": "other-seed0-01234567"}), ", found other-seed0-01234567; rename the file"),
     ):
         path.write_text(damaged)
         with pytest.raises(SamganError) as caught:
@@ -411,7 +411,7 @@ def test_without_ray_the_extra_is_named(data, tmp_path, monkeypatch):
 
 
 def test_a_sweep_keeps_others_out_of_its_folder(data, tmp_path):
-    with Run(tmp_path).locked(), pytest.raises(SamganError, match="being filled by another sweep"):
+    with Run(tmp_path).locked(), pytest.raises(SamganError, match="in use by another sweep"):
         run_sweep([job(data)], tmp_path, Scoring(), HERE)
 
 

@@ -244,7 +244,7 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
 
 def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkeypatch):
     judged = []
-    monkeypatch.setattr("samgan.studies.table2_write.judge", lambda runs: judged.append(runs) or [])
+    monkeypatch.setattr("samgan.studies.table2_write.judge_claims", lambda runs: judged.append(runs) or [])
     documents = [document("samgan-8"), document(PLUS), document("msg-gan-1"), FAILED]
     documents += [document("samgan-8", 1, collapse=SIGN, ended_early=True, kimg=12.0)]
     _, files = write_table(tmp_path, documents, command="", title="")
@@ -392,7 +392,7 @@ def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
         (["--rows", "samgan-8=0"], "samgan-8=0"),
         (["--rows", "samgan-8=many"], "samgan-8=many"),
         (["--budget-minutes", "0"], "--budget-minutes 0"),
-        (["--budget-minutes", "1", "--kimg", "1"], "both give the length; name one of them"),
+        (["--budget-minutes", "1", "--kimg", "1"], "both give the length; give only one of them"),
         (["--rows", "msg-gan-1"], "--faces"),
         (["--training.learning_rate=0.01"], "rows of the table differ in this setting"),
         (["--training.kimg=1"], "has the option --kimg for it"),

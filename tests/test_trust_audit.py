@@ -148,7 +148,7 @@ def test_a_page_may_be_without_pictures(data, fresh, tmp_path):
     _, page = audited(fresh, data, tmp_path, pictures=False)
     words = page.read_text()
     assert "data:image" not in words.replace("data:,", "")
-    assert "This page contains no images" in words
+    assert "This page shows no images" in words
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["unconditional", "with class labels"])
@@ -244,7 +244,7 @@ def test_what_does_not_fit_is_refused(data, fresh, tmp_path, change, error, word
 
 
 def test_images_of_another_size_are_refused(data, tmp_path):
-    with pytest.raises(SamganError, match="expected 8 images or more of shape"):
+    with pytest.raises(SamganError, match="expected at least 8 images of shape"):
         audited(np.zeros((20, 1, 64, 64), np.uint8), data, tmp_path)
 
 

@@ -170,7 +170,7 @@ def test_a_card_tells_whether_held_out_images_chose_the_checkpoint(run, data, tm
     for which, words in (
         ("newest", "whatever their scores"),
         ("best", "compare with held-out"),
-        ("", "is not recorded; add it"),
+        ("", "this is not recorded"),
     ):
         path = tmp_path / f"model{which}.safetensors"
         write_model(dataclasses.replace(model, checkpoint=which), path)
@@ -185,7 +185,7 @@ def test_the_card_of_an_exported_fine_tuned_model_claims_no_random_start(run, da
     tuned = dataclasses.replace(load_model(run), trained_on=(data.sha256, "ab" * 32))
     write_model(tuned, tmp_path / "tuned.safetensors")
     record = read_record(tmp_path / "tuned.safetensors", data, {})
-    assert "networks of another run, trained on a prepared set of sha256 abababababab" in answers.initial_weights(
+    assert "the networks of another run, trained on a prepared set with sha256 abababababab" in answers.initial_weights(
         record
     )
     assert "random" in answers.initial_weights(read_record(run.path, data, {}))

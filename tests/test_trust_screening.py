@@ -103,5 +103,5 @@ def test_images_of_which_the_classifier_is_not_sure_are_left_out(training, patie
 
 @pytest.mark.parametrize(("count", "names"), [(19, 19), (150, 1)])
 def test_too_few_images_or_patients_give_no_limits(training, count, names):
-    with pytest.raises(SamganError, match="20 training images of a class and two patients"):
+    with pytest.raises(SamganError, match="at least 20 training images and two patients of a class"):
         Screen(training, np.arange(count), [str(i % names) for i in range(len(training))])

@@ -188,7 +188,32 @@ def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
             yield f"  and {len(bad) - BAD_FILES_SHOWN} more; {path / 'dataset.json'} lists all of them"
 
 
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="prepared set")
+    text = "page to write (default: data.html in the folder of the set)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--no-pictures", action="store_true", help="show no images in the page")
+    add_seed(parser, "seed of the choice of the images that are shown")
+
+
+def _inspect(options: argparse.Namespace) -> Outcome:
+    from samgan.data import PreparedSet
+    from samgan.data.inspection import inspect
+    from samgan.data.inspection_page import findings
+
+    data, pictures = PreparedSet.open(options.data), not options.no_pictures
+    document, page = inspect(data, pictures=pictures, **given(options, "out", "seed"))
+    found = list(findings(document)) or ["nothing stands out"]
+    return Outcome(document, "\n".join([*found, f"{page}: open it in a browser"]))
+
+
 COMMANDS = (
     Command("prepare", "make a training set from a folder, .zip or .npz of radiographs", _prepare, _add_prepare),
+    Command(
+        "inspect",
+        "look at a set: counts, what was left out, what could give a class away",
+        _inspect,
+        _add_inspect,
+    ),
     Command("subset", "take fewer training images of a prepared set; all held-out images stay", _subset, _add_subset),
 )

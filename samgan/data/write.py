@@ -21,6 +21,7 @@ def write_set(out: Path, chunks: list[Path], selection: Selection) -> None:
     if (out / "dataset.json").exists():
         print(f"{out}: the files or options have changed, or the set is damaged: replacing it", file=sys.stderr)
         (out / "dataset.json").unlink()
+        (out / "data.html").unlink(missing_ok=True)  # it shows the older images
     for leftover in out.glob(".*.tmp"):
         leftover.unlink()
 

@@ -84,7 +84,7 @@ def weighted_auc(
 ) -> Float[np.ndarray, " resamples"]:
     """Area under the ROC curve, mean over classes of each against the rest; of two classes both are equal.
 
-    `samgan.metrics.intervals.membership_auc` has the interval of one area by DeLong; this one takes thousands of
+    `samgan.metrics.memorisation.membership_auc` has the interval of one area by DeLong; this one takes thousands of
     weighted draws at once.
 
     Args:

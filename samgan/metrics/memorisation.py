@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import special, stats
+from scipy import stats
 from torch import Tensor
 
 from samgan.errors import SamganError
+from samgan.metrics.auc import grouped_auc
 from samgan.metrics.intervals import LEVEL, Share, share_of
 from samgan.metrics.nearest import Nearest
 
@@ -124,7 +125,7 @@ def membership_auc(
 
         AUC = P(score of a training image > score of another one) + P(equal) / 2
 
-    The interval is DeLong's; images of one patient are taken together, as in Obuchowski.
+    See `samgan.metrics.auc.grouped_auc` for the interval.
 
     Args:
         members: scores of training images, such as the logits of a discriminator.
@@ -139,7 +140,7 @@ def membership_auc(
     Raises:
         SamganError: fewer than two patients on a side, or scores that are not finite.
 
-    Source: Hayes et al. 2019 (LOGAN, arXiv:1705.07663), white-box attack; DeLong et al. 1988; Obuchowski 1997.
+    Source: Hayes et al. 2019 (LOGAN, arXiv:1705.07663), white-box attack.
     """
     groups = [
         np.arange(len(scores)) if given is None else np.unique(list(given), return_inverse=True)[1]
@@ -149,23 +150,4 @@ def membership_auc(
         raise SamganError("membership test: some scores are not finite")
     if any(len(np.unique(group)) < 2 for group in groups):
         raise SamganError("a membership test needs at least two training and two held-out patients")
-    below = _placements(members, others)
-    above = 1 - _placements(others, members)
-    area = float(below.mean())
-    variance = sum(
-        _clustered_variance(placed - area, group) for placed, group in zip((below, above), groups, strict=True)
-    )
-    half = float(special.ndtri((1 + LEVEL) / 2)) * math.sqrt(variance)
-    return Share(area, max(area - half, 0.0), min(area + half, 1.0))
-
-
-def _placements(scores: np.ndarray, others: np.ndarray) -> Float[np.ndarray, " n"]:
-    """Share of the others that lie below each score; equal ones count half."""
-    ordered = np.sort(others)
-    return (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / (2 * len(others))
-
-
-def _clustered_variance(residuals: np.ndarray, group: np.ndarray) -> float:
-    """Variance of the mean of residuals that depend on each other within groups."""
-    sums = np.bincount(group, residuals)
-    return float(len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(residuals) ** 2)
+    return grouped_auc(members, others, *groups)

@@ -1,6 +1,6 @@
 """Templates and figures of every HTML page, and tables in Markdown."""
 
-from samgan.pages.figures import Curve, chart, intervals, picture, png_picture
+from samgan.pages.figures import Curve, chart, histogram, intervals, picture, png_picture
 from samgan.pages.markdown import cell, markdown_table
 from samgan.pages.page import render, write_page
 
@@ -8,6 +8,7 @@ __all__ = [
     "Curve",
     "cell",
     "chart",
+    "histogram",
     "intervals",
     "markdown_table",
     "picture",

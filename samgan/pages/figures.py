@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from markupsafe import Markup
 
 from samgan.pages.page import render
@@ -18,17 +18,20 @@ Curve = list[tuple[float, float]]
 """Points (x, y), in order of x."""
 MAX_CURVE_POINTS = 400
 MARKED_POINTS = 40
-"""Up to here every point of a curve is marked."""
+"""A curve with at most this many points has a mark at each."""
+BINS = 40
+"""Number of bins of a histogram."""
 COLOURS, DASHES = 5, 3
+"""Styles of curves; more curves than their product cannot be told apart."""
 GROUPS = ("gamma.", "ms_ssim_gap_by_class.")
-"""What a legend leaves out of the names of curves."""
+"""Beginnings of names of curves that a legend leaves out."""
 
 
 class _Tick(NamedTuple):
     place: str
     label: str
     axis: bool
-    """Whether it is the line of zero."""
+    """Whether it is the zero line."""
 
 
 def picture(
@@ -50,7 +53,7 @@ def picture(
         caption: Below it.
         description: What the images are, such as `samgan.pictures.SYNTHETIC`; kept in the picture's own metadata.
         magnify: Width of a pixel on the page.
-        tell: Whether the description also stands before the caption.
+        tell: Whether the description is also shown before the caption.
     """
     grid = image_grid(images, columns)
     file = io.BytesIO()
@@ -135,13 +138,65 @@ def chart(title: str, unit: str, curves: Mapping[str, Curve], end_kimg: float) -
     )
 
 
-def intervals(title: str, unit: str, values: Mapping[str, tuple[float, float, float]]) -> Markup:
-    """A figure of means with their intervals, each below its name, which may have some 80 characters.
+def histogram(title: str, unit: str, groups: Mapping[str, Float[np.ndarray, " n"]]) -> Markup:
+    """A figure of how values are distributed in each group, one outline for each; all have the same bins.
 
     Args:
         title: Above the figure.
         unit: What the horizontal axis shows.
-        values: By name (low, mean, high).
+        groups: By name: values, at least one.
+    """
+    left, right, top, bottom = 64, 470, 30, 230
+    low = min(float(values.min()) for values in groups.values())
+    high = max(float(values.max()) for values in groups.values())
+    margin = 0.5 * (high == low) * max(1.0, abs(low))
+    low, high = low - margin, high + margin
+    shares = {
+        name: np.histogram(values, BINS, (low, high))[0] / len(values)  # the last bin holds its right edge, too
+        for name, values in groups.items()
+    }
+    most = max(float(share.max()) for share in shares.values())
+
+    def x(value: float) -> str:
+        return f"{left + (right - left) * (value - low) / (high - low):.1f}"
+
+    def y(share: float) -> str:
+        return f"{bottom - (bottom - top) * share / most:.1f}"
+
+    edges = np.linspace(low, high, BINS + 1).tolist()
+    drawn = []
+    for index, (name, share) in enumerate(shares.items()):
+        steps = "".join(f"V{y(height)}H{x(edge)}" for height, edge in zip(share.tolist(), edges[1:], strict=True))
+        drawn.append(
+            {
+                "style": f"c{index % COLOURS} d{index // COLOURS % DASHES}",
+                "path": f"M{x(low)} {y(0.0)}{steps}V{y(0.0)}",
+                "label": name,
+                "median": f"{float(np.median(groups[name])):.4g}",
+            }
+        )
+    medians = "; ".join(f"{group['label']} {group['median']}" for group in drawn)
+    return render(
+        "histogram.html",
+        title=title,
+        unit=unit,
+        spoken=f"{title}, from {low:.4g} to {high:.4g}. Medians: {medians}.",
+        across=[_Tick(y(tick), f"{tick:g}", tick == 0) for tick in _ticks(0.0, most)],
+        along=[_Tick(x(tick), f"{tick:g}", False) for tick in _ticks(low, high)],
+        groups=drawn,
+        left=left,
+        right=right,
+        bottom=bottom,
+    )
+
+
+def intervals(title: str, unit: str, values: Mapping[str, tuple[float, float, float]]) -> Markup:
+    """A figure of means with their intervals, each below its name, which may have about 80 characters.
+
+    Args:
+        title: Above the figure.
+        unit: What the horizontal axis shows.
+        values: (low, mean, high), by name.
     """
     left, right, row = 12, 628, 44
     low, high = min(v[0] for v in values.values()), max(v[2] for v in values.values())
@@ -168,7 +223,7 @@ def intervals(title: str, unit: str, values: Mapping[str, tuple[float, float, fl
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Some 3 to 8 round numbers between `low` and `high`."""
+    """About 3 to 8 round numbers between `low` and `high`."""
     rough = (high - low) / 8
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power >= rough)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table. Text from outside must have lost its "|" and line breaks, see `cell`."""
+    """Lines of a table. Text from outside must not contain "|" or line breaks; see `cell`."""
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 

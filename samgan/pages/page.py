@@ -1,8 +1,8 @@
 """Self-contained HTML pages: a template of `templates/` for each, filled with rows, records and figures.
 
 A page is a template that extends `page.html` and puts `section`s of `parts.html` into its block `main`. Whatever is not
-a figure of this wing is escaped. A page loads nothing from anywhere and runs no script, which its content security
-policy also demands.
+a figure of this wing is escaped. A page loads nothing from anywhere and runs no script, and its content security
+policy forbids both.
 """
 
 import functools

@@ -19,7 +19,7 @@ __all__ = [
     "read_samples",
 ]
 LIGHT = ("FORMATS", "SET_FORMATS", "Format", "number_classes")
-"""Names of `formats`, which is imported without torch."""
+"""Names from `formats`, which does not need torch."""
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from samgan.pictures import SYNTHETIC
 from samgan.provenance.mark import Mark, Sample, channels_first, hash_pixels, json_object
 
 UID_NAMESPACE = uuid.UUID("6f0e9a52-6d0b-4c52-9d0c-0d8a1b1f7c3e")
-"""Drawn once, so that a name gets the same UID everywhere."""
+"""Drawn at random once and kept, so that a name gets the same UID everywhere."""
 DICOM_TEXT = 1024
 """Largest number of characters of a Derivation Description."""
 DICOM_INTEGER = 1 << 31
@@ -21,9 +21,9 @@ DICOM_INTEGER = 1 << 31
 def write_dicom(path: Path, sample: Sample) -> None:
     """Write one Secondary Capture image, without identity, dates or anything else that a patient has.
 
-    UIDs are 2.25 and a name-based UUID (PS3.5, B.2; RFC 9562, version 5), which needs no registered root. The name of
+    UIDs are 2.25. and a name-based UUID (PS3.5, B.2; RFC 9562, version 5), which needs no registered root. The name of
     the instance consists of model, seed and pixels. So the same image gets the same UID wherever it is made, and an
-    image of another depth, or one that came out differently on another machine, gets another UID.
+    image of another bit depth, or one that came out differently on another machine, gets another UID.
 
     Long because it sets one attribute per line, module by module of the standard.
 
@@ -48,7 +48,7 @@ def write_dicom(path: Path, sample: Sample) -> None:
     dataset.StudyInstanceUID = _uid("study", mark.model_sha256)
     dataset.StudyID = "SYNTHETIC"
     dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
-    # series: those of one version of this software in one depth
+    # series: those of one version of this software, at one bit depth
     dataset.SeriesInstanceUID = _uid("series", mark.model_sha256, mark.software, str(bits))
     dataset.SeriesNumber = bits
     dataset.SeriesDescription = "SYNTHETIC, not a patient"

@@ -1,6 +1,6 @@
 """The files that carry synthetic images and their marks: one record for each format that is written.
 
-The command line takes the names of formats from here, so what imports torch or pydicom is imported when it is used.
+The command line takes the names of formats from here, so torch and pydicom are imported only when they are used.
 """
 
 import csv
@@ -63,7 +63,7 @@ def _write_archive(folder: Path, samples: Iterable["Sample"], count: int) -> Non
 def _write_medmnist(folder: Path, samples: Iterable["Sample"], count: int) -> None:
     """medmnist.npz: {train,val,test}_images uint8 [n h w] or [n h w 3], _labels uint8 [n 1]; all images in train.
 
-    Synthetic images do not belong in a test, so val and test are empty. Readers of MedMNIST ignore `provenance`.
+    Synthetic images do not belong in a test set, so val and test are empty. Readers of MedMNIST ignore `provenance`.
     """
     images, marks = _collect(samples, count)
     images = images[:, 0] if images.shape[1] == 1 else np.moveaxis(images, 1, -1)
@@ -85,9 +85,9 @@ def _write_medmnist(folder: Path, samples: Iterable["Sample"], count: int) -> No
 
 
 def number_classes(names: Collection[str]) -> dict[str, int]:
-    """MedMNIST's number of each class: that of the set with these classes, else N of class_N, else alphabetical.
+    """MedMNIST's number of each class: that of its set with these classes, else N of class_N, else alphabetical.
 
-    `samgan prepare` names the classes of a MedMNIST file like this, so that models trained on it write its own numbers.
+    `samgan prepare` names the classes of a MedMNIST file like this, so models trained on it write the same numbers.
     """
     for known in NPZ_CLASSES.values():
         if {name.lower() for name in names} <= set(known):
@@ -109,7 +109,7 @@ def _collect(samples: Iterable["Sample"], count: int) -> tuple[np.ndarray, list[
 
 
 def _pack(marks: Sequence["Mark"], more: Mapping[str, Any] | None = None) -> str:
-    """Marks as one JSON text: common entries once, and those that differ for each image, under "Images"."""
+    """Marks as one JSON text: common entries once, the others for each image under "Images"."""
     first, *others = all_entries = [mark.entries() for mark in marks]
     own = {"Seed", "Pixels-SHA256"}
     common = {key: value for key, value in first.items() if key not in own and all(e.get(key) == value for e in others)}
@@ -126,18 +126,18 @@ class Format:
     write: Callable[[Path, Iterable["Sample"], int], None]
     """Takes the folder to fill, the samples and their number."""
     bits: int = 8
-    """Of the images that are written; 16 is for one channel only."""
+    """Bits of each value of the images; 16 is for one channel only."""
     in_sets: bool = False
     """Whether `samgan balance` may write it: one file for each image, straight into the folder."""
 
 
 FORMATS = {
     "png": Format("PNG", _write_pngs, in_sets=True),
-    "png16": Format("PNG of 16 bits", _write_pngs, bits=16, in_sets=True),
+    "png16": Format("16-bit PNG", _write_pngs, bits=16, in_sets=True),
     "npz": Format("one NumPy archive", _write_archive),
     "dicom": Format("DICOM", _write_dicoms, in_sets=True),
-    "dicom16": Format("DICOM of 16 bits", _write_dicoms, bits=16, in_sets=True),
-    "medmnist": Format("one archive like MedMNIST's", _write_medmnist),
-    "imagefolder": Format("PNG and a table, as Hugging Face's imagefolder", _write_image_folder),
+    "dicom16": Format("16-bit DICOM", _write_dicoms, bits=16, in_sets=True),
+    "medmnist": Format("one archive in the format of MedMNIST", _write_medmnist),
+    "imagefolder": Format("PNG and a table, for Hugging Face's imagefolder", _write_image_folder),
 }
 SET_FORMATS = tuple(name for name, known in FORMATS.items() if known.in_sets)

@@ -1,7 +1,7 @@
 """The mark of a synthetic image: the model and the seed that made it.
 
-An image can be made again from its mark. Anybody can remove or change a mark: only making the image again proves it
-(`samgan.trust.verify`).
+An image can be made again from its mark. Anybody can remove or change a mark: only making the image again proves that
+it is true (`samgan.trust.verify`).
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ class Mark:
                 raise SamganError("it says that samgan made it, but names no model and no seed")
             return None
         if str(entries.get("Seed", "")).endswith("..."):
-            raise SamganError("a sheet of several images: give the files of the single images")
+            raise SamganError("a sheet of several images: name the files of the single images instead")
         try:
             mark = cls(
                 str(entries["Model-SHA256"]),
@@ -77,11 +77,11 @@ class Mark:
                 str(entries["Software"]),
             )
         except (KeyError, ValueError, TypeError):
-            raise SamganError("its mark is damaged: expected model, seed and images seen") from None
+            raise SamganError("its mark is damaged: expected a model, a seed and the number of images seen") from None
         if entries.get("Synthetic") != "true":
             raise SamganError("it has a mark of samgan, but does not say that it is synthetic")
         if not re.fullmatch("[0-9a-f]{64}", mark.model_sha256) or not 0 <= mark.seed < 1 << 32:
-            raise SamganError("its mark is damaged: the hash of the model or the seed is impossible")
+            raise SamganError("its mark is damaged: the hash of the model or the seed is not valid")
         return mark
 
 
@@ -94,7 +94,7 @@ class Sample(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its file, without the suffix."""
+        """Name of its file, without the suffix."""
         return f"seed-{self.mark.seed:08d}"
 
 

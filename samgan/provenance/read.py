@@ -20,7 +20,7 @@ def read_samples(path: Path) -> list[Sample]:
     """The images of a PNG, DICOM or NPZ file with their marks; none if the file has no mark of samgan.
 
     Raises:
-        SamganError: No such file, damaged, or its mark is; the message is the reason, without the file's name.
+        SamganError: There is no such file, or it or its mark is damaged. The message does not name the file.
     """
     try:
         if not path.is_file():
@@ -34,7 +34,7 @@ def read_samples(path: Path) -> list[Sample]:
             return []
     except SamganError:
         raise
-    except Exception as error:  # decoders raise nearly anything on damaged input, Pillow OSError too
+    except Exception as error:  # decoders raise almost any error on damaged input; Pillow's may be an OSError
         if isinstance(error, OSError) and error.strerror:
             raise SamganError(f"cannot be read: {error.strerror}") from None
         raise SamganError(f"damaged: {one_line(error)}") from None
@@ -50,7 +50,7 @@ def _read_png(path: Path) -> list[Sample]:
 def _read_archive(path: Path) -> list[Sample]:
     with zipfile.ZipFile(path) as archive:
         if sum(info.file_size for info in archive.infolist()) > MAXIMUM_ARRAY_BYTES:
-            raise SamganError(f"arrays of more than {MAXIMUM_ARRAY_BYTES // 2**30} GiB")
+            raise SamganError(f"it holds arrays of more than {MAXIMUM_ARRAY_BYTES // 2**30} GiB")
     with np.load(path, allow_pickle=False) as arrays:
         common = json_object(str(arrays["provenance"])) if "provenance" in arrays else {}
         rest = common.pop("Images", [{}])

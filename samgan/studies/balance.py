@@ -1,7 +1,7 @@
-"""From an imbalanced set to a balanced one, in stages that each leave a file behind.
+"""Make a balanced set from an imbalanced one, in stages that each write a file or a folder.
 
-plan.json, training.json (and the runs under `models`), scores/, screening.json and .csv, audit/, set/, utility/ and
-report.html: a stage whose file is there is not done again.
+These are plan.json, training.json (and the runs under `models`), scores/, screening.json and .csv, audit/, set/,
+utility/ and report.html. A finished stage is not done again.
 """
 
 import sys
@@ -35,9 +35,9 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
     """Make the images that classes lack, screen and audit them, write the set, and test whether it helps a classifier.
 
     Args:
-        data: Prepared set with two classes or more. Only scores, audit and utility look at its held-out images; no
-            image is made or chosen by them.
-        out: The folder: new, or one that a call with the same request has begun.
+        data: Prepared set with two classes or more. Only scores, audit and utility use its held-out images; no image
+            is made or chosen with their help.
+        out: Folder to write: new, or one that was begun with the same request.
         request: What to make; default: as many images of every class as the largest has, by one model trained for an
             hour.
 
@@ -45,9 +45,9 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
         The document and the path of the report.
 
     Raises:
-        UsageError: What is asked for cannot be had, or differs from what the folder was begun with.
-        SamganError: Too few training images of a class that lacks some, or too few held-out ones; or a stage failed:
-            finished stages stay, and the next call goes on from there.
+        UsageError: The request is not possible, or differs from the one that the folder was begun with.
+        SamganError: There are too few training images of a class that lacks some, or too few held-out ones; or a stage
+            failed. Finished stages are kept, and the next call continues after them.
     """
     request, out = request or BalanceRequest(), Path(out)
     device = choose_device(request.device)

@@ -23,7 +23,7 @@ NAMES = "surrogateescape"  # files may have names that are not UTF-8
 
 @dataclass(frozen=True)
 class ClassPlan:
-    """Training images of a class: those there are, and those to make."""
+    """Training images of a class: how many there are, and how many to make."""
 
     real: int
     missing: int
@@ -31,7 +31,7 @@ class ClassPlan:
 
 @dataclass(frozen=True)
 class UtilityPlan:
-    """How the test of utility is done; no seeds: it is left out."""
+    """How the test of utility is done; with 0 seeds it is left out."""
 
     seeds: int
     steps: int
@@ -39,7 +39,7 @@ class UtilityPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Document):
-    """plan.json: what is made, and how. A later call with the same folder has to ask for the same."""
+    """plan.json: what is made, and how. A later call with the same folder must ask for the same."""
 
     KIND: ClassVar[str] = "a plan"
     MADE_BY: ClassVar[str] = "samgan balance, in a new folder"
@@ -50,7 +50,7 @@ class Plan(Document):
     classes: dict[str, ClassPlan]
     method: str
     runs: dict[str, str]
-    """By class, or "" for all: models that were given; the others are trained."""
+    """Models that were given: by class, or under "" for all classes. Empty if models are trained."""
     minutes: float
     config: dict[str, Any]
     features: str | None
@@ -62,11 +62,11 @@ class Plan(Document):
 
     @property
     def missing(self) -> dict[str, int]:
-        """Images to make, of the classes that lack some."""
+        """Number of images to make, by class; only classes that lack some."""
         return {name: counts.missing for name, counts in self.classes.items() if counts.missing}
 
     def to_give_away(self) -> dict[str, Any]:
-        """The plan without the folders of this machine."""
+        """The plan with only the names of folders, not their paths on this machine."""
         return self.to_dict() | {
             "runs": {name: Path(path).name for name, path in self.runs.items()},
             "features": name_of(self.features),
@@ -75,7 +75,7 @@ class Plan(Document):
 
 
 def name_of(path: str | None) -> str | None:
-    """A path without the folders above it."""
+    """The last part of a path."""
     return Path(path).name if path else None
 
 
@@ -84,14 +84,14 @@ class TrainedModel:
     """The model that makes images of a class."""
 
     path: str
-    """In the folder; of a given model as it was given."""
+    """Relative to the folder of the study; of a given model, as it was given."""
     given: bool
     sha256: str
     """Of its weights."""
     notes: tuple[str, ...]
-    """What is not known of its origin."""
+    """What is not known about its origin."""
     start: Start | None = None
-    """The run that it began with, if a study recorded it."""
+    """The run whose networks its training began with, if a study recorded it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class TrainingDocument(Document):
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
-        """Before schema numbers, the models were the document."""
+        """Before there were schema numbers, the document was the models themselves."""
         return {"models": tree}
 
 
@@ -125,11 +125,11 @@ class BalanceDocument(Document):
     skipped: tuple[SkippedPart, ...]
     counts: dict[str, ClassImages]
     against_all: Scores | None = None
-    """Scores against all images of the class, if a study took them."""
+    """Scores against all images of the class, if a study computed them."""
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
-        """Before schema numbers, what was left out was an empty object."""
+        """Before there were schema numbers, a part that was left out was an empty object."""
         tree["scores"] = {name: Scores.upgrade(dict(own), 0) if own else None for name, own in tree["scores"].items()}
         tree["audit"] = {
             name: AuditDocument.upgrade(dict(own), 0) if own else None for name, own in tree["audit"].items()
@@ -142,7 +142,7 @@ class BalanceDocument(Document):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of screening.csv: one image that was made, and why it was left out if it was."""
+    """A row of screening.csv: one image that was made, and the reason if it was left out."""
 
     class_name: str = field(metadata={"column": "class"})
     seed: int
@@ -156,7 +156,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SetImage:
-    """A row of the set's manifest; what does not apply to an image is empty."""
+    """A row of the set's manifest; fields that do not apply to an image are empty."""
 
     file: str
     split: str
@@ -175,12 +175,12 @@ class SetImage:
 
 
 def columns(kind: type[Candidate] | type[SetImage]) -> dict[str, str]:
-    """Name of each column of a file, and of the field it holds."""
+    """The columns of a file, each with the name of its field."""
     return {own.metadata.get("column", own.name): own.name for own in fields(kind)}
 
 
 def as_row(record: Candidate | SetImage) -> dict[str, str]:
-    """A record as text by column: distances and probabilities with four decimals, nothing for what does not apply."""
+    """A record as text by column: distances and probabilities with four decimals, empty if they do not apply."""
 
     def text(value: object) -> str:
         return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
@@ -189,7 +189,7 @@ def as_row(record: Candidate | SetImage) -> dict[str, str]:
 
 
 def format_csv(kind: type[Candidate] | type[SetImage], records: Sequence[Candidate | SetImage]) -> bytes:
-    """A file of records with a header."""
+    """Records as CSV with a header."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(columns(kind)), lineterminator="\n")
     writer.writeheader()
@@ -201,9 +201,9 @@ def read_candidates(path: Path) -> list[Candidate]:
     """Read screening.csv.
 
     Raises:
-        SamganError: It is missing, or was edited so that it cannot be read.
+        SamganError: It is missing, or cannot be read because it was edited.
     """
-    remedy = "remove it and screening.json, and give the same command again"
+    remedy = "remove it and screening.json, and run the same command again"
     try:
         with open(path, newline="", encoding="utf-8", errors=NAMES) as file:
             rows = list(csv.DictReader(file))
@@ -211,11 +211,11 @@ def read_candidates(path: Path) -> list[Candidate]:
     except (OSError, csv.Error, KeyError, msgspec.ValidationError) as error:
         told = explain(error) if isinstance(error, msgspec.ValidationError) else str(error)
         reason = f"no column {told}" if isinstance(error, KeyError) else " ".join(told.split())
-        raise SamganError(f"{path} cannot be read as the images that were screened ({reason}); {remedy}") from None
+        raise SamganError(f"{path}: cannot read the list of screened images ({reason}); {remedy}") from None
 
 
 def _values(row: Mapping[str, str]) -> dict[str, str | None]:
-    """Fields of a candidate; an empty cell of a number that does not apply is None."""
+    """Fields of a candidate; an empty cell of an optional number becomes None."""
     optional = ("distance_features", "confidence")
     return {
         name: None if name in optional and not row[column] else row[column]

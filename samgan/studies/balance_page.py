@@ -15,10 +15,10 @@ from samgan.studies.downstream_page import differences_chart, utility_sentences
 
 SHOWN = 40
 SWD_TIMES, COLLAPSE_GAP = 3.0, 0.05
-"""Limits of a model's scores; samgan-plus has 2.1 and +0.03 after 20 kimg of 3,080 X-rays."""
+"""Above these a model is in doubt. For comparison: samgan-plus has 2.1 and +0.03 after 20 kimg of 3,080 X-rays."""
 HEADER = ("class", "real", "synthetic", "candidates", "left out", "Frechet (floor)", "recall", "MS-SSIM gap")
 LIMITS = (
-    "Scores are of unscreened images against training images of the class. The result for the classifier holds for "
+    "Scores compare unscreened images with training images of the class. The result for the classifier holds for "
     "these patients, this size of image and this network; it may differ for images of another hospital."
 )
 BOTH = "This page contains REAL and SYNTHETIC images. Share it only as the data's terms allow."
@@ -83,7 +83,7 @@ def _rows(document: BalanceDocument) -> Iterator[tuple[str, ...]]:
 
 
 def doubts(scores: Scores) -> list[str]:
-    """Reasons to doubt a model as a whole, which a look at single images cannot give."""
+    """Reasons to doubt a model as a whole, which single images cannot show."""
     swd, collapse, found = scores.scores.get("swd"), scores.mode_collapse, []
     if swd and swd.value > SWD_TIMES * swd.floor:
         found.append(
@@ -103,8 +103,8 @@ def _sentences(document: BalanceDocument) -> Iterator[str]:
     for name, screened in document.screening.items():
         if screened.kept < screened.missing:
             yield (
-                f"{name}: {screened.kept} of {screened.missing} missing images; screening left out the other "
-                f"{screened.candidates - screened.kept} candidates. Train longer, or ask for fewer with --target."
+                f"{name}: screening kept only {screened.kept} of {screened.missing} missing images, and left out the "
+                f"other {screened.candidates - screened.kept} candidates. Train longer, or ask for fewer with --target."
             )
         if not screened.features:
             yield (

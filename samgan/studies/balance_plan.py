@@ -1,4 +1,4 @@
-"""What `samgan balance` is asked for: the request, checked, and the plan that it becomes."""
+"""The request to `samgan balance`: it is checked, and becomes a plan."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class BalanceRequest:
     """What to make, with which models, and how to test it."""
 
     config: Config | None = None
-    """Of the models to train; default: samgan-plus at the set's size. The method sets the classes."""
+    """Configuration of the models to train; default: samgan-plus at the set's size. The method sets the classes."""
     target: str = "equal"
     """As for `missing_images`."""
     classes: Sequence[str] = ()
@@ -37,21 +37,22 @@ class BalanceRequest:
     class that lacks images, of its images only; "fine-tuned": one model of all images, not told the class, and from it
     one for each class that lacks images."""
     runs: Mapping[str, Path] = field(default_factory=dict)
-    """Models to use instead, trained on this very set: by class, or under "" for all."""
+    """Models to use instead of training, themselves trained on this same set: by class, or under "" for all."""
     minutes: float = 60.0
-    """Training in all, shared evenly among the models; fine-tuning has half of it."""
+    """Minutes of training in total, shared evenly among the models. With "fine-tuned", the first model gets half
+    of them, and the others share the rest."""
     features: str | None = None
     """"inception" or a module file, for scores, screening and audit; default: the standard Inception, if available."""
     inception_weights: Path | None = None
     """A file of the Inception's weights, where there is no network."""
     confidence: float = 0.0
-    """Also leave out images whose class is less likely than this to a classifier of the real training images; 0: ask no
-    classifier."""
+    """Also leave out an image if a classifier trained on the real images gives its class a lower probability than this;
+    0: use no classifier."""
     file_format: str = "png"
     """Of synthetic images: one of `samgan.provenance.SET_FORMATS`."""
     originals: Path | None = None
-    """The folder that the set was prepared from, to put its files into the balanced set; default: the prepared images
-    as PNG."""
+    """The folder that the set was prepared from; its files become the real images of the balanced set. Default: the
+    prepared images as PNG."""
     copies: bool = False
     """Copy the originals instead of linking to them."""
     seeds: int = 5
@@ -67,11 +68,11 @@ def missing_images(counts: Mapping[str, int], target: str) -> dict[str, int]:
 
     Args:
         counts: Training images by class.
-        target: "equal": as many as the largest class has; a whole number: at least so many; a number with a point,
-            above 0 and up to 1: that share of the largest class.
+        target: "equal": as many as the largest class has; a whole number: at least that many; a number with a decimal
+            point, above 0 and up to 1: that share of the largest class.
 
     Raises:
-        UsageError: Another target, or one that every class has reached.
+        UsageError: The target is none of these, or every class has reached it already.
     """
     largest = max(counts.values())
     try:
@@ -88,16 +89,18 @@ def missing_images(counts: Mapping[str, int], target: str) -> dict[str, int]:
     missing = {name: max(0, wanted - count) for name, count in counts.items()}
     if not any(missing.values()):
         there = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise UsageError(f"--target {target}: no class has fewer than {wanted} training images ({there})")
+        raise UsageError(
+            f"--target {target}: every class already has {wanted} training images or more ({there}); ask for more"
+        )
     return missing
 
 
 def make_plan(data: PreparedSet, request: BalanceRequest, device: str) -> Plan:
-    """Check a request against the set, before anything is written, and make a plan of it.
+    """Check a request against the set before anything is written, and make a plan of it.
 
     Raises:
-        UsageError: What is asked for cannot be had.
-        SamganError: Too few training images of a class that lacks some, or too few held-out ones.
+        UsageError: The request is not possible.
+        SamganError: There are too few training images of a class that lacks some, or too few held-out ones.
     """
     names = list(dict.fromkeys(request.classes)) or data.classes
     _check_options(data, request, names)
@@ -115,7 +118,7 @@ def make_plan(data: PreparedSet, request: BalanceRequest, device: str) -> Plan:
             raise SamganError(f"{error}, or leave the test out with --seeds 0") from None
     if request.originals:
         _check_originals(request.originals, data, names)
-    # What was named and is not available is reported now, not in an hour.
+    # Report now, not after an hour of training, if features that were named are not available.
     find_features(request.features, inception_weights=request.inception_weights, device=device)
     return Plan(
         samgan=__version__,
@@ -141,7 +144,7 @@ def _check_options(data: PreparedSet, request: BalanceRequest, names: Sequence[s
         if value not in allowed:
             raise UsageError(f"--{flag} {value}: expected one of {', '.join(allowed)}")
     if not 0 <= request.confidence < 1:
-        raise UsageError(f"--confidence {request.confidence:g}: expected 0 up to, not including, 1")
+        raise UsageError(f"--confidence {request.confidence:g}: expected 0 or more, and less than 1")
     if request.minutes <= 0:
         raise UsageError(f"--minutes {request.minutes:g}: expected more than 0")
     if request.seeds < 0 or request.seeds == 1:
@@ -149,16 +152,22 @@ def _check_options(data: PreparedSet, request: BalanceRequest, names: Sequence[s
     if request.steps < 1:
         raise UsageError(f"--steps {request.steps}: expected 1 or more")
     if request.file_format.endswith("16") and data.channels != 1:
-        raise UsageError(f"--format {request.file_format} is for 1 channel; {data.path} has {data.channels}")
+        raise UsageError(
+            f"--format {request.file_format}: expected a set with 1 channel, found {data.channels} in {data.path}; use "
+            f"--format {request.file_format.removesuffix('16')}"
+        )
     if len(names) < 2:
-        raise UsageError(f"{data.path} has one class here ({', '.join(names)}); balancing needs two or more")
+        raise UsageError(
+            f"{data.path}: expected two or more classes to balance, found only {', '.join(names)}; name more with "
+            "--classes, or prepare a set with more"
+        )
 
 
 def _check_runs(runs: Mapping[str, Path], data: PreparedSet, lacking: Sequence[str]) -> None:
     """Refuse models of other classes, and those that may have seen held-out patients."""
     if runs and set(runs) not in ({""}, set(lacking)):
         raise UsageError(
-            f"--run: expected one model that was told the class, of all classes, or CLASS=RUN of {', '.join(lacking)}"
+            f"--run: expected one model of all classes that was told the class, or CLASS=RUN for {', '.join(lacking)}"
         )
     for name in lacking if runs else ():
         path = runs.get(name) or runs[""]
@@ -168,16 +177,19 @@ def _check_runs(runs: Mapping[str, Path], data: PreparedSet, lacking: Sequence[s
         if name not in learnt or (len(learnt) > 1 and not told):
             untold = "" if told else ", without being told which is which"
             raise UsageError(
-                f"{path} cannot make images of {name}: it was trained on {', '.join(learnt) or 'all classes'}{untold}"
+                f"{path} cannot make images of {name}: it was trained on {', '.join(learnt) or 'all classes'}{untold}; "
+                "name another model with --run"
             )
 
 
 def _check_originals(originals: Path, data: PreparedSet, names: Sequence[str]) -> None:
-    """Refuse originals that are not there, before the long part."""
+    """Refuse missing originals before the training, which takes long."""
     for index in data.indices(None, names):
         row = data.manifest[index]
         if not (originals / row.source).is_file():
-            raise UsageError(f"--originals {originals}: {row.source} is not there; name the folder that was prepared")
+            raise UsageError(
+                f"--originals {originals}: {row.source} is missing; name the folder that the set was prepared from"
+            )
 
 
 def keep_plan(plan: Plan, out: Path) -> None:
@@ -201,16 +213,16 @@ def keep_plan(plan: Plan, out: Path) -> None:
         was, asked = (_comparable(own.name, getattr(one, own.name)) for one in (before, plan))
         if own.name not in ("samgan", "utility") and was != asked:
             raise UsageError(
-                f"{out} was begun with another {own.name} ({_short(was)}, not {_short(asked)}): ask for the same "
-                "again, or name a new folder"
+                f"{out} was begun with {own.name} {_short(was)}, not {_short(asked)}; ask for the same again, or name "
+                "a new folder"
             )
-    if before.utility != plan.utility:  # it is the last stage, and may be done anew
+    if before.utility != plan.utility:  # it is the last stage, and may be done again
         (out / "utility" / "utility.json").unlink(missing_ok=True)
         replace(before, utility=plan.utility).write(path)
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """Of the data only what identifies it: plans of earlier versions tell less of it."""
+    """For the data only what identifies it, since plans of earlier versions say less about it."""
     return (value.name, value.sha256) if name == "data" else value
 
 

@@ -22,7 +22,7 @@ from samgan.trust import Record, write_card
 
 
 def write_set(work: Work, originals: Path | None) -> None:
-    """Write the folder `set`, which appears when it is complete."""
+    """Write the folder `set`, which appears only when it is complete."""
     target = work.out / "set"
     if (target / "manifest.json").is_file():
         return
@@ -33,7 +33,7 @@ def write_set(work: Work, originals: Path | None) -> None:
     try:
         images = [*_write_real(work, temporary, originals), *_write_synthetic(work, temporary)]
         (temporary / "manifest.csv").write_bytes(format_csv(SetImage, images))
-        # The set may be given away: names of folders stay here.
+        # The set may be given away, so paths of this machine are left out.
         rows = [{column: text for column, text in as_row(image).items() if text} for image in images]
         document = {"samgan": __version__, "plan": work.plan.to_give_away(), "images": rows}
         write_json(temporary / "manifest.json", document)
@@ -67,11 +67,14 @@ def _write_real(work: Work, folder: Path, originals: Path | None) -> Iterator[Se
 
 
 def _take(original: Path, sha256: str, path: Path, copies: bool) -> None:
-    """Link to an original, or copy it, if it is still what was prepared."""
+    """Link to an original, or copy it, if it is still the file that was prepared."""
     source = original.resolve()
     found = hashlib.sha256(source.read_bytes()).hexdigest()
     if found != sha256:
-        raise SamganError(f"{source} is not the file that was prepared (sha256 {found[:12]}, not {sha256[:12]})")
+        raise SamganError(
+            f"{source} is not the file that was prepared (sha256 {found[:12]}, not {sha256[:12]}); restore that file, "
+            "or prepare the set again"
+        )
     if copies:
         shutil.copyfile(source, path)
     else:
@@ -129,7 +132,7 @@ def write_cards(work: Work, document: BalanceDocument) -> None:
 
 
 def _record(work: Work, document: BalanceDocument, names: Sequence[str], **more: Any) -> Record:
-    """What is known of the images of some classes; if several models made them, their own cards tell the rest."""
+    """What is known about the images of some classes; if several models made them, each model's card has the rest."""
     known: Mapping[str, Any] = {}
     if len({work.models[name].sha256 for name in names}) == 1:
         path = work.path(names[0])

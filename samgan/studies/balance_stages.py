@@ -38,7 +38,7 @@ from samgan.trust import AuditDocument, Screen, ScreenedClass, ScreeningDocument
 from samgan.trust.documents import SkippedPart
 
 CANDIDATES = 5
-"""Images made for each one that is missing, at most."""
+"""At most this many candidates are made for each missing image."""
 
 D = TypeVar("D", bound=Document)
 
@@ -55,11 +55,11 @@ class Work:
         self.names = list(plan.classes)
 
     def folder(self, kind: str, name: str) -> Path:
-        """Where the documents of a class go; a class's name may hold what a folder's may not."""
+        """Where the documents of a class go; a class's name may contain characters that a folder's name must not."""
         return self.out / kind / f"class-{self.names.index(name)}"
 
     def optional(self, path: Path, name: str, kind: type[D], make: Callable[[], D]) -> D | None:
-        """A stage that others do without: if it cannot be done, the report says why."""
+        """Do a stage that no other stage needs; if it fails, the report says why."""
         try:
             return stage(path, name, kind, make)
         except UsageError:
@@ -113,7 +113,7 @@ def labels_of(model: Model, seeds: Sequence[int], name: str) -> Labels:
 
 
 def stage(path: Path, name: str, kind: type[D], make: Callable[[], D]) -> D:
-    """What a stage found: from its file, or by doing it and writing the file."""
+    """Return what a stage found: read its file, or do the stage and write the file."""
     if path.is_file():
         return kind.read(path)
     print(f"samgan: {name}", file=sys.stderr, flush=True)
@@ -126,17 +126,17 @@ def check_classes(path: Path, found: Mapping[str, object], plan: Plan) -> None:
     """Refuse a file of a stage that does not have exactly the classes that lack images.
 
     Raises:
-        SamganError: It was edited.
+        SamganError: The file was edited.
     """
     if set(found) != set(plan.missing):
         raise SamganError(
-            f"{path}: expected the classes that lack images by plan.json ({', '.join(plan.missing)}), found "
-            f"{', '.join(found) or 'none'}; remove it, and give the same command again"
+            f"{path}: expected the classes that lack images in plan.json ({', '.join(plan.missing)}), found "
+            f"{', '.join(found) or 'none'}; remove it, and run the same command again"
         )
 
 
 def check_screening(out: Path, found: Mapping[str, ScreenedClass], plan: Plan) -> None:
-    """Refuse screening.json and screening.csv if they do not fit each other and the plan.
+    """Refuse screening.json and screening.csv if they do not agree with each other and with the plan.
 
     Raises:
         SamganError: One of them was edited, or is missing.
@@ -149,11 +149,11 @@ def check_screening(out: Path, found: Mapping[str, ScreenedClass], plan: Plan) -
         reasons = Counter(row.reason for row in own)
         counts = plan.missing[name], len(own), reasons.pop("", 0), reasons
         told = screened.missing, screened.candidates, screened.kept, screened.left_out
-        # Candidates are made of seeds 0, 1, ...: a row that was repeated or removed shows.
+        # Candidates have seeds 0, 1, ..., so a repeated or removed row is noticed.
         if counts != told or [row.seed for row in own] != list(range(len(own))):
             raise SamganError(
-                f"{path} and screening.csv do not fit each other and plan.json for {name}: one of them was edited; "
-                "remove the first two, and give the same command again"
+                f"{path}, screening.csv and plan.json do not agree on {name}: one of them was edited; remove "
+                "screening.json and screening.csv, and run the same command again"
             )
 
 
@@ -196,7 +196,7 @@ def _train(work: Work, name: str, settings: dict[str, Any], minutes: float, star
 
 
 def score_model(work: Work, name: str) -> Scores | None:
-    """Scores of a class's model against its real training images, beside the floor."""
+    """Scores of a class's model against the real training images of the class, with their floor."""
     folder = work.folder("scores", name)
 
     def make() -> Scores:
@@ -209,11 +209,11 @@ def score_model(work: Work, name: str) -> Scores | None:
 
 
 def audit_model(work: Work, name: str) -> AuditDocument | None:
-    """Look for signs of memorisation in the images of a class as they come, before screening."""
+    """Look for signs of memorisation in the images of a class, before screening."""
     folder, counts = work.folder("audit", name), work.plan.classes[name]
 
     def make() -> AuditDocument:
-        count = max(counts.missing, counts.real)  # few copies are seen only among many images
+        count = max(counts.missing, counts.real)  # rare copies show only among many images
         document, _ = audit(
             work.path(name), work.data, count=count, classes=[name], out=folder, device=work.device, **work.of_features
         )
@@ -236,7 +236,7 @@ def screen_images(work: Work) -> ScreeningDocument:
         classifier = train_classifier(training.numpy(), labels, arm, number, seed=0, steps=500, device=work.device)
     found: dict[str, ScreenedClass] = {}
     rows: list[Candidate] = []
-    kept: list[Tensor] = []  # of all classes: a model that confuses classes makes one image for two of them
+    kept: list[Tensor] = []  # of all classes: a model that confuses them may make the same image for two
     for name, missing in plan.missing.items():
         label = work.names.index(name)
         screen = Screen(
@@ -244,7 +244,7 @@ def screen_images(work: Work) -> ScreeningDocument:
             np.flatnonzero(labels == label),
             data.groups(indices),
             features=of_training,
-            # Nobody will ask for the features of candidates again.
+            # Features of candidates are not needed again.
             extract=None if extractor is None else functools.partial(extract, extractor, cache=False),
             classify=None if classifier is None else functools.partial(_probability, classifier, label),
             confidence=plan.confidence,
@@ -268,9 +268,10 @@ def _probability(classifier: torch.nn.Module, label: int, images: np.ndarray) ->
 
 
 def candidates(screen: Screen, model: Model, name: str, missing: int, kept: list[Tensor]) -> Iterator[Candidate]:
-    """Candidates of seeds 0, 1, ... until `missing` images are kept; the last one is kept.
+    """Make candidates of seeds 0, 1, ...; end with the one that completes `missing` kept images, or at the limit.
 
-    `kept` are images that were kept, and grows by them. Training images are named by their place.
+    The limit is `CANDIDATES` times `missing`. `kept` has the images kept so far; new ones are appended. Training images
+    are named by their index.
     """
     seed, still, rate = 0, missing, 1.0
     while still and seed < CANDIDATES * missing:

@@ -1,7 +1,8 @@
-"""What the paper says about its settings, each sentence as a test on measured rows.
+"""The paper's claims about its settings, each tested on measured rows.
 
-Seeds differ, and few are run. So the spread of seeds is estimated from all rows with several seeds together, as a
-pooled standard deviation. A difference counts if its 95 % interval leaves out zero; otherwise it is undecided.
+Scores differ between seeds, and few seeds are run. So the spread of seeds is estimated from all rows with several seeds
+together, as a pooled standard deviation. A difference counts if its 95 % interval excludes zero; otherwise it is
+undecided.
 """
 
 import dataclasses
@@ -16,11 +17,11 @@ from samgan.scoring import MODE_COLLAPSE, Scores
 
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "not confirmed", "undecided at this scale"
 LEVEL = 0.95
-FEW_POINTS = 7  # 5,040 orders
+FEW_POINTS = 7  # 5,040 permutations
 
 
 class Measure(NamedTuple):
-    """A score of one run, on a scale on which seeds spread equally everywhere; a claim promises a lower value."""
+    """A score of one run, on a scale on which seeds spread about equally everywhere; a claim predicts a lower value."""
 
     name: str
     scale: str
@@ -45,7 +46,7 @@ def _missed(scores: Scores) -> float | None:
     return math.acos(math.sqrt(found.value)) if found else None
 
 
-# The arc cosine gives shares near 0 the same spread as shares in between (Anscombe 1948, for a binomial's share).
+# The arc cosine gives proportions near 0 the same spread as others (Anscombe 1948, for binomial proportions).
 FRECHET = Measure("Frechet distance", "log", _log_frechet, math.exp)
 LIKENESS = Measure("MS-SSIM of generated pairs", "-log(1 - MS-SSIM)", _likeness, lambda value: 1 - math.exp(-value))
 MISSED = Measure("1 - recall", "acos(sqrt(recall))", _missed, lambda value: math.sin(value) ** 2)
@@ -118,7 +119,7 @@ SIGN = "MS-SSIM of generated pairs above that of real ones marks a collapse"
 
 
 class Verdict(NamedTuple):
-    """A claim, the word on it, and a line of evidence for each pair."""
+    """A claim, the verdict on it in a word, and lines of evidence."""
 
     sentence: str
     word: str
@@ -128,9 +129,9 @@ class Verdict(NamedTuple):
 def judge_claims(runs: Mapping[str, Sequence[Scores]]) -> list[Verdict]:
     """Test every claim.
 
-    A pair is confirmed if the mean of the better row is lower by more than its 95 % interval. It is not confirmed if
-    that mean is higher by more than the interval that all pairs of the claim together leave with a probability of 5 %.
-    A claim is confirmed if all its pairs are, and not confirmed if one pair is not; otherwise it is undecided.
+    A pair is "confirmed" if the 95 % interval of its difference (better minus worse) is below zero. It is "not
+    confirmed" if a wider interval, which holds for all pairs of the claim together (Bonferroni), is above zero.
+    A claim is "confirmed" if all its pairs are, and "not confirmed" if one or more are; otherwise it is undecided.
 
     The evidence also has the mean over several pairs with its interval. It decides nothing, because it may hide a pair
     that contradicts the claim.
@@ -162,7 +163,7 @@ def _joined(words: Sequence[str]) -> str:
 
 
 def _compare(pair: Pair, pairs: int, runs: Mapping[str, Sequence[Scores]]) -> tuple[str, str]:
-    """The word on one of the `pairs` pairs of a claim, and a line that says why."""
+    """The verdict on one of the `pairs` pairs of a claim, and a line that says why."""
     values = {name: _values(pair.measure, runs.get(name, ())) for name in (pair.better, pair.worse)}
     title = f"{pair.measure.name}: {pair.better} below {pair.worse}"
     missing = [name for name, found in values.items() if not found]
@@ -268,7 +269,7 @@ def _row_of_sign(name: str, scores: Sequence[Scores]) -> _Signed | None:
 
 
 def rank_correlation(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Spearman's rank correlation and its two-sided p: over all orders for few points, otherwise by Student's t."""
+    """Spearman's rank correlation and its two-sided p: by all permutations for few points, otherwise by Student's t."""
     first, second = zip(*points, strict=True)
     rho, p = stats.spearmanr(first, second)
     if len(points) <= FEW_POINTS:

@@ -17,7 +17,7 @@ from samgan.files import atomic_write
 from samgan.metrics.features import cache_folder
 
 PROCEDURE = 1
-"""Counts up when anything about training a classifier changes, so that nothing older is taken from the cache."""
+"""Raised when anything about training a classifier changes, so that no older result is taken from the cache."""
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 BATCH_SIZE = 64
@@ -29,7 +29,7 @@ class Arm:
 
     real: bool = True
     synthetic: bool = False
-    """Synthetic images of a class fill up what it lacks of the largest class; without real ones they stand for them."""
+    """Synthetic images fill each class up to the size of the largest one; without real images they replace them."""
     weighted: bool = False
     """Every class has the same weight in the loss."""
     balanced: bool = False
@@ -38,11 +38,12 @@ class Arm:
     mixed: bool = False
     """Real and synthetic images of a class that has both are drawn equally often; for `balanced` arms only."""
     everywhere: bool = False
-    """Every class has all its synthetic images beside real ones, so that an image's origin says less of its class."""
+    """Every class has all its synthetic images beside real ones, so that an image's origin tells less about its
+    class."""
     real_last: bool = False
-    """The second half of the steps is without synthetic images."""
+    """The second half of the steps uses no synthetic images."""
     synthetic_first: bool = False
-    """The first half of the steps is without real images: all synthetic ones of every class."""
+    """The first half of the steps uses no real images, but all synthetic ones of every class."""
 
     @property
     def whole(self) -> bool:
@@ -88,8 +89,9 @@ def classify(  # noqa: PLR0913 (options of one classifier)
 ) -> Float[np.ndarray, "m classes"]:
     """Train a classifier by `train_classifier` and predict `test`, or take the probabilities from the cache.
 
-    A test of hours may be stopped, so they are kept. Tests of the same real images with different synthetic ones share
-    the arms without synthetic images. The cache ($SAMGAN_CACHE, else ~/.cache/samgan) may be deleted at any time.
+    A test takes hours and may be stopped, so probabilities are kept. Tests of the same real images with different
+    synthetic ones share the arms without synthetic images. The cache ($SAMGAN_CACHE, else ~/.cache/samgan) may be
+    deleted at any time.
     """
     options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device}
     digest = hashlib.sha256(f"{PROCEDURE} {torch.__version__} {arm} {classes} {sorted(options.items())}".encode())
@@ -126,7 +128,7 @@ def train_classifier(
     instructions for it: the same for every arm, chosen before any was tested. Initial weights, batches and
     augmentation depend on the seed only.
 
-    Long because the whole recipe of training stands in one place.
+    Long because the whole recipe of training is in one place.
 
     Args:
         images: Training images.
@@ -135,11 +137,11 @@ def train_classifier(
         classes: Number of classes.
         seed: Of weights, batches and augmentation.
         steps: Steps of 64 images.
-        device: Where.
+        device: Where it is trained.
         of_real: Which images are real; default: all.
 
     Returns:
-        The network, ready to predict; `predict` takes it.
+        The network, ready for `predict`.
 
     Source: He et al. 2016 (ResNet), Loshchilov and Hutter 2019 (AdamW).
     """
@@ -191,7 +193,7 @@ def predict(network: torch.nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> F
 def _batch(
     draw: np.random.Generator, labels: np.ndarray, of_real: np.ndarray | None, classes: int, balanced: bool
 ) -> np.ndarray:
-    """Places of a batch's images; with `of_real`, real and synthetic ones of a class are drawn alike."""
+    """Indices of a batch's images; with `of_real`, real and synthetic ones of a class are drawn equally often."""
     if not balanced:
         return draw.integers(len(labels), size=BATCH_SIZE)
     kinds = np.zeros(len(labels), bool) if of_real is None else of_real
@@ -208,7 +210,7 @@ def _normalised(images: Tensor) -> Tensor:
 
 
 def _augmentation() -> Callable[[Tensor], Tensor]:
-    """Small turns, shifts, zooms and changes of exposure, of one image at a time; hearts stay on their side."""
+    """Small rotations, shifts, zooms and exposure changes, image by image; no flips, so hearts stay on their side."""
     from torchvision.transforms import v2
 
     return v2.Compose([v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.9, 1.1)), v2.ColorJitter(0.2, 0.2)])

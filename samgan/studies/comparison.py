@@ -32,7 +32,7 @@ LOWER_IS_BETTER = {"brier_score"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """What arms differ by."""
+    """How arms differ."""
 
     intervals: dict[str, dict[str, Interval]]
     """By arm, then by score."""
@@ -41,7 +41,7 @@ class Comparison:
     decisions: dict[str, Decision]
     """By score."""
     verdict: Word
-    """That of AUC."""
+    """The verdict by AUC."""
 
 
 def compare(
@@ -52,16 +52,16 @@ def compare(
 ) -> Comparison:
     """Differences between arms with synthetic images and classical ones, paired by patients and seeds.
 
-    Patients (all images of one together) are drawn with replacement, the same ones for all arms. The part that seeds
-    add is that of their mean, by Student's t, since a bootstrap of so few sees too little.
+    Patients (all images of one together) are drawn with replacement, the same ones for all arms. Seeds add the
+    error of their mean, by Student's t, since a bootstrap of so few seeds underestimates it.
 
-    The best of several arms is partly lucky. So the arms that decide are chosen on one half of the patients and by all
-    seeds but one, and measured on the other half and with that seed, every way round: the arm with synthetic images
-    and the classical one that have the best mean of the score there.
+    The best of several arms is best partly by luck. So the arms that decide are chosen on one half of the patients by
+    all seeds but one: the arm with synthetic images and the classical one that have the best mean score there. They are
+    measured on the other half with the seed left out. This is done with both halves and every seed.
 
     Args:
-        predicted: For every arm and seed, probabilities.
-        truth: Classes.
+        predicted: The probabilities of every arm and seed.
+        truth: The class of each image.
         patients: The patient of each image; at least two of every class.
         smallest: The class with the fewest real training images.
     """
@@ -71,7 +71,7 @@ def compare(
     chance = draw.standard_t(seeds - 1, size=RESAMPLES)
 
     def measure(names: Sequence[str], of: Bool[np.ndarray, " n"]) -> Measured:
-        """Scores on some images: of all these images, then of each draw of patients."""
+        """Scores on some images: first on all of them, then on each draw of patients."""
         found = {
             name: [weighted_scores(p[of], truth[of], smallest, weights[:, of]) for p in predicted[name]]
             for name in names

@@ -1,4 +1,4 @@
-"""Whether synthetic images help a classifier, on patients that nothing was trained on or chosen by.
+"""Whether synthetic images help a classifier, on patients that were not used to train or choose anything.
 
 A ResNet-18 learns to tell the classes of a prepared set apart: from real images, from real images with the usual
 remedies for a small class, and from real and synthetic images together. All classifiers take the same number of steps,
@@ -31,7 +31,7 @@ from samgan.studies.downstream_page import write_page
 from samgan.trust.utility_document import UTILITY_SCORES, ArmScores, ClassImages, HeldOut, UtilityDocument
 
 LEAST = 16
-"""Held-out images of a class, below which nothing can be said."""
+"""The fewest held-out images of a class that can be tested on."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Synthetic:
 
     images: UInt8[np.ndarray, "n c h w"]
     notes: list[str]
-    """What is not known of their origin."""
+    """What is not known about their origin."""
     source: str
     """Name of the run, file or folder."""
     model_sha256: str = ""
@@ -57,13 +57,13 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class _Request:
-    """A test that was checked."""
+    """The inputs of a test, after they were checked."""
 
     data: PreparedSet
     real: dict[str, UInt8[np.ndarray, "n c h w"]]
     made: dict[str, Synthetic]
     lacking: dict[str, int]
-    """Synthetic images beside the real ones, by class."""
+    """How many synthetic images are added to the real ones, by class."""
     tested: Tested
     seeds: int
     steps: int
@@ -93,11 +93,11 @@ def utility(
         synthetic: By class, where its synthetic images are: a run, a .safetensors file of `samgan export`, a folder of
             images, .npz, .npy, or images themselves, uint8 [n c h w]. A model makes as many as the largest class has;
             if it was told the class, it makes images of that class. A class that lacks no images may be left out: then
-            no classifier learns from synthetic images only.
+            arms that need synthetic images of every class are skipped.
         out: Folder to write.
         classes: Classes to tell apart; default: all.
-        beside: By class, how many of its synthetic images stand beside real ones; default: as many as it lacks of the
-            largest class.
+        beside: By class, how many of its synthetic images are added to the real ones; default: as many as it lacks
+            of the largest class.
         seeds: Classifiers per arm: seeds 0 to `seeds` - 1.
         steps: Steps of 64 images per classifier.
         device: Where they are trained.
@@ -106,8 +106,8 @@ def utility(
         The document and the path of the page.
 
     Raises:
-        UsageError: One class, an unknown one, fewer than two seeds or one step, a model of another prepared set, or
-            synthetic images of another class.
+        UsageError: Only one class, an unknown class, fewer than two seeds, no step, a model of another prepared set,
+            or synthetic images of another class.
         SamganError: No training images of a class, too few held-out ones, or synthetic images of another shape or too
             few.
     """
@@ -117,7 +117,7 @@ def utility(
     if seeds < 2 or steps < 1:
         raise UsageError(f"--seeds {seeds} --steps {steps}: expected 2 or more seeds and 1 or more steps")
     if unknown := sorted(set(synthetic) - set(names)):
-        raise UsageError(f"--synthetic {unknown[0]}=...: the classes are {', '.join(names)}")
+        raise UsageError(f"--synthetic {unknown[0]}=...: expected one of the classes {', '.join(names)}")
     data.verify()
     request = _request(data, names, synthetic, dict(beside or {}), choose_device(device))
     request = replace(request, seeds=seeds, steps=steps)
@@ -150,7 +150,7 @@ def _request(
         name = short[0]
         raise SamganError(
             f"{name} needs {lacking[name]} synthetic images (the largest class has {largest} real ones), but "
-            f"{given[name]} were given: --synthetic {name}=RUN"
+            f"{given[name]} were given; name a model or more images with --synthetic {name}=..."
         )
     return _Request(data, real, made, lacking, _held_out(data, names), 0, 0, device)
 
@@ -196,7 +196,7 @@ def check_held_out(data: PreparedSet, names: Sequence[str]) -> None:
     """Refuse a set that has too few held-out images to test on.
 
     Raises:
-        SamganError: Fewer than 16 of a class, or all of one patient, or of patients of one half (`halves`).
+        SamganError: A class has fewer than 16, or all of them are of one patient or of patients of one half (`halves`).
     """
     tested = _held_out(data, names)
     half = halves(tested.patients, tested.truth)
@@ -207,8 +207,8 @@ def check_held_out(data: PreparedSet, names: Sequence[str]) -> None:
     ]
     if few:
         raise SamganError(
-            f"{data.path}: expected {LEAST} or more held-out images of {few[0]}, of two patients or more; prepare with "
-            "--holdout"
+            f"{data.path}: expected {LEAST} or more held-out images of {few[0]}, of two patients or more; prepare "
+            "the set again with a larger --holdout"
         )
 
 
@@ -219,7 +219,7 @@ def _held_out(data: PreparedSet, names: Sequence[str]) -> Tested:
 
 
 def read_synthetic(name: str, source: Location | np.ndarray, count: int, data: PreparedSet, device: str) -> Synthetic:
-    """The synthetic images of one class; of a model, `count` of them.
+    """The synthetic images of one class; `count` of them if a model makes them.
 
     Raises:
         UsageError: The images are of another class, or the model was trained on another set.
@@ -231,30 +231,33 @@ def read_synthetic(name: str, source: Location | np.ndarray, count: int, data: P
         model = opened.model
         learnt = model.config.data.classes or (data.classes if model.trained_on else [name])
         if not model.classes and list(learnt) != [name]:
-            raise UsageError(f"--synthetic {name}={source}: it was trained on {', '.join(learnt)}, not only on {name}")
+            raise UsageError(
+                f"--synthetic {name}={source}: it was trained on {', '.join(learnt)}, not only on {name}; name a model "
+                f"of {name} only, or one that was told the class"
+            )
         images = opened.images(count, model.labels(range(count), name) if model.classes else None).numpy()
     else:
         images = opened.images().numpy()
         if opened.path is not None and (others := sorted(_marked_classes(opened.path) - {name})):
             raise UsageError(
-                f"--synthetic {name}={source}: their marks say that there are images of {', '.join(others)}"
+                f"--synthetic {name}={source}: expected images of {name} only, but their marks name {', '.join(others)}"
             )
     if images.shape[1:] != data.images.shape[1:]:
         raise SamganError(
-            f"{name}: expected images of {list(data.images.shape[1:])}, got {list(images.shape[1:])}"
+            f"{name}: expected images of shape {list(data.images.shape[1:])}, got {list(images.shape[1:])}"
             + ("" if opened.path is None else f" from {source}")
         )
     return Synthetic(images, notes, opened.described.name, opened.described.model_sha256 or "")
 
 
 def _marked_classes(source: Path) -> set[str]:
-    """Classes that samples of samgan say they have; none for other images."""
+    """Classes in the marks of samgan's samples; none for other images."""
     files = image_files(source) if source.is_dir() else [source]
     if source.is_dir() and not files:
         files = [source / "samples.npz"]
     found = set()
     for file in files:
-        with contextlib.suppress(SamganError):  # a damaged mark tells nothing, and `samgan verify` says so
+        with contextlib.suppress(SamganError):  # a damaged mark names no class; `samgan verify` reports it
             found |= {sample.mark.class_name for sample in read_samples(file)}
     return found - {""}
 

@@ -20,7 +20,7 @@ def format_utility(document: UtilityDocument) -> str:
 
 
 def utility_sentences(document: UtilityDocument) -> list[str]:
-    """What was found, and what it rests on."""
+    """What was found, and what it is based on."""
     decision, held_out, seeds = document.decisions[DECIDES], document.held_out, document.seeds
     pairs = [f"'{arms.synthetic}' against '{arms.classical}'" for arms in decision.chosen]
     others = [

@@ -2,7 +2,7 @@
 
 A sweep is a folder. While a job trains, its run is in `runs/KEY/`. When it has been scored, the folder has one document
 (`rows/KEY.json`) and one picture (`rows/KEY.png`) of it. KEY ends in a hash of everything that decides what is computed
-(`Job.key`). So the same command continues after it was stopped in any way, and nothing is computed twice.
+(`Job.key`). So the same command continues however it was stopped, and nothing is computed twice.
 """
 
 import contextlib
@@ -54,16 +54,16 @@ def run_sweep(
         scoring: How to score.
         resources: Where to run.
         on_collapse: As for `samgan.api.train`.
-        report: Called with the rows there are, each time a job has ended.
+        report: Called with all rows so far, each time a job has ended.
 
     Returns:
         One row for each job. The next call tries failed jobs again.
 
     Raises:
-        UsageError: Ray is not installed, or a job asks for more than there is.
+        UsageError: Ray is not installed, or a job asks for more than any machine has.
         SamganError: Another sweep uses the folder; the cluster cannot be reached; a row cannot be read; or a row was
             scored in another way and cannot be scored again, because its run is gone or features are missing.
-        Interrupted: A signal came; the same call continues.
+        Interrupted: A signal arrived; the same call continues.
     """
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
@@ -115,7 +115,8 @@ def _read_row(job: Job, out: Path) -> RowDocument | None:
     row = RowDocument.read(path)
     if row.key != job.key:
         raise SamganError(
-            f"{path} holds the row {row.key}; rename the file to that, or delete it to train its job again"
+            f"{path}: expected the row {job.key}, found {row.key}; rename the file to {row.key}.json, or delete it to "
+            "train the expected one again"
         )
     return row
 
@@ -148,7 +149,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
     trained = scores = failed = None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of collapses and of slow networks: the table shows both
+            warnings.simplefilter("ignore")  # about collapses and slow networks: the table shows both
             data = PreparedSet.open(job.data)
             run = _train(job, out / "runs" / job.key, data, resources, on_collapse)
             trained = _describe(run)
@@ -186,7 +187,7 @@ def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_col
         _wait_for(Run(path))
         if _is_trained(Run(path), job, on_collapse):
             return Run(path)
-        if config.training.precision == "auto":  # keep what the machine had that began the run
+        if config.training.precision == "auto":  # keep the precision of the machine that began the run
             config = config.override({"training.precision": Run(path).config.training.precision})
     return api.train(
         config,
@@ -209,7 +210,7 @@ def _score(run: Run, data: PreparedSet, scoring: Scoring, device: str) -> Scores
 
 
 def _wait_for(run: Run) -> None:
-    """Wait until the lock of a lost worker is gone. This sweep alone may use the run, so nobody else holds the lock."""
+    """Wait until the lock of a lost worker is gone. Only this sweep may use the run, so nobody else holds the lock."""
     end = time.monotonic() + LOST_LOCK_SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(SamganError), run.locked():
@@ -218,7 +219,7 @@ def _wait_for(run: Run) -> None:
 
 
 def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
-    """Whether nothing is left to train. A run that was stopped at its collapse would otherwise go on."""
+    """Whether nothing is left to train. With "stop", a run that ended at its collapse does not go on."""
     last = run.last_line()
     step = run.last_step()
     if not step or last is None or last["step"] > step or not run.grid_path(last["images_seen"]).exists():
@@ -227,7 +228,8 @@ def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
 
 
 def _describe(run: Run) -> Trained:
-    lines = [line for line in run.stats() if line["step"] <= run.last_step()]  # a resumed run may end before a halt
+    # A resumed run may end at a smaller step than it had logged before it was stopped.
+    lines = [line for line in run.stats() if line["step"] <= run.last_step()]
     train = [line for line in lines if line["kind"] == "train"]
     quick = [line for line in lines if line["kind"] == "scores"]
     environment = run.environment
@@ -247,7 +249,7 @@ def _describe(run: Run) -> Trained:
 
 
 def _curve(lines: list[dict[str, Any]], name: str) -> Curve:
-    """The means of a logged number over at most `CURVE_POINTS` stretches of the run."""
+    """The means of a logged number over at most `CURVE_POINTS` parts of the run."""
     points = [(line["images_seen"] / 1000, line[name]) for line in lines if name in line]
     stretches = np.array_split(np.array(points).reshape(-1, 2), max(1, min(CURVE_POINTS, len(points))))
     return tuple((round(float(part[-1, 0]), 3), round(float(part[:, 1].mean()), 5)) for part in stretches if len(part))
@@ -255,10 +257,10 @@ def _curve(lines: list[dict[str, Any]], name: str) -> Curve:
 
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keep another sweep out of the folder; the lock goes with the process."""
+    """Keep another sweep out of the folder; the lock ends with the process."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(Run(out).locked())
         except SamganError:
-            raise SamganError(f"{out} is being filled by another sweep; wait for it to end, or stop it") from None
+            raise SamganError(f"{out} is in use by another sweep; wait for it to end, or stop it") from None
         yield

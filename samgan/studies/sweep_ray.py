@@ -22,7 +22,7 @@ def run_on_ray(
     resources: Resources,
     on_collapse: str,
 ) -> Iterator[RowDocument]:
-    """Run jobs as tasks of Ray, and give their rows as they end.
+    """Run jobs as tasks of Ray, and yield their rows as they end.
 
     If the worker of a job is lost, the job is started again on another one, and continues from its last checkpoint.
     """
@@ -70,7 +70,10 @@ def cores_of_a_job(nodes: Sequence[dict[str, Any]], resources: Resources) -> int
     if not fitting:
         has = ", ".join(f"{cpus} CPU and {gpus:g} GPU" for cpus, gpus in sorted(set(sizes))) or "none"
         wanted = f"{resources.cores or 1} CPU and {resources.gpus:g} GPU"
-        raise UsageError(f"a job takes {wanted} of one machine, but the machines have {has}; ask for less")
+        raise UsageError(
+            f"a job takes {wanted} of one machine, but the machines have {has}; ask for less with --cores-per-job or "
+            "--gpus-per-job"
+        )
     if resources.cores:
         return resources.cores
     cpus, gpus = max(fitting)
@@ -81,14 +84,14 @@ def _start(resources: Resources) -> Any:
     try:
         import ray
     except ImportError:
-        raise UsageError("Ray is not installed: pip install 'samgan[sweep]'") from None
+        raise UsageError("Ray is not installed; install it with pip install 'samgan[sweep]'") from None
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if resources.ray == "local":
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
             ray.init(address=resources.ray, **quiet)
-    except Exception as error:  # Ray has no common class for what may be wrong with a cluster
+    except Exception as error:  # Ray's errors about a cluster have no common class
         raise SamganError(
             f"--ray {resources.ray}: cannot reach a Ray cluster there ({first_line(error)}); start one with "
             "`ray start`, or set RAY_AUTH_MODE=token if it asks for a token"

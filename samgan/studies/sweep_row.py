@@ -1,4 +1,4 @@
-"""rows/KEY.json: what is known of one job of a sweep after it has ended."""
+"""rows/KEY.json: what is known about one job of a sweep after it has ended."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class ScoredBy:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What is known of the training of a job."""
+    """What is known about the training of a job."""
 
     config: dict[str, Any]
     """As it was resolved on the machine, so that `training.precision` is never "auto"."""
@@ -62,7 +62,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class RowDocument(Document):
-    """What is known of one job. Its schema number goes up whenever that of the scores in it does."""
+    """What is known about one job. Its schema number goes up whenever that of the scores in it does."""
 
     SCHEMA: ClassVar[int] = 1
     SCORES_SCHEMA: ClassVar[int] = 2
@@ -84,7 +84,7 @@ class RowDocument(Document):
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
-        """In schema 0 all facts of the training were keys of the row, and a version stood for what scores compute."""
+        """In schema 0 all facts about the training were keys of the row, and a version said what scores compute."""
         names = set(Trained.__dataclass_fields__)
         tree["trained"] = {name: tree.pop(name) for name in names & tree.keys()} or None
         scoring = dict(tree["scoring"])

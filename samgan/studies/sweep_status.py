@@ -1,4 +1,4 @@
-"""How far a sweep is: a live table on a terminal, otherwise one line a minute."""
+"""The progress of a sweep: a live table on a terminal, otherwise one line a minute."""
 
 import sys
 import threading
@@ -18,7 +18,7 @@ from samgan.studies.sweep_row import RowDocument
 
 REFRESH_SECONDS = 2.0
 QUIET_SECONDS = 60.0
-IDLE_SECONDS = 600.0  # after its last line a job counts as not running: it is being scored, or nobody trains it
+IDLE_SECONDS = 600.0  # without a new line for so long a job counts as idle: it is being scored, or nobody trains it
 
 
 class Status:

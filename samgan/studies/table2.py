@@ -1,7 +1,7 @@
-"""The paper's Table 2 as one experiment: its rows and further ones, measured beside what was published.
+"""The paper's Table 2 as one experiment: its rows and further ones, with measured beside published values.
 
 `table2_rows` has the rows, `sweep` runs them, `table2_lines` makes one line of all seeds of a row, `claims` tests what
-the paper says on them, and `table2_write` writes the result.
+the paper says about them, and `table2_write` writes the result.
 """
 
 import sys
@@ -26,9 +26,9 @@ from samgan.studies.table2_write import write_table
 from samgan.training import Cost, check_fit, plan
 from samgan.training.run import ON_COLLAPSE
 
-ENDLESS_KIMG = 1e6  # if minutes are the length
+ENDLESS_KIMG = 1e6  # never reached; for runs whose length is in minutes
 SUSTAINED_TFLOPS = 20.0
-"""What a plan assumes a GPU to sustain. This is careful: an H200 sustained 87 to 121 with rows at paper scale."""
+"""The speed of a GPU that a plan assumes. This is cautious: an H200 sustained 87 to 121 with rows at paper scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class TableRequest:
     rows: Sequence[str] = ()
     """Names of rows or groups, as for `choose_rows`; none: "paper"."""
     seeds: int = 1
-    """Each row is trained with seeds 0 to this number, not included."""
+    """Each row is trained with seeds 0 to `seeds` - 1."""
     scale: str = "cpu"
     """"cpu" or "paper": width and length of the rows."""
     classes: Sequence[str] = ()
@@ -74,12 +74,12 @@ class TableRequest:
     device: str = "auto"
     """Where networks run."""
     command: str = ""
-    """What the table names as its command."""
+    """The command that the table shows."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
         if self.budget_minutes is not None and self.kimg is not None:
-            raise UsageError("--budget-minutes and --kimg both give the length; name one of them")
+            raise UsageError("--budget-minutes and --kimg both give the length; give only one of them")
         for name, value in (("--budget-minutes", self.budget_minutes), ("--cores-per-job", self.cores_per_job)):
             if value is not None and not value > 0:
                 raise UsageError(f"{name} {value:g}: expected more than 0")
@@ -122,7 +122,7 @@ def table2(data: Location, out: Location, request: TableRequest | None = None) -
         The lines as in table.json, and the files written: table.md, table.csv, table.json, table.html.
 
     Raises:
-        UsageError: What was asked for does not fit together.
+        UsageError: Parts of the request contradict each other, or do not fit the data.
         SamganError: As for `samgan.studies.run_sweep`; or every job failed.
     """
     keep_freed_memory()
@@ -149,7 +149,7 @@ def jobs_of(request: TableRequest, data: PreparedSet, faces: PreparedSet | None 
     """The jobs of a table, checked: first every row with seed 0, then every row with seed 1, and so on.
 
     Raises:
-        UsageError: What was asked for does not fit together, or does not fit the data.
+        UsageError: Parts of the request contradict each other, or do not fit the data.
     """
     jobs = []
     rows = request.chosen(data.resolution)
@@ -167,7 +167,7 @@ def jobs_of(request: TableRequest, data: PreparedSet, faces: PreparedSet | None 
 
 
 def _choose_scoring(request: TableRequest, shape: tuple[int, int, int]) -> Scoring:
-    """Load the features once before hours of training; name files in a way that every machine understands."""
+    """Load the features once before hours of training; make paths absolute, so that every machine finds them."""
     features, weights = (_everywhere(name) for name in (request.features, request.inception_weights))
     extractor, reason = find_features(features, inception_weights=Path(weights) if weights else None)
     if extractor is None:
@@ -197,14 +197,14 @@ class PlannedRow:
     """None if minutes are the length: the number then depends on the machine."""
     kimg: float | None
     gpu_hours: float
-    """Of all seeds, at `SUSTAINED_TFLOPS`, or as many as the minutes that were asked for."""
+    """For all seeds: at `SUSTAINED_TFLOPS`, or from the minutes that were asked for."""
 
 
 def plan_rows(request: TableRequest, resolution: int = 64) -> list[PlannedRow]:
     """What each row will cost: parameters, FLOPs, memory, and GPU-hours."""
     planned = []
     costs: dict[Config, Cost] = {}
-    # Rows that differ in these settings only cost the same.
+    # Rows that differ only in these settings cost the same.
     free = {"preset": "any", "data.flip": "none", "training.learning_rate": 1.0, "network.equalized_lr": True}
     length = {} if request.kimg is None else {"training.kimg": request.kimg}
     timed = request.budget_minutes is not None

@@ -8,7 +8,7 @@ TRUE_ALARM, FALSE_ALARM, MISSED_ALARM, ENDED = "yes", "false alarm", "missed", "
 NO_ALARM = "no alarm, no collapse"
 ALARM_HEADER = ("run", "alarm at", "length of the run", "MS-SSIM gap at the end", "alarm right?", "reason")
 COLLAPSED_SHARE = 0.5
-"""From this share of the way from real likeness to equal images, a scored run counts as collapsed here."""
+"""A run counts as collapsed above this share of the way from the likeness of real images to equal images."""
 
 
 def alarm_lines(rows: Sequence[RowDocument]) -> list[tuple[str, ...]]:

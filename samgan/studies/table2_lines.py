@@ -1,4 +1,4 @@
-"""Lines of the table: what the seeds of a row scored, as means, and their ranks against the paper."""
+"""Lines of the table: mean scores over the seeds of each row, and their rank correlation with the paper."""
 
 import operator
 import statistics
@@ -107,7 +107,7 @@ class Table(Document):
 
 
 def summarise(rows: Sequence[RowDocument]) -> list[TableLine]:
-    """One line for each row of the table of which a job has ended, in the order of the table.
+    """One line for each row of the table for which a job has ended, in the order of the table.
 
     Args:
         rows: From `samgan.studies.run_sweep`.

@@ -23,7 +23,7 @@ class Row:
     settings: dict[str, Any]
     """What differs from it, as dotted keys."""
     question: str
-    """What a further row is there to answer; empty for rows of the paper."""
+    """The question that a further row answers; empty for rows of the paper."""
     paper_fid: float | None = None
     paper_ms_ssim_real: float | None = None
     paper_ms_ssim_generated: float | None = None
@@ -32,7 +32,7 @@ class Row:
     def config(self, scale: str, resolution: int = 64, settings: Mapping[str, Any] | None = None) -> Config:
         """The row's configuration at a scale, with settings that all rows of the paper's networks are given.
 
-        Our own recipe keeps its own settings, except that it is as long as the other rows.
+        Our own recipe keeps its own settings, except that it trains as long as the other rows.
         """
         if self.base == PLUS:
             length = {"training.kimg": SCALES[scale]["kimg"]}

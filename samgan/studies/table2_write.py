@@ -98,13 +98,13 @@ def _csv(lines: Sequence[TableLine]) -> str:
 
 
 def _shown(lines: Sequence[TableLine]) -> list[Score]:
-    """Scores in table.md and table.html: those that some row has, the Frechet distance first."""
+    """Scores in table.md and table.html: those that some row has; the Frechet distance has its own place."""
     known = {name for line in lines for name, found in line.scores.items() if found.value is not None}
     return [score for score in SCORES.values() if score.name in known - {*NOT_SHOWN, "frechet"}]
 
 
 def header(scores: Sequence[Score]) -> list[str]:
-    """Columns of the table for people."""
+    """Columns of table.md and table.html."""
     published = ["row", "paper's FID", SCORES["frechet"].short, "floor", "paper's MR / MG"]
     published += ["MS-SSIM real [95 %]", "MS-SSIM generated [95 %]", "sign"]
     names = [score.short or score.label for score in scores]

@@ -1,4 +1,4 @@
-"""What the record answers, sentence by sentence; an empty answer means that the record does not know."""
+"""The answers of a record to items of a checklist, one function for each; empty if the record does not know."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from samgan.trust.record import Record
 LIMITS = (
     "Distances at this size do not prove that nobody can be recognised; no differential privacy is claimed.",
     "Scores compare with images of the same source. Images of another hospital, device or patient may differ.",
-    "A class with few real images has few patients: the generator knows no more variety than theirs.",
+    "A class with few real images shows few patients, and the generator knows only their variety.",
     "Labels are those of the source's folders or tables; nobody looked at the synthetic images to see what they show.",
 )
 
@@ -24,10 +24,10 @@ def class_counts(record: Record) -> str:
 
 
 def source(record: Record) -> str:
-    """Where the data are from."""
+    """Where the data come from."""
     if record.data is None:
         return record.attribution
-    found = f"{record.data.source}, prepared as a set of sha256 {record.data.sha256[:12]}"
+    found = f"{record.data.source}, prepared as a set with sha256 {record.data.sha256[:12]}"
     return f"{found}. {record.attribution}" if record.attribution else found
 
 
@@ -91,13 +91,13 @@ def partitions(record: Record) -> str:
     if record.data is None:
         return ""
     if record.data.split_by == "source":
-        return f"as the source splits them; {class_counts(record)}"
+        return f"as in the source; {class_counts(record)}"
     share = f"{record.data.options.holdout:g}" if record.data.options else "a share"
     return f"at random, {share} held out; {class_counts(record)}"
 
 
 def split_level(record: Record) -> str:
-    """What the split keeps on one side: patients or single images."""
+    """The unit of the split: patients or single images."""
     return f"by {record.data.split_by}" if record.data else ""
 
 
@@ -109,12 +109,12 @@ def network(record: Record) -> str:
     labels = f"with labels of {settings.num_classes} classes" if settings.num_classes else "without class labels"
     return (
         f"samgan preset {config.preset}: multi-scale-gradient GAN, {settings.resolution} px, "
-        f"{settings.image_channels} channel(s), {labels}; every setting in config.json"
+        f"{settings.image_channels} channel(s), {labels}; all settings are in config.json"
     )
 
 
 def software(record: Record) -> str:
-    """Versions."""
+    """Versions of the software."""
     environment = record.environment
     if environment is None or not environment.samgan:
         return "samgan; an exported file does not record which version trained it" if record.model else ""
@@ -124,14 +124,14 @@ def software(record: Record) -> str:
 
 
 def initial_weights(record: Record) -> str:
-    """What the training began with."""
+    """The weights that the training began with."""
     if record.model is None:
         return ""
     if record.environment is not None and (start := record.environment.start):
-        return f"networks of {start.run} ({start.images_seen / 1000:g} kimg)"
+        return f"the networks of {start.run} ({start.images_seen / 1000:g} kimg)"
     if len(record.model.trained_on) > 1:
         sets = ", ".join(sha256[:12] for sha256 in record.model.trained_on[1:])
-        return f"networks of another run, trained on a prepared set of sha256 {sets}"
+        return f"the networks of another run, trained on a prepared set with sha256 {sets}"
     return f"random, seed {record.model.config.training.seed}; no pre-trained weights"
 
 
@@ -159,9 +159,9 @@ def selection(record: Record) -> str:
     if record.model is None:
         return ""
     chosen = {
-        "newest": "the last ones, whatever their scores",
+        "newest": "the newest ones, whatever their scores",
         "best": "the best of several by quick scores; these compare with held-out images if there are 64 or more",
-    }.get(record.model.checkpoint, "whether quick scores on held-out images decided is not recorded; add it")
+    }.get(record.model.checkpoint, "add whether quick scores on held-out images decided: this is not recorded")
     averaged = record.model.config.training.ema_halflife_kimg > 0
     kind = "averaged weights (EMA)" if averaged else "weights"
     return f"{kind} after {record.model.images_seen / 1000:g} thousand images; {chosen}"
@@ -181,14 +181,14 @@ def _score_rows(scores: Scores) -> list[ScoreRow]:
 
 
 def uncertainty(record: Record) -> str:
-    """What the scores say of their uncertainty."""
+    """What the scores say about their uncertainty."""
     if record.scores is None:
         return ""
-    return "intervals of MS-SSIM; every other score stands beside that of real images against real ones, same count"
+    return "MS-SSIM has an interval; every other score is given with that of equally many real images against real ones"
 
 
 def results(record: Record) -> str:
-    """The scores, each beside its floor."""
+    """The scores, each with its floor: the same score of real images."""
     scores = record.scores
     if scores is None:
         return ""
@@ -223,7 +223,7 @@ def utility(record: Record) -> str:
 
 
 def baselines(record: Record) -> str:
-    """What classifiers without synthetic images were compared with."""
+    """The classifiers without synthetic images that the others were compared with."""
     return ", ".join(dict.fromkeys(found.against for found in record.utility.differences)) if record.utility else ""
 
 
@@ -235,8 +235,8 @@ def internal_tests(record: Record) -> str:
 
 
 def availability(record: Record) -> str:
-    """Which weights, and whether the software is open."""
-    return f"weights of sha256 {record.model.sha256[:12]}; samgan is open (Apache-2.0)" if record.model else ""
+    """Which weights, and whether the software is open source."""
+    return f"weights with sha256 {record.model.sha256[:12]}; samgan is open source (Apache-2.0)" if record.model else ""
 
 
 def category(record: Record) -> str:
@@ -255,12 +255,12 @@ def ensembles(record: Record) -> str:
 
 
 def limits(record: Record) -> str:
-    """What holds of every model and set of samgan."""
+    """Limits of every model and set that samgan makes."""
     return " ".join(LIMITS)
 
 
 def numbers(record: Record) -> str:
-    """Images that were included and excluded."""
+    """How many images were included and excluded."""
     left_out = exclusions(record)
     return class_counts(record) + (f"; left out: {left_out}" if left_out else "")
 

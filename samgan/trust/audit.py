@@ -1,6 +1,6 @@
-"""Whether a generator repeats the images of its training patients: what can be seen of it, and what that shows.
+"""Look for signs that a generator repeats the images of its training patients.
 
-Every number stands beside the number for held-out real images, of patients that the generator was not trained on.
+Every number is given together with the number for held-out real images, whose patients the generator never saw.
 docs/audit.md says what each one means and what it does not show.
 """
 
@@ -75,11 +75,11 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
         classes: Real images of these classes; default: the classes that the model was trained on.
         features: "inception" or a module file; default: the standard Inception, if it is available.
         inception_weights: A file of the Inception's weights, for a machine without network access.
-        seed: Of the first image of a model, and of every random choice.
-        checkpoint: "newest", "best" or a checkpoint file; of a run only.
+        seed: Seed of the first image of a model, and of every random choice.
+        checkpoint: "newest", "best" or a checkpoint file; only for a run.
         out: Folder to write to; default: the run, the folder of images, or a folder beside the file.
         device: Where networks run.
-        pictures: Whether the page shows the closest pairs, and so real images.
+        pictures: Whether the page shows the closest pairs, which contain real images.
 
     Returns:
         The document, as in audit.json, and the path of the page.
@@ -97,7 +97,7 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
     extractor, no_features = find_features(features, inception_weights=inception_weights, device=target)
     request = AuditRequest.open(opened, data, classes=classes, count=count, seed=seed)
     fake = request.synthetic_images()
-    folder.mkdir(parents=True, exist_ok=True)  # before the long part: a folder that cannot be written fails now
+    folder.mkdir(parents=True, exist_ok=True)  # before the long part: if it cannot be made, fail now
     document = _compute(request, fake, extractor, no_features)
     page = folder / "audit.html"
     write_audit_page(page, document, Pictures(fake, request.held_out.images, data.images) if pictures else None)
@@ -186,7 +186,7 @@ def _measure(
         nearest_is_training=_described(pulled),
         planted={name: float(hit.double().mean()) for name, hit in found.items()},
         distances=Distances(_quantiles(of_fake.distance), _quantiles(of_held_out.distance)),
-        # All that count as close, so that they can be left out.
+        # All images that count as close, so that users can leave them out.
         pairs=_pairs(of_fake, max(PAIRS_SHOWN, closer.count), training, names),
         held_out_pairs=_pairs(of_held_out, HELD_OUT_PAIRS, training, rows),
     )
@@ -226,7 +226,7 @@ def _mirrored(request: AuditRequest, fake: Tensor) -> MirroredShares:
 
 
 def _alike(fake: Tensor, real: Tensor, seed: int) -> AlikeShares:
-    """How many images are like an earlier one, of equally many synthetic and training images."""
+    """How many synthetic images, and of equally many training images, are like an earlier one of their kind."""
     count = min(len(fake), len(real))
     drawn = [
         images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]]

@@ -15,7 +15,7 @@ from samgan.trust.documents import AuditDocument, Pair
 
 PAIRS_SHOWN = 16
 PICTURES = "This page contains REAL training and held-out images. Share it only as the terms of the data allow."
-NO_PICTURES = "This page contains no images, but numbers of training images. Protect it as you protect the data."
+NO_PICTURES = "This page shows no images, but lists row numbers of training images. Protect it as you protect the data."
 PAIR = "A SYNTHETIC image (left) beside a REAL training image (right)."
 REAL_PAIR = "A REAL held-out image (left) beside a REAL training image (right)."
 
@@ -45,7 +45,7 @@ def write_audit_page(path: Path, document: AuditDocument, pictures: Pictures | N
     Args:
         path: The file.
         document: What the audit found.
-        pictures: Images for the pairs; None: the page shows no image.
+        pictures: Images for the pairs; None for a page without images.
     """
     measures = document.measures
     planted = [
@@ -86,7 +86,7 @@ def _groups(document: AuditDocument, pictures: Pictures | None) -> Iterator[Pair
 def _figure(
     pair: Pair, image: UInt8[Tensor, "c h w"], training: UInt8[np.ndarray, "c h w"], description: str
 ) -> Markup:
-    """The image and its training image side by side, the latter mirrored if it is nearer then."""
+    """The image and its training image side by side, the latter mirrored if this makes it nearer."""
     real = np.array(training)
     shown = np.stack([image.numpy(), real[..., ::-1] if pair.mirrored else real])
     turned = ", mirrored for the comparison" if pair.mirrored else ""

@@ -12,7 +12,7 @@ from samgan.sampling import SEEDS, Source, labels_like
 from samgan.trust.real_images import RealImages
 
 LEAST = 8
-"""Images of each kind, below which there is no audit."""
+"""The smallest number of images of each kind for an audit."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class AuditRequest:
     held_out: RealImages
     """With the classes in the same shares as in `training`."""
     all_held_out: int
-    """Held-out images before any were left out for that."""
+    """Number of held-out images, before some were left out to get these shares."""
     count: int | None
     seed: int
     origin_notes: tuple[str, ...]
-    """What is not known of where the synthetic images come from."""
+    """What is not known about the origin of the synthetic images."""
 
     @classmethod
     def open(
@@ -44,7 +44,7 @@ class AuditRequest:
             data: The prepared set that the generator was trained on.
             classes: Real images of these classes; default: the classes that the model was trained on.
             count: Synthetic images to audit.
-            seed: Of the first image of a model, and of every random choice.
+            seed: Seed of the first image of a model, and of every random choice.
 
         Raises:
             UsageError: The model was trained on other data, or there is no such class.
@@ -58,7 +58,7 @@ class AuditRequest:
         compared = held_out.with_shares_of(training)
         if min(len(training), len(compared)) < LEAST:
             raise SamganError(
-                f"an audit needs {LEAST} training images and {LEAST} held-out images or more; {data.path} has "
+                f"an audit needs at least {LEAST} training images and {LEAST} held-out images; {data.path} has "
                 f"{len(training)} and {len(compared)}: prepare it again with samgan prepare --holdout"
             )
         return cls(
@@ -74,10 +74,10 @@ class AuditRequest:
         )
 
     def synthetic_images(self) -> UInt8[Tensor, "n c h w"]:
-        """The synthetic images; those of a model with classes have the classes in the shares of the training images.
+        """The synthetic images; a model with classes makes each class in the same share as among the training images.
 
         Raises:
-            SamganError: There are too few, or their shape is not that of the real images.
+            SamganError: There are too few, or they have another shape than the real images.
         """
         count, labels, model = self.count, None, self.source.model
         if model is not None:
@@ -88,7 +88,7 @@ class AuditRequest:
         shape = list(self.training.images.shape[1:])
         if list(images.shape[1:]) != shape or len(images) < LEAST:
             raise SamganError(
-                f"{self.source.path or self.source.described.name}: expected {LEAST} images or more of shape {shape}, "
+                f"{self.source.path or self.source.described.name}: expected at least {LEAST} images of shape {shape}, "
                 f"as in {self.data.path}; found {len(images)} of shape {list(images.shape[1:])}"
             )
         return images
@@ -99,7 +99,7 @@ def check_range(count: int | None, seed: int, default: int) -> None:
 
     Args:
         count: Synthetic images to audit.
-        seed: Of the first image.
+        seed: Seed of the first image.
         default: The largest number of images if `count` is None.
 
     Raises:

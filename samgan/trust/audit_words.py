@@ -9,7 +9,7 @@ from samgan.trust.audit_request import AuditRequest
 from samgan.trust.documents import AuditDocument, Estimate, FoundSign, Membership
 
 ENOUGH_HELD_OUT = 99
-"""Held-out images, below which there is no 1st percentile."""
+"""The smallest number of held-out images that has a 1st percentile."""
 HEADER = ("what", "synthetic [95 %]", "expected [95 %]", "")
 NO_PROOF = (
     "This does not prove that no patient can be recognised: the audit does not look for parts of images, for copies "
@@ -149,7 +149,7 @@ def table_rows(document: AuditDocument) -> list[tuple[str, str, str, str]]:
 
 
 def remarks(document: AuditDocument) -> list[str]:
-    """What was compared, how far the audit can see, and what was left out, one sentence or two each."""
+    """What was compared, what the audit can find, and what it left out, in one or two sentences each."""
     counts, data = document.counts, document.data
     real = (
         f"{one.images} {word} images ({one.patients} patients)"
@@ -177,6 +177,6 @@ def _percent(share: Estimate) -> str:
 
 
 def _closer(sign: FoundSign) -> str:
-    """What the sign counts; without enough held-out images it is the closest one, not the 1st percentile."""
+    """What the sign counts. With too few held-out images, the closest one replaces the 1st percentile."""
     few = sign.expected.value > PERCENTILE
     return f"closer to a training image than {'all' if few else '99 % of'} held-out images"

@@ -1,4 +1,4 @@
-"""Cards for a model or a set of images: they tell what the record knows, and mark as open what a person has to add."""
+"""Cards for a model or a set of images: they state what the record knows, and mark as open what a person has to add."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def format_card(record: Record) -> str:
         "",
         f"{answers.goal(record) or 'Research on radiographs'}. {OPEN}: by whom, and for which question.",
         "",
-        "Not for diagnosis, not as test images, and not to be presented as patients.",
+        "Not for diagnosis, not as test images, and not to be presented as images of patients.",
         "",
     ]
     for heading, answer in (
@@ -52,7 +52,7 @@ def format_card(record: Record) -> str:
 def write_card(path: Path, record: Record) -> None:
     """Write `format_card`, atomically."""
     with atomic_write(path) as file:
-        file.write(format_card(record).encode("utf-8", "surrogateescape"))  # file names may not be UTF-8
+        file.write(format_card(record).encode("utf-8", "surrogateescape"))  # file names need not be UTF-8
 
 
 def _head(record: Record) -> Iterator[str]:
@@ -137,9 +137,9 @@ def _answered(name: str, checklist: Checklist, record: Record) -> list[str]:
 
 
 def escape(words: str) -> str:
-    """Make text of files and people safe for a cell of a table: no markup, one line. `OPEN` itself stays."""
+    """Make text from files and people safe for a table cell: no markup, one line. `OPEN` stays as it is."""
     if words == OPEN:
         return words
-    # JSON may hold halves of surrogate pairs, which no file can; bytes of a file's name (U+DC80 to U+DCFF) it can.
+    # JSON may hold lone surrogates, which cannot be written. U+DC80 to U+DCFF can: they are bytes of a file name.
     flat = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", " ".join(words.split()))
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!~" else letter for letter in flat)

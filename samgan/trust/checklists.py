@@ -17,7 +17,7 @@ class Item(NamedTuple):
 
 
 class Checklist(NamedTuple):
-    """A checklist, and where it is from."""
+    """A checklist, and where it comes from."""
 
     items: tuple[Item, ...]
     note: str
@@ -30,8 +30,8 @@ CLAIM = (
     Item("4", "aims and hypotheses"),
     Item("5", "prospective or retrospective"),
     Item("6", "goal of the study", answers.goal),
-    Item("7", "where the data are from", answers.source),
-    Item("8", "criteria of inclusion and exclusion (here: which files were left out)", answers.exclusions),
+    Item("7", "where the data come from", answers.source),
+    Item("8", "inclusion and exclusion criteria (here: which files were left out)", answers.exclusions),
     Item("9", "preprocessing", answers.preprocessing),
     Item("10", "how subsets were chosen", answers.subset),
     Item("11", "de-identification"),
@@ -91,11 +91,11 @@ CHECKLISTS = {
     "CLAIM": Checklist(
         CLAIM,
         "Item numbers are those of the CLAIM 2024 update (Tejani et al., Radiology: Artificial Intelligence 2024, "
-        "doi 10.1148/ryai.240300); the words are shorter and our own. Compare with the original before you submit.",
+        "doi 10.1148/ryai.240300); the wording is shorter and our own. Compare with the original before you submit.",
     ),
     "MI-CLAIM-GEN": Checklist(
         MI_CLAIM_GEN,
-        "Topics are those of MI-CLAIM-GEN (Miao et al., arXiv:2403.02558), in our own words and order. Its own table "
-        "says more.",
+        "Topics are those of MI-CLAIM-GEN (Miao et al., arXiv:2403.02558), in our own words and order. The original "
+        "table says more.",
     ),
 }

@@ -19,13 +19,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class FoundSign:
-    """A share of the synthetic images, beside what to expect of a generator that knows no training image."""
+    """A share of the synthetic images, and the share to expect from a generator that knows no training image."""
 
     share: Estimate
     expected: Estimate
-    """The interval holds the share of as many images in 95 % of cases."""
+    """The interval holds the share among as many images in 95 % of cases."""
     count: int
-    """Synthetic images that count."""
+    """Number of synthetic images that show the sign."""
     found: bool
     """Whether the share is above the interval of `expected`."""
     threshold: float | None = None
@@ -54,7 +54,7 @@ class Pair:
     """An image beside its nearest training image."""
 
     place: int
-    """Of the image, among those that were audited."""
+    """The index of the image among those that were audited."""
     image: str
     """Its name: a seed, a file, or a row of the manifest."""
     training: int
@@ -80,7 +80,7 @@ class Measured:
     pairs: tuple[Pair, ...]
     """Synthetic images and training images, closest first; all that count as close are among them."""
     held_out_pairs: tuple[Pair, ...]
-    """The same of held-out images, to compare with."""
+    """The same for held-out images, for comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +97,9 @@ class Membership:
     """Whether the discriminator's logits tell training images from held-out ones."""
 
     auc: Estimate
-    """0.5: they do not; 1: they tell every training image."""
+    """0.5: they do not tell them apart; 1: they do so without an error."""
     images: int
-    """Training images, and as many held-out ones."""
+    """Number of training images; there are as many held-out ones."""
     found: bool
     """Whether the interval of `auc` lies above 0.5."""
 
@@ -119,9 +119,9 @@ class AlikeShares:
     """Share of images that are like an earlier one of their kind."""
 
     distance: float
-    """Two images are alike below it."""
+    """Two images are alike if they are closer than this."""
     images: int
-    """Images of each kind that were compared."""
+    """Number of images of each kind that were compared."""
     synthetic: Estimate
     training: Estimate
 
@@ -201,11 +201,11 @@ class ScreenedClass:
     """How many candidates of one class were kept, and which rules left the others out."""
 
     missing: int
-    """Images that were wanted."""
+    """Number of images that were wanted."""
     candidates: int
     kept: int
     left_out: dict[str, int]
-    """Images by reason, one of `samgan.trust.REASONS`."""
+    """Number of images by reason, one of `samgan.trust.REASONS`."""
     features: str | None
     """The network whose features were compared; None: pixels only."""
     rules: tuple[str, ...]

@@ -14,7 +14,7 @@ from samgan.sampling import Source
 from samgan.trust.documents import Estimate, Membership
 from samgan.trust.real_images import RealImages
 
-JUDGED = 64  # images of one pass of the discriminator, about
+JUDGED = 64  # about how many images the discriminator takes at once
 
 
 def find_membership(
@@ -22,14 +22,14 @@ def find_membership(
 ) -> Membership:
     """Attack the membership of training images with the logits of the run's discriminator.
 
-    Images are compared class by class, as many of one kind as of the other.
+    Images are compared class by class, equally many of both kinds.
 
     Args:
-        source: The run; its discriminator runs where its generator does.
+        source: The run; its discriminator runs on the device of its generator.
         training: Images that it was trained on.
         held_out: Images that it was not trained on.
         fake: Synthetic images, to complete groups of an odd size.
-        seed: Of the random choice among the images of the larger kind.
+        seed: Seed of the random choice among the images of the larger kind.
 
     Raises:
         SamganError: There is no discriminator, or no class has images of both kinds.
@@ -85,8 +85,8 @@ def judge(
     kinds. A group of an odd size is completed with a synthetic image, whose logit is not used.
 
     Args:
-        discriminator: That of the run, on any device.
-        config: Of the run.
+        discriminator: The run's discriminator, on any device.
+        config: The run's configuration.
         members: Training images.
         others: As many held-out images.
         fill: Synthetic images.

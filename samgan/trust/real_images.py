@@ -53,11 +53,11 @@ class RealImages:
         return found
 
     def labels(self, classes: Sequence[str]) -> Int[Tensor, " n"]:
-        """The place of each image's class in `classes`."""
+        """The index of each image's class in `classes`."""
         return torch.from_numpy(self.data.labels(classes)[self.indices])
 
     def some(self, count: int) -> UInt8[Tensor, "m c h w"]:
-        """At most `count` images, evenly spaced: they are in order of class and patient."""
+        """At most `count` images, evenly spaced, since the images are sorted by class and patient."""
         return self.images[_evenly(range(len(self)), min(count, len(self)))]
 
 

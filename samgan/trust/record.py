@@ -1,4 +1,4 @@
-"""What is known of a model or a set of images: everything that a card can tell."""
+"""What is known about a model or a set of images: everything that a card can tell."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ DOCUMENTS = ("scores", "audit", "utility")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of a model, or of a set; None or empty: it is not known."""
+    """What is known about a model or a set. A field that is None or empty is not known."""
 
     model: Model | None = None
     environment: Environment | None = None
@@ -50,7 +50,7 @@ def read_record(
     attribution: str = "",
     licence: str = "",
 ) -> Record:
-    """Gather what is known of a run, a file of `samgan export` or a prepared set.
+    """Gather what is known about a run, a file of `samgan export` or a prepared set.
 
     Args:
         source: Run folder, .safetensors file, or folder of a prepared set.

@@ -1,6 +1,6 @@
 """Which synthetic images may join real ones: no near-copies of training images, no failures, no duplicates.
 
-All limits come from training images. Held-out images stay unseen, for the measurements that follow.
+All limits come from training images. Held-out images are not used: they are for the measurements that follow.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ FOLDS = 10
 TAIL = 0.01
 """Share of the distances between real images that lies beyond each limit."""
 LEAST = 20
-"""Training images of a class that are needed to take limits from."""
+"""The smallest number of training images of a class to take limits from."""
 REASONS = ("near-copy", "failed", "unsure", "duplicate")
 """Why an image is left out; the first one that applies is recorded."""
 
@@ -28,7 +28,7 @@ Classifier = Callable[[UInt8[np.ndarray, "n c h w"]], Float[np.ndarray, " n"]]
 
 @dataclasses.dataclass(frozen=True)
 class Screened:
-    """What was found of each image, in the order of the images."""
+    """What was found for each image, in the order of the images."""
 
     reason: list[str]
     """One of `REASONS`; empty for an image that is kept."""
@@ -51,7 +51,7 @@ def check_enough(patients: Sequence[str]) -> None:
     """
     if len(patients) < LEAST or len(set(patients)) < 2:
         raise SamganError(
-            f"screening takes its limits from {LEAST} training images of a class and two patients or more; there are "
+            f"screening needs at least {LEAST} training images and two patients of a class for its limits; there are "
             f"{len(patients)} images of {len(set(patients))} patients"
         )
 
@@ -73,7 +73,7 @@ class Screen:
         training: All training images.
         own: Places of the images of the class.
         patients: The patient of each training image, as `PreparedSet.groups` names them. Images of one patient are
-            never compared. Near duplicates need the same name; otherwise the limits are distances of copies.
+            never compared. Near duplicates must have the same name; otherwise the limits are distances of copies.
         features: Features of the training images; None to screen by pixels only.
         extract: From images to features.
         classify: From images to the probability that they are of the class; None to leave out the rule `unsure`.

@@ -19,9 +19,9 @@ UTILITY_SCORES = {
 }
 """Labels of the scores of every classifier."""
 COMPARED = ("auc", "balanced_accuracy", "minority_recall", "brier_score")
-"""The scores that have intervals and are compared. The calibration error is not among them: it is a sum of sizes of
-deviations, so any noise makes it larger, and drawing images again makes it larger once more. Its interval would not
-hold its mean.
+"""The scores that have intervals and are compared. The calibration error is not among them: it is a sum of absolute
+deviations, so any noise makes it larger, and the resampling of a bootstrap adds more noise. Its interval would not hold
+its mean.
 """
 DECIDES = "auc"
 """The score whose interval gives the verdict, named before anything was tested."""
@@ -41,7 +41,7 @@ class ArmScores:
     """Scores of the classifiers of one arm."""
 
     seeds: tuple[dict[str, float], ...]
-    """Of every seed, by score."""
+    """One for each seed, by score."""
     mean: dict[str, float]
     deviation: dict[str, float]
     """Standard deviation over seeds."""
@@ -86,7 +86,7 @@ class ClassImages:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What was tested on."""
+    """The images and patients of the test."""
 
     images: int
     patients: int

@@ -19,27 +19,27 @@ from samgan.sampling import FORWARD_BATCH, Model, sample_batches
 
 VERDICTS = {
     "regenerated": "regenerated bit for bit",
-    "marked": "as its mark says; to make it again and compare, name the run with --run",
+    "marked": "as its mark says; to make it again and compare, give the run with --run",
     "differs": "differs from the image that the model makes from this seed",
     "altered": "altered since it was marked",
     "another model": "made by a model that is not in --run",
     "no mark": "no mark of samgan",
     "not checked": "not checked",
 }
-"""What can be found of an image, and how to say it."""
+"""The verdicts on an image, and the words for each."""
 GOOD = ("regenerated", "marked")
 """Verdicts on images that are what they claim to be."""
 ROWS_SHOWN = 20
-"""Rows of one file, at most, that `format_findings` lists."""
+"""The largest number of rows that `format_findings` lists for one file."""
 
 
 @dataclasses.dataclass
 class Finding:
-    """What was found of one image."""
+    """What was found for one image."""
 
     file: str
     row: int | None
-    """The image's place in a file of several; None for the only one."""
+    """The image's row in a file with several images; None if it is the only one."""
     mark: Mark | None
     verdict: str
     """A key of `VERDICTS`."""
@@ -129,7 +129,7 @@ def _make_again(waiting: list[tuple[Finding, Sample]], find: Callable[[str], Mod
 
 
 def _label(model: Model, mark: Mark) -> int | None:
-    """The class that a mark names; if the model has no such class, the one that its seed gets by turns."""
+    """The class that a mark names; if the model has no such class, the one that its seed gets in turn."""
     labels = model.labels([mark.seed], mark.class_name if mark.class_name in model.classes else None)
     return None if labels is None else int(labels)
 
@@ -152,7 +152,7 @@ def _compare(finding: Finding, sample: Sample, model: Model, label: int | None, 
     said, true = sample.mark.entries(), model.mark(sample.mark.seed, label).of(made).entries()
     wrong = [key for key, value in said.items() if key != "Software" and true.get(key) != value]
     finding.verdict = "altered" if wrong else "regenerated"
-    finding.detail = f"the image is right, but its mark is wrong in {', '.join(wrong)}" if wrong else ""
+    finding.detail = f"the pixels are right, but the mark has wrong entries: {', '.join(wrong)}" if wrong else ""
 
 
 def _size(image: np.ndarray) -> str:
