@@ -1,5 +1,6 @@
 """Labels from tables: the headers of the public sets, those of hospitals, and what is refused or said."""
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -207,7 +208,7 @@ def test_mimic_labels_of_studies_with_splits_and_views_in_other_files(label):
     assert [entry.split for entry in found.entries] == ["train"] * 3 + ["holdout"]
     assert [entry.patient for entry in found.entries] == [hashed("10000032")] * 3 + [hashed("11000011")]
     assert [entry.view for entry in found.entries] == ["PA", "LATERAL", "PA", "PA"]
-    assert [row.row for row in found.labels.unused_rows] == ["11000011/59999999"]
+    assert [row.row for row in found.labels.unused_rows] == ["row 4"]  # no IDs of patients
     assert found.labels.rows_matched == 3 + 4 + 4
     del expected[paths[1]]
     frontal = label(paths, labels, metadata, views=("PA", "AP"))
@@ -310,6 +311,26 @@ def test_named_columns_quotes_and_excels_first_line(label):
     assert found.warnings == ()  # nothing was guessed
 
 
+def test_folders_in_a_column_of_their_own(label):
+    paths = ["x/1/a.png", "x/2/a.png", "x/2/b.png"]
+    expected = dict(zip(paths, "ABC", strict=True))
+    for header in ("Path,File Name,label", "folder,image,label", "ImageDir,ImageID,label"):
+        assert classes(label(paths, [header, "1,a.png,A", "2,a.png,B", "2,b.png,C"])) == expected
+    assert classes(
+        label(paths, ["path,filename,label", *(f"{path},{path[4:]},{expected[path]}" for path in paths)])
+    ) == (expected)
+
+
+def test_one_column_of_a_finding_and_tables_one_below_the_other(label):
+    found = label(["a.png", "b.png", "c.png"], ["image,TB", "a,pos", "image,TB", "b,neg", "c,"], label_columns=("TB",))
+    assert classes(found) == {"a.png": "TB", "b.png": "no_TB"}
+    assert "no_TB means that all of TB are 0" in found.warnings[-1]
+    assert set(classes(label(["a.png", "b.png"], ["image,Pneumonia", "a,1", "b,0"])).values()) == {
+        "Pneumonia",
+        "no_Pneumonia",
+    }
+
+
 def test_gzip_and_tab(tmp_path):
     file = tmp_path / "labels.tsv.gz"
     file.write_bytes(gzip.compress(b"image\tlabel\na\tA,B\nb\tC\n"))
@@ -378,6 +399,16 @@ def test_sheet_without_the_package_names_it(tmp_path, monkeypatch):
 
 
 # cells
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300) | st.text(alphabet="ab01,;|\t\n\r\"'[]\0é", max_size=80).map(str.encode))
+def test_any_bytes_are_a_table_or_refused(tmp_path_factory, data):
+    file = tmp_path_factory.getbasetemp() / "any.csv"
+    file.write_bytes(data)
+    with contextlib.suppress(SamganError):  # any other exception fails
+        table = read_table(file)
+        assert all(len(row) == len(table.header) for row in table.rows)
 
 
 @pytest.mark.parametrize(
@@ -511,6 +542,45 @@ def test_the_longest_path_decides_and_the_rest_is_named():
     assert "no such image" in reasons["none.png"]
 
 
+PARTS = st.sampled_from(["a", "b", "train", "p1"])
+PATHS = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
+
+
+@settings(deadline=None)
+@given(st.lists(PATHS, min_size=1, max_size=6, unique=True), st.lists(PATHS, min_size=1, max_size=6, unique=True))
+def test_a_match_is_the_longest_of_all_files(paths, names):
+    """The plain way: compare each name with each file."""
+
+    def common(one, other):
+        one, other = one.split("/")[::-1], other.split("/")[::-1]
+        shorter = min(len(one), len(other))
+        return shorter if one[:shorter] == other[:shorter] else 0
+
+    files, reasons = matched(paths, *names)
+    assert files.keys() | reasons.keys() == set(names)
+    for name in names:
+        scores = {path: common(name, path) for path in paths}
+        best = [path for path, score in scores.items() if score == max(scores.values())]
+        if name in files and max(scores.values()):
+            (path,) = files[name]
+            assert path in best
+            assert len(best) == 1 or path == name
+        if name in paths and best == [name] and all(other == name or not common(other, name) for other in names):
+            assert files[name] == [name]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(PATHS, min_size=1, max_size=6, unique=True),
+    st.sampled_from(["", "/data/", "C:\\x\\", "./"]),
+    st.booleans(),
+)
+def test_whole_paths_are_always_found(paths, before, is_windows):
+    paths = [f"{path}/{number}.png" for number, path in enumerate(paths)]
+    names = {before + (path.replace("/", "\\").upper() if is_windows else path): path for path in paths}
+    assert matched(paths, *names) == ({name: [path] for name, path in names.items()}, {})
+
+
 def test_names_that_are_the_same_for_every_patient_never_match_by_name_alone():
     names = [f"train/patient{n}/view1.jpg" for n in range(3)]
     for path in ("patient9/view1.jpg", "patient9/view2.jpg"):
@@ -540,7 +610,7 @@ def test_studies_of_the_same_name_need_their_patient(label):
     found = label(["p1/1/x.png", "p2/1/x.png", "p2/1/y.png"], table)
     assert classes(found) == {"p1/1/x.png": "A", "p2/1/x.png": "B", "p2/1/y.png": "B"}
     unknown = label(["p1/1/x.png", "p2/1/x.png", "z.png"], [*table, "p3,1,C"])
-    assert [row.row for row in unknown.labels.unused_rows] == ["p3/1"]
+    assert [row.row for row in unknown.labels.unused_rows] == ["row 3"]
     assert "several folders" in unknown.labels.unused_rows[0].reason
 
 
@@ -649,7 +719,7 @@ def test_a_prepared_set_says_all_of_it(hospital, capsys):
     assert main([*map(str, arguments), "--labels", str(hospital / "table.csv"), "--holdout", "0.4"]) == 0
     printed = capsys.readouterr().out
     for words in (
-        "note: table.csv: columns were guessed",
+        "warning: table.csv: columns were guessed",
         "labels: table.csv; 8 of 9 rows belong to images of the source",
         "9.png: no such image in the source",
         "left out: 1 images: view AP\n  7.png",

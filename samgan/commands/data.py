@@ -153,14 +153,14 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
         )
     if info.enlarged:
         yield f"enlarged: {info.enlarged} images were smaller than {prepared.resolution} px"
-    yield from (f"note: {sentence}" for sentence in info.warnings or ())
-    if info.labels and info.left_out:
-        yield from _describe_labels(info.labels, info.left_out)
+    yield from (f"warning: {sentence}" for sentence in info.warnings or ())
+    if info.labels:
+        yield from _describe_labels(info.labels)
     if info.left_out:
         yield from _describe_left_out(info.left_out, prepared.path)
 
 
-def _describe_labels(labels: "LabelsUsed", left_out: "LeftOut") -> Iterator[str]:
+def _describe_labels(labels: "LabelsUsed") -> Iterator[str]:
     names = ", ".join(table.name for table in labels.tables)
     yield f"labels: {names}; {labels.rows_matched} of {labels.rows} rows belong to images of the source"
     if labels.rows > labels.rows_matched:
@@ -168,11 +168,6 @@ def _describe_labels(labels: "LabelsUsed", left_out: "LeftOut") -> Iterator[str]
         yield from (f"  {row.row}: {row.reason}" for row in labels.unused_rows[:ROWS_SHOWN])
     if labels.several_labels and labels.several == "first":
         yield f"several labels: {labels.several_labels} images; each has the class of its first label"
-    reasons = Counter(file.reason.split(":")[0] for file in left_out.unused)
-    for reason, count in reasons.most_common():
-        yield f"left out: {count} images: {reason}"
-        files = [file for file in left_out.unused if file.reason.split(":")[0] == reason]
-        yield from (f"  {file.source}{file.reason.removeprefix(reason)}" for file in files[:ROWS_SHOWN])
 
 
 def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
@@ -181,6 +176,11 @@ def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
     if left_out.ignored_by_suffix:
         counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
         yield f"ignored, since they are not images: {', '.join(counts)}"
+    reasons = Counter(file.reason.split(":")[0] for file in left_out.unused)
+    for reason, count in reasons.most_common():
+        yield f"left out: {count} images: {reason}"
+        files = [file for file in left_out.unused if file.reason.split(":")[0] == reason]
+        yield from (f"  {file.source}{file.reason.removeprefix(reason)}" for file in files[:ROWS_SHOWN])
     if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
         yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])

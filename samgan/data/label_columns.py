@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from samgan.data.label_cells import STATES, is_blank
 from samgan.data.label_tables import Table, repeated
 from samgan.data.options import LabelOptions
 from samgan.errors import UsageError
@@ -19,6 +20,7 @@ IMAGE = (
     {"imageid", "imgid", "dicomid", "sopinstanceuid", "fileid"},
     {"id", "uid"},
 )
+FOLDER = ({"imagedir", "folder", "foldername", "dir", "directory", "imagefolder"},)
 STUDY = ({"studyid", "studyinstanceuid"}, {"accessionnumber", "accession"}, {"study"})
 LABEL = (
     {"findinglabels"},  # NIH
@@ -62,6 +64,8 @@ class Columns(NamedTuple):
     """Positions of a table's columns; None or empty if there is none."""
 
     image: int | None
+    folder: int | None
+    """The folder that the name in `image` is in."""
     study: int | None
     """Used only if there is no `image`."""
     labels: tuple[int, ...]
@@ -73,6 +77,8 @@ class Columns(NamedTuple):
     """Which were guessed: "image", "label", "patient", "split", "view"."""
     one_hot: bool
     """Whether `labels` are columns of findings, with 1, 0, -1 or nothing in each."""
+    names_patients: bool
+    """Whether the names of rows hold IDs of patients, which documents must not tell."""
 
 
 def plain(name: str) -> str:
@@ -100,7 +106,11 @@ def find_columns(table: Table, options: LabelOptions) -> Columns:
 
     image = find("image", options.image_column, IMAGE)
     patient = find("patient", options.patient_column, PATIENT)
+    folder = None
+    if image is not None and "image" in guessed:
+        image, folder = _with_folder(table, image)
     study = _guess(table, "image", STUDY) if image is None else None
+    names_patients = image is None
     if image is None and study is None and patient is not None:  # RSNA: patientId is the name of the file
         image, patient = patient, None
         guessed = [role for role in guessed if role != "patient"]
@@ -114,7 +124,18 @@ def find_columns(table: Table, options: LabelOptions) -> Columns:
     views: tuple[int, ...] = () if view is None else (view,)
     if "view" in guessed and view is not None and (other := SECOND_VIEW.get(plain(table.header[view]))):
         views += tuple(place for place, name in enumerate(table.header) if plain(name) == other)
-    return Columns(image, study, labels, patient, split, views, tuple(guessed), one_hot)
+    return Columns(image, folder, study, labels, patient, split, views, tuple(guessed), one_hot, names_patients)
+
+
+def _with_folder(table: Table, image: int) -> tuple[int, int | None]:
+    """The columns of file names and of their folders, if paths are in two columns."""
+    name = None if plain(table.header[image]) not in IMAGE[0] else _guess(table, "image", IMAGE[1:3])
+    if name is None:
+        return image, _guess(table, "image", FOLDER)
+    rows = table.rows[:100]
+    if all(row[image].lower().endswith(row[name].lower()) for row in rows):
+        return image, None
+    return name, image
 
 
 def _find_labels(table: Table, options: LabelOptions, guessed: list[str]) -> tuple[tuple[int, ...], bool]:
@@ -129,7 +150,7 @@ def _find_labels(table: Table, options: LabelOptions, guessed: list[str]) -> tup
         guessed.append("label")
         return (place,), False
     found = tuple(place for place, name in enumerate(table.header) if plain(name) in FINDINGS)
-    if len(found) > 1:
+    if len(found) > 1 or (found and _is_finding(table, found[0])):
         guessed.append("label")
         if twice := repeated(tuple(plain(table.header[place]) for place in found)):
             raise UsageError(f"{table.name} has two columns of the finding {sorted(twice)[0]}: name the --label-column")
@@ -138,10 +159,11 @@ def _find_labels(table: Table, options: LabelOptions, guessed: list[str]) -> tup
 
 
 def _is_finding(table: Table, place: int) -> bool:
-    """Whether a single column holds nothing but 1, 0, -1 and empty cells, under a name that is a finding's."""
+    """Whether a single column holds nothing but words for present and absent, under a name that is no label's."""
     name = plain(table.header[place])
     generic = any(name in group for group in LABEL)
-    return not generic and {row[place] for row in table.rows} <= {"1", "0", "-1", "1.0", "0.0", "-1.0", ""}
+    cells = {row[place].lower() for row in table.rows}
+    return not generic and all(cell in STATES or is_blank(cell) for cell in cells)
 
 
 def position(table: Table, named: str, option: str) -> int | None:

@@ -21,6 +21,8 @@ PATIENT_FOLDER = re.compile(r"(?:^|[/\\])(patient\d+)[/\\]", re.IGNORECASE)  # C
 class Facts:
     """What rows say about one image, or about one name of a table. Tuples hold each text once, in the order read."""
 
+    first_row: int = 0
+    """Number of the first row, from 1, empty ones not counted."""
     rows: int = 0
     labels: tuple[str, ...] = ()
     is_uncertain: bool = False
@@ -62,15 +64,11 @@ def facts_by_name(read: Read, options: LabelOptions, warnings: list[str]) -> dic
     known: dict[str, tuple[str, ...]] = {}  # each text is kept in memory once
     folder_tells = columns.patient is None and options.patient_column is None
     by_folder = 0
-    for row in table.rows:
-        if columns.image is not None:
-            name = "" if label_cells.is_blank(row[columns.image]) else row[columns.image]
-        else:
-            study = "" if columns.study is None else row[columns.study]
-            name = f"{_cell(row, columns.patient)}/{study}" if study else ""
+    for number, row in enumerate(table.rows, start=1):
+        name = _name_of(row, columns)
         own = facts.get(name)
         if own is None:
-            own = facts[name] = Facts()
+            own = facts[name] = Facts(first_row=number)
         own.rows += 1
         if say is not None:
             said = say(row)
@@ -92,6 +90,15 @@ def facts_by_name(read: Read, options: LabelOptions, warnings: list[str]) -> dic
     if by_folder:
         warnings.append(f"{table.name}: patients were read from folders such as patient00001 in its paths.")
     return facts
+
+
+def _name_of(row: Sequence[str], columns: Columns) -> str:
+    """What a row calls its image; empty if it names none."""
+    if columns.image is None:
+        study = _cell(row, columns.study)
+        return f"{_cell(row, columns.patient)}/{study}" if study else ""
+    name, folder = _cell(row, columns.image), _cell(row, columns.folder)
+    return f"{folder}/{name}" if name and folder else name
 
 
 def _cell(row: Sequence[str], place: int | None) -> str:

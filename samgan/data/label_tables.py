@@ -176,6 +176,8 @@ def _regular(path: Path, lines: Iterator[tuple[int, list[str]]]) -> tuple[tuple[
         if not header:
             header = tuple(cells)
             continue
+        if tuple(cells) == header:  # of another table that was appended
+            continue
         if len(cells) > len(header) and any(cells[len(header) :]):  # the cells behind it would all be shifted
             raise SamganError(
                 f"{path.name}, line {number}: {len(cells)} cells, but the header has {len(header)}: put text with "

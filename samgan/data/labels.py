@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from samgan.data import label_cells
 from samgan.data.documents import BadFile, LabelsUsed, TableUsed, UnusedRow
-from samgan.data.label_columns import check_named, find_columns, no_labels
+from samgan.data.label_columns import Columns, check_named, find_columns, no_labels
 from samgan.data.label_match import Files, Matches, Studies
 from samgan.data.label_rows import Facts, Read, facts_by_name
 from samgan.data.label_tables import Table, read_table
@@ -91,7 +91,7 @@ def _label_source(source: Source, options: LabelOptions) -> Source:
     views_said = _check_views(reads, options)
     joined = _join(source, reads, options)
     if not joined.rows_matched:
-        raise _nothing_matches(source, reads, joined)
+        raise _nothing_matches(source, reads)
     label_counts = label_cells.merge(facts.labels for facts in joined.facts)
     class_of, renamed = label_cells.name_classes(label_counts)
     entries, unused = _choose(source, reads, joined.facts, class_of, options)
@@ -151,7 +151,11 @@ def _join(source: Source, reads: Sequence[Read], options: LabelOptions) -> _Join
         for name, indices in matches.files.items():
             for index in indices:
                 joined.facts[index].add(named[name])
-        joined.unused_rows.extend(UnusedRow(name, reason) for name, reason in matches.reasons.items())
+        is_private = read.columns.names_patients
+        joined.unused_rows.extend(
+            UnusedRow(f"row {named[name].first_row}" if is_private else name, reason)
+            for name, reason in matches.reasons.items()
+        )
         joined.warnings.extend(_match_sentences(read.table, matches))
     return joined
 
@@ -265,13 +269,19 @@ def _names(table: Table, places: Sequence[int | None]) -> tuple[str, ...]:
     return tuple(table.header[place] for place in places if place is not None)
 
 
+def _image_places(columns: Columns) -> tuple[int | None, int | None]:
+    if columns.image is None:
+        return columns.patient, columns.study
+    return columns.folder, columns.image
+
+
 def _describe(read: Read) -> TableUsed:
     table, columns = read
     return TableUsed(
         name=table.name,
         sha256=table.sha256,
         rows=len(table.rows),
-        images=_names(table, (columns.image,) if columns.image is not None else (columns.patient, columns.study)),
+        images=_names(table, _image_places(columns)),
         labels=_names(table, columns.labels),
         patient="".join(_names(table, (columns.patient,))),
         split="".join(_names(table, (columns.split,))),
@@ -296,10 +306,14 @@ def _guess_sentence(read: Read) -> str:
     return f"{used.name}: columns were guessed by their names: {'; '.join(parts)}. Name them if this is wrong."
 
 
-def _nothing_matches(source: Source, reads: Sequence[Read], joined: _Joined) -> SamganError:
-    columns = " and ".join(_describe(reads[0]).images)
-    called = next((row.row for row in joined.unused_rows if row.row), "")
+def _nothing_matches(source: Source, reads: Sequence[Read]) -> SamganError:
+    table, columns = reads[0]
+    held = " and ".join(
+        f"{table.header[place]} holds {table.rows[0][place][:80]!r}"
+        for place in _image_places(columns)
+        if place is not None
+    )
     return SamganError(
-        f"{reads[0].table.name}: no row belongs to an image of {source.name}: column {columns} holds {called[:80]!r}, "
-        f"an image is {source.entries[0].path!r}: give --image-column"
+        f"{table.name}: no row belongs to an image of {source.name}: column {held}, an image is "
+        f"{source.entries[0].path!r}: give --image-column"
     )
