@@ -86,6 +86,14 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
+def may_be_used(options: LabelOptions) -> Callable[[str], bool]:
+    """What tells by its name whether a column may be used: it was named, or its name is a known one."""
+    named = (options.image_column, options.patient_column, options.split_column, options.view_column)
+    names = {plain(name) for name in (*named, *options.label_columns) if name}
+    names = names.union(FINDINGS, *IMAGE, *FOLDER, *STUDY, *LABEL, *PATIENT, *SPLIT, *VIEW)
+    return lambda name: plain(name) in names
+
+
 def find_columns(table: Table, options: LabelOptions) -> Columns:
     """Find the columns of one of several tables.
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from samgan.errors import SamganError, UsageError, first_line
 
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods")
 MAXIMUM_BYTES = 2 * 2**30
+PIECE_BYTES = 2**20
 DELIMITERS = ",;\t|"
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -40,12 +41,13 @@ class Table(NamedTuple):
     """What was decided in reading it; one sentence each."""
 
 
-def read_table(file: str | Path) -> Table:
+def read_table(file: str | Path, keep: Callable[[str], bool] = bool) -> Table:
     """Read a table with a header.
 
     Args:
         file: .csv or .tsv (delimited by comma, semicolon, tab or vertical bar; UTF-8, UTF-16, UTF-32 or Windows-1252),
             either of them as .gz, or .xlsx, .xlsm, .xls or .ods, of which the first sheet is read.
+        keep: tells by its name whether a column is to be read; the cells of others are empty, which saves memory.
 
     Raises:
         UsageError: there is no such file.
@@ -67,8 +69,8 @@ def read_table(file: str | Path) -> Table:
     if path.suffix.lower() in SHEET_SUFFIXES or data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         lines = _sheet_lines(path, data, warnings)
     else:
-        lines = _text_lines(path, _decode(path, data, warnings))
-    header, rows = _regular(path, lines)
+        lines = _text_lines(path, data, _encoding_of(path, data, warnings))
+    header, rows = _regular(path, lines, keep)
     return Table(path.name, sha256, header, rows, tuple(warnings))
 
 
@@ -83,34 +85,46 @@ def _unpack(path: Path, data: bytes) -> bytes:
     return unpacked
 
 
-def _decode(path: Path, data: bytes, warnings: list[str]) -> str:
-    encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "")
-    if not encoding and data[:1000].count(0) > len(data[:1000]) // 4:  # every other byte of ASCII text in UTF-16
-        encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
-    try:
-        return data.decode(encoding or "utf-8")
-    except UnicodeDecodeError as error:
-        if encoding:
-            raise SamganError(f"{path.name}: damaged {encoding} text ({first_line(error)}): save it as UTF-8") from None
+def _encoding_of(path: Path, data: bytes, warnings: list[str]) -> str:
+    marked = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "")
+    if not marked and data[:1000].count(0) > len(data[:1000]) // 4:  # every other byte of ASCII text in UTF-16
+        marked = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be"
+    if _is_text(data, marked or "utf-8"):
+        return marked or "utf-8"
+    if marked:
+        raise SamganError(f"{path.name}: damaged text in {marked}: save it as UTF-8")
     warnings.append(f"{path.name} is not UTF-8 and was read as Windows-1252 (Latin-1): look at names with accents.")
+    return "cp1252" if _is_text(data, "cp1252") else "latin-1"  # five bytes mean nothing in cp1252
+
+
+def _is_text(data: bytes, encoding: str) -> bool:
+    """Whether all bytes are text, tried piece by piece: as one text, a large table would need much memory."""
+    decoder = codecs.getincrementaldecoder(encoding)()
     try:
-        return data.decode("cp1252")
-    except UnicodeDecodeError:  # five of its bytes mean nothing
-        return data.decode("latin-1")
+        for start in range(0, len(data), PIECE_BYTES):
+            decoder.decode(data[start : start + PIECE_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeError:
+        return False
+    return True
 
 
-def _text_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _text_lines(path: Path, data: bytes, encoding: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each line in the file and its cells."""
-    text = text.lstrip("\ufeff\r\n")
-    if "\0" in text[:100_000]:
+    head = codecs.getincrementaldecoder(encoding)().decode(data[: PIECE_BYTES // 4]).lstrip("\r\n")
+    if "\0" in head:
         raise SamganError(f"{path.name}: not a table but a binary file: expected .csv, .tsv or .xlsx")
-    named = ""
-    if text[:4].lower() == "sep=" and text[5:6] in ("\r", "\n"):  # how Excel is told the delimiter
-        named, text = text[4], text[5:].lstrip("\r\n")
-    delimiter = named or ("\t" if ".tsv" in path.suffixes else _delimiter_of(text))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    told = head[4] if head[:4].lower() == "sep=" and head[5:6] in ("\r", "\n") else ""  # for Excel
+    delimiter = told or ("\t" if ".tsv" in path.suffixes else _delimiter_of(head))
+    if delimiter in "\r\n":
+        raise SamganError(f"{path.name}: its first line, sep=, names no delimiter: remove the line")
+    text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding, newline="")
+    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True)
     try:
         for cells in reader:
+            if told and any(cells):
+                told = ""
+                continue
             yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
         raise SamganError(f"{path.name}, line {reader.line_num}: {first_line(error)}: correct the table") from None
@@ -120,7 +134,7 @@ def _delimiter_of(text: str) -> str:
     """The delimiter that gives the header the most columns, if the lines below have as many; else the next best."""
     best, most = ",", (0.0, 0)
     for delimiter in DELIMITERS:
-        reader = csv.reader(io.StringIO(text[:200_000], newline=""), delimiter=delimiter, skipinitialspace=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
         widths: list[int] = []
         try:
             for cells in reader:
@@ -165,16 +179,20 @@ def _text_of(value: Any) -> str:
     return value.isoformat() if isinstance(value, date) else str(value).strip()
 
 
-def _regular(path: Path, lines: Iterator[tuple[int, list[str]]]) -> tuple[tuple[str, ...], list[list[str]]]:
+def _regular(
+    path: Path, lines: Iterator[tuple[int, list[str]]], keep: Callable[[str], bool]
+) -> tuple[tuple[str, ...], list[list[str]]]:
     """Separate the header; make all rows as long as it."""
     header: tuple[str, ...] = ()
     rows = []
+    kept: list[int] = []
     known: dict[str, str] = {}
     for number, cells in lines:
         if not any(cells):
             continue
         if not header:
             header = tuple(cells)
+            kept = [place for place, name in enumerate(header) if keep(name)]
             continue
         if tuple(cells) == header:  # of another table that was appended
             continue
@@ -183,8 +201,11 @@ def _regular(path: Path, lines: Iterator[tuple[int, list[str]]]) -> tuple[tuple[
                 f"{path.name}, line {number}: {len(cells)} cells, but the header has {len(header)}: put text with "
                 "delimiters in quotes"
             )
-        cells = [known.setdefault(cell, cell) if len(cell) < 5 else cell for cell in cells]  # each in memory once
-        rows.append((cells + [""] * (len(header) - len(cells)))[: len(header)])
+        row = [""] * len(header)
+        for place in kept:
+            if place < len(cells) and (cell := cells[place]):
+                row[place] = known.setdefault(cell, cell) if len(cell) < 5 else cell  # short ones are in memory once
+        rows.append(row)
     if not rows:
         raise SamganError(f"{path.name}: expected a header and rows below it, found {'a header' if header else 'none'}")
     if sum(map(bool, header)) < 2:

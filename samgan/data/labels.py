@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from samgan.data import label_cells
 from samgan.data.documents import BadFile, LabelsUsed, TableUsed, UnusedRow
-from samgan.data.label_columns import Columns, check_named, find_columns, no_labels
+from samgan.data.label_columns import Columns, check_named, find_columns, may_be_used, no_labels
 from samgan.data.label_match import Files, Matches, Studies
 from samgan.data.label_rows import Facts, Read, facts_by_name
 from samgan.data.label_tables import Table, read_table
@@ -83,7 +83,7 @@ def _label_source(source: Source, options: LabelOptions) -> Source:
     """See `label_source`."""
     if source.path.suffix.lower() == ".npz":
         raise UsageError(f"{source.name}: tables of labels belong to a folder or .zip; the labels of an .npz are in it")
-    tables = [read_table(file) for file in options.files]
+    tables = [read_table(file, may_be_used(options)) for file in options.files]
     check_named(tables, options)
     reads = [Read(table, find_columns(table, options)) for table in tables]
     if not any(read.columns.labels for read in reads):
