@@ -674,6 +674,7 @@ def test_rows_that_contradict_each_other_are_left_out(label):
         ("image,label\na,A|B\n", {}, "the tables leave out all 1 images: 1 for 'several labels'"),
         ("image,label\na," + "long " * 30 + "\n", {}, "a label has 149 characters"),
         ("image,label\na," + "|".join(map("L{}".format, range(1001))) + "\n", {}, "are 1001 different ones"),
+        ('image,label\na,"open\nb,B\n', {}, "labels0.csv, line 3: .*: correct the table"),
         ("\x00\x01\x02image,label\na,A\n", {}, "binary file"),
         ('image,label\na,"' + "A" * 200_000 + '"\n', {}, "line .*field larger"),
         ("image,label\na,A\n", {"several": "all"}, "several 'all': expected one of only-single, first"),

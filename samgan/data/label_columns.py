@@ -23,7 +23,7 @@ IMAGE = (
 FOLDER = ({"imagedir", "folder", "foldername", "dir", "directory", "imagefolder"},)
 STUDY = ({"studyid", "studyinstanceuid"}, {"accessionnumber", "accession"}, {"study"})
 LABEL = (
-    {"findinglabels"},  # NIH
+    {"findinglabels", "findinglabel"},  # NIH; the second in its table of boxes
     {"classname", "labelname"},  # VinDr-CXR, which has class_id beside it
     {"label", "labels", "class", "classes", "diagnosis", "diagnoses", "finding", "findings", "category", "pathology"},
     {"befund", "diagnose", "klasse"},

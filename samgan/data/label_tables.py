@@ -119,7 +119,7 @@ def _text_lines(path: Path, data: bytes, encoding: str) -> Iterator[tuple[int, l
     if delimiter in "\r\n":
         raise SamganError(f"{path.name}: its first line, sep=, names no delimiter: remove the line")
     text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding, newline="")
-    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for cells in reader:
             if told and any(cells):

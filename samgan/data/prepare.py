@@ -57,13 +57,15 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         max_bad: share of files that may be unreadable, in [0, 1]; if there are more, nothing is written.
         workers: number of threads that read images; None for one per core.
         seed: seed of the split.
-        labels: tables that tell the classes, instead of folders; None: folders or the source's arrays tell them.
+        labels: tables that tell the classes, and maybe patients, splits and views; None: the source's folders or arrays
+            tell the classes.
 
     Returns:
         The prepared set, opened.
 
     Raises:
-        UsageError: an option is out of range, there is no such source, or `out` holds something else.
+        UsageError: an option is out of range, there is no such source or column of a table, or `out` holds something
+            else.
         SamganError: there are no images, too many bad ones, fewer than two distinct ones, or no space is left.
     """
     options = PrepareOptions(
