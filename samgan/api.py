@@ -1,6 +1,5 @@
 """The four steps as functions: prepare, train, sample, evaluate; and the demo, which runs them all on phantoms."""
 
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from samgan.presets import preset_config
 from samgan.runs import Run
 from samgan.sampling import (
     MODEL_SUFFIX,
-    SEEDS,
     Model,
     Written,
     is_model,
@@ -26,6 +24,8 @@ from samgan.sampling import (
     write_samples,
 )
 from samgan.scoring import Scores, evaluate
+from samgan.seeds import check_seed
+from samgan.terminal import say
 from samgan.training.run import train
 from samgan.trust import Finding, verify_files
 
@@ -107,8 +107,7 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
     keep_freed_memory()
     if count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
-    if not 0 <= seed <= SEEDS - count:
-        raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count}, since image i has seed + i")
+    check_seed(seed, count)
     model = open_model(Path(source), checkpoint, choose_device(device))
     return write_samples(
         model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets, class_name=class_name
@@ -210,7 +209,7 @@ def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> Demo:
             },
         }
     )
-    print(f"samgan: {DEMO_NOTE}", file=sys.stderr)
+    say(f"samgan: {DEMO_NOTE}")
     write_phantoms(out / "phantoms", 200)
     data = prepare(out / "phantoms", out / "data", resolution=64)
     run = train(config, data, out / "run", device=device)

@@ -54,11 +54,13 @@ def make_fabric(
     Args:
         device: "auto" (CUDA, else CPU), "cpu", "cuda" or "mps".
         processes: Processes (devices) per host.
-        hosts: Number of hosts; start the same command on each, as Fabric's documentation describes.
+        hosts: Number of hosts; start the same command on each with MASTER_ADDR, MASTER_PORT and NODE_RANK, or start all
+            processes with torchrun or srun.
         precision: "fp32" or "bf16".
 
     Raises:
-        UsageError: The device is not available, a number is below 1, or there are fewer GPUs than processes.
+        UsageError: The device is not available, a number is below 1, there are fewer GPUs than processes, or a launcher
+            such as torchrun has started another number of processes.
     """
     device = choose_device(device)
     if min(processes, hosts) < 1:
@@ -68,13 +70,18 @@ def make_fabric(
         raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
     from lightning_fabric import Fabric  # takes a second or two, and only training needs it
 
-    return Fabric(
-        accelerator=device,
-        devices=processes,
-        num_nodes=hosts,
-        strategy="ddp" if processes * hosts > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
+    from samgan.launch import choose_environment, without_overrides
+
+    environment = choose_environment(processes, hosts)
+    with without_overrides():
+        return Fabric(
+            accelerator=device,
+            devices=processes,
+            num_nodes=hosts,
+            strategy="ddp" if processes * hosts > 1 else "auto",
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            plugins=[environment],
+        )
 
 
 def keep_freed_memory() -> bool:

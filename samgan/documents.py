@@ -71,7 +71,7 @@ class Document:
             return msgspec.convert(tree, cls)
         except msgspec.ValidationError as error:
             problem = explain(error)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             problem = f"{type(error).__name__}: {error}"
         raise SamganError(
             f"{where} is not {cls.KIND} that this version of samgan can read: {' '.join(problem.split())}; {remedy}"

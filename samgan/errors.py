@@ -1,4 +1,6 @@
-"""The two exceptions that reach a user as one line without a traceback, and the text of other errors in one line."""
+"""The two exceptions that reach a user as one line without a traceback, and text that is safe to print in that line."""
+
+import unicodedata
 
 
 class SamganError(Exception):
@@ -20,3 +22,22 @@ def first_line(error: BaseException) -> str:
 def one_line(error: BaseException) -> str:
     """An error's type and message without line breaks, cut to 200 characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def shown(text: str) -> str:
+    r"""Text as a terminal may show it: control characters, and bytes that are not UTF-8, become escapes like \x1b.
+
+    File names, and text from inside files, could otherwise move the cursor, change colours or break the line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if _is_safe(character) else _escape(character) for character in text)
+
+
+def _is_safe(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"  # Zs: spaces of all widths
+
+
+def _escape(character: str) -> str:
+    byte = ord(character) - 0xDC00  # how Python carries a byte of a file name that is not UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()

@@ -4,27 +4,43 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from samgan.errors import SamganError
 
+try:
+    import fcntl
+except ImportError:  # Windows has no flock
+    fcntl = None  # type: ignore[assignment]
+
 Location = str | os.PathLike[str]
 """A file or folder that a function of `samgan.api` reads or writes."""
+
+
+# Names of temporary files and folders: .NAME.PID.tmp, beside NAME. Whoever writes one holds a lock (flock) on it, and
+# the lock ends with its process. So a temporary without a lock was left behind by a process that was killed, on this
+# host or another: the next write of NAME removes it.
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+"""Flag of `os.open` that refuses a symbolic link; Windows lacks it."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path`; on success sync it and rename it to `path`, on failure remove it.
 
-    Whatever happens (an exception, a full disk, kill -9), `path` holds all of its old or all of its new content.
+    Whatever happens (an exception, a full disk, kill -9), `path` holds all of its old or all of its new content. What
+    earlier calls for `path` left behind when they were killed is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    remove_leftovers(path)
+    temporary = _temporary(path)
     try:
-        with open(temporary, "wb") as file:
+        with _create(temporary) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -32,6 +48,144 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Make a temporary folder beside `path`; on success rename it to `path`, on failure remove it.
+
+    So `path` is missing, empty or complete, whatever happens. What earlier calls for `path` left behind when they were
+    killed is removed.
+
+    Raises:
+        SamganError: `path` is in use, at the start or at the end.
+    """
+    check_new_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    temporary = _temporary(path)
+    _clear(temporary)
+    temporary.mkdir()
+    try:
+        with _held(temporary):
+            yield temporary
+            check_new_folder(path)
+            if path.exists():
+                shutil.rmtree(path)  # an empty one
+            temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files and folders of `path` whose process was killed; others, and all that cannot be, stay."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+\.tmp")
+    with contextlib.suppress(OSError):
+        for entry in [entry for entry in os.scandir(path.parent) if pattern.fullmatch(entry.name)]:
+            with contextlib.suppress(OSError):
+                if entry.is_symlink():
+                    os.unlink(entry)
+                elif _is_abandoned(entry.path, os.O_RDONLY if entry.is_dir() else os.O_RDWR):
+                    shutil.rmtree(entry) if entry.is_dir() else os.unlink(entry)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _clear(temporary: Path) -> None:
+    """Remove what an earlier process with the number of this one left behind, where files cannot be locked."""
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary)
+    else:
+        temporary.unlink(missing_ok=True)
+
+
+def _create(temporary: Path) -> BinaryIO:
+    """Create and lock a file; never through a link that somebody has put in its place."""
+    _clear(temporary)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(temporary, flags, 0o666), "wb")
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a temporary folder."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_abandoned(path: str, flags: int) -> bool:
+    """Whether nobody holds the lock of a temporary file or folder; False where files cannot be locked."""
+    if fcntl is None:
+        return False
+    descriptor = os.open(path, flags | NO_FOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@contextlib.contextmanager
+def locked(folder: Path, busy: str) -> Iterator[None]:
+    """Keep other processes out of `folder`, which must exist, by a lock on the file `.lock` in it.
+
+    The lock ends with the process that holds it, however that ends. The file is never written to. It is removed at the
+    end; one that a killed process left behind does no harm. Without effect on Windows, and on network file systems
+    that have no locks.
+
+    Args:
+        folder: Where to work.
+        busy: The error if another process holds the lock.
+
+    Raises:
+        SamganError: Another process holds it, or `.lock` is not a regular file but, say, a link.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = folder / ".lock"
+    descriptor = _lock(path, busy)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # first: whoever opened it meanwhile finds that it is gone
+        os.close(descriptor)
+
+
+def _lock(path: Path, busy: str) -> int:
+    """Open and lock a file that is still there when it is locked; returns its descriptor."""
+    while True:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise SamganError(f"{path} is not a regular file, as a lock of samgan is: remove it, then try again")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise SamganError(busy) from None
+        except OSError:
+            return descriptor  # some network file systems have no locks
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)  # the process that held it has removed it: take the lock of the new file
 
 
 def write_json(path: str | os.PathLike[str], document: Any) -> None:

@@ -1,6 +1,5 @@
 """Every file format, pixel mode and way of being broken that a radiograph comes in."""
 
-import hashlib
 import io
 import struct
 import zlib
@@ -13,12 +12,9 @@ import skimage.io
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.pixels.decoders import JPEGLSLosslessDecoder
-from pydicom.sequence import Sequence
 from pydicom.uid import MPEG2MPML, ExplicitVRLittleEndian, JPEGLSLossless
 
 from samgan.data import prepare, readers
-from samgan.data.fit import fit_image
 from samgan.data.readers import READERS, BadImageError, Radiograph, Reader, read_radiograph
 
 GREY = np.add.outer(np.arange(32) * 4, np.arange(48) * 2).astype(np.uint8)  # 0 to 218, no symmetry
@@ -265,7 +261,7 @@ BAD = {
     "truncated jpeg": (JPEG[:-60], "truncated"),
     "truncated png": (ENCODED["png grey"][:-40], "damaged"),
     "broken png": (ENCODED["png grey"][:60] + b"\0" * 9 + ENCODED["png grey"][69:], "damaged"),
-    "truncated dicom": (ENCODED["dicom 8 bit"][:-100], "damaged"),
+    "truncated dicom": (ENCODED["dicom 8 bit"][:-100], "truncated: expected 1536 bytes of pixels, found 1436"),
     "1x1": (encode(Image.new("L", (1, 1))), "1x1 is smaller than 8x8"),
     "7 high": (encode(Image.new("L", (100, 7))), "100x7 is smaller than 8x8"),
     "bomb": (bomb(), "pixels"),
@@ -303,115 +299,6 @@ def test_a_file_cut_anywhere_gives_no_part_of_a_picture(name, keep):
     except BadImageError:
         return
     np.testing.assert_array_equal(pixels, whole)  # a lost checksum behind the last pixel loses nothing
-
-
-# DICOM
-
-
-def test_dicom_modality_rescale_then_window_then_inversion():
-    stored = np.linspace(0, 4095, 32 * 48).round().astype(np.uint16).reshape(32, 48)
-    rescale = {"RescaleSlope": 2, "RescaleIntercept": -1000, "RescaleType": "US"}
-    window = {"WindowCenter": 3000, "WindowWidth": 4000}  # in rescaled values: 1000 to 5000
-    shown = ((stored * 2.0 - 1000 - (3000 - 0.5)) / (4000 - 1) + 0.5).clip(0, 1)  # DICOM PS3.3 C.11.2.1.2.1
-    for photometric, expected in (("MONOCHROME2", shown), ("MONOCHROME1", 1 - shown)):
-        pixels = read_radiograph(dicom(stored, photometric=photometric, **rescale, **window)).pixels
-        np.testing.assert_allclose(pixels[0], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [None, "INVERSE"])
-def test_dicom_monochrome1_is_inverted_once_with_and_without_presentation_lut_shape(shape):
-    stored = np.linspace(0, 4095, 32 * 48).round().astype(np.uint16).reshape(32, 48)
-    attributes = {"PresentationLUTShape": shape} if shape else {}
-    pixels = read_radiograph(dicom(stored, photometric="MONOCHROME1", **attributes)).pixels
-    np.testing.assert_allclose(pixels[0], 1 - stored / 4095, atol=1e-6)
-
-
-def test_dicom_voi_lut_sequence_is_applied():
-    stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    item = Dataset()
-    item.LUTDescriptor = [256, 0, 12]
-    item.LUTData = (np.arange(256) ** 2 // 16).astype("<u2").tobytes()
-    pixels = read_radiograph(dicom(stored, bits=8, VOILUTSequence=Sequence([item]))).pixels
-    np.testing.assert_allclose(pixels[0], (stored.astype(int) ** 2 // 16) / 4095, atol=1e-6)
-
-
-def test_dicom_signed_values_without_window_are_shifted_to_black():
-    stored = np.linspace(-1000, 1000, 400).astype(np.int16).reshape(20, 20)
-    radiograph = read_radiograph(dicom(stored, bits=16))
-    assert radiograph.bits == 12
-    np.testing.assert_allclose(radiograph.pixels[0], (stored + 1000) / 4095, atol=1e-6)
-
-
-@pytest.mark.parametrize("missing", ["WindowCenter", "WindowWidth"])
-def test_dicom_with_half_a_window_is_read_without_it(missing):
-    stored = np.linspace(0, 4095, 400).astype(np.uint16).reshape(20, 20)
-    window = {"WindowCenter": 100, "WindowWidth": 50} | {missing: None}
-    np.testing.assert_allclose(read_radiograph(dicom(stored, **window)).pixels[0], stored / 4095, atol=1e-6)
-
-
-def test_dicom_patient_id_leaves_the_reader_hashed_only():
-    radiograph = read_radiograph(dicom(GREY, bits=8, PatientID=" MRN 4711 "))
-    assert radiograph.patient_key == hashlib.sha256(b"MRN 4711").hexdigest()
-    assert read_radiograph(dicom(GREY, bits=8, PatientID="")).patient_key == ""
-
-
-def real_dicom(name):
-    path = pydicom.data.get_testdata_file(name, download=False)
-    if path is None:
-        pytest.skip(f"pydicom-data with {name} is not installed")
-    with open(path, "rb") as file:
-        return file.read()
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_real_radiograph_is_the_same_from_jpeg2000(number):
-    plain = read_radiograph(real_dicom(f"RG{number}_UNCR.dcm"))
-    compressed = read_radiograph(real_dicom(f"RG{number}_J2KR.dcm"))
-    np.testing.assert_array_equal(plain.pixels, compressed.pixels)
-    assert plain.bits == {1: 15, 3: 10}[number]
-
-
-@pytest.mark.parametrize(
-    "syntax", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1", "JPEGLSLossless", "RLELossless"]
-)
-def test_real_radiograph_is_the_same_from_what_hospitals_compress_with(tmp_path, syntax):
-    gdcm = pytest.importorskip("gdcm", reason="python-gdcm is not installed: pip install 'samgan[dicom]'")
-    (tmp_path / "plain.dcm").write_bytes(real_dicom("RG3_UNCR.dcm"))
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-    reader.SetFileName(str(tmp_path / "plain.dcm"))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFileName(str(tmp_path / "compressed.dcm"))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
-    compressed = (tmp_path / "compressed.dcm").read_bytes()
-    assert pydicom.dcmread(tmp_path / "compressed.dcm").file_meta.TransferSyntaxUID.is_compressed
-    plain = read_radiograph(real_dicom("RG3_UNCR.dcm"))
-    np.testing.assert_array_equal(plain.pixels, read_radiograph(compressed).pixels)
-
-
-def test_what_decodes_is_named(monkeypatch):
-    monkeypatch.setattr(type(JPEGLSLosslessDecoder), "is_available", False)
-    with pytest.raises(BadImageError, match=r"no decoder for DICOM JPEG-LS.*pip install 'samgan\[dicom\]'"):
-        read_radiograph(dicom(GREY, bits=8, syntax=JPEGLSLossless))
-    monkeypatch.undo()
-    with pytest.raises(BadImageError, match="12-bit JPEG: to read it, pip install pylibjpeg-libjpeg"):
-        read_radiograph(real_dicom("JPEG-lossy.dcm"))
-
-
-def test_real_radiograph_has_bright_spine_between_dark_lungs():
-    image = fit_image(read_radiograph(real_dicom("RG1_UNCR.dcm")).pixels, 64)[0].astype(float)
-    rows = slice(20, 36)
-    left_lung, spine, right_lung = (
-        image[rows, columns].mean() for columns in (slice(14, 22), slice(29, 35), slice(44, 52))
-    )
-    assert spine > left_lung + 30
-    assert spine > right_lung + 30
-    assert image.min() < 60
-    assert image.max() > 180
 
 
 def test_a_reader_is_one_entry(tmp_path, monkeypatch):

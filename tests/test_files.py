@@ -1,12 +1,15 @@
-"""Writing: old or new, never half."""
+"""Writing: old or new, never half; nothing is left behind for long; one process at a time."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from samgan.errors import SamganError
-from samgan.files import atomic_write, check_new_folder, hash_json, write_json
+from samgan.files import atomic_folder, atomic_write, check_new_folder, hash_json, locked, write_json
 
 
 def test_writes_and_makes_folders(tmp_path):
@@ -85,3 +88,127 @@ def test_a_new_folder_is_one_that_is_missing_or_empty(tmp_path):
     for used in (tmp_path, tmp_path / "file"):
         with pytest.raises(SamganError, match=r"exists and is not empty; choose another"):
             check_new_folder(used, "choose another")
+
+
+def write_file(path):
+    with atomic_write(path) as file:
+        file.write(b"new")
+
+
+def write_folder(path):
+    with atomic_folder(path) as folder:
+        (folder / "file").write_bytes(b"new")
+
+
+WAIT = """
+import sys
+from pathlib import Path
+from samgan.files import atomic_folder, atomic_write
+with (atomic_write if sys.argv[1] == "write_file" else atomic_folder)(Path(sys.argv[2])):
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_what_a_killed_process_left_behind_is_removed_by_the_next(tmp_path, write):
+    path = tmp_path / "name.with.dots"
+    command = [sys.executable, "-c", WAIT, write.__name__, str(path)]
+    mine = tmp_path / ".other.12345.tmp"  # of another name
+    mine.touch()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"begun\n"
+        (left,) = (name for name in os.listdir(tmp_path) if name != mine.name)
+        assert left == f".{path.name}.{other.pid}.tmp"
+        if write is write_file:
+            write(path)
+            assert left in os.listdir(tmp_path)  # its process is at work
+        other.kill()
+    assert left in os.listdir(tmp_path)
+    write(path)
+    assert sorted(os.listdir(tmp_path)) == [mine.name, path.name]
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+def test_without_locks_everything_is_written_and_nothing_of_others_removed(tmp_path, write, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".name.1.tmp").touch()
+    write(tmp_path / "name")
+    assert sorted(os.listdir(tmp_path)) == [".name.1.tmp", "name"]
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+@pytest.mark.parametrize("kind", ["link", "file", "folder"])
+def test_what_lies_in_the_place_of_the_temporary_is_not_written_through(tmp_path, write, kind):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"untouched")
+    place = tmp_path / f".name.{os.getpid()}.tmp"
+    {"link": lambda: place.symlink_to(victim), "file": place.touch, "folder": place.mkdir}[kind]()
+    write(tmp_path / "name")
+    assert victim.read_bytes() == b"untouched"
+    assert sorted(os.listdir(tmp_path)) == ["name", "victim"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_folder_appears_complete_or_not_at_all(tmp_path, error):
+    def fail():
+        with atomic_folder(tmp_path / "new" / "folder") as folder:
+            (folder / "file").touch()
+            assert not (tmp_path / "new" / "folder").exists()
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert os.listdir(tmp_path / "new") == []
+    write_folder(tmp_path / "new" / "folder")
+    with pytest.raises(SamganError, match="not empty"):
+        write_folder(tmp_path / "new" / "folder")
+
+
+def test_a_folder_that_somebody_filled_meanwhile_is_left_alone(tmp_path):
+    def race():
+        with atomic_folder(tmp_path / "folder") as folder:
+            (folder / "file").touch()
+            (tmp_path / "folder").mkdir()
+            (tmp_path / "folder" / "theirs").touch()
+
+    with pytest.raises(SamganError, match="not empty"):
+        race()
+    assert os.listdir(tmp_path / "folder") == ["theirs"]
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_one_at_a_time_and_the_lock_is_gone_afterwards(tmp_path):
+    with locked(tmp_path, "busy"):
+        with pytest.raises(SamganError, match="busy"), locked(tmp_path, "busy"):
+            pytest.fail("entered")
+        assert os.listdir(tmp_path) == [".lock"]
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "folder", "pipe"])
+def test_a_lock_is_a_regular_file_and_is_never_written_to(tmp_path, kind):
+    victim, path = tmp_path / "victim", tmp_path / ".lock"
+    victim.write_bytes(b"untouched")
+    {
+        "link": lambda: path.symlink_to(victim),
+        "link to nothing": lambda: path.symlink_to(tmp_path / "nothing"),
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+    }[kind]()
+    with pytest.raises(SamganError, match="not a regular file"), locked(tmp_path, "busy"):
+        pytest.fail("entered")
+    assert victim.read_bytes() == b"untouched"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_lock_that_was_left_behind_keeps_its_content(tmp_path):
+    other = tmp_path / "other"
+    (tmp_path / ".lock").write_bytes(b"whose?")
+    os.link(tmp_path / ".lock", other)
+    with locked(tmp_path, "busy"):
+        pass
+    assert other.read_bytes() == b"whose?"

@@ -11,9 +11,9 @@ import samgan
 PACKAGE = Path(samgan.__file__).parent
 # From the ground up. A wing, or a file that stands by itself, imports from the floors below its own only.
 FLOORS = (
-    {"errors"},
-    {"files", "retired", "schema"},
-    {"documents"},
+    {"errors", "cache"},
+    {"files", "terminal", "retired", "schema", "seeds"},
+    {"documents", "launch"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},
     {"pages"},

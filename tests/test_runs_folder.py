@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ from samgan.runs import Environment, Run, Start, TrainedOn, describe_environment
 
 
 def line(step, kind="train", **more):
-    return {"kind": kind, "step": step, **more}
+    always = {"images_seen": 4 * step, "wall_seconds": 0.5 * step, "images_per_second": 8.0}
+    return {"kind": kind, "step": step, **always, **more}
 
 
 @pytest.fixture
@@ -107,7 +109,7 @@ def test_a_run_is_over_when_its_end_or_its_minutes_are_saved(run):
     assert run.is_over()
 
 
-@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.995])
 def test_a_torn_last_line_is_passed_over_and_does_not_swallow_the_next(run, keep):
     path = run.path / "stats.jsonl"
     run.log(line(1, x=1))
@@ -115,20 +117,41 @@ def test_a_torn_last_line_is_passed_over_and_does_not_swallow_the_next(run, keep
     torn = (json.dumps(line(2, x=2.125)) + "\n").encode()
     path.write_bytes(whole + torn[: int(len(torn) * keep)])
     before = [entry["step"] for entry in run.stats()]
-    assert before == ([1, 2] if keep == 0.99 else [1])  # only the line's end was torn off: it is whole
+    assert before == ([1, 2] if keep == 0.995 else [1])  # only the line's end was torn off: it is whole
     run.log(line(3, x=3))
     assert [entry["step"] for entry in run.stats()] == [*before, 3]
 
 
+ODD_LINES = [
+    {"wall_seconds": None},
+    {"wall_seconds": "long"},
+    {"wall_seconds": float("nan")},
+    {"wall_seconds": 1e300},
+    {"images_per_second": [8.0]},
+    {"images_seen": 1.5},
+    {"images_seen": True},
+    {"step": "x"},
+    {"step": 10**30},
+    {"loss_generator": "high"},
+    {"gamma": [0.5]},
+    {"gamma": {"generator_8": None}},
+]
+"""Changes to a line, each of which makes it something that training never writes."""
+
+
 @pytest.mark.parametrize(
-    "damage", [b"\x00" * 30, b"\xff\xfe torn", b"12", b"null", b'{"loss": 1}', b'{"step": 2, "kind": 5}', b"[" * 9000]
+    "damage",
+    [b"\x00" * 30, b"\xff\xfe torn", b"12", b"null", b'{"loss": 1}', b'{"step": 2, "kind": 5}', b"[" * 9000]
+    + [b'{"kind": "train", "step": 1}']
+    + [json.dumps({**line(1), **odd}).encode() for odd in ODD_LINES],
 )
 def test_other_damage_to_a_line_is_passed_over(run, damage):
     run.log(line(1))
     with open(run.path / "stats.jsonl", "ab") as file:
         file.write(damage)
     run.log(line(2))
-    assert [entry["step"] for entry in run.stats()] == [1, 2]
+    assert list(run.stats()) == [line(1), line(2)]
+    assert run.last_line() == line(2)
 
 
 def test_log_refuses_nan(run):
@@ -191,3 +214,36 @@ def test_a_file_system_without_locks_is_no_obstacle(run, monkeypatch):
     with run.locked():
         run.log(line(1))
     assert list(run.stats()) == [line(1)]
+
+
+@pytest.mark.parametrize("name", ["stats.jsonl", "grids", "checkpoints", "tensorboard"])
+def test_a_run_whose_files_lie_elsewhere_is_not_trained(run, tmp_path, name):
+    place = run.path / name
+    outside = tmp_path / "outside"
+    if name == "stats.jsonl":
+        outside.write_text("theirs\n")
+    else:
+        outside.mkdir()
+    if place.is_dir():
+        place.rmdir()
+    place.symlink_to(outside)
+    with pytest.raises(SamganError, match=rf"{name} is a link to .*outside"), run.locked():
+        pytest.fail("entered")
+    if name == "stats.jsonl":
+        with pytest.raises(OSError, match="symbolic links"):
+            run.log(line(1))
+        assert outside.read_text() == "theirs\n"
+
+
+def test_a_run_that_is_itself_behind_a_link_is_trained(run, tmp_path):
+    (tmp_path / "link").symlink_to(run.path)
+    other = Run.open(tmp_path / "link")
+    with other.locked():
+        other.log(line(1))
+    assert list(run.stats()) == [line(1)]
+
+
+def test_a_pipe_in_place_of_the_log_is_refused(run):
+    os.mkfifo(run.path / "stats.jsonl")
+    with pytest.raises(SamganError, match="expected a file"), run.locked():
+        pytest.fail("entered")

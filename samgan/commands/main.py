@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import re
 import signal
 import sys
@@ -20,7 +19,8 @@ from samgan import __version__
 from samgan.commands import data, images, scores, settings, studies, train
 from samgan.commands.command import Command
 from samgan.commands.settings import split_settings
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, shown
+from samgan.terminal import forget_unwritten, open_standard_files, printable, say
 
 COMMANDS: tuple[Command, ...] = (
     *data.COMMANDS,
@@ -42,7 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 done, 1 failed, 2 wrong use, 128 + n stopped by signal n.
     """
-    warnings.showwarning = lambda message, *_, **__: print(f"samgan: warning: {message}", file=sys.stderr)
+    open_standard_files()
+    warnings.showwarning = lambda message, *_, **__: say(f"samgan: warning: {shown(str(message))}")
+    try:
+        return _run(arguments)
+    finally:  # argparse ends by SystemExit, and may have printed
+        forget_unwritten(sys.stdout)
+        forget_unwritten(sys.stderr)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run one command and print what comes of it; returns the exit status."""
     try:
         options = _parse(sys.argv[1:] if arguments is None else arguments)
         with _termination_unwinds():
@@ -63,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail("out of memory: choose a smaller training.batch_size, network.max_channels or --count", 1)
     text = json.dumps(_plain(outcome.document), indent=2) if options.json else outcome.text
-    return _print(text) or outcome.status
+    return _print(printable(text)) or outcome.status
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Options of the command that was typed, with `command` and `settings` (dotted keys) among them."""
     words, settings = split_settings(arguments)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="samgan",
         description="SAMGAN / MSG-SAGAN: diverse synthetic radiographs. For research only, not for diagnosis.",
         epilog="The four steps are prepare, train, sample and evaluate. samgan COMMAND --help describes a command.",
@@ -110,12 +120,15 @@ def _print(text: str) -> int:
     """Print a result; returns the exit status of a terminal that cannot take it, else 0."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # file names, and arrows, that the terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
+    failure: OSError | None
     try:
-        print(text, flush=True)
+        print(text)
+        failure = forget_unwritten(sys.stdout)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries again when it ends
-        return 141 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
-    return 0
+        failure = forget_unwritten(sys.stdout) or error
+    if failure is None:
+        return 0
+    return 141 if isinstance(failure, BrokenPipeError) else _fail(f"standard output: {failure.strerror}", 1)
 
 
 @contextlib.contextmanager
@@ -136,8 +149,15 @@ def _termination_unwinds() -> Iterator[None]:
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"samgan: error: {message}", file=sys.stderr)
+    say(f"samgan: error: {shown(str(message))}")
     return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Prints words of the command line without control characters: the shell may have put names of files among them."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(printable(message) if message else message, file)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

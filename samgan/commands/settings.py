@@ -3,13 +3,14 @@
 import argparse
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samgan.commands.command import Command, Outcome
 from samgan.config import Config, flatten, json_schema, settings
-from samgan.errors import UsageError
+from samgan.errors import UsageError, one_line
 from samgan.presets import PLUS, PRESETS, SCALES, preset_config, preset_document
 
 if TYPE_CHECKING:
@@ -57,12 +58,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Reads 1e-4 as a number, which YAML 1.1 takes for text; refuses a key that is given twice."""
+        """Reads 1e-4 as a number, which YAML 1.1 takes for text; refuses aliases, and a key that is given twice."""
+
+        def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):  # a few lines of aliases to aliases stand for billions of values
+                name = self.peek_event().anchor
+                raise yaml.composer.ComposerError(None, None, f"*{name}: aliases are not used here, write the value")
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value]
-            repeated = [key for key in keys if keys.count(key) > 1]
-            if repeated:
+            counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            if repeated := [key for key, count in counts.items() if count > 1]:
                 raise yaml.constructor.ConstructorError(None, None, f"{repeated[0]} is given twice")
             return super().construct_mapping(node, deep)
 
@@ -70,11 +76,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:
         document = yaml.load(path.read_text("utf-8"), Loader)
-        json.dumps(document, default=str)  # refuses an alias of a section inside the section itself
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, TypeError, ValueError) as error:
-        raise UsageError(f"--config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # PyYAML's constructors raise nearly anything on a value that does not fit its tag
+        known = isinstance(error, yaml.YAMLError | ValueError | RecursionError)
+        reason = " ".join(str(error).split()) if known else one_line(error)
+        raise UsageError(f"--config {path} is not valid YAML: {reason}") from None
     if document is None:
         return {}
     if not isinstance(document, dict):

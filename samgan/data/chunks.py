@@ -19,6 +19,7 @@ from samgan.data.options import ALGORITHM, PixelOptions
 from samgan.data.readers import BadImageError, read_radiograph
 from samgan.data.sources import Entry, Source, read_entries
 from samgan.files import atomic_write, hash_json
+from samgan.terminal import console
 
 CHUNK_IMAGES = 128
 THUMBNAIL_SIDE = 32
@@ -44,7 +45,6 @@ class Record:
 
 def prepare_chunks(source: Source, partial: Path, options: PixelOptions, workers: int | None) -> list[Path]:
     """Write the chunks that are missing in `partial`; return the files of all chunks, in the order of the source."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     jobs: list[tuple[Path, list[Entry]]] = []
@@ -57,7 +57,7 @@ def prepare_chunks(source: Source, partial: Path, options: PixelOptions, workers
     if source.path.suffix.lower() == ".npz" and source.path.is_file():
         threads = 1  # there is nothing to decode, and the arrays are loaded once
     columns = ("preparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console()) as progress:
         done = len(source.entries) - sum(len(entries) for _, entries in missing)
         task = progress.add_task("", total=len(source.entries), completed=done)
         for count in _run_chunks(source.path, missing, options, threads):

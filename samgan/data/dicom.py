@@ -1,85 +1,167 @@
-"""Read DICOM: from stored values to what a viewer shows."""
+"""Read DICOM: from stored values to what a viewer shows.
 
+The steps are in the files beside this one: `dicom_file` (bytes to attributes), `dicom_pixels` (decoding),
+`dicom_settings` (which steps a file asks for) and `dicom_display` (their arithmetic).
+"""
+
+import functools
 import hashlib
-import io
-from typing import Any
+import json
+import re
 
 import numpy as np
+from jaxtyping import Float32, Float64, UInt
 
-from samgan.data.radiograph import BadImageError, Radiograph, Reading, check_size, full_scale_of
+from samgan.data.dicom_attributes import Attributes
+from samgan.data.dicom_display import by_word, show, stored_range, stored_values
+from samgan.data.dicom_file import HEADLESS_REMEDY, DicomFile, is_dicom, open_dicom
+from samgan.data.dicom_pixels import PixelFormat, decode, read_format
+from samgan.data.dicom_settings import fit_depth, note_darkness, read_display
+from samgan.data.dicom_tables import Table, depth_of, read_table
+from samgan.data.radiograph import BadImageError, Radiograph, Reading, Step
 
+__all__ = ["is_dicom", "open_dicom", "read_dicom"]
 
-def is_dicom(data: bytes) -> bool:
-    """Tell whether the bytes begin with DICOM's 128-byte preamble and magic word."""
-    return data[128:132] == b"DICM"
+MADE_BY_SAMGAN = "SYNTHETIC IMAGE made by a generative model (samgan)"
+"""How the comment of a sample begins; its own place, `samgan.pictures`, needs torch."""
+RGB_FROM_YBR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], dtype=np.float32)
+"""ITU-R BT.601, full range, as DICOM PS3.3, C.7.6.3.1.2 has it."""
 
 
 def read_dicom(data: bytes, reading: Reading) -> Radiograph:
-    """Apply modality LUT, then VOI LUT, then invert MONOCHROME1."""
-    import pydicom
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
-    from pydicom.uid import JPEGExtended12Bit
+    """Apply modality LUT, then VOI LUT or window, then polarity; see `dicom_display.show`.
 
-    dataset = pydicom.dcmread(io.BytesIO(data))
-    if "PixelData" not in dataset:
-        raise BadImageError("DICOM without pixel data")
-    check_size(int(dataset.Columns), int(dataset.Rows))
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise BadImageError(f"multi-frame DICOM ({frames} frames); expected one radiograph")
-    _check_decoder(dataset.file_meta.TransferSyntaxUID)
-    try:
-        stored = pixel_array(dataset)  # colour comes as RGB
-    except RuntimeError as error:
-        if dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit and "12-bit" in str(error):
-            raise BadImageError("DICOM with 12-bit JPEG: to read it, pip install pylibjpeg-libjpeg (GPL)") from None
-        raise
-    photometric, bits = str(dataset.PhotometricInterpretation), int(dataset.BitsStored)
-    if photometric == "PALETTE COLOR":
-        pixels, bits = full_scale_of(apply_color_lut(stored, dataset))
-        pixels = pixels.transpose(2, 0, 1)
-    elif stored.ndim == 3:
-        pixels = (stored / np.float32(2**bits - 1)).transpose(2, 0, 1)
+    An attribute that is empty or makes no sense counts as absent, and is named in the notes.
+
+    Raises:
+        BadImageError: without pixels, cut short, several frames, no decoder, or an attribute is missing without which
+            the picture cannot be told.
+    """
+    file = open_dicom(data)
+    little_endian = bool(file.dataset.original_encoding[1])
+    attributes = Attributes(file.dataset, list(file.notes), little_endian)
+    if file.pixels is None:
+        raise _without_pixels(file, attributes)
+    if file.pixels.keyword != "PixelData":
+        raise BadImageError(f"DICOM with {file.pixels.keyword}, no radiograph: expected PixelData of whole numbers")
+    words, pixels = decode(file.pixels, file.syntax, read_format(attributes), attributes)
+    steps: tuple[Step, ...] = ()
+    if pixels.photometric == "PALETTE COLOR":
+        shades, bits = _from_palette(words, pixels, attributes)
+        steps = _colour_steps(reading, f"palette of {bits} bits", shades)
+    elif pixels.samples == 3:
+        shades, bits = _from_colour(words, pixels), pixels.stored
+        steps = _colour_steps(reading, f"{pixels.photometric} of {bits} bits, divided by {2**bits - 1}", shades)
     else:
-        values = apply_modality_lut(stored, dataset)
-        low, high = _voi_range(dataset)
-        if low < high:
-            values = apply_voi_lut(values, dataset)
-            pixels = ((values - low) / (high - low)).clip(0, 1).astype(np.float32)
-        else:
-            pixels, bits = full_scale_of(values, stored_bits=bits)
-        if photometric == "MONOCHROME1":
-            pixels = 1 - pixels
-        pixels = pixels[None]
-    patient = str(dataset.get("PatientID") or "").strip()
-    return Radiograph(pixels, bits, hashlib.sha256(patient.encode()).hexdigest() if patient else "")
+        display = fit_depth(words, read_display(attributes, pixels), attributes)
+        grey, steps = show(words, display, reading.explain)
+        note_darkness(grey, display, attributes)
+        shades, bits = grey[None], display.pixels.stored
+    return Radiograph(
+        shades,
+        bits,
+        _hash(attributes, "PatientID"),
+        _hash(attributes, "StudyInstanceUID"),
+        _view(attributes),
+        _is_synthetic(attributes),
+        tuple(attributes.notes),
+        steps,
+    )
 
 
-def _check_decoder(transfer_syntax: Any) -> None:
-    from pydicom.pixels import get_decoder
+def _without_pixels(file: DicomFile, attributes: Attributes) -> BadImageError:
+    """Say what the file is, if it says so itself."""
+    from pydicom.uid import UID
 
-    if not transfer_syntax.is_compressed:
-        return
+    if file.is_cut:
+        return BadImageError("truncated: the file ends before its pixels")
+    kind = UID(attributes.text("SOPClassUID"))
+    if kind.name != kind:  # a name that the standard has
+        return BadImageError(f"DICOM without pixel data ({kind.name}); expected a radiograph")
+    if len(file.dataset) == 0 and "no DICOM preamble" in file.notes:
+        return BadImageError(f"damaged DICOM without a preamble: {HEADLESS_REMEDY}")
+    return BadImageError("DICOM without pixel data; expected a radiograph")
+
+
+def _from_palette(
+    words: UInt[np.ndarray, "h w"], pixels: PixelFormat, attributes: Attributes
+) -> tuple[Float32[np.ndarray, "c h w"], int]:
+    """Look the colours up; full scale is what the tables can reach (DICOM PS3.3, C.7.6.3.1.5)."""
+    if words.itemsize > 2:
+        raise BadImageError(f"PALETTE COLOR of {pixels.allocated} bits; expected 8 or 16")
+    if "SegmentedRedPaletteColorLookupTableData" in attributes.dataset:
+        tables = _segmented_palette(attributes, pixels)
+    else:
+        low, high = stored_range(pixels)
+        names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+        tables = [table for name in names if (table := read_table(attributes, low, high, name))]
+    if len(tables) != 3:
+        raise BadImageError("PALETTE COLOR without a usable palette")
+    bits = max(table.bits for table in tables)
+
+    def shades(words: UInt[np.ndarray, "*n"], table: Table) -> Float64[np.ndarray, "*n"]:
+        return table.apply(stored_values(words, pixels)) / (2**bits - 1)
+
+    return np.stack([by_word(words, functools.partial(shades, table=table)) for table in tables]), bits
+
+
+def _segmented_palette(attributes: Attributes, pixels: PixelFormat) -> list[Table]:
+    """Let pydicom expand a palette that is stored in segments (DICOM PS3.3, C.7.9.2)."""
+    from pydicom.pixels import apply_color_lut
+
+    low, high = stored_range(pixels)
+    colours = apply_color_lut(np.arange(low, high + 1), attributes.dataset)
+    declared = attributes.numbers("RedPaletteColorLookupTableDescriptor")[-1]
+    bits = depth_of(int(colours.max()), int(declared))
+    return [Table(colour.astype(np.uint16), low, bits) for colour in colours.T]
+
+
+def _from_colour(words: UInt[np.ndarray, "h w 3"], pixels: PixelFormat) -> Float32[np.ndarray, "c h w"]:
+    """Scale each channel by what it can be, and convert YBR to RGB."""
+    top = 2**pixels.stored - 1
+    shades = by_word(words.transpose(2, 0, 1), lambda each: stored_values(each, pixels) / top)
+    if pixels.photometric.startswith("YBR_FULL"):
+        shades[1:] -= np.float32(2 ** (pixels.stored - 1) / top)
+        for row in range(shades.shape[1]):  # in place
+            shades[:, row] = RGB_FROM_YBR @ shades[:, row]
+        np.clip(shades, 0, 1, out=shades)
+    return shades
+
+
+def _colour_steps(reading: Reading, what: str, shades: Float32[np.ndarray, "c h w"]) -> tuple[Step, ...]:
+    return (Step(what, float(shades.min()), float(shades.max())),) if reading.explain else ()
+
+
+def _hash(attributes: Attributes, keyword: str) -> str:
+    """SHA-256 of an identifier; of its bytes if its character set cannot be told."""
+    if keyword in attributes.dataset:
+        raw = attributes.dataset.get_item(keyword).value
+        try:
+            identifier = str(attributes.dataset[keyword].value or "").strip(" \0\t\r\n").encode()
+        except Exception:  # pydicom raises nearly anything on damaged values
+            identifier = raw.strip(b" \0") if isinstance(raw, bytes) else b""
+            attributes.note("text in an unknown character set: taken as it is")
+        if identifier:
+            return hashlib.sha256(identifier).hexdigest()
+    return ""
+
+
+def _view(attributes: Attributes) -> str:
+    view = attributes.text("ViewPosition").upper() if "ViewPosition" in attributes.dataset else ""
+    if view and not re.fullmatch(r"[A-Z0-9_ ]{1,16}", view):  # what DICOM's code strings may hold
+        attributes.pass_over("unreadable", "ViewPosition")
+        return ""
+    return view
+
+
+def _is_synthetic(attributes: Attributes) -> bool:
+    """Whether the file says so (DICOM PS3.3, C.12.1), or has SamGAN's own mark."""
+    silent = Attributes(attributes.dataset, [], attributes.little_endian)  # most files leave these out, or empty
+    if silent.text("SyntheticData").upper() == "YES" or silent.text("ImageComments").startswith(MADE_BY_SAMGAN):
+        return True
+    described = silent.text("DerivationDescription")
     try:
-        decoder = get_decoder(transfer_syntax)
-    except NotImplementedError:
-        raise BadImageError(f"no decoder for DICOM {transfer_syntax.name}") from None
-    if not decoder.is_available:
-        missing = "; ".join(decoder.missing_dependencies)
-        raise BadImageError(f"no decoder for DICOM {transfer_syntax.name}: pip install 'samgan[dicom]' ({missing})")
-
-
-def _voi_range(dataset: Any) -> tuple[float, float]:
-    """Return the range of values that the VOI LUT or window gives (DICOM PS3.3 C.11.2); (0, 0) if there is none."""
-    if dataset.get("VOILUTSequence"):
-        return 0.0, float(2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
-    if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
-        return 0.0, 0.0
-    if dataset.get("ModalityLUTSequence"):
-        return 0.0, float(2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
-    bits = int(dataset.BitsStored)
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    if slope is None or intercept is None:
-        return float(low), float(high)
-    return low * float(slope) + float(intercept), high * float(slope) + float(intercept)
+        mark = json.loads(described[described.index("{") : described.rindex("}") + 1])
+    except ValueError:
+        return False
+    return isinstance(mark, dict) and str(mark.get("Software", "")).startswith("samgan ")

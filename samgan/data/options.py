@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from samgan.data.curation import patients_from_names
 from samgan.data.fit import FITS, NORMALIZERS
 from samgan.errors import UsageError
+from samgan.seeds import check_seed
 
 ALGORITHM = 3
 """Increased whenever the same files and options would give other pixels or another manifest."""
@@ -97,6 +98,7 @@ class PrepareOptions:
             raise UsageError(f"holdout {self.holdout}: expected 0 up to, not including, 1")
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"max_bad {self.max_bad}: expected a share from 0 to 1")
+        check_seed(self.seed)
         patients_from_names([], self.patient_regex)
         if self.labels is not None:
             self.labels.check()

@@ -1,5 +1,6 @@
 """Turn a source of radiographs into a prepared set: images.npy, manifest.csv, dataset.json."""
 
+import contextlib
 import dataclasses
 import errno
 import shutil
@@ -15,7 +16,7 @@ from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.write import write_set
 from samgan.errors import SamganError, UsageError
-from samgan.files import hash_json
+from samgan.files import hash_json, locked
 
 PARTIAL = ".partial"
 
@@ -66,7 +67,8 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     Raises:
         UsageError: an option is out of range, there is no such source or column of a table, or `out` holds something
             else.
-        SamganError: there are no images, too many bad ones, fewer than two distinct ones, or no space is left.
+        SamganError: there are no images, too many bad ones, fewer than two distinct ones, or no space is left; or
+            another process is writing `out`.
     """
     options = PrepareOptions(
         resolution=resolution,
@@ -90,10 +92,16 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         options = dataclasses.replace(options, labels=_publishable(labels, opened))
     fingerprint = fingerprint_of(options, opened.entries)
     finished = _finished_set(out, opened)
-    if finished and finished.info.fingerprint == fingerprint and content_sha256(out) == finished.sha256:
-        shutil.rmtree(out / PARTIAL, ignore_errors=True)
+    if finished and _is_right(finished, fingerprint):
+        _remove_partial(out)
         return finished
+    held = contextlib.ExitStack()
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(out, _busy(out)))
+        by_another = None if finished else _finished_set(out, opened)  # since this call looked
+        if by_another and _is_right(by_another, fingerprint):
+            return by_another
         with strict_decoders():  # once, around all threads
             chunks = prepare_chunks(opened, out / PARTIAL, options.pixels, workers)
         records, bad_files = collect(opened, chunks)
@@ -101,6 +109,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
             forget_bad(opened, chunks, bad_files)
             raise _too_many_bad(bad_files, len(opened.entries), max_bad)
         write_set(out, chunks, select(opened, records, bad_files, options, fingerprint))
+        shutil.rmtree(out / PARTIAL)
     except OSError as error:
         reason, remedy = error.strerror or str(error), "free some space" if _is_full(error) else "correct this"
         raise SamganError(
@@ -108,8 +117,23 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         ) from error
     finally:
         close_sources()
-    shutil.rmtree(out / PARTIAL)
+        held.close()
     return PreparedSet.open(out)
+
+
+def _is_right(finished: PreparedSet, fingerprint: str) -> bool:
+    return finished.info.fingerprint == fingerprint and content_sha256(finished.path) == finished.sha256
+
+
+def _remove_partial(out: Path) -> None:
+    """Remove what an earlier call left beside a finished set, unless another process is at work there."""
+    if (out / PARTIAL).exists():
+        with contextlib.suppress(OSError, SamganError), locked(out, _busy(out)):
+            shutil.rmtree(out / PARTIAL, ignore_errors=True)
+
+
+def _busy(out: Path) -> str:
+    return f"another samgan prepare is writing {out}: wait until it has finished, then run the same command again"
 
 
 def fingerprint_of(options: PrepareOptions, entries: list[Entry]) -> str:
@@ -147,7 +171,7 @@ def _finished_set(out: Path, source: Source) -> PreparedSet | None:
 
 
 def _is_ours(name: str) -> bool:
-    finished = name in (PARTIAL, "images.npy", "manifest.csv", "dataset.json")
+    finished = name in (PARTIAL, ".lock", "images.npy", "manifest.csv", "dataset.json")
     return finished or (name.startswith(".") and name.endswith(".tmp"))
 
 

@@ -9,6 +9,8 @@ from samgan.errors import SamganError
 
 MINIMUM_SIDE = 8
 MAXIMUM_PIXELS = 200_000_000  # the largest mammography detectors have 30 million
+MAXIMUM_BYTES = 512 * 2**20
+"""Of one file, also after inflating it."""
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as PIL's "L"
 

@@ -5,6 +5,7 @@ format, add its name to `PIL_FORMATS` and its suffix to the last entry instead.
 """
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from PIL import Image
 
 from samgan.data.dicom import is_dicom, read_dicom
 from samgan.data.pillow import DEPTH_REMEDY, TIFF_MAGIC, read_pillow
+from samgan.data.radiograph import MAXIMUM_BYTES as MAXIMUM_BYTES  # for who reads files
 from samgan.data.radiograph import (
     MAXIMUM_PIXELS,
     BadImageError,
@@ -26,7 +28,7 @@ from samgan.data.radiograph import (
 )
 from samgan.errors import one_line
 
-MAXIMUM_BYTES = 512 * 2**20
+DECODER_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "PIL")
 HEAD_BYTES = 132
 """Number of bytes at the start of a file that show what it is."""
 
@@ -94,7 +96,7 @@ def is_recognised(head: bytes) -> bool:
 
 @contextlib.contextmanager
 def strict_decoders() -> Iterator[None]:
-    """Make oversized images an error, and keep the decoders' warnings about odd metadata off the terminal.
+    """Make oversized images an error, and keep off the terminal what decoders say of a file without naming it.
 
     These settings apply to the whole process: if several threads read, enter this block once around all of them. Inside
     it `read_radiograph` does not set them again.
@@ -103,7 +105,11 @@ def strict_decoders() -> Iterator[None]:
     if limit == MAXIMUM_PIXELS:
         yield
         return
+    loggers = [logging.getLogger(name) for name in DECODER_LOGGERS]
+    levels = [logger.level for logger in loggers]
     Image.MAX_IMAGE_PIXELS = MAXIMUM_PIXELS
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -111,6 +117,8 @@ def strict_decoders() -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _from_array(values: Shaped[np.ndarray, "..."]) -> Radiograph:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
+from samgan.cache import download_folder
 from samgan.data.documents import BadFile, LabelsUsed
 from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, MAXIMUM_BYTES, is_recognised
 from samgan.errors import SamganError, UsageError, one_line
@@ -348,7 +349,7 @@ def _fetch_medmnist(name: str) -> Path:
             MEDMNIST_URL.format(name=name),
             known_hash=f"md5:{MEDMNIST_MD5[name]}",
             fname=f"{name}_64.npz",
-            path=pooch.os_cache("samgan"),
+            path=download_folder(pooch.os_cache("samgan"), f"{name}_64.npz"),
         )
     except Exception as error:  # requests and urllib3 have a dozen kinds, with one remedy
         reason = " ".join(str(error).split())[:200]

@@ -12,7 +12,8 @@ from samgan.data.documents import ManifestRow, SubsetOf
 from samgan.data.selection import count
 from samgan.data.write import finish_set
 from samgan.errors import UsageError
-from samgan.files import atomic_write, check_new_folder
+from samgan.files import atomic_folder, check_new_folder
+from samgan.seeds import check_seed
 
 
 def subset(
@@ -38,9 +39,11 @@ def subset(
         The new set. `subset_of` in its dataset.json says which set it was taken from, and how.
 
     Raises:
-        UsageError: A class is unknown, left out, or has both numbers; or there are too few patients or images.
+        UsageError: A class is unknown, left out, or has both numbers; there are too few patients or images; or the
+            seed is out of range.
         SamganError: `out` is in use, or the set is damaged.
     """
+    check_seed(seed)
     patients, images = dict(patients or {}), dict(images or {})
     names = list(classes) or data.classes
     if twice := sorted(set(patients) & set(images)):
@@ -61,10 +64,10 @@ def subset(
         subset_of=taken,
         **count(rows, data.groups(order), names),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(out / "images.npy") as file:
-        np.save(file, np.asarray(data.images[order]))
-    finish_set(out, rows, info)
+    with atomic_folder(out) as folder:
+        with open(folder / "images.npy", "wb") as file:
+            np.save(file, np.asarray(data.images[order]))
+        finish_set(folder, rows, info)
     return PreparedSet.open(out)
 
 

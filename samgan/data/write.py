@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import sys
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from samgan.data.dataset import content_sha256
 from samgan.data.documents import COLUMNS, OPTIONAL_COLUMNS, ManifestRow, SetInfo
 from samgan.data.selection import Selection
 from samgan.files import atomic_write, write_json
+from samgan.terminal import say
 
 
 def write_set(out: Path, chunks: list[Path], selection: Selection) -> None:
     """Write images.npy (streamed from the chunks), manifest.csv and dataset.json, in this order."""
     if (out / "dataset.json").exists():
-        print(f"{out}: the files or options have changed, or the set is damaged: replacing it", file=sys.stderr)
+        say(f"{out}: the files or options have changed, or the set is damaged: replacing it")
         (out / "dataset.json").unlink()
         (out / "data.html").unlink(missing_ok=True)  # it shows the older images
     for leftover in out.glob(".*.tmp"):

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from samgan.cache import cache_folder, download_folder, tell_without_cache
 from samgan.errors import SamganError, UsageError, first_line
 from samgan.files import atomic_write
+from samgan.terminal import console
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -204,15 +204,15 @@ def extract(
     if not len(images):
         raise SamganError("expected images to compute features of, found none")
     chunks = []
-    console = Console(stderr=True)
+    progress = console()
     parts = images.split(CACHE_CHUNK)
     label = f"features of {len(images)} images"
-    for part in track(parts, description=label, console=console, transient=True, disable=not console.is_terminal):
-        path = _cache_path(extractor, part)
-        features = _load_cached(path, len(part)) if cache else None
+    for part in track(parts, description=label, console=progress, transient=True, disable=not progress.is_terminal):
+        path = _cache_path(extractor, part) if cache else None
+        features = _load_cached(path, len(part)) if path else None
         if features is None:
             features = torch.cat([extractor(batch) for batch in part.split(batch_size)])
-            if cache:
+            if path:
                 _store(path, features)
         chunks.append(features)
     features = torch.cat(chunks)
@@ -220,16 +220,14 @@ def extract(
     return features
 
 
-def cache_folder() -> Path:
-    """Return the cache folder: $SAMGAN_CACHE, otherwise ~/.cache/samgan."""
-    return Path(os.environ.get("SAMGAN_CACHE") or Path.home() / ".cache" / "samgan")
-
-
-def _cache_path(extractor: FeatureExtractor, images: Tensor) -> Path:
-    """Where the features of exactly these images by exactly this network are kept."""
+def _cache_path(extractor: FeatureExtractor, images: Tensor) -> Path | None:
+    """Where the features of exactly these images by exactly this network are kept; None without a cache."""
+    folder = cache_folder()
+    if folder is None:
+        return None
     content = hashlib.sha256(f"{extractor.name} {extractor.sha256} {list(images.shape)}".encode())
     content.update(images.cpu().contiguous().numpy().data)
-    return cache_folder() / "features" / f"{content.hexdigest()}.npz"
+    return folder / "features" / f"{content.hexdigest()}.npz"
 
 
 def _load_cached(path: Path, count: int) -> Tensor | None:
@@ -249,7 +247,7 @@ def _store(path: Path, features: Tensor) -> None:
         with atomic_write(path) as file:
             np.savez(file, features=features.numpy())
     except OSError as error:
-        Console(stderr=True).print(f"features are not cached ({error})", style="yellow", markup=False)
+        tell_without_cache(error.strerror or str(error))
 
 
 def _load_inception(weights: Path | None, device: torch.device) -> FeatureExtractor:
@@ -281,7 +279,7 @@ def _download_inception() -> Path:
     """Return the cached weights of the standard network, downloaded and verified."""
     import pooch
 
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    folder = download_folder(Path(torch.hub.get_dir()) / "checkpoints", INCEPTION_FILE)
     try:
         return Path(pooch.retrieve(INCEPTION_URL, f"sha256:{INCEPTION_SHA256}", INCEPTION_FILE, folder))
     except (OSError, ValueError) as error:

@@ -97,7 +97,9 @@ def read_dicom(path: Path) -> list[Sample]:
     import pydicom
     from pydicom.pixels import pixel_array
 
-    dataset = pydicom.dcmread(path)
+    from samgan.data.dicom import open_dicom
+
+    dataset = open_dicom(path.read_bytes()).dataset  # not the pixels yet: most files have no mark
     entries = json_object(str(dataset.get("DerivationDescription", "")))
     mark = Mark.from_entries({**entries, "Synthetic": "true" if dataset.get("SyntheticData") == "YES" else "no"})
-    return [Sample(channels_first(pixel_array(dataset)), mark)] if mark else []
+    return [Sample(channels_first(pixel_array(pydicom.dcmread(path, force=True))), mark)] if mark else []

@@ -16,6 +16,7 @@ import numpy as np
 from samgan import __version__
 from samgan.errors import SamganError
 from samgan.pictures import SYNTHETIC
+from samgan.seeds import SEEDS
 
 SOFTWARE = f"samgan {__version__}"
 
@@ -80,8 +81,10 @@ class Mark:
             raise SamganError("its mark is damaged: expected a model, a seed and the number of images seen") from None
         if entries.get("Synthetic") != "true":
             raise SamganError("it has a mark of samgan, but does not say that it is synthetic")
-        if not re.fullmatch("[0-9a-f]{64}", mark.model_sha256) or not 0 <= mark.seed < 1 << 32:
+        if not re.fullmatch("[0-9a-f]{64}", mark.model_sha256) or not 0 <= mark.seed < SEEDS:
             raise SamganError("its mark is damaged: the hash of the model or the seed is not valid")
+        if not 0 <= mark.images_seen < 1 << 62:
+            raise SamganError("its mark is damaged: the number of images seen is not valid")
         return mark
 
 
@@ -108,7 +111,7 @@ def json_object(text: str) -> dict[str, Any]:
     """The JSON object that a text holds; empty if it holds none."""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

@@ -14,7 +14,7 @@ from samgan.config import Config
 from samgan.errors import SamganError, UsageError, first_line
 from samgan.files import atomic_write
 from samgan.runs.documents import Best
-from samgan.runs.folder import Run
+from samgan.runs.folder import CHECKPOINT_NAME, Run
 
 FORMAT = "samgan checkpoint 1"
 REQUIRED = {"config", "step", "images_seen", "generator", "ema_generator"}
@@ -83,9 +83,12 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkp
         state = torch.load(path, map_location=device, weights_only=True)
         if isinstance(state, dict) and state.get("format") == FORMAT and set(state) >= REQUIRED:
             counts = state["step"], state["images_seen"]
-            if all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
-                return Checkpoint(path, Config.from_dict(state["config"]), *counts, state)
-            raise ValueError(f"expected step and images seen as whole numbers, found {counts}")
+            if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
+                raise ValueError(f"expected step and images seen as whole numbers, found {counts}")
+            named = CHECKPOINT_NAME.fullmatch(path.name)
+            if named and int(named[1]) != counts[0]:
+                raise ValueError(f"expected step {int(named[1])}, as its name says, found step {counts[0]}")
+            return Checkpoint(path, Config.from_dict(state["config"]), *counts, state)
         problem = ValueError(f"expected format {FORMAT!r} with {', '.join(sorted(REQUIRED))}")
     except UsageError as error:  # in its configuration
         raise SamganError(f"{path}: {error}") from None

@@ -16,15 +16,17 @@ from typing import Any
 from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
-from samgan.files import Location, write_json
+from samgan.files import NO_FOLLOW, Location, locked, write_json
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock
-    fcntl = None  # type: ignore[assignment]
-
 LAST_BYTES = 16384  # holds several lines
+NUMBERS = {"train": ("wall_seconds", "images_per_second")}
+"""Numbers that every line of a kind in `stats.jsonl` has, besides step and images seen."""
+OPTIONAL_NUMBERS = {
+    *("loss_discriminator", "loss_generator", "gradient_discriminator", "gradient_generator", "sign_real", "augment"),
+    *("quick_score", "swd", "ms_ssim_gap", "ms_ssim_real", "ms_ssim_generated"),
+}
+"""Values of a line that are numbers, if they are there."""
 CHECKPOINT_NAME = re.compile(r"step-([0-9]+)\.pt")
 
 
@@ -123,7 +125,7 @@ class Run:
         """Append one line to `stats.jsonl`; a line torn by a crash stays as it is."""
         path = self.path / "stats.jsonl"
         text = json.dumps(line, allow_nan=False) + "\n"
-        with open(path, "ab+") as file:
+        with open(path, "ab+", opener=_open_itself) as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -131,18 +133,17 @@ class Run:
             file.write(text.encode())
 
     def stats(self) -> Iterator[dict[str, Any]]:
-        """Lines of `stats.jsonl` in order of step; the last line of a kind for a step counts."""
+        """Lines of `stats.jsonl` in order of step; the last line of a kind for a step counts.
+
+        Lines that are torn by a crash, or lack what every line of their kind has, are left out.
+        """
         path = self.path / "stats.jsonl"
         lines: dict[tuple[int, str], dict[str, Any]] = {}
         if path.is_file():
             for text in path.read_text(errors="replace").splitlines():
-                try:
-                    line = json.loads(text)
-                    step, kind = line["step"], line["kind"]
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    continue  # torn by a crash
-                if type(step) is int and isinstance(kind, str):
-                    lines[step, kind] = line
+                line = _line(text)
+                if line is not None:
+                    lines[line["step"], line["kind"]] = line
         yield from (lines[key] for key in sorted(lines))
 
     def last_line(self) -> dict[str, Any] | None:
@@ -154,10 +155,9 @@ class Run:
         except OSError:
             return None
         for text in reversed(lines):
-            with contextlib.suppress(ValueError, RecursionError):
-                line = json.loads(text)
-                if isinstance(line, dict) and line.get("kind") == "train" and type(line.get("step")) is int:
-                    return line
+            line = _line(text)
+            if line is not None and line["kind"] == "train":
+                return line
         return None
 
     def is_over(self, minutes: float | None = None) -> bool:
@@ -173,19 +173,25 @@ class Run:
         """Keep other processes from training in this folder; the lock ends with the process that holds it.
 
         Raises:
-            SamganError: Another process holds it.
+            SamganError: Another process holds it, or a file of the run is a link to another place.
         """
-        if fcntl is None:
+        with locked(self.path, f"another process is training in {self.path}; wait for it or stop it"):
+            self._check_inside()
             yield
-            return
-        with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SamganError(f"another process is training in {self.path}; wait for it or stop it") from None
-            except OSError:
-                pass  # some network file systems have no locks
-            yield
+
+    def _check_inside(self) -> None:
+        """Refuse a run whose files lie elsewhere, by links: training would write there, and delete checkpoints."""
+        own = self.path.resolve()
+        for name in ("checkpoints", "grids", "tensorboard", "stats.jsonl"):
+            path = self.path / name
+            if path.is_symlink() and not path.resolve().is_relative_to(own):
+                raise SamganError(
+                    f"{path} is a link to {path.resolve()}, outside of the run: put what it leads to in its place, or "
+                    "link to the whole run instead"
+                )
+            if path.exists() and path.is_file() != (name == "stats.jsonl"):
+                kind = "file" if name == "stats.jsonl" else "folder"
+                raise SamganError(f"{path}: expected a {kind}, found something else; move it away")
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -200,11 +206,37 @@ class Run:
         return document
 
 
+def _line(text: str) -> dict[str, Any] | None:
+    """A line of `stats.jsonl`; None if it is torn, or has not what every line has: its readers rely on that."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or not isinstance(line.get("kind"), str):
+        return None
+    whole = ("step", "images_seen")
+    needed = (*whole, *NUMBERS.get(line["kind"], ()))
+    fits = all(_is_number(line.get(name)) for name in needed) and all(type(line[name]) is int for name in whole)
+    fits = fits and all(_is_number(line[name]) for name in line.keys() & OPTIONAL_NUMBERS)
+    gammas = line.get("gamma", {})
+    fits = fits and isinstance(gammas, dict) and all(map(_is_number, gammas.values()))
+    return line if fits else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1 << 62  # NaN and infinity are not
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open a file, but not what a link leads to."""
+    return os.open(path, flags | NO_FOLLOW, 0o666)
+
+
 def _is_unfinished(path: Path) -> bool:
     """Whether a start that was cut off before it wrote `config.json` may have left this file."""
     if path.name == "checkpoints":
         return path.is_dir() and not any(path.iterdir())
-    return path.name == "environment.json" or (path.name[0] == "." and path.suffix == ".tmp")
+    return path.name in ("environment.json", ".lock") or (path.name[0] == "." and path.suffix == ".tmp")
 
 
 def describe_environment(device: str, data: TrainedOn | None, start: Start | None = None) -> Environment:

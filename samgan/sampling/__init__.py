@@ -3,7 +3,6 @@
 from samgan.sampling.images import FORWARD_BATCH, generate, labels_like, latents_of_seeds, sample, sample_batches
 from samgan.sampling.model import (
     MODEL_SUFFIX,
-    SEEDS,
     Labels,
     Model,
     check_origin,
@@ -22,7 +21,6 @@ from samgan.sampling.write import Written, write_samples
 __all__ = [
     "FORWARD_BATCH",
     "MODEL_SUFFIX",
-    "SEEDS",
     "Labels",
     "Model",
     "Origin",

@@ -19,8 +19,6 @@ from samgan.networks import Generator
 from samgan.provenance import SOFTWARE, Mark
 from samgan.runs import Checkpoint, Run, choose_checkpoint
 
-SEEDS = 1 << 32
-"""torch's CPU generator uses the lower 32 bits of a seed, so seeds from here on would repeat others."""
 MODEL_FORMAT = "samgan model 1"
 MODEL_SUFFIX = ".safetensors"
 Labels = Int[Tensor, " n"] | None
@@ -223,6 +221,7 @@ def _build(
     checkpoint: str,
     constructor: Callable[[NetworkConfig], Generator] = Generator,
 ) -> Model:
+    _check_weights(config, weights, origin, constructor)
     with torch.random.fork_rng(devices=[]):
         generator = constructor(config.network)
     try:
@@ -231,6 +230,23 @@ def _build(
         raise SamganError(f"the weights in {origin} do not fit its configuration") from None
     generator.eval().requires_grad_(False).to(device)
     return Model(generator, config, images_seen, hash_weights(weights), tuple(trained_on), checkpoint)
+
+
+def _check_weights(
+    config: Config, weights: dict[str, Tensor], origin: str, constructor: Callable[[NetworkConfig], Generator]
+) -> None:
+    """Refuse weights that do not fit, or are not numbers, before any memory is taken for them.
+
+    A small file may ask for a network of many gigabytes. On the device "meta" a network has shapes and no values.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        expected = {name: tensor.shape for name, tensor in constructor(config.network).state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+    if found != expected:
+        raise SamganError(f"the weights in {origin} do not fit its configuration")
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise SamganError(f"the weights in {origin} are damaged: {name} is NaN or infinite; get a new copy")
 
 
 def hash_weights(weights: dict[str, Tensor]) -> str:

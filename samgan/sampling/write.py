@@ -1,25 +1,23 @@
 """Write synthetic images, with their marks, to a folder that appears only when it is complete."""
 
 import math
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 
 from samgan.errors import UsageError
-from samgan.files import check_new_folder, write_json
+from samgan.files import atomic_folder, check_new_folder, write_json
 from samgan.networks import SelfAttention
 from samgan.pictures import to_integers, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.sampling.images import FORWARD_BATCH, sample_batches
 from samgan.sampling.model import Labels, Model
 from samgan.sampling.sheets import SHEETS
+from samgan.terminal import console
 
 
 @dataclass(frozen=True)
@@ -86,18 +84,10 @@ def write_samples(
     seeds = range(seed, seed + count)
     labels = model.labels(seeds, class_name)
     written = _describe(model, seeds, labels, file_format, class_name)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        FORMATS[file_format].write(temporary, _marked_samples(model, seeds, labels, bits), count)
-        _write_sheets(temporary / "sheets", model, seeds, labels, sheets)
-        write_json(temporary / "samples.json", written.to_dict())
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with atomic_folder(out) as folder:
+        FORMATS[file_format].write(folder, _marked_samples(model, seeds, labels, bits), count)
+        _write_sheets(folder / "sheets", model, seeds, labels, sheets)
+        write_json(folder / "samples.json", written.to_dict())
     return written
 
 
@@ -125,6 +115,6 @@ def _marked_samples(model: Model, seeds: Sequence[int], labels: Labels, bits: in
     steps = math.ceil(len(seeds) / FORWARD_BATCH)
     batches = sample_batches(model, seeds, labels)
     own = iter([None] * len(seeds) if labels is None else labels.tolist())
-    for few, images in track(batches, "sampling", steps, console=Console(stderr=True), transient=True):
+    for few, images in track(batches, "sampling", steps, console=console(), transient=True):
         for seed, image in zip(few, to_integers(images, bits), strict=True):
             yield Sample(image, model.mark(seed, next(own)).of(image))

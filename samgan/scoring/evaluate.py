@@ -1,7 +1,6 @@
 """Score a run, or any set of images, against a prepared set, and write the scores and a report."""
 
 import functools
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,12 @@ from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import UsageError
 from samgan.files import Location
 from samgan.metrics.features import find_features
-from samgan.sampling import SEEDS, Source, labels_like
+from samgan.sampling import Source, labels_like
 from samgan.scoring.documents import Scores
 from samgan.scoring.images import Classes, check_inputs, score_images
 from samgan.scoring.report import write_report
+from samgan.seeds import check_seed
+from samgan.terminal import say
 
 SPLITS = {"train": "train", "holdout": "holdout", "all": None}
 """What `split` may be, and the split of the prepared set."""
@@ -84,8 +85,7 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     keep_freed_memory()
     if count is not None and count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
-    if not 0 <= seed <= SEEDS - (count or len(data.images)):
-        raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count or len(data.images)}")
+    check_seed(seed, count or len(data.images))
     if split not in SPLITS:
         raise UsageError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     target = choose_device(device)
@@ -97,7 +97,7 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     default = "imagenet-inception" if protocol == "legacy" else "inception"
     extractor, reason = find_features(features, default, inception_weights=inception_weights, device=target)
     if extractor is None:
-        print(f"samgan: scores that need features are skipped: {reason}", file=sys.stderr)
+        say(f"samgan: scores that need features are skipped: {reason}")
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: a place that cannot be written is told now
     scores = score_images(
         real=real,

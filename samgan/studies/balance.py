@@ -4,7 +4,6 @@ These are plan.json, training.json (and the runs under `models`), scores/, scree
 utility/ and report.html. A finished stage is not done again.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from samgan.studies.balance_stages import (
     train_models,
 )
 from samgan.studies.downstream import utility
+from samgan.terminal import say
 from samgan.trust import ScreeningDocument
 from samgan.trust.utility_document import ClassImages, UtilityDocument
 
@@ -91,7 +91,7 @@ def _test(work: Work) -> UtilityDocument | None:
         try:
             UtilityDocument.read(path)
         except SamganError as error:  # cheap: most predictions are in the cache
-            print(f"samgan: {error}; the test is done again now", file=sys.stderr)
+            say(f"samgan: {error}; the test is done again now")
             path.unlink()
 
     def make() -> UtilityDocument:

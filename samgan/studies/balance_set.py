@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from samgan.runs import Run
 from samgan.sampling import Model, sample_batches
 from samgan.studies.balance_documents import BalanceDocument, Candidate, SetImage, as_row, format_csv
 from samgan.studies.balance_stages import Work, labels_of
+from samgan.terminal import say
 from samgan.trust import Record, write_card
 
 
@@ -26,7 +26,7 @@ def write_set(work: Work, originals: Path | None) -> None:
     target = work.out / "set"
     if (target / "manifest.json").is_file():
         return
-    print("samgan: writing the set", file=sys.stderr, flush=True)
+    say("samgan: writing the set")
     for left in work.out.glob(".set.*.tmp"):  # of a call that was killed; it holds images of patients
         shutil.rmtree(left)
     temporary = work.out / f".set.{os.getpid()}.tmp"

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ from samgan.studies.balance_documents import (
     read_candidates,
 )
 from samgan.studies.classifier import ARMS, predict, train_classifier
+from samgan.terminal import say
 from samgan.training import train
 from samgan.trust import AuditDocument, Screen, ScreenedClass, ScreeningDocument, audit
 from samgan.trust.documents import SkippedPart
@@ -116,7 +116,7 @@ def stage(path: Path, name: str, kind: type[D], make: Callable[[], D]) -> D:
     """Return what a stage found: read its file, or do the stage and write the file."""
     if path.is_file():
         return kind.read(path)
-    print(f"samgan: {name}", file=sys.stderr, flush=True)
+    say(f"samgan: {name}")
     document = make()
     document.write(path)
     return document

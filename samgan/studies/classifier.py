@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from samgan.cache import cache_folder, tell_without_cache
 from samgan.devices import choose_precision
 from samgan.files import atomic_write
-from samgan.metrics.features import cache_folder
 
 PROCEDURE = 1
 """Raised when anything about training a classifier changes, so that no older result is taken from the cache."""
@@ -98,16 +98,20 @@ def classify(  # noqa: PLR0913 (options of one classifier)
     for array in (images, labels, of_real, test):
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
-    path = cache_folder() / "classifiers" / f"{digest.hexdigest()}.npy"
-    try:
-        known: np.ndarray = np.load(path, allow_pickle=False)
-        if known.shape == (len(test), classes):
-            return known
-    except (OSError, ValueError):  # missing or damaged: compute it
-        pass
+    folder = cache_folder()
+    path = folder / "classifiers" / f"{digest.hexdigest()}.npy" if folder else None
+    if path:
+        with contextlib.suppress(OSError, ValueError):  # missing or damaged: compute it
+            known: np.ndarray = np.load(path, allow_pickle=False)
+            if known.shape == (len(test), classes):
+                return known
     predicted = predict(train_classifier(images, labels, arm, classes, of_real=of_real, **options), test)
-    with contextlib.suppress(OSError), atomic_write(path) as file:  # a full disk costs the cache, not the test
-        np.save(file, predicted)
+    if path:
+        try:
+            with atomic_write(path) as file:
+                np.save(file, predicted)
+        except OSError as error:  # a full disk costs the cache, not the test
+            tell_without_cache(error.strerror or str(error))
     return predicted
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
-from rich.console import Console
 from rich.progress import track
 
 from samgan import __version__
@@ -28,6 +27,7 @@ from samgan.sampling import Source
 from samgan.studies.classifier import ARMS, Arm, classify
 from samgan.studies.comparison import compare
 from samgan.studies.downstream_page import write_page
+from samgan.terminal import console
 from samgan.trust.utility_document import UTILITY_SCORES, ArmScores, ClassImages, HeldOut, UtilityDocument
 
 LEAST = 16
@@ -165,8 +165,8 @@ def _test(request: _Request) -> UtilityDocument:
     made = {name: own.images for name, own in request.made.items()}
     predicted: dict[str, list[np.ndarray]] = {name: [] for name in arms}
     jobs = [(seed, name) for seed in range(request.seeds) for name in arms]
-    console = Console(stderr=True)
-    for seed, name in track(jobs, "classifiers", console=console, disable=not console.is_terminal):
+    progress = console()
+    for seed, name in track(jobs, "classifiers", console=progress, disable=not progress.is_terminal):
         images, labels, of_real = training_images(arms[name], request.real, made, request.lacking)
         options: dict[str, Any] = {"seed": seed, "steps": request.steps, "device": request.device}
         predicted[name].append(classify(images, labels, of_real, tested.images, arms[name], len(names), **options))

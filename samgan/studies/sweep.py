@@ -19,7 +19,7 @@ import torch
 from samgan import api
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, first_line
-from samgan.files import atomic_write
+from samgan.files import atomic_write, locked
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, find_collapse
 from samgan.sampling import load_model, sample
@@ -66,7 +66,7 @@ def run_sweep(
         Interrupted: A signal arrived; the same call continues.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    with locked(out, f"{out} is in use by another sweep; wait for it to end, or stop it"):
         found = {job.key: finished(job, out, scoring, on_collapse) for job in jobs}
         pending = [job for job in jobs if found[job.key] is None]
         for job in pending:
@@ -253,14 +253,3 @@ def _curve(lines: list[dict[str, Any]], name: str) -> Curve:
     points = [(line["images_seen"] / 1000, line[name]) for line in lines if name in line]
     stretches = np.array_split(np.array(points).reshape(-1, 2), max(1, min(CURVE_POINTS, len(points))))
     return tuple((round(float(part[-1, 0]), 3), round(float(part[:, 1].mean()), 5)) for part in stretches if len(part))
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep another sweep out of the folder; the lock ends with the process."""
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(Run(out).locked())
-        except SamganError:
-            raise SamganError(f"{out} is in use by another sweep; wait for it to end, or stop it") from None
-        yield

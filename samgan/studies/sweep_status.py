@@ -1,6 +1,5 @@
 """The progress of a sweep: a live table on a terminal, otherwise one line a minute."""
 
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -8,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
 from samgan.runs import Run
 from samgan.studies.sweep_job import Job
 from samgan.studies.sweep_row import RowDocument
+from samgan.terminal import console, say
 
 REFRESH_SECONDS = 2.0
 QUIET_SECONDS = 60.0
@@ -35,7 +35,7 @@ class Status:
         self, jobs: Sequence[Job], out: Path, found: Mapping[str, RowDocument | None], parallel: int | None
     ) -> None:
         self.jobs, self.out, self.found, self.parallel = jobs, out, found, parallel
-        self.console = Console(stderr=True)
+        self.console = console()
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
@@ -62,7 +62,7 @@ class Status:
         if self.live:
             self.live.update(Group(table, summary), refresh=True)
         else:
-            print(summary, file=sys.stderr, flush=True)
+            say(summary)
 
     def table(self) -> tuple[Table, str]:
         """The jobs that run, and one line on the whole sweep."""

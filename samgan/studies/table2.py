@@ -4,7 +4,6 @@
 the paper says about them, and `table2_write` writes the result.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from samgan.studies.sweep_row import RowDocument
 from samgan.studies.table2_lines import Table
 from samgan.studies.table2_rows import PLUS_SCALE, ROWS, Row, check_settings, choose_rows
 from samgan.studies.table2_write import write_table
+from samgan.terminal import say
 from samgan.training import Cost, check_fit, plan
 from samgan.training.run import ON_COLLAPSE
 
@@ -171,7 +171,7 @@ def _choose_scoring(request: TableRequest, shape: tuple[int, int, int]) -> Scori
     features, weights = (_everywhere(name) for name in (request.features, request.inception_weights))
     extractor, reason = find_features(features, inception_weights=Path(weights) if weights else None)
     if extractor is None:
-        print(f"samgan: scores that need features are skipped: {reason}", file=sys.stderr)
+        say(f"samgan: scores that need features are skipped: {reason}")
     else:
         features = features or "inception"
     return Scoring(features, weights, request.count, shape)

@@ -136,4 +136,8 @@ class AdaptiveProbability:
             self.values = [state["value"]] * len(self.values)
             self._begin()
         else:
-            self.values, self._steps, self._sums = list(state["values"]), state["steps"], torch.tensor(state["sums"])
+            values, steps, sums = list(state["values"]), state["steps"], torch.tensor(state["sums"])
+            fits = len(values) == len(self.values) and all(0 <= value <= MAX_PROBABILITY for value in values)
+            if not fits or type(steps) is not int or not 0 <= steps < self.EVERY or sums.shape != self._sums.shape:
+                raise ValueError("the share of augmented images is not that of these classes")
+            self.values, self._steps, self._sums = values, steps, sums

@@ -2,13 +2,13 @@
 
 import math
 import shutil
-import sys
 import time
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from samgan import terminal
 from samgan.distributed import on_first_process, rank
 from samgan.errors import SamganError
 from samgan.networks import attention_gammas
@@ -40,7 +40,7 @@ class Log:
     def close(self) -> None:
         """End the line on the terminal and close TensorBoard's file."""
         if self.spoken_on_terminal:
-            sys.stderr.write("\n")
+            terminal.write("\n")
         if self.writer is not None:
             self.writer.close()
 
@@ -105,8 +105,8 @@ class Log:
 
     def _speak(self, line: dict[str, Any], now: float) -> None:
         done, total = line["step"], self.state.config.training.total_steps
-        terminal = sys.stderr.isatty()
-        if self.quiet or (not terminal and done < total and now - self.spoken < 30):
+        on_terminal = terminal.is_terminal()
+        if self.quiet or (not on_terminal and done < total and now - self.spoken < 30):
             return
         self.spoken = now
         remaining = (now - self.start) / (done - self.start_step) * (total - done)
@@ -121,10 +121,9 @@ class Log:
         for name in ("generator", "discriminator"):
             gammas = [f"{value:+.3f}" for key, value in line["gamma"].items() if key.startswith(name)]
             text += f"  gamma {name[0].upper()} {' '.join(gammas)}" if gammas else ""
-        if terminal:
+        if on_terminal:
             # A line that wraps could not be overwritten.
-            sys.stderr.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
-            sys.stderr.flush()
+            terminal.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
             self.spoken_on_terminal = True
         else:
             say(text)
@@ -138,4 +137,4 @@ def _clock(seconds: float) -> str:
 def say(text: str) -> None:
     """Print a line to standard error, on the first process only."""
     if rank() == 0:
-        print(text, file=sys.stderr, flush=True)
+        terminal.say(text)

@@ -164,12 +164,12 @@ def _run(
 
     captured = CapturedPasses(state, fabric.autocast) if can_capture(state) else None
     step = partial(train_step, captured=captured) if captured else train_step
-    finished = state.step == training.total_steps or (state.step > 0 and out_of_time())
+    finished = state.step >= training.total_steps or (state.step > 0 and out_of_time())
     with _signals() as received, contextlib.closing(log), captured.stream if captured else contextlib.nullcontext():
         while not finished:
             log.add(step(state, sampler(state.step), fabric.autocast))
             flush = state.step % log_every == 0
-            finished = state.step == training.total_steps or (flush and out_of_time())
+            finished = state.step >= training.total_steps or (flush and out_of_time())
             due = finished or state.step % snapshot_every == 0
             flush = flush or due
             # Several processes must agree to stop, which costs a message, so they do so only when a line is written.

@@ -1,6 +1,8 @@
 """Everything that a training step changes."""
 
 import copy
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -70,14 +72,20 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            AttributeError, KeyError, RuntimeError, TypeError, ValueError: It is of another configuration, or damaged.
+        """
         self.step = state["step"]
         for name in self.PARTS:
             part = getattr(self, name)
-            if part is not None:
+            if isinstance(part, torch.optim.Optimizer):
+                _load_optimizer(part, state[name])
+            elif part is not None:
                 part.load_state_dict(state[name])
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
-            _lay_out_as_weights(optimizer)
+        if bad := self.nonfinite():
+            raise ValueError(f"weight {bad} is NaN or infinite")
 
     def nonfinite(self) -> str | None:
         """Name of the first weight that is NaN or infinite, or None."""
@@ -95,9 +103,48 @@ def _optimizer(network: Generator | Discriminator, training: TrainingConfig, rat
     return torch.optim.RMSprop(groups, lr=rate, alpha=0.99)
 
 
-def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Give loaded moments the memory layout of their weights: fused Adam assumes it, and fails silently without it."""
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load moments and learning rates; everything else is decided by the configuration.
+
+    torch checks neither shapes nor options, and fused Adam would read and write past moments of another shape.
+
+    Raises:
+        KeyError, TypeError, ValueError: The state is not one of this optimizer and these weights.
+    """
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, options in zip(optimizer.param_groups, own, strict=True):
+        rate = group["lr"]
+        if type(rate) is not float or not 0 < rate < math.inf:
+            raise ValueError(f"expected a learning rate above 0, found {rate!r}")
+        group.update(options, lr=rate)
+        for key in group.keys() - options.keys() - {"params"}:
+            del group[key]
+    known = MOMENTS[type(optimizer)]
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            moments = optimizer.state.get(parameter)
+            if moments:  # a weight without a gradient has none
+                _check_moments(parameter, moments, known)
     for parameter, moments in optimizer.state.items():
-        for name, value in moments.items():
-            if value.shape == parameter.shape:
-                moments[name] = torch.empty_like(parameter).copy_(value)
+        for name in known:  # fused Adam assumes the layout of the weights, and fails silently without it
+            moments[name] = torch.empty_like(parameter).copy_(moments[name])
+
+
+def _check_moments(parameter: torch.Tensor, moments: dict[str, Any], known: Sequence[str]) -> None:
+    if set(moments) != {"step", *known} or not all(isinstance(value, torch.Tensor) for value in moments.values()):
+        raise ValueError(f"expected the moments step, {', '.join(known)}, found {', '.join(map(str, moments))}")
+    for name, value in moments.items():
+        shape = torch.Size() if name == "step" else parameter.shape
+        if value.shape != shape or value.dtype != torch.float32:
+            found = f"{list(value.shape)} {value.dtype}"
+            raise ValueError(f"expected {name} of shape {list(shape)} torch.float32, found {found}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} of the optimizer is NaN or infinite")
+
+
+MOMENTS: dict[type, tuple[str, ...]] = {
+    torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("square_avg",),
+}
+"""What an optimizer keeps for each weight, with the shape of the weight; besides, the number of its steps."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
-from samgan.sampling import SEEDS, Source, labels_like
+from samgan.sampling import Source, labels_like
+from samgan.seeds import check_seed
 from samgan.trust.real_images import RealImages
 
 LEAST = 8
@@ -107,5 +108,4 @@ def check_range(count: int | None, seed: int, default: int) -> None:
     """
     if count is not None and count < LEAST:
         raise UsageError(f"--count {count}: expected {LEAST} or more")
-    if not 0 <= seed <= SEEDS - (count or default):
-        raise UsageError(f"--seed {seed}: expected 0 to 2^32 - {count or default}")
+    check_seed(seed, count or default)

@@ -1,0 +1,168 @@
+"""Read what a DICOM file says of the way from stored values to grey: padding, modality LUT, VOI LUT, polarity."""
+
+import math
+
+import numpy as np
+from jaxtyping import Num, UInt
+
+from samgan.data.dicom_attributes import Attributes
+from samgan.data.dicom_display import (
+    Display,
+    Padding,
+    Rescale,
+    Window,
+    is_padding,
+    modality_range,
+    present_words,
+    stored_range,
+    stored_values,
+)
+from samgan.data.dicom_pixels import PixelFormat
+from samgan.data.dicom_tables import Table, read_table
+
+FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+DETECTOR_DEPTHS = (12, 14)
+
+
+def read_display(attributes: Attributes, pixels: PixelFormat) -> Display:
+    """Read the steps of a grey image; one that is incomplete or senseless is left out, with a note."""
+    modality = _read_modality(attributes, pixels)
+    low, high = modality_range(pixels, modality)
+    return Display(
+        pixels,
+        _read_padding(attributes, pixels),
+        modality,
+        _read_voi_table(attributes, low, high) or _read_window(attributes),
+        _is_inverted(attributes, pixels.photometric),
+    )
+
+
+def fit_depth(words: UInt[np.ndarray, "*shape"], display: Display, attributes: Attributes) -> Display:
+    """Take the depth of the picture where a word was widened to 16 bits only for a padding value.
+
+    A detector of 12 bits that pads with 65535 has to declare 16 bits. Without a window the picture would be shown over
+    these, and be black. The padding value tells, whether or not this picture needs any padding.
+    """
+    pixels, padding = display.pixels, display.padding
+    widened = padding is not None and pixels.stored == pixels.allocated == 16
+    if padding is None or not widened or display.voi is not None or isinstance(display.modality, Table):
+        return display
+    present = present_words(words)
+    values = stored_values(present, pixels)
+    outside = is_padding(present, values, pixels, padding)
+    if outside.all():
+        return display
+    for depth in DETECTOR_DEPTHS:
+        narrow = pixels._replace(stored=depth, high_bit=depth - 1)
+        low, high = stored_range(narrow)
+        beyond = padding.low > high or padding.high < low
+        if beyond and low <= values[~outside].min() and values[~outside].max() <= high:
+            attributes.note(f"16 bits stored only for the padding: {depth} bits taken")
+            return display._replace(pixels=narrow)
+    return display
+
+
+def note_darkness(shades: Num[np.ndarray, "*shape"], display: Display, attributes: Attributes) -> None:
+    """Note that an image without a window uses so little of its range that hardly anything can be seen."""
+    if display.voi is None and float(shades.max()) - float(shades.min()) < 1 / 16:
+        attributes.note("no window, and less than 1/16 of the depth used: nearly one shade")
+
+
+def _read_padding(attributes: Attributes, pixels: PixelFormat) -> Padding | None:
+    """Read Pixel Padding Value and Range Limit, each of either type, US or SS (DICOM PS3.3, C.7.5.1.1.2)."""
+    top = 2**pixels.allocated
+    first = attributes.whole("PixelPaddingValue", -top // 2, top - 1)
+    limit = attributes.whole("PixelPaddingRangeLimit", -top // 2, top - 1)
+    if first is None:
+        if limit is not None:
+            attributes.note("Pixel Padding Range Limit without Pixel Padding Value passed over")
+        return None
+    ends = [_with_sign(end, pixels) for end in (first, first if limit is None else limit)]
+    beyond = 2 ** (pixels.stored - 1) <= ends[0] < 2**pixels.stored
+    if limit is None and pixels.signed and beyond:  # the bits of a negative value, without their sign
+        ends = [ends[0] - 2**pixels.stored]
+    return Padding(min(ends), max(ends))
+
+
+def _with_sign(value: int, pixels: PixelFormat) -> int:
+    """Give a padding value that was written with the other type the sign of the pixels."""
+    top = 2**pixels.allocated
+    if not pixels.signed:
+        return value % top
+    return value - top if value >= top // 2 else value
+
+
+def _read_modality(attributes: Attributes, pixels: PixelFormat) -> Rescale | Table | None:
+    """Read the Modality LUT, else slope and intercept (DICOM PS3.3, C.11.1.1)."""
+    items = attributes.items("ModalityLUTSequence")
+    if items:
+        table = read_table(items[0], *stored_range(pixels))
+        if table is not None and not table.is_flat:
+            return table
+        attributes.pass_over("senseless", "ModalityLUTSequence")
+    slope, intercept = attributes.number("RescaleSlope"), attributes.number("RescaleIntercept")
+    if slope is not None and slope == 0:
+        attributes.pass_over("zero", "RescaleSlope")
+        slope = None
+    if slope is None or intercept is None:
+        if slope is not None:
+            attributes.note("Rescale Slope without Rescale Intercept passed over")
+        elif intercept is not None:
+            attributes.note("Rescale Intercept without Rescale Slope passed over")
+        return None
+    low, high = modality_range(pixels, Rescale(slope, intercept))
+    if not low < high or not math.isfinite(high - low):  # too small or too large for floating point
+        attributes.pass_over("senseless", "RescaleSlope")
+        return None
+    return Rescale(slope, intercept)
+
+
+def _read_voi_table(attributes: Attributes, low: float, high: float) -> Table | None:
+    """Read the first VOI LUT (DICOM PS3.3, C.11.2.1.1)."""
+    items = attributes.items("VOILUTSequence")
+    if not items:
+        return None
+    if len(items) > 1:
+        attributes.note("several VOI LUTs: the first taken")
+    table = read_table(items[0], low, high)
+    if table is None or table.is_flat:
+        attributes.pass_over("senseless", "VOILUTSequence")
+        return None
+    return table
+
+
+def _read_window(attributes: Attributes) -> Window | None:
+    """Read the first window (DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
+    centers, widths = attributes.numbers("WindowCenter"), attributes.numbers("WindowWidth")
+    if not centers or not widths:
+        if centers or widths:
+            attributes.note("Window Center and Window Width are not both there: passed over")
+        return None
+    if min(len(centers), len(widths)) > 1:
+        attributes.note("several windows: the first taken")
+    function = attributes.text("VOILUTFunction").upper() or "LINEAR"
+    if function not in FUNCTIONS:
+        attributes.note("unknown VOI LUT Function: LINEAR taken")
+        function = "LINEAR"
+    width = widths[0]
+    if width < 1 if function == "LINEAR" else width <= 0:
+        attributes.pass_over("senseless", "WindowWidth")
+        return None
+    return Window(centers[0], width, function)
+
+
+def _is_inverted(attributes: Attributes, photometric: str) -> bool:
+    """Tell whether the smallest value is white.
+
+    Presentation LUT Shape goes with the polarity (PS3.3, C.7.6.1: IDENTITY with MONOCHROME2, INVERSE with
+    MONOCHROME1). Where they contradict each other the shape counts, as in dcmtk, dcm4che and pydicom.
+    """
+    by_photometric = photometric == "MONOCHROME1"
+    shape = attributes.text("PresentationLUTShape").upper()
+    if shape not in ("IDENTITY", "INVERSE"):
+        if shape:
+            attributes.note("unknown Presentation LUT Shape passed over")
+        return by_photometric
+    if (shape == "INVERSE") != by_photometric:
+        attributes.note("Presentation LUT Shape contradicts Photometric Interpretation: the shape taken")
+    return shape == "INVERSE"

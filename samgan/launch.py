@@ -1,0 +1,142 @@
+"""Who starts the processes of a run: a launcher (torchrun, srun, mpirun, jsrun), or this program itself.
+
+Lightning Fabric guesses it from environment variables. Some of these are set in a job without a launcher (sbatch sets
+SLURM_NTASKS), and others stay behind when a launcher has ended, so here a launcher counts only if it runs as many
+processes as were asked for. Importing this file takes a second or two, and only training needs it.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+
+from samgan.errors import UsageError
+
+PARENT = "SAMGAN_PARENT"
+"""The environment variable by which a process that this program started knows it: the number of its parent."""
+LEFT_OVER = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE")
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+
+
+class OwnProcesses(LightningEnvironment):
+    """This program starts the other processes of a host.
+
+    Variables that a launcher has left behind are removed from the environment: they would mislead the other processes.
+
+    Args:
+        processes: Processes per host.
+        hosts: Number of hosts. If there are several, MASTER_ADDR and MASTER_PORT say where the first one is, and
+            NODE_RANK which one this is; otherwise none of the three is read.
+    """
+
+    def __init__(self, processes: int, hosts: int) -> None:
+        super().__init__()
+        self.hosts = hosts
+        self.is_child = _is_child(processes)
+        if hosts > 1:
+            _check_hosts(hosts)
+        if not self.is_child:
+            for name in (*LEFT_OVER, *(ADDRESS if hosts == 1 else ())):
+                os.environ.pop(name, None)
+            os.environ[PARENT] = str(os.getpid())  # for the processes that Fabric starts, which inherit it
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Whether this process was started by another one of the run."""
+        return self.is_child
+
+    def local_rank(self) -> int:
+        """This process's number on its host, from 0."""
+        return int(os.environ["LOCAL_RANK"]) if self.is_child else 0
+
+    def node_rank(self) -> int:
+        """This host's number, from 0."""
+        return int(os.environ["NODE_RANK"]) if self.hosts > 1 else 0
+
+
+def choose_environment(processes: int, hosts: int) -> ClusterEnvironment:
+    """Who starts the processes of a run.
+
+    Args:
+        processes: Processes per host that were asked for.
+        hosts: Number of hosts that were asked for.
+
+    Raises:
+        UsageError: A launcher has started another number of processes; or there are several hosts, and it is not known
+            where the first one is, or which one this is.
+    """
+    asked = processes * hosts
+    launchers = (
+        ("torchrun", TorchElasticEnvironment.detect, TorchElasticEnvironment, "WORLD_SIZE"),
+        ("srun", _is_step_of_slurm, SLURMEnvironment, "SLURM_NTASKS"),
+        ("jsrun", LSFEnvironment.detect, LSFEnvironment, "JSM_NAMESPACE_SIZE"),
+        ("mpirun", lambda: asked > 1 and MPIEnvironment.detect(), MPIEnvironment, "OMPI_COMM_WORLD_SIZE"),
+    )
+    if _is_child(processes):
+        return OwnProcesses(processes, hosts)
+    for name, detect, environment, count in launchers:
+        if not detect():
+            continue
+        started = _number(count, 1)
+        if started == 1 and asked != 1:
+            continue  # it started this process only, so the others are up to us
+        if started == asked > 1:
+            return environment()
+        if started != asked and (asked > 1 or name == "torchrun"):
+            raise UsageError(
+                f"--processes {processes} --hosts {hosts}: {name} has started {started} processes ({count}), and this "
+                f"asks for {asked}: make the two agree, or start samgan without {name}"
+            )
+        break  # one process was asked for: each process of the launcher is a run of its own
+    return OwnProcesses(processes, hosts)
+
+
+@contextlib.contextmanager
+def without_overrides() -> Iterator[None]:
+    """Hide variables such as LT_DEVICES, which Fabric prefers to what it is told."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LT_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _is_child(processes: int) -> bool:
+    """Whether Fabric has started this process for the run of another one, which is the first of this host."""
+    return os.environ.get(PARENT) == str(os.getppid()) and 0 < _number("LOCAL_RANK", 0) < processes
+
+
+def _is_step_of_slurm() -> bool:
+    """Whether srun has started this process. In a job script of sbatch there is a job, but no step of it.
+
+    In an interactive shell of srun (`srun --pty bash`) there is a step, whose only task is the shell.
+    """
+    names = ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS")
+    shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    return all(os.environ.get(name, "").isdigit() for name in names) and not shell
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else default
+
+
+def _check_hosts(hosts: int) -> None:
+    missing = [name for name in ADDRESS if not os.environ.get(name)]
+    if missing:
+        raise UsageError(
+            f"--hosts {hosts}: {missing[0]} is not set; expected MASTER_ADDR and MASTER_PORT of the first host, and in "
+            f"NODE_RANK the number of this one, from 0 to {hosts - 1}"
+        )
+    if not 0 <= _number("NODE_RANK", -1) < hosts:
+        raise UsageError(f"--hosts {hosts}: NODE_RANK is {os.environ['NODE_RANK']}; expected 0 to {hosts - 1}")
+    if not 0 < _number("MASTER_PORT", -1) < 1 << 16:
+        raise UsageError(f"--hosts {hosts}: MASTER_PORT is {os.environ['MASTER_PORT']}; expected 1 to 65535")
