@@ -9,7 +9,8 @@ from pathlib import Path
 from samgan.data.chunks import collect, forget_bad, prepare_chunks
 from samgan.data.dataset import PreparedSet, content_sha256
 from samgan.data.documents import BadFile
-from samgan.data.options import ALGORITHM, PrepareOptions
+from samgan.data.labels import label_source
+from samgan.data.options import ALGORITHM, LabelOptions, PrepareOptions
 from samgan.data.patient_classes import refuse_patients_as_classes
 from samgan.data.readers import strict_decoders
 from samgan.data.selection import select
@@ -39,6 +40,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     workers: int | None = None,
     seed: int = 0,
     allow_synthetic: bool = False,
+    labels: LabelOptions | None = None,
 ) -> PreparedSet:
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
@@ -68,12 +70,15 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         workers: number of threads that read images; None for one per core.
         seed: seed of the split.
         allow_synthetic: whether images that say that they show no patient may be in the set, as training images only.
+        labels: tables that tell the classes, and maybe patients, splits and views; None: the source's folders or arrays
+            tell the classes.
 
     Returns:
         The prepared set, opened.
 
     Raises:
-        UsageError: an option is out of range, there is no such source, or `out` holds something else.
+        UsageError: an option is out of range, there is no such source or column of a table, or `out` holds something
+            else.
         SamganError: there are no images, too many bad ones, fewer than two distinct ones, synthetic ones that were not
             allowed, or no space is left; another process is writing `out`; or the folders do not look like classes, and
             `classes_from` is None.
@@ -91,12 +96,16 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         classes_from=classes_from,
         seed=seed,
         allow_synthetic=allow_synthetic,
+        labels=labels,
     )
     options.check()
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers}: expected 1 or more")
     out = Path(out)
-    opened = open_source(source, classes_from)
+    opened = open_source(source, "labels" if labels else classes_from)
+    if labels is not None:
+        opened = label_source(opened, labels)
+        options = dataclasses.replace(options, labels=_publishable(labels, opened))
     fingerprint = fingerprint_of(options, opened.entries)
     finished = _finished_set(out, opened)
     if finished and _is_right(finished, fingerprint):
@@ -118,7 +127,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
             forget_bad(opened, chunks, bad_files)
             forget_survey(out / PARTIAL)
             raise _too_many_bad(bad_files, len(opened.entries), max_bad)
-        if classes_from is None and opened.path.suffix.lower() != ".npz":
+        if classes_from is None and labels is None and opened.path.suffix.lower() != ".npz":
             refuse_patients_as_classes(opened.name, records, options.patient_regex)
         write_set(out, chunks, select(opened, records, bad_files, options, fingerprint))
         shutil.rmtree(out / PARTIAL)
@@ -151,6 +160,13 @@ def _busy(out: Path) -> str:
 def fingerprint_of(options: PrepareOptions, entries: list[Entry]) -> str:
     """Hash what determines a prepared set: the algorithm, the options and the files of the source."""
     return hash_json({"algorithm": ALGORITHM, "options": dataclasses.asdict(options), "files": entries})
+
+
+def _publishable(labels: LabelOptions, labelled: Source) -> LabelOptions:
+    """The options as documents have them: without folders, which are private, and with the hash of each table."""
+    tables = labelled.labels.tables if labelled.labels else ()
+    names, hashes = (tuple(getattr(table, field) for table in tables) for field in ("name", "sha256"))
+    return dataclasses.replace(labels, files=names, sha256=hashes)
 
 
 def _finished_set(out: Path, source: Source) -> PreparedSet | None:

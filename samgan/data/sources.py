@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 
 from samgan.cache import download_folder
 from samgan.data import samples_npz
-from samgan.data.documents import BadFile
+from samgan.data.documents import BadFile, LabelsUsed
 from samgan.data.folder_names import SPLITS, plain_class_name
 from samgan.data.layout import Entry, arrange
 from samgan.data.listing import (
@@ -56,6 +56,8 @@ class Source(NamedTuple):
     """What was decided, or looks wrong; one sentence each."""
     is_synthetic: bool = False
     """Whether the archive says that its images show no patients."""
+    labels: LabelsUsed | None = None
+    """The tables that the classes come from; None if they come from the source itself."""
 
 
 def open_source(source: str | Path, classes_from: str | None = None) -> Source:
