@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from samgan.config import Config
     from samgan.data import PreparedSet
     from samgan.data.inspection import inspect
+    from samgan.data.options import LabelOptions
     from samgan.data.prepare import prepare
     from samgan.data.subset import subset
     from samgan.errors import SamganError, UsageError
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "BalanceRequest": "samgan.studies.BalanceRequest",
     "Config": "samgan.config.Config",
+    "LabelOptions": "samgan.data.LabelOptions",
     "PreparedSet": "samgan.data.PreparedSet",
     "Run": "samgan.runs.Run",
     "SamganError": "samgan.errors.SamganError",
@@ -53,6 +55,7 @@ _PUBLIC = {
 __all__ = [
     "BalanceRequest",
     "Config",
+    "LabelOptions",
     "PreparedSet",
     "Run",
     "SamganError",

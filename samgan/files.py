@@ -1,4 +1,4 @@
-"""Write files so that a reader never sees half of one; hash JSON; check that a folder is new."""
+"""Write files so that a reader never sees half of one; hash JSON; tell which folders are new and which files junk."""
 
 import contextlib
 import hashlib
@@ -19,6 +19,17 @@ except ImportError:  # Windows has no flock
 
 Location = str | os.PathLike[str]
 """A file or folder that a function of `samgan.api` reads or writes."""
+
+SYSTEM_NAMES = frozenset(
+    {
+        *(".ds_store", ".localized", ".spotlight-v100", ".trashes", ".fseventsd", ".apdisk", "icon\r"),  # macOS
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows
+        *(".directory", "lost+found"),  # KDE, Linux
+        *("@eadir", "#recycle", "#snapshot", "@tmp"),  # Synology
+        *("@recycle", "@recently-snapshot", ".@__thumb"),  # QNAP
+    }
+)
+"""Files and folders, in lower case, that operating systems and file servers put beside a user's own."""
 
 
 # Names of temporary files and folders: .NAME.PID.tmp, beside NAME. Whoever writes one holds a lock (flock) on it, and
@@ -54,8 +65,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Make a temporary folder beside `path`; on success rename it to `path`, on failure remove it.
 
-    So `path` is missing, empty or complete, whatever happens. What earlier calls for `path` left behind when they were
-    killed is removed.
+    So `path` is missing, as it was or complete, whatever happens. What earlier calls for `path` left behind when they
+    were killed is removed.
 
     Raises:
         SamganError: `path` is in use, at the start or at the end.
@@ -70,11 +81,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         with _held(temporary):
             yield temporary
             check_new_folder(path)
-            if path.exists():
-                shutil.rmtree(path)  # an empty one
-            temporary.rename(path)
+            _move_into_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _move_into_place(made: Path, out: Path) -> None:
+    """Rename a folder to `out`. If that is there, its files of the system, such as @eaDir, stay in it."""
+    moved = []
+    try:
+        if out.exists():
+            for path in [path for path in out.iterdir() if is_system_name(path.name)]:
+                path.rename(made / path.name)
+                moved.append(path)
+            out.rmdir()
+        made.rename(out)
+    except BaseException:
+        for path in moved:
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(exist_ok=True)
+                (made / path.name).rename(path)
         raise
 
 
@@ -200,15 +227,25 @@ def hash_json(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def is_system_name(name: str) -> bool:
+    """Whether an operating system or a file server made the file or folder of this name, and not a person."""
+    return name.lower() in SYSTEM_NAMES or name.startswith(("._", "__MACOSX"))  # ._x: what macOS knows about x
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder holds any file or folder that a person, or a program of theirs, put there."""
+    return any(not is_system_name(path.name) for path in folder.iterdir())
+
+
 def check_new_folder(path: Path, remedy: str = "name a new folder") -> None:
     """Refuse a path that is in use.
 
     Args:
-        path: Must not exist, or must be an empty folder.
+        path: Must not exist, or must be a folder that is empty but for files of the system, such as .DS_Store.
         remedy: What to do otherwise, for the message.
 
     Raises:
         SamganError: It is a file, or a folder that holds something.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or holds_something(path)):
         raise SamganError(f"{path} exists and is not empty; {remedy}")

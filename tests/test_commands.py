@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -784,3 +785,23 @@ def test_two_processes_from_the_command_line_train_what_one_does(data, tmp_path)
     # of the discriminator in every step. Step by step that one is compared in test_distributed.
     alone, together = results
     assert (together - alone).norm() < 1e-3 * alone.norm()
+
+
+def test_names_of_files_and_classes_cannot_control_the_terminal(tmp_path, capsys):
+    file = io.BytesIO()
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for number, name in enumerate(
+            ("\x1b[31mA/1.png", "\x1b[31mA/\x1b[2J2.png", "B/3.png", "B/4.png", "\x1b]0;5.png")
+        ):
+            file.seek(0)
+            Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32), np.uint8)).save(file, "PNG")
+            archive.writestr(name, file.getvalue() if number != 1 else b"no image")
+    words = ["prepare", str(tmp_path / "set.zip"), str(tmp_path / "out"), "--resolution", "32", "--workers", "1"]
+    assert main(words) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert r"\x1b[2J2.png: not an image" in error
+    assert main([*words, "--max-bad", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert all(line.isprintable() for line in [error, *printed.splitlines()])
+    assert r"warning: the folder \x1b[31mA becomes the class %1B[31mA" in printed
+    assert r"left out: \x1b]0;5.png: lies beside the folders" in printed

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 import warnings
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_data_readers import GREY
+from test_data_readers import GREY, dicom
 from test_data_sources import write_npz
 
 import samgan.files
@@ -237,7 +238,7 @@ def test_the_fingerprint_of_a_set_never_changes():
     """Else a finished set would be prepared again, and `ALGORITHM` says when that must be."""
     options = PrepareOptions(resolution=64, holdout=0.25, patient_regex=r"(p\d+)")
     entries = [Entry("A/1.png", 1234, 1_700_000_000_000_000_000, "A", ""), Entry("B/2.png", 99, 5, "B", "train")]
-    assert fingerprint_of(options, entries) == "d020d1f124696805f5cc2fc43a5511c119325cf0b23acda063cc3c114e46c167"
+    assert fingerprint_of(options, entries) == "a4e38246d3d8542da0892b5643f1ac1275ab26b9b11eead265740182d0a93c77"
 
 
 def test_odd_file_names_come_through_the_manifest(folder, tmp_path):
@@ -349,6 +350,87 @@ def test_a_folder_of_other_things_is_never_written_to(folder, tmp_path):
     assert files_of(out) == {"thesis.tex": b"years of work"}
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini", ".directory", "@eaDir"])
+def test_files_of_the_system_are_no_other_files(folder, tmp_path, monkeypatch, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["samgan.data.prepare"], "write_set", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare_here(folder, out)
+    assert (out / ".partial").is_dir()
+    monkeypatch.setattr(chunks, "_prepare_chunk", None)  # what was finished is taken up
+    assert len(prepare_here(folder, out).images) == 12
+    assert sorted(files.name for files in out.iterdir()) == sorted([name, "dataset.json", "images.npy", "manifest.csv"])
+
+
+def write_studies(root, patients):
+    """One folder for each of `patients`, such as {"DOE": "7"}: two DICOM files with its PatientID."""
+    for number, (name, patient) in enumerate(patients.items()):
+        (root / name).mkdir(parents=True)
+        for image in range(2):
+            values = np.roll(GREY.astype(np.uint16), 3 * (2 * number + image), axis=0)
+            (root / name / f"{image}.dcm").write_bytes(dicom(values, PatientID=patient))
+
+
+def test_folders_of_one_patient_each_are_no_classes(tmp_path):
+    write_studies(tmp_path / "set", {"DOE": "1", "ROE": "2", "POE": "3"})
+    with pytest.raises(SamganError, match=r"each of the 3 folders holds one patient, told by .*--classes-from folder"):
+        prepare_here(tmp_path / "set", tmp_path / "out")
+    assert prepare_here(tmp_path / "set", tmp_path / "out", classes_from="none").classes == ["set"]
+    assert prepare_here(tmp_path / "set", tmp_path / "two", classes_from="folder").classes == ["DOE", "POE", "ROE"]
+
+
+def test_classes_that_share_patients_or_have_several_stay(tmp_path):
+    for name, patients in (("shared", "112"), ("two", "12"), ("anonymous", "111")):
+        folders = {f"class {number}": patient for number, patient in enumerate(patients)}
+        write_studies(tmp_path / name, folders)
+        assert prepare_here(tmp_path / name, tmp_path / f"{name}-out").classes == sorted(folders)
+
+
+def test_patients_told_by_folders_are_on_one_side(tmp_path):
+    rng = np.random.default_rng(0)
+    for patient in range(10):
+        for study in range(3):
+            path = tmp_path / f"set/patient{patient:05}/study{study}/view1.png"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(path)
+    prepared = prepare_here(tmp_path / "set", tmp_path / "out", classes_from="none")
+    assert prepared.info.split_by.startswith("patient")
+    assert {row.patient for row in prepared.manifest} == {f"patient{patient:05}" for patient in range(10)}
+    train, holdout = ({prepared.manifest[i].patient for i in prepared.indices(split)} for split in ("train", "holdout"))
+    assert holdout
+    assert not train & holdout
+
+
+def test_what_was_left_out_and_decided_is_in_the_document(folder, tmp_path):
+    shutil.copy(folder / "NORMAL/phantom0001_1.png", folder / "overview.png")
+    shutil.copytree(folder / "NORMAL", folder / "masks")
+    (folder / ".cache").mkdir()
+    info = prepare_here(folder, tmp_path / "out").info
+    assert info.classes == ("NORMAL", "PNEUMONIA")
+    assert [file.source for file in info.left_out.unused] == [
+        *(f"masks/{path.name}" for path in sorted((folder / "masks").iterdir())),
+        "overview.png",
+    ]
+    assert info.warnings == ("hidden files and folders of the system are left out: .cache",)
+
+
+def test_a_class_folder_that_is_not_utf8_gets_a_name_that_every_file_can_hold(folder, tmp_path):
+    try:
+        (folder / "NORMAL").rename(folder / os.fsdecode(b"caf\xe9"))
+    except OSError:
+        pytest.skip("the file system refuses such names")
+    shutil.copy(next((folder / "PNEUMONIA").iterdir()), folder / os.fsdecode(b"stray\xe9.png"))
+    (folder / os.fsdecode(b"PNEUMONIA/bad\xe9.png")).write_bytes(b"no image")
+    prepared = prepare_here(folder, tmp_path / "out", max_bad=0.5)
+    assert prepared.classes == ["PNEUMONIA", "caf%E9"]
+    assert "becomes the class caf%E9" in prepared.info.warnings[0]
+    assert [os.fsencode(file.source) for file in prepared.info.left_out.unused] == [b"stray\xe9.png"]
+    assert [os.fsencode(file.source) for file in prepared.info.left_out.bad_files] == [b"PNEUMONIA/bad\xe9.png"]
+
+
 def test_a_set_of_another_source_is_not_replaced(folder, tmp_path):
     prepare_here(folder, tmp_path / "out")
     write_phantoms(tmp_path / "other", 3, 32)
@@ -393,6 +475,7 @@ def test_an_older_set_knows_its_source_by_name_alone(folder, tmp_path):
         ({"holdout": -0.1}, "holdout"),
         ({"max_bad": 1.5}, "max_bad"),
         ({"workers": 0}, "workers"),
+        ({"classes_from": "names"}, "classes_from 'names': expected one of None, folder, none, labels"),
         ({"patient_regex": "("}, "not a valid regular expression"),
     ],
 )

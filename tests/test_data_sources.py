@@ -55,12 +55,12 @@ def summary(source):
 LAYOUTS = {
     "classes": (["A/1.png", "B/2.JPEG", "B/deep/3.dcm"], {"A/1.png": "A", "B/2.JPEG": "B", "B/deep/3.dcm": "B"}),
     "no sub-folders": (["1.png", "2.tif"], {"1.png": "set", "2.tif": "set"}),
-    "root and sub-folder": (["1.png", "A/2.bmp"], {"1.png": "set", "A/2.bmp": "A"}),
+    "an image beside the classes": (["1.png", "A/2.bmp", "B/3.png"], {"A/2.bmp": "A", "B/3.png": "B"}),
     "masks are no radiographs": (
         ["A/images/1.png", "A/masks/1.png", "B/2.png"],
         {"A/images/1.png": "A", "B/2.png": "B"},
     ),
-    "a class may be called masks": (["masks/1.png", "B/1.webp"], {"masks/1.png": "masks", "B/1.webp": "B"}),
+    "masks are no class": (["masks/1.png", "B/1.webp"], {"B/1.webp": "B"}),
     "hidden files": (["A/1.png", "A/._1.png", ".cache/2.png", "__MACOSX/A/1.png"], {"A/1.png": "A"}),
     "train alone is no split": (["train/A/1.png", "train/B/1.png"], {"train/A/1.png": "A", "train/B/1.png": "B"}),
 }

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,39 @@ def test_a_new_folder_is_one_that_is_missing_or_empty(tmp_path):
     for used in (tmp_path, tmp_path / "file"):
         with pytest.raises(SamganError, match=r"exists and is not empty; choose another"):
             check_new_folder(used, "choose another")
+
+
+JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory", "@eaDir", "._x")
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_a_folder_with_files_of_the_system_counts_as_empty_and_keeps_them(tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).touch()
+    check_new_folder(tmp_path / "out")
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "result").touch()
+    assert sorted(os.listdir(tmp_path)) == ["out"]
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([name, "result"])
+    with pytest.raises(SamganError, match="not empty"):
+        check_new_folder(tmp_path / "out")
+
+
+def test_files_of_the_system_come_back_if_the_folder_cannot_be_renamed(tmp_path, monkeypatch):
+    (tmp_path / "out/#recycle").mkdir(parents=True)
+    (tmp_path / "out/#recycle/theirs").touch()
+    rename = Path.rename
+
+    def refuse(path, target):
+        if Path(target) == tmp_path / "out":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="busy"):
+        write_folder(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+    assert (tmp_path / "out/#recycle/theirs").exists()
 
 
 def write_file(path):

@@ -12,10 +12,12 @@ from samgan.errors import WARNING, UsageError, shown
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
-    from samgan.data.documents import Leak, LeftOut
+    from samgan.data.documents import LabelsUsed, Leak, LeftOut
+    from samgan.data.options import LabelOptions
 
 BAD_FILES_SHOWN = 20
 NOTES_SHOWN = 5
+ROWS_SHOWN = 5
 
 
 class _Explain(argparse.Action):
@@ -31,6 +33,7 @@ class _Explain(argparse.Action):
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     from samgan.data.fit import FITS, NORMALIZERS
+    from samgan.data.folder_names import CLASSES_FROM
     from samgan.data.options import BITS, DUPLICATES
 
     text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME; "
@@ -58,8 +61,54 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=text)
     text = "take images that say that they show no patient, as training images; otherwise they are an error"
     parser.add_argument("--allow-synthetic", action="store_true", help=text)
+    text = "take each folder as a class, all images as one class, or the classes of a table; default: the folders, "
+    text += "unless they look like patients, splits, masks or something else"
+    parser.add_argument("--classes-from", choices=CLASSES_FROM, help=text)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
     add_seed(parser, "seed of the split into training and held-out images")
+    _add_labels(parser)
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    from samgan.data.options import SEVERAL, UNCERTAIN
+
+    group = parser.add_argument_group(
+        "labels from tables",
+        "Columns that are not named are guessed from the header, and the guess is said; `none` stands for no column.",
+    )
+    text = "table that names each image's labels, instead of folders: .csv, .tsv, .csv.gz or .xlsx; may be repeated, "
+    text += "for a split or views in another file"
+    group.add_argument("--labels", action="append", default=[], metavar="FILE", help=text)
+    text = "column with the file name, path or identifier of the image"
+    group.add_argument("--image-column", metavar="NAME", help=text)
+    text = "column of labels (several in a cell: A|B, A;B or a list), or several columns, one for each finding, that "
+    text += "hold 1, 0, -1 (uncertain) or nothing"
+    group.add_argument("--label-column", nargs="+", default=[], metavar="NAME", help=text)
+    group.add_argument("--patient-column", metavar="NAME", help="column of patients; the set has hashes only")
+    group.add_argument("--split-column", metavar="NAME", help="column with train, val, test, ...")
+    group.add_argument("--view-column", metavar="NAME", help="column of views")
+    text = "keep only images of these views, such as PA AP; frontal and lateral stand for all of theirs"
+    group.add_argument("--views", nargs="+", default=[], metavar="VIEW", help=text)
+    text = "images with several labels: leave them out, or take the label that comes first in the cell or columns"
+    group.add_argument("--several", default="only-single", choices=SEVERAL, help=text)
+    text = "images with an uncertain label (-1): leave them out, or read it as 1 or 0"
+    group.add_argument("--uncertain", default="drop", choices=UNCERTAIN, help=text)
+
+
+def _label_options(options: argparse.Namespace) -> "LabelOptions | None":
+    from samgan.data.options import LabelOptions
+
+    labels = LabelOptions(
+        files=tuple(options.labels),
+        label_columns=tuple(options.label_column),
+        views=tuple(options.views),
+        **given(options, "image_column", "patient_column", "split_column", "view_column", "several", "uncertain"),
+    )
+    if options.labels:
+        return labels
+    if labels != LabelOptions(files=()):
+        raise UsageError("--image-column, --views and the other options of tables need a table: give --labels FILE")
+    return None
 
 
 def _prepare(options: argparse.Namespace) -> Outcome:
@@ -69,8 +118,9 @@ def _prepare(options: argparse.Namespace) -> Outcome:
     if options.explain:
         explanation = explain_file(options.source, options.out, **given(options, *pixels))
         return Outcome(explanation, explanation.to_text())
-    names = ("duplicates", "holdout", "patient_regex", "max_bad", "allow_synthetic", "workers", "seed")
-    prepared = prepare(options.source, options.out, **given(options, *pixels, *names))
+    names = ("duplicates", "holdout", "patient_regex", "max_bad", "classes_from", "allow_synthetic", "workers", "seed")
+    labels = _label_options(options)
+    prepared = prepare(options.source, options.out, **given(options, *pixels, *names), labels=labels)
     return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
 
@@ -133,6 +183,8 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
         yield f"enlarged: {info.enlarged} images were smaller than {prepared.resolution} px"
     if info.synthetic:
         yield f"synthetic: {info.synthetic} images, all of them training images"
+    if info.labels:
+        yield from _describe_labels(info.labels)
     if info.left_out:
         yield from _describe_left_out(info.left_out, prepared.path)
     if info.notes:
@@ -151,6 +203,16 @@ def _describe_leaks(leaks: "Sequence[Leak]", by_source: bool) -> Iterator[str]:
         yield f"{indent}{leak.count} {leak.what}, such as those of {examples}"
 
 
+def _describe_labels(labels: "LabelsUsed") -> Iterator[str]:
+    names = ", ".join(table.name for table in labels.tables)
+    yield f"labels: {names}; {labels.rows_matched} of {labels.rows} rows belong to images of the source"
+    if labels.rows > labels.rows_matched:
+        yield f"rows without an image: {labels.rows - labels.rows_matched}"
+        yield from (f"  {row.row}: {row.reason}" for row in labels.unused_rows[:ROWS_SHOWN])
+    if labels.several_labels and labels.several == "first":
+        yield f"several labels: {labels.several_labels} images; each has the class of its first label"
+
+
 def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
     if left_out.exact_duplicates:
         yield f"left out: {len(left_out.exact_duplicates)} exact duplicates"
@@ -160,6 +222,11 @@ def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
     if left_out.ignored_by_suffix:
         counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
         yield f"ignored, since they are not images: {', '.join(counts)}"
+    reasons = Counter(file.reason.split(":")[0] for file in left_out.unused)
+    for reason, count in reasons.most_common():
+        yield f"left out: {count} images: {reason}"
+        files = [file for file in left_out.unused if file.reason.split(":")[0] == reason]
+        yield from (f"  {file.source}{file.reason.removeprefix(reason)}" for file in files[:ROWS_SHOWN])
     if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
         yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])
@@ -171,7 +238,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="prepared set")
     text = "page to write (default: data.html in the folder of the set)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--no-pictures", action="store_true", help="show no images in the page")
+    parser.add_argument("--no-pictures", action="store_true", help="show no real images in the page")
     add_seed(parser, "seed of the choice of the images that are shown")
 
 

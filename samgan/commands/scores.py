@@ -55,7 +55,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     add_seed(parser, "seed of the first image, and of all that is drawn")
     text = "folder for audit.json and audit.html (default: the run or the folder of images)"
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
-    parser.add_argument("--no-pictures", action="store_true", help="show no real images in audit.html")
+    parser.add_argument("--no-pictures", action="store_true", help="show no real images in the page")
     text = "end with status 1 if more than this share of the synthetic images is closer to a training image than 99 %% "
     text += "of held-out images are"
     parser.add_argument("--fail-above", type=float, metavar="SHARE", help=text)

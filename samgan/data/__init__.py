@@ -3,12 +3,14 @@
 from samgan.data.dataset import PreparedSet
 from samgan.data.documents import DataUsed, ManifestRow, SetInfo
 from samgan.data.explain import Explanation, explain_file
+from samgan.data.options import LabelOptions
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.prepare import prepare
 
 __all__ = [
     "DataUsed",
     "Explanation",
+    "LabelOptions",
     "ManifestRow",
     "PreparedSet",
     "SetInfo",

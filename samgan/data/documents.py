@@ -87,6 +87,63 @@ class SubsetOf:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableUsed:
+    """A table of labels, and its columns that were used."""
+
+    name: str
+    """Of the file, without folders."""
+    sha256: str
+    """Of the file's bytes."""
+    rows: int
+    images: tuple[str, ...]
+    """The column that names images; for a table of studies, those of patient and study."""
+    labels: tuple[str, ...] = ()
+    patient: str = ""
+    split: str = ""
+    views: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
+    """Which of the columns above were guessed from the header: "image", "label", "patient", "split", "view"."""
+
+
+@dataclass(frozen=True)
+class UnusedRow:
+    """Rows of a table that no image of the source belongs to, and why."""
+
+    row: str
+    """What they call the image."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsUsed:
+    """What was read from tables of labels. `LeftOut.unused` names the images that they leave out."""
+
+    tables: tuple[TableUsed, ...]
+    several: str
+    """What was done with images of several labels; one of SEVERAL in `samgan.data.options`."""
+    uncertain: str
+    """What was done with uncertain labels; one of UNCERTAIN there."""
+    rows: int
+    """Of all tables."""
+    rows_matched: int
+    """Rows that belong to an image, or a study, of the source."""
+    unused_rows: tuple[UnusedRow, ...] = ()
+    """The first of the other rows."""
+    files: int
+    """Images of the source."""
+    files_used: int
+    """Images that have a class by the tables."""
+    files_without_row: int
+    """Images that no row with a label belongs to."""
+    several_labels: int
+    """Images with several labels."""
+    uncertain_labels: int
+    """Images with an uncertain label."""
+    label_counts: dict[str, int]
+    """Images by label as read, before any were left out; an image of several labels counts for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SetInfo:
     """The content of dataset.json. None: does not apply, or an earlier version did not record it; not written."""
 
@@ -130,6 +187,8 @@ class SetInfo:
     """What was passed over in the files' metadata, with the number of images that it concerns."""
     warnings: tuple[str, ...] | None = None
     """What was decided, or looks wrong; one sentence each."""
+    labels: LabelsUsed | None = None
+    """The tables that the classes come from; None if folders or arrays tell them."""
     options: PrepareOptions | None = None
     fingerprint: str
     """Hash of the algorithm, the options and the source's files: the same fingerprint gives the same set."""

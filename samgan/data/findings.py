@@ -86,13 +86,13 @@ def warn_of_classes(
         files = sum(len(found.files) for found in exact)
         fate = "kept, each picture in one split" if keep else "left out (--duplicates keep keeps them)"
         yield (
-            f"{WARNING}{len(exact)} pictures lie in more than one class, so their labels contradict each other: their {files} "
-            f"files are {fate}: {_name_first(exact)}"
+            f"{WARNING}{len(exact)} pictures lie in more than one class, so their labels contradict each other: their "
+            f"{files} files are {fate}: {_name_first(exact)}"
         )
     if near:
         yield (
-            f"{WARNING}{len(near)} groups of near duplicates have images of more than one class; they are kept, each group in "
-            f"one split: check their classes: {_name_first(near)}"
+            f"{WARNING}{len(near)} groups of near duplicates have images of more than one class; they are kept, each "
+            f"group in one split: check their classes: {_name_first(near)}"
         )
     for name in lost:
         yield f"{WARNING}class {shown(name)} is not in the set: none of its images is left"
@@ -119,12 +119,15 @@ def warn_of_split(rows: Sequence[ManifestRow], groups: Sequence[Hashable], optio
         return
     ((_, largest),) = Counter(real).most_common(1)
     if all(row.split == "train" for row in rows):
-        yield f"{WARNING}no image is held out: all images stay together, since they are of one patient, study or duplicate"
+        yield (
+            f"{WARNING}no image is held out: all images stay together, since they are of one patient, study or "
+            "duplicate"
+        )
     elif len(real) >= 10 and largest > len(real) / 2:
         yield (
-            f"{WARNING}{largest} of {len(real)} images stay on one side of the split, since patients, studies or duplicates "
-            "join them: the share of held-out images may differ from the one asked for. If an ID stands for many "
-            "patients, name the patients with --patient-regex"
+            f"{WARNING}{largest} of {len(real)} images stay on one side of the split, since patients, studies or "
+            "duplicates join them: the share of held-out images may differ from the one asked for. If an ID stands for "
+            "many patients, name the patients with --patient-regex"
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from samgan.data.curation import patients_from_names
 from samgan.data.fit import FITS, NORMALIZERS
+from samgan.data.folder_names import CLASSES_FROM
 from samgan.errors import UsageError
 from samgan.seeds import check_seed
 
@@ -14,6 +15,8 @@ RESOLUTIONS = tuple(2**power for power in range(3, 11))
 DUPLICATES = ("drop", "keep")
 BITS = range(8, 17)
 """Bit depths that may be declared."""
+SEVERAL = ("only-single", "first")
+UNCERTAIN = ("drop", "positive", "negative")
 
 
 class PixelOptions(NamedTuple):
@@ -24,6 +27,42 @@ class PixelOptions(NamedTuple):
     fit: str
     normalize: str
     bits: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Tables that tell what each image shows, and how to read them.
+
+    A column that is not named is guessed from the header; "none" stands for no column. A name holds for all tables that
+    have such a column. Each guess is one of `Source.warnings`.
+    """
+
+    files: tuple[str, ...]
+    """Paths of the tables; in a prepared set's documents, their names without folders."""
+    image_column: str | None = None
+    """File name, path or identifier of the image."""
+    label_columns: tuple[str, ...] = ()
+    """One column of labels, or columns with 1, 0, -1 (uncertain) or nothing, each named after a finding."""
+    patient_column: str | None = None
+    split_column: str | None = None
+    view_column: str | None = None
+    views: tuple[str, ...] = ()
+    """The views that stay, such as PA and AP; empty: all."""
+    several: str = "only-single"
+    """Images with several labels: "only-single" leaves them out, "first" takes the label named first."""
+    uncertain: str = "drop"
+    """Images with an uncertain label (-1): "drop" leaves them out, "positive" reads it as 1, "negative" as 0."""
+    sha256: tuple[str, ...] = ()
+    """Hash of each table; `prepare` fills it in."""
+
+    def check(self) -> None:
+        """Raise UsageError for the first option that is out of range."""
+        if not self.files:
+            raise UsageError("labels: expected one table or more, found none")
+        for name, values in (("several", SEVERAL), ("uncertain", UNCERTAIN)):
+            value = getattr(self, name)
+            if value not in values:
+                raise UsageError(f"{name} {value!r}: expected one of {', '.join(values)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +78,10 @@ class PrepareOptions:
     holdout: float = 0.2
     patient_regex: str | None = None
     max_bad: float = 0.01
+    classes_from: str | None = None
     seed: int = 0
     allow_synthetic: bool = False
+    labels: LabelOptions | None = None
 
     @property
     def pixels(self) -> PixelOptions:
@@ -55,6 +96,7 @@ class PrepareOptions:
             "fit": FITS,
             "normalize": tuple(NORMALIZERS),
             "duplicates": DUPLICATES,
+            "classes_from": (None, *CLASSES_FROM),
         }
         for name, values in allowed.items():
             value = getattr(self, name)
@@ -68,3 +110,11 @@ class PrepareOptions:
             raise UsageError(f"max_bad {self.max_bad}: expected a share from 0 to 1")
         check_seed(self.seed)
         patients_from_names([], self.patient_regex)
+        if self.labels is not None:
+            self.labels.check()
+            if self.classes_from not in (None, "labels"):
+                raise UsageError(
+                    f"classes_from {self.classes_from!r}: tables of labels were given, which tell the classes"
+                )
+        elif self.classes_from == "labels":
+            raise UsageError("classes_from 'labels': expected a table of labels, found none; give --labels FILE")

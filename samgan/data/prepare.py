@@ -9,14 +9,16 @@ from pathlib import Path
 from samgan.data.chunks import collect, forget_bad, prepare_chunks
 from samgan.data.dataset import PreparedSet, content_sha256
 from samgan.data.documents import BadFile
-from samgan.data.options import ALGORITHM, PrepareOptions
+from samgan.data.labels import label_source
+from samgan.data.options import ALGORITHM, LabelOptions, PrepareOptions
+from samgan.data.patient_classes import refuse_patients_as_classes
 from samgan.data.readers import strict_decoders
 from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.survey import forget_survey, survey_depth
 from samgan.data.write import write_set
-from samgan.errors import SamganError, UsageError
-from samgan.files import hash_json, locked
+from samgan.errors import SamganError, UsageError, shown
+from samgan.files import hash_json, is_system_name, locked
 
 PARTIAL = ".partial"
 
@@ -34,9 +36,11 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     holdout: float = 0.2,
     patient_regex: str | None = None,
     max_bad: float = 0.01,
+    classes_from: str | None = None,
     workers: int | None = None,
     seed: int = 0,
     allow_synthetic: bool = False,
+    labels: LabelOptions | None = None,
 ) -> PreparedSet:
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
@@ -61,17 +65,23 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
             label table tells, else DICOM's PatientID, else the naming schemes of common sets. Images of one DICOM study
             stay together in any case.
         max_bad: share of files that may be unreadable, in [0, 1]; if there are more, nothing is written.
+        classes_from: "folder" (each folder is a class, whatever it looks like), "none" (one class, named after the
+            source) or "labels" (a table tells them); None: the folders, if they look like classes.
         workers: number of threads that read images; None for one per core.
         seed: seed of the split.
         allow_synthetic: whether images that say that they show no patient may be in the set, as training images only.
+        labels: tables that tell the classes, and maybe patients, splits and views; None: the source's folders or arrays
+            tell the classes.
 
     Returns:
         The prepared set, opened.
 
     Raises:
-        UsageError: an option is out of range, there is no such source, or `out` holds something else.
+        UsageError: an option is out of range, there is no such source or column of a table, or `out` holds something
+            else.
         SamganError: there are no images, too many bad ones, fewer than two distinct ones, synthetic ones that were not
-            allowed, or no space is left; or another process is writing `out`.
+            allowed, or no space is left; another process is writing `out`; or the folders do not look like classes, and
+            `classes_from` is None.
     """
     options = PrepareOptions(
         resolution=resolution,
@@ -83,14 +93,19 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         holdout=holdout,
         patient_regex=patient_regex,
         max_bad=max_bad,
+        classes_from=classes_from,
         seed=seed,
         allow_synthetic=allow_synthetic,
+        labels=labels,
     )
     options.check()
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers}: expected 1 or more")
     out = Path(out)
-    opened = open_source(source)
+    opened = open_source(source, "labels" if labels else classes_from)
+    if labels is not None:
+        opened = label_source(opened, labels)
+        options = dataclasses.replace(options, labels=_publishable(labels, opened))
     fingerprint = fingerprint_of(options, opened.entries)
     finished = _finished_set(out, opened)
     if finished and _is_right(finished, fingerprint):
@@ -112,6 +127,8 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
             forget_bad(opened, chunks, bad_files)
             forget_survey(out / PARTIAL)
             raise _too_many_bad(bad_files, len(opened.entries), max_bad)
+        if classes_from is None and labels is None and opened.path.suffix.lower() != ".npz":
+            refuse_patients_as_classes(opened.name, records, options.patient_regex)
         write_set(out, chunks, select(opened, records, bad_files, options, fingerprint))
         shutil.rmtree(out / PARTIAL)
     except OSError as error:
@@ -145,6 +162,13 @@ def fingerprint_of(options: PrepareOptions, entries: list[Entry]) -> str:
     return hash_json({"algorithm": ALGORITHM, "options": dataclasses.asdict(options), "files": entries})
 
 
+def _publishable(labels: LabelOptions, labelled: Source) -> LabelOptions:
+    """The options as documents have them: without folders, which are private, and with the hash of each table."""
+    tables = labelled.labels.tables if labelled.labels else ()
+    names, hashes = (tuple(getattr(table, field) for table in tables) for field in ("name", "sha256"))
+    return dataclasses.replace(labels, files=names, sha256=hashes)
+
+
 def _finished_set(out: Path, source: Source) -> PreparedSet | None:
     """Return the set that `out` already holds, or None if there is none yet; refuse a folder with other files."""
     if not out.exists():
@@ -156,7 +180,7 @@ def _finished_set(out: Path, source: Source) -> PreparedSet | None:
     except SamganError:
         foreign = sorted(path.name for path in out.iterdir() if not _is_ours(path.name))
         if foreign:
-            raise UsageError(f"{out} holds other files ({foreign[0]}): choose a new or empty folder") from None
+            raise UsageError(f"{out} holds other files ({shown(foreign[0])}): choose a new or empty folder") from None
         return None
     before, remedy = finished.info.source, "choose another folder or remove this one"
     if before != source.name:
@@ -169,7 +193,7 @@ def _finished_set(out: Path, source: Source) -> PreparedSet | None:
 
 def _is_ours(name: str) -> bool:
     finished = name in (PARTIAL, ".lock", "images.npy", "manifest.csv", "dataset.json")
-    return finished or (name.startswith(".") and name.endswith(".tmp"))
+    return finished or is_system_name(name) or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def _is_full(error: OSError) -> bool:
@@ -177,7 +201,7 @@ def _is_full(error: OSError) -> bool:
 
 
 def _too_many_bad(bad_files: list[BadFile], files: int, max_bad: float) -> SamganError:
-    named = "; ".join(f"{bad.source}: {bad.reason}" for bad in bad_files[:3])
+    named = "; ".join(f"{shown(bad.source)}: {shown(bad.reason)}" for bad in bad_files[:3])
     return SamganError(
         f"{len(bad_files)} of {files} files cannot be used, more than max_bad {max_bad:g} allows: "
         f"{named}{'; ...' if len(bad_files) > 3 else ''}"

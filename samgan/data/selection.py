@@ -120,6 +120,7 @@ def select(
             *(() if by_source else warn_of_split(rows, kept_groups, options)),
             *warn_of_synthetic(rows),
         ),
+        labels=source.labels,
         options=options,
         fingerprint=fingerprint,
         sha256="",

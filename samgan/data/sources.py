@@ -3,15 +3,11 @@
 import contextlib
 import functools
 import hashlib
-import lzma
 import os
-import stat
 import threading
 import zipfile
-import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,15 +15,22 @@ from jaxtyping import Shaped
 
 from samgan.cache import download_folder
 from samgan.data import samples_npz
-from samgan.data.documents import BadFile
-from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, MAXIMUM_BYTES, is_recognised
+from samgan.data.documents import BadFile, LabelsUsed
+from samgan.data.folder_names import SPLITS, plain_class_name
+from samgan.data.layout import Entry, arrange
+from samgan.data.listing import (
+    DAMAGE,
+    Listing,
+    head_of_file,
+    head_of_member,
+    is_same_file,
+    is_same_member,
+    list_folder,
+    list_zip,
+)
+from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES
 from samgan.errors import SamganError, UsageError, one_line
 
-OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".xlsx")
-MASK_FOLDERS = ("mask", "masks")  # segmentation masks next to the radiographs, as in COVID-19 Radiography Database
-SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
-    ("val", "valid", "validation", "test", "testing", "holdout"), "holdout"
-)
 MEDMNIST_URL = "https://zenodo.org/records/10519652/files/{name}_64.npz?download=1"
 MEDMNIST_MD5 = {
     "pneumoniamnist": "8f4eceb4ccffa70c672198ea285246c6",
@@ -35,25 +38,6 @@ MEDMNIST_MD5 = {
 }
 NPZ_CLASSES = {"pneumoniamnist": ("normal", "pneumonia")}
 MAXIMUM_ARRAY_BYTES = 16 * 2**30
-DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, ValueError)
-"""What zipfile and its decompressors raise on archives that are damaged, encrypted or compressed in an unknown way."""
-
-
-class Entry(NamedTuple):
-    """One image in a source, before it is read."""
-
-    path: str
-    """Relative to the source, with forward slashes."""
-    size: int
-    version: int
-    """Modification time in ns; the CRC of a zip member."""
-    class_name: str
-    split: str
-    """"train" or "holdout" if the source itself says so; otherwise empty."""
-    patient: str = ""
-    """Whom the image shows, if a folder or a table tells it."""
-    view: str = ""
-    """Such as PA or AP, if a table tells it."""
 
 
 class Source(NamedTuple):
@@ -72,22 +56,25 @@ class Source(NamedTuple):
     """What was decided, or looks wrong; one sentence each."""
     is_synthetic: bool = False
     """Whether the archive says that its images show no patients."""
+    labels: LabelsUsed | None = None
+    """The tables that the classes come from; None if they come from the source itself."""
 
 
-def open_source(source: str | Path) -> Source:
+def open_source(source: str | Path, classes_from: str | None = None) -> Source:
     """List a source without reading its images.
 
-    Sub-folders are classes; without sub-folders there is one class, named after the folder. If every top folder is
-    named like a split (train, val, test, ...), the level below holds the classes and the source's split is kept: train
-    stays train, val and test become holdout. The same is true of the arrays of an .npz.
+    `arrange` in layout.py says what the folders mean. The arrays of an .npz are splits: train stays train, val and test
+    become holdout.
 
     Args:
         source: a folder, a .zip of one, an .npz with {train,val,test}_{images,labels} or of `samgan sample`, or
             "medmnist:<name>".
+        classes_from: where the classes come from: "folder", "none" or "labels"; None: decide by the folders' names.
 
     Raises:
         UsageError: there is no such source.
-        SamganError: the source is unsafe, is damaged, cannot be downloaded, or holds no images.
+        SamganError: the source is unsafe, is damaged, cannot be downloaded, or holds no images; or its folders do not
+            look like classes, and `classes_from` is None.
     """
     if str(source).startswith("medmnist:"):
         path = _fetch_medmnist(str(source).removeprefix("medmnist:"))
@@ -96,22 +83,41 @@ def open_source(source: str | Path) -> Source:
         path = Path(source).expanduser()
         name = path.resolve().name
         identity = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    name = plain_class_name(name)
     if path.is_dir():
-        entries, ignored = _list_folder(path)
+        opened = _arrange(Source(name, identity, path, [], {}), list_folder(path), classes_from, name)
     elif path.suffix.lower() == ".zip" and path.is_file():
-        entries, ignored = _list_zip(path)
+        opened = _arrange(Source(name, identity, path, [], {}), list_zip(path), classes_from, Path(name).stem)
     elif path.suffix.lower() == ".npz" and path.is_file():
-        entries, ignored = _list_npz(path), {}
+        opened = Source(name, identity, path, _list_npz(path), {})
+        if classes_from in ("none", "labels"):
+            one = plain_class_name(path.stem)
+            opened = opened._replace(entries=[entry._replace(class_name=one) for entry in opened.entries])
     else:
         known = ", ".join(f"medmnist:{known}" for known in MEDMNIST_MD5)
         raise UsageError(f"{source}: expected a folder, a .zip, an .npz or one of {known}")
-    if not entries:
-        suffixes = " ".join(IMAGE_SUFFIXES)
-        raise SamganError(f"{source}: no images found (known suffixes: {suffixes}; DICOM files need none)")
+    entries = opened.entries
     if {entry.split for entry in entries} != {"train", "holdout"}:  # a single part is not a split
         entries = [entry._replace(split="") for entry in entries]
     made = path.suffix.lower() == ".npz" and path.is_file() and _is_synthetic(path)
-    return Source(name, identity, path, sorted(entries, key=lambda entry: entry.path), ignored, is_synthetic=made)
+    entries = sorted(entries, key=lambda entry: entry.path)
+    return opened._replace(entries=entries, is_synthetic=made)
+
+
+def _arrange(source: Source, listing: Listing, classes_from: str | None, class_name: str) -> Source:
+    """Give the files of a folder or archive their classes."""
+    path = source.path
+    if not listing.files:
+        suffixes = " ".join(IMAGE_SUFFIXES)
+        raise SamganError(f"{path}: no images found (known suffixes: {suffixes}; DICOM files need none)")
+    same = functools.partial(is_same_file, path) if path.is_dir() else is_same_member
+    layout = arrange(listing.files, class_name, classes_from, same)
+    return source._replace(
+        entries=layout.entries,
+        ignored=dict(listing.ignored),
+        unused=(*listing.unused, *layout.unused),
+        warnings=(*listing.warnings, *layout.warnings),
+    )
 
 
 def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shaped[np.ndarray, "..."] | Exception]:
@@ -131,15 +137,15 @@ def read_entries(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shape
             yield error
 
 
-def read_heads(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shaped[np.ndarray, "..."] | None]:
-    """Yield the first `HEAD_BYTES` bytes of each entry (its array, for an .npz), or None if it cannot be read."""
+def read_heads(path: Path, entries: Sequence[Entry]) -> Iterator[bytes | Shaped[np.ndarray, "..."]]:
+    """Yield the first `HEAD_BYTES` bytes of each entry (its array, for an .npz); nothing if it cannot be read."""
     if path.is_dir():
-        yield from (_head(path / entry.path) for entry in entries)
+        yield from (head_of_file(path / entry.path) for entry in entries)
     elif path.suffix.lower() == ".zip":
         archive = _open_zip(path, path.stat().st_mtime_ns, threading.get_ident())
-        yield from (_member_head(archive, archive.getinfo(entry.path)) for entry in entries)
+        yield from (head_of_member(archive, archive.getinfo(entry.path)) for entry in entries)
     else:
-        yield from (None if isinstance(data, Exception | bytes) else data for data in read_entries(path, entries))
+        yield from (b"" if isinstance(data, Exception | bytes) else data for data in read_entries(path, entries))
 
 
 def close_sources() -> None:
@@ -151,72 +157,6 @@ def close_sources() -> None:
 # folder and zip
 
 
-def _is_image(path: PurePosixPath, head: bytes | None) -> bool:
-    """Decide by the suffix, otherwise by the first bytes of the file (`head`; None if they were not read)."""
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    return head is not None and is_recognised(head) and path.name.upper() != "DICOMDIR"
-
-
-def _is_skipped(path: PurePosixPath) -> bool:
-    parts = path.parts
-    return any(part.startswith((".", "__MACOSX")) for part in parts) or any(
-        part.lower() in MASK_FOLDERS for part in parts[1:-1]
-    )
-
-
-def _classify(found: list[tuple[str, int, int]], root_name: str, strip: int = 0) -> list[Entry]:
-    """Give every file its class and split by the folders it is in; the first `strip` folders do not count."""
-    folders = [PurePosixPath(path).parts[strip:-1] for path, _, _ in found]
-    has_splits = all(parts and parts[0].lower() in SPLITS for parts in folders)
-    entries = []
-    for (path, size, version), parts in zip(found, folders, strict=True):
-        split = SPLITS[parts[0].lower()] if has_splits else ""
-        parts = parts[1:] if has_splits else parts
-        entries.append(Entry(path, size, version, parts[0] if parts else root_name, split))
-    return entries
-
-
-def _list_folder(root: Path) -> tuple[list[Entry], dict[str, int]]:
-    found: list[tuple[str, int, int]] = []
-    ignored: Counter[str] = Counter()
-    seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse_folder):
-        real_folder = os.path.realpath(folder)
-        if real_folder in seen:  # a link to a folder above
-            subfolders.clear()
-            continue
-        seen.add(real_folder)
-        for name in names:
-            file = Path(folder, name)
-            path = PurePosixPath(file.relative_to(root).as_posix())
-            if _is_skipped(path):
-                continue
-            looks_other = path.suffix.lower() in OTHER_SUFFIXES
-            if _is_image(path, None) or (not looks_other and _is_image(path, _head(file))):
-                size, version = 0, 0
-                with contextlib.suppress(OSError):  # a broken link is listed, so that reading it gives the reason
-                    size, version = file.stat().st_size, file.stat().st_mtime_ns
-                found.append((str(path), size, version))
-            else:
-                ignored[path.suffix.lower()] += 1
-    return _classify(found, root.resolve().name), dict(sorted(ignored.items()))
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise SamganError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-
-
-def _head(file: Path) -> bytes | None:
-    try:
-        if not file.is_file():  # reading a named pipe would wait for ever
-            return None
-        with open(file, "rb") as opened:
-            return opened.read(HEAD_BYTES)
-    except OSError:
-        return None
-
-
 def _read_file(file: Path) -> bytes:
     if file.exists() and not file.is_file():
         raise SamganError("not a regular file")
@@ -225,48 +165,6 @@ def _read_file(file: Path) -> bytes:
     if len(data) > MAXIMUM_BYTES:
         raise SamganError(f"larger than {MAXIMUM_BYTES // 2**20} MiB")
     return data
-
-
-def _list_zip(archive: Path) -> tuple[list[Entry], dict[str, int]]:
-    found = []
-    ignored: Counter[str] = Counter()
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            for info in opened.infolist():
-                _refuse_unsafe(archive, info)
-                path = PurePosixPath(info.filename)
-                if info.is_dir() or _is_skipped(path):
-                    continue
-                looks_other = path.suffix.lower() in OTHER_SUFFIXES
-                if _is_image(path, None) or (not looks_other and _is_image(path, _member_head(opened, info))):
-                    found.append(
-                        (info.filename, info.file_size, info.CRC)
-                    )  # unchanged: ./A//1.png is found only by this name
-                else:
-                    ignored[path.suffix.lower()] += 1
-    except DAMAGE as error:
-        raise SamganError(f"{archive}: not a readable zip archive ({error})") from error
-    # `zip -r set.zip set` puts everything into one folder, which is the set and not a class
-    tops = {PurePosixPath(path).parts[0] for path, _, _ in found}
-    wrapped = len(tops) == 1 and all(len(PurePosixPath(path).parts) > 2 for path, _, _ in found)
-    return _classify(found, archive.stem, strip=int(wrapped)), dict(sorted(ignored.items()))
-
-
-def _refuse_unsafe(archive: Path, info: zipfile.ZipInfo) -> None:
-    """Refuse the whole archive if unpacking it would write one member outside its folder."""
-    name = info.filename.replace("\\", "/")
-    is_link = stat.S_ISLNK(info.external_attr >> 16)
-    if is_link or name.startswith("/") or ".." in name.split("/") or name[1:2] == ":":
-        kind = "a symbolic link" if is_link else "a path outside the archive"
-        raise SamganError(f"{archive} was refused: its member {info.filename!r} is {kind}")
-
-
-def _member_head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | None:
-    try:
-        with archive.open(info) as opened:
-            return opened.read(HEAD_BYTES)
-    except DAMAGE:
-        return None
 
 
 @functools.cache

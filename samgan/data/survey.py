@@ -87,8 +87,8 @@ def _candidates(source: Source, bits: int | None, workers: int | None) -> list[E
         return [entry for part in pool.map(choose, parts) for entry in part]
 
 
-def _must_be_measured(head: bytes | Shaped[np.ndarray, "..."] | None, bits: int | None) -> bool:
-    if head is None or not lacks_depth(head):
+def _must_be_measured(head: bytes | Shaped[np.ndarray, "..."], bits: int | None) -> bool:
+    if not lacks_depth(head):
         return False
     if bits is None:
         return True

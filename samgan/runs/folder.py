@@ -16,7 +16,7 @@ from typing import Any
 from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
-from samgan.files import NO_FOLLOW, Location, locked, write_json
+from samgan.files import NO_FOLLOW, Location, holds_something, is_system_name, locked, write_json
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
 
 LAST_BYTES = 16384  # holds several lines
@@ -235,8 +235,9 @@ def _open_itself(path: str, flags: int) -> int:
 def _is_unfinished(path: Path) -> bool:
     """Whether a start that was cut off before it wrote `config.json` may have left this file."""
     if path.name == "checkpoints":
-        return path.is_dir() and not any(path.iterdir())
-    return path.name in ("environment.json", ".lock") or (path.name[0] == "." and path.suffix == ".tmp")
+        return path.is_dir() and not holds_something(path)
+    is_ours = path.name in ("environment.json", ".lock") or (path.name[0] == "." and path.suffix == ".tmp")
+    return is_ours or is_system_name(path.name)
 
 
 def describe_environment(device: str, data: TrainedOn | None, start: Start | None = None) -> Environment:

@@ -1,5 +1,7 @@
 """The answers of a record to items of a checklist, one function for each; empty if the record does not know."""
 
+from collections import Counter
+
 from samgan.scoring import Scores, score_rows
 from samgan.scoring.table import ScoreRow
 from samgan.trust.record import Record
@@ -8,7 +10,7 @@ LIMITS = (
     "Distances at this size do not prove that nobody can be recognised; no differential privacy is claimed.",
     "Scores compare with images of the same source. Images of another hospital, device or patient may differ.",
     "A class with few real images shows few patients, and the generator knows only their variety.",
-    "Labels are those of the source's folders; nobody looked at the synthetic images to see what they show.",
+    "Labels are those of the source's folders or tables; nobody looked at the synthetic images to see what they show.",
 )
 
 
@@ -35,9 +37,31 @@ def exclusions(record: Record) -> str:
         return ""
     left_out = record.data.left_out
     other = sum(left_out.ignored_by_suffix.values())
-    return (
+    found = (
         f"{len(left_out.exact_duplicates)} exact duplicates, {len(left_out.bad_files)} unreadable files, {other} files "
         "that are not images" + (f", {len(left_out.unused)} images for other reasons" if left_out.unused else "")
+    )
+    reasons = Counter(file.reason.split(":")[0] for file in left_out.unused)
+    return ", ".join([found, *(f"{count} images for {reason!r}" for reason, count in reasons.most_common())])
+
+
+def labels(record: Record) -> str:
+    """Where the classes are from, if tables told them."""
+    if record.data is None or record.data.labels is None:
+        return ""
+    used = record.data.labels
+    tables = "; ".join(
+        f"{table.name} (sha256 {table.sha256[:12]})"
+        + (f", labels from {', '.join(table.labels)}" if table.labels else "")
+        + (f", guessed from its header: {', '.join(table.guessed)}" if table.guessed else "")
+        for table in used.tables
+    )
+    several = "left out" if used.several == "only-single" else "in the class of their first label"
+    uncertain = {"drop": "left out", "positive": "read as present", "negative": "read as absent"}[used.uncertain]
+    return (
+        f"{tables}. {used.rows_matched} of {used.rows} rows belong to images; {used.files_used} of {used.files} images "
+        f"were used. {used.several_labels} images with several labels were {several}; {used.uncertain_labels} with an "
+        f"uncertain label were {uncertain}"
     )
 
 

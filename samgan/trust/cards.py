@@ -84,6 +84,7 @@ def _facts(record: Record) -> dict[str, str]:
         "training": answers.training(record),
         "began with": answers.initial_weights(record),
         "data": answers.source(record),
+        "labels": answers.labels(record),
         "preprocessing": answers.preprocessing(record),
         "split": answers.split_level(record),
         "patients of the set": str(record.data.patients) if record.data and record.data.patients is not None else "",

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from samgan.errors import SamganError
+from samgan.errors import SamganError, shown
 from samgan.pictures import to_integers
 from samgan.provenance import Mark, StoredSample, hash_pixels, read_stored
 from samgan.sampling import FORWARD_BATCH, Model, sample_batches
@@ -176,9 +176,9 @@ def format_findings(findings: Sequence[Finding]) -> str:
     for file, group in itertools.groupby(findings, key=lambda finding: finding.file):
         rows = list(group)
         if len(rows) == 1:
-            lines.append(f"{_shown(file)}: {_sentence(rows[0])}")
+            lines.append(f"{shown(file)}: {_sentence(rows[0])}")
             continue
-        lines.append(f"{_shown(file)}: {_count(rows)}")
+        lines.append(f"{shown(file)}: {_count(rows)}")
         bad = [finding for finding in rows if not finding.ok]
         lines += [f"  row {finding.row}: {_sentence(finding)}" for finding in bad[:ROWS_SHOWN]]
         lines += [f"  and {len(bad) - ROWS_SHOWN} more rows"] if len(bad) > ROWS_SHOWN else []
@@ -198,11 +198,6 @@ def _sentence(finding: Finding) -> str:
     if finding.mark is None:
         return outcome
     mark = finding.mark
-    of_class = f", class {_shown(mark.class_name)}" if mark.class_name else ""
-    origin = f"preset {_shown(mark.preset)}, {mark.images_seen / 1000:g} kimg, model {mark.model_sha256[:12]}"
+    of_class = f", class {shown(mark.class_name)}" if mark.class_name else ""
+    origin = f"preset {shown(mark.preset)}, {mark.images_seen / 1000:g} kimg, model {mark.model_sha256[:12]}"
     return f"synthetic, {origin}, seed {mark.seed}{of_class}: {outcome}"
-
-
-def _shown(text: str) -> str:
-    """`text`, with control characters escaped: it comes from a file, and must not control the terminal."""
-    return text if text.isprintable() else repr(text)
