@@ -18,10 +18,12 @@ from samgan.data import samples_npz
 from samgan.data.dataset import PreparedSet
 from samgan.data.dicom import is_dicom
 from samgan.data.fit import fit_image
+from samgan.data.layout import Entry
+from samgan.data.listing import images_in_folder
 from samgan.data.pillow import PIL_FORMATS
 from samgan.data.radiograph import GUESSED, BadImageError, Radiograph, Scales
-from samgan.data.readers import HEAD_BYTES, IMAGE_SUFFIXES, is_recognised, read_radiograph, strict_decoders
-from samgan.data.sources import OTHER_SUFFIXES, Entry, Source, read_entries
+from samgan.data.readers import HEAD_BYTES, read_radiograph, strict_decoders
+from samgan.data.sources import Source, read_entries
 from samgan.data.survey import Survey, survey_depth
 from samgan.errors import SamganError, first_line
 
@@ -139,29 +141,6 @@ def picture_files(path: Path) -> list[Path]:
         names = ", ".join(below[:NAMED]) + (", ..." if len(below) > NAMED else "")
         raise SamganError(f"{path} holds no images itself, but {names} in it: name one of these folders")
     raise SamganError(f"{path} holds no images and no {' or '.join(ARCHIVES)}")
-
-
-def images_in_folder(folder: Path) -> list[Path]:
-    """The image files of one folder, in the order of their names, without hidden files and those of the system.
-
-    Raises:
-        OSError: the folder cannot be listed.
-    """
-    return sorted(file for file in folder.iterdir() if not file.name.startswith(".") and _is_image(file))
-
-
-def _is_image(file: Path) -> bool:
-    """Decide by the suffix, otherwise by the first bytes of the file."""
-    suffix = file.suffix.lower()
-    if file.is_dir() or suffix in OTHER_SUFFIXES or suffix in IMAGE_SUFFIXES:
-        return suffix in IMAGE_SUFFIXES and not file.is_dir()
-    try:
-        if not file.is_file():
-            return False
-        with open(file, "rb") as opened:
-            return is_recognised(opened.read(HEAD_BYTES)) and file.name.upper() != "DICOMDIR"
-    except OSError:
-        return False
 
 
 def _open_files(files: Sequence[Path]) -> Iterator[_Stored]:

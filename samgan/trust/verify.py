@@ -194,7 +194,7 @@ def _count(findings: Sequence[Finding]) -> str:
 
 
 def _sentence(finding: Finding) -> str:
-    outcome = VERDICTS[finding.verdict] + (f": {_shown(finding.detail)}" if finding.detail else "")
+    outcome = VERDICTS[finding.verdict] + (f": {shown(finding.detail)}" if finding.detail else "")
     if finding.mark is None:
         return outcome
     mark = finding.mark
