@@ -799,7 +799,7 @@ def test_names_of_files_and_classes_cannot_control_the_terminal(tmp_path, capsys
     words = ["prepare", str(tmp_path / "set.zip"), str(tmp_path / "out"), "--resolution", "32", "--workers", "1"]
     assert main(words) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert r"\x1b[2J2.png: not an image" in error
+    assert r"\x1b[2J2.png: text, not an image" in error
     assert main([*words, "--max-bad", "0.5"]) == 0
     printed = capsys.readouterr().out
     assert all(line.isprintable() for line in [error, *printed.splitlines()])

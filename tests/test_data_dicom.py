@@ -298,11 +298,7 @@ def cases(draw):
 @given(cases())
 def test_every_pixel_is_what_the_standard_says(case):
     expected = np.array([[case.grey(int(word)) for word in row] for row in case.words])
-    if np.ptp(expected) == 0:
-        with pytest.raises(BadImageError, match="every pixel has the value"):
-            read_radiograph(case.file())
-        return
-    radiograph = read_radiograph(case.file(), explain=True)
+    radiograph = read_radiograph(case.file(), explain=True, allow_blank=True)
     np.testing.assert_allclose(radiograph.pixels[0], expected, atol=2e-6)
     assert radiograph.bits == case.stored
     stored = [case.stored_value(int(word)) for word in case.words.flat]

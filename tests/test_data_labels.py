@@ -720,7 +720,7 @@ def test_a_prepared_set_says_all_of_it(hospital, capsys):
     assert main([*map(str, arguments), "--labels", str(hospital / "table.csv"), "--holdout", "0.4"]) == 0
     printed = capsys.readouterr().out
     for words in (
-        "warning: table.csv: columns were guessed",
+        "note: table.csv: columns were guessed",
         "labels: table.csv; 8 of 9 rows belong to images of the source",
         "9.png: no such image in the source",
         "left out: 1 images: view AP\n  7.png",

@@ -219,7 +219,7 @@ def test_a_picture_in_two_classes_is_left_out_and_named(two_labels, tmp_path, ca
     assert info.left_out.exact_duplicates == ()
     assert [file.source for file in info.left_out.unused] == ["A/p0.png", "B/other.bmp", "B/p0.png"]
     assert (
-        "warning: 1 pictures lie in more than one class, so their labels contradict each other: their 3 files are"
+        "WARNING: 1 pictures lie in more than one class, so their labels contradict each other: their 3 files are"
         in text
     )
     assert "A/p0.png and B/other.bmp" in text
@@ -255,7 +255,7 @@ def test_a_class_that_loses_all_its_images_is_said():
     records = [record(f"A/{number}.png", number) for number in range(4)] + [record("B/0.png", 0, class_name="B")]
     info = choose(records).info
     assert info.classes == ("A",)
-    assert "class B is not in the set: none of its images is left" in info.warnings
+    assert "WARNING: class B is not in the set: none of its images is left" in info.warnings
 
 
 def test_too_few_pictures_with_a_class_are_refused():
@@ -372,7 +372,7 @@ def test_one_large_patient_and_one_patient_alone_are_said():
     large = choose(records)
     assert large.info.near_duplicates == 0
     (said,) = large.info.warnings
-    assert said.startswith("15 of 20 images stay on one side of the split")
+    assert said.startswith("WARNING: 15 of 20 images stay on one side of the split")
     alone = choose(many(8, patient=lambda n: key("t")))
     assert any(words.startswith("no image is held out") for words in alone.info.warnings)
     assert choose(many(8, patient=lambda n: key("t")), holdout=0.0).info.warnings == ()
