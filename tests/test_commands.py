@@ -803,5 +803,5 @@ def test_names_of_files_and_classes_cannot_control_the_terminal(tmp_path, capsys
     assert main([*words, "--max-bad", "0.5"]) == 0
     printed = capsys.readouterr().out
     assert all(line.isprintable() for line in [error, *printed.splitlines()])
-    assert r"warning: the folder \x1b[31mA becomes the class %1B[31mA" in printed
+    assert r"note: the folder \x1b[31mA becomes the class %1B[31mA" in printed
     assert r"left out: \x1b]0;5.png: lies beside the folders" in printed

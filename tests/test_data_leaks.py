@@ -374,7 +374,7 @@ def test_one_large_patient_and_one_patient_alone_are_said():
     (said,) = large.info.warnings
     assert said.startswith("WARNING: 15 of 20 images stay on one side of the split")
     alone = choose(many(8, patient=lambda n: key("t")))
-    assert any(words.startswith("no image is held out") for words in alone.info.warnings)
+    assert any(words.startswith("WARNING: no image is held out") for words in alone.info.warnings)
     assert choose(many(8, patient=lambda n: key("t")), holdout=0.0).info.warnings == ()
 
 
