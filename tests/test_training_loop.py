@@ -137,10 +137,10 @@ def test_a_snapshot_that_was_cut_off_is_completed_on_resume(tiny_config, images,
 
 def test_a_checkpoint_of_another_run_is_not_continued(tiny_config, images, tmp_path, fabric):
     run = new_run(tmp_path / "run", tiny_config)
-    path = run.checkpoint_path(4)
+    path = run.checkpoint_path(0)
     other = TrainingState(tiny_config.override({"training.seed": 3}), CPU).state_dict()
     save_checkpoint(path, other)
-    with pytest.raises(SamganError, match=r"step-00000004\.pt belongs to another run \(training\.seed is 3, not 0\)"):
+    with pytest.raises(SamganError, match=r"step-00000000\.pt belongs to another run \(training\.seed is 3, not 0\)"):
         train_loop(tiny_config, images, run, fabric, Options(resume=True))
     whole = TrainingState(tiny_config, CPU).state_dict()
     wider = TrainingState(tiny_config.override({"network.max_channels": 16}), CPU).state_dict()
