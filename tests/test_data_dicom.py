@@ -26,9 +26,10 @@ from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 from test_data_readers import GREY, dicom
 
-from samgan.data import dicom_display, dicom_file
 from samgan.data.fit import fit_image
 from samgan.data.readers import HEAD_BYTES, BadImageError, is_recognised, read_radiograph
+from samgan.data.readers.dicom import display as dicom_display
+from samgan.data.readers.dicom import file as dicom_file
 from samgan.pictures import SYNTHETIC
 
 # files, byte by byte

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from samgan.data import phantoms, radiograph
+from samgan.data import phantoms
 from samgan.data.fit import FITS, NORMALIZERS, fit_image
+from samgan.data.readers import radiograph
 
 
 @settings(max_examples=80, deadline=None)

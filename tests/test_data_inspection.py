@@ -12,7 +12,7 @@ import samgan
 from samgan.commands.main import main
 from samgan.data import PreparedSet, prepare
 from samgan.data.inspection import measure
-from samgan.data.inspection_page import findings
+from samgan.data.inspection.page import findings
 from samgan.errors import SamganError, UsageError
 
 

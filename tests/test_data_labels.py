@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from samgan.commands.main import main
-from samgan.data import LabelOptions, PreparedSet, label_cells, prepare
+from samgan.data import LabelOptions, PreparedSet, prepare
 from samgan.data.dataset import SetInfo
-from samgan.data.label_cells import read_findings, safe_name, split_labels
-from samgan.data.label_match import Files
-from samgan.data.label_tables import read_table
 from samgan.data.labels import UNUSED_ROWS_NAMED, label_source
+from samgan.data.labels import cells as label_cells
+from samgan.data.labels.cells import read_findings, safe_name, split_labels
+from samgan.data.labels.match import Files
+from samgan.data.labels.tables import read_table
 from samgan.data.sources import Entry, Source
 from samgan.errors import SamganError, UsageError
 from samgan.trust import answers

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from samgan.data.folder_names import are_patients, is_mask, is_plain, plain_class_name, split_and_rest, split_of
-from samgan.data.layout import arrange
-from samgan.data.listing import Found
 from samgan.data.sources import open_source
+from samgan.data.sources.folder_names import are_patients, is_mask, is_plain, plain_class_name, split_and_rest, split_of
+from samgan.data.sources.layout import arrange
+from samgan.data.sources.listing import Found
 from samgan.errors import SamganError
 
 

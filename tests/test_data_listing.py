@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from samgan.data.listing import images_in_folder, list_folder, list_zip
 from samgan.data.sources import close_sources, open_source, read_entries
+from samgan.data.sources.listing import images_in_folder, list_folder, list_zip
 from samgan.errors import SamganError, shown
 
 

@@ -9,8 +9,8 @@ import skimage.io
 from PIL import Image
 from test_data_readers import DEEP, GREY, encode, png, png_chunk, tiff
 
-from samgan.data.metadata import PASSED_OVER, without_metadata
 from samgan.data.readers import BadImageError, read_radiograph
+from samgan.data.readers.metadata import PASSED_OVER, without_metadata
 
 LARGE = zlib.compress(bytes(2_000_000))
 WRONG_SUM = b"\0\0\0\0"

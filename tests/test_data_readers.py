@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import MPEG2MPML, ExplicitVRLittleEndian, JPEGLSLossless
 
 from samgan.data import prepare, readers
-from samgan.data.radiograph import BAND_PIXELS
 from samgan.data.readers import READERS, BadImageError, Radiograph, Reader, read_radiograph
+from samgan.data.readers.radiograph import BAND_PIXELS
 
 GREY = np.add.outer(np.arange(32) * 4, np.arange(48) * 2).astype(np.uint8)  # 0 to 218, no symmetry
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from test_data_readers import GREY, png, tiff
 
 from samgan.data import prepare, survey
-from samgan.data.radiograph import BIT_DEPTHS, Scale, Scales, apply_scale, scale_for
 from samgan.data.readers import BadImageError, read_radiograph
+from samgan.data.readers.radiograph import BIT_DEPTHS, Scale, Scales, apply_scale, scale_for
 from samgan.data.sources import open_source
 from samgan.errors import SamganError, UsageError
 

@@ -33,8 +33,7 @@ class _Explain(argparse.Action):
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     from samgan.data.fit import FITS, NORMALIZERS
-    from samgan.data.folder_names import CLASSES_FROM
-    from samgan.data.options import BITS, DUPLICATES
+    from samgan.data.options import BITS, CLASSES_FROM, DUPLICATES
 
     text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME; "
     parser.add_argument("source", help=f"{text}with --explain, one image file")
@@ -245,7 +244,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 def _inspect(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.data.inspection import inspect
-    from samgan.data.inspection_page import findings
+    from samgan.data.inspection.page import findings
 
     data, pictures = PreparedSet.open(options.data), not options.no_pictures
     document, page = inspect(data, pictures=pictures, **given(options, "out", "seed"))

@@ -16,8 +16,8 @@ from samgan.data.documents import BadFile
 from samgan.data.fit import fit_image
 from samgan.data.jobs import Job, bytes_of, run_jobs
 from samgan.data.options import ALGORITHM, PixelOptions
-from samgan.data.radiograph import Scales
 from samgan.data.readers import BadImageError, read_radiograph
+from samgan.data.readers.radiograph import Scales
 from samgan.data.sources import Entry, Source, read_entries
 from samgan.files import atomic_write, hash_json
 

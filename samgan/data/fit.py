@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from samgan.data.radiograph import bands
+from samgan.data.readers.radiograph import bands
 
 FITS = ("crop", "pad", "stretch")
 

@@ -14,16 +14,15 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from samgan.data import samples_npz
 from samgan.data.dataset import PreparedSet
-from samgan.data.dicom import is_dicom
 from samgan.data.fit import fit_image
-from samgan.data.layout import Entry
-from samgan.data.listing import images_in_folder
-from samgan.data.pillow import PIL_FORMATS
-from samgan.data.radiograph import GUESSED, BadImageError, Radiograph, Scales
 from samgan.data.readers import HEAD_BYTES, read_radiograph, strict_decoders
-from samgan.data.sources import Source, read_entries
+from samgan.data.readers.dicom import is_dicom
+from samgan.data.readers.pillow import PIL_FORMATS
+from samgan.data.readers.radiograph import GUESSED, BadImageError, Radiograph, Scales
+from samgan.data.sources import Source, read_entries, samples_npz
+from samgan.data.sources.layout import Entry
+from samgan.data.sources.listing import images_in_folder
 from samgan.data.survey import Survey, survey_depth
 from samgan.errors import SamganError, first_line
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from samgan.data.curation import patients_from_names
 from samgan.data.fit import FITS, NORMALIZERS
-from samgan.data.folder_names import CLASSES_FROM
 from samgan.errors import UsageError
 from samgan.seeds import check_seed
 
@@ -15,6 +14,8 @@ RESOLUTIONS = tuple(2**power for power in range(3, 11))
 DUPLICATES = ("drop", "keep")
 BITS = range(8, 17)
 """Bit depths that may be declared."""
+CLASSES_FROM = ("folder", "none", "labels")
+"""What `prepare` may be told to take the classes from."""
 SEVERAL = ("only-single", "first")
 UNCERTAIN = ("drop", "positive", "negative")
 

@@ -1,8 +1,8 @@
 """Refuse classes that are patients, once the files have told whom they show."""
 
 from samgan.data.chunks import Record
-from samgan.data.layout import suspicious
 from samgan.data.patients import identify_patients
+from samgan.data.sources.layout import suspicious
 
 
 def refuse_patients_as_classes(source: str, records: list[Record], pattern: str | None) -> None:

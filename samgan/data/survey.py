@@ -13,10 +13,10 @@ from jaxtyping import Shaped
 
 from samgan.data.budget import FILES, PICTURES
 from samgan.data.jobs import Job, bytes_of, is_arrays, run_jobs
-from samgan.data.metadata import PNG_MAGIC
 from samgan.data.options import ALGORITHM
-from samgan.data.radiograph import Extremes, Scale, Scales, scale_for
 from samgan.data.readers import lacks_depth, read_extremes
+from samgan.data.readers.metadata import PNG_MAGIC
+from samgan.data.readers.radiograph import Extremes, Scale, Scales, scale_for
 from samgan.data.sources import Entry, Source, read_entries, read_heads
 from samgan.files import atomic_write, hash_json
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from samgan.data.dicom import is_dicom
 from samgan.data.readers import HEAD_BYTES, strict_decoders
+from samgan.data.readers.dicom import is_dicom
 from samgan.data.sources import MAXIMUM_ARRAY_BYTES
 from samgan.errors import SamganError, one_line
 from samgan.provenance.mark import Mark, Sample, StoredSample, channels_first, json_object, wrong_description

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from samgan.data.dicom import open_dicom
-from samgan.data.radiograph import check_size
+from samgan.data.readers.dicom import open_dicom
+from samgan.data.readers.radiograph import check_size
 from samgan.errors import SamganError
 from samgan.pictures import SYNTHETIC
 from samgan.provenance.mark import Mark, Sample, StoredSample, channels_first, find_entries, is_cut, wrong_description

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from samgan.data.pillow import PIL_FORMATS
+from samgan.data.readers.pillow import PIL_FORMATS
 from samgan.provenance.mark import Mark, Sample, StoredSample, channels_first, hash_pixels, wrong_description
 
 PLAIN = ("L", "RGB", "I;16")

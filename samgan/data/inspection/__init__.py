@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from samgan.data.dataset import PreparedSet
 from samgan.data.documents import LeftOut, ManifestRow
-from samgan.data.inspection_documents import (
+from samgan.data.inspection.documents import (
     TELLS,
     InspectionDocument,
     NearPair,
@@ -18,7 +18,7 @@ from samgan.data.inspection_documents import (
     Telling,
     Values,
 )
-from samgan.data.inspection_page import write_inspection_page
+from samgan.data.inspection.page import write_inspection_page
 from samgan.errors import UsageError
 from samgan.files import Location
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt
 
-from samgan.data.dicom_attributes import Attributes, name_of
-from samgan.data.dicom_file import PixelElement
-from samgan.data.radiograph import BadImageError, check_size
+from samgan.data.readers.dicom.attributes import Attributes, name_of
+from samgan.data.readers.dicom.file import PixelElement
+from samgan.data.readers.radiograph import BadImageError, check_size
 
 JPEG_FRAMES = frozenset((*range(0xC0, 0xD0), 0xF7)) - {0xC4, 0xC8, 0xCC}  # markers of a frame's head; F7: JPEG-LS
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from samgan.data.dataset import PreparedSet
 from samgan.data.documents import SPLITS
-from samgan.data.inspection_documents import FACTS, InspectionDocument, Telling, Values
+from samgan.data.inspection.documents import FACTS, InspectionDocument, Telling, Values
 from samgan.errors import WARNING
 from samgan.pages import histogram, picture, write_page
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from samgan.data import label_cells
-from samgan.data.folder_names import SPLITS
-from samgan.data.label_cells import Said
-from samgan.data.label_columns import Columns
-from samgan.data.label_tables import Table
+from samgan.data.labels import cells as label_cells
+from samgan.data.labels.cells import Said
+from samgan.data.labels.columns import Columns
+from samgan.data.labels.tables import Table
 from samgan.data.options import LabelOptions
+from samgan.data.sources.folder_names import SPLITS
 from samgan.errors import UsageError
 
 SPLIT_WORDS = SPLITS | dict.fromkeys(("validate", "dev", "eval", "evaluation"), "holdout")  # MIMIC-CXR: validate

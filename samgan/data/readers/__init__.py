@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import Image
 
-from samgan.data.dicom import is_dicom, read_dicom
-from samgan.data.kinds import AGAIN, name_kind
-from samgan.data.metadata import JPEG_MAGIC
-from samgan.data.pillow import DEPTH_REMEDY, TIFF_MAGIC, extremes_of_file, may_lack_depth, read_pillow
-from samgan.data.radiograph import (
+from samgan.data.readers.dicom import is_dicom, read_dicom
+from samgan.data.readers.kinds import AGAIN, name_kind
+from samgan.data.readers.metadata import JPEG_MAGIC
+from samgan.data.readers.pillow import DEPTH_REMEDY, TIFF_MAGIC, extremes_of_file, may_lack_depth, read_pillow
+from samgan.data.readers.radiograph import (
     GUESSED,
     MAXIMUM_PIXELS,
     BadImageError,
@@ -35,7 +35,7 @@ from samgan.data.radiograph import (
     scale_values,
     to_channels,
 )
-from samgan.data.radiograph import MAXIMUM_BYTES as MAXIMUM_BYTES  # for who reads files
+from samgan.data.readers.radiograph import MAXIMUM_BYTES as MAXIMUM_BYTES  # for who reads files
 from samgan.errors import one_line
 
 DECODER_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "PIL")

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Num, UInt
 
-from samgan.data.dicom_pixels import PixelFormat
-from samgan.data.dicom_tables import Table
-from samgan.data.radiograph import Step
+from samgan.data.readers.dicom.pixels import PixelFormat
+from samgan.data.readers.dicom.tables import Table
+from samgan.data.readers.radiograph import Step
 
 BLOCK = 2**20
 """Pixels that are computed at once, so that 60 million of them need little more memory than the result."""

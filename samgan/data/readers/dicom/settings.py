@@ -5,8 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Num, UInt
 
-from samgan.data.dicom_attributes import Attributes
-from samgan.data.dicom_display import (
+from samgan.data.readers.dicom.attributes import Attributes
+from samgan.data.readers.dicom.display import (
     Display,
     Padding,
     Rescale,
@@ -17,8 +17,8 @@ from samgan.data.dicom_display import (
     stored_range,
     stored_values,
 )
-from samgan.data.dicom_pixels import PixelFormat
-from samgan.data.dicom_tables import Table, read_table
+from samgan.data.readers.dicom.pixels import PixelFormat
+from samgan.data.readers.dicom.tables import Table, read_table
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 DETECTOR_DEPTHS = (12, 14)

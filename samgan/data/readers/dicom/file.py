@@ -6,7 +6,7 @@ import struct
 import zlib
 from typing import Any, NamedTuple
 
-from samgan.data.radiograph import MAXIMUM_BYTES, BadImageError
+from samgan.data.readers.radiograph import MAXIMUM_BYTES, BadImageError
 
 PREAMBLE, MAGIC = 128, b"DICM"
 HEAD_BYTES = PREAMBLE + len(MAGIC)

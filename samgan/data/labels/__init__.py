@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from samgan.data import label_cells
 from samgan.data.documents import BadFile, LabelsUsed, TableUsed, UnusedRow
-from samgan.data.label_columns import Columns, check_named, find_columns, may_be_used, no_labels
-from samgan.data.label_match import Files, Matches, Studies
-from samgan.data.label_rows import Facts, Read, facts_by_name
-from samgan.data.label_tables import Table, read_table
+from samgan.data.labels import cells as label_cells
+from samgan.data.labels.columns import Columns, check_named, find_columns, may_be_used, no_labels
+from samgan.data.labels.match import Files, Matches, Studies
+from samgan.data.labels.rows import Facts, Read, facts_by_name
+from samgan.data.labels.tables import Table, read_table
 from samgan.data.options import LabelOptions
 from samgan.data.sources import Entry, Source
 from samgan.errors import SamganError, UsageError

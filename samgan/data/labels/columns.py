@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from samgan.data.label_cells import STATES, is_blank
-from samgan.data.label_tables import Table, repeated
+from samgan.data.labels.cells import STATES, is_blank
+from samgan.data.labels.tables import Table, repeated
 from samgan.data.options import LabelOptions
 from samgan.errors import UsageError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from samgan.data.documents import BadFile
-from samgan.data.folder_names import (
+from samgan.data.sources.folder_names import (
     are_patients,
     are_studies,
     is_mask,
@@ -17,7 +17,7 @@ from samgan.data.folder_names import (
     split_and_rest,
     split_of,
 )
-from samgan.data.listing import Found
+from samgan.data.sources.listing import Found
 from samgan.errors import SamganError, shown
 
 FEW = 5

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Num, UInt16
 
-from samgan.data.dicom_attributes import Attributes
-from samgan.data.radiograph import BIT_DEPTHS
+from samgan.data.readers.dicom.attributes import Attributes
+from samgan.data.readers.radiograph import BIT_DEPTHS
 
 
 class Table(NamedTuple):

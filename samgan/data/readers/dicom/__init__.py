@@ -12,13 +12,13 @@ import re
 import numpy as np
 from jaxtyping import Float32, Float64, UInt
 
-from samgan.data.dicom_attributes import Attributes
-from samgan.data.dicom_display import by_word, show, stored_range, stored_values
-from samgan.data.dicom_file import HEADLESS_REMEDY, DicomFile, is_dicom, open_dicom
-from samgan.data.dicom_pixels import PixelFormat, decode, read_format
-from samgan.data.dicom_settings import fit_depth, note_darkness, read_display
-from samgan.data.dicom_tables import Table, depth_of, read_table
-from samgan.data.radiograph import BadImageError, Radiograph, Reading, Step
+from samgan.data.readers.dicom.attributes import Attributes
+from samgan.data.readers.dicom.display import by_word, show, stored_range, stored_values
+from samgan.data.readers.dicom.file import HEADLESS_REMEDY, DicomFile, is_dicom, open_dicom
+from samgan.data.readers.dicom.pixels import PixelFormat, decode, read_format
+from samgan.data.readers.dicom.settings import fit_depth, note_darkness, read_display
+from samgan.data.readers.dicom.tables import Table, depth_of, read_table
+from samgan.data.readers.radiograph import BadImageError, Radiograph, Reading, Step
 
 __all__ = ["is_dicom", "open_dicom", "read_dicom"]
 

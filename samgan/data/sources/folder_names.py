@@ -6,8 +6,6 @@ import re
 import unicodedata
 from collections.abc import Collection
 
-CLASSES_FROM = ("folder", "none", "labels")
-"""What `prepare` may be told to take the classes from."""
 TRAIN_WORDS = ("train", "training", "trainval", "trn")
 VALIDATION_WORDS = ("val", "valid", "validation", "validate", "dev", "devel", "eval", "evaluation")
 TEST_WORDS = ("test", "tests", "testing", "tst", "holdout", "heldout")

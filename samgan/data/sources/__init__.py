@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Shaped
 
 from samgan.cache import download_folder
-from samgan.data import samples_npz
 from samgan.data.documents import BadFile, LabelsUsed
-from samgan.data.folder_names import SPLITS, plain_class_name
-from samgan.data.layout import Entry, arrange
-from samgan.data.listing import (
+from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES
+from samgan.data.sources import samples_npz
+from samgan.data.sources.folder_names import SPLITS, plain_class_name
+from samgan.data.sources.layout import Entry, arrange
+from samgan.data.sources.listing import (
     DAMAGE,
     Listing,
     head_of_file,
@@ -28,7 +29,6 @@ from samgan.data.listing import (
     list_folder,
     list_zip,
 )
-from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES
 from samgan.errors import SamganError, UsageError, one_line
 
 MEDMNIST_URL = "https://zenodo.org/records/10519652/files/{name}_64.npz?download=1"

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from samgan.data.metadata import PASSED_OVER, PNG_MAGIC, png_pixels_are_sound, png_texts, without_metadata
-from samgan.data.radiograph import (
+from samgan.data.readers.metadata import PASSED_OVER, PNG_MAGIC, png_pixels_are_sound, png_texts, without_metadata
+from samgan.data.readers.radiograph import (
     BadImageError,
     Extremes,
     Radiograph,

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from samgan.data.folder_names import SPLITS
 from samgan.data.readers import IMAGE_SUFFIXES
+from samgan.data.sources.folder_names import SPLITS
 
 MORE_SUFFIXES = (".dicom", ".gz", ".nii", ".jpe")
 """Suffixes that a table may give its names although the source's files have others."""
