@@ -123,7 +123,7 @@ def test_unusable_images_are_named(tmp_path):
     folder = write_pngs(tmp_path / "broken", random_images(2))
     data = (folder / "001.png").read_bytes()
     (folder / "001.png").write_bytes(data[: len(data) // 2])
-    refused(folder, r"001\.png cannot be used \(damaged: ")
+    refused(folder, r"001\.png cannot be used \(damaged \(")
     np.save(tmp_path / "float.npy", np.zeros((4, 1, 8, 8)))
     refused(tmp_path / "float.npy", "expected uint8 images")
     np.save(tmp_path / "flat.npy", np.zeros((4, 8), np.uint8))

@@ -243,6 +243,70 @@ def test_exif_orientation_is_honoured(orientation, format):
     np.testing.assert_allclose(pixels[0], GREY / 255, atol=8 / 255)
 
 
+def packed(values, bits):
+    """The rows of a PNG's pixels of fewer than 8 bits."""
+    return b"".join(
+        b"\0" + np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:].reshape(-1)).tobytes() for row in values
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_grey_is_black_at_every_depth_of_png(bits):
+    values = np.arange(16 * 32).reshape(16, 32) * 120 >> (16 - bits)
+    grey = 5 << (bits - 3) if bits > 2 else 1
+    values[3:5, 8:20] = grey
+    values[0, 0] = 2**bits - 1  # else 16 bits would count as 14
+    if bits == 1:
+        values[:, ::2] = 0
+    rows = packed(values.astype(np.uint8), bits) if bits < 16 else png_rows(values.astype(">u2"))
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 16, bits, 0, 0, 0, 0))
+    transparent = png_chunk(b"tRNS", struct.pack(">H", grey if bits > 1 else 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + transparent + png_chunk(b"IDAT", zlib.compress(rows))
+    expected = np.where(values == (grey if bits > 1 else 0), 0, values) / (2**bits - 1)
+    radiograph = read_radiograph(data + png_chunk(b"IEND", b""), explain=True)
+    np.testing.assert_allclose(radiograph.pixels[0], expected, atol=1e-6)
+    assert sum("transparency on black" in step.what for step in radiograph.steps) == 1
+
+
+def png_rows(values):
+    return b"".join(b"\0" + row.tobytes() for row in values)
+
+
+def test_only_the_transparent_colour_is_black_and_not_others_as_bright():
+    colours = np.repeat(GREY[..., None], 3, axis=2)
+    colours[10, 10], colours[20, 20] = (200, 0, 0), (60, 60, 60)  # as luma, both are 60
+    data = png(colours, png_chunk(b"tRNS", struct.pack(">3H", 200, 0, 0)))
+    expected = np.array(colours[..., 1])
+    expected[10, 10] = 0
+    np.testing.assert_allclose(read_radiograph(data).pixels[0], expected / 255, atol=1e-6)
+
+
+def test_a_small_tiff_of_very_many_pages_is_refused_at_once():
+    data = bytearray(tiff(GREY))
+    start = struct.unpack_from("<I", data, 4)[0]
+    page = data[start : start + 2 + 12 * struct.unpack_from("<H", data, start)[0]]
+    place = start + len(page)
+    for _ in range(30_000):
+        data[place : place + 4] = struct.pack("<I", len(data))
+        data += page + bytes(4)
+        place = len(data) - 4
+    with pytest.raises(BadImageError, match=r"holds more than 1,000 frames; expected one radiograph"):
+        read_radiograph(bytes(data))
+
+
+IN_ONE_STRIP = {"compression": "tiff_deflate", "tiffinfo": {278: 32}}
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "each"),  # bytes of a pixel: Pillow's 4, ours 4, and the decoder's
+    [("PNG", {}, 8), ("TIFF", {}, 8), ("TIFF", IN_ONE_STRIP, 8 + 3), ("WEBP", {"lossless": True}, 8 + 12)],
+)
+def test_the_memory_of_decoders_is_reserved_beside_that_of_the_picture(format, options, each):
+    asked = []
+    read_radiograph(encode(Image.merge("RGB", [SMOOTH] * 3), format, **options), reserve=asked.append)
+    assert asked == [each * 48 * 32]
+
+
 def multipage():
     return encode(SMOOTH, "TIFF", save_all=True, append_images=[SMOOTH])
 
@@ -283,6 +347,16 @@ BAD = {
     "tiny dicom": (dicom(GREY[:4]), "48x4 is smaller"),
     "no decoder": (dicom(GREY, bits=8, syntax=MPEG2MPML), "no decoder for DICOM MPEG2"),
     "not what it says": (dicom(GREY, bits=8, syntax=JPEGLSLossless), "damaged"),
+    "several pages, cut off": (multipage()[:1700], "a TIFF of several pages, and page 2 is damaged or cut off: copy"),
+    "signed bytes": (tiff(GREY.astype(np.int8)), "8-bit signed TIFF, .*: save it as unsigned 8-bit or 16-bit grey"),
+    "64 bits": (
+        tiff(GREY.astype(np.float64)),
+        "TIFF, or one of a depth or compression that is not",
+    ),
+    "deep colour, one transparent": (
+        png(np.repeat(GREY.astype(np.uint16)[..., None] * 257, 3, axis=2), png_chunk(b"tRNS", bytes(6))),
+        "16-bit colour PNG with a transparent colour, which is not read: save it as 16-bit grey",
+    ),
     "array of three dimensions": (np.zeros((16, 16, 16), dtype=np.uint8), r"expected .* \[h, w, 3\], found"),
     "array of text": (np.full((16, 16), "x"), r"expected .* \[h, w, 3\], found"),
 }
@@ -365,7 +439,7 @@ KINDS = {
     "zip": (b"PK\3\4" + bytes(200), "unpack it"),
     "macos": (b"\0\5\x16\7" + bytes(200), "what macOS notes about another file"),
     "png with a broken header": (png(GREY)[:20] + bytes(9) + png(GREY)[29:], "damaged PNG: copy or download it again"),
-    "jpeg that ends early": (JPEG[:30], "damaged: .*Truncated"),
+    "jpeg that ends early": (JPEG[:30], "damaged .*Truncated.*: copy or download it again"),
     "bmp of an unknown kind": (b"BM" + bytes(range(200)), "damaged"),
     "unknown": (bytes(range(7, 200)), "not an image .expected DICOM, PNG"),
 }

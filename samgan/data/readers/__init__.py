@@ -114,7 +114,7 @@ def read_radiograph(
         raise BadImageError(_why_unidentified(data)) from None
     except Exception as error:  # decoders raise nearly anything on damaged input: struct.error, KeyError, SyntaxError
         coding = name_kind(data) if isinstance(data, bytes) and data.startswith(JPEG_MAGIC) else ""
-        raise BadImageError(coding or f"damaged: {one_line(error)}") from error
+        raise BadImageError(coding or f"damaged ({_plainly(error)}): {AGAIN}") from error
     radiograph = radiograph._replace(pixels=to_channels(radiograph.pixels, channels))
     if not allow_blank:
         check_not_blank(radiograph.pixels)
@@ -146,6 +146,12 @@ def read_extremes(
     return extremes if np.isfinite([extremes.low, extremes.high]).all() else None
 
 
+def _plainly(error: Exception) -> str:
+    """What a decoder says; its type only if the words alone would not tell that they are a decoder's."""
+    words = one_line(error)
+    return words.removeprefix("OSError: ") if isinstance(error, OSError) else words
+
+
 def _reader_of(head: bytes) -> Reader:
     return next(reader for reader in READERS if reader.recognises is None or reader.recognises(head))
 
@@ -153,7 +159,7 @@ def _reader_of(head: bytes) -> Reader:
 def _why_unidentified(data: bytes | Shaped[np.ndarray, "..."]) -> str:
     if isinstance(data, bytes):
         if data.startswith(TIFF_MAGIC):
-            return f"damaged TIFF, or a TIFF of an unsupported depth: {DEPTH_REMEDY}"
+            return f"damaged TIFF, or one of a depth or compression that is not read here: {DEPTH_REMEDY}, uncompressed"
         if kind := name_kind(data):
             return kind
         if data.startswith(JPEG_MAGIC):

@@ -32,8 +32,14 @@ PIL_FORMATS = (
     "WEBP",
 )  # a closed list, so that Pillow's other readers (PostScript, ...) never run
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION = 258, 262, 284  # tags of TIFF
+ROWS_PER_STRIP, TILE_LENGTH, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 278, 323, 277, 339
+SIGNED = 2
+"""Value of SAMPLE_FORMAT."""
+MOST_FRAMES = 1000
+"""Frames of a TIFF are counted up to here: Pillow reads the tags of each, and a small file may name 100,000."""
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEPTH_REMEDY = "save it as 16-bit grey or 8-bit colour"
+UNSIGNED_REMEDY = "save it as unsigned 8-bit or 16-bit grey"
 ORIENTATION = 0x0112  # tag of EXIF
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,6 +54,8 @@ TURNS = {
 TURN_PASSED_OVER = "broken EXIF, so perhaps not upright"
 STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
 """Of a pixel in memory, by Pillow's mode; 4 for all others."""
+WEBP_BYTES = 12
+"""Of a pixel, while WebP is decoded: two canvases of libwebp and their copy as bytes, beside Pillow's own."""
 
 MODE_NAMES = {
     "1": "black and white",
@@ -90,7 +98,7 @@ def read_pillow(data: bytes, reading: Reading) -> Radiograph:
         pixels, bits, more = _read_eight_bits(picture, reading)
     is_png = data.startswith(PNG_MAGIC)
     if is_png and not png_pixels_are_sound(data):
-        raise BadImageError("damaged: the checksum of its pixels is wrong")
+        raise BadImageError("damaged (the checksum of its pixels is wrong): copy or download it again")
     is_synthetic = is_png and png_texts(data).get("Synthetic", "").lower() == "true"
     return Radiograph(
         pixels, bits, is_synthetic=is_synthetic, notes=picture.notes, steps=(*steps, *more) if reading.explain else ()
@@ -137,16 +145,19 @@ def _open(data: bytes, reading: Reading) -> _Picture:
 def _load(data: bytes, reading: Reading) -> _Picture:
     with Image.open(io.BytesIO(data), formats=PIL_FORMATS) as opened:
         check_size(*opened.size)
-        if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:  # MPO: a JPEG with a preview after it
-            raise BadImageError(f"holds {opened.n_frames} frames; expected one radiograph")  # type: ignore[attr-defined]
+        _check_one_frame(opened)
         deep_colour = _is_deep_colour(opened, data)
         tags: Mapping[int, Any] = opened.tag_v2 if opened.format == "TIFF" else {}  # type: ignore[attr-defined]
         if deep_colour and tags.get(PLANAR_CONFIGURATION) == 2 and opened.info.get("compression") == "raw":
             raise BadImageError(f"16-bit colour TIFF in separate planes, which Pillow reads wrongly: {DEPTH_REMEDY}")
-        stored = STORED_BYTES.get(opened.mode, 4)
-        reading.reserve(opened.width * opened.height * (stored + 4 * reading.channels))
+        if opened.mode == "L" and SIGNED in _values(tags.get(SAMPLE_FORMAT)):
+            raise BadImageError(f"8-bit signed TIFF, which Pillow reads wrongly: {UNSIGNED_REMEDY}")
+        if deep_colour and "transparency" in opened.info:
+            raise BadImageError(f"16-bit colour PNG with a transparent colour, which is not read: {DEPTH_REMEDY}")
+        reading.reserve(opened.width * opened.height * 4 * reading.channels + _bytes_to_decode(opened, tags))
         bits = _declared_bits(opened)
         opened.load()
+        _scale_transparency(opened, data)
         orientation = 1
         notes: tuple[str, ...] = ()
         try:
@@ -163,6 +174,57 @@ def _load(data: bytes, reading: Reading) -> _Picture:
             orientation=orientation if turn is not None else 1,
             notes=notes,
         )
+
+
+def _check_one_frame(opened: Image.Image) -> None:
+    """Raise BadImageError for an animation or a file of several pages."""
+    if opened.format == "MPO" or not getattr(opened, "is_animated", False):  # MPO: a JPEG with a preview after it
+        return
+    if opened.format == "TIFF":
+        frames = 1
+        try:
+            while frames <= MOST_FRAMES:
+                opened.seek(frames)
+                frames += 1
+        except EOFError:
+            pass
+        except Exception as error:
+            raise BadImageError(
+                f"expected one radiograph, found a TIFF of several pages, and page {frames + 1} is damaged or cut "
+                "off: copy or download it again, or save its right page alone"
+            ) from error
+        if frames == 1:
+            return
+        found = str(frames) if frames <= MOST_FRAMES else f"more than {MOST_FRAMES:,}"
+    else:
+        found = str(opened.n_frames)  # type: ignore[attr-defined]
+    raise BadImageError(f"holds {found} frames; expected one radiograph")
+
+
+def _values(tag: Any) -> tuple[Any, ...]:
+    """The values of a TIFF's tag: Pillow gives a single one without a tuple."""
+    return tag if isinstance(tag, tuple) else (tag,)
+
+
+def _bytes_to_decode(opened: Image.Image, tags: Mapping[int, Any]) -> int:
+    """Memory that Pillow and the decoder need at a time for the stored pixels."""
+    pixels = opened.width * opened.height
+    size = pixels * STORED_BYTES.get(opened.mode, 4)
+    if opened.format == "WEBP":
+        return size + WEBP_BYTES * pixels
+    if opened.format == "TIFF" and opened.info.get("compression") != "raw":  # libtiff decodes a whole strip or tile
+        rows = _values(tags.get(TILE_LENGTH, tags.get(ROWS_PER_STRIP)))[0]
+        rows = min(rows, opened.height) if isinstance(rows, int) else opened.height
+        bits = _values(tags.get(BITS_PER_SAMPLE, 8))[0] * _values(tags.get(SAMPLES_PER_PIXEL, 1))[0]
+        return size + opened.width * rows * bits // 8
+    return size
+
+
+def _scale_transparency(image: Image.Image, data: bytes) -> None:
+    """Scale the transparent grey of a PNG of 2 or 4 bits to 8 bits, which Pillow does for its pixels only."""
+    grey = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(grey, int):
+        image.info["transparency"] = grey * {2: 85, 4: 17}.get(data[24], 1)
 
 
 def _is_deep_grey(image: Image.Image) -> bool:
@@ -203,6 +265,7 @@ def _extremes(image: Image.Image) -> tuple[float, float]:
 def _read_deep_grey(picture: _Picture, reading: Reading) -> tuple[Float32[np.ndarray, "1 h w"], int, list[Step]]:
     """Scale 16-bit and 32-bit integers and floating-point numbers."""
     image, is_float = picture.image, picture.image.mode == "F"
+    transparent = image.info.get("transparency") if picture.format == "PNG" else None
     low, high = _extremes(image)
     scale = scale_for(low, high, is_float)
     if picture.declared_bits:
@@ -215,6 +278,8 @@ def _read_deep_grey(picture: _Picture, reading: Reading) -> tuple[Float32[np.nda
         scaled = apply_scale(np.asarray(part), scale)
         # White is zero: Pillow inverts 8 bits and fewer, not these.
         pixels[0, band] = 1 - scaled if picture.white_is_zero else scaled
+        if transparent is not None:
+            pixels[0, band][np.asarray(part) == transparent] = 0
     if not reading.explain:
         return pixels, scale.bits, []
     top = (scale.high - scale.low) or 1.0
@@ -227,6 +292,9 @@ def _read_deep_grey(picture: _Picture, reading: Reading) -> tuple[Float32[np.nda
     ]
     if picture.white_is_zero:
         steps.append(Step("white is zero: 1 - value", float(pixels.min()), float(pixels.max())))
+    if transparent is not None:
+        words = f"transparency on black: the stored value {transparent:,} is transparent"
+        steps.append(Step(words, float(pixels.min()), float(pixels.max())))
     return pixels, scale.bits, steps
 
 
@@ -261,7 +329,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def _eight_bit_values(image: Image.Image, channels: int) -> Float32[np.ndarray, "h w c"]:
     """Convert any mode of 8 bits or fewer to grey or RGB in [0, 255]; transparency is composited on black."""
-    if channels == 1 and image.mode in ("RGB", "YCbCr"):
+    if channels == 1 and image.mode in ("RGB", "YCbCr") and not _has_alpha(image):
         image = image.convert("L")  # the common case, three times faster than with floating point
     if _has_alpha(image):
         grey = image.mode in ("LA", "La")
