@@ -1,6 +1,7 @@
 """One bit depth for a source, never one for each image."""
 
 import io
+import re
 import shutil
 
 import numpy as np
@@ -14,7 +15,7 @@ from samgan.data import prepare, survey
 from samgan.data.readers import BadImageError, read_radiograph
 from samgan.data.readers.radiograph import BIT_DEPTHS, Scale, Scales, apply_scale, scale_for
 from samgan.data.sources import open_source
-from samgan.errors import SamganError, UsageError
+from samgan.errors import WARNING, SamganError, UsageError
 
 SHAPE = np.linspace(0, 1, 16 * 24).reshape(16, 24)
 
@@ -47,8 +48,10 @@ def test_scale_agrees_with_float64(low, span, kind, seed):
     values.flat[0], values.flat[1] = low, low + span
     scale = scale_for(float(low), float(low + span), kind != np.int32)
     shift = min(low, 0)
-    if kind != np.int32 and (low, span) == (0, 1):
-        assert scale == Scale(0, 1, 32, scale.origin)
+    if kind != np.int32 and (low, span) in ((0, 1), (-1, 1), (-1, 2)):
+        assert scale == Scale(min(low, 0), 1, 32, scale.origin)
+    elif kind != np.int32 and low + span - shift < 16:
+        assert scale == Scale(shift, low + span, 32, scale.origin)
     elif scale.bits < 32:
         assert scale.bits == min(bits for bits in BIT_DEPTHS if low + span - shift <= 2**bits - 1)
         assert scale[:2] == (shift, shift + 2**scale.bits - 1)
@@ -146,6 +149,60 @@ def test_floating_point_within_0_and_1_stays_and_else_has_one_depth(tmp_path):
     mixed = surveyed(write(tmp_path / "mixed", [tiff(unit[0]), tiff(unit[0] * 4000)]), tmp_path / "b")
     assert mixed.scales.floats[:3] == (0, 4095, 12)
     assert "1 of 2 use less than 1/16 of this depth" in mixed.sentences[1]
+
+
+@pytest.mark.parametrize("bits", [None, 8, 12])
+@pytest.mark.parametrize(
+    ("low", "high", "black", "white", "words"),
+    [
+        (-1, 1, -1, 1, "within -1 and 1; -1 is shown black and 1 white"),
+        (-0.5, 0.9, -1, 1, "within -1 and 1; -1 is shown black and 1 white"),
+        (0, 4.5, 0, 4.5, "white is the largest value in the source, 4.5, since the values span less than 16"),
+        (-3, 5, -3, 5, "span less than 16; the smallest value in the source, -3, is shown black"),
+    ],
+)
+def test_floating_point_of_a_small_range_is_never_counted_in_grey_levels(
+    tmp_path, low, high, black, white, words, bits
+):
+    values = [np.float32(np.roll(SHAPE, step) * (high - low) + low) for step in (0, 3)]
+    found = surveyed(write(tmp_path / "set", [tiff(each) for each in values]), tmp_path / "partial", bits)
+    assert found.scales.floats[:3] == (pytest.approx(black), pytest.approx(white), 32)
+    assert [words in sentence for sentence in found.sentences] == [True]
+    pixels = read_radiograph(tiff(values[1]), scales=found.scales).pixels[0]
+    np.testing.assert_allclose(pixels, (values[1] - black) / (white - black), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("peaks", "mark", "words"),
+    [
+        (
+            4095,
+            65535,
+            r"23 of 24 use less than 1/16 .* The largest value is in 05.png. .* declare --bits 12, which leaves",
+        ),
+        (16383, 65535, r"23 of 24 use less than a quarter .* in 05.png. .* a mark .* burned in.* --bits 14"),
+        (4095, 4095, None),
+        (40000, 65535, None),
+    ],
+)
+def test_a_mark_burned_into_one_image_that_darkens_all_others_is_named(tmp_path, peaks, mark, words):
+    images = [exposure(peaks, number) for number in range(24)]
+    images[5][:2, :2] = mark
+    sentences = surveyed(write(tmp_path / "set", [png(each) for each in images]), tmp_path / "partial").sentences
+    warnings = [sentence for sentence in sentences if sentence.startswith(WARNING)]
+    assert len(warnings) == (words is not None)
+    for sentence in warnings:
+        assert re.search(words, sentence)
+
+
+def test_where_all_images_turn_black_the_error_says_why(tmp_path):
+    images = [(exposure(4095, number).astype(np.uint32)) for number in range(4)]
+    images[2][0, 0] = 2**31 - 1
+    source = write(tmp_path / "set", [tiff(each) for each in images])
+    with pytest.raises(
+        SamganError, match=r"expected at least 2 distinct images.*3 of 4 use less than 1/16.* in 02.png"
+    ):
+        prepare(source, tmp_path / "out", resolution=8)
 
 
 def test_a_tiff_of_12_bits_per_sample_declares_them(tmp_path):

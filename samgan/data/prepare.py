@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from samgan.data.chunks import collect, forget_bad, prepare_chunks
@@ -17,7 +18,7 @@ from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.survey import forget_survey, survey_depth
 from samgan.data.write import write_set
-from samgan.errors import SamganError, UsageError, shown
+from samgan.errors import WARNING, SamganError, UsageError, shown
 from samgan.files import hash_json, is_system_name, locked
 
 PARTIAL = ".partial"
@@ -129,7 +130,9 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
             raise _too_many_bad(bad_files, len(opened.entries), max_bad)
         if classes_from is None and labels is None and opened.path.suffix.lower() != ".npz":
             refuse_patients_as_classes(opened.name, records, options.patient_regex)
-        write_set(out, chunks, select(opened, records, bad_files, options, fingerprint))
+        with _naming(survey.sentences):
+            selection = select(opened, records, bad_files, options, fingerprint)
+        write_set(out, chunks, selection)
         shutil.rmtree(out / PARTIAL)
     except OSError as error:
         reason, remedy = error.strerror or str(error), "free some space" if _is_full(error) else "correct this"
@@ -140,6 +143,18 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         close_sources()
         held.close()
     return PreparedSet.open(out)
+
+
+@contextlib.contextmanager
+def _naming(sentences: Sequence[str]) -> Iterator[None]:
+    """Add the warnings of the bit depth to an error: images that are all black are duplicates of each other."""
+    try:
+        yield
+    except SamganError as error:
+        warnings = [sentence.removeprefix(WARNING) for sentence in sentences if sentence.startswith(WARNING)]
+        if not warnings:
+            raise
+        raise SamganError("; ".join([str(error), *warnings])) from error
 
 
 def _is_right(finished: PreparedSet, fingerprint: str) -> bool:

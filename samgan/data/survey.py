@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,19 +13,30 @@ from jaxtyping import Shaped
 
 from samgan.data.budget import FILES, PICTURES
 from samgan.data.jobs import Job, bytes_of, is_arrays, run_jobs
-from samgan.data.options import ALGORITHM
+from samgan.data.options import ALGORITHM, BITS
 from samgan.data.readers import lacks_depth, read_extremes
 from samgan.data.readers.metadata import PNG_MAGIC
-from samgan.data.readers.radiograph import Extremes, Scale, Scales, scale_for
+from samgan.data.readers.radiograph import FEW_LEVELS, Extremes, Scale, Scales, scale_for
 from samgan.data.sources import Entry, Source, read_entries, read_heads
+from samgan.errors import WARNING, shown
 from samgan.files import atomic_write, hash_json
 
 SURVEYED_IMAGES = 128
 """In one job, whose result is kept for a restart."""
 DARK = 1 / 16
 """An image whose largest value is below this share of the full scale is counted as dark."""
+RARE = 0.05
+"""If at most this share of the images has values that need the depth, it is said which they are."""
 FOUND = "one depth for the source"
 DECLARED = "declared with --bits"
+
+
+class _Measured(NamedTuple):
+    """One image whose format does not declare a bit depth."""
+
+    extremes: Extremes
+    path: str
+    """In the source."""
 
 
 class Survey(NamedTuple):
@@ -59,9 +70,9 @@ def survey_depth(source: Source, partial: Path, bits: int | None, workers: int |
 
     if jobs:
         run_jobs("finding the bit depth", source, jobs, measure, workers)
-    found = [Extremes(*row) for job in jobs for row in json.loads(job.file.read_text())]
-    integers = _decide("16-bit and 32-bit images", [each for each in found if not each.is_float], bits)
-    floats = _decide("floating-point images", [each for each in found if each.is_float], bits)
+    found = [_Measured(Extremes(*row), path) for job in jobs for *row, path in json.loads(job.file.read_text())]
+    integers = _decide("16-bit and 32-bit images", [each for each in found if not each.extremes.is_float], bits)
+    floats = _decide("floating-point images", [each for each in found if each.extremes.is_float], bits)
     if bits is not None and integers.scale is None:
         integers = _Decision(Scale(0.0, 2.0**bits - 1, bits, DECLARED), ())
     return Survey(Scales(integers.scale, floats.scale), (*integers.sentences, *floats.sentences))
@@ -97,7 +108,7 @@ def _must_be_measured(head: bytes | Shaped[np.ndarray, "..."], bits: int | None)
 
 def _measure(path: Path, job: Job, stop: threading.Event) -> None:
     """Write the extremes of those images of a job that do not declare their depth."""
-    found: list[Extremes] = []
+    found: list[tuple[float | str, ...]] = []
     contents = read_entries(path, job.entries)
     for entry in job.entries:
         if stop.is_set():
@@ -107,7 +118,7 @@ def _measure(path: Path, job: Job, stop: threading.Event) -> None:
             extremes = None if isinstance(data, Exception) else read_extremes(data, reserve)
             data = b""
         if extremes is not None:
-            found.append(extremes)
+            found.append((*extremes, entry.path))
     with atomic_write(job.file) as opened:
         opened.write(json.dumps(found).encode())
 
@@ -117,17 +128,24 @@ class _Decision(NamedTuple):
     sentences: tuple[str, ...]
 
 
-def _decide(what: str, found: list[Extremes], bits: int | None) -> _Decision:
+def _decide(what: str, found: list[_Measured], bits: int | None) -> _Decision:
     """The scale of images of one kind, and what is to be said about it."""
     if not found:
         return _Decision(None, ())
-    low, high = min(each.low for each in found), max(each.high for each in found)
-    scale = scale_for(low, high, found[0].is_float)
-    if (scale.low, scale.high) == (0, 1) and scale.bits == 32:
-        return _Decision(scale, (f"{what}: values are within 0 and 1, and stay as they are",))
-    if bits is not None:
+    low, high = min(each.extremes.low for each in found), max(each.extremes.high for each in found)
+    scale = scale_for(low, high, is_float := found[0].extremes.is_float)
+    black = f"the smallest value in the source, {low:,.10g}, is shown black"
+    if is_float and scale.bits == 32 and scale.low >= -1 and scale.high <= 1:
+        if scale.low == 0:
+            return _Decision(scale, (f"{what}: values are within 0 and 1, and stay as they are",))
+        return _Decision(scale, (f"{what}: values are within -1 and 1; -1 is shown black and 1 white",))
+    if is_float and scale.high - scale.low < FEW_LEVELS:
+        scale = scale._replace(origin=FOUND)
+        said = [f"{what}: white is the largest value in the source, {high:,.10g}, since the values span less than "]
+        said[0] += f"{FEW_LEVELS}" + (f"; {black}" if low < 0 else "")
+    elif bits is not None:
         scale = Scale(scale.low, scale.low + 2**bits - 1, bits, DECLARED)
-        said = [] if low >= 0 else [f"{what}: the smallest value in the source, {low:,.10g}, is shown black"]
+        said = [] if low >= 0 else [f"{what}: {black}"]
     else:
         scale = scale._replace(origin=FOUND)
         depth = f"depth {scale.bits} bits" if scale.bits < 32 else f"white is {high:,.10g}"
@@ -135,10 +153,28 @@ def _decide(what: str, found: list[Extremes], bits: int | None) -> _Decision:
         said = [
             f"{what}: {depth}, since the largest value in the source is {high:,.10g}{black}; --bits declares another"
         ]
-    dark = sum(each.high - scale.low < DARK * (scale.high - scale.low) for each in found)
-    if dark:
-        said.append(
-            f"{what}: {dark} of {len(found)} use less than 1/16 of this depth and will be nearly black; if they come "
-            "from another detector, prepare them by themselves"
-        )
-    return _Decision(scale, tuple(said))
+    return _Decision(scale, (*said, *_warn_of_dark(what, found, scale)))
+
+
+def _warn_of_dark(what: str, found: list[_Measured], scale: Scale) -> Iterator[str]:
+    """Say that images will be dark because others have much larger values, such as marks that were burned in."""
+    span = scale.high - scale.low
+    dark = [each for each in found if each.extremes.high - scale.low < DARK * span]
+    if scale.origin == DECLARED:
+        if dark:
+            yield f"{WARNING}{what}: {len(dark)} of {len(found)} use less than 1/16 of the declared depth: nearly black"
+        return
+    brightest = max(found, key=lambda each: each.extremes.high)
+    others = [each for each in found if each.extremes.high - scale.low <= span / 4]
+    if not dark and not len(found) * (1 - RARE) <= len(others) < len(found):
+        return
+    few = f"{len(dark)} of {len(found)} use less than 1/16 of this depth and will be nearly black"
+    if not dark:
+        few = f"{len(others)} of {len(found)} use less than a quarter of this depth and will be dark"
+    fitting = scale_for(scale.low, max(each.extremes.high for each in dark or others), found[0].extremes.is_float).bits
+    declare = f", or declare --bits {fitting}, which leaves it out" if fitting in BITS else ""
+    yield (
+        f"{WARNING}{what}: {few}. The largest value is in {shown(brightest.path)}. If it is wrong there, such as a "
+        f"mark that was burned in, correct or remove that file{declare}; if the images come from several detectors, "
+        "prepare those of each by themselves"
+    )

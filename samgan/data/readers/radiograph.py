@@ -15,6 +15,8 @@ MAXIMUM_BYTES = 512 * 2**20
 BAND_PIXELS = 1 << 20
 """Large pictures are converted and resized so many pixels at a time, so that no second copy of them is in memory."""
 BIT_DEPTHS = (8, 10, 12, 14, 16)
+FEW_LEVELS = 16
+"""Floating-point values that span less than this are no whole grey levels: in a bit depth they would all be black."""
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as PIL's "L"
 
 
@@ -141,17 +143,23 @@ def bands(height: int, width: int) -> Iterator[slice]:
 def scale_for(low: float, high: float, is_float: bool, stored_bits: int | None = None) -> Scale:
     """The scale of values from `low` to `high`.
 
-    Floating-point values within [0, 1] stay as they are. Otherwise white is the full scale of the smallest bit depth
-    (of 8, 10, 12, 14, 16 and `stored_bits`) that holds the largest value, after negative values are shifted to 0.
+    Floating-point values within [0, 1] stay as they are; of those within [-1, 1], -1 is black and 1 is white. Those of
+    another small range, such as optical densities or standard scores, have their largest value as white. Otherwise
+    white is the full scale of the smallest bit depth (of 8, 10, 12, 14, 16 and `stored_bits`) that holds the largest
+    value. Negative values are shifted to 0.
 
     Raises:
         BadImageError: A value is infinite or not a number.
     """
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise BadImageError("some values are not finite")
+        raise BadImageError("some values are infinite or not a number (NaN): replace them, or leave this image out")
     if is_float and low >= 0 and high <= 1:
         return Scale(0.0, 1.0, 32, "floating-point values within 0 and 1 stay as they are")
+    if is_float and low >= -1 and high <= 1:
+        return Scale(-1.0, 1.0, 32, "floating-point values within -1 and 1: -1 is black, 1 is white")
     shift = min(low, 0.0)
+    if is_float and 0 < high - shift < FEW_LEVELS:
+        return Scale(shift, high, 32, f"floating-point values that span less than {FEW_LEVELS}: the largest is white")
     depths = sorted({*BIT_DEPTHS, stored_bits} if stored_bits else BIT_DEPTHS)
     bits = next((depth for depth in depths if high - shift < 2**depth), 32)
     return Scale(shift, shift + 2**bits - 1 if bits < 32 else high, bits)
