@@ -272,6 +272,17 @@ def png_rows(values):
     return b"".join(b"\0" + row.tobytes() for row in values)
 
 
+@pytest.mark.parametrize(("kind", "top"), [(np.uint32, 2**32 - 1), (np.uint32, 70_000), (np.int32, 2**31 - 1)])
+def test_32_bit_grey_keeps_its_sign(kind, top):
+    values = (GREY / GREY.max() * top).astype(kind)
+    if kind == np.int32:
+        values -= 2**30
+    low, high = min(0, int(values.min())), int(values.max())
+    radiograph = read_radiograph(tiff(values), explain=True)
+    np.testing.assert_allclose(radiograph.pixels[0], (values.astype(float) - low) / (high - low), atol=1e-6)
+    assert (radiograph.steps[0].low, radiograph.steps[0].high) == (values.min(), high)
+
+
 def test_only_the_transparent_colour_is_black_and_not_others_as_bright():
     colours = np.repeat(GREY[..., None], 3, axis=2)
     colours[10, 10], colours[20, 20] = (200, 0, 0), (60, 60, 60)  # as luma, both are 60

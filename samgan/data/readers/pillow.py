@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Num
 from PIL import Image
 
 from samgan.data.readers.metadata import PASSED_OVER, PNG_MAGIC, png_pixels_are_sound, png_texts, without_metadata
@@ -78,6 +78,8 @@ class _Picture(NamedTuple):
 
     image: Image.Image
     """Upright."""
+    is_unsigned: bool
+    """Whether the values are unsigned integers of 32 bits, which Pillow holds as signed."""
     format: str
     deep_colour: bool
     declared_bits: int
@@ -117,8 +119,8 @@ def extremes_of_file(data: bytes, reading: Reading) -> Extremes | None:
     with Image.open(io.BytesIO(data), formats=PIL_FORMATS) as opened:
         if not _is_deep_grey(opened) or _declared_bits(opened):
             return None
-    image = _open(data, reading).image
-    return Extremes(*_extremes(image), image.mode == "F")
+    picture = _open(data, reading)
+    return Extremes(*_extremes(picture), picture.image.mode == "F")
 
 
 def _open(data: bytes, reading: Reading) -> _Picture:
@@ -167,6 +169,9 @@ def _load(data: bytes, reading: Reading) -> _Picture:
         turn = TURNS.get(orientation) if isinstance(orientation, int) else None
         return _Picture(
             image=opened.transpose(turn) if turn is not None else opened,
+            is_unsigned=opened.mode == "I"
+            and opened.format == "TIFF"
+            and SIGNED not in _values(tags.get(SAMPLE_FORMAT)),
             format=opened.format or "",
             deep_colour=deep_colour,
             declared_bits=bits,
@@ -256,9 +261,16 @@ def _parts(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
         yield band, image.crop((0, band.start, image.width, band.stop))
 
 
-def _extremes(image: Image.Image) -> tuple[float, float]:
+def _stored_parts(picture: _Picture) -> Iterator[tuple[slice, Num[np.ndarray, "h w ..."]]]:
+    """The rows of an image in bands, with the values as the file has them."""
+    for band, part in _parts(picture.image):
+        values = np.asarray(part)
+        yield band, values.view(np.uint32) if picture.is_unsigned else values
+
+
+def _extremes(picture: _Picture) -> tuple[float, float]:
     """The smallest and largest stored value; not a number if there is such a value."""
-    found = [(values.min(), values.max()) for values in (np.asarray(part) for _, part in _parts(image))]
+    found = [(values.min(), values.max()) for _, values in _stored_parts(picture)]
     return float(np.min([low for low, _ in found])), float(np.max([high for _, high in found]))
 
 
@@ -266,7 +278,7 @@ def _read_deep_grey(picture: _Picture, reading: Reading) -> tuple[Float32[np.nda
     """Scale 16-bit and 32-bit integers and floating-point numbers."""
     image, is_float = picture.image, picture.image.mode == "F"
     transparent = image.info.get("transparency") if picture.format == "PNG" else None
-    low, high = _extremes(image)
+    low, high = _extremes(picture)
     scale = scale_for(low, high, is_float)
     if picture.declared_bits:
         scale = Scale(0.0, 2.0**picture.declared_bits - 1, picture.declared_bits, "declared by the TIFF")
@@ -274,12 +286,12 @@ def _read_deep_grey(picture: _Picture, reading: Reading) -> tuple[Float32[np.nda
         scale = given
         check_fits(low, high, scale)
     pixels = np.empty((1, image.height, image.width), dtype=np.float32)
-    for band, part in _parts(image):
-        scaled = apply_scale(np.asarray(part), scale)
+    for band, values in _stored_parts(picture):
+        scaled = apply_scale(values, scale)
         # White is zero: Pillow inverts 8 bits and fewer, not these.
         pixels[0, band] = 1 - scaled if picture.white_is_zero else scaled
         if transparent is not None:
-            pixels[0, band][np.asarray(part) == transparent] = 0
+            pixels[0, band][values == transparent] = 0
     if not reading.explain:
         return pixels, scale.bits, []
     top = (scale.high - scale.low) or 1.0
@@ -342,7 +354,7 @@ def _eight_bit_values(image: Image.Image, channels: int) -> Float32[np.ndarray, 
 def _steps_of_file(picture: _Picture) -> Iterator[Step]:
     """What was stored, and the turn."""
     image = picture.image
-    low, high = _extremes(image)
+    low, high = _extremes(picture)
     depth = " of 16 bits, of which the high 8 are read" if picture.deep_colour else ""
     kind = MODE_NAMES.get(image.mode, f"mode {image.mode}")
     stored = f"stored: {picture.format}, {kind}{depth}, {image.width}x{image.height} pixels"
