@@ -29,7 +29,8 @@ def test_steps_lead_from_stored_values_to_the_picture_of_the_prepared_set(tmp_pa
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), prepared.images[row.index][0])
     assert words(explanation) == [
         "stored: TIFF, 16-bit grey, 48x32 pixels",
-        "scale: (value - 0) / 4,095, 12 bits (the smallest depth that holds the image's largest value)",
+        "scale: (value - 0) / 4,095, 12 bits (the smallest depth that holds this image's largest value; a set has one "
+        "depth for all of its images)",
         "white is zero: 1 - value",
         "fit: pad, 48x32 to 16x16 pixels, Lanczos",
         "normalise: percentile",
@@ -54,6 +55,34 @@ def test_steps_lead_from_stored_values_to_the_picture_of_the_prepared_set(tmp_pa
 def test_every_step_is_named(tmp_path, data, step):
     (tmp_path / "x").write_bytes(data)
     assert step in words(explain_file(tmp_path / "x", tmp_path / "out.png", bits=16))
+
+
+@pytest.mark.parametrize(
+    ("data", "steps"),
+    [
+        (tiff(GREY, photometric="miniswhite"), [("stored: TIFF, 8-bit grey", 0, 218), ("white is zero: 255", 37, 255)]),
+        (
+            tiff(GREY > 99, photometric="miniswhite"),
+            [("stored: TIFF, black and white", 0, 1), ("white is zero: 1", 0, 1), ("to 8 bits: 255 *", 0, 255)],
+        ),
+        (
+            encode(Image.fromarray(GREY >> 4), bits=4),
+            [("stored: PNG, 4-bit grey", 0, 13), ("to 8 bits: 17 * value", 0, 221)],
+        ),
+        (encode(palette_image()), [("stored: PNG, 8-bit palette", 37, 255), ("palette: the red, green", 0, 218)]),
+        (
+            encode(Image.merge("CMYK", [Image.fromarray(GREY)] * 3 + [Image.fromarray(GREY * 0)]), "TIFF"),
+            [("stored: TIFF, 8-bit CMYK", 0, 218), ("colour from CMYK", 37, 255)],
+        ),
+    ],
+)
+def test_what_pillow_does_itself_is_a_step_too(tmp_path, data, steps):
+    """So that the values of the first step are those that lie in the file."""
+    (tmp_path / "x").write_bytes(data)
+    found = explain_file(tmp_path / "x", tmp_path / "out.png").steps
+    for (words, low, high), step in zip(steps, found, strict=False):
+        assert step.what.startswith(words)
+        assert (step.low, step.high) == (low, high)
 
 
 def test_a_turn_is_named(tmp_path):

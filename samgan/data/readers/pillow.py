@@ -73,6 +73,15 @@ MODE_NAMES = {
 """Pillow's modes in words."""
 
 
+TO_COLOUR = {
+    "P": "palette: the red, green and blue of each index",
+    "PA": "palette: the red, green and blue of each index",
+    "CMYK": "colour from CMYK: (255 - ink) * (255 - black) / 255",
+    "LAB": "colour from CIELAB, by Pillow",
+}
+"""Modes that Pillow turns into red, green and blue, and how."""
+
+
 class _Picture(NamedTuple):
     """An opened file."""
 
@@ -81,6 +90,8 @@ class _Picture(NamedTuple):
     is_unsigned: bool
     """Whether the values are unsigned integers of 32 bits, which Pillow holds as signed."""
     format: str
+    stored_bits: int
+    """Of a grey value or an index of a palette, as the file has them; 8 for everything else."""
     deep_colour: bool
     declared_bits: int
     """0: the format does not declare how many bits are used."""
@@ -173,6 +184,7 @@ def _load(data: bytes, reading: Reading) -> _Picture:
             and opened.format == "TIFF"
             and SIGNED not in _values(tags.get(SAMPLE_FORMAT)),
             format=opened.format or "",
+            stored_bits=_stored_bits(opened, data),
             deep_colour=deep_colour,
             declared_bits=bits,
             white_is_zero=tags.get(PHOTOMETRIC) == 0,
@@ -234,6 +246,16 @@ def _scale_transparency(image: Image.Image, data: bytes) -> None:
 
 def _is_deep_grey(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
+
+
+def _stored_bits(image: Image.Image, data: bytes) -> int:
+    if image.mode not in ("1", "L", "P"):
+        return 8
+    if image.mode == "1":
+        return 1
+    if image.format == "PNG":
+        return data[24]
+    return _values(image.tag_v2.get(BITS_PER_SAMPLE, 8))[0] if image.format == "TIFF" else 8  # type: ignore[attr-defined]
 
 
 def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
@@ -352,12 +374,27 @@ def _eight_bit_values(image: Image.Image, channels: int) -> Float32[np.ndarray, 
 
 
 def _steps_of_file(picture: _Picture) -> Iterator[Step]:
-    """What was stored, and the turn."""
-    image = picture.image
+    """What was stored, the turn, and what Pillow itself does to the values of 8 bits and fewer."""
+    image, bits = picture.image, picture.stored_bits
     low, high = _extremes(picture)
     depth = " of 16 bits, of which the high 8 are read" if picture.deep_colour else ""
-    kind = MODE_NAMES.get(image.mode, f"mode {image.mode}")
+    kind = MODE_NAMES.get(image.mode, f"mode {image.mode}").replace("8-bit", f"{bits}-bit")
     stored = f"stored: {picture.format}, {kind}{depth}, {image.width}x{image.height} pixels"
-    yield Step(stored, low, high)
+    if image.mode not in ("1", "L"):
+        yield Step(stored, low, high)
+    else:
+        top = 2**bits - 1
+        low, high = (round(value * top / (1 if image.mode == "1" else 255)) for value in (low, high))
+        yield Step(stored, top - high, top - low) if picture.white_is_zero else Step(stored, low, high)
+        if picture.white_is_zero:
+            yield Step(f"white is zero: {top} - value", low, high)
+        if bits < 8:
+            yield Step(f"to 8 bits: {255 // top} * value", 255 // top * low, 255 // top * high)
     if picture.orientation != 1:
         yield Step(f"turned upright: EXIF orientation {picture.orientation}", low, high)
+    if image.mode in TO_COLOUR:
+        ends = [
+            (values.min(), values.max()) for values in (np.asarray(part.convert("RGB")) for _, part in _parts(image))
+        ]
+        low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+        yield Step(TO_COLOUR[image.mode], float(low), float(high))

@@ -43,7 +43,7 @@ class Scale(NamedTuple):
     """White."""
     bits: int
     """Bit depth; 32 for floating point or larger integers."""
-    origin: str = "the smallest depth that holds the image's largest value"
+    origin: str = "the smallest depth that holds this image's largest value; a set has one depth for all of its images"
     """Where the scale comes from, in words."""
 
 
