@@ -271,7 +271,7 @@ def test_npz_with_pickles_or_other_arrays_is_refused(tmp_path):
     np.savez(tmp_path / "pickle.npz", train_images=trap, train_labels=np.array([1]))
     np.savez(tmp_path / "labels.npz", train_images=np.zeros((1, 8, 8), np.uint8), train_labels=trap)
     for name in ("pickle", "labels"):
-        with pytest.raises(SamganError, match="pickles are not allowed"):
+        with pytest.raises(SamganError, match="save it without pickled objects"):
             open_source(tmp_path / f"{name}.npz")
     assert not (tmp_path / "sprung").exists()
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
@@ -289,6 +289,24 @@ class Trap:
 
 
 PICTURES = np.zeros((3, 8, 8), dtype=np.uint8)
+
+
+def test_npz_that_is_empty_is_called_so(tmp_path):
+    np.savez(tmp_path / "none.npz", train_images=np.zeros((0, 8, 8), np.uint8), train_labels=np.zeros(0, int))
+    with pytest.raises(SamganError, match=r"none.npz: expected images, found arrays that hold none: choose another"):
+        open_source(tmp_path / "none.npz")
+
+
+def test_npz_of_zeros_that_would_fill_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    write_npz(tmp_path / "set.npz", train=4, test=2)
+    zeros = np.zeros((400, 64, 64), np.uint8)
+    np.savez_compressed(tmp_path / "bomb.npz", train_images=zeros, train_labels=np.zeros(400, int))
+    monkeypatch.setattr("samgan.data.sources.HARMLESS_ARRAY_BYTES", 2**10)
+    assert len(open_source(tmp_path / "set.npz").entries) == 6
+    monkeypatch.setattr("samgan.data.sources._load_array", None)
+    words = r"bomb.npz: expected arrays .* 100 times the size .*: save the images as PNG"
+    with pytest.raises(SamganError, match=words):
+        open_source(tmp_path / "bomb.npz")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,10 @@ MEDMNIST_MD5 = {
 }
 NPZ_CLASSES = {"pneumoniamnist": ("normal", "pneumonia")}
 MAXIMUM_ARRAY_BYTES = 16 * 2**30
+HARMLESS_ARRAY_BYTES = 2**30
+LARGEST_RATIO = 100
+"""An .npz that unpacks to more than `HARMLESS_ARRAY_BYTES` may be so many times as large as the file: radiographs
+compress to a half or a fifth, and arrays of zeros, which would only fill the memory, to a thousandth."""
 
 
 class Source(NamedTuple):
@@ -195,8 +199,12 @@ def _list_npz(path: Path) -> list[Entry]:
     entries = []
     try:
         with zipfile.ZipFile(path) as opened:
-            if sum(info.file_size for info in opened.infolist()) > MAXIMUM_ARRAY_BYTES:
-                raise SamganError(f"{path}: expected at most {MAXIMUM_ARRAY_BYTES // 2**30} GiB of arrays")
+            size = sum(info.file_size for info in opened.infolist())
+            if size > MAXIMUM_ARRAY_BYTES or size > max(HARMLESS_ARRAY_BYTES, LARGEST_RATIO * status.st_size):
+                raise SamganError(
+                    f"{path}: expected arrays of at most {MAXIMUM_ARRAY_BYTES // 2**30} GiB and {LARGEST_RATIO} times "
+                    f"the size of the file ({status.st_size:,} bytes), found {size:,} bytes: save the images as PNG"
+                )
             names = {info.filename.removesuffix(".npy") for info in opened.infolist()}
     except DAMAGE as error:
         raise SamganError(f"{path}: not a readable .npz ({error})") from error
@@ -220,8 +228,13 @@ def _list_npz(path: Path) -> list[Entry]:
             Entry(f"{samples_npz.IMAGES}/{index:07d}", status.st_size, status.st_mtime_ns, class_name, "")
             for index, class_name in enumerate(class_names)
         ]
+    if not entries and any({f"{split}_images", f"{split}_labels"} <= names for split in ("train", "val", "test")):
+        raise SamganError(f"{path}: expected images, found arrays that hold none: choose another file")
     if not entries:
-        raise SamganError(f"{path}: expected arrays {{train,val,test}}_{{images,labels}}, found {sorted(names)}")
+        raise SamganError(
+            f"{path}: expected arrays {{train,val,test}}_{{images,labels}}, found {sorted(names)}: save them under "
+            "these names"
+        )
     return entries
 
 
@@ -237,7 +250,8 @@ def _load_array(path: Path, version: int, name: str) -> Shaped[np.ndarray, "..."
         with np.load(path, allow_pickle=False) as arrays:
             array = arrays[name]
     except Exception as error:  # DAMAGE, and whatever numpy raises on a broken header
-        raise SamganError(f"{path}: {name} cannot be read ({one_line(error)}); pickles are not allowed") from error
+        remedy = "save it without pickled objects" if "pickle" in str(error) else "copy or save the file again"
+        raise SamganError(f"{path}: {name} cannot be read ({one_line(error)}): {remedy}") from error
     if not isinstance(array, np.ndarray):  # numpy returns a member that is not a .npy file as bytes
         raise SamganError(f"{path}: {name} is not an array: expected a file that numpy.savez wrote")
     return array
