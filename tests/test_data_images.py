@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_data_readers import png, tiff
+from test_data_survey import tiff_of_12_bits
 
 from samgan.data import PreparedSet, prepare
 from samgan.data.images import load_images, picture_files, read_pictures
@@ -316,3 +318,17 @@ def test_blank_images_of_a_collapsed_generator_are_read(tmp_path):
     data, _ = make_set(tmp_path)
     blank = write_pngs(tmp_path / "blank", torch.full((3, 1, 16, 16), 7, dtype=torch.uint8))
     assert load_images(blank, data).unique().tolist() == [7]
+
+
+def test_deep_images_of_the_size_of_the_set_that_may_have_another_depth_are_said(tmp_path):
+    """12 bits in a 16-bit PNG would be nearly black, and a TIFF has a depth of its own."""
+    values = np.add.outer(np.arange(16), np.arange(16)).astype(np.uint16) * 100
+    declared = tiff_of_12_bits(values)
+    for name, data in {"png": png(values), "tif": tiff(values), "full": png(values * 20), "own": declared}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(data)  # the content decides
+    dark, guessed, full, own = (read_pictures(tmp_path / name).said for name in ("png", "tif", "full", "own"))
+    assert [sentence.split(":")[0] for sentence in dark] == ["WARNING"]
+    assert "1 of 1 images are 16-bit PNG that use less than 1/16 of 16 bits" in dark[0]
+    assert [sentence.split(":")[0] for sentence in guessed] == ["1 of 1 images do not declare their bit depth"]
+    assert full == own == ()

@@ -106,7 +106,7 @@ def test_near_duplicates_of_two_labels_come_first_and_are_said(plain, tmp_path):
     plain["B"].append(("person77", np.clip(second.astype(int) + 2, 0, 255).astype(np.uint8)))
     (document, page), _ = inspect(plain, tmp_path)
     assert sorted(pair.same_class for pair in document.near_pairs) == [False, True]
-    assert any(line.startswith("1 images look like an earlier image of another class") for line in findings(document))
+    assert any(line.startswith("1 image looks like an earlier image of another class") for line in findings(document))
     text = page.read_text()
     assert text.index(": two labels") < text.index("(A, ", text.index(": two labels") + 300)
 

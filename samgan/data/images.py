@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samgan.data.dataset import PreparedSet
 from samgan.data.fit import fit_image
-from samgan.data.readers import HEAD_BYTES, read_radiograph, strict_decoders
+from samgan.data.readers import HEAD_BYTES, lacks_depth, read_extremes, read_radiograph, strict_decoders
 from samgan.data.readers.dicom import is_dicom
 from samgan.data.readers.pillow import PIL_FORMATS
 from samgan.data.readers.radiograph import GUESSED, BadImageError, Radiograph, Scales
@@ -24,7 +24,7 @@ from samgan.data.sources import Source, read_entries, samples_npz
 from samgan.data.sources.layout import Entry
 from samgan.data.sources.listing import images_in_folder
 from samgan.data.survey import Survey, survey_depth
-from samgan.errors import SamganError, first_line
+from samgan.errors import WARNING, SamganError, first_line
 
 ARCHIVES = ("samples.npz", "medmnist.npz")
 """What `samgan sample` writes in place of single files."""
@@ -35,6 +35,8 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "F")
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 DEEP = (".png", ".tif", ".tiff")
 """Suffixes of files whose format may leave the bit depth open."""
+DARK = 16
+"""A 16-bit image whose largest value is below this, of 255, is nearly black."""
 NAMED = 5
 """So many sub-folders are named in a message."""
 
@@ -222,7 +224,7 @@ def _read_all(
 def _take_all(count: int, stored: Iterator[_Stored], like: PreparedSet | None) -> tuple[Tensor, tuple[str, ...]] | None:
     """All images as they are; None if one of them has to be prepared."""
     known = frozenset(row.sha256 for row in like.manifest) if like else frozenset()
-    colours = unmarked = 0
+    colours = unmarked = dark = guessed = 0
     first: _Image | None = None
     for index, each in enumerate(stored):
         image = _read(each, like.channels if like else None)
@@ -238,6 +240,11 @@ def _take_all(count: int, stored: Iterator[_Stored], like: PreparedSet | None) -
             )
         taken[index] = _as_stored(image, each)
         colours, unmarked = colours + image.is_colour, unmarked + (not image.is_synthetic)
+        if not image.is_synthetic and lacks_depth(
+            each.data[:HEAD_BYTES] if isinstance(each.data, bytes) else each.data
+        ):
+            dark += _is_deep_png(each.data) and int(taken[index].max()) < DARK
+            guessed += 8 < image.radiograph.bits < 32 and not _is_deep_png(each.data) and bool(read_extremes(each.data))
     said = list(_of_channels(colours, count, like)) if like else []
     options = like.info.options if like else None
     if like and options and options.normalize != "none" and unmarked:
@@ -245,7 +252,22 @@ def _take_all(count: int, stored: Iterator[_Stored], like: PreparedSet | None) -
             f"the images have {_px((like.resolution,) * 2)}, as those of {like.path.name}, and are taken as they are: "
             f"normalize {options.normalize} is not applied to them"
         )
+    if dark:
+        said.append(
+            f"{WARNING}{dark} of {count} images are 16-bit PNG that use less than 1/16 of 16 bits, so they are nearly "
+            "black here: if they have fewer bits, save them as 8-bit PNG"
+        )
+    if guessed:
+        said.append(
+            f"{guessed} of {count} images do not declare their bit depth: white is the full scale of the smallest "
+            "depth that holds each image's largest value. If they have one depth, save them as 8-bit PNG"
+        )
     return torch.from_numpy(taken), tuple(said)
+
+
+def _is_deep_png(data: bytes | np.ndarray) -> bool:
+    """Whether this is a PNG of 16-bit grey."""
+    return isinstance(data, bytes) and data.startswith(PNG_MAGIC) and data[24:26] == b"\x10\0"
 
 
 def _survey(files: Sequence[Path], like: PreparedSet) -> Survey:
@@ -343,7 +365,7 @@ def _sha256(data: bytes | np.ndarray) -> str:
 
 def _as_stored(image: _Image, each: _Stored) -> UInt8[np.ndarray, "c h w"]:
     """The values of an image without changes, rounded to 8 bits."""
-    if isinstance(each.data, bytes) and each.data.startswith(PNG_MAGIC) and each.data[24:26] == b"\x10\0":
+    if _is_deep_png(each.data):
         # 16-bit grey, which was divided by the full scale of the bits in use
         values = np.rint(image.radiograph.pixels.astype(np.float64) * (2**image.radiograph.bits - 1))
         return np.rint(values / 257).astype(np.uint8)

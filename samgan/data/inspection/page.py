@@ -70,14 +70,14 @@ def findings(document: InspectionDocument) -> Iterator[str]:
     across = sum(not pair.same_class for pair in document.near_pairs)
     if across:
         yield (
-            f"{across} images look like an earlier image of another class: one of the two labels may be wrong. "
-            "They are shown below."
+            f"{_images_look(across)} like an earlier image of another class: one of the two labels may be wrong. "
+            "See the near duplicates below."
         )
     leaks = sum(not pair.same_split for pair in document.near_pairs)
     if leaks:
         yield (
-            f"{leaks} images look like an earlier image on the other side of the split: scores on held-out images will "
-            "be too good."
+            f"{_images_look(leaks)} like an earlier image on the other side of the split: scores on held-out images "
+            "will be too good."
         )
     for found in document.tellings:
         if found.tells:
@@ -90,6 +90,10 @@ def findings(document: InspectionDocument) -> Iterator[str]:
             yield f"{name} has no held-out images, so nothing can be tested on it."
         elif document.patients[name]["train"] < 20:
             yield f"{name} has only {document.patients[name]['train']} patients to train on."
+
+
+def _images_look(count: int) -> str:
+    return "1 image looks" if count == 1 else f"{count} images look"
 
 
 def _auc(found: Telling) -> str:
