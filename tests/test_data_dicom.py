@@ -680,7 +680,7 @@ def test_a_deflated_file_is_read_up_to_a_limit(monkeypatch):
 def test_decoders_say_nothing_by_themselves(caplog, capfd):
     """What pydicom logs would reach the terminal through any handler of the root logger."""
     with pytest.raises(BadImageError):
-        read_radiograph(real_dicom("JPEG-lossy.dcm"))
+        read_radiograph(real_dicom("JPEG-lossy.dcm")[:-2000] + bytes(2000))
     with pytest.raises(BadImageError):
         read_radiograph(file_of(RAMP)[:200])
     assert not caplog.records
@@ -813,7 +813,9 @@ def test_dcm2pnm_shows_the_same(tmp_path, elements, photometric):
     subprocess.run(command, check=True, capture_output=True)
     shown = np.asarray(Image.open(tmp_path / "a.pgm")).astype(float)
     np.testing.assert_allclose(
-        shades((tmp_path / "a.dcm").read_bytes()), shown / shown.dtype.type(255), atol=1.01 / 255
+        shades((tmp_path / "a.dcm").read_bytes()),
+        shown / shown.dtype.type(255),
+        atol=1.1 / 255,  # it truncates
     )
 
 
@@ -896,11 +898,11 @@ def test_real_radiograph_is_the_same_from_what_hospitals_compress_with(tmp_path,
 
 
 def test_what_decodes_is_named(monkeypatch):
-    monkeypatch.setattr(type(JPEGLSLosslessDecoder), "is_available", False)
+    monkeypatch.setattr(type(JPEGLSLosslessDecoder), "available_plugins", ("gdcm",))
     with pytest.raises(BadImageError, match=r"no decoder for DICOM JPEG-LS.*pip install 'samgan\[dicom\]'"):
         read_radiograph(dicom(GREY, bits=8, syntax=JPEGLSLossless))
-    monkeypatch.undo()
-    with pytest.raises(BadImageError, match="12-bit JPEG: to read it, pip install pylibjpeg-libjpeg"):
+    monkeypatch.setattr(type(JPEGLSLosslessDecoder), "available_plugins", ("gdcm", "pillow"))
+    with pytest.raises(BadImageError, match=r"12-bit JPEG: to read it, pip install 'samgan\[dicom\]'"):
         read_radiograph(real_dicom("JPEG-lossy.dcm"))
 
 
