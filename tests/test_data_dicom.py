@@ -292,6 +292,8 @@ def cases(draw):
         case = case if widened else case._replace(padding=(min(ends), max(ends)))
         if signed and case.padding and 2 ** (stored - 1) <= case.padding[0]:
             case = case._replace(padding=None)
+        if case.padding and case.padding[1] - case.padding[0] >= 2**stored - 1:  # would be the whole picture
+            case = case._replace(padding=None)
     return case
 
 
@@ -486,6 +488,12 @@ UNSEEN = [
     ([text(INTERCEPT, "DS", "-1024")], "Rescale Intercept without Rescale Slope passed over"),
     ([text(CENTER, "DS", "0"), text(WIDTH, "DS", "0")], "senseless Window Width passed over"),
     ([text(CENTER, "DS", "500"), text(WIDTH, "DS", "0.5")], "senseless Window Width passed over"),
+    ([text(CENTER, "DS", "2000"), text(WIDTH, "DS", "1e300")], "senseless Window Width passed over"),
+    ([text(CENTER, "DS", "1e9"), text(WIDTH, "DS", "100")], "senseless Window Width passed over"),
+    ([text(CENTER, "DS", "-500"), text(WIDTH, "DS", "-100")], "senseless Window Width passed over"),
+    ([text(CENTER, "DS", "2000,5"), text(WIDTH, "DS", "100")], "unreadable Window Center passed over"),
+    ([text(CENTER, "DS", "9\\"), text(WIDTH, "DS", "\\9")], "senseless Window Center passed over"),
+    ([us(PADDING, 5000), us(PADDING_LIMIT, 0)], "Pixel Padding that is every value passed over"),
     ([text(CENTER, "DS", ""), text(WIDTH, "DS", "")], "empty Window Width passed over"),
     ([text(CENTER, "DS", "5,5"), text(WIDTH, "DS", "20")], "unreadable Window Center passed over"),
     (
@@ -545,12 +553,79 @@ def test_an_odd_function_leaves_the_window():
         assert len(radiograph.notes) == 1
 
 
-def test_of_several_windows_and_tables_the_first_is_taken_and_a_note_says_so():
-    radiograph = read_radiograph(file_of(RAMP, decimals(CENTER, 2000, 9), decimals(WIDTH, 1000, 9)))
-    assert radiograph.notes == ("several windows: the first taken",)
+@pytest.mark.parametrize(
+    ("centers", "widths"),
+    [
+        ("2000\\9", "1000\\9"),
+        ("2000\\", "1000\\"),
+        ("\\2000", "\\1000"),
+        ("0\\2000", "0\\1000"),
+        ("x\\2000", "9\\1000"),
+        ("90000\\2000", "50\\1000"),
+        ("2000\\9", "1000"),
+        ("2000", "1000\\9"),
+    ],
+)
+def test_of_several_windows_the_first_that_is_usable_is_taken_and_a_note_says_so(centers, widths):
+    radiograph = read_radiograph(file_of(RAMP, text(CENTER, "DS", centers), text(WIDTH, "DS", widths)))
+    if centers.count("\\") == widths.count("\\"):
+        assert radiograph.notes == ("several windows: the first that is usable taken",)
+    else:
+        assert radiograph.notes == ("Window Center and Window Width differ in their number of values: taken in pairs",)
     np.testing.assert_array_equal(
         radiograph.pixels[0], shades(file_of(RAMP, decimals(CENTER, 2000), decimals(WIDTH, 1000)))
     )
+
+
+@pytest.mark.parametrize(("tag", "other"), [(VOI_LUT, CENTER), (MODALITY_LUT, SLOPE)])
+def test_of_several_tables_the_first_that_is_usable_is_taken_before_the_alternative(tag, other):
+    flat, good, late = (
+        Lut(entries, 0, 12, "OW", False).element(tag).value
+        for entries in ([7] * 20, [value // 2 for value in range(4096)], [0, 4095])
+    )
+    expected = shades(file_of(RAMP, Element(tag, "SQ", good)))
+    assert expected.max() < 0.51
+    for items in (flat + good + late, good + late):
+        radiograph = read_radiograph(file_of(RAMP, Element(tag, "SQ", items)))
+        assert len(radiograph.notes) == 1
+        assert radiograph.notes[0].endswith("LUT Sequence: the first that is usable taken")
+        np.testing.assert_array_equal(radiograph.pixels[0], expected)
+    both = decimals(other, 2000), decimals({CENTER: WIDTH, SLOPE: INTERCEPT}[other], 1000)
+    radiograph = read_radiograph(file_of(RAMP, Element(tag, "SQ", good), *both))
+    assert radiograph.notes[0].endswith("LUT taken")
+    np.testing.assert_array_equal(radiograph.pixels[0], expected)
+
+
+def test_of_several_values_the_first_is_taken_and_a_note_says_so():
+    for element, name in (
+        (text(PHOTOMETRIC, "CS", "MONOCHROME2\\MONOCHROME1"), "Photometric Interpretation"),
+        (us(ROWS, 32, 48), "Rows"),
+        (text(SHAPE, "CS", "IDENTITY\\INVERSE"), "Presentation LUT Shape"),
+    ):
+        radiograph = read_radiograph(file_of(RAMP, element))
+        assert radiograph.notes == (f"several values of {name}: the first taken",)
+        np.testing.assert_allclose(radiograph.pixels[0], RAMP / 4095, atol=1e-6)
+
+
+def test_pixels_that_are_not_square_are_named():
+    for tag, kind in ((0x00280030, "DS"), (0x00181164, "DS"), (0x00280034, "IS")):
+        for values, noted in (("2\\1", True), ("1\\1", False), ("", False), ("0\\1", False)):
+            notes = read_radiograph(file_of(RAMP, text(tag, kind, values))).notes
+            assert ("pixels that are not square: shown as they are stored" in notes) is noted
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "RGB"])
+def test_where_the_planes_of_colours_stand_is_never_guessed_in_silence(photometric):
+    colours = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    data = colours.tobytes()[: 32 * 48 * 2] if photometric == "YBR_FULL_422" else colours.tobytes()
+    options = {"stored": 8, "photometric": photometric}
+    elements = us(SAMPLES, 3), Element(PIXEL_DATA, "OB", data)
+    expected = read_radiograph(file_of(colours[..., 0], *elements, us(0x00280006, 0), **options), 3)
+    assert expected.notes == ()
+    odd = us(0x00280006, 1) if photometric == "YBR_FULL_422" else us(0x00280006, 5)
+    radiograph = read_radiograph(file_of(colours[..., 0], *elements, odd, **options), 3)
+    np.testing.assert_array_equal(radiograph.pixels, expected.pixels)
+    assert any("Planar Configuration" in note for note in radiograph.notes)
 
 
 @pytest.mark.parametrize("tag", [HIGH_BIT, SIGN, STORED])

@@ -68,6 +68,8 @@ def read_format(attributes: Attributes) -> PixelFormat:
     """
     rows, columns = (_needed(attributes, keyword, 1, 65535) for keyword in ("Rows", "Columns"))
     check_size(columns, rows)
+    if _is_stretched(attributes):
+        attributes.note("pixels that are not square: shown as they are stored")
     frames = attributes.whole("NumberOfFrames", 1, 2**31)
     if (frames or 1) > 1:
         raise BadImageError(f"multi-frame DICOM ({frames} frames); expected one radiograph")
@@ -99,8 +101,20 @@ def read_format(attributes: Attributes) -> PixelFormat:
     if samples == 3 and signed:
         attributes.pass_over("senseless", "PixelRepresentation")
     planar = attributes.whole("PlanarConfiguration", 0, 1) if samples == 3 else 0
+    if planar is None:
+        attributes.note("no usable Planar Configuration: taken as colour by pixel")
+    if planar and photometric == "YBR_FULL_422":  # two pixels share their colour: there are no planes of one size
+        attributes.note("Planar Configuration by plane of YBR_FULL_422 passed over")
+        planar = 0
     signed = bool(signed) and samples == 1
     return PixelFormat(rows, columns, samples, photometric, planar or 0, allocated, stored, high_bit, signed)
+
+
+def _is_stretched(attributes: Attributes) -> bool:
+    """Whether rows and columns are more than 1 % differently far apart (DICOM PS3.3, 10.7.1.3 and C.7.6.3.1.7)."""
+    silent = Attributes(attributes.dataset, [], attributes.little_endian)  # most files have one of these at most
+    pairs = (silent.numbers(keyword) for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"))
+    return any(len(pair) == 2 and min(pair) > 0 and max(pair) > 1.01 * min(pair) for pair in pairs)
 
 
 def _needed(attributes: Attributes, keyword: str, low: int, high: int) -> int:
