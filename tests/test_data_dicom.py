@@ -954,7 +954,8 @@ def test_real_radiograph_is_the_same_from_jpeg2000(number):
     "syntax", ["JPEGLosslessProcess14", "JPEGLosslessProcess14_1", "JPEGLSLossless", "RLELossless"]
 )
 def test_real_radiograph_is_the_same_from_what_hospitals_compress_with(tmp_path, syntax):
-    gdcm = pytest.importorskip("gdcm", reason="python-gdcm is not installed: pip install 'samgan[dicom]'")
+    gdcm = pytest.importorskip("gdcm", reason="python-gdcm, which compresses here, is not installed")
+    pytest.importorskip("imagecodecs", reason="imagecodecs is not installed: pip install 'samgan[dicom]'")
     (tmp_path / "plain.dcm").write_bytes(real_dicom("RG3_UNCR.dcm"))
     reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
     reader.SetFileName(str(tmp_path / "plain.dcm"))
@@ -976,7 +977,7 @@ def test_what_decodes_is_named(monkeypatch):
     monkeypatch.setattr(type(JPEGLSLosslessDecoder), "available_plugins", ("gdcm",))
     with pytest.raises(BadImageError, match=r"no decoder for DICOM JPEG-LS.*pip install 'samgan\[dicom\]'"):
         read_radiograph(dicom(GREY, bits=8, syntax=JPEGLSLossless))
-    monkeypatch.setattr(type(JPEGLSLosslessDecoder), "available_plugins", ("gdcm", "pillow"))
+    monkeypatch.setattr(type(JPEGLSLosslessDecoder), "available_plugins", ("gdcm", "pillow"))  # of all decoders
     with pytest.raises(BadImageError, match=r"12-bit JPEG: to read it, pip install 'samgan\[dicom\]'"):
         read_radiograph(real_dicom("JPEG-lossy.dcm"))
 

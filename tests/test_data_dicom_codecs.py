@@ -125,12 +125,10 @@ def damages(draw):
     return bytes(frame), words, syntax
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)  # CharLS takes 3 s to refuse one that ends early
 @given(damages())
 def test_a_damaged_picture_is_read_or_refused_in_one_line(damage):
     frame, words, syntax = damage
-    if syntax == JPEGLSLossless and len(frame) < 60:  # CharLS counts zeros behind the end for seconds
-        return
     reason = ""
     try:
         radiograph = read_radiograph(file_with(frame, words, syntax, 12), allow_blank=True)
