@@ -716,6 +716,37 @@ def hospital(tmp_path):
     return tmp_path
 
 
+def test_hundreds_of_reasons_are_a_few_lines(hospital, capsys):
+    """NIH ChestX-ray14 has 836 combinations of labels, each of which is a reason of its own."""
+    random = np.random.default_rng(4)
+    rows = []
+    for number in range(8, 60):
+        Image.fromarray(random.integers(0, 256, (16, 16), dtype=np.uint8)).save(hospital / f"pacs/{number}.png")
+        rows.append(f"{number}.png,A|label {number},MRN-{number},PA\n")
+    with open(hospital / "table.csv", "a") as file:
+        file.write("\n" + "".join(rows))
+    arguments = [
+        *("prepare", str(hospital / "pacs"), str(hospital / "out"), "--resolution", "32", "--workers", "1"),
+        *("--labels", str(hospital / "table.csv")),
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    told = [line for line in printed if line.startswith("left out")]
+    assert told == ["left out: 52 images: several labels, such as 10.png (A, label 10)"]
+    assert len(PreparedSet.open(hospital / "out").info.left_out.unused) == 52
+
+
+def test_a_split_of_a_table_is_not_said_to_be_one_of_folders(hospital, capsys):
+    lines = (hospital / "table.csv").read_text().splitlines()
+    words = ("split", *(["train"] * 4 + ["test"] * 5))
+    (hospital / "table.csv").write_text("\n".join(f"{line},{word}" for line, word in zip(lines, words, strict=True)))
+    arguments = ["prepare", str(hospital / "pacs"), str(hospital / "out"), "--resolution", "32", "--workers", "1"]
+    assert main([*arguments, "--labels", str(hospital / "table.csv")]) == 0
+    printed = capsys.readouterr().out
+    assert "split by source (split of table.csv; --holdout is not used)" in printed
+    assert "folders" not in printed
+
+
 def test_a_prepared_set_says_all_of_it(hospital, capsys):
     arguments = ["prepare", hospital / "pacs", hospital / "out", "--resolution", 32, "--workers", 1, "--views", "PA"]
     assert main([*map(str, arguments), "--labels", str(hospital / "table.csv"), "--holdout", "0.4"]) == 0
@@ -724,7 +755,7 @@ def test_a_prepared_set_says_all_of_it(hospital, capsys):
         "note: table.csv: columns were guessed",
         "labels: table.csv; 8 of 9 rows belong to images of the source",
         "9.png: no such image in the source",
-        "left out: 1 images: view AP\n  7.png",
+        "left out: 7.png: view AP",
     ):
         assert words in printed
     prepared = PreparedSet.open(hospital / "out")

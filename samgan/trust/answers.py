@@ -104,7 +104,8 @@ def notes(record: Record) -> str:
 
 def warnings(record: Record) -> str:
     """What `samgan prepare` decided or found wrong."""
-    return ". ".join(record.data.warnings or ()) if record.data else ""
+    sentences = (record.data.warnings or ()) if record.data else ()
+    return ". ".join(sentence.removesuffix(".") for sentence in sentences)
 
 
 def preprocessing(record: Record) -> str:

@@ -19,6 +19,7 @@ from samgan.data.sources import Entry, Source
 from samgan.errors import SamganError, UsageError
 
 UNUSED_ROWS_NAMED = 100
+COLUMNS_NAMED = 3
 FRONTAL = ("frontal", "pa", "ap", "ap axial", "ap_horizontal", "ap horizontal", "ap supine", "ap erect")
 LATERAL = ("lateral", "l", "ll", "rl", "lat")
 VIEW_GROUPS = {"frontal": FRONTAL, "lateral": LATERAL}
@@ -300,10 +301,17 @@ def _guess_sentence(read: Read) -> str:
         "split": (used.split,),
         "view": used.views,
     }
-    parts = [f"{role} from {' and '.join(found[role])}" for role in used.guessed]
+    parts = [f"{role} from {_named(found[role])}" for role in used.guessed]
     if not parts:
         return ""
     return f"{used.name}: columns were guessed by their names: {'; '.join(parts)}. Name them if this is wrong."
+
+
+def _named(columns: Sequence[str]) -> str:
+    """Names of columns, the first of them if there are many: CheXpert has 14 findings, VinDr-CXR 28."""
+    if len(columns) > COLUMNS_NAMED:
+        return f"{', '.join(columns[:COLUMNS_NAMED])} and {len(columns) - COLUMNS_NAMED} more columns"
+    return " and ".join(columns)
 
 
 def _nothing_matches(source: Source, reads: Sequence[Read]) -> SamganError:
