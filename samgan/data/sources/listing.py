@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from samgan.data.documents import BadFile
@@ -22,6 +22,8 @@ from samgan.files import is_system_name
 OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".xlsx")
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, ValueError, IndexError)
 """What zipfile and its decompressors raise on archives that are damaged, encrypted or compressed in an unknown way."""
+PACKED = (".gz", ".bz2", ".xz")
+"""Suffixes that say only that a file is packed; the one before says what is in it."""
 ENCRYPTED = 0x1
 UTF8 = 0x800
 """Bits of a member's flags (APPNOTE.TXT, section 4.4.4)."""
@@ -112,7 +114,7 @@ def list_folder(root: Path) -> Listing:
 def _add_file(listing: Listing, root: Path, file: Path) -> None:
     path = file.relative_to(root)
     if _is_hidden(file.name):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if suffix_of(file.name) in IMAGE_SUFFIXES:
             listing.hidden.update(_surprising([file.name]))
     elif _is_image_file(file):
         size, version = 0, 0
@@ -121,7 +123,7 @@ def _add_file(listing: Listing, root: Path, file: Path) -> None:
         parts = tuple(unicodedata.normalize("NFC", part) for part in path.parts)
         listing.files.append(Found(path.as_posix(), parts, size, version))
     else:
-        listing.ignored[path.suffix.lower()] += 1
+        listing.ignored[suffix_of(file.name)] += 1
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -137,9 +139,18 @@ def _surprising(names: Iterator[str] | list[str]) -> list[str]:
     return [name for name in names if _is_hidden(name) and not name.startswith(("._", "__MACOSX", ".git"))]
 
 
+def suffix_of(name: str) -> str:
+    """A file's suffix in lower case; both of them where the last only says that it is packed, as in .csv.gz."""
+    stem, suffix = os.path.splitext(name.strip().lower())
+    if suffix not in PACKED:
+        return suffix
+    inner = os.path.splitext(stem)[1]
+    return inner + suffix if inner in (".csv", ".tsv", ".tar", ".json", ".jsonl", ".nii") else suffix
+
+
 def _is_image_file(file: Path) -> bool:
     """Decide by the suffix, otherwise by the first bytes of the file."""
-    suffix = file.suffix.lower()
+    suffix = suffix_of(file.name)
     if suffix in IMAGE_SUFFIXES or suffix in OTHER_SUFFIXES:
         return suffix in IMAGE_SUFFIXES
     return _is_image_head(file.name, head_of_file(file))
@@ -239,7 +250,7 @@ def _is_wanted(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo
     if not parts:
         listing.unused.append(BadFile("(no name)", "a member of the archive without a name"))
         return False
-    suffix = PurePosixPath(parts[-1]).suffix.lower()
+    suffix = suffix_of(parts[-1])
     if any(map(_is_hidden, parts)):
         if any(map(_is_hidden, parts[:-1])) or suffix in IMAGE_SUFFIXES:
             listing.hidden.update(_surprising([next(filter(_is_hidden, parts))]))
