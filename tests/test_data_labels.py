@@ -664,6 +664,7 @@ def test_rows_that_contradict_each_other_are_left_out(label):
             "found 'Export of 2026'. If this line is a title, delete it",
         ),
         ("Export of 2026\nimage,label\na.png,A\n", {}, "found 'Export of 2026'. If this line is a title, delete it"),
+        ("1 a.png negative cohen\n2 b.png positive x\n", {}, "its cells are separated by spaces.* put commas between"),
         ("a.png,A\nb.png,B\n", {}, "its first line, 'a.png, A', is a row and no header: put a line with the names"),
         ("image,x,y\na,1,0\nb,0,1\n", {}, "one of image, x, y .only 1, 0 and the like are in x, y"),
         ("image,label\na.png,A,B\n", {}, "line 2: 3 cells, but the header has 2: put text with delimiters in quotes"),

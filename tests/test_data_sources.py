@@ -254,7 +254,8 @@ def test_missing_and_empty_sources_are_refused(tmp_path):
 
 
 def test_what_lies_beside_the_images_is_said(tmp_path):
-    write_tree(tmp_path / "nih", ["images/1.png", "images/2.png", "Data_Entry.csv", "images_02.tar.gz", "x.csv.gz"])
+    write_tree(tmp_path / "nih", ["images/1.png", "images/2.png", "Data_Entry.csv"])
+    write_tree(tmp_path / "nih", ["images_02.tar.gz", "x.csv.gz"], b"\x1f\x8b")
     said = open_source(tmp_path / "nih").warnings
     assert said == (
         "all images are of one class, nih, since no folders name classes; a table in the source (1 .csv, 1 .csv.gz) "
@@ -264,6 +265,18 @@ def test_what_lies_beside_the_images_is_said(tmp_path):
     assert open_source(tmp_path / "nih", "none").warnings == said[1:]
     write_tree(tmp_path / "plain", ["A/1.png", "B/2.png", "labels.csv"])
     assert open_source(tmp_path / "plain").warnings == ()
+
+
+def test_one_folder_in_all_classes_is_said(tmp_path):
+    write_tree(tmp_path / "sites", ["site_A/NORMAL/1.png", "site_B/NORMAL/2.png"])
+    (said,) = open_source(tmp_path / "sites").warnings
+    assert said.startswith("every class, such as site_A, holds one folder, NORMAL, which is passed over")
+    assert open_source(tmp_path / "sites", "none").warnings == ()
+    for number, names in enumerate((["A/x/1", "B/2"], ["A/x/1", "B/y/2"], ["A/images/1", "B/images/2"], ["A/x/1"])):
+        write_tree(tmp_path / str(number), [f"{name}.png" for name in names])
+        assert open_source(tmp_path / str(number)).warnings == ()
+    write_tree(tmp_path / "splits", ["A/train/1.png", "B/train/2.png", "A/test/1.png", "B/test/2.png"])
+    assert open_source(tmp_path / "splits").warnings == ()
 
 
 def test_labels_at_the_ends_of_file_names_are_noticed(tmp_path):
@@ -281,6 +294,17 @@ def test_pictures_of_a_viewer_among_dicom_files_are_said(tmp_path):
     write_tree(tmp_path / "media", ["VIEWER/logo.png"])
     (said,) = open_source(tmp_path / "media", "none").warnings
     assert said.startswith("1 of 3 images, such as VIEWER/logo.png, are no DICOM files")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_pictures_without_a_suffix_are_said(tmp_path, packed):
+    names = ["A/1.png", "B/2.png", "B/3", "B/4.bin", "B/5.txt"]
+    write_tree(tmp_path / "set", names)
+    write_zip(tmp_path / "set.zip", names)
+    source = open_source(tmp_path / ("set.zip" if packed else "set"))
+    (said,) = source.warnings
+    assert said.startswith("2 file(s), such as B/3, begin like a PNG or JPEG but are not named like one")
+    assert (len(source.entries), source.ignored) == (2, {"": 1, ".bin": 1, ".txt": 1})
 
 
 def test_spaces_behind_a_suffix_do_not_hide_an_image(tmp_path):

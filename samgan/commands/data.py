@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BAD_FILES_SHOWN = 20
 NOTES_SHOWN = 5
 REASONS_SHOWN = 10
+SUFFIXES_SHOWN = 10
 ROWS_SHOWN = 5
 
 
@@ -237,8 +238,10 @@ def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
         yield f"left out: {len(left_out.exact_duplicates)} exact duplicates"
     yield from _describe_unused(left_out.unused, path)
     if left_out.ignored_by_suffix:
-        counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
-        yield f"ignored, since they are not images: {', '.join(counts)}"
+        counted = sorted(left_out.ignored_by_suffix.items(), key=lambda item: -item[1])
+        named = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted[:SUFFIXES_SHOWN])
+        others = sum(count for _, count in counted[SUFFIXES_SHOWN:])
+        yield f"ignored, since they are not images: {named}" + (f", {others} others" if others else "")
     if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
         yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])

@@ -360,9 +360,9 @@ def _guess_sentence(read: Read) -> str:
 
 
 def _named(columns: Sequence[str]) -> str:
-    """Names of columns, the first of them if there are many: CheXpert has 14 findings, VinDr-CXR 28."""
+    """Names of columns or classes, the first of them if there are many: CheXpert has 14 findings, VinDr-CXR 28."""
     if len(columns) > COLUMNS_NAMED:
-        return f"{', '.join(columns[:COLUMNS_NAMED])} and {len(columns) - COLUMNS_NAMED} more columns"
+        return f"{', '.join(columns[:COLUMNS_NAMED])} and {len(columns) - COLUMNS_NAMED} more"
     return " and ".join(columns)
 
 

@@ -123,9 +123,10 @@ def find_columns(table: Table, options: LabelOptions) -> Columns:
     names_patients = image is None
     if image is None and study is None and patient is not None:  # RSNA: patientId is the name of the file
         image, patient = patient, None
-        guessed = [role for role in guessed if role != "patient"]
+        guessed = ["image" if role == "patient" else role for role in guessed]
     if image is None and study is None:  # each row tells of all images in a folder
         image = _guess(table, "image", FOLDER)
+        guessed += ["image"] if image is not None else []
     if image is None and "image" not in guessed:
         guessed.insert(0, "image")
     if image is None and study is None:

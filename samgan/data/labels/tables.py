@@ -281,6 +281,11 @@ def _too_many_cells(path: Path, number: int, cells: list[str], header: tuple[str
 
 def _no_columns(path: Path, header: tuple[str, ...]) -> SamganError:
     found = next(filter(None, header))
+    if len(found.split()) > 1 and any(word.lower().endswith(IMAGE_SUFFIXES) for word in found.split()):
+        return SamganError(  # COVIDx: 1 ARDSSevere.png negative cohen
+            f"{path.name}: its cells are separated by spaces, as in {found[:80]!r}: put commas between them, and above "
+            "them a line with the names of the columns, such as patient,image,label"
+        )
     return SamganError(
         f"{path.name}: expected two columns or more, separated by comma, semicolon or tab, or a list of images whose "
         f"file name tells their split, such as train_list.txt; found {found[:80]!r}. If this line is a title, delete it"

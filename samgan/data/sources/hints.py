@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from samgan.data.readers import IMAGE_SUFFIXES
+from samgan.data.sources.folder_names import is_plain, split_of
 from samgan.data.sources.layout import Entry
 from samgan.data.sources.listing import PACKED, suffix_of
 from samgan.errors import shown
@@ -58,6 +59,8 @@ def hints(entries: Collection[Entry], ignored: Mapping[str, int], classes_from: 
     if packed := [f"{ignored[suffix]} {suffix}" for suffix in ARCHIVES if ignored.get(suffix)]:
         yield f"archives in the source are not read ({', '.join(packed)}): unpack them if they hold images of the set"
     yield from _of_viewers(entries)
+    if classes_from is None:
+        yield from _of_folders(entries)
 
 
 def _of_one_class(entries: Collection[Entry], ignored: Mapping[str, int], name: str) -> Iterator[str]:
@@ -73,6 +76,24 @@ def _of_one_class(entries: Collection[Entry], ignored: Mapping[str, int], name: 
         yield (  # the sets of Montgomery and Shenzhen: MCUCXR_0001_0.png
             "the names of all files end in 0 or 1, which may be their labels; a table with the columns image and label "
             "makes them classes: --labels FILE"
+        )
+
+
+def _of_folders(entries: Collection[Entry]) -> Iterator[str]:
+    """Say that all classes hold one folder of one name, which may be the class: site_A/NORMAL, site_B/NORMAL."""
+    inside: dict[str, set[str]] = {}
+    for entry in entries:
+        folders = entry.path.replace("\\", "/").split("/")[:-1]
+        if entry.class_name not in folders:
+            return
+        below = folders[folders.index(entry.class_name) + 1 :]
+        inside.setdefault(entry.class_name, set()).add(below[0] if below else "")
+    names = set().union(*inside.values())
+    (name,) = names if len(names) == 1 else ("",)
+    if len(inside) > 1 and name and not is_plain(name) and not split_of(name):
+        yield (
+            f"every class, such as {shown(min(inside))}, holds one folder, {shown(name)}, which is passed over: if "
+            "that is the class, prepare with --classes-from none"
         )
 
 
