@@ -563,7 +563,7 @@ def _no_network(*_, **__):
     ("arguments", "words"),
     [
         (["evaluate", "nowhere", "--data", "nowhere"], ["nowhere"]),
-        (["sample", "nowhere", "--out", "x"], ["nowhere", "config.json"]),
+        (["sample", "nowhere", "--out", "x"], ["nowhere", "run folder"]),
         (["train", "nowhere", "--out", "x"], ["nowhere"]),
         (["prepare", "nowhere", "x"], ["nowhere"]),
     ],

@@ -26,6 +26,7 @@ from samgan.config import (
 from samgan.errors import UsageError
 from samgan.presets import PLUS, PLUS_SCALES, SCALES, preset_config, preset_names
 from samgan.retired import RETIRED
+from samgan.sampling import SHIPPED
 from samgan.studies.table2 import ROWS
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -417,8 +418,9 @@ def committed():
         document = json.loads(path.read_text())
         tree = document.get("plan", document)
         yield path, tree.get("config", tree)
-    with safe_open(RESULTS / "plus" / "model.safetensors", framework="numpy") as file:
-        yield RESULTS / "plus" / "model.safetensors", json.loads(file.metadata()["config"])
+    for shipped in SHIPPED.values():
+        with safe_open(shipped.path, framework="numpy") as file:
+            yield shipped.path, json.loads(file.metadata()["config"])
 
 
 def test_settings_of_committed_results_still_load():

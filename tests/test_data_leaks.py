@@ -585,8 +585,8 @@ def test_what_was_passed_over_is_counted_most_frequent_first(two_labels, tmp_pat
     monkeypatch.setattr(chunks, "read_radiograph", with_notes)
     assert main(["prepare", str(two_labels), str(tmp_path / "out"), "--resolution", "32", "--workers", "1"]) == 0
     text = capsys.readouterr().out
-    assert "passed over in metadata: 7 x empty Rescale Slope, " in text
-    assert ", and 2 other things; manifest.csv tells for each image" in text
+    assert "notes on metadata: 7 x empty Rescale Slope, " in text
+    assert ", and 2 other things; manifest.csv has them for each image" in text
     info = PreparedSet.open(tmp_path / "out").info
     assert answers.notes(CardRecord(data=info)).startswith("7 x empty Rescale Slope, ")
 

@@ -191,7 +191,7 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
         notes = sorted(info.notes.items(), key=lambda note: -note[1])
         more = f", and {len(notes) - NOTES_SHOWN} other things" if len(notes) > NOTES_SHOWN else ""
         named = ", ".join(f"{count} x {note}" for note, count in notes[:NOTES_SHOWN])
-        yield f"passed over in metadata: {named}{more}; manifest.csv tells for each image"
+        yield f"notes on metadata: {named}{more}; manifest.csv has them for each image"
     for sentence in info.warnings or ():
         yield sentence if sentence.startswith(WARNING) else f"note: {sentence}"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_checkpoint, add_device, add_seed, given
+from samgan.errors import UsageError
 
-MODEL = "run folder, or .safetensors file of samgan export"
+MODEL = "run folder, .safetensors file of samgan export, or name of a model that comes with samgan (samgan models)"
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,22 @@ def _verify(options: argparse.Namespace) -> Outcome:
     return Outcome(findings, format_findings(findings), 0 if all(finding.ok for finding in findings) else 1)
 
 
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="print the model card of this model")
+
+
+def _models(options: argparse.Namespace) -> Outcome:
+    from samgan.sampling.shipped import SHIPPED
+
+    if options.name is None:
+        return Outcome(list(SHIPPED.values()), "\n\n".join(model.to_text() for model in SHIPPED.values()))
+    if options.name not in SHIPPED:
+        raise UsageError(f"{options.name}: expected one of {', '.join(SHIPPED)}")
+    return Outcome(SHIPPED[options.name], SHIPPED[options.name].card)
+
+
 COMMANDS = (
+    Command("models", "list the trained models that come with samgan, or print the card of one", _models, _add_models),
     Command("sample", "make images with a trained model", _sample, _add_sample),
     Command("export", "write the generator of a run to one file, for sample and evaluate", _export, _add_export),
     Command(

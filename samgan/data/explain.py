@@ -48,7 +48,7 @@ class Explanation:
             f"  {number:{width}}. {step.what}: {step.low:,.6g} to {step.high:,.6g}"
             for number, step in enumerate(self.steps, 1)
         ]
-        lines += [f"passed over: {note}" for note in self.notes]
+        lines += [f"note: {note}" for note in self.notes]
         lines.append(f"patient: {'known from the file' if self.patient_known else 'not known from the file'}")
         lines.append(f"view: {self.view or 'not known from the file'}")
         if self.is_synthetic:

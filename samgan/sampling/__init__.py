@@ -15,15 +15,18 @@ from samgan.sampling.model import (
     write_model,
 )
 from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
+from samgan.sampling.shipped import SHIPPED, ShippedModel
 from samgan.sampling.source import Origin, Source
 from samgan.sampling.write import Written, write_samples
 
 __all__ = [
     "FORWARD_BATCH",
     "MODEL_SUFFIX",
+    "SHIPPED",
     "Labels",
     "Model",
     "Origin",
+    "ShippedModel",
     "Source",
     "Written",
     "attention_sheet",

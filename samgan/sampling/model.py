@@ -18,6 +18,7 @@ from samgan.files import atomic_write
 from samgan.networks import Generator
 from samgan.provenance import SOFTWARE, Mark
 from samgan.runs import Checkpoint, Run, choose_checkpoint
+from samgan.sampling.shipped import check_known, locate
 
 MODEL_FORMAT = "samgan model 1"
 MODEL_SUFFIX = ".safetensors"
@@ -81,17 +82,20 @@ class Model:
 
 
 def is_model(path: Path) -> bool:
-    """Whether this looks like a run folder or a file made by `write_model`."""
+    """Whether this looks like a run folder or a file made by `write_model`, or names a model that comes with samgan."""
+    path = locate(path)
     return (path / "config.json").is_file() or (path.suffix == MODEL_SUFFIX and not path.is_dir())
 
 
 def open_model(source: Path, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
-    """Open the model of a run folder or of a file made by `write_model`.
+    """Open the model of a run folder or of a file made by `write_model`, or one that comes with samgan, by its name.
 
     Raises:
         UsageError: A checkpoint was named for a file.
         SamganError: See `load_model` and `read_model`.
     """
+    source = locate(source)
+    check_known(source)
     if source.suffix != MODEL_SUFFIX or source.is_dir():
         return load_model(Run.open(source), checkpoint, device)
     if checkpoint != "newest":

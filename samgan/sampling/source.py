@@ -72,8 +72,9 @@ class Source:
         """Open a source of synthetic images; images in files are read only when needed.
 
         Args:
-            source: A run folder, a file made by `samgan export`, a folder with images or a samples.npz, an .npz or .npy
-                file, or images as an array, uint8 [n c h w]. A source that is already open is returned.
+            source: A run folder, a file made by `samgan export`, the name of a model that comes with samgan, a folder
+                with images or a samples.npz, an .npz or .npy file, or images as an array, uint8 [n c h w]. A source
+                that is already open is returned.
             checkpoint: "newest", "best" or a checkpoint file; only for a run.
             device: Where the generator runs.
             generator: Its constructor, for a run that was trained with another recipe.
