@@ -21,6 +21,7 @@ from PIL import Image
 from samgan.commands.main import main
 from samgan.data import LabelOptions, PreparedSet, prepare
 from samgan.data.dataset import SetInfo
+from samgan.data.documents import UnusedRow
 from samgan.data.labels import UNUSED_ROWS_NAMED, label_source
 from samgan.data.labels import cells as label_cells
 from samgan.data.labels.cells import read_findings, safe_name, split_labels
@@ -657,6 +658,15 @@ def test_rows_that_contradict_each_other_are_left_out(label):
         ("", {}, "expected a header and rows below it, found none"),
         ("image,label\n", {}, "found a header"),
         ("image\na.png\n", {}, "expected two columns or more.* found 'image'"),
+        (
+            "Export of 2026,,\nimage,label,x\na.png,A,\n",
+            {},
+            "found 'Export of 2026'. If this line is a title, delete it",
+        ),
+        ("Export of 2026\nimage,label\na.png,A\n", {}, "found 'Export of 2026'. If this line is a title, delete it"),
+        ("1 a.png negative cohen\n2 b.png positive x\n", {}, "its cells are separated by spaces.* put commas between"),
+        ("a.png,A\nb.png,B\n", {}, "its first line, 'a.png, A', is a row and no header: put a line with the names"),
+        ("image,x,y\na,1,0\nb,0,1\n", {}, "one of image, x, y .only 1, 0 and the like are in x, y"),
         ("image,label\na.png,A,B\n", {}, "line 2: 3 cells, but the header has 2: put text with delimiters in quotes"),
         ("foto,note\na.png,A\n", {}, "no column is known to name the images: give --image-column, one of foto, note"),
         ("image,note\na.png,A\n", {}, "no column is known to hold labels: give --label-column, one of image, note"),
@@ -666,7 +676,11 @@ def test_rows_that_contradict_each_other_are_left_out(label):
         ("image,label\na,A\n", {"image_column": "foto"}, "has no column foto: give --image-column, one of image"),
         ("image,label\na,A\n", {"label_columns": ("x",)}, "has no column x: give --label-column, one of"),
         ("image,label\na,A\n", {"split_column": "x"}, "has no column x: give --split-column"),
-        ("image,label,split\na,A,7\n", {}, "'7' in column split is no split: expected one of train.*-column none"),
+        (
+            "image,label,split\na,A,7\n",
+            {},
+            "'7' in column split is no split: expected a word such as train.*-column none",
+        ),
         ("image,label\na,A\n", {"views": ("PA",)}, "no column is known to tell views: give --view-column"),
         ("image,label,view\na,A,AP\n", {"views": ("PA",)}, "--views PA: no row has this view; those .* are AP"),
         ("image,Mass,Edema\na,1,mild\n", {}, "column Edema holds 'mild': expected 1, 0, -1 or nothing"),
@@ -698,6 +712,146 @@ def test_tables_that_are_not_there_and_sources_without_names(tmp_path):
         label_source(arrays, LabelOptions(files=("labels.csv",)))
 
 
+# lists of a split
+
+
+def lists(folder, **texts):
+    """Files of these names, as LabelOptions has them; a__b is a.b."""
+    for name, text in texts.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return tuple(str(folder / name.replace("__", ".")) for name in texts)
+
+
+def test_lists_of_nih_without_a_header_tell_the_split(tmp_path):
+    files = lists(
+        tmp_path,
+        Data_Entry__csv="Image Index,Finding Labels\n1.png,Mass\n2.png,Mass\n3.png,Edema\n4.png,Edema\n",
+        train_val_list__txt="1.png\n3.png\n",
+        test_list__txt="2.png",
+    )
+    source = label_source(source_of("x/1.png", "x/2.png", "y/3.png", "y/4.png"), LabelOptions(files=files))
+    found = {entry.path: (entry.class_name, entry.split) for entry in source.entries}
+    assert found == {"x/1.png": ("Mass", "train"), "x/2.png": ("Mass", "holdout"), "y/3.png": ("Edema", "train")}
+    assert reasons(source) == {"y/4.png": "the tables do not say which split it is in"}
+    assert "train_val_list.txt: a list of 2 image(s); its name says that they are training images." in source.warnings
+    assert "test_list.txt: a list of 1 image(s); its name says that they are held-out images." in source.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train_list.txt", "train"),
+        ("TBX11K_val.txt", "holdout"),
+        ("test.csv", "holdout"),
+        ("trainval.lst", "train"),
+        ("images.txt", ""),
+        ("train_vs_test.txt", ""),
+    ],
+)
+def test_names_of_lists(tmp_path, name, split):
+    (tmp_path / name).write_text("file\nA/1.png\nB/2.png\n")
+    if split:
+        table = read_table(tmp_path / name)
+        assert (table.header, table.rows) == (("image", "split"), [["A/1.png", split], ["B/2.png", split]])
+    else:
+        with pytest.raises(SamganError, match="a list of images whose file name tells their split, such as train_list"):
+            read_table(tmp_path / name)
+
+
+def test_a_list_alone_asks_for_labels(tmp_path):
+    files = lists(tmp_path, train__txt="1.png\n")
+    with pytest.raises(UsageError, match=r"train.txt: a list of images tells their split.*with another --labels"):
+        label_source(source_of("1.png"), LabelOptions(files=files))
+
+
+# other forms of tables
+
+
+def test_lines_of_json_are_a_table(tmp_path):
+    lines = [
+        {"file_name": "1.png", "label": "normal", "age": 61.0},
+        {"file_name": "2.png", "label": ["tb", "effusion"], "flag": True},
+        {"file_name": "3.png", "label": None},
+    ]
+    text = "\n".join(map(json.dumps, lines))
+    (tmp_path / "metadata.jsonl").write_text(text + "\n\n")
+    (tmp_path / "metadata.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    table = read_table(tmp_path / "metadata.jsonl")
+    assert table.header == ("file_name", "label", "age", "flag")
+    rows = [["1.png", "normal", "61", ""], ["2.png", '["tb", "effusion"]', "", "true"], ["3.png", "", "", ""]]
+    assert table.rows == read_table(tmp_path / "metadata.jsonl.gz").rows == rows
+    assert split_labels(rows[1][1]) == ("tb", "effusion")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"a": 1}\n{"a":', "line 2: not JSON"), ("[1, 2]", "line 1: expected an object"), ("", "found none")],
+)
+def test_damaged_lines_of_json_are_refused(tmp_path, text, message):
+    (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(SamganError, match=message):
+        read_table(tmp_path / "x.jsonl")
+
+
+def test_a_tsv_with_semicolons_is_read(tmp_path):
+    (tmp_path / "x.tsv").write_text("image;label\na.png;A\n")
+    assert read_table(tmp_path / "x.tsv").rows == [["a.png", "A"]]
+
+
+def test_rows_may_be_patients_whose_folders_hold_the_images(label):
+    paths = ["images/Fall_ax/0.png", "images/Fall_ax/1.png", "images/Fall_bx/0.png", "images/Fall_cx/0.png"]
+    source = label(paths, ["patient,diagnosis", "Fall_ax,normal", "Fall_bx,tb", "Fall_dx,tb"])
+    assert classes(source) == {paths[0]: "normal", paths[1]: "normal", paths[2]: "tb"}
+    assert [entry.patient for entry in source.entries] == [hashed("Fall_ax")] * 2 + [hashed("Fall_bx")]
+    assert any("its rows name folders, not files, each of one patient" in said for said in source.warnings)
+    assert source.labels.unused_rows == (UnusedRow("row 3", "no such folder in the source"),)
+
+
+def test_rows_may_be_folders(label):
+    source = label(["x/1.png", "x/2.png", "y/1.png"], ["folder,label", "x,A", "y,B"])
+    assert classes(source) == {"x/1.png": "A", "x/2.png": "A", "y/1.png": "B"}
+    assert {entry.patient for entry in source.entries} == {""}
+
+
+def test_bids(label):
+    paths = [f"sub-0{number}/ses-1/sub-0{number}_dx.png" for number in (1, 2)]
+    source = label(paths, ["participant_id,age,diagnosis", "sub-01,40,normal", "sub-02,50,tb"])
+    assert classes(source) == dict(zip(paths, ("normal", "tb"), strict=True))
+
+
+def test_bimcv(label):
+    paths = [f"sub-S0304{n}/ses-E0798{n}/mod-rx/sub-S0304{n}_ses-E0798{n}_run-1_bp-chest_vp-pa_dx.png" for n in (7, 8)]
+    table = ["PatientID,ReportID,Labels", "S03047,E07987,\"['COVID 19']\"", "S03048,E07988,['normal']"]
+    source = label(paths, table)
+    assert classes(source) == {paths[0]: "COVID 19", paths[1]: "normal"}
+    assert [entry.patient for entry in source.entries] == [hashed("S03047"), hashed("S03048")]
+
+
+def test_columns_like_findings_that_are_not_known_are_said(label):
+    source = label(["a", "b"], ["image,normal,zebra,sex,site", "a,1,0,M,1", "b,0,1,F,1"])
+    (said,) = [said for said in source.warnings if "known as findings" in said]
+    assert said.startswith("labels0.csv: only 1, 0 and the like are in zebra as well")
+    assert reasons(source) == {"b": "its rows in the tables have no label"}
+    assert not any("findings" in said for said in label(["a"], ["image,label,flag", "a,A,1", "b,A,0"]).warnings)
+
+
+def test_a_table_without_a_row_for_the_source_is_said(label):
+    source = label(["a", "b"], ["image,label", "a,A", "b,B"], ["image,label", "c,C"])
+    assert "labels1.csv: none of its 1 rows belongs to an image." in source.warnings
+    with pytest.raises(SamganError, match=r"no row of the tables gives it a label'; labels1.csv: none of its 1 rows"):
+        label(["a", "b"], ["image,view", "a,PA"], ["image,label", "c,C"])
+
+
+def test_classes_without_training_images_are_said(label):
+    source = label(["a", "b"], ["image,label,split", "a,A,train", "b,B,test"])
+    assert "The tables give no training images of B." in source.warnings
+
+
+def test_minus_one_is_not_one(label):
+    source = label(["a", "b"], ["image,label", "a,-1", "b,557374 2 1015 8"])
+    assert classes(source) == {"a": "minus_1", "b": "557374 2 1015 8"}
+
+
 # into a prepared set
 
 
@@ -716,6 +870,37 @@ def hospital(tmp_path):
     return tmp_path
 
 
+def test_hundreds_of_reasons_are_a_few_lines(hospital, capsys):
+    """NIH ChestX-ray14 has 836 combinations of labels, each of which is a reason of its own."""
+    random = np.random.default_rng(4)
+    rows = []
+    for number in range(8, 60):
+        Image.fromarray(random.integers(0, 256, (16, 16), dtype=np.uint8)).save(hospital / f"pacs/{number}.png")
+        rows.append(f"{number}.png,A|label {number},MRN-{number},PA\n")
+    with open(hospital / "table.csv", "a") as file:
+        file.write("\n" + "".join(rows))
+    arguments = [
+        *("prepare", str(hospital / "pacs"), str(hospital / "out"), "--resolution", "32", "--workers", "1"),
+        *("--labels", str(hospital / "table.csv")),
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    told = [line for line in printed if line.startswith("left out")]
+    assert told == ["left out: 52 images: several labels, such as 10.png (A, label 10)"]
+    assert len(PreparedSet.open(hospital / "out").info.left_out.unused) == 52
+
+
+def test_a_split_of_a_table_is_not_said_to_be_one_of_folders(hospital, capsys):
+    lines = (hospital / "table.csv").read_text().splitlines()
+    words = ("split", *(["train"] * 4 + ["test"] * 5))
+    (hospital / "table.csv").write_text("\n".join(f"{line},{word}" for line, word in zip(lines, words, strict=True)))
+    arguments = ["prepare", str(hospital / "pacs"), str(hospital / "out"), "--resolution", "32", "--workers", "1"]
+    assert main([*arguments, "--labels", str(hospital / "table.csv")]) == 0
+    printed = capsys.readouterr().out
+    assert "split by source (split of table.csv; --holdout is not used)" in printed
+    assert "folders" not in printed
+
+
 def test_a_prepared_set_says_all_of_it(hospital, capsys):
     arguments = ["prepare", hospital / "pacs", hospital / "out", "--resolution", 32, "--workers", 1, "--views", "PA"]
     assert main([*map(str, arguments), "--labels", str(hospital / "table.csv"), "--holdout", "0.4"]) == 0
@@ -724,7 +909,7 @@ def test_a_prepared_set_says_all_of_it(hospital, capsys):
         "note: table.csv: columns were guessed",
         "labels: table.csv; 8 of 9 rows belong to images of the source",
         "9.png: no such image in the source",
-        "left out: 1 images: view AP\n  7.png",
+        "left out: 7.png: view AP",
     ):
         assert words in printed
     prepared = PreparedSet.open(hospital / "out")
@@ -744,7 +929,7 @@ def test_a_prepared_set_says_all_of_it(hospital, capsys):
     assert used.tables[0].sha256 == hashlib.sha256((hospital / "table.csv").read_bytes()).hexdigest()
     record = Record(data=prepared.info)
     assert "7 of 8 images were used" in answers.labels(record)
-    assert "1 images for 'view AP'" in answers.exclusions(record)
+    assert answers.exclusions(record).endswith("1 images for other reasons (1 for 'view AP')")
 
 
 def test_another_table_is_another_set(hospital):

@@ -19,9 +19,12 @@ from samgan.errors import SamganError
 
 
 def tree(*folders):
-    """Files of folders; "A/B:3" is three files in A/B."""
+    """Files of folders; "A/B:3" is three files in A/B, and A/B.png one file."""
     files = []
     for folder in folders:
+        if folder.endswith(".png"):
+            files.append(Found(folder, PurePosixPath(folder).parts, 100 + len(files), 0))
+            continue
         path, _, count = folder.partition(":")
         names = [f"{path}/{number}.png".lstrip("/") for number in range(int(count or 6))]
         files += [Found(name, PurePosixPath(name).parts, 100 + len(files), 0) for name in names]
@@ -175,6 +178,10 @@ REFUSED = {
     "many images above": ([":50", "A:50", "B:50"], "50 images, such as 0.png"),
     "many above splits": (["A/train", "A/test", "A:30", "B/train", "B/test"], "30 images, such as A/0.png"),
     "only masks": (["masks/left", "masks/right", "mask"], "all images lie in folders of masks"),
+    "files named like masks": (
+        ["A/1_mask.png", "A/2_mask.png"],
+        "all files, such as A/1_mask.png, are named like masks",
+    ),
     "masks alone": (["masks"], "masks is named like masks"),
     "images beside classes": (["images:50", "A:50", "B:50"], "images is named like any folder of images"),
     "two levels": (["x/A", "x/B", "y/A", "y/B"], "A, B lie in each of x, y"),
@@ -220,6 +227,8 @@ PATIENTS = {
     "CheXpert": ([f"patient{n:05}/study{s}:2" for n in range(9) for s in (1, 2)], 0),
     "MIMIC": (["p10/p10000032/s1", "p10/p10000048/s2", "p11/p11000011/s3"], 1),
     "MIMIC with images": (["files/p10/p10000032/s1", "files/p10/p10000048/s2", "files/p11/p11000011/s3"], 2),
+    "BIDS": (["sub-01/ses-01", "sub-02/ses-01/anat"], 0),
+    "BIMCV-COVID19": (["sub-S03047/ses-E07985/mod-rx", "sub-S03048/ses-E07986/mod-rx"], 0),
     "in classes": (["A/case_01", "A/case_02", "B/case_03"], 1),
     "in splits and classes": (["train/A/P1", "train/A/P2", "test/A/P3"], 2),
 }

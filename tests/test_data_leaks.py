@@ -589,3 +589,18 @@ def test_what_was_passed_over_is_counted_most_frequent_first(two_labels, tmp_pat
     assert ", and 2 other things; manifest.csv has them for each image" in text
     info = PreparedSet.open(tmp_path / "out").info
     assert answers.notes(CardRecord(data=info)).startswith("7 x empty Rescale Slope, ")
+
+
+def test_folders_that_may_be_patients_are_said(tmp_path):
+    random = np.random.default_rng(5)
+    for name in "AB":
+        for person in range(6):
+            for number in range(2):
+                image = random.integers(0, 256, (16, 16), dtype=np.uint8)
+                save(tmp_path / "set" / name / f"Doe {name}{person}" / f"{number}.png", image)
+    told = "no patient is known, and the images lie in 12 folders, such as A/Doe A0: if each is one patient, give"
+    (said,) = prepare(tmp_path / "set", tmp_path / "out", resolution=32, workers=1).info.warnings
+    assert said.startswith(told)
+    pattern = said.partition("--patient-regex '")[2].partition("'")[0]
+    known = prepare(tmp_path / "set", tmp_path / "known", resolution=32, workers=1, patient_regex=pattern).info
+    assert (known.patients, known.warnings) == (12, ())

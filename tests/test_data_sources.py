@@ -226,7 +226,12 @@ def test_archive_member_of_an_odd_path_is_read(tmp_path):
     [
         ("no.zip", b"PK not really", "not a readable zip"),
         ("no.npz", b"PK not really", "not a readable .npz"),
-        ("no.rar", b"Rar!", "expected a folder, a .zip, an .npz"),
+        ("no.rar", b"Rar!", "expected a folder, a .zip, an .npz .*: unpack this .rar and give the folder"),
+        ("set.tar.gz", b"\x1f\x8b", "unpack this .tar.gz and give the folder"),
+        ("labels.csv", b"a,b", "this is a table: give the folder of its images, and the table with --labels"),
+        ("labels.csv.gz", b"\x1f\x8b", "this is a table"),
+        ("one.PNG", png(), "this is one image: give the folder that it lies in, or look at it with --explain"),
+        ("notes.doc", b"x", "this is another kind of file"),
     ],
 )
 def test_damaged_and_unknown_sources_are_refused(tmp_path, name, content, message):
@@ -238,8 +243,73 @@ def test_damaged_and_unknown_sources_are_refused(tmp_path, name, content, messag
 def test_missing_and_empty_sources_are_refused(tmp_path):
     with pytest.raises(UsageError, match="expected a folder"):
         open_source(tmp_path / "nowhere")
-    with pytest.raises(SamganError, match="no images found"):
+    with pytest.raises(UsageError, match="there is no such file or folder"):
+        open_source(tmp_path / "nowhere")
+    with pytest.raises(SamganError, match="no images found: it is empty"):
         open_source(tmp_path)
+    write_tree(tmp_path / "JSRT", ["1.IMG", "2.IMG", "CLNDAT.txt", "more.zip"], b"x")
+    found = r"no images found, but 2 .img, 1 .txt, 1 .zip \(.*: unpack the archives in it, or give one .zip itself$"
+    with pytest.raises(SamganError, match=found):
+        open_source(tmp_path / "JSRT")
+
+
+def test_what_lies_beside_the_images_is_said(tmp_path):
+    write_tree(tmp_path / "nih", ["images/1.png", "images/2.png", "Data_Entry.csv"])
+    write_tree(tmp_path / "nih", ["images_02.tar.gz", "x.csv.gz"], b"\x1f\x8b")
+    said = open_source(tmp_path / "nih").warnings
+    assert said == (
+        "all images are of one class, nih, since no folders name classes; a table in the source (1 .csv, 1 .csv.gz) "
+        "may tell them: --labels FILE",
+        "archives in the source are not read (1 .tar.gz): unpack them if they hold images of the set",
+    )
+    assert open_source(tmp_path / "nih", "none").warnings == said[1:]
+    write_tree(tmp_path / "plain", ["A/1.png", "B/2.png", "labels.csv"])
+    assert open_source(tmp_path / "plain").warnings == ()
+
+
+def test_one_folder_in_all_classes_is_said(tmp_path):
+    write_tree(tmp_path / "sites", ["site_A/NORMAL/1.png", "site_B/NORMAL/2.png"])
+    (said,) = open_source(tmp_path / "sites").warnings
+    assert said.startswith("every class, such as site_A, holds one folder, NORMAL, which is passed over")
+    assert open_source(tmp_path / "sites", "none").warnings == ()
+    for number, names in enumerate((["A/x/1", "B/2"], ["A/x/1", "B/y/2"], ["A/images/1", "B/images/2"], ["A/x/1"])):
+        write_tree(tmp_path / str(number), [f"{name}.png" for name in names])
+        assert open_source(tmp_path / str(number)).warnings == ()
+    write_tree(tmp_path / "splits", ["A/train/1.png", "B/train/2.png", "A/test/1.png", "B/test/2.png"])
+    assert open_source(tmp_path / "splits").warnings == ()
+
+
+def test_labels_at_the_ends_of_file_names_are_noticed(tmp_path):
+    write_tree(tmp_path / "Montgomery", ["CXR_png/MCUCXR_0001_0.png", "CXR_png/MCUCXR_0002_1.png"])
+    (said,) = open_source(tmp_path / "Montgomery").warnings
+    assert said.startswith("the names of all files end in 0 or 1, which may be their labels")
+    write_tree(tmp_path / "views", ["a_0.png", "a_1.png", "b_0.png", "b_1.png"])  # two images of each patient
+    write_tree(tmp_path / "same", ["a_0.png", "b_0.png"])
+    assert open_source(tmp_path / "views").warnings == open_source(tmp_path / "same").warnings == ()
+
+
+def test_pictures_of_a_viewer_among_dicom_files_are_said(tmp_path):
+    write_tree(tmp_path / "media", ["D/1.dcm", "D/2.dcm"])
+    assert open_source(tmp_path / "media", "none").warnings == ()
+    write_tree(tmp_path / "media", ["VIEWER/logo.png"])
+    (said,) = open_source(tmp_path / "media", "none").warnings
+    assert said.startswith("1 of 3 images, such as VIEWER/logo.png, are no DICOM files")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_pictures_without_a_suffix_are_said(tmp_path, packed):
+    names = ["A/1.png", "B/2.png", "B/3", "B/4.bin", "B/5.txt"]
+    write_tree(tmp_path / "set", names)
+    write_zip(tmp_path / "set.zip", names)
+    source = open_source(tmp_path / ("set.zip" if packed else "set"))
+    (said,) = source.warnings
+    assert said.startswith("2 file(s), such as B/3, begin like a PNG or JPEG but are not named like one")
+    assert (len(source.entries), source.ignored) == (2, {"": 1, ".bin": 1, ".txt": 1})
+
+
+def test_spaces_behind_a_suffix_do_not_hide_an_image(tmp_path):
+    write_tree(tmp_path / "set", ["A/1.png ", "A/2.png", "B/3.JPG "])
+    assert len(open_source(tmp_path / "set").entries) == 3
 
 
 def test_npz_keeps_its_splits_and_names_pneumoniamnist_classes(tmp_path):

@@ -1,7 +1,6 @@
 """Commands that make prepared sets."""
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +11,13 @@ from samgan.errors import WARNING, UsageError, shown
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
-    from samgan.data.documents import LabelsUsed, Leak, LeftOut
+    from samgan.data.documents import BadFile, LabelsUsed, Leak, LeftOut, SetInfo
     from samgan.data.options import LabelOptions
 
 BAD_FILES_SHOWN = 20
 NOTES_SHOWN = 5
+REASONS_SHOWN = 10
+SUFFIXES_SHOWN = 10
 ROWS_SHOWN = 5
 
 
@@ -165,7 +166,7 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
     yield (
         f"{prepared.path}: {info.images} images of {prepared.resolution}x{prepared.resolution}, "
         f"{prepared.channels} channel(s), split by {info.split_by}"
-        + (" (its folders train, test, ...; --holdout is not used)" if by_source else "")
+        + (f" ({_own_split(info)}; --holdout is not used)" if by_source else "")
     )
     for name, counts in info.counts.items():
         yield f"  {name}: " + ", ".join(f"{count} {split}" for split, count in counts.items())
@@ -175,7 +176,7 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
     if both := info.groups_on_both_sides:
         yield (
             f"warning: {both} patients, or groups of near duplicates, are on both sides of the split that the source "
-            "has, so scores on held-out images will be too good. A folder without such a split is split by patient"
+            f"has, so scores on held-out images will be too good. {_remedy(info)}"
         )
     yield from _describe_leaks(info.leaks or (), by_source)
     if info.enlarged:
@@ -193,6 +194,26 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
         yield f"notes on metadata: {named}{more}; manifest.csv has them for each image"
     for sentence in info.warnings or ():
         yield sentence if sentence.startswith(WARNING) else f"note: {sentence}"
+
+
+def _tells_split(info: "SetInfo") -> bool:
+    """Whether a table tells the split."""
+    return any(table.split for table in info.labels.tables) if info.labels else False
+
+
+def _own_split(info: "SetInfo") -> str:
+    """What tells the split that the source has."""
+    if _tells_split(info) and info.labels:
+        return " and ".join(f"{table.split} of {table.name}" for table in info.labels.tables if table.split)
+    is_npz = info.source.endswith(".npz") or info.source.startswith("medmnist:")
+    return "its arrays train, val, test" if is_npz else "its folders train, test, ..."
+
+
+def _remedy(info: "SetInfo") -> str:
+    """How to get another split than the one that the source has."""
+    if _tells_split(info):
+        return "With --split-column none the set is split by patient"
+    return "A folder without such a split is split by patient"
 
 
 def _describe_leaks(leaks: "Sequence[Leak]", by_source: bool) -> Iterator[str]:
@@ -215,22 +236,39 @@ def _describe_labels(labels: "LabelsUsed") -> Iterator[str]:
 def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
     if left_out.exact_duplicates:
         yield f"left out: {len(left_out.exact_duplicates)} exact duplicates"
-    for reason, count in Counter(file.reason for file in left_out.unused).items():
-        first = next(file.source for file in left_out.unused if file.reason == reason)
-        yield f"left out: {count} images, such as {first}: {reason}" if count > 1 else f"left out: {first}: {reason}"
+    yield from _describe_unused(left_out.unused, path)
     if left_out.ignored_by_suffix:
-        counts = (f"{count} {suffix or 'without suffix'}" for suffix, count in left_out.ignored_by_suffix.items())
-        yield f"ignored, since they are not images: {', '.join(counts)}"
-    reasons = Counter(file.reason.split(":")[0] for file in left_out.unused)
-    for reason, count in reasons.most_common():
-        yield f"left out: {count} images: {reason}"
-        files = [file for file in left_out.unused if file.reason.split(":")[0] == reason]
-        yield from (f"  {file.source}{file.reason.removeprefix(reason)}" for file in files[:ROWS_SHOWN])
+        counted = sorted(left_out.ignored_by_suffix.items(), key=lambda item: -item[1])
+        named = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in counted[:SUFFIXES_SHOWN])
+        others = sum(count for _, count in counted[SUFFIXES_SHOWN:])
+        yield f"ignored, since they are not images: {named}" + (f", {others} others" if others else "")
     if bad := left_out.bad_files:
         yield f"left out: {len(bad)} files that cannot be read"
         yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])
         if len(bad) > BAD_FILES_SHOWN:
             yield f"  and {len(bad) - BAD_FILES_SHOWN} more; {path / 'dataset.json'} lists all of them"
+
+
+def _describe_unused(unused: "Sequence[BadFile]", path: Path) -> Iterator[str]:
+    """One line for each reason, the most frequent first; what a reason says after a colon differs between its images.
+
+    There may be as many reasons as combinations of labels, and as many files as images.
+    """
+    by_kind: dict[str, list[BadFile]] = {}
+    for file in unused:
+        by_kind.setdefault(file.reason.split(":")[0], []).append(file)
+    ordered = sorted(by_kind.items(), key=lambda item: -len(item[1]))
+    for kind, files in ordered[:REASONS_SHOWN]:
+        first = files[0]
+        if len(files) == 1:
+            yield f"left out: {first.source}: {first.reason}"
+        elif len({file.reason for file in files}) == 1:
+            yield f"left out: {len(files)} images, such as {first.source}: {first.reason}"
+        else:
+            own = first.reason.removeprefix(kind).removeprefix(": ")
+            yield f"left out: {len(files)} images: {kind}, such as {first.source} ({own})"
+    if more := sum(len(files) for _, files in ordered[REASONS_SHOWN:]):
+        yield f"left out: {more} images more, for other reasons; {path / 'dataset.json'} lists all of them"
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:

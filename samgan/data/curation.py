@@ -79,15 +79,19 @@ def near_duplicates(thumbnails: UInt8[np.ndarray, "n s s"]) -> NearDuplicates:
         for left in range(top, count, BLOCK):
             rows, columns = slice(top, top + BLOCK), slice(left, left + BLOCK)
             close = signs[rows] @ signs[columns].T >= 64 - 2 * HASH_DISTANCE_BITS  # product = 64 - 2 * distance
-            close &= found.group[rows, None] != found.group[columns]
             if top == left:
                 close = np.triu(close, 1)
+            if np.count_nonzero(close) > MANY_PAIRS:  # few blocks; comparing the groups of all pairs takes longer
+                close &= found.group[rows, None] != found.group[columns]
             if np.count_nonzero(close) > MANY_PAIRS:
                 # One product for all pairs. Its last digits are not those of the sum below, which decides.
                 product = _standardized(thumbnails[rows]) @ _standardized(thumbnails[columns]).T
                 close &= product >= CORRELATION - 1e-4
-            earlier, later = np.nonzero(close)
-            _join(thumbnails, found, earlier + top, later + left)
+            # For a block without pairs, nearly every one, this takes 0.03 ms, and np.nonzero 4 ms.
+            earlier, later = np.divmod(np.flatnonzero(close), close.shape[1])
+            earlier, later = earlier + top, later + left
+            apart = found.group[earlier] != found.group[later]
+            _join(thumbnails, found, earlier[apart], later[apart])
     return found
 
 

@@ -7,8 +7,14 @@ from typing import NamedTuple
 
 from samgan.data import curation
 from samgan.data.chunks import Record
+from samgan.data.sources.folder_names import is_plain
+from samgan.errors import shown
 
 FILE_NAMES, FOLDERS, TABLE, PATIENT_ID, STUDY = "file names", "folders", "label table", "DICOM PatientID", "DICOM study"
+
+
+MANY_FOLDERS = 10
+"""From so many folders inside the classes, they may be patients."""
 
 
 class Patients(NamedTuple):
@@ -87,7 +93,7 @@ def identify_patients(records: Sequence[Record], pattern: str | None) -> Patient
         is_known=[by not in ("", STUDY) for by in told_by],
         told_by=_words(real),
         share=known / len(real) if real else 0.0,
-        warnings=(*warnings, *_mixed_studies(studies, names, told_by)),
+        warnings=(*warnings, *_mixed_studies(studies, names, told_by), *_untold_folders(records, told_by)),
     )
 
 
@@ -177,6 +183,20 @@ def _mixed_studies(studies: Sequence[str], names: Sequence[str], told_by: Sequen
         yield (
             f"{mixed} DICOM studies (StudyInstanceUID) hold images of several patients, though a study has one: all "
             "images of such patients stay on one side of the split"
+        )
+
+
+def _untold_folders(records: Sequence[Record], told_by: Sequence[str]) -> Iterator[str]:
+    """Say that many folders inside the classes may be patients, if nothing tells any patient."""
+    if any(told_by):
+        return
+    folders = Counter(record.entry.path.replace("\\", "/").rpartition("/")[0] for record in records)
+    named = [folder for folder in sorted(folders) if folder and not is_plain(folder.rpartition("/")[2])]
+    sides = {(record.entry.class_name, record.entry.split) for record in records}
+    if len(named) >= MANY_FOLDERS and len(named) > 2 * len(sides) and len(records) > len(folders):
+        yield (
+            f"no patient is known, and the images lie in {len(named)} folders, such as {shown(named[0])}: if each is "
+            "one patient, give --patient-regex '([^/]+)/[^/]+$'; otherwise a patient may be on both sides of the split"
         )
 
 

@@ -13,6 +13,8 @@ LIMITS = (
     "Labels are those of the source's folders or tables; nobody looked at the synthetic images to see what they show.",
 )
 
+REASONS_NAMED = 10
+
 
 def class_counts(record: Record) -> str:
     """Images by class and split."""
@@ -39,10 +41,14 @@ def exclusions(record: Record) -> str:
     other = sum(left_out.ignored_by_suffix.values())
     found = (
         f"{len(left_out.exact_duplicates)} exact duplicates, {len(left_out.bad_files)} unreadable files, {other} files "
-        "that are not images" + (f", {len(left_out.unused)} images for other reasons" if left_out.unused else "")
+        "that are not images"
     )
-    reasons = Counter(file.reason.split(":")[0] for file in left_out.unused)
-    return ", ".join([found, *(f"{count} images for {reason!r}" for reason, count in reasons.most_common())])
+    if not left_out.unused:
+        return found
+    reasons = Counter(file.reason.split(":")[0] for file in left_out.unused).most_common()
+    named = ", ".join(f"{count} for {reason!r}" for reason, count in reasons[:REASONS_NAMED])
+    more = ", ..." if len(reasons) > REASONS_NAMED else ""
+    return f"{found}, {len(left_out.unused)} images for other reasons ({named}{more})"
 
 
 def labels(record: Record) -> str:
@@ -104,7 +110,8 @@ def notes(record: Record) -> str:
 
 def warnings(record: Record) -> str:
     """What `samgan prepare` decided or found wrong."""
-    return ". ".join(record.data.warnings or ()) if record.data else ""
+    sentences = (record.data.warnings or ()) if record.data else ()
+    return ". ".join(sentence.removesuffix(".") for sentence in sentences)
 
 
 def preprocessing(record: Record) -> str:

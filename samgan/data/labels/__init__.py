@@ -10,8 +10,16 @@ from typing import NamedTuple
 
 from samgan.data.documents import BadFile, LabelsUsed, TableUsed, UnusedRow
 from samgan.data.labels import cells as label_cells
-from samgan.data.labels.columns import Columns, check_named, find_columns, may_be_used, no_labels
-from samgan.data.labels.match import Files, Matches, Studies
+from samgan.data.labels.columns import (
+    Columns,
+    check_named,
+    find_columns,
+    may_be_used,
+    no_labels,
+    tells_patients,
+    unknown_findings,
+)
+from samgan.data.labels.match import NO_STUDY, SEVERAL_STUDIES, Files, Matches, Studies
 from samgan.data.labels.rows import Facts, Read, facts_by_name
 from samgan.data.labels.tables import Table, read_table
 from samgan.data.options import LabelOptions
@@ -19,6 +27,7 @@ from samgan.data.sources import Entry, Source
 from samgan.errors import SamganError, UsageError
 
 UNUSED_ROWS_NAMED = 100
+COLUMNS_NAMED = 3
 FRONTAL = ("frontal", "pa", "ap", "ap axial", "ap_horizontal", "ap horizontal", "ap supine", "ap erect")
 LATERAL = ("lateral", "l", "ll", "rl", "lat")
 VIEW_GROUPS = {"frontal": FRONTAL, "lateral": LATERAL}
@@ -29,6 +38,13 @@ NO_LABEL = "its rows in the tables have no label"
 UNCERTAIN = "an uncertain label"
 NO_SPLIT = "the tables do not say which split it is in"
 NO_VIEW = "the tables do not tell its view"
+REMEDIES = {
+    "several labels": "name one --label-column, or take the first label with --several first",
+    UNCERTAIN: "read it as present or absent with --uncertain positive or negative",
+    NO_SPLIT: "give the tables that tell it, or --split-column none",
+    NO_VIEW: "give a table that tells it, or no --views",
+}
+"""What to do if a reason leaves out all images."""
 
 
 class _Joined(NamedTuple):
@@ -39,6 +55,8 @@ class _Joined(NamedTuple):
     rows_matched: int
     unused_rows: list[UnusedRow]
     warnings: list[str]
+    idle: list[str]
+    """A sentence for each table of which no row belongs to an image."""
 
 
 def label_source(source: Source, options: LabelOptions) -> Source:
@@ -98,7 +116,9 @@ def _label_source(source: Source, options: LabelOptions) -> Source:
     if not entries:
         reasons = Counter(re.sub(": .*", "", file.reason) for file in unused).most_common(3)
         told = ", ".join(f"{count} for {reason!r}" for reason, count in reasons)
-        raise SamganError(f"{source.name}: the tables leave out all {len(unused)} images: {told}")
+        remedy = REMEDIES.get(reasons[0][0], "give a table that tells them, or other columns of it")
+        idle = "".join(f"; {sentence.rstrip('.')}" for sentence in joined.idle)
+        raise SamganError(f"{source.name}: the tables leave out all {len(unused)} images: {told}{idle}: {remedy}")
     splits_said: list[str] = []
     if {entry.split for entry in entries} not in ({"train", "holdout"}, {""}):  # a single part is not a split
         splits_said = [f"All images that stay are in one split ({entries[0].split}), so they are split again."]
@@ -117,10 +137,12 @@ def _label_source(source: Source, options: LabelOptions) -> Source:
         uncertain_labels=sum(facts.is_uncertain for facts in joined.facts),
         label_counts=dict(sorted(label_counts.items())),
     )
+    if untrained := _untrained(entries):
+        splits_said = [f"The tables give no training images of {_named(untrained)}."]
     guesses = [sentence for read in reads if (sentence := _guess_sentence(read))]
-    said = (
-        [sentence for table in tables for sentence in table.warnings] + guesses + views_said + joined.warnings + renamed
-    )
+    guesses += [sentence for read in reads if (sentence := unknown_findings(*read))]
+    said = [sentence for table in tables for sentence in table.warnings]
+    said += [*guesses, *views_said, *joined.warnings, *joined.idle, *renamed]
     return source._replace(
         entries=entries,
         unused=(*source.unused, *unused),
@@ -137,7 +159,7 @@ def _join(source: Source, reads: Sequence[Read], options: LabelOptions) -> _Join
     paths = [entry.path for entry in source.entries]
     files = Files(paths)
     studies = Studies(paths) if any(read.columns.image is None for read in reads) else None
-    joined = _Joined([Facts() for _ in paths], 0, [], [])
+    joined = _Joined([Facts() for _ in paths], 0, [], [], [])
     for read in reads:
         named = facts_by_name(read, options, joined.warnings)
         nameless = named.pop("", None)
@@ -145,19 +167,50 @@ def _join(source: Source, reads: Sequence[Read], options: LabelOptions) -> _Join
             joined.unused_rows.append(UnusedRow("", f"{nameless.rows} rows of {read.table.name} name no image"))
         if studies is None or read.columns.image is not None:
             matches = files.match(named)
+            if not matches.files:
+                matches = _match_folders(read, named, paths, joined.warnings) or matches
         else:
             matches = studies.match((name, *_study_of(name)) for name in named)
-        joined = joined._replace(rows_matched=joined.rows_matched + sum(named[name].rows for name in matches.files))
+        rows_matched = sum(named[name].rows for name in matches.files)
+        if not rows_matched:
+            joined.idle.append(f"{read.table.name}: none of its {len(read.table.rows)} rows belongs to an image.")
+        joined = joined._replace(rows_matched=joined.rows_matched + rows_matched)
         for name, indices in matches.files.items():
             for index in indices:
                 joined.facts[index].add(named[name])
-        is_private = read.columns.names_patients
+        is_private = read.columns.names_patients or tells_patients(*read)
         joined.unused_rows.extend(
             UnusedRow(f"row {named[name].first_row}" if is_private else name, reason)
             for name, reason in matches.reasons.items()
         )
         joined.warnings.extend(_match_sentences(read.table, matches))
     return joined
+
+
+def _match_folders(read: Read, named: dict[str, Facts], paths: Sequence[str], warnings: list[str]) -> Matches | None:
+    """Match rows that name folders instead of files, as in a hospital's table of patients; None if no row does."""
+    matches = Studies(paths).match((name, "", name) for name in named)
+    if not matches.files:
+        return None
+    reasons = {
+        NO_STUDY: "no such folder in the source",
+        SEVERAL_STUDIES: "several folders of the source have this name",
+    }
+    matches = matches._replace(reasons={name: reasons[reason] for name, reason in matches.reasons.items()})
+    has_patients = tells_patients(*read)
+    for name in matches.files if has_patients else ():
+        named[name].patients = named[name].patients or (name,)
+    of_one = ", each of one patient" if has_patients else ""
+    warnings.append(f"{read.table.name}: its rows name folders, not files{of_one}: they hold for all images in them.")
+    return matches
+
+
+def _untrained(entries: Sequence[Entry]) -> list[str]:
+    """Classes of a split source that no training image has."""
+    splits: dict[str, set[str]] = {}
+    for entry in entries:
+        splits.setdefault(entry.class_name, set()).add(entry.split)
+    return sorted(name for name, found in splits.items() if found == {"holdout"})
 
 
 def _study_of(name: str) -> tuple[str, str]:
@@ -300,10 +353,17 @@ def _guess_sentence(read: Read) -> str:
         "split": (used.split,),
         "view": used.views,
     }
-    parts = [f"{role} from {' and '.join(found[role])}" for role in used.guessed]
+    parts = [f"{role} from {_named(found[role])}" for role in used.guessed]
     if not parts:
         return ""
     return f"{used.name}: columns were guessed by their names: {'; '.join(parts)}. Name them if this is wrong."
+
+
+def _named(columns: Sequence[str]) -> str:
+    """Names of columns or classes, the first of them if there are many: CheXpert has 14 findings, VinDr-CXR 28."""
+    if len(columns) > COLUMNS_NAMED:
+        return f"{', '.join(columns[:COLUMNS_NAMED])} and {len(columns) - COLUMNS_NAMED} more"
+    return " and ".join(columns)
 
 
 def _nothing_matches(source: Source, reads: Sequence[Read]) -> SamganError:

@@ -93,6 +93,7 @@ def safe_name(label: str) -> str:
     name = unicodedata.normalize("NFC", label)
     name = "".join(letter if letter.isprintable() else " " for letter in name)
     name = " ".join(re.sub(r"\s*[/\\]\s*", "_", name).split())
+    name = re.sub(r"^-(?=\d)", "minus_", name)  # -1 is not 1
     return name.lstrip(".- ") or "unnamed"
 
 

@@ -16,12 +16,13 @@ NONE = "none"
 IMAGE = (
     {"path", "imagepath", "filepath", "relativepath", "imgpath", "fullpath", "dicompath", "pngpath", "jpgpath"},
     {"filename", "file", "image", "imagefile", "imagefilename", "imagename", "imageindex", "img", "imgname"},
+    {"xrayimagename"},  # Coronahack
     {"dateiname", "datei", "bild", "bilddatei"},
     {"imageid", "imgid", "dicomid", "sopinstanceuid", "fileid"},
     {"id", "uid"},
 )
 FOLDER = ({"imagedir", "folder", "foldername", "dir", "directory", "imagefolder"},)
-STUDY = ({"studyid", "studyinstanceuid"}, {"accessionnumber", "accession"}, {"study"})
+STUDY = ({"studyid", "studyinstanceuid"}, {"accessionnumber", "accession"}, {"study"}, {"reportid"})
 LABEL = (
     {"findinglabels", "findinglabel"},  # NIH; the second in its table of boxes
     {"classname", "labelname"},  # VinDr-CXR, which has class_id beside it
@@ -33,9 +34,10 @@ PATIENT = (
     {"patientid", "patientkey", "patientnumber", "patientno", "pid"},
     {"patient"},
     {"subjectid", "subject"},
+    {"participantid", "participant"},  # BIDS
     {"mrn"},
 )
-SPLIT = ({"split"}, {"set", "subset", "partition"}, {"fold"})
+SPLIT = ({"split"}, {"set", "subset", "partition"}, {"fold"}, {"datasettype"})
 VIEW = ({"viewposition", "view"}, {"projection"}, {"appa"}, {"viewpositiondicom"}, {"frontallateral"})
 SECOND_VIEW = {"appa": "frontallateral"}  # CheXpert: AP/PA is empty for lateral images
 FINDINGS = {
@@ -54,7 +56,7 @@ FINDINGS = {
         # NIH-CXR-LT, JSRT, COVID-19 sets and hospitals
         *("Normal", "COVID-19", "COVID", "Pneumoperitoneum", "Pneumomediastinum", "Subcutaneous Emphysema"),
         *("Tortuous Aorta", "Calcification of the Aorta", "Oedema", "Opacity", "Viral Pneumonia"),
-        *("Bacterial Pneumonia", "Healthy", "Abnormal", "Lung Cancer", "Scoliosis"),
+        *("Bacterial Pneumonia", "Healthy", "Abnormal", "Lung Cancer", "Scoliosis", "TB"),
     )
 }
 NAMES_SHOWN = 30
@@ -121,7 +123,10 @@ def find_columns(table: Table, options: LabelOptions) -> Columns:
     names_patients = image is None
     if image is None and study is None and patient is not None:  # RSNA: patientId is the name of the file
         image, patient = patient, None
-        guessed = [role for role in guessed if role != "patient"]
+        guessed = ["image" if role == "patient" else role for role in guessed]
+    if image is None and study is None:  # each row tells of all images in a folder
+        image = _guess(table, "image", FOLDER)
+        guessed += ["image"] if image is not None else []
     if image is None and "image" not in guessed:
         guessed.insert(0, "image")
     if image is None and study is None:
@@ -132,7 +137,8 @@ def find_columns(table: Table, options: LabelOptions) -> Columns:
     views: tuple[int, ...] = () if view is None else (view,)
     if "view" in guessed and view is not None and (other := SECOND_VIEW.get(plain(table.header[view]))):
         views += tuple(place for place, name in enumerate(table.header) if plain(name) == other)
-    return Columns(image, folder, study, labels, patient, split, views, tuple(guessed), one_hot, names_patients)
+    known = () if table.is_list else tuple(guessed)
+    return Columns(image, folder, study, labels, patient, split, views, known, one_hot, names_patients)
 
 
 def _with_folder(table: Table, image: int) -> tuple[int, int | None]:
@@ -210,7 +216,29 @@ def _choose(table: Table, option: str) -> str:
 
 def no_labels(tables: list[Table]) -> UsageError:
     """What to say if no table has a column of labels."""
-    return UsageError(f"{tables[0].name}: no column is known to hold labels: {_choose(tables[0], '--label-column')}")
+    told = [table for table in tables if not table.is_list]
+    if not told:
+        remedy = "give the table of labels as well, with another --labels"
+        return UsageError(f"{tables[0].name}: a list of images tells their split, not what they show: {remedy}")
+    flags = [name for name in told[0].flags if name]
+    hint = f" (only 1, 0 and the like are in {', '.join(flags[:NAMES_SHOWN])})" if flags else ""
+    return UsageError(f"{told[0].name}: no column is known to hold labels: {_choose(told[0], '--label-column')}{hint}")
+
+
+def unknown_findings(table: Table, columns: Columns) -> str:
+    """Say that columns look like findings but have unknown names, and are not used; empty if there are none."""
+    if not (columns.one_hot and "label" in columns.guessed and table.flags):
+        return ""
+    named = ", ".join(table.flags[:NAMES_SHOWN])
+    return (
+        f"{table.name}: only 1, 0 and the like are in {named} as well, which are not known as findings and are not "
+        "used. If they are findings, name all columns of findings with --label-column."
+    )
+
+
+def tells_patients(table: Table, columns: Columns) -> bool:
+    """Whether the column that names images has a name of a column of patients."""
+    return columns.image is not None and any(plain(table.header[columns.image]) in group for group in PATIENT)
 
 
 def check_named(tables: list[Table], options: LabelOptions) -> None:

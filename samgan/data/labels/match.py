@@ -226,14 +226,16 @@ class Studies:
         """Match studies with the images in their folders.
 
         Args:
-            studies: a name for messages, the patient (may be empty) and the study; folders may have p and s before.
+            studies: a name for messages, the patient (may be empty) and the study; folders may have p and s
+                before, or sub- and ses-.
         """
         matches = Matches({}, {})
         for name, patient, study in studies:
             study, patient = _identifier(study), _identifier(patient)
-            folder = f"s{study}" if f"s{study}" in self._by_study else study
+            folder = next((name for name in (f"s{study}", f"ses-{study}") if name in self._by_study), study)
             found = self._by_study.get(folder, [])
-            own = [index for index in found if {f"p{patient}", patient} & set(self._folders[index])]
+            named = {f"p{patient}", f"sub-{patient}", patient}  # MIMIC-CXR, BIDS
+            own = [index for index in found if named & set(self._folders[index])]
             found = own or found
             parents = {self._folders[index][: self._folders[index].index(folder)] for index in found}
             if len(parents) == 1:

@@ -170,9 +170,8 @@ def _split_of(table: Table, columns: Columns, word: str) -> str:
     split = SPLIT_WORDS.get(word.lower())
     if split is None:
         column = "" if columns.split is None else table.header[columns.split]
-        known = ", ".join(SPLIT_WORDS)
         raise UsageError(
-            f"{table.name}: {word[:40]!r} in column {column} is no split: expected one of {known}; or give "
-            "--split-column none"
+            f"{table.name}: {word[:40]!r} in column {column} is no split: expected a word such as train, "
+            "val or test; if the column is not one of splits, give --split-column none"
         )
     return split

@@ -5,6 +5,7 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,8 +13,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from samgan.data.labels.cells import STATES, is_blank
+from samgan.data.readers import IMAGE_SUFFIXES
+from samgan.data.sources.folder_names import split_and_rest, split_of, words_of
 from samgan.errors import SamganError, UsageError, first_line
 
+JSON_SUFFIXES = (".jsonl", ".ndjson")
+LIST_WORDS = ("list", "lists", "ids", "names", "filenames")
+"""Words that may stand beside a split's word in the name of a list of images: train_val_list.txt."""
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods")
 MAXIMUM_BYTES = 2 * 2**30
 PIECE_BYTES = 2**20
@@ -39,14 +46,20 @@ class Table(NamedTuple):
     """As many cells as the header has; rows without any text are left out."""
     warnings: tuple[str, ...] = ()
     """What was decided in reading it; one sentence each."""
+    flags: tuple[str, ...] = ()
+    """Columns that were not kept and hold nothing but words for present and absent."""
+    is_list: bool = False
+    """Whether the file was a list of images without a header, and its name told their split."""
 
 
 def read_table(file: str | Path, keep: Callable[[str], bool] = bool) -> Table:
     """Read a table with a header.
 
     Args:
-        file: .csv or .tsv (delimited by comma, semicolon, tab or vertical bar; UTF-8, UTF-16, UTF-32 or Windows-1252),
-            either of them as .gz, or .xlsx, .xlsm, .xls or .ods, of which the first sheet is read.
+        file: .csv or .tsv (delimited by comma, semicolon, tab or vertical bar; UTF-8, UTF-16, UTF-32 or Windows-1252)
+            or .jsonl (one object a line), each of them maybe as .gz; or .xlsx, .xlsm, .xls or .ods, of which the first
+            sheet is read. A list of one image a line needs no header if its file's name tells a split:
+            train_val_list.txt.
         keep: tells by its name whether a column is to be read; the cells of others are empty, which saves memory.
 
     Raises:
@@ -68,10 +81,12 @@ def read_table(file: str | Path, keep: Callable[[str], bool] = bool) -> Table:
     warnings: list[str] = []
     if path.suffix.lower() in SHEET_SUFFIXES or data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         lines = _sheet_lines(path, data, warnings)
+    elif any(suffix.lower() in JSON_SUFFIXES for suffix in path.suffixes[-2:]):
+        lines = _json_lines(path, data)
     else:
         lines = _text_lines(path, data, _encoding_of(path, data, warnings))
-    header, rows = _regular(path, lines, keep)
-    return Table(path.name, sha256, header, rows, tuple(warnings))
+    table = _regular(path, lines, keep)
+    return table._replace(sha256=sha256, warnings=(*warnings, *table.warnings))
 
 
 def _unpack(path: Path, data: bytes) -> bytes:
@@ -115,7 +130,8 @@ def _text_lines(path: Path, data: bytes, encoding: str) -> Iterator[tuple[int, l
     if "\0" in head:
         raise SamganError(f"{path.name}: not a table but a binary file: expected .csv, .tsv or .xlsx")
     told = head[4] if head[:4].lower() == "sep=" and head[5:6] in ("\r", "\n") else ""  # for Excel
-    delimiter = told or ("\t" if ".tsv" in path.suffixes else _delimiter_of(head))
+    is_tsv = ".tsv" in path.suffixes and "\t" in head.partition("\n")[0]
+    delimiter = told or ("\t" if is_tsv else _delimiter_of(head))
     if delimiter in "\r\n":
         raise SamganError(f"{path.name}: its first line, sep=, names no delimiter: remove the line")
     text = io.TextIOWrapper(io.BytesIO(data), encoding=encoding, newline="")
@@ -152,6 +168,31 @@ def _delimiter_of(text: str) -> str:
     return best
 
 
+def _json_lines(path: Path, data: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Yield the names of all keys, then the values of each line's object, as a table's cells."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            tree = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise SamganError(f"{path.name}, line {number}: not JSON ({first_line(error)}): correct the line") from None
+        if not isinstance(tree, dict):
+            raise SamganError(f'{path.name}, line {number}: expected an object, such as {{"file_name": ...}}')
+        found.append((number, tree))
+    header = list(dict.fromkeys(key for _, tree in found for key in tree))
+    yield 0, header
+    yield from ((number, [_json_text(tree.get(key)) for key in header]) for number, tree in found)
+
+
+def _json_text(value: Any) -> str:
+    """A value as the text of a cell: nothing for null; lists and objects as JSON."""
+    if value is None:
+        return ""
+    return json.dumps(value) if isinstance(value, bool | list | dict) else _text_of(value)
+
+
 def _sheet_lines(path: Path, data: bytes, warnings: list[str]) -> Iterator[tuple[int, list[str]]]:
     try:
         from python_calamine import CalamineError, CalamineWorkbook
@@ -179,40 +220,94 @@ def _text_of(value: Any) -> str:
     return value.isoformat() if isinstance(value, date) else str(value).strip()
 
 
-def _regular(
-    path: Path, lines: Iterator[tuple[int, list[str]]], keep: Callable[[str], bool]
-) -> tuple[tuple[str, ...], list[list[str]]]:
+def _regular(path: Path, lines: Iterator[tuple[int, list[str]]], keep: Callable[[str], bool]) -> Table:
     """Separate the header; make all rows as long as it."""
     header: tuple[str, ...] = ()
     rows = []
     kept: list[int] = []
     known: dict[str, str] = {}
+    flags: dict[int, set[int | None]] = {}  # columns that are not kept, and what all their cells so far say
     for number, cells in lines:
         if not any(cells):
             continue
         if not header:
             header = tuple(cells)
             kept = [place for place, name in enumerate(header) if keep(name)]
+            _check_header(path, header)
+            is_list = len(header) == 1
+            kept = [0] if is_list else kept
+            flags = {place: set() for place, name in enumerate(header) if name and place not in kept}
             continue
-        if tuple(cells) == header:  # of another table that was appended
+        if tuple(cells) == header and not is_list:  # of another table that was appended
             continue
         if len(cells) > len(header) and any(cells[len(header) :]):  # the cells behind it would all be shifted
-            raise SamganError(
-                f"{path.name}, line {number}: {len(cells)} cells, but the header has {len(header)}: put text with "
-                "delimiters in quotes"
-            )
+            raise _too_many_cells(path, number, cells, header)
         row = [""] * len(header)
         for place in kept:
             if place < len(cells) and (cell := cells[place]):
                 row[place] = known.setdefault(cell, cell) if len(cell) < 5 else cell  # short ones are in memory once
         rows.append(row)
+        for place in list(flags):
+            cell = cells[place].lower() if place < len(cells) else ""
+            if cell not in STATES and not is_blank(cell):
+                del flags[place]
+            else:
+                flags[place].add(STATES.get(cell))
+    if header and sum(map(bool, header)) < 2:
+        return _list_of_images(path, header, rows)
     if not rows:
         raise SamganError(f"{path.name}: expected a header and rows below it, found {'a header' if header else 'none'}")
-    if sum(map(bool, header)) < 2:
+    binary = tuple(header[place] for place, said in flags.items() if 1 in said and len(said) > 1)
+    return Table(path.name, "", header, rows, flags=binary)
+
+
+def _check_header(path: Path, header: tuple[str, ...]) -> None:
+    """Refuse a first line that is a row of a table without a header."""
+    if sum(map(bool, header)) > 1 and any(cell.lower().endswith(IMAGE_SUFFIXES) for cell in header):
         raise SamganError(
-            f"{path.name}: expected two columns or more, separated by comma, semicolon or tab; found {header[0]!r}"
+            f"{path.name}: its first line, {', '.join(header)[:80]!r}, is a row and no header: put a line with the "
+            "names of the columns above it, such as image,label"
         )
-    return header, rows
+
+
+def _too_many_cells(path: Path, number: int, cells: list[str], header: tuple[str, ...]) -> SamganError:
+    if sum(map(bool, header)) == 1:
+        return _no_columns(path, header)
+    return SamganError(
+        f"{path.name}, line {number}: {len(cells)} cells, but the header has {len(header)}: put text with delimiters "
+        "in quotes"
+    )
+
+
+def _no_columns(path: Path, header: tuple[str, ...]) -> SamganError:
+    found = next(filter(None, header))
+    if len(found.split()) > 1 and any(word.lower().endswith(IMAGE_SUFFIXES) for word in found.split()):
+        return SamganError(  # COVIDx: 1 ARDSSevere.png negative cohen
+            f"{path.name}: its cells are separated by spaces, as in {found[:80]!r}: put commas between them, and above "
+            "them a line with the names of the columns, such as patient,image,label"
+        )
+    return SamganError(
+        f"{path.name}: expected two columns or more, separated by comma, semicolon or tab, or a list of images whose "
+        f"file name tells their split, such as train_list.txt; found {found[:80]!r}. If this line is a title, delete it"
+    )
+
+
+def _list_of_images(path: Path, header: tuple[str, ...], rows: list[list[str]]) -> Table:
+    """A table of images and their split from a list of images, one a line: NIH's train_val_list.txt and test_list.txt.
+
+    The first line may be a header.
+    """
+    stem = path.name.partition(".")[0]
+    words = [word for word in words_of(stem) if word not in LIST_WORDS]
+    split = split_of("_".join(words)) or split_and_rest(stem)[0]
+    names = [row[0] for row in rows if row[0]]
+    if header[0].lower().endswith(IMAGE_SUFFIXES):
+        names.insert(0, header[0])
+    if not split or len(header) > 1 or not any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+        raise _no_columns(path, header)
+    which = "training" if split == "train" else "held-out"
+    said = f"{path.name}: a list of {len(names)} image(s); its name says that they are {which} images."
+    return Table(path.name, "", ("image", "split"), [[name, split] for name in names], (said,), is_list=True)
 
 
 def repeated(names: tuple[str, ...]) -> set[str]:

@@ -15,9 +15,10 @@ from jaxtyping import Shaped
 
 from samgan.cache import download_folder
 from samgan.data.documents import BadFile, LabelsUsed
-from samgan.data.readers import IMAGE_SUFFIXES, MAXIMUM_BYTES
+from samgan.data.readers import MAXIMUM_BYTES
 from samgan.data.sources import samples_npz
 from samgan.data.sources.folder_names import SPLITS, plain_class_name
+from samgan.data.sources.hints import hints, no_images, not_a_source
 from samgan.data.sources.layout import Entry, arrange
 from samgan.data.sources.listing import (
     DAMAGE,
@@ -99,7 +100,7 @@ def open_source(source: str | Path, classes_from: str | None = None) -> Source:
             opened = opened._replace(entries=[entry._replace(class_name=one) for entry in opened.entries])
     else:
         known = ", ".join(f"medmnist:{known}" for known in MEDMNIST_MD5)
-        raise UsageError(f"{source}: expected a folder, a .zip, an .npz or one of {known}")
+        raise UsageError(f"{source}: expected a folder, a .zip, an .npz or one of {known}: {not_a_source(path)}")
     entries = opened.entries
     if {entry.split for entry in entries} != {"train", "holdout"}:  # a single part is not a split
         entries = [entry._replace(split="") for entry in entries]
@@ -112,15 +113,14 @@ def _arrange(source: Source, listing: Listing, classes_from: str | None, class_n
     """Give the files of a folder or archive their classes."""
     path = source.path
     if not listing.files:
-        suffixes = " ".join(IMAGE_SUFFIXES)
-        raise SamganError(f"{path}: no images found (known suffixes: {suffixes}; DICOM files need none)")
+        raise SamganError(no_images(path, listing.ignored))
     same = functools.partial(is_same_file, path) if path.is_dir() else is_same_member
     layout = arrange(listing.files, class_name, classes_from, same)
     return source._replace(
         entries=layout.entries,
         ignored=dict(listing.ignored),
         unused=(*listing.unused, *layout.unused),
-        warnings=(*listing.warnings, *layout.warnings),
+        warnings=(*listing.warnings, *layout.warnings, *hints(layout.entries, listing.ignored, classes_from)),
     )
 
 

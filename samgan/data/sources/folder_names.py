@@ -35,7 +35,8 @@ MASK_WORDS = ("segmentation", "segmentations")
 MASK_WORDS_BESIDE_IMAGES = ("seg", "segs", "label", "labels", "annotation", "annotations", "gt", "truth", "groundtruth")
 NEGATIONS = {"no", "non", "not", "with", "without"}
 PERSON = re.compile(
-    r"(?:anon[a-z]*|patients?|pat|pt|px|subjects?|subj|sub|persons?|cases?|p|pa|id|pid|mrn)[ _.-]*\d+[a-z]?"
+    r"(?:anon[a-z]*|patients?|pat|pt|px|subjects?|subj|sub|persons?|cases?|p|pa|id|pid|mrn)[ _.-]*\d+[a-z]?|"
+    r"sub-(?:[a-z]{0,2}\d+|[a-z]+\d{2,})"  # BIDS; BIMCV-COVID19 has sub-S03047
 )
 IDENTIFIER = re.compile(
     r"\d{5,}|\d+(?:\.\d+){3,}|(?=.*\d)[0-9a-f]{12,}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]+|"  # numbers, UIDs, hashes
@@ -105,6 +106,13 @@ def is_mask(name: str, beside: Collection[str] = ()) -> bool:
     if any(NEGATIONS & set(words_of(other)) for other in (name, *beside)):  # with_mask, without_mask
         return False
     return is_named or any(map(is_plain, beside))
+
+
+def mask_of(stem: str) -> str:
+    """The name of the image that a file is the mask of, by its name without suffix: 1_mask gives 1; else empty."""
+    if NEGATIONS & set(words_of(stem)):
+        return ""
+    return next((stem.removesuffix(end) for end in ("_mask", "-mask", "_masks", "_seg") if stem.endswith(end)), "")
 
 
 def are_patients(names: Collection[str]) -> bool:

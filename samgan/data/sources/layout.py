@@ -12,6 +12,7 @@ from samgan.data.sources.folder_names import (
     are_studies,
     is_mask,
     is_plain,
+    mask_of,
     plain_class_name,
     spelled,
     split_and_rest,
@@ -159,6 +160,10 @@ def _leave_masks_out(layout: Layout) -> None:
             beside[place.folders[:depth]].add(name)
     found: defaultdict[str, list[Place]] = defaultdict(list)
     common = _common(layout.places)
+    if all(mask_of(place.stem) for place in layout.places) and layout.places:
+        named = shown(layout.places[0].file.path)
+        layout.suspicions.append(f"all files, such as {named}, are named like masks, and masks are not radiographs")
+        return
     masks = {
         (*above, name)
         for above, siblings in beside.items()
@@ -168,8 +173,7 @@ def _leave_masks_out(layout: Layout) -> None:
     for place in layout.places:
         within = range(common, len(place.folders))
         folder = next((place.folders[depth] for depth in within if place.folders[: depth + 1] in masks), "")
-        stem = place.stem
-        of = next((stem.removesuffix(end) for end in ("_mask", "-mask", "_masks", "_seg") if stem.endswith(end)), "")
+        of = mask_of(place.stem)
         if folder:
             found[f"lies in {shown(folder)}, a folder of masks"].append(place)
         elif of in names[place.folders]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import filecmp
+import functools
 import lzma
 import os
 import stat
@@ -9,9 +10,9 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from samgan.data.documents import BadFile
@@ -22,6 +23,9 @@ from samgan.files import is_system_name
 OTHER_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".pdf", ".xlsx")
 DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, ValueError, IndexError)
 """What zipfile and its decompressors raise on archives that are damaged, encrypted or compressed in an unknown way."""
+PACKED = (".gz", ".bz2", ".xz")
+"""Suffixes that say only that a file is packed; the one before says what is in it."""
+PICTURE_HEADS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 ENCRYPTED = 0x1
 UTF8 = 0x800
 """Bits of a member's flags (APPNOTE.TXT, section 4.4.4)."""
@@ -49,6 +53,8 @@ class Listing:
     """Number of files that are not images, by suffix."""
     unused: list[BadFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    misnamed: list[str] = field(default_factory=list)
+    """Files that begin like a picture but have no suffix of one; they are counted in `ignored`."""
     hidden: set[str] = field(default_factory=set)
     """Names of the hidden and system folders, and hidden images, that were passed over."""
 
@@ -61,6 +67,12 @@ class Listing:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             named = ", ".join(map(shown, names[:5]))
             self.warnings.append(f"hidden files and folders of the system are left out: {named}{more}")
+        if self.misnamed:
+            named = shown(min(self.misnamed))
+            self.warnings.append(
+                f"{len(self.misnamed)} file(s), such as {named}, begin like a PNG or JPEG but are not named like one, "
+                "so they are not read: add .png or .jpg to their names if they are radiographs"
+            )
         return self
 
 
@@ -73,7 +85,7 @@ def images_in_folder(folder: Path) -> list[Path]:
         OSError: the folder cannot be listed.
     """
     files = [file for file in folder.iterdir() if not _is_hidden(file.name) and not file.is_dir()]
-    return sorted(file for file in files if _is_image_file(file))
+    return sorted(file for file in files if _is_image(file.name, functools.partial(head_of_file, file)))
 
 
 def list_folder(root: Path) -> Listing:
@@ -112,16 +124,16 @@ def list_folder(root: Path) -> Listing:
 def _add_file(listing: Listing, root: Path, file: Path) -> None:
     path = file.relative_to(root)
     if _is_hidden(file.name):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if suffix_of(file.name) in IMAGE_SUFFIXES:
             listing.hidden.update(_surprising([file.name]))
-    elif _is_image_file(file):
+    elif _is_image(file.name, lambda: head_of_file(file), lambda: listing.misnamed.append(path.as_posix())):
         size, version = 0, 0
         with contextlib.suppress(OSError):  # a broken link is listed, so that reading it gives the reason
             size, version = file.stat().st_size, file.stat().st_mtime_ns
         parts = tuple(unicodedata.normalize("NFC", part) for part in path.parts)
         listing.files.append(Found(path.as_posix(), parts, size, version))
     else:
-        listing.ignored[path.suffix.lower()] += 1
+        listing.ignored[suffix_of(file.name)] += 1
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -137,12 +149,24 @@ def _surprising(names: Iterator[str] | list[str]) -> list[str]:
     return [name for name in names if _is_hidden(name) and not name.startswith(("._", "__MACOSX", ".git"))]
 
 
-def _is_image_file(file: Path) -> bool:
-    """Decide by the suffix, otherwise by the first bytes of the file."""
-    suffix = file.suffix.lower()
+def suffix_of(name: str) -> str:
+    """A file's suffix in lower case; both of them where the last only says that it is packed, as in .csv.gz."""
+    stem, suffix = os.path.splitext(name.strip().lower())
+    if suffix not in PACKED:
+        return suffix
+    inner = os.path.splitext(stem)[1]
+    return inner + suffix if inner in (".csv", ".tsv", ".tar", ".json", ".jsonl", ".nii") else suffix
+
+
+def _is_image(name: str, head: Callable[[], bytes], note_misnamed: Callable[[], None] = lambda: None) -> bool:
+    """Decide by the suffix, otherwise by the first bytes of the file; note what begins like a picture and is none."""
+    suffix = suffix_of(name)
     if suffix in IMAGE_SUFFIXES or suffix in OTHER_SUFFIXES:
         return suffix in IMAGE_SUFFIXES
-    return _is_image_head(file.name, head_of_file(file))
+    first = head()
+    if first.startswith(PICTURE_HEADS):
+        note_misnamed()
+    return is_recognised(first) and name.upper() != "DICOMDIR"
 
 
 def head_of_file(file: Path) -> bytes:
@@ -154,10 +178,6 @@ def head_of_file(file: Path) -> bytes:
             return opened.read(HEAD_BYTES)
     except OSError:
         return b""
-
-
-def _is_image_head(name: str, head: bytes) -> bool:
-    return is_recognised(head) and name.upper() != "DICOMDIR"
 
 
 def is_same_file(root: Path, left: Found, right: Found) -> bool:
@@ -239,17 +259,16 @@ def _is_wanted(listing: Listing, archive: zipfile.ZipFile, info: zipfile.ZipInfo
     if not parts:
         listing.unused.append(BadFile("(no name)", "a member of the archive without a name"))
         return False
-    suffix = PurePosixPath(parts[-1]).suffix.lower()
+    suffix = suffix_of(parts[-1])
     if any(map(_is_hidden, parts)):
         if any(map(_is_hidden, parts[:-1])) or suffix in IMAGE_SUFFIXES:
             listing.hidden.update(_surprising([next(filter(_is_hidden, parts))]))
         return False
-    if suffix in IMAGE_SUFFIXES:
+    path = "/".join(parts)
+    if _is_image(parts[-1], lambda: head_of_member(archive, info), lambda: listing.misnamed.append(path)):
         return True
-    if suffix in OTHER_SUFFIXES or not _is_image_head(parts[-1], head_of_member(archive, info)):
-        listing.ignored[suffix] += 1
-        return False
-    return True
+    listing.ignored[suffix] += 1
+    return False
 
 
 def head_of_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
