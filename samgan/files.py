@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from samgan.errors import SamganError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock
-    fcntl = None  # type: ignore[assignment]
+from samgan.locks import NON_BLOCKING, HeldError, can_lock_folders, lock, unlock
 
 Location = str | os.PathLike[str]
 """A file or folder that a function of `samgan.api` reads or writes."""
@@ -32,9 +28,9 @@ SYSTEM_NAMES = frozenset(
 """Files and folders, in lower case, that operating systems and file servers put beside a user's own."""
 
 
-# Names of temporary files and folders: .NAME.PID.tmp, beside NAME. Whoever writes one holds a lock (flock) on it, and
-# the lock ends with its process. So a temporary without a lock was left behind by a process that was killed, on this
-# host or another: the next write of NAME removes it.
+# Names of temporary files and folders: .NAME.PID.tmp, beside NAME. Whoever writes one holds a lock on it, and the lock
+# ends with its process. So a temporary without a lock was left behind by a process that was killed, on this host or
+# another: the next write of NAME removes it. On Windows folders have no locks, and such a folder stays.
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 """Flag of `os.open` that refuses a symbolic link; Windows lacks it."""
 
@@ -134,39 +130,36 @@ def _create(temporary: Path) -> BinaryIO:
     _clear(temporary)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(temporary, flags, 0o666), "wb")
-    if fcntl is not None:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with contextlib.suppress(HeldError):  # by who looks just now whether it was left behind
+        lock(file.fileno())
     return file
 
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Hold the lock of a temporary folder."""
-    if fcntl is None:
+    if not can_lock_folders():
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(HeldError):
+            lock(descriptor)
         yield
     finally:
         os.close(descriptor)
 
 
 def _is_abandoned(path: str, flags: int) -> bool:
-    """Whether nobody holds the lock of a temporary file or folder; False where files cannot be locked."""
-    if fcntl is None:
-        return False
-    descriptor = os.open(path, flags | NO_FOLLOW | os.O_NONBLOCK)
+    """Whether nobody holds the lock of a temporary file or folder; False where it cannot be locked."""
+    descriptor = os.open(path, flags | NO_FOLLOW | NON_BLOCKING)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        return lock(descriptor)
+    except HeldError:
         return False
     finally:
+        unlock(descriptor)
         os.close(descriptor)
-    return True
 
 
 @contextlib.contextmanager
@@ -174,8 +167,7 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
     """Keep other processes out of `folder`, which must exist, by a lock on the file `.lock` in it.
 
     The lock ends with the process that holds it, however that ends. The file is never written to. It is removed at the
-    end; one that a killed process left behind does no harm. Without effect on Windows, and on network file systems
-    that have no locks.
+    end; one that a killed process left behind does no harm. Without effect on network file systems that have no locks.
 
     Args:
         folder: Where to work.
@@ -184,16 +176,24 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
     Raises:
         SamganError: Another process holds it, or `.lock` is not a regular file but, say, a link.
     """
-    if fcntl is None:
-        yield
-        return
     path = folder / ".lock"
     descriptor = _lock(path, busy)
     try:
         yield
     finally:
+        _unlock(path, descriptor)
+
+
+def _unlock(path: Path, descriptor: int) -> None:
+    """Remove a file that this process holds the lock of, and end the lock."""
+    if can_lock_folders():
         path.unlink(missing_ok=True)  # first: whoever opened it meanwhile finds that it is gone
         os.close(descriptor)
+        return
+    unlock(descriptor)
+    os.close(descriptor)
+    with contextlib.suppress(OSError):  # Windows removes no file that somebody has opened: it is theirs then
+        path.unlink(missing_ok=True)
 
 
 def _lock(path: Path, busy: str) -> int:
@@ -201,14 +201,13 @@ def _lock(path: Path, busy: str) -> int:
     while True:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise SamganError(f"{path} is not a regular file, as a lock of samgan is: remove it, then try again")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | os.O_NONBLOCK, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | NON_BLOCKING, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if not lock(descriptor):
+                return descriptor
+        except HeldError:
             os.close(descriptor)
             raise SamganError(busy) from None
-        except OSError:
-            return descriptor  # some network file systems have no locks
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor)):
                 return descriptor

@@ -13,6 +13,10 @@ class Retired(NamedTuple):
     advice: str
     values: tuple[Any, ...] = ()
     """The values that are gone, if the setting itself is still there."""
+    since: str = "0.1.0"
+    """The version from which on it is gone."""
+    until: str = "1.0"
+    """The version that no longer accepts `same`."""
 
 
 RETIRED = {

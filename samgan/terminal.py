@@ -83,7 +83,7 @@ def open_standard_files() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     if sys.stderr is None:  # argparse would print errors as results
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="locale", closefd=False)  # noqa: SIM115
 
 
 def forget_unwritten(stream: Any) -> OSError | None:

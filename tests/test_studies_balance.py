@@ -319,6 +319,17 @@ def test_a_folder_goes_on_with_what_it_was_begun_with(folder, data, config, tmp_
             balance(data, tmp_path / "out", BalanceRequest(config=config, copies=True, **given))
 
 
+def test_links_that_cannot_be_made_are_refused_before_the_training(folder, data, config, tmp_path, monkeypatch):
+    def refuse(path, target):
+        raise OSError(22, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    given = {"minutes": 1.0, "seeds": 0, "device": "cpu", "target": "0.9", "originals": folder / "images"}
+    with pytest.raises(UsageError, match=r"no links .* \(A required privilege .*\); add --copies"):
+        balance(data, tmp_path / "out", BalanceRequest(config=config, **given))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_given_model_that_was_trained_on_is_another_model(data, config, tmp_path, lenient):
     own = config.override({"data.classes": ["NORMAL"], "training.kimg": 0.016})

@@ -12,15 +12,22 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from samgan import __version__
 from samgan.commands import data, images, scores, settings, studies, train
-from samgan.commands.command import Command
+from samgan.commands.command import Command, Outcome
+from samgan.commands.completion import add_completion, add_settings, completion_script
 from samgan.commands.settings import split_settings
 from samgan.errors import SamganError, UsageError, shown
 from samgan.terminal import forget_unwritten, open_standard_files, printable, say
+
+
+def _completion(options: argparse.Namespace) -> Outcome:
+    script = completion_script(full_parser(), options.shell)
+    return Outcome({"shell": options.shell, "script": script}, script)
+
 
 COMMANDS: tuple[Command, ...] = (
     *data.COMMANDS,
@@ -29,6 +36,7 @@ COMMANDS: tuple[Command, ...] = (
     *scores.COMMANDS,
     *studies.COMMANDS,
     *settings.COMMANDS,
+    Command("completion", "print a script that lets bash, zsh or tcsh complete commands", _completion, add_completion),
 )
 """All commands, in the order of `samgan --help`."""
 
@@ -79,6 +87,29 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Options of the command that was typed, with `command` and `settings` (dotted keys) among them."""
     words, settings = split_settings(arguments)
+    typed = next((word for word in words if not word.startswith("-")), None)
+    parser, _ = _make_parser({typed})
+    options = parser.parse_args(words)
+    options.settings = settings
+    if settings and not options.command.takes_settings:
+        takers = ", ".join(command.name for command in COMMANDS if command.takes_settings)
+        parser.error(f"--{next(iter(settings))}: samgan {options.command.name} takes no settings; these do: {takers}")
+    return options
+
+
+def full_parser() -> argparse.ArgumentParser:
+    """The parser of all commands with all their arguments, settings among them. To make it takes seconds."""
+    parser, commands = _make_parser({command.name for command in COMMANDS})
+    for command in COMMANDS:
+        if command.takes_settings:
+            add_settings(commands[command.name])
+    return parser
+
+
+def _make_parser(
+    names: Collection[str | None],
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and that of each command; only the commands `names` have their arguments."""
     parser = _Parser(
         prog="samgan",
         description="SAMGAN / MSG-SAGAN: diverse synthetic radiographs. For research only, not for diagnosis.",
@@ -87,7 +118,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"samgan {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    typed = next((word for word in words if not word.startswith("-")), None)
     for command in COMMANDS:
         sub = subparsers.add_parser(
             command.name,
@@ -96,15 +126,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
         )
-        if command.name == typed:
+        if command.name in names:
             command.add_arguments(sub)
         sub.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-        sub.set_defaults(command=command, settings=settings)
-    options = parser.parse_args(words)
-    if settings and not options.command.takes_settings:
-        takers = ", ".join(command.name for command in COMMANDS if command.takes_settings)
-        parser.error(f"--{next(iter(settings))}: samgan {options.command.name} takes no settings; these do: {takers}")
-    return options
+        sub.set_defaults(command=command)
+    return parser, subparsers.choices
 
 
 def _plain(document: Any) -> Any:

@@ -112,11 +112,13 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     if finished and _is_right(finished, fingerprint):
         _remove_partial(out)
         return finished
+    is_there = finished is not None
+    del finished  # Windows replaces no file that is mapped
     held = contextlib.ExitStack()
     try:
         out.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked(out, _busy(out)))
-        by_another = None if finished else _finished_set(out, opened)  # since this call looked
+        by_another = None if is_there else _finished_set(out, opened)  # since this call looked
         if by_another and _is_right(by_another, fingerprint):
             return by_another
         with strict_decoders():  # once, around all threads

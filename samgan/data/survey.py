@@ -70,7 +70,7 @@ def survey_depth(source: Source, partial: Path, bits: int | None, workers: int |
 
     if jobs:
         run_jobs("finding the bit depth", source, jobs, measure, workers)
-    found = [_Measured(Extremes(*row), path) for job in jobs for *row, path in json.loads(job.file.read_text())]
+    found = [_Measured(Extremes(*row), path) for job in jobs for *row, path in json.loads(job.file.read_text("utf-8"))]
     integers = _decide("16-bit and 32-bit images", [each for each in found if not each.extremes.is_float], bits)
     floats = _decide("floating-point images", [each for each in found if each.extremes.is_float], bits)
     if bits is not None and integers.scale is None:

@@ -140,7 +140,7 @@ class Run:
         path = self.path / "stats.jsonl"
         lines: dict[tuple[int, str], dict[str, Any]] = {}
         if path.is_file():
-            for text in path.read_text(errors="replace").splitlines():
+            for text in path.read_text("utf-8", errors="replace").splitlines():
                 line = _line(text)
                 if line is not None:
                     lines[line["step"], line["kind"]] = line
@@ -196,7 +196,7 @@ class Run:
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text("utf-8"))
         except FileNotFoundError:
             raise SamganError(f"{path} is missing; is {self.path} a run folder?") from None
         except (ValueError, RecursionError) as error:
@@ -269,7 +269,7 @@ def describe_environment(device: str, data: TrainedOn | None, start: Start | Non
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

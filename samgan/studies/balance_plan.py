@@ -1,6 +1,7 @@
 """The request to `samgan balance`: it is checked, and becomes a plan."""
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -192,16 +193,29 @@ def _check_originals(originals: Path, data: PreparedSet, names: Sequence[str]) -
             )
 
 
+def _check_links(out: Path) -> None:
+    """Refuse links where none can be made before the training: Windows asks for a right that few users have."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        try:
+            (Path(folder) / "link").symlink_to(out)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UsageError(f"{out}: no links to --originals can be made there ({reason}); add --copies") from None
+
+
 def keep_plan(plan: Plan, out: Path) -> None:
     """Write the plan, or compare it with the one in the folder.
 
     Raises:
-        UsageError: The folder was begun with another plan.
+        UsageError: The folder was begun with another plan, or cannot hold the links that the plan asks for.
         SamganError: The folder holds something else, or its plan cannot be read.
     """
     path = out / "plan.json"
     if not path.is_file():
         check_new_folder(out, "it was not begun by samgan balance: name a new folder")
+        if plan.originals and not plan.copies:
+            _check_links(out)
         plan.write(path)
         return
     before = Plan.read(path)

@@ -227,7 +227,7 @@ def _quiet_libraries() -> Iterator[None]:
     os.close(dropped)
     try:
         if is_plain:
-            with open(shown, "w", buffering=1, errors="backslashreplace", closefd=False) as rerouted:
+            with open(shown, "w", 1, encoding="locale", errors="backslashreplace", closefd=False) as rerouted:
                 sys.stderr = rerouted
                 yield
         else:
