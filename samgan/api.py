@@ -17,9 +17,11 @@ from samgan.sampling import (
     MODEL_SUFFIX,
     Model,
     Written,
+    check_suffix,
     is_model,
     load_model,
     open_model,
+    write_graph,
     write_model,
     write_samples,
 )
@@ -42,34 +44,46 @@ class Exported:
     sha256: str
     """SHA-256 of the weights."""
     images_seen: int
+    largest_difference: int | None = None
+    """In grey levels, between images of a graph and of `sample` that were compared; None for .safetensors."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        return {"model": str(self.model), "sha256": self.sha256, "images_seen": self.images_seen}
+        seen = {"images_seen": self.images_seen, "largest_difference": self.largest_difference}
+        return {"model": str(self.model), "sha256": self.sha256, **seen}
 
 
 def export(run: Location, out: Location, *, checkpoint: str = "newest") -> Exported:
-    """Write the averaged generator of a run as one file, for `sample` and `evaluate` on another machine.
+    """Write the averaged generator of a run as one file, for samgan on another machine or for other programs.
+
+    A graph (.onnx, .pt2) maps latents, and labels if there are classes, to uint8 images. It is written only if its
+    images differ from those of `sample` by at most one grey level.
 
     Args:
-        run: The run folder.
-        out: The new file, with a name ending in .safetensors. It holds weights, configuration and hashes, but no image.
-        checkpoint: "newest", "best" or a checkpoint file.
+        run: The run folder, a .safetensors file made by `export`, or the name of a model that comes with samgan.
+        out: The new file, with a name that ends in .safetensors (for `sample` and `evaluate`), .onnx (for ONNX Runtime
+            and others; needs the extra `onnx`) or .pt2 (for `torch.export.load`). It holds weights, configuration and
+            hashes, but no image.
+        checkpoint: "newest", "best" or a checkpoint file, if `run` is a run folder.
 
     Returns:
         The file, the hash of its weights and the number of images seen in training.
 
     Raises:
-        SamganError: There is no such checkpoint, `out` exists, or its name ends differently.
+        UsageError: The name of `out` ends differently, or packages for its format are missing.
+        SamganError: There is no such run or checkpoint, `out` exists, or a graph makes other images than the model.
     """
     out = Path(out)
-    if out.suffix != MODEL_SUFFIX:
-        raise UsageError(f"{out}: expected a file name that ends in {MODEL_SUFFIX}")
+    check_suffix(out)
     if out.exists():
         raise SamganError(f"{out} exists; name a new file")
-    model = load_model(Run.open(run), checkpoint)
-    write_model(model, out)
-    return Exported(out, model.sha256, model.images_seen)
+    model = open_model(Path(run), checkpoint)
+    difference = None
+    if out.suffix == MODEL_SUFFIX:
+        write_model(model, out)
+    else:
+        difference = write_graph(model, out)
+    return Exported(out, model.sha256, model.images_seen, difference)
 
 
 def sample(  # noqa: PLR0913 (options of one call, each with a default)

@@ -39,8 +39,13 @@ def _sample(options: argparse.Namespace) -> Outcome:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("out", metavar="FILE", type=Path, help="new file whose name ends in .safetensors")
+    parser.add_argument("source", metavar="RUN", type=Path, help=MODEL)
+    text = (
+        "new file. The end of its name says what for: .safetensors for samgan itself; .onnx for ONNX Runtime and other "
+        "programs (needs samgan[onnx]); .pt2 for torch.export.load. The last two make images from latents "
+        "(docs/sharing.md)"
+    )
+    parser.add_argument("out", metavar="FILE", type=Path, help=text)
     add_checkpoint(parser)
 
 
@@ -49,6 +54,8 @@ def _export(options: argparse.Namespace) -> Outcome:
 
     exported = api.export(options.source, options.out, checkpoint=options.checkpoint)
     text = f"{options.out}: {exported.images_seen / 1000:g} kimg, weights {exported.sha256[:12]}"
+    if exported.largest_difference is not None:
+        text += f"; largest difference from images of samgan sample: {exported.largest_difference} of 255"
     return Outcome(exported, text)
 
 
@@ -84,7 +91,7 @@ def _models(options: argparse.Namespace) -> Outcome:
 COMMANDS = (
     Command("models", "list the trained models that come with samgan, or print the card of one", _models, _add_models),
     Command("sample", "make images with a trained model", _sample, _add_sample),
-    Command("export", "write the generator of a run to one file, for sample and evaluate", _export, _add_export),
+    Command("export", "write a trained model to one file, for samgan or for other programs", _export, _add_export),
     Command(
         "verify",
         "say which model and seed made an image; the status is 1 if an image is not what it claims to be",

@@ -105,7 +105,7 @@ class _ModulatedBlock(nn.Module):
 
     def forward(self, x: Tensor | None, latents: Tensor, styles: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.start is not None:
-            x = channels_last(self.start.expand(len(latents), -1, -1, -1))
+            x = channels_last(self.start.expand(latents.shape[0], -1, -1, -1))
         assert x is not None
         x = activate(self.conv_1(x, styles, latents))
         x = activate(self.conv_2(x, styles, latents))

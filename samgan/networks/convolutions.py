@@ -178,7 +178,7 @@ class ModulatedConv2d(nn.Module):
             y = upsample(y)
         if self.noise is not None:
             noise = z.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T
-            y.addcmul_(self.noise.to(y.dtype), noise.view(len(y), 1, *y.shape[2:]).to(y.dtype))
+            y.addcmul_(self.noise.to(y.dtype), noise.view(y.shape[0], 1, *y.shape[2:]).to(y.dtype))
         return y
 
 
@@ -246,7 +246,7 @@ def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     change: they tell a convolution which layout is meant.
     """
     if x.shape[1] == 1:
-        return x.reshape(len(x), *x.shape[2:], 1).permute(0, 3, 1, 2)
+        return x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -1,5 +1,6 @@
 """From a trained model to images."""
 
+from samgan.sampling.graphs import GRAPHS, GraphFormat, check_suffix, write_graph
 from samgan.sampling.images import FORWARD_BATCH, generate, labels_like, latents_of_seeds, sample, sample_batches
 from samgan.sampling.model import (
     MODEL_SUFFIX,
@@ -21,8 +22,10 @@ from samgan.sampling.write import Written, write_samples
 
 __all__ = [
     "FORWARD_BATCH",
+    "GRAPHS",
     "MODEL_SUFFIX",
     "SHIPPED",
+    "GraphFormat",
     "Labels",
     "Model",
     "Origin",
@@ -31,6 +34,7 @@ __all__ = [
     "Written",
     "attention_sheet",
     "check_origin",
+    "check_suffix",
     "generate",
     "hash_weights",
     "interpolate",
@@ -44,6 +48,7 @@ __all__ = [
     "sample",
     "sample_batches",
     "scales_sheet",
+    "write_graph",
     "write_model",
     "write_samples",
 ]

@@ -138,8 +138,13 @@ def write_model(model: Model, path: Path) -> None:
         path: The file, ending in .safetensors; written whole or not at all.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.generator.state_dict().items()}
-    metadata = {
-        "format": MODEL_FORMAT,
+    with atomic_write(path) as file:
+        file.write(safetensors.torch.save(weights, {"format": MODEL_FORMAT, **metadata_of(model)}))
+
+
+def metadata_of(model: Model) -> dict[str, str]:
+    """Configuration and origin of a model, as every file of `samgan export` holds them: texts by name."""
+    return {
         "config": json.dumps(model.config.to_dict()),
         "images_seen": str(model.images_seen),
         "sha256": model.sha256,
@@ -148,8 +153,6 @@ def write_model(model: Model, path: Path) -> None:
         "checkpoint": model.checkpoint,
         "software": SOFTWARE,
     }
-    with atomic_write(path) as file:
-        file.write(safetensors.torch.save(weights, metadata))
 
 
 def read_model(path: Path, device: str | torch.device = "cpu") -> Model:
