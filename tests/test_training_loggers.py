@@ -1,6 +1,6 @@
 """Loggers: what TensorBoard, MLflow and W&B have written, read with their own readers; resuming, failing, refusing.
 
-Those of MLflow and W&B are skipped where the package is not installed: pip install -e '.[mlflow,wandb]' (100 MB).
+Those of MLflow and W&B are skipped where the package is not installed: pip install -e '.[mlflow,wandb]'.
 """
 
 import argparse

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from samgan.data.readers.dicom import open_dicom
+from samgan.data.readers.dicom.codecs import find_decoder
 from samgan.data.readers.radiograph import check_size
 from samgan.errors import SamganError
 from samgan.pictures import SYNTHETIC
@@ -85,23 +86,11 @@ def _pixels(dataset: Any) -> np.ndarray:
     if (frames := int(dataset.get("NumberOfFrames") or 1)) != 1:
         raise SamganError(f"it holds {frames} frames: expected one image")
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and (missing := _lacks_decoder(syntax)):
-        raise SamganError(f"no decoder for DICOM {syntax.name}: pip install 'samgan[dicom]' ({missing})")
-    values: np.ndarray = pixel_array(dataset)
+    plugin = find_decoder(syntax).plugin if syntax.is_compressed else ""
+    values: np.ndarray = pixel_array(dataset, decoding_plugin=plugin)
     if values.dtype.kind == "u" and values.itemsize > 1 and int(dataset.BitsStored) == 8 and values.max() < 256:
         values = values.astype(np.uint8)  # stored in wider words
     return values
-
-
-def _lacks_decoder(syntax: Any) -> str:
-    """What is missing to decode a transfer syntax; empty if nothing is."""
-    from pydicom.pixels import get_decoder
-
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        return "pydicom knows none"
-    return "" if decoder.is_available else "; ".join(decoder.missing_dependencies)
 
 
 def _faults(dataset: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """Read DICOM: from stored values to what a viewer shows.
 
-The steps are in the files beside this one: `dicom_file` (bytes to attributes), `dicom_pixels` (decoding),
-`dicom_settings` (which steps a file asks for) and `dicom_display` (their arithmetic).
+The steps are in the files beside this one: `file` (bytes to attributes), `pixels` and `codecs` (decoding), `settings`
+(which steps a file asks for) and `display` (their arithmetic).
 """
 
 import functools
@@ -29,7 +29,7 @@ RGB_FROM_YBR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]
 
 
 def read_dicom(data: bytes, reading: Reading) -> Radiograph:
-    """Apply modality LUT, then VOI LUT or window, then polarity; see `dicom_display.show`.
+    """Apply modality LUT, then VOI LUT or window, then polarity; see `display.show`.
 
     An attribute that is empty or makes no sense counts as absent, and is named in the notes.
 

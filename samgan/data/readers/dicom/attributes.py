@@ -1,6 +1,7 @@
 """Read DICOM attributes so that one which is empty or makes no sense counts as absent, and is named in a note."""
 
 import math
+from collections.abc import Iterable, MutableSequence
 from typing import Any
 
 
@@ -40,24 +41,33 @@ class Attributes:
 
     def numbers(self, keyword: str) -> tuple[float, ...]:
         """All values as finite numbers; none of them if the attribute is absent or one is not a number."""
+        numbers = self.numbers_or_gaps(keyword)
+        if None in numbers:
+            self.pass_over("unreadable", keyword)
+            return ()
+        return tuple(number for number in numbers if number is not None)
+
+    def numbers_or_gaps(self, keyword: str) -> tuple[float | None, ...]:
+        """All values, None for each that is empty or no finite number; nothing if all are that."""
         value = self.value(keyword)
         if value is None:
             return ()
         if isinstance(value, bytes):  # of an unknown type, or the ambiguous "US or SS"
             order = "little" if self.little_endian else "big"
             value = [int.from_bytes(value[at : at + 2], order) for at in range(0, len(value), 2)]  # type: ignore[arg-type]
-        try:
-            numbers = [float(number) for number in ([value] if isinstance(value, (int, float, str)) else value)]
-        except (TypeError, ValueError, OverflowError):
-            numbers = [math.nan]
-        if not all(map(math.isfinite, numbers)):
-            self.pass_over("unreadable", keyword)
-            return ()
-        return tuple(numbers)
+        values = [value] if isinstance(value, (int, float, str)) or not isinstance(value, Iterable) else list(value)
+        numbers = tuple(_finite(each) for each in values)
+        if any(number is not None for number in numbers):
+            return numbers
+        self.pass_over("unreadable", keyword)
+        return ()
 
     def number(self, keyword: str) -> float | None:
         """The first value as a finite number."""
-        return next(iter(self.numbers(keyword)), None)
+        numbers = self.numbers(keyword)
+        if len(numbers) > 1:
+            self.note(f"several values of {name_of(keyword)}: the first taken")
+        return numbers[0] if numbers else None
 
     def whole(self, keyword: str, low: int, high: int) -> int | None:
         """The first value as a whole number; None if it is not one from `low` to `high`."""
@@ -70,8 +80,11 @@ class Attributes:
         return int(number)
 
     def text(self, keyword: str) -> str:
-        """The value without spaces around it; empty if it is absent."""
+        """The first value without spaces around it; empty if it is absent."""
         value = self.value(keyword)
+        if isinstance(value, MutableSequence):  # pydicom's MultiValue
+            self.note(f"several values of {name_of(keyword)}: the first taken")
+            value = value[0]
         return "" if value is None else str(value).strip(" \0\t\r\n")
 
     def items(self, keyword: str) -> list["Attributes"]:
@@ -84,6 +97,14 @@ class Attributes:
         except (TypeError, AttributeError):
             self.pass_over("unreadable", keyword)
             return []
+
+
+def _finite(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def name_of(keyword: str) -> str:

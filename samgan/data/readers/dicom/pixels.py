@@ -1,14 +1,12 @@
 """Decode DICOM's pixels to words as they are stored: no bit is shifted or masked here."""
 
-import contextlib
-import importlib.util
-import sys
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt
 
 from samgan.data.readers.dicom.attributes import Attributes, name_of
+from samgan.data.readers.dicom.codecs import JPEG_12_BIT, Decoder, find_decoder
 from samgan.data.readers.dicom.file import PixelElement
 from samgan.data.readers.radiograph import BadImageError, check_size
 
@@ -17,8 +15,7 @@ ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
 JPEG_SIGNED = ("1.2.840.10008.1.2.4.8", "1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
 """JPEG-LS and JPEG 2000: a codestream of fewer bits than Bits Stored has its sign in its own highest bit."""
-JPEG_SEQUENTIAL = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
-JPEG_12_BIT = "1.2.840.10008.1.2.4.51"
+JPEG_SEQUENTIAL = ("1.2.840.10008.1.2.4.50", JPEG_12_BIT)
 GREY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
@@ -71,6 +68,8 @@ def read_format(attributes: Attributes) -> PixelFormat:
     """
     rows, columns = (_needed(attributes, keyword, 1, 65535) for keyword in ("Rows", "Columns"))
     check_size(columns, rows)
+    if _is_stretched(attributes):
+        attributes.note("pixels that are not square: shown as they are stored")
     frames = attributes.whole("NumberOfFrames", 1, 2**31)
     if (frames or 1) > 1:
         raise BadImageError(f"multi-frame DICOM ({frames} frames); expected one radiograph")
@@ -102,8 +101,20 @@ def read_format(attributes: Attributes) -> PixelFormat:
     if samples == 3 and signed:
         attributes.pass_over("senseless", "PixelRepresentation")
     planar = attributes.whole("PlanarConfiguration", 0, 1) if samples == 3 else 0
+    if planar is None:
+        attributes.note("no usable Planar Configuration: taken as colour by pixel")
+    if planar and photometric == "YBR_FULL_422":  # two pixels share their colour: there are no planes of one size
+        attributes.note("Planar Configuration by plane of YBR_FULL_422 passed over")
+        planar = 0
     signed = bool(signed) and samples == 1
     return PixelFormat(rows, columns, samples, photometric, planar or 0, allocated, stored, high_bit, signed)
+
+
+def _is_stretched(attributes: Attributes) -> bool:
+    """Whether rows and columns are more than 1 % differently far apart (DICOM PS3.3, 10.7.1.3 and C.7.6.3.1.7)."""
+    silent = Attributes(attributes.dataset, [], attributes.little_endian)  # most files have one of these at most
+    pairs = (silent.numbers(keyword) for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"))
+    return any(len(pair) == 2 and min(pair) > 0 and max(pair) > 1.01 * min(pair) for pair in pairs)
 
 
 def _needed(attributes: Attributes, keyword: str, low: int, high: int) -> int:
@@ -152,24 +163,22 @@ def decode(
             raise BadImageError(f"DICOM with compressed pixels, but its transfer syntax is {name}")
         pixels = _check_length(len(element.value), pixels, attributes)
         buffer: memoryview | bytes = element.value
+        found = Decoder(get_decoder(UID(syntax)), "")
     else:
         if not element.is_encapsulated:
             raise BadImageError(f"DICOM with pixels that are not compressed, but its transfer syntax is {name}")
-        _check_decoder(syntax, name)
+        found = find_decoder(syntax)
         frame = _encapsulated_frame(element.value)
         pixels = _agree(pixels, _codestream(frame), syntax, attributes)
         if syntax in JPEG_SEQUENTIAL:
             frame = _mend_scan(frame, attributes)
         buffer = encapsulate([frame])
-    decoder: Any = get_decoder(syntax)
-    # gdcm writes to the terminal and even ends the process on damaged pictures: it comes last
-    plugins = sorted(decoder.available_plugins, key=("pylibjpeg", "pillow", "pydicom", "pyjpegls", "gdcm").index)
     try:
-        words, properties = decoder.as_array(
+        words, properties = found.decoder.as_array(
             buffer,
             index=0,
             raw=True,
-            decoding_plugin=plugins[0] if len(plugins) > 1 and syntax != JPEG_12_BIT else "",
+            decoding_plugin=found.plugin,
             view_only=True,
             correct_unused_bits=False,
             allow_excess_frames=False,
@@ -275,8 +284,9 @@ def _agree(pixels: PixelFormat, codestream: Codestream | None, syntax: str, attr
         )
     if codestream.bits > 8 * ((pixels.allocated + 7) // 8):
         raise BadImageError(f"DICOM with Bits Allocated {pixels.allocated} holds a compressed picture of more bits")
-    if codestream.bits <= 8:
-        pixels = pixels._replace(allocated=8, high_bit=min(pixels.high_bit, 7))  # what the decoders give
+    given = next(bits for bits in (8, 16, 32, 64) if codestream.bits <= bits)  # the words that decoders give
+    if given < pixels.allocated:
+        pixels = pixels._replace(allocated=given, high_bit=min(pixels.high_bit, given - 1))
     if codestream.bits > pixels.stored:
         return pixels  # what is above Bits Stored is no part of the picture: overlays, or rubbish
     if codestream.bits < pixels.stored:
@@ -286,29 +296,9 @@ def _agree(pixels: PixelFormat, codestream: Codestream | None, syntax: str, attr
     return pixels._replace(high_bit=pixels.stored - 1)
 
 
-def _check_decoder(syntax: str, name: str) -> None:
-    from pydicom.pixels import get_decoder
-
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise BadImageError(f"no decoder for DICOM {name}") from None
-    if not decoder.is_available:
-        missing = "; ".join(decoder.missing_dependencies)
-        raise BadImageError(f"no decoder for DICOM {name}: pip install 'samgan[dicom]' ({missing})")
-    if "gdcm" in sys.modules:  # it writes to the terminal, without a file's name
-        trace: Any = sys.modules["gdcm"].Trace
-        with contextlib.suppress(AttributeError):
-            for switch in (trace.DebugOff, trace.WarningOff, trace.ErrorOff):
-                switch()
-
-
 def _decoder_failed(syntax: str, name: str, error: RuntimeError) -> BadImageError:
-    """Say what the decoders said; of 12-bit JPEG, whether the one that could read it is installed."""
+    """Say what the decoder said; of 12-bit JPEG, what could read it."""
     reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()] or ["no reason given"]
-    if syntax == JPEG_12_BIT:
-        able = [reason for reason in reasons if "12-bit" not in reason]
-        if not able and importlib.util.find_spec("libjpeg") is None:
-            return BadImageError("DICOM with 12-bit JPEG: to read it, pip install pylibjpeg-libjpeg (GPL)")
-        reasons = able or reasons
+    if syntax == JPEG_12_BIT and any("12-bit" in reason for reason in reasons):  # Pillow reads 8 bits only
+        return BadImageError("DICOM with 12-bit JPEG: to read it, pip install 'samgan[dicom]'")
     return BadImageError(f"damaged: DICOM {name} cannot be decoded ({' '.join('; '.join(reasons).split())[:200]})")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Num, UInt
 
-from samgan.data.readers.dicom.attributes import Attributes
+from samgan.data.readers.dicom.attributes import Attributes, name_of
 from samgan.data.readers.dicom.display import (
     Display,
     Padding,
@@ -32,7 +32,7 @@ def read_display(attributes: Attributes, pixels: PixelFormat) -> Display:
         pixels,
         _read_padding(attributes, pixels),
         modality,
-        _read_voi_table(attributes, low, high) or _read_window(attributes),
+        _read_voi(attributes, low, high),
         _is_inverted(attributes, pixels.photometric),
     )
 
@@ -81,6 +81,10 @@ def _read_padding(attributes: Attributes, pixels: PixelFormat) -> Padding | None
     beyond = 2 ** (pixels.stored - 1) <= ends[0] < 2**pixels.stored
     if limit is None and pixels.signed and beyond:  # the bits of a negative value, without their sign
         ends = [ends[0] - 2**pixels.stored]
+    low, high = stored_range(pixels)
+    if min(ends) <= low and max(ends) >= high:
+        attributes.note("Pixel Padding that is every value passed over")
+        return None
     return Padding(min(ends), max(ends))
 
 
@@ -94,12 +98,11 @@ def _with_sign(value: int, pixels: PixelFormat) -> int:
 
 def _read_modality(attributes: Attributes, pixels: PixelFormat) -> Rescale | Table | None:
     """Read the Modality LUT, else slope and intercept (DICOM PS3.3, C.11.1.1)."""
-    items = attributes.items("ModalityLUTSequence")
-    if items:
-        table = read_table(items[0], *stored_range(pixels))
-        if table is not None and not table.is_flat:
-            return table
-        attributes.pass_over("senseless", "ModalityLUTSequence")
+    table = _first_table(attributes, "ModalityLUTSequence", *stored_range(pixels))
+    if table is not None:
+        if "RescaleSlope" in attributes.dataset:
+            attributes.note("Modality LUT and Rescale Slope: the Modality LUT taken")
+        return table
     slope, intercept = attributes.number("RescaleSlope"), attributes.number("RescaleIntercept")
     if slope is not None and slope == 0:
         attributes.pass_over("zero", "RescaleSlope")
@@ -117,38 +120,63 @@ def _read_modality(attributes: Attributes, pixels: PixelFormat) -> Rescale | Tab
     return Rescale(slope, intercept)
 
 
-def _read_voi_table(attributes: Attributes, low: float, high: float) -> Table | None:
-    """Read the first VOI LUT (DICOM PS3.3, C.11.2.1.1)."""
-    items = attributes.items("VOILUTSequence")
-    if not items:
-        return None
-    if len(items) > 1:
-        attributes.note("several VOI LUTs: the first taken")
-    table = read_table(items[0], low, high)
-    if table is None or table.is_flat:
-        attributes.pass_over("senseless", "VOILUTSequence")
-        return None
+def _read_voi(attributes: Attributes, low: float, high: float) -> Table | Window | None:
+    """Read the VOI LUT, else the window; both are alternatives (DICOM PS3.3, C.11.2.1)."""
+    table = _first_table(attributes, "VOILUTSequence", low, high)
+    if table is None:
+        return _read_window(attributes, low, high)
+    if "WindowCenter" in attributes.dataset:
+        attributes.note("VOI LUT and window: the VOI LUT taken")
     return table
 
 
-def _read_window(attributes: Attributes) -> Window | None:
-    """Read the first window (DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
-    centers, widths = attributes.numbers("WindowCenter"), attributes.numbers("WindowWidth")
+def _first_table(attributes: Attributes, keyword: str, low: int | float, high: int | float) -> Table | None:
+    """Read the first table of a sequence that is complete and shows anything."""
+    items = attributes.items(keyword)
+    tables = (read_table(item, low, high) for item in items)
+    table = next((table for table in tables if table is not None and not table.is_flat), None)
+    if items and table is None:
+        attributes.pass_over("senseless", keyword)
+    elif len(items) > 1:
+        attributes.note(f"several items of {name_of(keyword)}: the first that is usable taken")
+    return table
+
+
+def _read_window(attributes: Attributes, low: float, high: float) -> Window | None:
+    """Read the first window that is usable (DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3).
+
+    Args:
+        attributes: of the image.
+        low: smallest value that can come in.
+        high: largest value that can come in; of a window that none of them reaches nothing can be seen.
+    """
+    centers, widths = attributes.numbers_or_gaps("WindowCenter"), attributes.numbers_or_gaps("WindowWidth")
     if not centers or not widths:
         if centers or widths:
             attributes.note("Window Center and Window Width are not both there: passed over")
         return None
-    if min(len(centers), len(widths)) > 1:
-        attributes.note("several windows: the first taken")
     function = attributes.text("VOILUTFunction").upper() or "LINEAR"
     if function not in FUNCTIONS:
         attributes.note("unknown VOI LUT Function: LINEAR taken")
         function = "LINEAR"
-    width = widths[0]
-    if width < 1 if function == "LINEAR" else width <= 0:
-        attributes.pass_over("senseless", "WindowWidth")
+    if len(centers) != len(widths):
+        attributes.note("Window Center and Window Width differ in their number of values: taken in pairs")
+    pairs = zip(centers, widths, strict=False)
+    windows = [Window(at, wide, function) for at, wide in pairs if at is not None and wide is not None]
+    usable = [window for window in windows if _shows_anything(window, low, high)]
+    if not usable:
+        attributes.pass_over("senseless", "WindowWidth" if windows else "WindowCenter")
         return None
-    return Window(centers[0], width, function)
+    if min(len(centers), len(widths)) > 1:
+        attributes.note("several windows: the first that is usable taken")
+    return usable[0]
+
+
+def _shows_anything(window: Window, low: float, high: float) -> bool:
+    """Whether a window has a width, reaches a value that can come in, and gives these more than one of 256 shades."""
+    smallest = 1 if window.function == "LINEAR" else math.ulp(0.0)
+    reaches = window.center - window.width / 2 <= high and low <= window.center + window.width / 2
+    return smallest <= window.width <= 256 * (high - low) and reaches
 
 
 def _is_inverted(attributes: Attributes, photometric: str) -> bool:
