@@ -269,7 +269,9 @@ def test_16_bit_npz_and_sheets(capsys, trained, tmp_path):
 
 
 def test_tensorboard_events_are_written_when_asked_for(data, tmp_path):
-    assert main(["train", str(data), "--scale", "cpu", "--out", str(tmp_path / "run"), *TINY, "--tensorboard"]) == 0
+    assert (
+        main(["train", str(data), "--scale", "cpu", "--out", str(tmp_path / "run"), *TINY, "--log", "tensorboard"]) == 0
+    )
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
@@ -526,7 +528,7 @@ def test_what_does_not_fit_is_refused_before_a_run_folder_is_made(capsys, data, 
 
 def test_tensorboard_that_is_not_installed_is_asked_for(capsys, data, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    arguments = ["train", data, "--scale", "cpu", "--out", tmp_path / "run", *TINY, "--tensorboard"]
+    arguments = ["train", data, "--scale", "cpu", "--out", tmp_path / "run", *TINY, "--log", "tensorboard"]
     status, _, error = run(capsys, *arguments)
     assert status == 2
     assert "samgan[tensorboard]" in error

@@ -216,7 +216,7 @@ def test_a_file_system_without_locks_is_no_obstacle(run, monkeypatch):
     assert list(run.stats()) == [line(1)]
 
 
-@pytest.mark.parametrize("name", ["stats.jsonl", "grids", "checkpoints", "tensorboard"])
+@pytest.mark.parametrize("name", ["stats.jsonl", "grids", "checkpoints", "tensorboard", "mlruns", "wandb"])
 def test_a_run_whose_files_lie_elsewhere_is_not_trained(run, tmp_path, name):
     place = run.path / name
     outside = tmp_path / "outside"

@@ -15,6 +15,8 @@ from samgan.presets import PLUS
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
 
+LOGGER_NAMES = ("tensorboard", "mlflow", "wandb")
+
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, nargs="?", help="prepared set (not needed with --dry-run)")
@@ -32,7 +34,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add_on_collapse(parser)
     text = "print configuration, parameters, FLOPs and memory, and train nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+    text = "also log to these, as files in the run folder: TensorBoard, MLflow, Weights & Biases (offline)"
+    parser.add_argument("--log", nargs="+", choices=LOGGER_NAMES, dest="loggers", default=(), help=text)
     add_device(parser)
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes (devices) per host")
     text = "number of hosts; start the same command on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set"
@@ -57,7 +60,7 @@ def _train(options: argparse.Namespace) -> Outcome:
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
     from samgan import api
 
-    names = ("resume", "minutes", "device", "processes", "hosts", "tensorboard", "start", "on_collapse")
+    names = ("resume", "minutes", "device", "processes", "hosts", "loggers", "start", "on_collapse")
     run = api.train(config, prepared, options.out, **given(options, *names))
     checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
     document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(checkpoint), "best": run.best()}

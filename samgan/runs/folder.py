@@ -182,7 +182,7 @@ class Run:
     def _check_inside(self) -> None:
         """Refuse a run whose files lie elsewhere, by links: training would write there, and delete checkpoints."""
         own = self.path.resolve()
-        for name in ("checkpoints", "grids", "tensorboard", "stats.jsonl"):
+        for name in ("checkpoints", "grids", "tensorboard", "mlruns", "wandb", "stats.jsonl"):
             path = self.path / name
             if path.is_symlink() and not path.resolve().is_relative_to(own):
                 raise SamganError(

@@ -3,6 +3,7 @@
 from samgan.training.augment import CHANGES, MAX_PROBABILITY, AdaptiveProbability, augment
 from samgan.training.batches import Batch, Sampler, random_generator
 from samgan.training.cost import Cost, plan
+from samgan.training.loggers import LOGGERS, Logger, LoggerKind, check_loggers
 from samgan.training.loop import Interrupted, Options, check_fit, check_start, train_loop
 from samgan.training.losses import LOSSES, PENALTIES, Loss, relativistic_average_hinge
 from samgan.training.recipe import Recipe
@@ -14,6 +15,7 @@ from samgan.training.step import ARITHMETIC, CapturedPasses, discriminator_loss,
 __all__ = [
     "ARITHMETIC",
     "CHANGES",
+    "LOGGERS",
     "LOSSES",
     "MAX_PROBABILITY",
     "PENALTIES",
@@ -23,6 +25,8 @@ __all__ = [
     "CapturedPasses",
     "Cost",
     "Interrupted",
+    "Logger",
+    "LoggerKind",
     "Loss",
     "Options",
     "Recipe",
@@ -31,6 +35,7 @@ __all__ = [
     "TrainingState",
     "augment",
     "check_fit",
+    "check_loggers",
     "check_start",
     "choose_classes",
     "discriminator_loss",

@@ -1,8 +1,10 @@
-"""The log of a run: a line at regular intervals, to stats.jsonl, TensorBoard and the terminal."""
+"""The log of a run: a line at regular intervals, to stats.jsonl, to loggers and to the terminal."""
 
 import math
 import shutil
 import time
+from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -13,13 +15,16 @@ from samgan.distributed import on_first_process, rank
 from samgan.errors import SamganError
 from samgan.networks import attention_gammas
 from samgan.runs import Run
+from samgan.training.loggers import Logger, Loggers
 from samgan.training.state import TrainingState
 
 
 class Log:
     """Collects scalars on the device and reads them only when a line is due, to avoid synchronisation in between."""
 
-    def __init__(self, run: Run, state: TrainingState, tensorboard: bool, minutes: float | None, quiet: bool) -> None:
+    def __init__(
+        self, run: Run, state: TrainingState, loggers: Sequence[str | Logger], minutes: float | None, quiet: bool
+    ) -> None:
         self.run, self.state, self.minutes, self.quiet = run, state, minutes, quiet
         self.pending: list[dict[str, Tensor]] = []
         self.start_step = state.step
@@ -27,22 +32,22 @@ class Log:
         self.wall_before = max((line["wall_seconds"] for line in before), default=0.0)
         self.start = self.last = self.spoken = time.monotonic()
         self.spoken_on_terminal = False
-        self.writer = None
-        if tensorboard and rank() == 0:
-            from torch.utils.tensorboard import SummaryWriter
+        self.loggers = Loggers(run, loggers if rank() == 0 else ())
 
-            self.writer = SummaryWriter(str(run.path / "tensorboard"))
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the line on the terminal and close the loggers."""
+        if self.spoken_on_terminal:
+            terminal.write("\n")
+        self.loggers.close(finished=kind is None)
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         """Add the scalars of one step."""
         self.pending.append(scalars)
-
-    def close(self) -> None:
-        """End the line on the terminal and close TensorBoard's file."""
-        if self.spoken_on_terminal:
-            terminal.write("\n")
-        if self.writer is not None:
-            self.writer.close()
 
     def seconds(self) -> float:
         """Seconds of training, including those before a resume."""
@@ -88,12 +93,7 @@ class Log:
             names = state.config.data.classes or map(str, range(len(state.augment.values)))
             line["augment_by_class"] = dict(zip(names, state.augment.values, strict=True))
         self.run.log(line)
-        if self.writer is not None:
-            for name in (*means, "augment", "images_per_second"):
-                self.writer.add_scalar(name, line[name], state.images_seen)
-            for name, value in gammas.items():
-                self.writer.add_scalar(f"gamma/{name}", value, state.images_seen)
-            self.writer.flush()
+        self.loggers.line(line)
         self._speak(line, now)
 
     def _require_finite(self, step: int, name: str, value: float) -> None:

@@ -18,6 +18,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.runs import Checkpoint, Run, load_checkpoint, newest_checkpoint
 from samgan.training.batches import Sampler
 from samgan.training.log import Log, say
+from samgan.training.loggers import Logger
 from samgan.training.recipe import Recipe
 from samgan.training.snapshots import Scorer, snapshot, write_real_grid
 from samgan.training.state import TrainingState
@@ -90,8 +91,8 @@ class Options:
     """Called after every snapshot, the last one included; True ends the run there."""
     recipe: Recipe | None = None
     """What a step computes; default: what the configuration names."""
-    tensorboard: bool = False
-    """Also write TensorBoard events."""
+    loggers: Sequence[str | Logger] = ()
+    """Who is told what happens: names of `LOGGERS` that `check_loggers` has checked, or loggers of your own."""
     quiet: bool = False
     """Print no progress."""
 
@@ -127,19 +128,19 @@ def train_loop(
     elif options.start:
         _begin_from(state, options.start)
     sampler = Sampler(images, config, fabric.device, indices, options.labels)
-    log = Log(run, state, options.tensorboard, options.minutes, options.quiet)
+    with Log(run, state, options.loggers, options.minutes, options.quiet) as log:
 
-    def save(scorer: Scorer | None) -> None:
-        on_first_process(snapshot, run, state, sampler.labels, scorer)
+        def save(scorer: Scorer | None) -> None:
+            on_first_process(snapshot, run, state, sampler.labels, scorer, log.loggers)
 
-    if state.step == 0:
-        on_first_process(write_real_grid, run, sampler)
-        if options.start and not path:
-            save(options.scorer)
-    if cut_off:
-        due = state.step % _every(config) == 0 or state.step == config.training.total_steps
-        save(options.scorer if due else None)
-    _run(state, sampler, log, fabric, options, save)
+        if state.step == 0:
+            on_first_process(write_real_grid, run, sampler)
+            if options.start and not path:
+                save(options.scorer)
+        if cut_off:
+            due = state.step % _every(config) == 0 or state.step == config.training.total_steps
+            save(options.scorer if due else None)
+        _run(state, sampler, log, fabric, options, save)
     return state
 
 
@@ -165,7 +166,7 @@ def _run(
     captured = CapturedPasses(state, fabric.autocast) if can_capture(state) else None
     step = partial(train_step, captured=captured) if captured else train_step
     finished = state.step >= training.total_steps or (state.step > 0 and out_of_time())
-    with _signals() as received, contextlib.closing(log), captured.stream if captured else contextlib.nullcontext():
+    with _signals() as received, captured.stream if captured else contextlib.nullcontext():
         while not finished:
             log.add(step(state, sampler(state.step), fabric.autocast))
             flush = state.step % log_every == 0

@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from samgan.runs import (
     describe_environment,
 )
 from samgan.scoring import CHOOSES_BEST, ms_ssim_gaps, quick_scores
+from samgan.training.loggers import Logger, check_loggers
 from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
 from samgan.training.snapshots import Scorer
@@ -48,7 +49,7 @@ class _Request:
     start: Location | None
     on_collapse: str
     minutes: float | None
-    tensorboard: bool
+    loggers: Sequence[str | Logger]
     quiet: bool
     recipe: Recipe | None
 
@@ -62,7 +63,7 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     device: str = "auto",
     processes: int = 1,
     hosts: int = 1,
-    tensorboard: bool = False,
+    loggers: Sequence[str | Logger] = (),
     minutes: float | None = None,
     start: Location | None = None,
     on_collapse: str = "warn",
@@ -83,7 +84,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         processes: Processes per host. Fabric starts the calling script once for each. All but the first end in this
             function, so that the code after it runs once.
         hosts: Number of hosts.
-        tensorboard: Also write TensorBoard events.
+        loggers: Who is told what happens: names of `samgan.training.LOGGERS`, which write into the run folder, or
+            objects with the methods of `samgan.training.Logger`. One that fails is left out, with a warning.
         minutes: End after this many minutes of training, unless `training.kimg` is reached first.
         start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken.
         on_collapse: What to do when `samgan.runs.find_collapse` finds one: "warn", "stop" the run at that snapshot, or
@@ -95,7 +97,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         The run.
 
     Raises:
-        UsageError: The data do not fit the network, or configuration or data do not fit the run to continue.
+        UsageError: The data do not fit the network, configuration or data do not fit the run to continue, or a logger
+            is not installed.
         SamganError: `out` is in use, the prepared set is damaged, or training failed.
     """
     keep_freed_memory()
@@ -103,8 +106,7 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         raise UsageError(f"--minutes {minutes:g}: expected more than 0")
     if on_collapse not in ON_COLLAPSE:
         raise UsageError(f"--on-collapse {on_collapse}: expected one of {', '.join(ON_COLLAPSE)}")
-    if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise UsageError("TensorBoard is not installed: pip install 'samgan[tensorboard]'")
+    loggers = check_loggers(loggers)
     config = _resolve(config, data, device, begun=out if resume else start)
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
@@ -121,7 +123,7 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         start=start,
         on_collapse=on_collapse,
         minutes=minutes,
-        tensorboard=tensorboard,
+        loggers=loggers,
         quiet=quiet,
         recipe=recipe,
     )
@@ -170,7 +172,7 @@ def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
                 scorer=_scorer(data, config),
                 watch=watch,
                 recipe=request.recipe,
-                tensorboard=request.tensorboard,
+                loggers=request.loggers,
                 quiet=request.quiet,
             )
             train_loop(config, data.images, run, fabric, options)

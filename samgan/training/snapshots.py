@@ -16,6 +16,7 @@ from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, prune_checkpoints, record_best, save_checkpoint
 from samgan.sampling import generate, labels_like, latents_of_seeds
 from samgan.training.batches import Sampler, random_generator
+from samgan.training.loggers import Loggers
 from samgan.training.state import TrainingState
 
 GRID_IMAGES = 64
@@ -32,7 +33,9 @@ class Scorer:
     """Takes generated images and their classes, or None without classes; returns the scores for the log."""
 
 
-def snapshot(run: Run, state: TrainingState, real_labels: np.ndarray | None, scorer: Scorer | None) -> None:
+def snapshot(
+    run: Run, state: TrainingState, real_labels: np.ndarray | None, scorer: Scorer | None, loggers: Loggers
+) -> None:
     """Write checkpoint, scores and grid.
 
     The scored images have classes in the same proportions as the real images. The grid shows all classes in
@@ -43,6 +46,7 @@ def snapshot(run: Run, state: TrainingState, real_labels: np.ndarray | None, sco
         state: The state to save.
         real_labels: Classes of the training images; None without classes.
         scorer: How to score; None writes no scores.
+        loggers: Are given scores and grid, unless a snapshot of this step has written them before.
 
     Raises:
         SamganError: A weight is NaN or infinite.
@@ -59,7 +63,9 @@ def snapshot(run: Run, state: TrainingState, real_labels: np.ndarray | None, sco
         labels = None if real_labels is None else _scored_labels(state, real_labels)
         fake = _images(state, range(SCORED_IMAGES), labels)
         scores = scorer.score(fake, None if labels is None else labels.numpy())
-        run.log({"kind": "scores", "step": state.step, "images_seen": state.images_seen, **scores})
+        line = {"kind": "scores", "step": state.step, "images_seen": state.images_seen, **scores}
+        run.log(line)
+        loggers.line(line)
         record_best(run, path, scorer.chooses, scores[scorer.chooses])
     prune_checkpoints(run, state.config.training.keep_checkpoints)
     if classes := state.config.network.num_classes:
@@ -67,7 +73,11 @@ def snapshot(run: Run, state: TrainingState, real_labels: np.ndarray | None, sco
         shown = _images(state, seeds, torch.tensor(seeds) % classes)
     else:
         shown = _images(state, range(GRID_IMAGES)) if fake is None else fake[:GRID_IMAGES]
-    _write_grid(run.grid_path(state.images_seen), shown, SYNTHETIC)
+    path = run.grid_path(state.images_seen)
+    is_new = not path.exists()
+    _write_grid(path, shown, SYNTHETIC)
+    if is_new:
+        loggers.grid(state.images_seen, image_grid(shown))
 
 
 def write_real_grid(run: Run, sampler: Sampler) -> None:
