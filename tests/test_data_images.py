@@ -13,10 +13,14 @@ from test_data_readers import png, tiff
 from test_data_survey import tiff_of_12_bits
 
 from samgan.data import PreparedSet, prepare
-from samgan.data.images import load_images, picture_files, read_pictures
+from samgan.data.images import picture_files, read_pictures
 from samgan.errors import SamganError
 from samgan.pictures import to_uint8, to_uint16, write_png
 from samgan.provenance import FORMATS, Mark, Sample
+
+
+def read_images(path, like=None):
+    return read_pictures(path, like).images
 
 
 def random_images(n, c=1, size=32):
@@ -37,7 +41,7 @@ def test_a_folder_of_pngs_is_read_in_order(c, tmp_path):
     images = random_images(5, c)
     folder = write_pngs(tmp_path / "images", images)
     (folder / "seeds.txt").write_text("0 1 2 3 4")
-    assert torch.equal(load_images(folder), images)
+    assert torch.equal(read_images(folder), images)
 
 
 @pytest.mark.parametrize("c", [1, 3])
@@ -50,7 +54,7 @@ def test_jpeg_and_tiff_files_are_read_beside_pngs(c, tmp_path):
         (folder / f"{i:03d}.png").unlink()
     (folder / "below").mkdir()
     Image.new("L", (8, 8)).save(folder / "below/000.png")
-    read = load_images(folder)
+    read = read_images(folder)
     assert torch.equal(read[[0, 3, 4]], images[[0, 3, 4]])
     assert (read.int() - images.int()).abs().max() <= 8  # JPEG is not exact
 
@@ -60,7 +64,7 @@ def test_16_bit_pngs_are_read_as_the_8_bit_images_of_the_same_samples(tmp_path):
     for i, image in enumerate(to_uint16(samples)):
         with open(tmp_path / f"{i}.png", "wb") as file:
             write_png(file, image, {})
-    read = load_images(tmp_path)
+    read = read_images(tmp_path)
     assert read.dtype == torch.uint8
     difference = (read.int() - to_uint8(samples).int()).abs()
     assert difference.max() <= 1
@@ -70,7 +74,7 @@ def test_16_bit_pngs_are_read_as_the_8_bit_images_of_the_same_samples(tmp_path):
     folder.mkdir()
     Image.fromarray(every[0]).save(folder / "every.png")
     Image.fromarray(every[0] % 300).save(folder / "dark.png")  # nine bits are in use
-    read = load_images(folder).numpy()
+    read = read_images(folder).numpy()
     assert np.array_equal(read[0, 0], np.rint(every[0] % 300 / 257))
     assert np.array_equal(read[1, 0], np.rint(every[0] / 257))
 
@@ -81,9 +85,9 @@ def test_a_folder_of_samples_in_one_array_is_read(tmp_path):
     (tmp_path / "samples.json").write_text("{}")
     (tmp_path / "sheets").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "sheets/grid.png")
-    assert torch.equal(load_images(tmp_path), images)
+    assert torch.equal(read_images(tmp_path), images)
     Image.new("L", (16, 16)).save(tmp_path / "000.png")
-    assert load_images(tmp_path).shape == (1, 1, 16, 16)
+    assert read_images(tmp_path).shape == (1, 1, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +103,13 @@ def test_arrays_are_read_in_every_layout(name, write, tmp_path):
         images = random_images(4, c)
         array = {"nchw": images, "nhw": images[:, 0], "nhwc": images.permute(0, 2, 3, 1)}[layout].numpy()
         write(tmp_path / name, array)
-        assert torch.equal(load_images(tmp_path / name), images)
+        assert torch.equal(read_images(tmp_path / name), images)
 
 
 def test_unusable_images_are_named(tmp_path):
     def refused(path, message):
         with pytest.raises(SamganError, match=message):
-            load_images(path)
+            read_images(path)
 
     refused(tmp_path / "missing", "expected an existing folder")
     refused(tmp_path, "holds no images and no samples.npz or medmnist.npz")
@@ -239,7 +243,7 @@ def test_what_was_done_is_said(tmp_path):
 
 def test_arrays_are_fitted_like_files(tmp_path):
     data, files = make_set(tmp_path, 24)
-    images = load_images(files)
+    images = read_images(files)
     for name, arrays in (
         ("a.npy", images),
         ("b.npz", {"images": images[:, 0]}),
@@ -253,7 +257,7 @@ def test_arrays_are_fitted_like_files(tmp_path):
         read = read_pictures(path, data)
         assert np.array_equal(read.images.numpy(), data.images)
         assert "20 images of 24x24 px were fitted to 16x16 px" in read.said[-1]
-        assert torch.equal(load_images(path), images)
+        assert torch.equal(read_images(path), images)
     assert read.said[0] == "the train_images, val_images, test_images of c.npz are taken together"
 
 
@@ -261,7 +265,7 @@ def test_a_set_that_does_not_say_how_it_was_prepared_fits_nothing(tmp_path):
     data, files = make_set(tmp_path)
     silent = dataclasses.replace(data, info=dataclasses.replace(data.info, options=None))
     with pytest.raises(SamganError, match="set does not say how it was prepared"):
-        load_images(files, silent)
+        read_images(files, silent)
     assert isinstance(data, PreparedSet)
 
 
@@ -274,7 +278,7 @@ def test_a_folder_of_samples_in_sub_folders_or_archives_has_its_files(tmp_path):
         known.write(tmp_path / name, map(Sample, values, marks), 4)
         (tmp_path / name / ".DS_Store").touch()
         (tmp_path / name / "samples.json").write_text("{}")
-        assert torch.equal(load_images(tmp_path / name), images), name
+        assert torch.equal(read_images(tmp_path / name), images), name
         assert all(file.is_file() for file in picture_files(tmp_path / name))
     with open(tmp_path / "imagefolder/train/metadata.csv", newline="") as file:
         rows = [row["file_name"] for row in csv.DictReader(file)]
@@ -291,13 +295,13 @@ def test_synthetic_images_of_another_size_are_refused(tmp_path):
         with pytest.warns() if name == "medmnist" else contextlib.nullcontext():
             known.write(tmp_path / name, map(Sample, values, marks), 3)
         with pytest.raises(SamganError, match=r"has 32x32 px and says that it is synthetic, .*set has 16x16 px"):
-            load_images(tmp_path / name, data)
+            read_images(tmp_path / name, data)
         Image.fromarray(np.arange(600, dtype=np.uint16).astype(np.uint8).reshape(20, 30)).save(
             tmp_path / name / "0.png"
         )
         if known.in_sets:  # beside a real image too
             with pytest.raises(SamganError, match="says that it is synthetic"):
-                load_images(tmp_path / name, data)
+                read_images(tmp_path / name, data)
 
 
 def test_deep_files_are_read_at_the_depth_of_their_set(tmp_path):
@@ -317,7 +321,7 @@ def test_deep_files_are_read_at_the_depth_of_their_set(tmp_path):
 def test_blank_images_of_a_collapsed_generator_are_read(tmp_path):
     data, _ = make_set(tmp_path)
     blank = write_pngs(tmp_path / "blank", torch.full((3, 1, 16, 16), 7, dtype=torch.uint8))
-    assert load_images(blank, data).unique().tolist() == [7]
+    assert read_images(blank, data).unique().tolist() == [7]
 
 
 def test_deep_images_of_the_size_of_the_set_that_may_have_another_depth_are_said(tmp_path):

@@ -14,8 +14,7 @@ import yaml
 
 import samgan
 from samgan.data.labels import tables
-from samgan.data.readers import MAXIMUM_BYTES
-from samgan.data.readers.radiograph import MAXIMUM_PIXELS
+from samgan.data.readers.radiograph import MAXIMUM_BYTES, MAXIMUM_PIXELS
 from samgan.data.sources import MAXIMUM_ARRAY_BYTES
 from samgan.retired import RETIRED
 

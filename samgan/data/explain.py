@@ -11,8 +11,8 @@ from PIL import Image
 
 from samgan.data.fit import fit_image
 from samgan.data.options import PrepareOptions
-from samgan.data.readers import MAXIMUM_BYTES, read_radiograph
-from samgan.data.readers.radiograph import BadImageError, Scale, Scales, Step
+from samgan.data.readers import read_radiograph
+from samgan.data.readers.radiograph import MAXIMUM_BYTES, BadImageError, Scale, Scales, Step
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
 

@@ -82,11 +82,6 @@ class _Image(NamedTuple):
         return f"{_px(self.size)} {'RGB' if self.is_colour else 'grey'}"
 
 
-def load_images(path: str | Path, like: PreparedSet | None = None) -> UInt8[Tensor, "n c h w"]:
-    """Return the images of `read_pictures`."""
-    return read_pictures(path, like).images
-
-
 def read_pictures(path: str | Path, like: PreparedSet | None = None) -> Pictures:
     """Read a folder of images in the order of their names, or one .npy or .npz array, one image after the other.
 

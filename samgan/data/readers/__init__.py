@@ -35,7 +35,6 @@ from samgan.data.readers.radiograph import (
     scale_values,
     to_channels,
 )
-from samgan.data.readers.radiograph import MAXIMUM_BYTES as MAXIMUM_BYTES  # for who reads files
 from samgan.errors import one_line
 
 DECODER_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "PIL")

@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 
 from samgan.cache import download_folder
 from samgan.data.documents import BadFile, LabelsUsed
-from samgan.data.readers import MAXIMUM_BYTES
+from samgan.data.readers.radiograph import MAXIMUM_BYTES
 from samgan.data.sources import samples_npz
 from samgan.data.sources.folder_names import SPLITS, plain_class_name
 from samgan.data.sources.hints import hints, no_images, not_a_source
