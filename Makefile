@@ -1,16 +1,20 @@
-# make demo: the whole of samgan on phantoms. make test: all tests but the slow. make test-slow: these. make check: style, types, import rules.
+# make demo: the whole of samgan on phantoms. make test: all tests but the slow. make test-slow: these.
+# make test-random: the property tests, on new random values. make check: style, types, import rules.
 # Each makes the virtual environment .venv first and installs what it needs; PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-random test-slow check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/samgan demo --out demo/$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto
+
+test-random: $(VENV)/.installed-test
+	for round in 1 2 3 4 5; do $(BIN)/python -m pytest -n auto -q --hypothesis-profile random $$(grep -l 'import hypothesis\|from hypothesis' tests/test_*.py) || exit 1; done
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

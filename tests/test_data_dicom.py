@@ -279,7 +279,8 @@ def cases(draw):
     elif kind in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         center = round(draw(st.floats(low, high)), 2)
         width = round((high - low) * draw(st.sampled_from([0.003, 0.1, 0.5, 1, 3])) + 1, 2)
-        case = case._replace(voi=(center, width, kind))
+        if width <= 256 * (high - low):  # a wider one is passed over: tested apart
+            case = case._replace(voi=(center, width, kind))
     if draw(st.booleans()):
         smallest = -(2 ** (8 * size - 1)) if signed else 0
         bottom, top = max(smallest, -32768), min(2 ** (8 * size) + smallest - 1, 32767 if signed else 65535)
@@ -308,6 +309,18 @@ def test_every_pixel_is_what_the_standard_says(case):
     assert radiograph.steps[0][1:] == (min(stored), max(stored))
     if not all(case.is_padding(int(word)) for word in case.words.flat):
         np.testing.assert_allclose(radiograph.steps[-1][1:], (expected.min(), expected.max()), atol=1e-6)
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_a_window_over_256_times_as_wide_as_the_values_is_passed_over(function):
+    """It would show all of them in one of 256 shades; also where a small slope makes a common width that wide."""
+    window = decimals(CENTER, 2000), text(FUNCTION, "CS", function)
+    assert read_radiograph(file_of(RAMP, *window, decimals(WIDTH, 256 * 4095))).notes == ()
+    too_wide = read_radiograph(file_of(RAMP, *window, decimals(WIDTH, 256 * 4095 + 1)))
+    assert too_wide.notes == ("senseless Window Width passed over",)
+    np.testing.assert_allclose(too_wide.pixels[0], RAMP / 4095, atol=2e-6)
+    sloped = [decimals(SLOPE, -0.0001), decimals(INTERCEPT, 0), decimals(CENTER, 0), decimals(WIDTH, 200)]
+    assert read_radiograph(file_of(RAMP, *sloped, window[1])).notes == too_wide.notes
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
