@@ -740,22 +740,6 @@ def test_an_exported_model_samples_and_is_scored_like_its_run(capsys, trained, d
         assert len(error.splitlines()) == 1
 
 
-def test_demo_does_all_four_steps_and_ends_with_the_report(capsys, no_weights, tmp_path):
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--kimg", "0.05", "--device", "cpu"]) == 0
-    captured = capsys.readouterr()
-    report = Path(captured.out.splitlines()[-1])
-    assert report == tmp_path / "demo" / "run" / "report.html"
-    page = report.read_text()
-    for text in (captured.out, captured.err, page):
-        assert "Phantoms are not patients" in text
-    for shown in ("data:image/png;base64,", "Configuration", "Losses", "no weights here"):
-        assert shown in page
-    assert len(list((tmp_path / "demo" / "samples").glob("seed-*.png"))) == 64
-    status, _, error = run(capsys, "demo", "--out", tmp_path / "demo")
-    assert status == 1
-    assert "not empty" in error
-
-
 def test_of_two_processes_one_tells_what_went_wrong(data, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     command = [sys.executable, "-m", "samgan", "train", str(data), "--out", str(tmp_path), "--scale", "cpu", *TINY]
