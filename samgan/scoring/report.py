@@ -44,17 +44,57 @@ READING = {
 }
 """How to read each score of `SCORES`, in a sentence or two; and MS-SSIM, by its label in the table."""
 
-# Title, vertical axis, names in stats.jsonl. The first of them are for every reader, the others for who looks deeper.
+# Title, vertical axis, names in stats.jsonl, how to read it. The first ones are for every reader.
 CHARTS = (
-    ("Likeness within a set", "MS-SSIM of pairs, lower is more diverse", ("ms_ssim_real", "ms_ssim_generated")),
-    ("Frechet distance of thumbnails", "x 1000, lower is better", ("thumbnail_frechet",)),
-    ("Sliced Wasserstein distance", "SWD x 1000, lower is better", ("swd",)),
-    ("What chooses the best checkpoint", "root of SWD x thumbnails' distance", ("quick_score",)),
-    ("Losses", "loss", ("loss_discriminator", "loss_generator")),
-    ("Logits of the discriminator", "mean logit", ("logit_real", "logit_fake")),
-    ("Over-fitting", "mean sign of real logits; share augmented", ("sign_real", "augment")),
-    ("Penalty", "penalty, before its weight", ("penalty",)),
-    ("MS-SSIM gap", "generated - real, above 0 hints at collapse", ("ms_ssim_gap",)),
+    (
+        "Likeness within a set",
+        "MS-SSIM of pairs, lower is more diverse",
+        ("ms_ssim_real", "ms_ssim_generated"),
+        "Generated images should become as different from each other as real ones are.",
+    ),
+    (
+        "Frechet distance of thumbnails",
+        "x 1000, lower is better",
+        ("thumbnail_frechet",),
+        "How far layouts are from real ones, in what they are and in how they vary.",
+    ),
+    (
+        "Sliced Wasserstein distance",
+        "SWD x 1000, lower is better",
+        ("swd",),
+        "How far textures are from real ones.",
+    ),
+    (
+        "What chooses the best checkpoint",
+        "root of SWD x thumbnails' distance",
+        ("quick_score",),
+        "Both distances in one. The snapshot where it is lowest is the best checkpoint.",
+    ),
+    (
+        "Losses",
+        "loss",
+        ("loss_discriminator", "loss_generator"),
+        "The two networks play against each other, so neither loss has to fall, and none tells how good images are.",
+    ),
+    (
+        "Logits of the discriminator",
+        "mean logit",
+        ("logit_real", "logit_fake"),
+        "How real the discriminator takes real and generated images for. Lines that part for good are a bad sign.",
+    ),
+    (
+        "Over-fitting",
+        "mean sign of real logits; share augmented",
+        ("sign_real", "augment"),
+        "A sign near 1: the discriminator knows its training images by heart. Then more of them are augmented.",
+    ),
+    ("Penalty", "penalty, before its weight", ("penalty",), "How steep the discriminator is. It should not run away."),
+    (
+        "MS-SSIM gap",
+        "generated - real, above 0 hints at collapse",
+        ("ms_ssim_gap",),
+        "The distance of the lines in the first chart.",
+    ),
 )
 
 
@@ -232,18 +272,18 @@ def curve_charts(stats: Iterable[dict[str, Any]]) -> list[Markup]:
     gammas, gaps = (
         tuple(name for name in curves if name.startswith(group)) for group in ("gamma.", "ms_ssim_gap_by_class.")
     )
-    known = {"kind", "step", "images_seen", "ms_ssim_gap_by_class"}.union(*(names for _, _, names in CHARTS))
+    known = {"kind", "step", "images_seen", "ms_ssim_gap_by_class"}.union(*(names for _, _, names, _ in CHARTS))
     others = {name: None for line in lines if line.get("kind") == "scores" for name in line if name not in known}
     charts = (
         *CHARTS,
-        ("MS-SSIM gap by class", "generated - real, above 0 hints at collapse", gaps),
-        ("Self-attention", "gamma, by network and resolution in px", gammas),
-        *((name, name, (name,)) for name in others),
+        ("MS-SSIM gap by class", "generated - real, above 0 hints at collapse", gaps, "The same within each class."),
+        ("Self-attention", "gamma, by network and resolution in px", gammas, "How much each layer of it is used."),
+        *((name, name, (name,), "") for name in others),
     )
     end_kimg = max((kimg for curve in curves.values() for kimg, _ in curve), default=0.0) or 1.0
     return [
-        chart(title, unit, {name: curves[name] for name in names if name in curves}, end_kimg)
-        for title, unit, names in charts
+        chart(title, unit, {name: curves[name] for name in names if name in curves}, end_kimg, reading)
+        for title, unit, names, reading in charts
         if curves.keys() & set(names)
     ]
 
