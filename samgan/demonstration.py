@@ -31,6 +31,8 @@ PHANTOMS = 1000
 KIMG, MINUTES = 14.0, 2.0
 """Length of the training: it ends at whichever comes first. On two cores that are free it is KIMG."""
 SNAPSHOTS = 7
+GRID_PIXELS = 8 * (RESOLUTION + 1) - 1
+"""Width of a sheet of 64 images."""
 SHOWN = 8
 """Images in a row of the picture that grows."""
 
@@ -179,19 +181,19 @@ def demo(out: Location, *, seed: int = 0, kimg: float = KIMG, minutes: float = M
 def _story(xrays: Path) -> Story:
     """What the page of the demo says."""
     shipped = SHIPPED[MODEL]
-    text = "Made in seconds, before the training below. They show what an hour of training on real X-rays gives."
+    caption = f"The first 64 seeds. Trained on {shipped.data}."
+    figure = png_picture(xrays.read_bytes(), MODEL, "a grid of 64 X-rays", SYNTHETIC, caption, 2 * GRID_PIXELS)
     return Story(
-        title="samgan: a generator of chest images, trained in the last minutes",
+        title="samgan demo: a model that learned to draw chests",
         introduction=(
-            f"A formula drew {PHANTOMS} chests (phantoms). A new model was trained on them for a minute or two, and "
-            "made the images that are called generated here. This page compares the two.",
-            f"The third picture is something else: X-rays of no real person by {MODEL}, a model that comes with samgan "
-            "and was trained on real X-rays for an hour. No image of a real patient is on this page.",
+            f"A formula drew {PHANTOMS} chests, called phantoms. Then a new model, which knew nothing, was trained on "
+            "them for a minute or two. Here are its images beside the phantoms. Where this page says real, it means "
+            "the phantoms.",
+            f"Below are X-rays by {MODEL}, a model that comes with samgan: what an hour of training on real X-rays "
+            "gives. They show no real person. No image on this page is of a patient.",
         ),
         reference="Drawn (phantoms)",
         reference_is=REFERENCE,
-        examples=(
-            png_picture(xrays.read_bytes(), f"By {MODEL}", "a grid of 64", SYNTHETIC, text + " " + shipped.data, 1038),
-        ),
+        examples=((f"X-rays of nobody, by {MODEL}", (figure,)),),
         next_steps=OWN,
     )

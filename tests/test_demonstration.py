@@ -62,7 +62,7 @@ def test_the_end_says_what_was_real_drawn_and_synthetic_and_what_to_try(done):
     for word in ("synthetic", "drawn", "real       none", *(command for command, _ in OWN)):
         assert word in text
     page = document.report.read_text()
-    for shown in (demonstration.NOTE, "How training went", "Drawn (phantoms)", "By pneumonia-64", OWN[0][0], "Losses"):
+    for shown in (demonstration.NOTE, "How training went", "Drawn (phantoms)", "by pneumonia-64", OWN[0][0], "Losses"):
         assert shown in page
     assert (folder / "scores.json").is_file()
     assert len(list(document.samples.glob("seed-*.png"))) == 64

@@ -98,6 +98,14 @@ CHARTS = (
 )
 
 
+NEXT_STEPS = (
+    ("samgan audit RUN --data DATA", "looks for signs that the model repeats the patients that it was trained on"),
+    ("samgan sample RUN --count 1000 --out samples", "makes images, and says in each of them that it is synthetic"),
+    ("samgan card RUN --data DATA", "writes a model card from what is recorded"),
+)
+"""What to do with a model that was scored, and what each command does."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Story:
     """What a page says to lead its reader, beyond the record."""
@@ -110,9 +118,9 @@ class Story:
     """What the images are called that generated ones are compared with."""
     reference_is: str = REAL
     """What they are, in a sentence or two."""
-    examples: tuple[Markup, ...] = ()
-    """Further pictures, after the two sets."""
-    next_steps: tuple[tuple[str, str], ...] = ()
+    examples: tuple[tuple[str, tuple[Markup, ...]], ...] = ()
+    """Sections of further pictures after the two sets: a heading, and figures."""
+    next_steps: tuple[tuple[str, str], ...] = NEXT_STEPS
     """Commands to try next, and what each does."""
 
 
@@ -160,7 +168,8 @@ def write_report(  # noqa: PLR0913 (what the page shows)
         notes,
         introduction=story.introduction or _introduction(scores, config),
         summary=summary(scores) if scores else [],
-        pictures=[*_pictures(real, fake, story), *story.examples],
+        pictures=_pictures(real, fake, story),
+        examples=story.examples,
         progress=_progress(grids, config),
         floor=FLOOR,
         score_header=HEADER,
@@ -171,7 +180,7 @@ def write_report(  # noqa: PLR0913 (what the page shows)
         remarks=remarks(scores) if scores else [],
         charts=charts[:FIRST_CHARTS],
         more_charts=charts[FIRST_CHARTS:],
-        next_steps=story.next_steps,
+        next_steps=story.next_steps if config else (),
         preset=config.preset if config else "",
         settings=_settings(config) if config else [],
         environment=_environment(environment) if environment else [],
