@@ -22,7 +22,7 @@ NOTE = "phantom, not a patient"
 
 
 def phantoms(
-    count: int, resolution: int = 64, *, seed: int = 0, pneumonia: bool, first: int = 0, dose: float = 1.0
+    count: int, resolution: int = 64, *, seed: int = 0, pneumonia: bool, first: int = 0
 ) -> UInt8[np.ndarray, "n 1 h w"]:
     """Draw chest-radiograph phantoms, each with its own anatomy, pose and exposure.
 
@@ -37,8 +37,6 @@ def phantoms(
         seed: image i depends only on (seed, first + i, pneumonia).
         pneumonia: fill parts of the lungs with opacities.
         first: number of the first image, to continue a series.
-        dose: factor of the number of photons. With 1, images are as grainy as if the detector had as many pixels as
-            they do. A large radiograph that is reduced to this resolution has much less grain.
 
     Returns:
         Images in [0, 255], bone bright.
@@ -50,13 +48,11 @@ def phantoms(
     images = np.empty((count, 1, resolution, resolution), dtype=np.uint8)
     for index in range(count):
         rng = np.random.default_rng([seed, first + index, int(pneumonia)])
-        images[index, 0] = expose(rng, draw_attenuation(rng, resolution, pneumonia), resolution, dose)
+        images[index, 0] = expose(rng, draw_attenuation(rng, resolution, pneumonia), resolution)
     return images
 
 
-def write_phantoms(
-    folder: str | Path, count_per_class: int, resolution: int = 64, *, seed: int = 0, dose: float = 1.0
-) -> None:
+def write_phantoms(folder: str | Path, count_per_class: int, resolution: int = 64, *, seed: int = 0) -> None:
     """Write phantoms as PNG files in NORMAL/ and PNEUMONIA/, one patient per file (phantom0001_1.png, ...).
 
     An interrupted call continues where it stopped: a file whose text says that it was drawn with the same arguments is
@@ -67,7 +63,6 @@ def write_phantoms(
         count_per_class: number of images in each of the two classes.
         resolution: height and width in pixels.
         seed: seed of the whole set.
-        dose: as for `phantoms`.
 
     Raises:
         UsageError: a negative count or a resolution below 8.
@@ -83,7 +78,7 @@ def write_phantoms(
         jobs += [(Path(folder, name), bool(pneumonia), number) for number in range(first, first + count_per_class)]
 
     def draw(job: tuple[Path, bool, int]) -> None:
-        _write_phantom(*job, resolution, seed, dose)
+        _write_phantom(*job, resolution, seed)
 
     # Threads, since processes would import the caller's script again; numpy releases the GIL.
     pool = ThreadPoolExecutor(os.cpu_count())
@@ -94,17 +89,16 @@ def write_phantoms(
         pool.shutdown(cancel_futures=True)
 
 
-def _write_phantom(folder: Path, pneumonia: bool, number: int, resolution: int, seed: int, dose: float) -> None:
+def _write_phantom(folder: Path, pneumonia: bool, number: int, resolution: int, seed: int) -> None:
     """Write one phantom, unless its file is there."""
     path = folder / f"phantom{number:04d}_1.png"
-    drawn = f"{folder.name} {number}, seed {seed}, {resolution} px" + (f", dose {dose:g}" if dose != 1 else "")
-    texts = {"Description": NOTE, "Parameters": drawn}
+    texts = {"Description": NOTE, "Parameters": f"{folder.name} {number}, seed {seed}, {resolution} px"}
     if _has_texts(path, texts):
         return
     note = PngImagePlugin.PngInfo()
     for key, text in texts.items():
         note.add_text(key, text)
-    image = phantoms(1, resolution, seed=seed, pneumonia=pneumonia, first=number, dose=dose)[0, 0]
+    image = phantoms(1, resolution, seed=seed, pneumonia=pneumonia, first=number)[0, 0]
     with atomic_write(path) as file:
         Image.fromarray(image).save(file, "PNG", pnginfo=note)
 
@@ -310,14 +304,12 @@ def _smooth_noise(rng: np.random.Generator, fine: int) -> Callable[[int], Field]
 # exposure
 
 
-def expose(
-    rng: np.random.Generator, attenuation: Field, resolution: int, dose: float = 1.0
-) -> UInt8[np.ndarray, "r r"]:
+def expose(rng: np.random.Generator, attenuation: Field, resolution: int) -> UInt8[np.ndarray, "r r"]:
     """Count the photons that pass through the chest, and show -log of the count with bone bright and air black."""
     factor = len(attenuation) // resolution
     transmitted = np.exp(-attenuation).reshape(resolution, factor, resolution, factor).mean(axis=(1, 3))
     scatter = rng.uniform(0.005, 0.05) * transmitted.mean()
-    photons = dose * 10 ** rng.uniform(3.6, 4.8)
+    photons = 10 ** rng.uniform(3.6, 4.8)
     measured = -np.log(np.maximum(rng.poisson(photons * (transmitted + scatter)), 1) / photons)
 
     low, high = np.percentile(measured, (1, 99.5))
