@@ -374,6 +374,23 @@ def test_a_run_can_start_from_another_one(capsys, data, trained, tmp_path):
     assert load_model(Run(tmp_path / "run")).sha256 == whole
 
 
+def test_a_run_can_start_from_a_model_which_has_no_discriminator(capsys, data, trained, tmp_path):
+    model = tmp_path / "begun.safetensors"
+    assert run(capsys, "export", trained, model)[0] == 0
+    command = ["train", data, "--preset", "samgan-8", "--scale", "cpu", *TINY, "--start", model, "--out"]
+    assert run(capsys, *command, tmp_path / "run")[0] == 0
+    begun = json.loads((tmp_path / "run" / "environment.json").read_text())["start"]
+    assert (begun["run"], begun["images_seen"]) == ("begun", 40)
+    assert Run(tmp_path / "run").trained_on == [Run(trained).environment.data.sha256] * 2
+    grids = sorted((tmp_path / "run" / "grids").glob("kimg-*.png"))
+    last = sorted((trained / "grids").glob("kimg-*.png"))[-1]
+    assert grids[0].read_bytes() == last.read_bytes()  # before the first step
+    status, _, error = run(capsys, *command, tmp_path / "wide", "--network.max_channels=16")
+    assert status == 2
+    assert "the networks of that run have different settings: network.max_channels is 8, not 16" in error
+    assert run(capsys, *command[:-2], "none", "--out", tmp_path / "none")[0] == 1
+
+
 @pytest.mark.filterwarnings("always")
 def test_a_collapse_is_told_of_once_or_ends_the_run(capsys, data, tmp_path, monkeypatch):
     found = Collapse(step=5, images_seen=20, wall_seconds=1.0, reason="all alike")

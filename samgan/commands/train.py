@@ -29,8 +29,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help=text)
     text = "stop after N minutes of training, if training.kimg is not reached earlier; pauses do not count"
     parser.add_argument("--minutes", type=float, metavar="N", help=text)
-    text = "begin with the networks of another run (fine-tuning); its network settings must be the same"
-    parser.add_argument("--start", type=Path, metavar="RUN", help=text)
+    text = (
+        "begin with the networks of another run, or with the generator of a model, such as pneumonia-64 (fine-tuning); "
+    )
+    text += "its network settings must be the same"
+    parser.add_argument("--start", type=Path, metavar="RUN_OR_MODEL", help=text)
     add_on_collapse(parser)
     text = "print configuration, parameters, FLOPs and memory, and train nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
