@@ -18,7 +18,9 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
-from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, load_features
+from samgan.metrics.feature_networks import FeaturesUnavailable
+from samgan.metrics.features import FeatureExtractor
+from samgan.metrics.load_features import load_features
 from samgan.networks import Generator
 from samgan.presets import preset_config
 from samgan.sampling import Model
@@ -56,7 +58,7 @@ def offline(monkeypatch):
     def unavailable(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
+    monkeypatch.setattr("samgan.metrics.load_features.load_features", unavailable)
 
 
 def thumbnails():
@@ -235,7 +237,7 @@ def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path
 def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_the_folder(
     data, config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(balance_stages, "find_features", lambda *_, **__: (thumbnails(), ""))
+    monkeypatch.setattr(balance_stages, "choose_features", lambda *_, **__: (thumbnails(), ""))
     train = balance_stages.train_classifier
     monkeypatch.setattr(
         balance_stages, "train_classifier", lambda *given, **more: train(*given, **{**more, "steps": 2})
@@ -387,7 +389,7 @@ def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkey
 )
 def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, change, words, monkeypatch):
     if "features" in change:
-        monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
+        monkeypatch.setattr("samgan.metrics.load_features.load_features", load_features)
     if change.pop("data", None):
         rows = [dataclasses.replace(row, split="train") for row in data.manifest]
         data = dataclasses.replace(data, manifest=rows)

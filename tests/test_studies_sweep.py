@@ -21,6 +21,8 @@ from samgan.config import Config
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
+from samgan.metrics import load_features
+from samgan.metrics.load_features import Default
 from samgan.runs import Collapse, Run
 from samgan.scoring import Scores
 from samgan.studies import Job, Resources, RowDocument, ScoredBy, Scoring, finished, run_sweep
@@ -44,12 +46,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def no_features(monkeypatch):
-    from samgan.metrics.features import FeaturesUnavailable
-
-    def unavailable(*_, **__):
-        raise FeaturesUnavailable("no weights here")
-
-    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
+    monkeypatch.setattr(load_features, "default_features", lambda shape: Default(None, "no weights here"))
 
 
 def job(data, name="row", minutes=None, **training):
@@ -296,7 +293,6 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.studies.sweep import Job, Resources, Scoring, run_sweep
 from samgan import api
-from samgan.metrics.features import FeaturesUnavailable
 
 data, out, ray = PreparedSet.open(sys.argv[1]), sys.argv[2], sys.argv[3]
 from pathlib import Path
