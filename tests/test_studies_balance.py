@@ -19,12 +19,15 @@ from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
 from samgan.metrics.feature_networks import FeaturesUnavailable
+from samgan.metrics.feature_networks.inception import INCEPTION
+from samgan.metrics.feature_networks.weights import file_name
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.load_features import load_features
 from samgan.networks import Generator
 from samgan.presets import preset_config
 from samgan.sampling import Model
 from samgan.studies import BalanceDocument, BalanceRequest, balance, balance_stages
+from samgan.studies.balance_documents import Plan
 from samgan.trust import REASONS, Screen, Screened
 
 module = importlib.import_module("samgan.studies.balance")  # samgan.studies.balance itself is the function
@@ -396,6 +399,29 @@ def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, chang
     with pytest.raises(SamganError, match=words):
         balance(data, tmp_path / "out", BalanceRequest(config=config, **change))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_goes_on_with_the_features_that_it_was_begun_with(
+    data, config, tmp_path, monkeypatch, capsys, radiograph
+):
+    class Planned(Exception):
+        """The plan is made; the training would take long."""
+
+    def planned(*_, **__):
+        raise Planned
+
+    monkeypatch.setattr("samgan.metrics.load_features.load_features", load_features)
+    monkeypatch.setattr(module, "train_models", planned)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    out = tmp_path / "out"
+    folder = tmp_path / "torch/hub/checkpoints"
+    for _ in range(2):
+        with pytest.raises(Planned):
+            balance(data, out, BalanceRequest(config=config, seeds=0, device="cpu"))
+        assert Plan.read(out / "plan.json").features == "radiograph"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file_name(INCEPTION)).touch()  # now it would be the default
+    assert "features: radiograph, which come with samgan" in capsys.readouterr().err
 
 
 def test_a_class_of_two_models_is_told(data, tmp_path, capsys):

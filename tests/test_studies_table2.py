@@ -21,7 +21,9 @@ from samgan.data.documents import ManifestRow, SetInfo
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.metrics import load_features
-from samgan.metrics.load_features import Default
+from samgan.metrics.feature_networks.inception import INCEPTION
+from samgan.metrics.feature_networks.weights import file_name
+from samgan.metrics.load_features import Default, default_features
 from samgan.networks import Discriminator, Generator
 from samgan.presets import PLUS, PRESETS, preset_config
 from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE
@@ -439,6 +441,27 @@ def test_scores_of_features_are_not_replaced_by_others_without_being_asked(data,
     assert main(command) == 2
     assert f"{path} was scored by inception; give --features again" in capsys.readouterr().err
     assert json.loads(path.read_text()) == row
+
+
+def test_a_table_goes_on_with_the_features_that_it_was_begun_with(data, tmp_path, capsys, monkeypatch, radiograph):
+    monkeypatch.setattr(load_features, "default_features", default_features)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("pooch.retrieve", no_network)
+    out = tmp_path / "out"
+    command = ["table2", str(data), "--out", str(out), "--rows", "msg-gan-7", "--kimg", "0.032", "--device", "cpu"]
+    assert main(command) == 0
+    assert "features radiograph" in capsys.readouterr().out
+    (path,) = (out / "rows").glob("*.json")
+    row = RowDocument.read(path)
+    assert (row.scoring.features, row.scoring.weights_sha256) == ("radiograph", radiograph)
+    assert row.scores.features.name == "radiograph"
+    folder = tmp_path / "torch/hub/checkpoints"
+    folder.mkdir(parents=True)
+    (folder / file_name(INCEPTION)).touch()  # now it would be the default
+    written = path.stat().st_mtime_ns
+    assert main(command) == 0
+    assert f"samgan: features: radiograph, as in the rows of {out}" in capsys.readouterr().err
+    assert path.stat().st_mtime_ns == written
 
 
 def no_network(*_, **__):
