@@ -231,7 +231,7 @@ def main() -> None:
                 torch.save({"step": step + 1, **{name: part.state_dict() for name, part in parts.items()}}, file)
     network = scaled(trainee.merged(), images)
     weights = {name: weight.half().contiguous() for name, weight in network.state_dict().items()}
-    content = safetensors.torch.save(weights, {"data": data.sha256, "steps": str(options.steps)})
+    content = safetensors.torch.save(weights, {"data": data.sha256})  # two entries would have no fixed order
     out = options.work / "radiograph-features.safetensors"
     with atomic_write(out) as file:
         file.write(content)
