@@ -41,7 +41,7 @@ CLEAN = 0.5
 TILT = 20.0
 """Degrees."""
 VARIANCE = 100.0
-"""Sum of the features' variances over real X-rays at 64 px; half of it is texture's, half anatomy's."""
+"""Sum of the features' variances over real X-rays at 64 px; texture and anatomy share it by the number of features."""
 EVERY = 50
 KINDS = ("normal", "bacteria", "virus")
 """Classes of Kermany's X-rays, and the kinds of pneumonia that their names tell."""
@@ -177,13 +177,13 @@ def kind_of(source: str) -> str:
 
 
 def scaled(network: Radiograph, images: Tensor) -> Radiograph:
-    """The network, each half of its features centred on real images, with variances that sum up to half `VARIANCE`."""
+    """The network, both parts of its features centred on real images, with their shares of `VARIANCE`."""
     small = F.interpolate(images.float(), size=(SIDE, SIDE), mode="bilinear", antialias=True).round().clamp(0, 255)
     features = torch.cat([network(part / 127.5 - 1) for part in small.split(64)])
-    halves = features.split([TEXTURE_FEATURES, ANATOMY_FEATURES], 1)
-    for layer, half in zip((network.texture_out, network.anatomy_out), halves, strict=True):
-        factor = (VARIANCE / 2 / half.var(0).sum()).sqrt()
-        layer.bias.copy_((layer.bias - half.mean(0)) * factor)
+    parts = features.split([TEXTURE_FEATURES, ANATOMY_FEATURES], 1)
+    for layer, part in zip((network.texture_out, network.anatomy_out), parts, strict=True):
+        factor = (VARIANCE * part.shape[1] / features.shape[1] / part.var(0).sum()).sqrt()
+        layer.bias.copy_((layer.bias - part.mean(0)) * factor)
         layer.weight.mul_(factor)
     return network
 
@@ -231,7 +231,7 @@ def main() -> None:
                 torch.save({"step": step + 1, **{name: part.state_dict() for name, part in parts.items()}}, file)
     network = scaled(trainee.merged(), images)
     weights = {name: weight.half().contiguous() for name, weight in network.state_dict().items()}
-    content = safetensors.torch.save(weights, {"data": data.sha256, "steps": str(options.steps)})
+    content = safetensors.torch.save(weights, {"data": data.sha256})  # two entries would have no fixed order
     out = options.work / "radiograph-features.safetensors"
     with atomic_write(out) as file:
         file.write(content)

@@ -13,7 +13,7 @@ from samgan.errors import SamganError, first_line
 from samgan.metrics.features import FeatureExtractor
 
 FILE = Path(__file__).parents[1] / "models" / "radiograph-features.safetensors"
-SHA256 = "5809d4e745dce7ea2c9878904d16775e3e0eec61a4f898772bdaddecc2780bb4"
+SHA256 = "b8d949c3f10485f9b72e1db032dd1e225843b438195ce5e1d3b3baece8292d66"
 SMALLEST = 64
 """Side in pixels below which images are refused."""
 SIDE = 64
@@ -90,7 +90,7 @@ def load_radiograph(path: Path | None = None, device: str | torch.device = "cpu"
         raise SamganError(
             f"{file} does not hold the weights of the radiograph features: {first_line(error)}"
         ) from error
-    network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    network = network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     def features(images: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n 256"]:
         if min(images.shape[2:]) < SMALLEST:
