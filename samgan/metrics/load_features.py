@@ -175,7 +175,7 @@ def _load_network(record: FeatureNetwork, file: Path | None, device: torch.devic
         network = record.build(state)
     except (RuntimeError, TypeError, KeyError) as error:
         raise not_the_weights(path, sha256, record) from error
-    network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    network = network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     def features(images: Tensor) -> Tensor:
         return network(record.input(images))

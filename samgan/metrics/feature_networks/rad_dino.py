@@ -74,15 +74,12 @@ class DinoV2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embeddings = _Embeddings()
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(_Layer() for _ in range(LAYERS))})
+        self.encoder = nn.ModuleDict({"layer": nn.Sequential(*(_Layer() for _ in range(LAYERS)))})
         self.layernorm = nn.LayerNorm(WIDTH, 1e-6)
 
     def forward(self, images: Tensor) -> Tensor:
         """The 768 values of the token of the class."""
-        x = self.embeddings(images)
-        for layer in self.encoder["layer"]:
-            x = layer(x)
-        return self.layernorm(x[:, 0])
+        return self.layernorm(self.encoder["layer"](self.embeddings(images))[:, 0])
 
 
 def _build(state: StateDict) -> nn.Module:

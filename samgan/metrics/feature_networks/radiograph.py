@@ -6,7 +6,7 @@ from torch import nn
 
 from samgan.metrics.feature_networks.record import FeatureNetwork, Input, StateDict
 from samgan.metrics.feature_networks.weights import FeaturesUnavailable
-from samgan.metrics.radiograph import FILE, SHA256, Radiograph
+from samgan.metrics.radiograph import ANATOMY_FEATURES, FILE, SHA256, SMALLEST, TEXTURE_FEATURES, Radiograph
 
 
 def _build(state: StateDict) -> nn.Module:
@@ -24,8 +24,8 @@ def _find(network: FeatureNetwork) -> Path:
 RADIOGRAPH = FeatureNetwork(
     name="radiograph",
     description="a small network of our own, trained on chest X-rays of children and on faults planted in them",
-    dim=256,
-    input=Input(channels=1, mean=(127.5,), std=(127.5,), at_least=64),
+    dim=TEXTURE_FEATURES + ANATOMY_FEATURES,
+    input=Input(channels=1, mean=(127.5,), std=(127.5,), at_least=SMALLEST),
     url="https://data.mendeley.com/datasets/rscbjbr9sj/2",  # the X-rays; the weights come with samgan
     megabytes=2,
     licence="Apache-2.0",

@@ -11,9 +11,9 @@ from samgan.metrics.feature_networks.weights import only_given
 class _Xrv(nn.Module):
     """The features of torchxrayvision's DenseNet-121."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, features: nn.Module) -> None:
         super().__init__()
-        self.features = network.features
+        self.features = features
 
     def forward(self, images: Tensor) -> Tensor:
         return F.relu(self.features(images)).mean(dim=(2, 3))
@@ -27,7 +27,7 @@ def _build_xrv(state: StateDict) -> nn.Module:
         network = densenet121(num_classes=18)
         network.features.conv0 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     network.load_state_dict(state, assign=True)
-    return _Xrv(network)
+    return _Xrv(network.features)
 
 
 def _build_swav(state: StateDict) -> nn.Module:
