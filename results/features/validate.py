@@ -297,21 +297,31 @@ def value(rows: list[dict[str, str]], what: str, network: str, score: str) -> fl
     return found[0] if found else None
 
 
-def planted_table(rows: list[dict[str, str]]) -> str:
-    """How many floors each planted fault lies from real X-rays, in Markdown; then recall and coverage of two faults."""
+def planted_table(rows: list[dict[str, str]], *, elsewhere: bool) -> str:
+    """How many floors each planted fault lies from real X-rays, in Markdown.
+
+    Args:
+        rows: lines of table.csv.
+        elsewhere: all other sets and sizes instead of Kermany's at 64 px.
+    """
     rows = [row for row in rows if row["part"] == "planted"]
-    columns = list(dict.fromkeys((row["set"], row["size"], row["network"]) for row in rows))
-    columns.sort(key=lambda column: [OURS, INCEPTION, RANDOM].index(column[2]))
-    lines = ["| |" + "".join(f" {network}, {name} {size} px |" for name, size, network in columns)]
+    columns = [
+        column
+        for column in dict.fromkeys((row["set"], row["size"], row["network"]) for row in rows)
+        if (column[:2] != ("kermany", "64") and column[2] != RANDOM if elsewhere else column[:2] == ("kermany", "64"))
+    ]
+    columns.sort(key=lambda column: (("kermany", "adult", "covid").index(column[0]), int(column[1])))
+    lines = ["| |" + "".join(f" {name} {size} px, {network} |" for name, size, network in columns)]
     lines.append("|---|" + "---:|" * len(columns))
     for what in dict.fromkeys(row["what"] for row in rows):
         cells = []
         for column in columns:
             own = [row for row in rows if (row["set"], row["size"], row["network"]) == column]
             frechet, floor = (value(own, name, column[2], "frechet") for name in (what, FLOOR))
-            cells.append(
-                "" if frechet is None or floor is None else plain(frechet if what == FLOOR else frechet / floor)
-            )
+            if frechet is None or floor is None:
+                cells.append("")
+            else:
+                cells.append(f"{frechet:.3g}" if what == FLOOR else plain(frechet / floor))
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -329,8 +339,8 @@ def shares_table(rows: list[dict[str, str]], name: str, size: str) -> str:
 
 
 def plain(number: float) -> str:
-    """A number for a table: two digits, or all of those before the point."""
-    return f"{number:.2f}" if abs(number) < 10 else f"{number:.0f}"
+    """A number for a table: two digits after the point, fewer where it is large."""
+    return f"{number:.2f}" if abs(number) < 1 else f"{number:.1f}" if abs(number) < 10 else f"{number:.0f}"
 
 
 def correlation(rows: list[dict[str, str]], part: str, score: str, network: str) -> tuple[float, float, float, int]:
@@ -392,7 +402,8 @@ def filled(text: str) -> str:
     """README.md with its tables made again from table.csv and speed.csv."""
     rows = read(HERE / "table.csv")
     tables = {
-        "planted": lambda: planted_table(rows),
+        "planted": lambda: planted_table(rows, elsewhere=False),
+        "elsewhere": lambda: planted_table(rows, elsewhere=True),
         "shares": lambda: shares_table(rows, "kermany", "64"),
         "correlation": lambda: correlation_table(rows),
         "generated": lambda: generated_table(rows),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FILE = Path(__file__).parents[1] / "models" / "radiograph-features.safetensors"
-SHA256 = "b8d949c3f10485f9b72e1db032dd1e225843b438195ce5e1d3b3baece8292d66"
+SHA256 = "a843e2a22055c1fde3cedfc0de90f217a2000e3124c8f2724f1f269c6cfcbe92"
 SMALLEST = 64
 """Side in pixels; smaller images are enlarged to it."""
 SIDE = 64
