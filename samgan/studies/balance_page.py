@@ -109,7 +109,7 @@ def _sentences(document: BalanceDocument) -> Iterator[str]:
         if not screened.features:
             yield (
                 f"{name} was screened by pixels only, since no features were available (to screen by features, use a "
-                "new folder with --features FILE.pt and --run RUN for the models that are here)."
+                "new folder with --features NAME and --run RUN for the models that are here)."
             )
     for name, audit in document.audit.items():
         if audit:
