@@ -174,7 +174,9 @@ def demo(out: Location, *, seed: int = 0, kimg: float = KIMG, minutes: float = M
     run = train(config, data, out / "run", minutes=minutes, device=device, start=SHIPPED[MODEL].path, loggers=[watch])
     terminal.say("4/4  Sampling it and scoring the samples")
     sample(run.path, out / "samples", sheets=["grid"], device=device)
-    scores, report = evaluate(run.path, data, out=out, device=device, notes=[NOTE], story=_story(xrays))
+    scores, report = evaluate(
+        run.path, data, out=out, device=device, features="radiograph", notes=[NOTE], story=_story(xrays)
+    )
     return Demo(xrays, progress, run.path, out / "samples", report, scores)
 
 

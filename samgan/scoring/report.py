@@ -210,7 +210,7 @@ def summary(scores: Scores) -> list[Verdict]:
         )
         found.append(Verdict(sentence, collapsed))
     if (score := scores.scores.get("frechet")) and score.floor > 0:
-        label, decimals = SCORES["frechet"].shown(scores.features.name if scores.features else None)
+        label, decimals = SCORES["frechet"].shown(scores.features)
         ratio = f"{score.value / score.floor:.1f} times"
         values = f"{number(score.value, decimals)}, {ratio} its floor of {number(score.floor, decimals)}"
         found.append(Verdict(f"{label}: {values}. Real images would reach about 1 times.", False))
@@ -219,8 +219,7 @@ def summary(scores: Scores) -> list[Verdict]:
 
 def _read_rows(scores: Scores) -> list[tuple[str, str, Sequence[str]]]:
     """The rows of the table: label, how to read the score, and the other columns."""
-    features = scores.features.name if scores.features else None
-    meaning = {record.shown(features)[0]: READING.get(record.name, "") for record in SCORES.values()}
+    meaning = {record.shown(scores.features)[0]: READING.get(record.name, "") for record in SCORES.values()}
     return [(label, (READING | meaning).get(label, ""), cells) for label, *cells in table_rows(scores)]
 
 
