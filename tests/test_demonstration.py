@@ -39,18 +39,19 @@ def test_first_come_x_rays_of_the_model_that_ships(done):
 
 
 def test_the_picture_grows_by_a_row_at_each_snapshot(tmp_path):
-    reference = np.zeros((8, 1, 64, 64), np.uint8)
+    side, factor = demonstration.RESOLUTION, demonstration.MAGNIFY
+    reference = np.zeros((8, 1, side, side), np.uint8)
     watch = demonstration._Watch(tmp_path / "progress.png", 1.0, reference)
     heights = []
     for number in (1, 2):
         watch.scalars(100 * number, {"ms_ssim_generated": 0.7})
-        watch.image("grid", 100 * number, image_grid(np.full((64, 1, 64, 64), number, np.uint8)), SYNTHETIC)
+        watch.image("grid", 100 * number, image_grid(np.full((64, 1, side, side), number, np.uint8)), SYNTHETIC)
         with Image.open(tmp_path / "progress.png") as picture:
             heights.append(picture.height)
             assert SYNTHETIC in picture.text["Description"]
             assert picture.getpixel((0, picture.height - 1)) == number
             assert picture.getpixel((0, 0)) == 0
-    assert heights == [2 * (64 + 4 + 64), 2 * (64 + 4 + 64 + 4 + 64)]
+    assert heights == [factor * (2 * side + 4), factor * (3 * side + 8)]
 
 
 def test_the_end_says_what_was_real_drawn_and_synthetic_and_what_to_try(done):
@@ -62,7 +63,15 @@ def test_the_end_says_what_was_real_drawn_and_synthetic_and_what_to_try(done):
     for word in ("synthetic", "drawn", "real       none", *(command for command, _ in OWN)):
         assert word in text
     page = document.report.read_text()
-    for shown in (demonstration.NOTE, "How training went", "Drawn (phantoms)", "by pneumonia-64", OWN[0][0], "Losses"):
+    for shown in (
+        demonstration.NOTE,
+        "How training went",
+        "Drawn (phantoms)",
+        "by pneumonia-64",
+        "Frechet distance, radiograph",
+        OWN[0][0],
+        "Losses",
+    ):
         assert shown in page
     assert (folder / "scores.json").is_file()
     assert len(list(document.samples.glob("seed-*.png"))) == 64
