@@ -45,8 +45,9 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories, self.objects, self.requests = {}, {}, []
         self.large = (".safetensors", ".png")
-        self.down = False
+        self.status = None  # a number: the answer to whatever is asked
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
+        self.elsewhere = f"http://localhost:{self.server_port}"  # another host, as where the Hub keeps large files
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def close(self):
@@ -77,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
     def fail(self, code):
         self.answer(ERRORS[code], {"error": code}, X_Error_Code=code, X_Error_Message=code)
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.route()
 
     do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815
@@ -88,8 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers["Content-Length"])) if "Content-Length" in self.headers else b""
         if self.headers.get("Transfer-Encoding") == "chunked":
             self.body = b"".join(iter(self.chunk, b""))
-        if self.server.down:
-            return self.answer(503)
+        if self.server.status:
+            return self.answer(self.server.status, b"<html>")
         self.signed_in = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         for method, pattern, action in ROUTES:
             if self.command in method and (found := re.fullmatch(pattern, path)):
@@ -133,8 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def validate(self):
         front = yaml.safe_load(json.loads(self.body)["content"].split("---\n")[1])
-        good = front["license"] != "wrong" and front["model-index"][0]["results"][0]["task"]["type"]
-        problems = [] if good else [{"message": '"license" must be one of [apache-2.0, ...]'}]
+        good = front.get("language") != "klingon" and front["model-index"][0]["results"][0]["task"]["type"]
+        problems = [] if good else [{"message": '"language" must be an ISO code'}]
         self.answer(200 if good else 400, {"errors": problems, "warnings": []})
 
     def preupload(self, name, revision):
@@ -203,10 +204,12 @@ class _Handler(BaseHTTPRequestHandler):
         oid = self.oid(content, large)
         self.server.objects.setdefault(oid, content)
         linked = {"X_Linked_Etag": etag, "X_Linked_Size": str(len(content)), "X_Repo_Commit": commit}
-        return self.answer(302, Location=f"{self.server.endpoint}/cdn/{oid}", **linked)
+        return self.answer(302, Location=f"{self.server.elsewhere}/cdn/{oid}", **linked)
 
     def cdn(self, oid):
-        self.answer(200, self.server.objects[oid], ETag='"another"')
+        if self.headers.get("Authorization"):
+            return self.answer(400, {"error": "this host must not see the token"})
+        return self.answer(200, self.server.objects[oid], ETag='"another"')
 
 
 NAME = r"(?P<name>[^/]+/[^/]+)"

@@ -174,7 +174,7 @@ def _reason(error: Exception, model: HubModel) -> str:
         return f"it holds no {WEIGHTS_FILE}, so it is not a model of samgan"
     if status in (401, 403):
         return f"{constants.ENDPOINT} refuses ({status}): {sign_in}, with a token that may do this"
-    return _root(error)
+    return one_line(error) if isinstance(error, ValueError) else _root(error)  # it tells what is wrong with a card
 
 
 def _root(error: BaseException) -> str:

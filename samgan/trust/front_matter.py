@@ -107,7 +107,7 @@ def _results(record: Record, shipped: ShippedModel | None, datasets: Sequence[st
     scores, data = record.scores, {}
     if scores is not None:
         metrics = list(_metrics(scores))
-        name = record.data.source if record.data else scores.data.name if scores.data else "unknown"
+        name = scores.data.name if scores.data else "unknown"
         data = {"split": scores.data.split} if scores.data and scores.data.split else {}
     elif shipped is not None:
         name, about = shipped.data.split(";")[0], {"compared": shipped.scored_with}

@@ -156,10 +156,10 @@ def _check_same(folder: Path, model: Model) -> None:
     others = [path.name for path in folder.iterdir() if path.name not in known and not is_system_name(path.name)]
     if others:
         raise SamganError(f"{folder} holds {sorted(others)[0]}: expected only {', '.join(FILES)}; move it elsewhere")
-    sha256 = read_model(folder / WEIGHTS_FILE).sha256
-    if sha256 != model.sha256:
+    found = read_model(folder / WEIGHTS_FILE)
+    if (found.sha256, found.config) != (model.sha256, model.config):
         raise SamganError(
-            f"{folder} holds another model (sha256 {sha256[:12]}, not {model.sha256[:12]}); name a new folder"
+            f"{folder} holds another model (sha256 {found.sha256[:12]}, not {model.sha256[:12]}); name a new folder"
         )
 
 
@@ -268,7 +268,8 @@ def _add_head(body: str, repository: str, left: int, draft: bool) -> str:
 
 
 def _write(folder: Path, model: Model, readme: str) -> None:
-    write_model(model, folder / WEIGHTS_FILE)
+    if not (folder / WEIGHTS_FILE).exists():  # those that are there were checked, and would get another hash as a file
+        write_model(model, folder / WEIGHTS_FILE)
     write_json(folder / CONFIG, model.config.to_dict())
     seeds = range(GRID_IMAGES)
     with atomic_write(folder / GRID) as file:
