@@ -174,6 +174,8 @@ def _reason(error: Exception, model: HubModel) -> str:
         return f"it holds no {WEIGHTS_FILE}, so it is not a model of samgan"
     if status in (401, 403):
         return f"{constants.ENDPOINT} refuses ({status}): {sign_in}, with a token that may do this"
+    if "xet-" in str(error):  # the storage of the Hub itself
+        return f"{constants.ENDPOINT} has no Xet storage ({_root(error)}): set HF_HUB_DISABLE_XET=1"
     return one_line(error) if isinstance(error, ValueError) else _root(error)  # it tells what is wrong with a card
 
 

@@ -63,7 +63,7 @@ class Published:
         if not self.repository:
             return f"{text}\nLook at it, then upload it with the same command and --push {NO_NAME}"
         seen = "private: only you, or your organisation, can see it" if self.private else "public"
-        use = f"samgan sample hf:{self.repository}@{self.commit[:12]} --out samples"
+        use = f"samgan sample hf:{self.repository} --out samples"
         return f"{text}\n{self.url} ({seen}), commit {self.commit}\nUse it with: {use}"
 
 
