@@ -104,6 +104,6 @@ def check_known(source: Path) -> None:
     """Raise SamganError if `source` looks like the name of a model and is none, and is no file either."""
     if not source.exists() and len(source.parts) == 1 and not source.suffix:
         raise SamganError(
-            f"{source}: expected a run folder, a .safetensors file, a model that comes with samgan "
-            f"({', '.join(SHIPPED)}), or hf:OWNER/NAME"
+            f"{source}: expected a run folder, a .safetensors file, hf:OWNER/NAME, or a model that comes with samgan "
+            f"({', '.join(SHIPPED)})"
         )
