@@ -1,5 +1,7 @@
 """What several test files share: one thread, tiny configurations, pictures made up here, and the real ones if there."""
 
+import dataclasses
+import hashlib
 import importlib.util
 import json
 import os
@@ -11,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from safetensors.torch import save_file
 
 from samgan.config import Config
 from samgan.data.phantom import write_phantoms
+from samgan.metrics.feature_networks import NETWORKS
+from samgan.metrics.radiograph import Radiograph
 
 # Folders NORMAL and PNEUMONIA of Kermany's chest X-rays; tests that want them skip where they are not.
 REAL_IMAGES = Path(os.environ.get("SAMGAN_XRAYS", Path(__file__).parents[2] / "shared/data/kermany-cxr"))
@@ -33,6 +38,18 @@ def one_thread():
 def own_cache(tmp_path_factory):
     """Features that tests compute are nothing for the cache of whoever runs them."""
     os.environ["SAMGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def radiograph(tmp_path, monkeypatch):
+    """Random weights in place of those that come with samgan; their SHA-256."""
+    torch.manual_seed(0)
+    file = tmp_path / "radiograph.safetensors"
+    save_file(Radiograph().state_dict(), file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    record = dataclasses.replace(NETWORKS["radiograph"], find=lambda _: file, sha256=sha256)
+    monkeypatch.setitem(NETWORKS, "radiograph", record)
+    return sha256
 
 
 @pytest.fixture(scope="session")

@@ -122,7 +122,7 @@ def test_each_score_stands_beside_its_floor_in_the_schema_of_the_hub(run, data):
         *(("frechet", 0.1235), ("frechet_floor", 0.031)),
         *(("recall", 0.5), ("recall_floor", 0.9)),
     ]
-    assert result["metrics"][3]["name"] == "Frechet distance, real against real (floor)"
+    assert result["metrics"][3]["name"] == "Frechet distance, net, real against real (floor)"
     assert result["metrics"][2]["args"] == {"images": 40, "features": "net", "features_sha256": "cd" * 32}
 
 

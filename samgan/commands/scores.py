@@ -42,7 +42,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.scoring import format_table
 
-    names = ("count", "split", "classes", "features", "inception_weights", "protocol", "seed", "checkpoint", "out")
+    names = ("count", "split", "classes", "features", "features_file", "protocol", "seed", "checkpoint", "out")
     scores, report = api.evaluate(options.source, PreparedSet.open(options.data), **given(options, *names, "device"))
     return Outcome(scores, f"{format_table(scores)}\n{report}")
 
@@ -73,7 +73,7 @@ def _audit(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.trust import audit, format_audit
 
-    names = ("count", "classes", "features", "inception_weights", "seed", "checkpoint", "out", "device")
+    names = ("count", "classes", "features", "features_file", "seed", "checkpoint", "out", "device")
     data, pictures = PreparedSet.open(options.data), not options.no_pictures
     document, page = audit(options.source, data, pictures=pictures, **given(options, *names))
     shares = [measured.closer.share.value for measured in document.measures.values()]

@@ -136,7 +136,7 @@ def _metrics(scores: Scores) -> Iterator[dict[str, Any]]:
             about = {"images": scores.count}
             if score.needs_features and features:
                 about |= {"features": features.name, "features_sha256": features.sha256}
-            label, _ = score.shown(features.name if features else None)
+            label, _ = score.shown(features)
             yield from _with_floor(name, label, found.value, found.floor, about)
 
 
