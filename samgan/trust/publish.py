@@ -85,8 +85,9 @@ def publish(  # noqa: PLR0913 (options of one call, each with a default)
     """Write a folder ready for the Hugging Face Hub, and upload it if asked to.
 
     The folder holds README.md (the model card), model.safetensors, config.json and grid.png (synthetic images), and
-    nothing else. A folder of the same model is brought up to date; what a person wrote into its card stays. It is long
-    because it describes all of its options.
+    nothing else. A folder of the same model is brought up to date; what a person wrote into its card stays.
+
+    Long because it has many options, each described below.
 
     Args:
         run: The run folder, a .safetensors file made by `export`, or another name of a model, as for `sample`.
