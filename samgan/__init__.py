@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from samgan.studies.table2 import TableRequest, table2
     from samgan.training.run import train
     from samgan.trust.audit import audit
+    from samgan.trust.publish import publish
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _PUBLIC = {
     "inspect": "samgan.data.inspection.inspect",
     "prepare": "samgan.data.prepare",
     "preset_config": "samgan.presets.preset_config",
+    "publish": "samgan.trust.publish",
     "sample": "samgan.api.sample",
     "subset": "samgan.data.subset.subset",
     "table2": "samgan.studies.table2",
@@ -70,6 +72,7 @@ __all__ = [
     "inspect",
     "prepare",
     "preset_config",
+    "publish",
     "sample",
     "subset",
     "table2",

@@ -18,6 +18,7 @@ from samgan.sampling import (
     Written,
     check_suffix,
     is_model,
+    is_run,
     load_model,
     open_model,
     write_graph,
@@ -97,7 +98,8 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
     """Write synthetic images from a run or from a file made by `export`.
 
     Args:
-        source: The run folder, or a file made by `export`.
+        source: The run folder, a file made by `export`, the name of a model that comes with samgan, or
+            "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" of the Hugging Face Hub (needs the extra `hub`).
         out: New folder.
         count: Number of images.
         seed: Seed of the first image; image i has seed + i.
@@ -145,7 +147,7 @@ def verify(files: Sequence[Location], run: Location | None = None, *, device: st
 
 def _all_models(source: Path, device: str) -> Iterator[Model]:
     """The model of a file, or the models of a run's checkpoints, newest first; each is read only when needed."""
-    if is_model(source) and not source.is_dir():
+    if is_model(source) and not is_run(source):
         return iter([open_model(source, device=device)])
     run = Run.open(source)
     if not run.checkpoints():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -117,3 +118,32 @@ def run_script(tmp_path_factory):
         return json.loads(result.stdout.splitlines()[-1])
 
     return run
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on this machine. The client reads its settings when it is imported, so each test imports it anew."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed: pip install 'samgan[hub]'")
+    from hub_server import TOKEN, Hub
+
+    hub, before = Hub(), _forget("huggingface_hub")
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))]:
+        monkeypatch.delenv(name)
+    settings = {"DISABLE_XET": "1", "DISABLE_PROGRESS_BARS": "1", "DISABLE_TELEMETRY": "1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"HF_HUB_{name}", value)
+    for name, value in {"ENDPOINT": hub.endpoint, "TOKEN": TOKEN, "HOME": str(tmp_path / "hf-home")}.items():
+        monkeypatch.setenv(f"HF_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    yield hub
+    hub.close()
+    if close := getattr(sys.modules.get("huggingface_hub.utils"), "close_session", None):
+        close()
+    _forget("huggingface_hub")
+    sys.modules.update(before)
+
+
+def _forget(package):
+    """Take a package out of the modules that are imported; returns them."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == package}

@@ -291,6 +291,12 @@ def test_weights_are_known_by_their_hash_before_they_are_loaded(inception_file, 
     assert weights_sha256("inception", inception_file) == expected
 
 
+def test_damaged_radiograph_weights_are_told(tmp_path, radiograph):
+    NETWORKS["radiograph"].find(None).write_bytes(b"damaged")
+    with pytest.raises(SamganError, match=r"does not hold the weights of radiograph: .*install samgan again"):
+        load_features("radiograph")
+
+
 def test_radiograph_features_see_small_images_enlarged(radiograph):
     extractor = load_features("radiograph")
     images = noise(3)

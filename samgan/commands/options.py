@@ -6,7 +6,14 @@ from typing import Any
 
 from samgan.presets import PLUS, scale_names
 
-IMAGES = "run folder, .safetensors file of samgan export, folder of images, .npz or .npy"
+MODEL = (
+    "run folder, .safetensors file of samgan export, name of a model that comes with samgan (samgan models), or "
+    "hf:OWNER/NAME[@REVISION] of the Hugging Face Hub (needs samgan[hub])"
+)
+IMAGES = (
+    "run folder, .safetensors file of samgan export, name of a model, hf:OWNER/NAME[@REVISION] of the Hugging Face "
+    "Hub, folder of images, .npz or .npy"
+)
 
 
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:

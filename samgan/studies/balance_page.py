@@ -97,6 +97,9 @@ def doubts(scores: Scores) -> list[str]:
 
 def _sentences(document: BalanceDocument) -> Iterator[str]:
     yield from dict.fromkeys(note for model in document.training.values() for note in model.notes)
+    used = sorted({scores.features.name for scores in document.scores.values() if scores and scores.features})
+    if used:
+        yield f"Frechet distance and recall are of {' and '.join(used)} features."
     for name, scores in document.scores.items():
         if scores and (found := doubts(scores)):
             yield f"The model of {name} is not ready: {' and '.join(found)}. Train longer; screening cannot repair it."

@@ -26,11 +26,11 @@ RADIOGRAPH = FeatureNetwork(
     description="a small network of our own, trained on chest X-rays of children and on faults planted in them",
     dim=TEXTURE_FEATURES + ANATOMY_FEATURES,
     input=Input(channels=1, mean=(127.5,), std=(127.5,), at_least=SMALLEST),
-    url="https://data.mendeley.com/datasets/rscbjbr9sj/2",  # the X-rays; the weights come with samgan
+    url="",
     megabytes=2,
     licence="Apache-2.0",
     sha256=SHA256,
     build=_build,
     find=_find,
 )
-"""Source: results/features/train.py."""
+"""Source: results/features/train.py and samgan/models/radiograph-features.md."""

@@ -74,7 +74,7 @@ class FeatureNetwork:
     """Features of an image."""
     input: Input
     url: str
-    """The file of weights, or the page that it is on."""
+    """The file of weights, or the page that it is on; empty: it comes with samgan."""
     megabytes: int
     """Size of that file."""
     licence: str

@@ -125,6 +125,8 @@ def name_with(network: FeatureNetwork, sha256: str) -> str:
 
 def _how_to_get(network: FeatureNetwork) -> str:
     """What to do, in the middle of a sentence."""
+    if not network.url:
+        return "leave out --features-file, or install samgan again"
     if network.convert:
         return f'run python -c "{network.convert}" where there is a network, and give its file with --features-file'
     return f"fetch {network.url} ({network.megabytes} MB) and give the file with --features-file"
