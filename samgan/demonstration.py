@@ -27,9 +27,9 @@ from samgan.training.run import train
 
 MODEL = "pneumonia-64"
 RESOLUTION = 32
-PHANTOMS = 1000
+PHANTOMS = 800
 """Each takes a processor 10 ms to draw."""
-KIMG, MINUTES = 20.0, 1.9
+KIMG, MINUTES = 24.0, 1.9
 """Length of the training: it ends at whichever comes first, so that the demo never takes long."""
 SNAPSHOTS = 8
 MAGNIFY = 4
@@ -167,8 +167,8 @@ def demo(out: Location, *, seed: int = 0, kimg: float = KIMG, minutes: float = M
     write_phantoms(out / "phantoms", PHANTOMS // 2, RESOLUTION, seed=seed)
     data = prepare(out / "phantoms", out / "data", resolution=RESOLUTION)
     terminal.say(
-        f"3/4  Training a new model on them, for {minutes:g} minutes at most. Watch it learn: {progress} gets a row at "
-        "each step below. Its first row is drawn; the others show the same eight seeds."
+        f"3/4  Training a new model on them, for {minutes:g} minutes at most. Watch it learn: {progress} gets a row "
+        "with each line below. Its first row is drawn; the others show the same eight seeds."
     )
     shown = np.concatenate(
         [phantoms(SHOWN // 2, RESOLUTION, seed=seed, pneumonia=kind, first=1) for kind in (False, True)]

@@ -211,9 +211,9 @@ def summary(scores: Scores) -> list[Verdict]:
         found.append(Verdict(sentence, collapsed))
     if (score := scores.scores.get("frechet")) and score.floor > 0:
         label, decimals = SCORES["frechet"].shown(scores.features)
-        ratio = f"{score.value / score.floor:.1f} times"
-        values = f"{number(score.value, decimals)}, {ratio} its floor of {number(score.floor, decimals)}"
-        found.append(Verdict(f"{label}: {values}. Real images would reach about 1 times.", False))
+        values = f"{number(score.value, decimals)} against {number(score.floor, decimals)}"
+        sentence = f"{label}: {score.value / score.floor:.1f} times its floor ({values}). Real images reach about 1."
+        found.append(Verdict(sentence, False))
     return found
 
 
