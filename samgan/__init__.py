@@ -7,13 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from samgan.api import demo, export, sample, verify
+    from samgan.api import export, sample, verify
     from samgan.config import Config
     from samgan.data import PreparedSet
     from samgan.data.inspection import inspect
     from samgan.data.options import LabelOptions
     from samgan.data.prepare import prepare
     from samgan.data.subset import subset
+    from samgan.demonstration import demo
     from samgan.errors import SamganError, UsageError
     from samgan.presets import preset_config
     from samgan.runs import Run
@@ -40,7 +41,7 @@ _PUBLIC = {
     "UsageError": "samgan.errors.UsageError",
     "audit": "samgan.trust.audit",
     "balance": "samgan.studies.balance",
-    "demo": "samgan.api.demo",
+    "demo": "samgan.demonstration.demo",
     "evaluate": "samgan.scoring.evaluate",
     "export": "samgan.api.export",
     "inspect": "samgan.data.inspection.inspect",

@@ -374,6 +374,23 @@ def test_a_run_can_start_from_another_one(capsys, data, trained, tmp_path):
     assert load_model(Run(tmp_path / "run")).sha256 == whole
 
 
+def test_a_run_can_start_from_a_model_which_has_no_discriminator(capsys, data, trained, tmp_path):
+    model = tmp_path / "begun.safetensors"
+    assert run(capsys, "export", trained, model)[0] == 0
+    command = ["train", data, "--preset", "samgan-8", "--scale", "cpu", *TINY, "--start", model, "--out"]
+    assert run(capsys, *command, tmp_path / "run")[0] == 0
+    begun = json.loads((tmp_path / "run" / "environment.json").read_text())["start"]
+    assert (begun["run"], begun["images_seen"]) == ("begun", 40)
+    assert Run(tmp_path / "run").trained_on == [Run(trained).environment.data.sha256] * 2
+    grids = sorted((tmp_path / "run" / "grids").glob("kimg-*.png"))
+    last = sorted((trained / "grids").glob("kimg-*.png"))[-1]
+    assert grids[0].read_bytes() == last.read_bytes()  # before the first step
+    status, _, error = run(capsys, *command, tmp_path / "wide", "--network.max_channels=16")
+    assert status == 2
+    assert "the networks of that run have different settings: network.max_channels is 8, not 16" in error
+    assert run(capsys, *command[:-2], "none", "--out", tmp_path / "none")[0] == 1
+
+
 @pytest.mark.filterwarnings("always")
 def test_a_collapse_is_told_of_once_or_ends_the_run(capsys, data, tmp_path, monkeypatch):
     found = Collapse(step=5, images_seen=20, wall_seconds=1.0, reason="all alike")
@@ -776,22 +793,6 @@ def test_an_exported_model_samples_and_is_scored_like_its_run(capsys, trained, d
         assert document is None
         assert message in error
         assert len(error.splitlines()) == 1
-
-
-def test_demo_does_all_four_steps_and_ends_with_the_report(capsys, no_weights, tmp_path):
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--kimg", "0.05", "--device", "cpu"]) == 0
-    captured = capsys.readouterr()
-    report = Path(captured.out.splitlines()[-1])
-    assert report == tmp_path / "demo" / "run" / "report.html"
-    page = report.read_text()
-    for text in (captured.out, captured.err, page):
-        assert "Phantoms are not patients" in text
-    for shown in ("data:image/png;base64,", "Configuration", "Losses", "no weights here"):
-        assert shown in page
-    assert len(list((tmp_path / "demo" / "samples").glob("seed-*.png"))) == 64
-    status, _, error = run(capsys, "demo", "--out", tmp_path / "demo")
-    assert status == 1
-    assert "not empty" in error
 
 
 def test_of_two_processes_one_tells_what_went_wrong(data, tmp_path):

@@ -18,7 +18,7 @@ from samgan.metrics.load_features import choose_features, say_features
 from samgan.sampling import Source, labels_like
 from samgan.scoring.documents import Scores
 from samgan.scoring.images import Classes, check_inputs, score_images
-from samgan.scoring.report import write_report
+from samgan.scoring.report import PLAIN, Story, write_report
 from samgan.seeds import check_seed
 from samgan.terminal import say
 
@@ -38,6 +38,7 @@ class _Request:
     protocol: str
     seed: int
     folder: Path
+    story: Story
 
 
 def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
@@ -55,6 +56,7 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     out: Location | None = None,
     device: str = "auto",
     notes: Sequence[str] = (),
+    story: Story = PLAIN,
 ) -> tuple[Scores, Path]:
     """Score a run, or a set of images, against real ones; write scores.json and report.html.
 
@@ -75,6 +77,7 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
         out: Where to write; default: the run, the folder of images, or beside the file.
         device: Where networks run.
         notes: Banners of the report.
+        story: What else the report says to lead its reader.
 
     Returns:
         The scores and the path of the report.
@@ -91,7 +94,7 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     target = choose_device(device)
     opened = Source.open(source, checkpoint=checkpoint, device=target)
     folder = Path(out) if out else opened.folder("scores")
-    request = _Request(opened, data, tuple(classes) or opened.classes, split, count, protocol, seed, folder)
+    request = _Request(opened, data, tuple(classes) or opened.classes, split, count, protocol, seed, folder, story)
     data.verify()
     real, fake, of_class = _images(request)
     for sentence in opened.said:
@@ -152,7 +155,9 @@ def _write(request: _Request, scores: Scores, real: np.ndarray, fake: Tensor, no
         scores=scores,
         real=real,
         fake=fake.numpy(),
+        grids=source.run.grids() if source.run else (),
         notes=notes,
+        story=request.story,
     )
     scores.write(request.folder / f"scores{suffix}.json")
     return report
