@@ -143,7 +143,7 @@ def test_page_holds_everything_and_loads_nothing(tmp_path, scores, stats):
     assert rows["network.resolution"][1] == "64"
     assert rows["packages.torch"] == ["packages.torch", "2.6"]
     assert rows["command"] == ["command", "samgan train --name 'a b'"]
-    assert set(charts(source)) == {title for title, _, _ in report.CHARTS} | {"Self-attention", "own_score"}
+    assert set(charts(source)) == {title for title, *_ in report.CHARTS} | {"Self-attention", "own_score"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html"]
 
 

@@ -36,10 +36,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samgan.data import PreparedSet
-from samgan.metrics.features import FeatureExtractor, extract, load_features
+from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.frechet import frechet_distance, kernel_distance
+from samgan.metrics.load_features import load_features
 from samgan.metrics.prdc import prdc
-from samgan.metrics.radiograph import Radiograph, load_radiograph
+from samgan.metrics.radiograph import Radiograph
 from samgan.pictures import to_uint8
 from samgan.runs import Run
 from samgan.sampling import SHIPPED, load_model, read_model, sample
@@ -167,7 +168,7 @@ def halves(data: PreparedSet, split: str | None, class_name: str) -> tuple[np.nd
 
 def networks(inception: Path | None) -> Iterator[FeatureExtractor]:
     """The features that are compared, each with the name that the table has."""
-    ours = load_radiograph()
+    ours = load_features("radiograph")
     yield FeatureExtractor(ours.network, name=OURS, sha256=ours.sha256, device=ours.device)
     torch.manual_seed(0)
     network = Radiograph().eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What the README shows must run and must be true."""
+"""What the pages on Python and on presets show must run and must be true."""
 
 import os
 import re
@@ -10,11 +10,11 @@ from samgan.data.chunks import CHUNK_IMAGES
 from samgan.data.phantom import write_phantoms
 from samgan.presets import PRESETS
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_the_python_example_runs_as_a_script(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), flags=re.S)
     length = '"training.kimg": 400'
     assert length in code
     # The same lines, for seconds instead of a night.
@@ -41,8 +41,7 @@ def test_the_python_example_runs_as_a_script(tmp_path):
 
 
 def test_the_table_of_presets_is_the_presets():
-    table = README.partition("## Presets")[2]
-    lines = re.findall(r"^\| ((?:msg-gan|samgan)-\d.*) \|$", table, flags=re.M)
+    lines = re.findall(r"^\| ((?:msg-gan|samgan)-\d.*) \|$", (DOCS / "presets.md").read_text(), flags=re.M)
     rows = [line.split(" | ") for line in lines]
     assert len(rows) == len(PRESETS)
     for cells, row in zip(rows, PRESETS, strict=True):
