@@ -19,6 +19,7 @@ own lines of table.csv. `speed` replaces speed.csv. `write` makes the tables of 
 
 import argparse
 import csv
+import itertools
 import math
 import os
 import re
@@ -41,7 +42,7 @@ from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.load_features import load_features
 from samgan.metrics.prdc import prdc
 from samgan.metrics.radiograph import Radiograph
-from samgan.pictures import to_uint8
+from samgan.pictures import to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import SHIPPED, load_model, read_model, sample
 from samgan.studies.table2_rows import ROWS
@@ -56,8 +57,8 @@ FLOOR = "other real X-rays (the floor)"
 RESAMPLED = 2000
 LENGTHS = {
     "samgan-plus": 20,
-    "msg-gan-6": 12,
-    "msg-gan-2": 12,
+    "msg-gan-6": 20,
+    "msg-gan-2": 20,
     "samgan-8-cbam": 12,
     "msg-gan-11": 8,
     "msg-gan-5": 8,
@@ -68,6 +69,16 @@ LENGTHS = {
 NARROW = {"network.max_channels": 32, "training.batch_size": 8}
 """What results/table2 gives every row of the paper."""
 EVERY_KIMG = 4
+SHOWN = (
+    "samgan-8-cbam after 4 kimg",
+    "msg-gan-11 after 8 kimg",
+    "msg-gan-2 after 4 kimg",
+    "msg-gan-2 after 12 kimg",
+    "msg-gan-2 after 20 kimg",
+    "samgan-plus after 4 kimg",
+    "samgan-plus after 20 kimg",
+)
+"""Rows of generated.png."""
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
@@ -258,14 +269,19 @@ def generated(options: argparse.Namespace) -> None:
     """Images of checkpoints of rows of Table 2, and of the model that comes with samgan."""
     data = PreparedSet.open(options.data)
     reference, _ = halves(data, "holdout", "PNEUMONIA")
-    sets = {}
+    sets, marks = {}, {}
     for name, kimg in LENGTHS.items():
         run = options.work / name
-        if not list((run / "checkpoints").glob(f"step-{kimg * 1000 // 8:08}.pt")):
+        if not (run / "checkpoints" / f"step-{kimg * 1000 // 8:08}.pt").exists():
             train_row(name, options.data, run)
         for seen in range(EVERY_KIMG, kimg + 1, EVERY_KIMG):
             model = load_model(Run(run), str(run / "checkpoints" / f"step-{seen * 1000 // 8:08}.pt"))
-            sets[f"{name} after {seen} kimg"] = to_uint8(sample(model, range(COUNT)))
+            what = f"{name} after {seen} kimg"
+            sets[what], marks[what] = to_uint8(sample(model, range(COUNT))), model.mark(0).entries()
+    images = torch.cat([sets[what][:8] for what in SHOWN])
+    with open(HERE / "generated.png", "wb") as file:
+        rows = images.view(len(SHOWN), 8, *images.shape[2:]).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+        write_png(file, rows[None].numpy(), {**marks[SHOWN[0]], "Seed": "0 to 7", "Models": "; ".join(SHOWN)})
     shipped = read_model(SHIPPED["pneumonia-64"].path)
     sets["pneumonia-64, which comes with samgan"] = to_uint8(sample(shipped, range(COUNT)))
     about = {"part": "generated", "set": "kermany", "size": data.resolution}
@@ -343,17 +359,13 @@ def plain(number: float) -> str:
     return f"{number:.2f}" if abs(number) < 1 else f"{number:.1f}" if abs(number) < 10 else f"{number:.0f}"
 
 
-def correlation(rows: list[dict[str, str]], part: str, score: str, network: str) -> tuple[float, float, float, int]:
-    """Spearman's rank correlation with the stand-in Inception, its 95 % interval by resampling sets, their number."""
-    rows = [row for row in rows if row["part"] == part and row["set"] == "kermany" and row["size"] == "64"]
-    names = [
-        what for what in dict.fromkeys(row["what"] for row in rows) if value(rows, what, INCEPTION, score) is not None
-    ]
+def correlation(rows: list[dict[str, str]], score: str, network: str) -> tuple[float, float, float]:
+    """Spearman's rank correlation with the stand-in Inception, and its 95 % interval by resampling sets."""
+    names = list(dict.fromkeys(row["what"] for row in rows))
     pairs = np.array([[value(rows, what, by, score) for by in (network, INCEPTION)] for what in names], dtype=float)
     drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLED, len(pairs)))
-    found = np.array([_ranked(pairs[places]) for places in drawn])
-    low, high = np.nanquantile(found, (0.025, 0.975))
-    return _ranked(pairs), float(low), float(high), len(pairs)
+    low, high = np.nanquantile([_ranked(pairs[places]) for places in drawn], (0.025, 0.975))
+    return _ranked(pairs), float(low), float(high)
 
 
 def _ranked(pairs: np.ndarray) -> float:
@@ -365,14 +377,34 @@ def _ranked(pairs: np.ndarray) -> float:
 
 def correlation_table(rows: list[dict[str, str]]) -> str:
     """Rank correlations with the stand-in Inception, in Markdown."""
+    rows = [row for row in rows if (row["set"], row["size"]) == ("kermany", "64")]
+    scores = ("frechet", "kid_x1000", "precision", "recall", "coverage")
+    groups = {
+        "planted": [row for row in rows if row["part"] == "planted"],
+        "generated": [row for row in rows if row["part"] == "generated"],
+    }
+    good = ("samgan-plus", "pneumonia-64")
+    groups["generated, only samgan-plus"] = [row for row in groups["generated"] if row["what"].startswith(good)]
     lines = ["| | sets | Frechet | KID | precision | recall | coverage |", "|---|---:|---:|---:|---:|---:|---:|"]
-    for part in ("generated", "planted"):
+    for group, own in groups.items():
         for network in (OURS, RANDOM):
-            cells = []
-            for score in ("frechet", "kid_x1000", "precision", "recall", "coverage"):
-                rank, low, high, sets = correlation(rows, part, score, network)
-                cells.append(f"{rank:.2f} [{low:.2f}, {high:.2f}]")
-            lines.append(f"| {part} images, {network} | {sets} | " + " | ".join(cells) + " |")
+            found = [correlation(own, score, network) for score in scores]
+            cells = [f"{rank:.2f} [{low:.2f}, {high:.2f}]" for rank, low, high in found]
+            lines.append(f"| {group}: {network} | {len({r['what'] for r in own})} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def progress_table(rows: list[dict[str, str]]) -> str:
+    """How often 4 thousand more images brought a run nearer to real X-rays, by each network, in Markdown."""
+    rows = [row for row in rows if row["part"] == "generated"]
+    lines = ["| | longer trained is nearer |", "|---|---:|"]
+    for network in (OURS, INCEPTION, RANDOM):
+        steps = []
+        for name, kimg in LENGTHS.items():
+            seen = range(EVERY_KIMG, kimg + 1, EVERY_KIMG)
+            along = [value(rows, f"{name} after {k} kimg", network, "frechet") for k in seen]
+            steps += [later < earlier for earlier, later in itertools.pairwise(d for d in along if d is not None)]
+        lines.append(f"| {network} | {sum(steps)} of {len(steps)} |")
     return "\n".join(lines)
 
 
@@ -406,6 +438,7 @@ def filled(text: str) -> str:
         "elsewhere": lambda: planted_table(rows, elsewhere=True),
         "shares": lambda: shares_table(rows, "kermany", "64"),
         "correlation": lambda: correlation_table(rows),
+        "progress": lambda: progress_table(rows),
         "generated": lambda: generated_table(rows),
         "speed": speed_table,
     }
@@ -428,7 +461,7 @@ def draw(rows: list[dict[str, str]]) -> None:
     mpl.use("svg")
     from matplotlib import pyplot
 
-    mpl.rcParams["svg.hashsalt"] = "samgan"  # equal numbers, equal bytes
+    mpl.rcParams |= {"svg.hashsalt": "samgan", "svg.fonttype": "none"}  # equal numbers, equal bytes; small
     rows = [row for row in rows if (row["set"], row["size"]) == ("kermany", "64")]
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 5), layout="constrained")
     for axis, score in zip(axes, ("frechet", "recall", "coverage"), strict=True):
@@ -437,9 +470,12 @@ def draw(rows: list[dict[str, str]]) -> None:
         for part, colour in (("planted", "C1"), ("generated", "C0")):
             for what in dict.fromkeys(row["what"] for row in rows if row["part"] == part):
                 x, y = (value(rows, what, network, score) for network in (INCEPTION, OURS))
-                if x is not None and y is not None:
-                    axis.plot(x / units[0], y / units[1], "o", color=colour, alpha=0.8)
-                    axis.annotate(what.split(" (")[0], (x / units[0], y / units[1]), fontsize=5, alpha=0.7)
+                if x is None or y is None:
+                    continue
+                place = (x / units[0], y / units[1])
+                axis.plot(*place, "o", color=colour, alpha=0.8)
+                if "gan-" not in what.replace("samgan-plus", "") and min(place) > 0.05:  # the others lie too close
+                    axis.annotate(f" {what.split(' (')[0]}", place, fontsize=6).set_in_layout(False)
         unit = ", in floors" if score == "frechet" else ""
         axis.set(title=f"{score}{unit}", xlabel=INCEPTION, ylabel=OURS)
         if score == "frechet":
