@@ -1,4 +1,4 @@
-# make demo: the whole of samgan on phantoms. make test: all tests but the slow. make test-slow: these.
+# make demo: X-rays at once, then all four steps on phantoms. make test: all tests but the slow. make test-slow: these.
 # make docs: the documentation site, as docs/_build/html/index.html.
 # make test-random: the property tests, on new random values. make check: style, types, import rules.
 # Each makes the virtual environment .venv first and installs what it needs; PYTHON chooses the interpreter.

@@ -24,8 +24,9 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from samgan.data import prepare
 from samgan.data.phantom import phantoms
-from samgan.metrics.features import extract, load_features
+from samgan.metrics.features import extract
 from samgan.metrics.frechet import frechet_distance, kernel_distance
+from samgan.metrics.load_features import load_features
 from samgan.metrics.ms_ssim import mean_ms_ssim, ms_ssim
 from samgan.metrics.prdc import prdc
 from samgan.trust import Screen, audit
@@ -88,7 +89,7 @@ def features(rounds: int) -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "inception.pth")
         random_inception(path)
-        ours = load_features("inception", inception_weights=path)
+        ours = load_features("inception", features_file=path)
         theirs = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
     with torch.no_grad():
         ratio = times_as_fast(lambda: ours(images), lambda: theirs(images.expand(-1, 3, -1, -1)), rounds)

@@ -7,13 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from samgan.api import demo, export, sample, verify
+    from samgan.api import export, sample, verify
     from samgan.config import Config
     from samgan.data import PreparedSet
     from samgan.data.inspection import inspect
     from samgan.data.options import LabelOptions
     from samgan.data.prepare import prepare
     from samgan.data.subset import subset
+    from samgan.demonstration import demo
     from samgan.errors import SamganError, UsageError
     from samgan.presets import preset_config
     from samgan.runs import Run
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from samgan.studies.table2 import TableRequest, table2
     from samgan.training.run import train
     from samgan.trust.audit import audit
+    from samgan.trust.publish import publish
 
 __version__ = "0.1.0"
 
@@ -39,12 +41,13 @@ _PUBLIC = {
     "UsageError": "samgan.errors.UsageError",
     "audit": "samgan.trust.audit",
     "balance": "samgan.studies.balance",
-    "demo": "samgan.api.demo",
+    "demo": "samgan.demonstration.demo",
     "evaluate": "samgan.scoring.evaluate",
     "export": "samgan.api.export",
     "inspect": "samgan.data.inspection.inspect",
     "prepare": "samgan.data.prepare",
     "preset_config": "samgan.presets.preset_config",
+    "publish": "samgan.trust.publish",
     "sample": "samgan.api.sample",
     "subset": "samgan.data.subset.subset",
     "table2": "samgan.studies.table2",
@@ -69,6 +72,7 @@ __all__ = [
     "inspect",
     "prepare",
     "preset_config",
+    "publish",
     "sample",
     "subset",
     "table2",

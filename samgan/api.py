@@ -1,4 +1,4 @@
-"""The four steps as functions: prepare, train, sample, evaluate; and the demo, which runs them all on phantoms."""
+"""The four steps as functions: prepare, train, sample, evaluate; and export and verify."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from samgan.data import PreparedSet, prepare
-from samgan.data.phantom import write_phantoms
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError, UsageError
-from samgan.files import Location, check_new_folder
+from samgan.files import Location
 from samgan.presets import preset_config
 from samgan.runs import Run
 from samgan.sampling import (
@@ -19,21 +18,19 @@ from samgan.sampling import (
     Written,
     check_suffix,
     is_model,
+    is_run,
     load_model,
     open_model,
     write_graph,
     write_model,
     write_samples,
 )
-from samgan.scoring import Scores, evaluate
+from samgan.scoring import evaluate
 from samgan.seeds import check_seed
-from samgan.terminal import say
 from samgan.training.run import train
 from samgan.trust import Finding, verify_files
 
-__all__ = ["PreparedSet", "demo", "evaluate", "export", "prepare", "preset_config", "sample", "train", "verify"]
-
-DEMO_NOTE = "Phantoms are not patients: these images were drawn by a formula, and nothing medical follows from them."
+__all__ = ["PreparedSet", "evaluate", "export", "prepare", "preset_config", "sample", "train", "verify"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,8 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
     """Write synthetic images from a run or from a file made by `export`.
 
     Args:
-        source: The run folder, or a file made by `export`.
+        source: The run folder, a file made by `export`, the name of a model that comes with samgan, or
+            "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" of the Hugging Face Hub (needs the extra `hub`).
         out: New folder.
         count: Number of images.
         seed: Seed of the first image; image i has seed + i.
@@ -149,7 +147,7 @@ def verify(files: Sequence[Location], run: Location | None = None, *, device: st
 
 def _all_models(source: Path, device: str) -> Iterator[Model]:
     """The model of a file, or the models of a run's checkpoints, newest first; each is read only when needed."""
-    if is_model(source) and not source.is_dir():
+    if is_model(source) and not is_run(source):
         return iter([open_model(source, device=device)])
     run = Run.open(source)
     if not run.checkpoints():
@@ -163,70 +161,3 @@ def _all_models(source: Path, device: str) -> Iterator[Model]:
                 warnings.warn(f"skipped a checkpoint: {error}", stacklevel=2)
 
     return load()
-
-
-@dataclass(frozen=True)
-class Demo:
-    """The results of the demo."""
-
-    run: Path
-    samples: Path
-    report: Path
-    scores: Scores
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        paths = {"run": str(self.run), "samples": str(self.samples), "report": str(self.report)}
-        return {**paths, "scores": self.scores.to_dict()}
-
-
-def demo(out: Location, *, kimg: float = 8.0, device: str = "auto") -> Demo:
-    """Draw phantoms, prepare them, train a small SAMGAN, sample and evaluate: all four steps in about three minutes.
-
-    Args:
-        out: New folder.
-        kimg: Length of training, in thousands of images.
-        device: "auto", "cpu", "cuda" or "mps".
-
-    Returns:
-        Where everything is, and the scores.
-
-    Raises:
-        SamganError: `out` exists and is not empty.
-    """
-    out = Path(out)
-    choose_device(device)
-    check_new_folder(out, "name a new folder with --out")
-    config = preset_config("samgan-8", "cpu").override(
-        {
-            "preset": "demo",
-            "data": {"flip": "none"},
-            "network": {
-                "max_channels": 16,
-                "spectral_norm": "none",
-                "minibatch_std_group": 4,
-                "generator_attention": [16],
-                "discriminator_attention": [16],
-            },
-            # Measured on phantoms for equal times: with these learning rates, the paper's loss collapses to one image
-            # in the first minutes; the relativistic paired loss with a light R1 + R2 does not.
-            "training": {
-                "loss": "relativistic-paired",
-                "penalty": "r1-r2",
-                "penalty_weight": 0.1,
-                "learning_rate": 0.002,
-                "batch_size": 8,
-                "kimg": kimg,
-                "ema_halflife_kimg": 0.5,
-                "snapshot_every_kimg": max(kimg / 2, 0.1),
-                "log_every_kimg": 0.2,
-            },
-        }
-    )
-    say(f"samgan: {DEMO_NOTE}")
-    write_phantoms(out / "phantoms", 200)
-    data = prepare(out / "phantoms", out / "data", resolution=64)
-    run = train(config, data, out / "run", device=device)
-    sample(run.path, out / "samples", sheets=["grid", "scales"], device=device)
-    scores, report = evaluate(run.path, data, device=device, notes=[DEMO_NOTE])
-    return Demo(run.path, out / "samples", report, scores)

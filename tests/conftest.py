@@ -1,5 +1,8 @@
 """What several test files share: one thread, tiny configurations, pictures made up here, and the real ones if there."""
 
+import dataclasses
+import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -10,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from safetensors.torch import save_file
 
 from samgan.config import Config
 from samgan.data.phantom import write_phantoms
+from samgan.metrics.feature_networks import NETWORKS
+from samgan.metrics.radiograph import Radiograph
 
 # Folders NORMAL and PNEUMONIA of Kermany's chest X-rays; tests that want them skip where they are not.
 REAL_IMAGES = Path(os.environ.get("SAMGAN_XRAYS", Path(__file__).parents[2] / "shared/data/kermany-cxr"))
@@ -32,6 +38,18 @@ def one_thread():
 def own_cache(tmp_path_factory):
     """Features that tests compute are nothing for the cache of whoever runs them."""
     os.environ["SAMGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def radiograph(tmp_path, monkeypatch):
+    """Random weights in place of those that come with samgan; their SHA-256."""
+    torch.manual_seed(0)
+    file = tmp_path / "radiograph.safetensors"
+    save_file(Radiograph().state_dict(), file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    record = dataclasses.replace(NETWORKS["radiograph"], find=lambda _: file, sha256=sha256)
+    monkeypatch.setitem(NETWORKS, "radiograph", record)
+    return sha256
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +118,32 @@ def run_script(tmp_path_factory):
         return json.loads(result.stdout.splitlines()[-1])
 
     return run
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub on this machine. The client reads its settings when it is imported, so each test imports it anew."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        pytest.skip("huggingface_hub is not installed: pip install 'samgan[hub]'")
+    from hub_server import TOKEN, Hub
+
+    hub, before = Hub(), _forget("huggingface_hub")
+    for name in [name for name in os.environ if name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))]:
+        monkeypatch.delenv(name)
+    settings = {"DISABLE_XET": "1", "DISABLE_PROGRESS_BARS": "1", "DISABLE_TELEMETRY": "1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"HF_HUB_{name}", value)
+    for name, value in {"ENDPOINT": hub.endpoint, "TOKEN": TOKEN, "HOME": str(tmp_path / "hf-home")}.items():
+        monkeypatch.setenv(f"HF_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    yield hub
+    hub.close()
+    if close := getattr(sys.modules.get("huggingface_hub.utils"), "close_session", None):
+        close()
+    _forget("huggingface_hub")
+    sys.modules.update(before)
+
+
+def _forget(package):
+    """Take a package out of the modules that are imported; returns them."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == package}

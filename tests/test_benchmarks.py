@@ -54,3 +54,32 @@ def test_the_cost_of_a_preset_is_measured(tiny_config):
     assert told["images_per_second"] > 0
     assert told["peak_gb"] > 0.1
     assert told["precision_bits"] == 32
+
+
+def test_the_demo_is_judged_by_its_slowest_and_its_worst_seed():
+    from bench_demo import goals, row
+
+    found = [
+        {
+            "seed": seed,
+            "wall_seconds": 100.0 + 100 * seed,
+            "cpu_seconds": 150.0,
+            "kimg": 10.0,
+            "features": "radiograph",
+            "count": 240,
+            "frechet_floors": 3.0 + seed,
+            "scores": {"frechet": {"value": 6.0, "floor": 2.0}},
+            "gap": [0.01, -0.01, 0.03],
+            "verdict": "mode collapse" if seed else "no sign of mode collapse",
+        }
+        for seed in range(2)
+    ]
+    assert row(found[0])[4] == "6 / 2 = 3.00"
+    assert row(found[0])[6] == "+0.010 [-0.010, +0.030]"
+    lines = {line.name: line for line in goals(found)}
+    assert {name: line.met for name, line in lines.items()} == {
+        "minutes, longest": False,
+        "verdicts of collapse": False,
+        "Frechet distance in floors, largest": True,
+    }
+    assert all(line.met for line in goals(found[:1]))

@@ -23,7 +23,7 @@ from samgan.config import json_schema, settings
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import UsageError
-from samgan.metrics.features import FeaturesUnavailable
+from samgan.metrics.feature_networks import FeaturesUnavailable
 from samgan.presets import PRESETS, preset_config
 from samgan.runs import Collapse, Run
 from samgan.sampling import load_model
@@ -202,7 +202,7 @@ def test_the_four_steps_leave_what_they_promise(capsys, data, trained, tmp_path)
 
 
 def test_what_cannot_be_scored_is_refused_before_features_are_loaded(capsys, data, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("samgan.metrics.features.load_features", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("samgan.metrics.load_features.load_features", lambda *_, **__: pytest.fail("loaded"))
     assert main(["sample", str(trained), "--count", "5", "--out", str(tmp_path / "samples")]) == 0
     capsys.readouterr()
     for source, more in ((tmp_path / "samples", []), (trained, ["--count", "5"])):
@@ -374,6 +374,23 @@ def test_a_run_can_start_from_another_one(capsys, data, trained, tmp_path):
     assert load_model(Run(tmp_path / "run")).sha256 == whole
 
 
+def test_a_run_can_start_from_a_model_which_has_no_discriminator(capsys, data, trained, tmp_path):
+    model = tmp_path / "begun.safetensors"
+    assert run(capsys, "export", trained, model)[0] == 0
+    command = ["train", data, "--preset", "samgan-8", "--scale", "cpu", *TINY, "--start", model, "--out"]
+    assert run(capsys, *command, tmp_path / "run")[0] == 0
+    begun = json.loads((tmp_path / "run" / "environment.json").read_text())["start"]
+    assert (begun["run"], begun["images_seen"]) == ("begun", 40)
+    assert Run(tmp_path / "run").trained_on == [Run(trained).environment.data.sha256] * 2
+    grids = sorted((tmp_path / "run" / "grids").glob("kimg-*.png"))
+    last = sorted((trained / "grids").glob("kimg-*.png"))[-1]
+    assert grids[0].read_bytes() == last.read_bytes()  # before the first step
+    status, _, error = run(capsys, *command, tmp_path / "wide", "--network.max_channels=16")
+    assert status == 2
+    assert "the networks of that run have different settings: network.max_channels is 8, not 16" in error
+    assert run(capsys, *command[:-2], "none", "--out", tmp_path / "none")[0] == 1
+
+
 @pytest.mark.filterwarnings("always")
 def test_a_collapse_is_told_of_once_or_ends_the_run(capsys, data, tmp_path, monkeypatch):
     found = Collapse(step=5, images_seen=20, wall_seconds=1.0, reason="all alike")
@@ -535,26 +552,64 @@ def test_tensorboard_that_is_not_installed_is_asked_for(capsys, data, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_without_weights_scores_are_skipped_and_said_so(capsys, data, trained, monkeypatch, tmp_path):
+def test_without_the_inception_scores_are_by_the_features_that_come_with_samgan(
+    capsys, data, trained, monkeypatch, tmp_path, radiograph
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("pooch.retrieve", _no_network)  # nothing is downloaded that was not asked for
+    status, scores, error = run(capsys, "evaluate", trained, "--data", data, "--out", tmp_path / "scores")
+    assert status == 0
+    assert list(scores["scores"]) == ["frechet", "kid_x1000", "precision", "recall", "density", "coverage", "swd"]
+    assert scores["features"] == {"name": "radiograph", "sha256": radiograph, "dim": 256}
+    (why,) = error.splitlines()
+    assert why.startswith("samgan: features: radiograph, which come with samgan, since the FID Inception is not in ")
+    assert "--features inception downloads it" in why
+    assert why.endswith("images of 32 px are enlarged to 64 px, and how they do on such images is not known")
+    main(["evaluate", str(trained), "--data", str(data), "--out", str(tmp_path / "scores")])
+    table = capsys.readouterr().out
+    assert "| Frechet distance, radiograph |" in table
+    assert "| recall, radiograph |" in table
+    assert "compare these scores only with others by the same features" in table
+    assert "Images of 32 px were enlarged to 64 px" in table
+
+
+def test_without_features_for_colours_scores_are_skipped_and_said_so(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("pooch.retrieve", _no_network)
-    status, scores, error = run(capsys, "evaluate", trained, "--data", data, "--out", tmp_path / "scores")
+    write_phantoms(tmp_path / "images", 24, resolution=32)
+    prepared = prepare(tmp_path / "images", tmp_path / "data", resolution=32, channels=3, workers=1)
+    command = ["evaluate", tmp_path / "data-as-images.npy", "--data", prepared.path, "--out", tmp_path / "scores"]
+    np.save(tmp_path / "data-as-images.npy", prepared.images)
+    status, scores, error = run(capsys, *command)
     assert status == 0
     assert list(scores["scores"]) == ["swd"]
     assert {"frechet", "recall"} <= {skipped["score"] for skipped in scores["skipped"]}
-    assert "--inception-weights" in error
-    assert scores["scores"]["swd"]["value"] > 0
+    assert "scores that need features are skipped: radiograph features are of grey images" in error
+    assert "--features inception downloads it" in error
+    for name in ("radiograph", "xrv"):
+        status, scores, error = run(capsys, *command, "--features", name)
+        assert (status, scores) == (2, None)
+        assert f"--features {name}: expected grey images, found 3 channels" in error
+
+
+def test_weights_without_the_name_of_their_network_are_refused(capsys, data, trained, tmp_path):
+    arguments = ["evaluate", trained, "--data", data, "--out", tmp_path / "scores", "--features-file", "weights.pth"]
+    status, _, error = run(capsys, *arguments)
+    assert status == 2
+    assert "--features-file weights.pth: name its network with --features (radiograph, inception, lite0, " in error
 
 
 def test_features_that_were_named_and_cannot_be_had_are_a_failure(capsys, data, trained, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("pooch.retrieve", _no_network)
-    arguments = ["evaluate", trained, "--data", data, "--features", "inception", "--out", tmp_path / "scores"]
-    status, scores, error = run(capsys, *arguments)
-    assert status == 1
-    assert scores is None
-    assert "--inception-weights" in error
-    assert not (tmp_path / "scores").exists()
+    for name in ("inception", "swav", "xrv", "rad-dino", "imagenet-inception"):
+        arguments = ["evaluate", trained, "--data", data, "--features", name, "--out", tmp_path / "scores"]
+        status, scores, error = run(capsys, *arguments)
+        assert status == 1
+        assert scores is None
+        assert "--features-file" in error
+        assert len(error.splitlines()) == 1
+        assert not (tmp_path / "scores").exists()
 
 
 def _no_network(*_, **__):
@@ -700,7 +755,7 @@ def no_weights(monkeypatch):
     def load_features(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
+    monkeypatch.setattr("samgan.metrics.load_features.load_features", load_features)
 
 
 def test_what_the_terminal_cannot_show_is_escaped(data, folder, no_weights, monkeypatch):
@@ -738,22 +793,6 @@ def test_an_exported_model_samples_and_is_scored_like_its_run(capsys, trained, d
         assert document is None
         assert message in error
         assert len(error.splitlines()) == 1
-
-
-def test_demo_does_all_four_steps_and_ends_with_the_report(capsys, no_weights, tmp_path):
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--kimg", "0.05", "--device", "cpu"]) == 0
-    captured = capsys.readouterr()
-    report = Path(captured.out.splitlines()[-1])
-    assert report == tmp_path / "demo" / "run" / "report.html"
-    page = report.read_text()
-    for text in (captured.out, captured.err, page):
-        assert "Phantoms are not patients" in text
-    for shown in ("data:image/png;base64,", "Configuration", "Losses", "no weights here"):
-        assert shown in page
-    assert len(list((tmp_path / "demo" / "samples").glob("seed-*.png"))) == 64
-    status, _, error = run(capsys, "demo", "--out", tmp_path / "demo")
-    assert status == 1
-    assert "not empty" in error
 
 
 def test_of_two_processes_one_tells_what_went_wrong(data, tmp_path):

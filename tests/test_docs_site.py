@@ -19,7 +19,10 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 FENCE = re.compile(r"^(`{3,}|:{3,}).*?^\1\s*$", flags=re.S | re.M)
 # Where pages of the site may lead; nothing is fetched here.
-HOSTS = {"arxiv.org", "doi.org", "docs.kidger.site", "pytorch.org"}
+HOSTS = {
+    *("arxiv.org", "doi.org", "docs.kidger.site", "download.pytorch.org", "github.com", "pypi.org", "pytorch.org"),
+    *("dl.fbaipublicfiles.com", "huggingface.co"),
+}
 
 
 def load(name):

@@ -27,7 +27,7 @@ FLOORS = (
     {"trust"},
     {"training"},
     {"api"},
-    {"studies"},
+    {"studies", "demonstration"},
     {"commands"},
     {"__main__"},
 )

@@ -165,4 +165,4 @@ def test_what_is_unpickled_is_what_security_says():
             if "weights_only=True" not in call and "allow_pickle=False" not in call:
                 free.append((path.name, call.split("(")[0]))
     written_here = {("graphs.py", "export.load")}  # compared with the model before it is kept
-    assert set(free) == {("features.py", "jit.load"), ("features.py", "export.load")} | written_here
+    assert set(free) == {("load_features.py", "jit.load"), ("load_features.py", "export.load")} | written_here

@@ -225,7 +225,7 @@ def test_the_table_says_fid_of_the_standard_features_only():
 def test_the_table_puts_every_score_beside_its_floor():
     scores = score_images(real=blobs(80), fake=blobs(40, seed=1), features=stub_extractor())
     table = format_table(scores)
-    for name, label in {"frechet": "Frechet distance", "recall": "recall"}.items():
+    for name, label in {"frechet": "Frechet distance, stub", "recall": "recall, stub"}.items():
         assert f"| {label} | {scores.scores[name].value:.3f} | {scores.scores[name].floor:.3f} |" in table
     for level in ("32", "16"):
         score = scores.swd_by_level[level]
@@ -337,7 +337,7 @@ def test_the_table_has_a_line_for_every_class(monkeypatch):
     header, _, first, second = [line for line in table.splitlines() if line.startswith("| ")][-4:]
     cells = dict(zip(header.split(" | "), second.split(" | "), strict=True))
     frechet = scores.classes["b|c"].scores["frechet"]
-    assert cells["Frechet distance (floor)"] == f"{frechet.value:.3f} ({frechet.floor:.3f})"
+    assert cells["Frechet distance, stub (floor)"] == f"{frechet.value:.3f} ({frechet.floor:.3f})"
     assert (first[:9], cells["| class"], cells["images a set"]) == ("| a | 30 ", "| b/c", "30")
     assert header.count("|") == first.count("|") == second.count("|")
     assert "Verdict on a: no sign of mode collapse" in table

@@ -18,11 +18,16 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
-from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable, load_features
+from samgan.metrics.feature_networks import FeaturesUnavailable
+from samgan.metrics.feature_networks.inception import INCEPTION
+from samgan.metrics.feature_networks.weights import file_name
+from samgan.metrics.features import FeatureExtractor
+from samgan.metrics.load_features import load_features
 from samgan.networks import Generator
 from samgan.presets import preset_config
 from samgan.sampling import Model
 from samgan.studies import BalanceDocument, BalanceRequest, balance, balance_stages
+from samgan.studies.balance_documents import Plan
 from samgan.trust import REASONS, Screen, Screened
 
 module = importlib.import_module("samgan.studies.balance")  # samgan.studies.balance itself is the function
@@ -56,7 +61,7 @@ def offline(monkeypatch):
     def unavailable(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
+    monkeypatch.setattr("samgan.metrics.load_features.load_features", unavailable)
 
 
 def thumbnails():
@@ -235,7 +240,7 @@ def test_where_too_few_are_fit_to_stay_the_report_says_so(data, config, tmp_path
 def test_images_are_screened_by_features_and_a_classifier_and_of_the_model_of_the_folder(
     data, config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(balance_stages, "find_features", lambda *_, **__: (thumbnails(), ""))
+    monkeypatch.setattr(balance_stages, "choose_features", lambda *_, **__: (thumbnails(), ""))
     train = balance_stages.train_classifier
     monkeypatch.setattr(
         balance_stages, "train_classifier", lambda *given, **more: train(*given, **{**more, "steps": 2})
@@ -387,13 +392,36 @@ def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkey
 )
 def test_wrong_use_is_told_before_anything_is_made(data, config, tmp_path, change, words, monkeypatch):
     if "features" in change:
-        monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
+        monkeypatch.setattr("samgan.metrics.load_features.load_features", load_features)
     if change.pop("data", None):
         rows = [dataclasses.replace(row, split="train") for row in data.manifest]
         data = dataclasses.replace(data, manifest=rows)
     with pytest.raises(SamganError, match=words):
         balance(data, tmp_path / "out", BalanceRequest(config=config, **change))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_goes_on_with_the_features_that_it_was_begun_with(
+    data, config, tmp_path, monkeypatch, capsys, radiograph
+):
+    class Planned(Exception):
+        """The plan is made; the training would take long."""
+
+    def planned(*_, **__):
+        raise Planned
+
+    monkeypatch.setattr("samgan.metrics.load_features.load_features", load_features)
+    monkeypatch.setattr(module, "train_models", planned)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    out = tmp_path / "out"
+    folder = tmp_path / "torch/hub/checkpoints"
+    for _ in range(2):
+        with pytest.raises(Planned):
+            balance(data, out, BalanceRequest(config=config, seeds=0, device="cpu"))
+        assert Plan.read(out / "plan.json").features == "radiograph"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file_name(INCEPTION)).touch()  # now it would be the default
+    assert "features: radiograph, which come with samgan" in capsys.readouterr().err
 
 
 def test_a_class_of_two_models_is_told(data, tmp_path, capsys):

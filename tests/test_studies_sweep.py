@@ -21,6 +21,9 @@ from samgan.config import Config
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
+from samgan.metrics import load_features
+from samgan.metrics.feature_networks import NETWORKS
+from samgan.metrics.load_features import Default
 from samgan.runs import Collapse, Run
 from samgan.scoring import Scores
 from samgan.studies import Job, Resources, RowDocument, ScoredBy, Scoring, finished, run_sweep
@@ -44,12 +47,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def no_features(monkeypatch):
-    from samgan.metrics.features import FeaturesUnavailable
-
-    def unavailable(*_, **__):
-        raise FeaturesUnavailable("no weights here")
-
-    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
+    monkeypatch.setattr(load_features, "default_features", lambda shape: Default(None, "no weights here"))
 
 
 def job(data, name="row", minutes=None, **training):
@@ -118,6 +116,30 @@ def test_a_module_of_features_is_known_by_what_it_computes(tmp_path):
     assert not Scoring(None, None, 8).scored(row)
     assert not first.scored(dataclasses.replace(row, scoring=ScoredBy(computes=first.key.computes)))
     assert not first.scored(dataclasses.replace(row, scoring=dataclasses.replace(first.key, computes=0)))
+
+
+def test_a_named_network_is_known_by_its_weights(tmp_path, radiograph):
+    assert Scoring("radiograph").key.weights_sha256 == radiograph
+    (tmp_path / "other.pth").write_bytes(b"other weights")
+    row = RowDocument(name="row", seed=0, key="row-seed0", scoring=Scoring("radiograph").key)
+    assert Scoring("radiograph").scored(row)
+    assert not Scoring("radiograph", str(tmp_path / "other.pth")).scored(row)
+    assert not Scoring("inception").scored(row)
+
+
+def test_rows_of_the_first_schema_knew_weights_of_the_inception_only():
+    for features, given, expected in (
+        ("inception", None, NETWORKS["inception"].sha256),
+        ("inception", "ab" * 32, "ab" * 32),
+        ([0.25, 0.5], None, None),
+        (None, None, None),
+    ):
+        scoring = {"features": features, "inception_weights": given, "count": 8, "computes": 1}
+        tree = {"schema": 1, "name": "row", "seed": 0, "key": "row-seed0", "scoring": scoring}
+        assert RowDocument.from_dict(tree, "row.json").scoring.weights_sha256 == expected
+    old = {"features": "inception", "inception_weights": None, "computes": Scoring().key.computes}
+    row = RowDocument.from_dict({**tree, "scoring": old}, "row.json")
+    assert Scoring("inception").scored(row)
 
 
 def test_a_row_is_not_lost_to_a_way_of_scoring_that_fails(data, tmp_path, no_features):
@@ -296,7 +318,6 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.studies.sweep import Job, Resources, Scoring, run_sweep
 from samgan import api
-from samgan.metrics.features import FeaturesUnavailable
 
 data, out, ray = PreparedSet.open(sys.argv[1]), sys.argv[2], sys.argv[3]
 from pathlib import Path

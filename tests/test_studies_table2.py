@@ -20,8 +20,10 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.documents import ManifestRow, SetInfo
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
-from samgan.metrics import features
-from samgan.metrics.features import FeaturesUnavailable
+from samgan.metrics import load_features
+from samgan.metrics.feature_networks.inception import INCEPTION
+from samgan.metrics.feature_networks.weights import file_name
+from samgan.metrics.load_features import Default, default_features
 from samgan.networks import Discriminator, Generator
 from samgan.presets import PLUS, PRESETS, preset_config
 from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE
@@ -355,14 +357,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_features(monkeypatch):
-    load = features.load_features
-
-    def unavailable(name, **more):
-        if name == "inception":
-            raise FeaturesUnavailable("no weights here")
-        return load(name, **more)
-
-    monkeypatch.setattr(features, "load_features", unavailable)
+    monkeypatch.setattr(load_features, "default_features", lambda shape: Default(None, "no weights here"))
 
 
 def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
@@ -425,7 +420,7 @@ def test_a_request_is_checked_when_it_is_made(wrong, words):
         TableRequest(**wrong)
 
 
-def test_scores_of_features_are_not_replaced_by_scores_without(data, tmp_path, capsys):
+def test_scores_of_features_are_not_replaced_by_others_without_being_asked(data, tmp_path, capsys, monkeypatch):
     command = ["table2", str(data), "--out", str(tmp_path), "--rows", "msg-gan-7", "--kimg", "0.032", "--device", "cpu"]
     assert main(command) == 0
     (path,) = (tmp_path / "rows").glob("*.json")
@@ -434,11 +429,43 @@ def test_scores_of_features_are_not_replaced_by_scores_without(data, tmp_path, c
     row["scores"]["features"] = {"name": "inception", "sha256": "ab", "dim": 2048}
     path.write_text(json.dumps(row))
     capsys.readouterr()
+    monkeypatch.setattr("pooch.retrieve", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     assert main(command) == 1
-    assert (
-        "has scores that need features, but no features are available now" in capsys.readouterr().err.splitlines()[-1]
-    )
+    said, error = capsys.readouterr().err.splitlines()
+    assert said == f"samgan: features: inception, as in the rows of {tmp_path}"
+    assert "the weights of inception are not in" in error
     assert json.loads(path.read_text()) == row
+    row["scoring"]["features"] = [0.5, 0.5]
+    path.write_text(json.dumps(row))
+    assert main(command) == 2
+    assert f"{path} was scored by inception; give --features again" in capsys.readouterr().err
+    assert json.loads(path.read_text()) == row
+
+
+def test_a_table_goes_on_with_the_features_that_it_was_begun_with(data, tmp_path, capsys, monkeypatch, radiograph):
+    monkeypatch.setattr(load_features, "default_features", default_features)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("pooch.retrieve", no_network)
+    out = tmp_path / "out"
+    command = ["table2", str(data), "--out", str(out), "--rows", "msg-gan-7", "--kimg", "0.032", "--device", "cpu"]
+    assert main(command) == 0
+    assert "features radiograph" in capsys.readouterr().out
+    (path,) = (out / "rows").glob("*.json")
+    row = RowDocument.read(path)
+    assert (row.scoring.features, row.scoring.weights_sha256) == ("radiograph", radiograph)
+    assert row.scores.features.name == "radiograph"
+    folder = tmp_path / "torch/hub/checkpoints"
+    folder.mkdir(parents=True)
+    (folder / file_name(INCEPTION)).touch()  # now it would be the default
+    written = path.stat().st_mtime_ns
+    assert main(command) == 0
+    assert f"samgan: features: radiograph, as in the rows of {out}" in capsys.readouterr().err
+    assert path.stat().st_mtime_ns == written
+
+
+def no_network(*_, **__):
+    raise OSError("no network in tests")
 
 
 def test_a_table_of_failures_is_a_failure(data, tmp_path, capsys, monkeypatch):

@@ -14,7 +14,8 @@ from samgan.data import prepare
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
-from samgan.metrics.features import FeatureExtractor, FeaturesUnavailable
+from samgan.metrics.feature_networks import FeaturesUnavailable
+from samgan.metrics.features import FeatureExtractor
 from samgan.runs import Run, record_best
 from samgan.trust import AuditDocument, audit, format_audit
 from samgan.trust.real_images import RealImages
@@ -42,7 +43,7 @@ def offline(monkeypatch):
     def unavailable(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr("samgan.metrics.features.load_features", unavailable)
+    monkeypatch.setattr("samgan.metrics.load_features.load_features", unavailable)
 
 
 def audited(images, data, tmp_path, **more):
@@ -88,7 +89,7 @@ def test_what_is_close_by_features_only_is_found_and_shown(data, fresh, tmp_path
         return images.float().mean(dim=(1, 2, 3))[:, None]
 
     extractor = FeatureExtractor(network, name="mean grey", sha256="ab" * 32, device=torch.device("cpu"))
-    monkeypatch.setattr(module, "find_features", lambda *_, **__: (extractor, ""))
+    monkeypatch.setattr(module, "choose_features", lambda *_, **__: (extractor, ""))
     noise = np.random.default_rng(0).permuted(data.select("train")[:PLANTED].reshape(PLANTED, -1), axis=1)
     document, page = audited(np.concatenate([fresh, noise.reshape(PLANTED, 1, 32, 32)]), data, tmp_path)
     assert document.features.name == "mean grey"
@@ -97,7 +98,7 @@ def test_what_is_close_by_features_only_is_found_and_shown(data, fresh, tmp_path
     pairs = document.features.pairs
     assert set(range(COUNT, COUNT + PLANTED)) <= {pair.place for pair in pairs}
     assert len(pairs) >= document.features.closer.count >= PLANTED
-    assert "closest to a training image, by features" in page.read_text()
+    assert "closest to a training image, by mean grey features" in page.read_text()
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

@@ -98,7 +98,7 @@ def test_a_model_card_says_what_the_record_says(run, data, tmp_path, capsys):
         'license: "cc-by-4.0"',
         load_model(run).sha256,
         "12 thousand images shown",
-        "Frechet distance 0.123 (real 0.031)",
+        "Frechet distance, net 0.123 (real 0.031)",
         "No sign of memorisation: a \\| b.",
         "samgan train data --out run --config=settings.yaml --run NORMAL=other",
         f"| NORMAL | {data.info.counts['NORMAL']['train']} | {data.info.counts['NORMAL']['holdout']} | - |",

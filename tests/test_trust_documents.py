@@ -23,7 +23,8 @@ def test_committed_audits_are_read_and_stay_what_they_are(path):
         assert audit.pixels.closer.share.value == tree["pixels"]["closer"]["share"]["value"]
         assert audit.pixels.distances.synthetic.first_percentile == tree["pixels"]["distances"]["synthetic"]["1 %"]
         assert len(audit.pixels.pairs) == len(tree["pixels"]["pairs"])
-        assert list(audit.measures) == ["in pixels", *(["by features"] if tree["features"] else [])]
+        of_features = [f"by {tree['features']['name'].partition(' (')[0]} features"] if tree["features"] else []
+        assert list(audit.measures) == ["in pixels", *of_features]
         assert AuditDocument.from_dict(json.loads(json.dumps(audit.to_dict())), "again") == audit
 
 

@@ -107,7 +107,7 @@ def test_a_document_with_a_wrong_value_is_no_traceback(run, documents, tmp_path,
     from samgan.trust import record
 
     opened = record.open_model(run.path)
-    monkeypatch.setattr(record, "open_model", lambda _: opened)
+    monkeypatch.setattr(record, "open_model", lambda _, checkpoint: opened)
     path = tmp_path / f"{name}.json"
     path.write_text(json.dumps(documents[name]))
     assert check(tmp_path, run.path, f"--{name}", path) == (0, "")

@@ -37,7 +37,8 @@ from scipy.stats import spearmanr
 
 import samgan
 from samgan.data import PreparedSet
-from samgan.metrics.features import extract, load_features
+from samgan.metrics.features import extract
+from samgan.metrics.load_features import load_features
 from samgan.pictures import image_grid, to_uint8, write_png
 from samgan.runs import Run
 from samgan.sampling import load_model, sample

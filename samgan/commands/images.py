@@ -4,10 +4,8 @@ import argparse
 from pathlib import Path
 
 from samgan.commands.command import Command, Outcome
-from samgan.commands.options import add_checkpoint, add_device, add_seed, given
+from samgan.commands.options import MODEL, add_checkpoint, add_device, add_seed, given
 from samgan.errors import UsageError
-
-MODEL = "run folder, .safetensors file of samgan export, or name of a model that comes with samgan (samgan models)"
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +33,8 @@ def _sample(options: argparse.Namespace) -> Outcome:
     written = api.sample(options.source, options.out, **given(options, *names))
     text = f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {written.last_seed}"
     counts = [f"{count} {name}" for name, count in written.classes.items() if count]
-    return Outcome(written, f"{text}: {', '.join(counts)}" if counts else text)
+    text += f": {', '.join(counts)}" if counts else ""
+    return Outcome(written, f"{text}; model {written.hub}" if written.hub else text)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,14 @@ from typing import Any
 
 from samgan.presets import PLUS, scale_names
 
-IMAGES = "run folder, .safetensors file of samgan export, folder of images, .npz or .npy"
+MODEL = (
+    "run folder, .safetensors file of samgan export, name of a model that comes with samgan (samgan models), or "
+    "hf:OWNER/NAME[@REVISION] of the Hugging Face Hub (needs samgan[hub])"
+)
+IMAGES = (
+    "run folder, .safetensors file of samgan export, name of a model, hf:OWNER/NAME[@REVISION] of the Hugging Face "
+    "Hub, folder of images, .npz or .npy"
+)
 
 
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
@@ -25,15 +32,19 @@ def add_classes(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("--classes", nargs="+", metavar="NAME", default=(), help=text)
 
 
+FEATURES = ("radiograph", "inception", "lite0", "swav", "xrv", "rad-dino", "imagenet-inception")
+"""Names of the networks in `samgan.metrics.feature_networks`, which are not imported for a help text."""
+
+
 def add_features(parser: argparse.ArgumentParser) -> None:
-    """Add --features and --inception-weights."""
-    text = (
-        "what turns images into features: inception, or a TorchScript or exported module that you trust (.pt, .pt2), "
-    )
-    text += "from uint8 images to features (default: inception, if its weights are available)"
-    parser.add_argument("--features", metavar="inception|FILE", help=text)
-    text = "weights file of the standard Inception, for a machine without network access"
-    parser.add_argument("--inception-weights", type=Path, metavar="FILE", help=text)
+    """Add --features and --features-file."""
+    text = f"what turns images into features: {', '.join(FEATURES)}, or a TorchScript or exported module that you "
+    text += "trust (.pt, .pt2), from uint8 images to features (default: inception if its weights are here, otherwise "
+    text += "radiograph, which comes with samgan)"
+    parser.add_argument("--features", metavar="NAME|FILE", help=text)
+    text = "weights of the named network, for a machine without network access and for networks that cannot be "
+    text += "downloaded: a file of torch.save or safetensors"
+    parser.add_argument("--features-file", type=Path, metavar="FILE", help=text)
 
 
 def add_seed(parser: argparse.ArgumentParser, text: str) -> None:

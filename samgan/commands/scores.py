@@ -2,10 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import (
     IMAGES,
+    MODEL,
     add_checkpoint,
     add_classes,
     add_classifiers,
@@ -40,7 +42,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.scoring import format_table
 
-    names = ("count", "split", "classes", "features", "inception_weights", "protocol", "seed", "checkpoint", "out")
+    names = ("count", "split", "classes", "features", "features_file", "protocol", "seed", "checkpoint", "out")
     scores, report = api.evaluate(options.source, PreparedSet.open(options.data), **given(options, *names, "device"))
     return Outcome(scores, f"{format_table(scores)}\n{report}")
 
@@ -71,7 +73,7 @@ def _audit(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
     from samgan.trust import audit, format_audit
 
-    names = ("count", "classes", "features", "inception_weights", "seed", "checkpoint", "out", "device")
+    names = ("count", "classes", "features", "features_file", "seed", "checkpoint", "out", "device")
     data, pictures = PreparedSet.open(options.data), not options.no_pictures
     document, page = audit(options.source, data, pictures=pictures, **given(options, *names))
     shares = [measured.closer.share.value for measured in document.measures.values()]
@@ -80,8 +82,15 @@ def _audit(options: argparse.Namespace) -> Outcome:
 
 
 def _add_card(parser: argparse.ArgumentParser) -> None:
-    text = "run folder or .safetensors file (for a model card), or prepared set (for a data card)"
+    text = "run folder or other name of a model (for a model card), or prepared set (for a data card)"
     parser.add_argument("source", metavar="RUN_OR_DATA", type=Path, help=text)
+    _add_record(parser)
+    text = "file to write (default: MODEL_CARD.md or DATA_CARD.md in the folder of the source)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    """Add what `_record_options` takes."""
     parser.add_argument("--data", type=Path, help="prepared set that the model was trained on")
     for name, command in (("scores", "evaluate"), ("audit", "audit"), ("utility", "utility")):
         text = f"{name}.json of samgan {command} (default: the one in the run folder, if there is one)"
@@ -90,21 +99,27 @@ def _add_card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attribution", default="", metavar="TEXT", help=text)
     text = "licence of the model or of the set, such as cc-by-4.0"
     parser.add_argument("--licence", default="", metavar="TEXT", help=text)
-    text = "file to write (default: MODEL_CARD.md or DATA_CARD.md in the folder of the source)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    add_checkpoint(parser)
+
+
+def _record_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What a record is made of, as keyword arguments."""
+    from samgan.data import PreparedSet
+
+    return {
+        "data": PreparedSet.open(options.data) if options.data else None,
+        "documents": given(options, "scores", "audit", "utility"),
+        **given(options, "attribution", "licence", "checkpoint"),
+    }
 
 
 def _card(options: argparse.Namespace) -> Outcome:
-    from samgan.data import PreparedSet
     from samgan.trust import OPEN, read_record, write_card
 
-    record = read_record(
-        options.source,
-        PreparedSet.open(options.data) if options.data else None,
-        given(options, "scores", "audit", "utility"),
-        **given(options, "attribution", "licence"),
-    )
+    record = read_record(options.source, **_record_options(options))
     folder = options.source if options.source.is_dir() else options.source.parent
+    if not folder.exists():  # the name of a model
+        folder = Path()
     path = options.out or folder / ("MODEL_CARD.md" if record.is_of_model else "DATA_CARD.md")
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder: name a file")
@@ -112,6 +127,33 @@ def _card(options: argparse.Namespace) -> Outcome:
     left = path.read_text(encoding="utf-8", errors="replace").count(OPEN)  # file names may not be UTF-8
     text = f"{path}: {left} places marked {OPEN} are left for you to fill in"
     return Outcome({"card": str(path), "open": left}, text)
+
+
+def _add_publish(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN", type=Path, help=MODEL)
+    text = "new folder to write, or one that this command wrote of the same model: then it is brought up to date"
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help=text)
+    text = "filled-in card of samgan card (default: README.md of FOLDER, else MODEL_CARD.md of RUN, else a new card)"
+    parser.add_argument("--card", type=Path, metavar="FILE", help=text)
+    _add_record(parser)
+    text = "data sets of the Hugging Face Hub that the model was trained on"
+    parser.add_argument("--datasets", nargs="+", metavar="OWNER/NAME", default=(), help=text)
+    text = "publish although places of the card are open; the card and its tags say that it is a draft"
+    parser.add_argument("--draft", action="store_true", help=text)
+    text = (
+        "upload the folder to this repository of the Hugging Face Hub (needs samgan[hub], and a token: HF_TOKEN, or hf "
+        "auth login). A new repository is private: only you, or your organisation, can see it"
+    )
+    parser.add_argument("--push", default="", metavar="OWNER/NAME", help=text)
+    parser.add_argument("--public", action="store_true", help="with --push: let everybody see the repository")
+
+
+def _publish(options: argparse.Namespace) -> Outcome:
+    from samgan.trust import publish
+
+    own = given(options, "card", "datasets", "draft", "push", "public")
+    published = publish(options.source, options.folder, **_record_options(options), **own)
+    return Outcome(published, published.to_text())
 
 
 def _add_utility(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +192,12 @@ COMMANDS = (
         "write a model card or a data card from what is recorded; places that a person has to fill in are marked",
         _card,
         _add_card,
+    ),
+    Command(
+        "publish",
+        "write a folder to share a model with (card, weights, synthetic images), and upload it to the Hugging Face Hub",
+        _publish,
+        _add_publish,
     ),
     Command("utility", "test whether synthetic images help a classifier on held-out patients", _utility, _add_utility),
 )

@@ -65,7 +65,7 @@ def _table2(options: argparse.Namespace) -> Outcome:
     from samgan.studies import TableRequest, table2
 
     names: tuple[str, ...] = ("rows", "seeds", "scale", "classes", "faces", "settings", "budget_minutes", "kimg")
-    names += ("snapshot_every_kimg", "on_collapse", "count", "features", "inception_weights", "ray", "cores_per_job")
+    names += ("snapshot_every_kimg", "on_collapse", "count", "features", "features_file", "ray", "cores_per_job")
     names += ("gpus_per_job", "device")
     request = TableRequest(**given(options, *names), command=shlex.join(["samgan", *sys.argv[1:]]))
     if options.dry_run:
@@ -145,7 +145,7 @@ def _balance(options: argparse.Namespace) -> Outcome:
         "method",
         "minutes",
         "features",
-        "inception_weights",
+        "features_file",
         "confidence",
         "file_format",
     )

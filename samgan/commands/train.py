@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samgan.commands.command import Command, Outcome
-from samgan.commands.options import add_classes, add_device, add_on_collapse, add_preset, given
+from samgan.commands.options import add_classes, add_device, add_on_collapse, add_preset, add_seed, given
 from samgan.commands.settings import configuration, describe_settings, given_settings
 from samgan.config import Config, settings
 from samgan.errors import UsageError
@@ -29,8 +29,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help=text)
     text = "stop after N minutes of training, if training.kimg is not reached earlier; pauses do not count"
     parser.add_argument("--minutes", type=float, metavar="N", help=text)
-    text = "begin with the networks of another run (fine-tuning); its network settings must be the same"
-    parser.add_argument("--start", type=Path, metavar="RUN", help=text)
+    text = (
+        "begin with the networks of another run, or with the generator of a model, such as pneumonia-64 (fine-tuning); "
+    )
+    text += "its network settings must be the same"
+    parser.add_argument("--start", type=Path, metavar="RUN_OR_MODEL", help=text)
     add_on_collapse(parser)
     text = "print configuration, parameters, FLOPs and memory, and train nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
@@ -105,19 +108,28 @@ def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="new folder to write")
-    parser.add_argument("--kimg", type=float, default=8.0, metavar="N", help="length of training, in kimg")
+    add_seed(parser, "seed of the phantoms and of the training")
+    text = "length of training, in thousands of images (default: what two cores do in a minute or two)"
+    parser.add_argument("--kimg", type=float, metavar="N", help=text)
+    text = "end training after N minutes, if --kimg is not reached earlier (default: 2)"
+    parser.add_argument("--minutes", type=float, metavar="N", help=text)
     add_device(parser)
 
 
 def _demo(options: argparse.Namespace) -> Outcome:
-    from samgan import api
-    from samgan.scoring import format_table
+    from samgan.demonstration import demo
 
-    done = api.demo(options.out, kimg=options.kimg, device=options.device)
-    return Outcome(done, f"{api.DEMO_NOTE}\n\n{format_table(done.scores)}\n{done.report}")
+    asked = {name: value for name in ("kimg", "minutes") if (value := getattr(options, name)) is not None}
+    done = demo(options.out, **asked, **given(options, "seed", "device"))
+    return Outcome(done, done.to_text())
 
 
 COMMANDS = (
     Command("train", "train a preset, or any settings, on a prepared set", _train, _add_train, takes_settings=True),
-    Command("demo", "do all steps on phantoms, in about three minutes on a CPU", _demo, _add_demo),
+    Command(
+        "demo",
+        "make X-rays at once, then train on phantoms: all of samgan in less than three minutes",
+        _demo,
+        _add_demo,
+    ),
 )

@@ -86,7 +86,7 @@ def png_picture(
     )
 
 
-def chart(title: str, unit: str, curves: Mapping[str, Curve], end_kimg: float) -> Markup:
+def chart(title: str, unit: str, curves: Mapping[str, Curve], end_kimg: float, reading: str = "") -> Markup:
     """A figure of curves over kimg, with axes and legend.
 
     Args:
@@ -94,6 +94,7 @@ def chart(title: str, unit: str, curves: Mapping[str, Curve], end_kimg: float) -
         unit: What the vertical axis shows.
         curves: By name.
         end_kimg: Where the horizontal axis ends.
+        reading: How to read it, in a sentence or two.
     """
     left, right, top, bottom = 64, 470, 30, 230
     values = [value for curve in curves.values() for _, value in curve]
@@ -128,6 +129,7 @@ def chart(title: str, unit: str, curves: Mapping[str, Curve], end_kimg: float) -
         "chart.html",
         title=title,
         unit=unit,
+        reading=reading,
         spoken=f"{title} against kimg, 0 to {end_kimg:g}. Lowest {min(values):.4g}, highest {max(values):.4g}.",
         across=[_Tick(y(tick), f"{tick:g}", tick == 0) for tick in _ticks(low, high)],
         along=[_Tick(x(tick), f"{tick:g}", False) for tick in _ticks(0.0, end_kimg)],

@@ -116,6 +116,10 @@ class Run:
         """The grid of a snapshot; it is the last file of a snapshot to be written."""
         return self.path / "grids" / f"kimg-{images_seen / 1000:010.3f}.png"
 
+    def grids(self) -> list[Path]:
+        """The grids of all snapshots, oldest first."""
+        return sorted((self.path / "grids").glob("kimg-*.png"))
+
     def best(self) -> Best | None:
         """The best snapshot, or None before the first score."""
         path = self.checkpoint_folder / "best.json"

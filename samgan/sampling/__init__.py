@@ -9,6 +9,7 @@ from samgan.sampling.model import (
     check_origin,
     hash_weights,
     is_model,
+    is_run,
     load_model,
     model_of,
     open_model,
@@ -18,7 +19,7 @@ from samgan.sampling.model import (
 from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
 from samgan.sampling.shipped import SHIPPED, ShippedModel
 from samgan.sampling.source import Origin, Source
-from samgan.sampling.write import Written, write_samples
+from samgan.sampling.write import Written, write_samples, write_sheet
 
 __all__ = [
     "FORWARD_BATCH",
@@ -39,6 +40,7 @@ __all__ = [
     "hash_weights",
     "interpolate",
     "is_model",
+    "is_run",
     "labels_like",
     "latents_of_seeds",
     "load_model",
@@ -51,4 +53,5 @@ __all__ = [
     "write_graph",
     "write_model",
     "write_samples",
+    "write_sheet",
 ]

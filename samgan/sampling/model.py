@@ -18,6 +18,7 @@ from samgan.files import atomic_write
 from samgan.networks import Generator
 from samgan.provenance import SOFTWARE, Mark
 from samgan.runs import Checkpoint, Run, choose_checkpoint
+from samgan.sampling.hub import fetch, hub_model, is_hub_name
 from samgan.sampling.shipped import check_known, locate
 
 MODEL_FORMAT = "samgan model 1"
@@ -39,6 +40,8 @@ class Model:
     """As `Run.trained_on`; empty if not known."""
     checkpoint: str = ""
     """Which checkpoint of the run it is: "newest", "best" by quick scores, or "named"; empty if not known."""
+    hub: str = ""
+    """hf:OWNER/NAME@COMMIT, if it was read from the Hugging Face Hub."""
 
     @property
     def device(self) -> torch.device:
@@ -82,25 +85,40 @@ class Model:
 
 
 def is_model(path: Path) -> bool:
-    """Whether this looks like a run folder or a file made by `write_model`, or names a model that comes with samgan."""
-    path = locate(path)
-    return (path / "config.json").is_file() or (path.suffix == MODEL_SUFFIX and not path.is_dir())
+    """Whether this looks like a run, a file made by `write_model` or another name of a model; nothing is downloaded."""
+    found = locate(path)
+    return is_run(path) or is_hub_name(path) or (found.suffix == MODEL_SUFFIX and not found.is_dir())
+
+
+def is_run(path: Path) -> bool:
+    """Whether this looks like a run folder."""
+    return (path / "config.json").is_file() and locate(path) == path
 
 
 def open_model(source: Path, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:
-    """Open the model of a run folder or of a file made by `write_model`, or one that comes with samgan, by its name.
+    """Open a model.
+
+    Args:
+        source: A run folder, a file made by `write_model`, a folder of `samgan publish`, the name of a model that comes
+            with samgan, or hf:OWNER/NAME[@REVISION], which is downloaded.
+        checkpoint: As for `load_model`, for a run folder.
+        device: Where to put it.
 
     Raises:
         UsageError: A checkpoint was named for a file.
-        SamganError: See `load_model` and `read_model`.
+        SamganError: See `load_model`, `read_model` and `samgan.sampling.hub.fetch`.
     """
-    source = locate(source)
-    check_known(source)
-    if source.suffix != MODEL_SUFFIX or source.is_dir():
-        return load_model(Run.open(source), checkpoint, device)
+    found = locate(source)
+    if not is_hub_name(found):
+        check_known(found)
+        if found.suffix != MODEL_SUFFIX or found.is_dir():
+            return load_model(Run.open(found), checkpoint, device)
     if checkpoint != "newest":
         raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run folder, so it has no checkpoints")
-    return read_model(source, device)
+    if not is_hub_name(found):
+        return read_model(found, device)
+    path, named = fetch(hub_model(found))
+    return dataclasses.replace(read_model(path, device), hub=str(named))
 
 
 def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from samgan.errors import SamganError
+from samgan.sampling.hub import WEIGHTS_FILE
 
 FOLDER = Path(__file__).parents[1] / "models"
 
@@ -88,15 +89,21 @@ SHIPPED = {
 
 
 def locate(source: Path) -> Path:
-    """The file of a shipped model, if `source` is the name of one and there is nothing of that name here."""
+    """The file of a model that comes with samgan or is in a folder of `samgan publish`; any other source as it is.
+
+    The name of a shipped model stands for it only if there is nothing of that name here.
+    """
     shipped = SHIPPED.get(str(source))
-    return shipped.path if shipped and not source.exists() else source
+    if shipped and not source.exists():
+        return shipped.path
+    published = source / WEIGHTS_FILE
+    return published if published.is_file() and not (source / "checkpoints").exists() else source
 
 
 def check_known(source: Path) -> None:
     """Raise SamganError if `source` looks like the name of a model and is none, and is no file either."""
     if not source.exists() and len(source.parts) == 1 and not source.suffix:
         raise SamganError(
-            f"{source}: expected a run folder, a .safetensors file, or a model that comes with samgan "
+            f"{source}: expected a run folder, a .safetensors file, hf:OWNER/NAME, or a model that comes with samgan "
             f"({', '.join(SHIPPED)})"
         )

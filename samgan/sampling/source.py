@@ -17,8 +17,9 @@ from samgan.files import Location
 from samgan.networks import Generator
 from samgan.pictures import to_uint8
 from samgan.runs import Checkpoint, Run, choose_checkpoint
+from samgan.sampling.hub import hub_model, is_hub_name
 from samgan.sampling.images import sample
-from samgan.sampling.model import Labels, Model, check_origin, is_model, model_of, open_model
+from samgan.sampling.model import Labels, Model, check_origin, is_model, is_run, model_of, open_model
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,8 @@ class Source:
         """Open a source of synthetic images; images in files are read only when needed.
 
         Args:
-            source: A run folder, a file made by `samgan export`, the name of a model that comes with samgan, a folder
-                with images or a samples.npz, an .npz or .npy file, or images as an array, uint8 [n c h w]. A source
-                that is already open is returned.
+            source: What `open_model` takes, a folder with images or a samples.npz, an .npz or .npy file, or images as
+                an array, uint8 [n c h w]. A source that is already open is returned.
             checkpoint: "newest", "best" or a checkpoint file; only for a run.
             device: Where the generator runs.
             generator: Its constructor, for a run that was trained with another recipe.
@@ -90,7 +90,7 @@ class Source:
         path = Path(source)
         name = path.resolve().name
         run = state = model = None
-        if path.is_dir() and is_model(path):
+        if is_run(path):
             run = Run.open(path)
             state = choose_checkpoint(run, checkpoint)
             model = model_of(run, state, checkpoint, device, generator)
@@ -100,7 +100,7 @@ class Source:
             model = open_model(path, device=device)
         described = Origin(name)
         if model:
-            described = Origin(name, model.config.preset, model.images_seen, model.sha256)
+            described = Origin(model.hub or name, model.config.preset, model.images_seen, model.sha256)
         return cls(described, path=path, run=run, checkpoint=state, model=model)
 
     @property
@@ -116,14 +116,20 @@ class Source:
         return self.model.classes or self.model.config.data.classes
 
     def folder(self, suffix: str) -> Path:
-        """Where to write documents about this source: its folder, or next to its file, with `suffix` added to the name.
+        """Where to write documents about this source: its folder, or a new one next to it, named with `suffix`.
+
+        Those of a folder of `samgan publish` are not written into it, since they can show real images.
 
         Raises:
             UsageError: The source is an array.
         """
         if self.path is None:
             raise UsageError("images in memory have no folder of their own; name one with out")
-        return self.path if self.path.is_dir() else self.path.with_name(f"{self.path.stem}-{suffix}")
+        if is_hub_name(self.path):
+            return Path(f"{hub_model(self.path).repository.split('/')[1]}-{suffix}")
+        if self.path.is_dir():
+            return self.path if self.run or not self.model else self.path.with_name(f"{self.path.name}-{suffix}")
+        return self.path.with_name(f"{self.path.stem}-{suffix}")
 
     def check_origin(self, data: PreparedSet) -> list[str]:
         """Refuse a model that was trained on another prepared set; report anything its record does not tell.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from rich.progress import track
@@ -34,12 +34,15 @@ class Written:
     """Which class each image has, for a conditional model."""
     classes: dict[str, int] = field(default_factory=dict)
     """Number of images of each class."""
+    hub: str = ""
+    """As `Model.hub`."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; the entries of the mark are on the same level as the others."""
         counts = {"count": self.count, "first_seed": self.first_seed, "last_seed": self.last_seed}
         of_class = {"Class": self.class_rule, "classes": self.classes} if self.classes else {}
-        return {"format": self.format, **self.mark, **counts, **of_class}
+        of_hub = {"Model-Hub": self.hub} if self.hub else {}
+        return {"format": self.format, **self.mark, **of_hub, **counts, **of_class}
 
 
 def write_samples(
@@ -98,7 +101,7 @@ def _describe(model: Model, seeds: range, labels: Labels, file_format: str, clas
         counts = torch.bincount(labels, minlength=len(model.classes)).tolist()
         rule = class_name or f"in turn: seed mod {len(model.classes)}"
         classes = dict(zip(model.classes, counts, strict=True))
-    return Written(file_format, mark, len(seeds), seeds[0], seeds[-1], rule, classes)
+    return Written(file_format, mark, len(seeds), seeds[0], seeds[-1], rule, classes, model.hub)
 
 
 def _write_sheets(folder: Path, model: Model, seeds: range, labels: Labels, sheets: Sequence[str]) -> None:
@@ -107,8 +110,13 @@ def _write_sheets(folder: Path, model: Model, seeds: range, labels: Labels, shee
         folder.mkdir()
     for name in sheets:
         with open(folder / f"{name}.png", "wb") as file:
-            mark = model.mark(seeds[0]).entries()
-            write_png(file, SHEETS[name](model, seeds, labels), {**mark, "Seed": f"{seeds[0]}..."})
+            write_sheet(file, name, model, seeds, labels)
+
+
+def write_sheet(file: IO[bytes], name: str, model: Model, seeds: Sequence[int], labels: Labels) -> None:
+    """Write one of `samgan.sampling.sheets.SHEETS` as PNG, with the mark that its images share."""
+    mark = model.mark(seeds[0]).entries()
+    write_png(file, SHEETS[name](model, seeds, labels), {**mark, "Seed": f"{seeds[0]}..."})
 
 
 def _marked_samples(model: Model, seeds: Sequence[int], labels: Labels, bits: int) -> Iterator[Sample]:

@@ -54,6 +54,16 @@ class FeaturesUsed:
     sha256: str
     dim: int | None
 
+    @property
+    def short(self) -> str:
+        """The name without a hash, for the labels of scores."""
+        return short_name(self.name)
+
+
+def short_name(features: str) -> str:
+    """The name of features without the hash of their weights."""
+    return features.partition(" (")[0]
+
 
 @dataclass(frozen=True)
 class Counts:

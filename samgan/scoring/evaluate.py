@@ -14,11 +14,11 @@ from samgan.data import PreparedSet
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import UsageError
 from samgan.files import Location
-from samgan.metrics.features import find_features
+from samgan.metrics.load_features import choose_features, say_features
 from samgan.sampling import Source, labels_like
 from samgan.scoring.documents import Scores
 from samgan.scoring.images import Classes, check_inputs, score_images
-from samgan.scoring.report import write_report
+from samgan.scoring.report import PLAIN, Story, write_report
 from samgan.seeds import check_seed
 from samgan.terminal import say
 
@@ -38,6 +38,7 @@ class _Request:
     protocol: str
     seed: int
     folder: Path
+    story: Story
 
 
 def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
@@ -48,13 +49,14 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     split: str = "train",
     classes: Sequence[str] = (),
     features: str | None = None,
-    inception_weights: Path | None = None,
+    features_file: Path | None = None,
     protocol: str = "standard",
     seed: int = 0,
     checkpoint: str = "newest",
     out: Location | None = None,
     device: str = "auto",
     notes: Sequence[str] = (),
+    story: Story = PLAIN,
 ) -> tuple[Scores, Path]:
     """Score a run, or a set of images, against real ones; write scores.json and report.html.
 
@@ -67,14 +69,15 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
         split: Real images to compare with: "train", "holdout" or "all".
         classes: Of these classes; default: the run's. A run with classes is scored on images of them in the proportions
             of the real ones, and on every class by itself.
-        features: "inception" or a module file; default: what the protocol asks for.
-        inception_weights: A file of the Inception's weights, where there is no network.
+        features: A name of docs/features.md, or a module file; default: what is there, or what the protocol asks for.
+        features_file: The weights of the named network, as for `samgan.metrics.load_features`.
         protocol: "standard" or "legacy".
         seed: Of samples, pairs and projections.
         checkpoint: "newest", "best" or a file, of a run.
         out: Where to write; default: the run, the folder of images, or beside the file.
         device: Where networks run.
         notes: Banners of the report.
+        story: What else the report says to lead its reader.
 
     Returns:
         The scores and the path of the report.
@@ -91,15 +94,16 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     target = choose_device(device)
     opened = Source.open(source, checkpoint=checkpoint, device=target)
     folder = Path(out) if out else opened.folder("scores")
-    request = _Request(opened, data, tuple(classes) or opened.classes, split, count, protocol, seed, folder)
+    request = _Request(opened, data, tuple(classes) or opened.classes, split, count, protocol, seed, folder, story)
     data.verify()
     real, fake, of_class = _images(request)
     for sentence in opened.said:
         say(f"samgan: {sentence}")
-    default = "imagenet-inception" if protocol == "legacy" else "inception"
-    extractor, reason = find_features(features, default, inception_weights=inception_weights, device=target)
-    if extractor is None:
-        say(f"samgan: scores that need features are skipped: {reason}")
+    default = "imagenet-inception" if protocol == "legacy" else None
+    extractor, reason = choose_features(
+        features, real.shape[1:], default=default, features_file=features_file, device=target
+    )
+    say_features(extractor, reason)
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: a place that cannot be written is told now
     scores = score_images(
         real=real,
@@ -151,7 +155,9 @@ def _write(request: _Request, scores: Scores, real: np.ndarray, fake: Tensor, no
         scores=scores,
         real=real,
         fake=fake.numpy(),
+        grids=source.run.grids() if source.run else (),
         notes=notes,
+        story=request.story,
     )
     scores.write(request.folder / f"scores{suffix}.json")
     return report

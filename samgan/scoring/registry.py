@@ -17,6 +17,7 @@ from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.prdc import Prdc, prdc
 from samgan.metrics.swd import sliced_wasserstein_distance
+from samgan.scoring.documents import FeaturesUsed
 
 Against = Literal["fake", "other"]
 """Generated images, or other real images, which give the floor."""
@@ -94,11 +95,13 @@ class Score:
     short: str = ""
     """Label where there is little room; default: `label`."""
 
-    def shown(self, features: str | None) -> tuple[str, int]:
-        """Label and decimals of the score by features of this name."""
-        if self.by_inception and features == "inception":
-            return self.by_inception
-        return self.label, self.decimals
+    def shown(self, features: FeaturesUsed | None) -> tuple[str, int]:
+        """Label and decimals of the score by these features, which the label names unless they are those of the FID."""
+        if not self.needs_features or features is None:
+            return self.label, self.decimals
+        if features.name == "inception":
+            return self.by_inception or (self.label, self.decimals)
+        return f"{self.label}, {features.short}", self.decimals
 
 
 def _by_features(distance: Callable[[Tensor, Tensor], float]) -> Callable[[Sets, Against], float]:

@@ -3,36 +3,128 @@
 import json
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
+from PIL import Image
 
 from samgan.config import Config, flatten, settings
 from samgan.errors import SamganError
 from samgan.pages import Curve, chart, picture, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.runs import Environment
-from samgan.scoring.documents import Scores
-from samgan.scoring.table import HEADER, class_table, remarks, table_rows, verdicts
+from samgan.scoring.documents import MODE_COLLAPSE, Scores
+from samgan.scoring.registry import SCORES
+from samgan.scoring.table import HEADER, Verdict, class_table, number, remarks, table_rows, verdicts
 
 MAX_PICTURES = 64
 REAL = "Real images of the data set. They are part of this file: share it as the data's terms allow."
-
-# Title, vertical axis, names in stats.jsonl.
-CHARTS = (
-    ("Losses", "loss", ("loss_discriminator", "loss_generator")),
-    ("Logits of the discriminator", "mean logit", ("logit_real", "logit_fake")),
-    ("Over-fitting", "mean sign of real logits; share augmented", ("sign_real", "augment")),
-    ("Penalty", "penalty, before its weight", ("penalty",)),
-    ("What chooses the best checkpoint", "root of SWD x thumbnails' distance", ("quick_score",)),
-    ("Sliced Wasserstein distance", "SWD x 1000, lower is better", ("swd",)),
-    ("Frechet distance of thumbnails", "x 1000, lower is better", ("thumbnail_frechet",)),
-    ("Likeness within a set", "MS-SSIM of pairs, lower is more diverse", ("ms_ssim_real", "ms_ssim_generated")),
-    ("MS-SSIM gap", "generated - real, above 0 hints at collapse", ("ms_ssim_gap",)),
+FIRST_CHARTS = 3
+"""Charts that every reader sees; the others are folded up."""
+ROWS = 8
+"""Snapshots to show at most in the picture of how training went."""
+FLOOR = (
+    "The floor is what other real images of the same data score. No model can be expected to be better than that, so "
+    "read each score beside its floor: the nearer, the better."
 )
+READING = {
+    "MS-SSIM [95 %]": "How alike two images of a set are, from 0 to 1, with the 95 % interval. Generated images that "
+    "are more alike than real ones repeat themselves: that is mode collapse.",
+    "frechet": "How far both sets are apart, by what a network sees in them: quality and variety in one number.",
+    "kid_x1000": "The same question by another measure, which hardly depends on the number of images.",
+    "precision": "The share of generated images that could pass for real ones. Low: bad images.",
+    "recall": "The share of real images that the model could have made. Low: variety is missing.",
+    "density": "How crowded real images are around generated ones. High, with a low coverage: only the usual is made.",
+    "coverage": "The share of real images with a generated one close by. Low: variety is missing.",
+    "swd": "How far textures are apart, from fine (first) to coarse (last).",
+}
+"""How to read each score of `SCORES`, in a sentence or two; and MS-SSIM, by its label in the table."""
+
+# Title, vertical axis, names in stats.jsonl, how to read it. The first ones are for every reader.
+CHARTS = (
+    (
+        "Likeness within a set",
+        "MS-SSIM of pairs, lower is more diverse",
+        ("ms_ssim_real", "ms_ssim_generated"),
+        "Generated images should become as different from each other as real ones are.",
+    ),
+    (
+        "Frechet distance of thumbnails",
+        "x 1000, lower is better",
+        ("thumbnail_frechet",),
+        "How far layouts are from real ones, in what they are and in how they vary.",
+    ),
+    (
+        "Sliced Wasserstein distance",
+        "SWD x 1000, lower is better",
+        ("swd",),
+        "How far textures are from real ones.",
+    ),
+    (
+        "What chooses the best checkpoint",
+        "root of SWD x thumbnails' distance",
+        ("quick_score",),
+        "Both distances in one. The snapshot where it is lowest is the best checkpoint.",
+    ),
+    (
+        "Losses",
+        "loss",
+        ("loss_discriminator", "loss_generator"),
+        "The two networks play against each other, so neither loss has to fall, and none tells how good images are.",
+    ),
+    (
+        "Logits of the discriminator",
+        "mean logit",
+        ("logit_real", "logit_fake"),
+        "How real the discriminator takes real and generated images for. Lines that part for good are a bad sign.",
+    ),
+    (
+        "Over-fitting",
+        "mean sign of real logits; share augmented",
+        ("sign_real", "augment"),
+        "A sign near 1: the discriminator knows its training images by heart. Then more of them are augmented.",
+    ),
+    ("Penalty", "penalty, before its weight", ("penalty",), "How steep the discriminator is. It should not run away."),
+    (
+        "MS-SSIM gap",
+        "generated - real, above 0 hints at collapse",
+        ("ms_ssim_gap",),
+        "The distance of the lines in the first chart.",
+    ),
+)
+
+
+NEXT_STEPS = (
+    ("samgan audit RUN --data DATA", "looks for signs that the model repeats the patients that it was trained on"),
+    ("samgan sample RUN --count 1000 --out samples", "makes images, and says in each of them that it is synthetic"),
+    ("samgan card RUN --data DATA", "writes a model card from what is recorded"),
+)
+"""What to do with a model that was scored, and what each command does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What a page says to lead its reader, beyond the record."""
+
+    title: str = ""
+    """Heading of the page; default: the preset or the folder."""
+    introduction: tuple[str, ...] = ()
+    """Paragraphs that say what there is to see; default: the source of both sets of images."""
+    reference: str = "Real"
+    """What the images are called that generated ones are compared with."""
+    reference_is: str = REAL
+    """What they are, in a sentence or two."""
+    examples: tuple[tuple[str, tuple[Markup, ...]], ...] = ()
+    """Sections of further pictures after the two sets: a heading, and figures."""
+    next_steps: tuple[tuple[str, str], ...] = NEXT_STEPS
+    """Commands to try next, and what each does."""
+
+
+PLAIN = Story()
 
 
 def write_report(  # noqa: PLR0913 (what the page shows)
@@ -45,53 +137,124 @@ def write_report(  # noqa: PLR0913 (what the page shows)
     scores: Scores | None,
     real: UInt8[np.ndarray, "n c h w"],
     fake: UInt8[np.ndarray, "m c h w"],
+    grids: Sequence[Path] = (),
     notes: Sequence[str] = (),
+    story: Story = PLAIN,
 ) -> None:
     """Write a self-contained HTML report, atomically.
 
     Args:
         path: The file to write, such as `report.html` of a run.
-        title: Heading of the page.
+        title: Heading of the page, if the story has none.
         config: Configuration of the model, if there is one.
         stats: Lines of `stats.jsonl`, from `Run.stats`; values that are not finite numbers are left out.
         environment: Of the run, if there is one.
         scores: The scores, if there are any.
         real: Real images, 0..255; those shown become part of the file.
         fake: Generated images, 0..255; as many are shown as of `real`, at most 64, evenly spaced in each array.
+        grids: Pictures of the run's snapshots, oldest first.
         notes: Warnings to show first, such as "Phantoms are not patients."
+        story: What leads the reader.
 
     Raises:
         SamganError: One of the two sets of images is empty.
     """
     titles, classes = class_table(scores) if scores else ([], [])
+    charts = curve_charts(stats)
     write_page(
         path,
         "report.html",
-        title,
+        story.title or title,
         notes,
-        pictures=_pictures(real, fake),
-        scored=scores is not None,
+        introduction=story.introduction or _introduction(scores, config),
+        summary=summary(scores) if scores else [],
+        pictures=_pictures(real, fake, story),
+        examples=story.examples,
+        progress=_progress(grids, config),
+        floor=FLOOR,
         score_header=HEADER,
-        score_rows=table_rows(scores) if scores else [],
+        score_rows=_read_rows(scores) if scores else [],
         class_header=titles,
         class_rows=classes,
         verdicts=verdicts(scores) if scores else [],
         remarks=remarks(scores) if scores else [],
-        charts=curve_charts(stats),
+        charts=charts[:FIRST_CHARTS],
+        more_charts=charts[FIRST_CHARTS:],
+        next_steps=story.next_steps if config else (),
         preset=config.preset if config else "",
         settings=_settings(config) if config else [],
         environment=_environment(environment) if environment else [],
     )
 
 
-def _pictures(real: np.ndarray, fake: np.ndarray) -> list[Markup]:
+def _introduction(scores: Scores | None, config: Config | None) -> list[str]:
+    """What the two sets of images are, as far as it is recorded."""
+    lines = ["Real images stand beside generated ones, which show no real person."]
+    if scores and scores.data and scores.generated:
+        made = scores.generated
+        seen = f" after {made.images_seen / 1000:g} thousand images of training" if made.images_seen else ""
+        by = f", preset {config.preset}" if config else ""
+        lines.append(f"Real: {scores.data.name}. Generated: {made.name}{by}{seen}.")
+    return lines
+
+
+def summary(scores: Scores) -> list[Verdict]:
+    """The outcome in words, for a reader who goes no further."""
+    found = []
+    if test := scores.mode_collapse:
+        collapsed = test.verdict == MODE_COLLAPSE
+        sentence = (
+            "Mode collapse: generated images are more alike than real ones. The model repeats itself."
+            if collapsed
+            else "No sign of mode collapse: generated images differ from each other as much as real ones do."
+        )
+        found.append(Verdict(sentence, collapsed))
+    if (score := scores.scores.get("frechet")) and score.floor > 0:
+        label, decimals = SCORES["frechet"].shown(scores.features)
+        values = f"{number(score.value, decimals)} against {number(score.floor, decimals)}"
+        sentence = f"{label}: {score.value / score.floor:.1f} times its floor ({values}). Real images reach about 1."
+        found.append(Verdict(sentence, False))
+    return found
+
+
+def _read_rows(scores: Scores) -> list[tuple[str, str, Sequence[str]]]:
+    """The rows of the table: label, how to read the score, and the other columns."""
+    meaning = {record.shown(scores.features)[0]: READING.get(record.name, "") for record in SCORES.values()}
+    return [(label, (READING | meaning).get(label, ""), cells) for label, *cells in table_rows(scores)]
+
+
+def _progress(grids: Sequence[Path], config: Config | None) -> Markup | None:
+    """The first images of some snapshots, a row for each, evenly spaced; None if there are fewer than two."""
+    rows = []
+    chosen = [grids[index * (len(grids) - 1) // (ROWS - 1)] for index in range(ROWS)] if len(grids) > ROWS else grids
+    for path in chosen:
+        try:
+            with Image.open(path, formats=["PNG"]) as grid:
+                pixels = np.atleast_3d(np.asarray(grid)).transpose(2, 0, 1)
+        except (OSError, ValueError):
+            continue
+        rows.append(pixels[:, : config.network.resolution if config else 0])
+    if len(rows) < 2 or len({row.shape for row in rows}) > 1:
+        return None
+    caption = (
+        "The same seeds from an early snapshot (top) to the last one (bottom). Where a row looks like the one above "
+        "it, training longer brings little."
+    )
+    magnify = 3 if rows[0].shape[1] <= 32 else 1
+    return picture(np.stack(rows), 1, "How training went", caption, description=SYNTHETIC, magnify=magnify, tell=False)
+
+
+def _pictures(real: np.ndarray, fake: np.ndarray, story: Story) -> list[Markup]:
     """The real grid and the generated one."""
     columns = min(8, max(4, 512 // fake.shape[-1]))
     count = min(MAX_PICTURES, columns**2, len(real), len(fake))
     if not count:
         raise SamganError(f"a report shows real and generated images; got {len(real)} real, {len(fake)} generated")
     figures = []
-    for kind, images, description in (("Real", real, REAL), ("Generated", fake, SYNTHETIC)):
+    for kind, images, description in (
+        (story.reference, real, story.reference_is),
+        ("Generated", fake, SYNTHETIC),
+    ):
         # Evenly spaced, since real images often lie in order of class or patient.
         shown = images[np.arange(count) * len(images) // count]
         caption = (
@@ -118,18 +281,18 @@ def curve_charts(stats: Iterable[dict[str, Any]]) -> list[Markup]:
     gammas, gaps = (
         tuple(name for name in curves if name.startswith(group)) for group in ("gamma.", "ms_ssim_gap_by_class.")
     )
-    known = {"kind", "step", "images_seen", "ms_ssim_gap_by_class"}.union(*(names for _, _, names in CHARTS))
+    known = {"kind", "step", "images_seen", "ms_ssim_gap_by_class"}.union(*(names for _, _, names, _ in CHARTS))
     others = {name: None for line in lines if line.get("kind") == "scores" for name in line if name not in known}
     charts = (
         *CHARTS,
-        ("MS-SSIM gap by class", "generated - real, above 0 hints at collapse", gaps),
-        ("Self-attention", "gamma, by network and resolution in px", gammas),
-        *((name, name, (name,)) for name in others),
+        ("MS-SSIM gap by class", "generated - real, above 0 hints at collapse", gaps, "The same within each class."),
+        ("Self-attention", "gamma, by network and resolution in px", gammas, "How much each layer of it is used."),
+        *((name, name, (name,), "") for name in others),
     )
     end_kimg = max((kimg for curve in curves.values() for kimg, _ in curve), default=0.0) or 1.0
     return [
-        chart(title, unit, {name: curves[name] for name in names if name in curves}, end_kimg)
-        for title, unit, names in charts
+        chart(title, unit, {name: curves[name] for name in names if name in curves}, end_kimg, reading)
+        for title, unit, names, reading in charts
         if curves.keys() & set(names)
     ]
 

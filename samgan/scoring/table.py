@@ -2,8 +2,9 @@
 
 from typing import NamedTuple
 
+from samgan.metrics.feature_networks import NETWORKS
 from samgan.pages import cell, markdown_table
-from samgan.scoring.documents import MODE_COLLAPSE, MeanOfPairs, Scored, Scores
+from samgan.scoring.documents import MODE_COLLAPSE, FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.registry import SCORES
 
 HEADER = ("score", "generated", "real against real (floor)", "better")
@@ -30,7 +31,6 @@ class Verdict(NamedTuple):
 
 def score_rows(scores: Scores) -> list[ScoreRow]:
     """Each score that there is, without MS-SSIM."""
-    features = scores.features.name if scores.features else None
     rows = []
     for record in SCORES.values():
         found = scores.scores.get(record.name)
@@ -40,7 +40,7 @@ def score_rows(scores: Scores) -> list[ScoreRow]:
                 for level, own in scores.swd_by_level.items()
             ]
         if found:
-            label, decimals = record.shown(features)
+            label, decimals = record.shown(scores.features)
             rows.append(_row(label, decimals, record.better, found))
     return rows
 
@@ -93,7 +93,7 @@ def remarks(scores: Scores) -> list[str]:
             "sets are drawn by image: a patient with several images may be in both."
         )
     if scores.features:
-        lines.append(f"Features: {scores.features.name}, sha256 {scores.features.sha256}.")
+        lines.append(_of_features(scores.features, scores.resolution))
     if scores.protocol == "standard":
         lines.append("MS-SSIM does not depend on the number of images and takes all that were given.")
     else:
@@ -105,6 +105,18 @@ def remarks(scores: Scores) -> list[str]:
     for skipped in scores.skipped:
         reasons.setdefault(skipped.reason, []).append(skipped.score)
     return lines + [f"Skipped: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
+
+
+def _of_features(features: FeaturesUsed, resolution: int) -> str:
+    """Which features were compared, and with what their scores may be compared."""
+    text = f"Features: {features.name}, sha256 {features.sha256}."
+    if features.name != "inception":
+        text += " They are not those of published FIDs: compare these scores only with others by the same features."
+    network = NETWORKS.get(features.short)
+    if network and resolution < network.input.at_least:
+        side = network.input.at_least
+        text += f" Images of {resolution} px were enlarged to {side} px; how they do on such images is not known."
+    return text
 
 
 def format_table(scores: Scores) -> str:

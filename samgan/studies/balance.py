@@ -11,7 +11,7 @@ from samgan.data import PreparedSet
 from samgan.devices import choose_device
 from samgan.errors import SamganError
 from samgan.files import Location
-from samgan.studies.balance_documents import BalanceDocument, TrainingDocument
+from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocument
 from samgan.studies.balance_page import write_report
 from samgan.studies.balance_plan import BalanceRequest, keep_plan, make_plan
 from samgan.studies.balance_set import write_cards, write_set
@@ -51,9 +51,11 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
     """
     request, out = request or BalanceRequest(), Path(out)
     device = choose_device(request.device)
+    if not request.features and (out / "plan.json").is_file():  # go on as the folder was begun
+        request = replace(request, features=Plan.read(out / "plan.json").features)
     plan = make_plan(data, request, device)
     keep_plan(plan, out)
-    work = Work(data, out, plan, device, request.inception_weights)
+    work = Work(data, out, plan, device, request.features_file)
     work.models = stage(out / "training.json", "training", TrainingDocument, lambda: train_models(work)).models
     check_classes(out / "training.json", work.models, plan)
     scores = {name: score_model(work, name) for name in plan.missing}

@@ -54,6 +54,7 @@ class Plan(Document):
     minutes: float
     config: dict[str, Any]
     features: str | None
+    """None: there are none for such images."""
     confidence: float
     file_format: str
     originals: str | None

@@ -97,6 +97,9 @@ def doubts(scores: Scores) -> list[str]:
 
 def _sentences(document: BalanceDocument) -> Iterator[str]:
     yield from dict.fromkeys(note for model in document.training.values() for note in model.notes)
+    used = sorted({scores.features.name for scores in document.scores.values() if scores and scores.features})
+    if used:
+        yield f"Frechet distance and recall are of {' and '.join(used)} features."
     for name, scores in document.scores.items():
         if scores and (found := doubts(scores)):
             yield f"The model of {name} is not ready: {' and '.join(found)}. Train longer; screening cannot repair it."
@@ -109,7 +112,7 @@ def _sentences(document: BalanceDocument) -> Iterator[str]:
         if not screened.features:
             yield (
                 f"{name} was screened by pixels only, since no features were available (to screen by features, use a "
-                "new folder with --features FILE.pt and --run RUN for the models that are here)."
+                "new folder with --features NAME and --run RUN for the models that are here)."
             )
     for name, audit in document.audit.items():
         if audit:

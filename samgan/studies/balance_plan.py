@@ -12,7 +12,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import check_new_folder
-from samgan.metrics.features import find_features
+from samgan.metrics.load_features import choose_features, default_features, say_features
 from samgan.presets import PLUS, preset_config
 from samgan.provenance import SET_FORMATS
 from samgan.sampling import check_origin, open_model
@@ -43,9 +43,9 @@ class BalanceRequest:
     """Minutes of training in total, shared evenly among the models. With "fine-tuned", the first model gets half
     of them, and the others share the rest."""
     features: str | None = None
-    """"inception" or a module file, for scores, screening and audit; default: the standard Inception, if available."""
-    inception_weights: Path | None = None
-    """A file of the Inception's weights, where there is no network."""
+    """A name of docs/features.md or a module file, for scores, screening and audit; default: what is there."""
+    features_file: Path | None = None
+    """The weights of the named network, as for `samgan.metrics.load_features`."""
     confidence: float = 0.0
     """Also leave out an image if a classifier trained on the real images gives its class a lower probability than this;
     0: use no classifier."""
@@ -120,7 +120,10 @@ def make_plan(data: PreparedSet, request: BalanceRequest, device: str) -> Plan:
     if request.originals:
         _check_originals(request.originals, data, names)
     # Report now, not after an hour of training, if features that were named are not available.
-    find_features(request.features, inception_weights=request.inception_weights, device=device)
+    shape = data.images.shape[1:]
+    extractor, why = choose_features(request.features, shape, features_file=request.features_file, device=device)
+    say_features(extractor, why)
+    features = str(request.features) if request.features else default_features(shape).name
     return Plan(
         samgan=__version__,
         data=data.used(names),
@@ -130,7 +133,7 @@ def make_plan(data: PreparedSet, request: BalanceRequest, device: str) -> Plan:
         runs={name: str(path) for name, path in request.runs.items()},
         minutes=float(request.minutes),
         config=(request.config or preset_config(PLUS, None, data.resolution)).to_dict(),
-        features=str(request.features) if request.features else None,
+        features=features if extractor else None,
         confidence=float(request.confidence),
         file_format=request.file_format,
         originals=str(request.originals) if request.originals else None,

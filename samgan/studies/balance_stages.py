@@ -18,7 +18,8 @@ from samgan.data import PreparedSet
 from samgan.documents import Document
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write
-from samgan.metrics.features import extract, find_features
+from samgan.metrics.features import extract
+from samgan.metrics.load_features import choose_features
 from samgan.pictures import to_uint8
 from samgan.runs import Run
 from samgan.sampling import Labels, Model, check_origin, open_model, sample
@@ -46,12 +47,11 @@ D = TypeVar("D", bound=Document)
 class Work:
     """What the stages share: the set, the folder, the plan and the models."""
 
-    def __init__(self, data: PreparedSet, out: Path, plan: Plan, device: str, inception_weights: Path | None) -> None:
+    def __init__(self, data: PreparedSet, out: Path, plan: Plan, device: str, features_file: Path | None) -> None:
         self.data, self.out, self.plan, self.device = data, out, plan, device
         self.models: dict[str, TrainedModel] = {}
         self.skipped: list[SkippedPart] = []
-        self.inception_weights = inception_weights
-        self.of_features: dict[str, Any] = {"features": plan.features, "inception_weights": inception_weights}
+        self.of_features: dict[str, Any] = {"features": plan.features, "features_file": features_file}
         self.names = list(plan.classes)
 
     def folder(self, kind: str, name: str) -> Path:
@@ -228,7 +228,9 @@ def screen_images(work: Work) -> ScreeningDocument:
     indices = data.indices("train", work.names)
     training = torch.from_numpy(np.asarray(data.images[indices]))
     labels = data.labels(work.names)[indices]
-    extractor, _ = find_features(plan.features, inception_weights=work.inception_weights, device=work.device)
+    extractor, _ = choose_features(
+        plan.features, data.images.shape[1:], features_file=work.of_features["features_file"], device=work.device
+    )
     of_training = None if extractor is None else extract(extractor, training)
     classifier = None
     if plan.confidence:

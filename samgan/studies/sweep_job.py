@@ -1,13 +1,12 @@
 """What a sweep runs, how it scores, and where: the records that `run_sweep` is given."""
 
 import functools
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from samgan.config import Config, flatten
 from samgan.files import hash_json
-from samgan.metrics.features import load_features
+from samgan.metrics.load_features import load_features, weights_sha256
 from samgan.scoring import SCORING
 from samgan.studies.sweep_row import RowDocument, ScoredBy
 from samgan.training import ARITHMETIC
@@ -48,21 +47,21 @@ class Scoring:
     """How runs are scored: arguments of `samgan.api.evaluate`."""
 
     features: str | None = None
-    inception_weights: str | None = None
+    features_file: str | None = None
     count: int | None = None
     shape: tuple[int, int, int] = (1, 64, 64)
     """[c h w] of the images that a module of features is tried on."""
 
     @functools.cached_property
     def key(self) -> ScoredBy:
-        """What decides the scores: a module of features by what it computes, a file of weights by its content."""
+        """What decides the scores: a module of features by what it computes, a named network by its weights."""
         features: str | tuple[float, ...] | None = self.features
+        sha256 = None
         if self.features and Path(self.features).is_file():
             features = tuple(load_features(self.features).fingerprint(self.shape))
-        weights = self.inception_weights
-        if weights and Path(weights).is_file():
-            weights = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-        return ScoredBy(features=features, inception_weights=weights, count=self.count, computes=SCORING)
+        elif self.features:
+            sha256 = weights_sha256(self.features, Path(self.features_file) if self.features_file else None)
+        return ScoredBy(features=features, weights_sha256=sha256, count=self.count, computes=SCORING)
 
     def scored(self, row: RowDocument) -> bool:
         """Whether a row was scored in this way."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from samgan.documents import Document
+from samgan.metrics.feature_networks.inception import INCEPTION
 from samgan.runs import Collapse
 from samgan.scoring import Scores
 
@@ -20,8 +21,8 @@ class ScoredBy:
 
     features: str | tuple[float, ...] | None = None
     """The name of a network, or what a module computes from fixed images."""
-    inception_weights: str | None = None
-    """SHA-256 of the file."""
+    weights_sha256: str | None = None
+    """Of the weights of a named network."""
     count: int | None = None
     computes: int
     """`samgan.scoring.SCORING` at that time."""
@@ -33,7 +34,7 @@ class ScoredBy:
             same = len(first) == len(second) and np.allclose(first, second, rtol=1e-3)
         else:
             same = first == second
-        rest = [(by.inception_weights, by.count, by.computes) for by in (self, other)]
+        rest = [(by.weights_sha256, by.count, by.computes) for by in (self, other)]
         return bool(same) and rest[0] == rest[1]
 
 
@@ -64,7 +65,7 @@ class Trained:
 class RowDocument(Document):
     """What is known about one job. Its schema number goes up whenever that of the scores in it does."""
 
-    SCHEMA: ClassVar[int] = 1
+    SCHEMA: ClassVar[int] = 2
     SCORES_SCHEMA: ClassVar[int] = 2
     """The schema of `scores`."""
     KIND: ClassVar[str] = "a row of a sweep"
@@ -84,16 +85,22 @@ class RowDocument(Document):
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
-        """In schema 0 all facts about the training were keys of the row, and a version said what scores compute."""
-        names = set(Trained.__dataclass_fields__)
-        tree["trained"] = {name: tree.pop(name) for name in names & tree.keys()} or None
+        """Schema 1 knew only weights of the Inception; in schema 0 all facts about the training were keys of the row.
+
+        Schema 0 also had a version that said what scores compute.
+        """
         scoring = dict(tree["scoring"])
-        if scoring.pop("version", None) != "0.1.0":
-            raise ValueError("scoring.version is not 0.1.0")
-        tree["scoring"] = {**scoring, "computes": 1}
-        if tree.get("scores"):
-            tree["scores"] = Scores.upgrade(dict(tree["scores"]), 0)
-        return tree
+        given = scoring.pop("inception_weights", None)
+        scoring["weights_sha256"] = given or (INCEPTION.sha256 if scoring.get("features") == "inception" else None)
+        if schema == 0:
+            names = set(Trained.__dataclass_fields__)
+            tree["trained"] = {name: tree.pop(name) for name in names & tree.keys()} or None
+            if scoring.pop("version", None) != "0.1.0":
+                raise ValueError("scoring.version is not 0.1.0")
+            scoring["computes"] = 1
+            if tree.get("scores"):
+                tree["scores"] = Scores.upgrade(dict(tree["scores"]), 0)
+        return {**tree, "scoring": scoring}
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ from samgan.data import PreparedSet
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError, UsageError
 from samgan.files import Location
-from samgan.metrics.features import find_features
+from samgan.metrics.load_features import choose_features, default_features, say_features
 from samgan.scoring import check_inputs
 from samgan.studies.sweep import run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
@@ -63,7 +63,7 @@ class TableRequest:
     """Images per set for scores; None: half the real ones."""
     features: str | None = None
     """As for `samgan.evaluate`."""
-    inception_weights: Path | None = None
+    features_file: Path | None = None
     """As for `samgan.evaluate`."""
     ray: str | None = None
     """Run jobs on Ray: "local", "auto" or the address of a cluster; None: in this process."""
@@ -130,7 +130,7 @@ def table2(data: Location, out: Location, request: TableRequest | None = None) -
     radiographs = PreparedSet.open(Path(data))
     faces = PreparedSet.open(request.faces) if request.faces else None
     jobs = jobs_of(request, radiographs, faces)
-    scoring = _choose_scoring(request, radiographs.images.shape[1:])
+    scoring = _choose_scoring(request, radiographs.images.shape[1:], out)
     device = choose_device(request.device) if request.ray is None else request.device
     resources = Resources(request.ray, request.cores_per_job, request.gpus_per_job, device)
 
@@ -166,15 +166,31 @@ def jobs_of(request: TableRequest, data: PreparedSet, faces: PreparedSet | None 
     return jobs
 
 
-def _choose_scoring(request: TableRequest, shape: tuple[int, int, int]) -> Scoring:
+def _choose_scoring(request: TableRequest, shape: tuple[int, int, int], out: Path) -> Scoring:
     """Load the features once before hours of training; make paths absolute, so that every machine finds them."""
-    features, weights = (_everywhere(name) for name in (request.features, request.inception_weights))
-    extractor, reason = find_features(features, inception_weights=Path(weights) if weights else None)
-    if extractor is None:
-        say(f"samgan: scores that need features are skipped: {reason}")
-    else:
-        features = features or "inception"
+    features, weights = (_everywhere(name) for name in (request.features, request.features_file))
+    if features is None and (features := _features_of_rows(out)):
+        say(f"samgan: features: {features}, as in the rows of {out}")
+    extractor, why = choose_features(features, shape, features_file=Path(weights) if weights else None)
+    say_features(extractor, why)
+    if extractor is not None:
+        features = features or default_features(shape).name
     return Scoring(features, weights, request.count, shape)
+
+
+def _features_of_rows(out: Path) -> str | None:
+    """The network that rows were scored by, so that a default never replaces it without being asked."""
+    for path in sorted((out / "rows").glob("*.json")):
+        row = RowDocument.read(path)
+        if row.scores is None or row.scores.features is None:
+            continue
+        if isinstance(row.scoring.features, str):
+            return row.scoring.features
+        raise UsageError(
+            f"{path} was scored by {row.scores.features.name}; give --features again, with that file or with another "
+            "name to score every row anew"
+        )
+    return None
 
 
 def _everywhere(name: str | Path | None) -> str | None:

@@ -15,7 +15,8 @@ import torch
 from samgan.config import RESUMABLE, Config
 from samgan.distributed import gather, on_first_process, world_size
 from samgan.errors import SamganError, UsageError
-from samgan.runs import Checkpoint, Run, load_checkpoint, newest_checkpoint
+from samgan.runs import Run, load_checkpoint, newest_checkpoint
+from samgan.sampling import MODEL_SUFFIX, read_model
 from samgan.training.batches import Sampler
 from samgan.training.log import Log, say
 from samgan.training.loggers import Logger
@@ -57,13 +58,13 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
         raise UsageError(f"training.batch_size {batch_size} cannot be divided evenly among {processes} processes")
 
 
-def check_start(config: Config, saved: Checkpoint) -> None:
-    """Check, before anything is written, that a run can begin with the networks of a checkpoint.
+def check_start(config: Config, saved: Config) -> None:
+    """Check, before anything is written, that a run can begin with networks of another configuration.
 
     Raises:
-        UsageError: Its networks have different settings.
+        UsageError: These networks have different settings.
     """
-    differences = saved.config.differences(config)
+    differences = saved.differences(config)
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
         raise UsageError(f"--start: the networks of that run have different settings: {'; '.join(foreign)}")
@@ -80,8 +81,9 @@ class Options:
     resume: bool = False
     """Continue from the newest readable checkpoint."""
     start: Path | None = None
-    """A checkpoint of another run; a new run begins with its networks, including the averaged generator. Optimizers and
-    steps start afresh. A snapshot is written before the first step."""
+    """A checkpoint of another run; a new run begins with its networks, including the averaged generator. Or a file of
+    `samgan export`, which has a generator only: the discriminator is new. Optimizers and steps start afresh. A snapshot
+    is written before the first step."""
     minutes: float | None = None
     """End, with a snapshot, at the first line of the log after this many minutes of training. Minutes before a resume
     count; time between runs does not."""
@@ -206,9 +208,15 @@ def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
 
 
 def _begin_from(state: TrainingState, path: Path) -> None:
-    """Load the networks of another run's checkpoint."""
+    """Load the networks of another run's checkpoint, or the generator of a file."""
+    if path.suffix == MODEL_SUFFIX:
+        model = read_model(path, state.device)
+        check_start(state.config, model.config)
+        for network in filter(None, (state.generator, state.ema_generator)):
+            network.load_state_dict(model.generator.state_dict())
+        return
     saved = load_checkpoint(path, device=state.device)
-    check_start(state.config, saved)
+    check_start(state.config, saved.config)
     state.generator.load_state_dict(saved.state["generator"])
     state.discriminator.load_state_dict(saved.state["discriminator"])
     if state.ema_generator is not None:

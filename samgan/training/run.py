@@ -17,7 +17,6 @@ from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
 from samgan.runs import (
-    Checkpoint,
     CollapseWatch,
     Run,
     Start,
@@ -25,6 +24,8 @@ from samgan.runs import (
     choose_checkpoint,
     describe_environment,
 )
+from samgan.sampling import MODEL_SUFFIX, Model, read_model
+from samgan.sampling.shipped import locate
 from samgan.scoring import CHOOSES_BEST, ms_ssim_gaps, quick_scores
 from samgan.training.loggers import Logger, check_loggers
 from samgan.training.loop import Options, check_fit, check_start, train_loop
@@ -87,7 +88,9 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         loggers: Who is told what happens: names of `samgan.training.LOGGERS`, which write into the run folder, or
             objects with the methods of `samgan.training.Logger`. One that fails is left out, with a warning.
         minutes: End after this many minutes of training, unless `training.kimg` is reached first.
-        start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken.
+        start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken. Or a file
+            of `samgan export`, or the name of a model that comes with samgan: these have no discriminator, so that one
+            is new.
         on_collapse: What to do when `samgan.runs.find_collapse` finds one: "warn", "stop" the run at that snapshot, or
             "ignore" it.
         recipe: What a step computes; default: what the configuration names. It is not saved with the run.
@@ -137,7 +140,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
 def _resolve(config: Config, data: PreparedSet, device: str, begun: Location | None) -> Config:
     """The configuration that the run keeps; `begun` is the run to continue or to begin with."""
     if begun and config.network.num_classes is None:
-        config = config.override({"network.num_classes": Run.open(begun).config.network.num_classes})
+        own = _read_model(begun) or Run.open(begun)
+        config = config.override({"network.num_classes": own.config.network.num_classes})
     config = choose_classes(config, data)
     return config.override({"training.precision": choose_precision(config.training.precision, device)})
 
@@ -148,9 +152,9 @@ def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
     with contextlib.ExitStack() as held:
         held.callback(leave)
         goes_on = request.resume and bool(Run.open(request.out).checkpoints())
-        origin = choose_checkpoint(Run.open(request.start), "newest") if request.start and not goes_on else None
+        origin = _find_origin(request.start) if request.start and not goes_on else None
         if origin:
-            check_start(config, origin)
+            check_start(config, origin.config)
 
         def open_run() -> None:
             data.verify()
@@ -212,16 +216,42 @@ def choose_classes(config: Config, data: PreparedSet) -> Config:
     return config.override({"network.num_classes": number, "data.classes": names})
 
 
-def _open_run(request: _Request, device: str, origin: Checkpoint | None) -> Run:
+@dataclasses.dataclass(frozen=True)
+class _Origin:
+    """What a run begins with."""
+
+    path: Path
+    """A checkpoint, or a file of `samgan export`."""
+    config: Config
+    start: Start
+    """What the record says about it."""
+
+
+def _find_origin(start: Location) -> _Origin:
+    """The newest checkpoint of a run, or the file of a model."""
+    if model := _read_model(start):
+        path, known = locate(Path(start)), None
+        for sha256 in reversed(model.trained_on):
+            known = Start(path.stem, model.images_seen, TrainedOn("", sha256), known)
+        return _Origin(path, model.config, known or Start(path.stem, model.images_seen))
+    run = Run.open(start)
+    checkpoint, begun = choose_checkpoint(run, "newest"), run.environment
+    told = Start(run.path.resolve().name, checkpoint.images_seen, begun.data, begun.start)
+    return _Origin(checkpoint.path, checkpoint.config, told)
+
+
+def _read_model(start: Location) -> Model | None:
+    """The model of a file of `samgan export`, or of the name of one that comes with samgan; None for a run."""
+    path = locate(Path(start))
+    return read_model(path) if path.suffix == MODEL_SUFFIX and not path.is_dir() else None
+
+
+def _open_run(request: _Request, device: str, origin: _Origin | None) -> Run:
     """Create the run, or open the one to continue and refuse anything that would make it a different run."""
     out, config, data = request.out, request.config, request.data
     if not request.resume:
-        trained_on, start = TrainedOn(data.path.resolve().name, data.sha256, len(request.indices)), None
-        if origin:
-            before = Run(origin.path.parents[1])
-            known = before.environment
-            start = Start(before.path.resolve().name, origin.images_seen, known.data, known.start)
-        return Run.create(out, config, describe_environment(device, trained_on, start))
+        trained_on = TrainedOn(data.path.resolve().name, data.sha256, len(request.indices))
+        return Run.create(out, config, describe_environment(device, trained_on, origin.start if origin else None))
     run = Run.open(out)
     begun = run.environment
     if begun.start and not run.checkpoints() and not origin:

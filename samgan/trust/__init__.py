@@ -6,6 +6,7 @@ from samgan.trust.cards import OPEN, escape, format_card, write_card
 from samgan.trust.checklists import CHECKLISTS, CLAIM
 from samgan.trust.documents import AuditDocument, ScreenedClass, ScreeningDocument
 from samgan.trust.membership import judge
+from samgan.trust.publish import Published, publish
 from samgan.trust.record import Record, read_record
 from samgan.trust.screening import REASONS, Screen, Screened, check_enough
 from samgan.trust.verify import Finding, format_findings, verify_files
@@ -17,6 +18,7 @@ __all__ = [
     "REASONS",
     "AuditDocument",
     "Finding",
+    "Published",
     "Record",
     "Screen",
     "Screened",
@@ -29,6 +31,7 @@ __all__ = [
     "format_card",
     "format_findings",
     "judge",
+    "publish",
     "read_record",
     "verify_files",
     "write_card",

@@ -19,8 +19,9 @@ from samgan.data import PreparedSet
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError
 from samgan.files import Location
-from samgan.metrics.features import FeatureExtractor, extract, find_features
+from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.intervals import share_of
+from samgan.metrics.load_features import choose_features, say_features
 from samgan.metrics.memorisation import Sign, closer_than_held_out, nearest_is_training
 from samgan.metrics.mirrored import count_mirrored, fit_sides
 from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features, nearest_image
@@ -57,7 +58,7 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
     count: int | None = None,
     classes: Sequence[str] = (),
     features: str | None = None,
-    inception_weights: Path | None = None,
+    features_file: Path | None = None,
     seed: int = 0,
     checkpoint: str = "newest",
     out: Location | None = None,
@@ -73,8 +74,8 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
         count: Synthetic images to audit, 8 or more; default: as many as there are training images if a model makes
             them, otherwise all.
         classes: Real images of these classes; default: the classes that the model was trained on.
-        features: "inception" or a module file; default: the standard Inception, if it is available.
-        inception_weights: A file of the Inception's weights, for a machine without network access.
+        features: A name of docs/features.md, or a module file; default: what is there.
+        features_file: The weights of the named network, as for `samgan.metrics.load_features`.
         seed: Seed of the first image of a model, and of every random choice.
         checkpoint: "newest", "best" or a checkpoint file; only for a run.
         out: Folder to write to; default: the run, the folder of images, or a folder beside the file.
@@ -94,11 +95,12 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
     data.verify()
     opened = Source.open(source, checkpoint=checkpoint, device=target)
     folder = Path(out) if out else opened.folder("audit")
-    extractor, no_features = find_features(features, inception_weights=inception_weights, device=target)
+    extractor, why = choose_features(features, data.images.shape[1:], features_file=features_file, device=target)
+    say_features(extractor, why)
     request = AuditRequest.open(opened, data, classes=classes, count=count, seed=seed)
     fake = request.synthetic_images()
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: if it cannot be made, fail now
-    document = _compute(request, fake, extractor, no_features)
+    document = _compute(request, fake, extractor, why)
     page = folder / "audit.html"
     write_audit_page(page, document, Pictures(fake, request.held_out.images, data.images) if pictures else None)
     document.write(folder / "audit.json")

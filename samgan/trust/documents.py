@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from samgan.data import DataUsed
 from samgan.documents import Document
 from samgan.sampling import Origin
+from samgan.scoring.documents import short_name
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,11 @@ class AuditDocument(Document):
 
     @property
     def measures(self) -> dict[str, Measured]:
-        """What each measure found, by "in pixels" and "by features"."""
-        found = {"in pixels": self.pixels, "by features": self.features}
-        return {name: measured for name, measured in found.items() if measured is not None}
+        """What each measure found, by "in pixels" and, for example, "by radiograph features"."""
+        found: dict[str, Measured] = {"in pixels": self.pixels}
+        if self.features is not None:
+            found[f"by {short_name(self.features.name)} features"] = self.features
+        return found
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from samgan.data import PreparedSet, SetInfo
 from samgan.errors import UsageError
 from samgan.runs import Environment, Run
-from samgan.sampling import Model, is_model, open_model
+from samgan.sampling import Model, is_model, is_run, open_model
 from samgan.scoring import Scores
 from samgan.trust.documents import AuditDocument, ScreenedClass
 from samgan.trust.utility_document import UtilityDocument
@@ -54,15 +54,17 @@ def read_record(
     *,
     attribution: str = "",
     licence: str = "",
+    checkpoint: str = "newest",
 ) -> Record:
-    """Gather what is known about a run, a file of `samgan export` or a prepared set.
+    """Gather what is known about a model or a prepared set.
 
     Args:
-        source: Run folder, .safetensors file, or folder of a prepared set.
+        source: What `samgan.sampling.open_model` takes, or the folder of a prepared set.
         data: The prepared set that the model was trained on.
         documents: Files by "scores", "audit" and "utility"; default: those in the run folder, if there are any.
         attribution: Of the images.
         licence: Of the model or set.
+        checkpoint: "newest", "best" or a checkpoint file, of a run.
 
     Raises:
         UsageError: The source is none of these, or the set or a document belongs to another model or set.
@@ -71,8 +73,8 @@ def read_record(
     files = {name: path for name, path in (documents or {}).items() if path is not None}
     model = environment = None
     if is_model(source):
-        model = open_model(source)
-        if source.is_dir():
+        model = open_model(source, checkpoint)
+        if is_run(source):
             environment = Run.open(source).environment
             beside = {name: source / f"{name}.json" for name in DOCUMENTS}
             files = {name: path for name, path in beside.items() if path.is_file()} | files

