@@ -54,7 +54,7 @@ def commands(block):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder with real X-rays that are phantoms, and nothing that costs time: no network, a cache of its own."""
+    """An empty folder with phantoms in the place of real X-rays, no network, and a cache of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("HTTPS_PROXY", "https_proxy"):
@@ -82,7 +82,9 @@ def shortened(text):
     return text
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if "balance" in name else name for name in PAGES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "balance" in name else name for name in PAGES]
+)
 def test_every_block_runs(name, folder):
     for why, language, text in blocks(name):
         first = re.match(r"(?:#!.*\n)?# (\S+)\n", text)

@@ -172,7 +172,7 @@ def name_files(app: Sphinx, doctree: nodes.document) -> None:
             reference.replace_self(shown)
 
 
-def tidy(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:  # noqa: PLR0913
+def tidy(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Leave out why a function is long, and keep Napoleon from taking words before a colon for an attribute's type.
 
     The arguments are those of Sphinx's event.
