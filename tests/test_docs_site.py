@@ -135,3 +135,9 @@ def test_no_mermaid_source_is_left(site):
     for page in site.rglob("*.html"):
         assert "flowchart TD" not in page.read_text("utf-8")
     assert '<svg id="architecture-1"' in (site / "architecture.html").read_text("utf-8")
+
+
+def test_an_attribute_keeps_its_words(site):
+    """Napoleon takes what stands before a colon for a type."""
+    text = re.sub(r"<[^>]+>", "", (site / "reference" / "api.html").read_text("utf-8"))
+    assert "Classes to train on; none: all." in text

@@ -172,14 +172,21 @@ def name_files(app: Sphinx, doctree: nodes.document) -> None:
             reference.replace_self(shown)
 
 
-def tidy(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Leave out why a function is long, and keep Napoleon from taking words before a colon for an attribute's type.
+class Docstrings:
+    """Handlers of Sphinx's event for docstrings, before and after Napoleon; the arguments are those of the event."""
 
-    The arguments are those of Sphinx's event.
-    """
-    lines[:] = [line for line in lines if not line.startswith("Long because")]
-    if what in ("attribute", "property") and lines:
-        lines.insert(0, "")  # it looks at the first line only
+    def __init__(self) -> None:
+        self.attribute: list[str] | None = None
+
+    def before(self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+        """Leave out why a function is long; keep what an attribute says."""
+        lines[:] = [line for line in lines if not line.startswith("Long because")]
+        self.attribute = list(lines) if what in ("attribute", "property") and "Raises:" not in lines else None
+
+    def after(self, app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+        """Undo what Napoleon does to an attribute: it takes the words before a colon for its type."""
+        if self.attribute is not None:
+            lines[:] = self.attribute
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -187,7 +194,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("repository", "", "env", str)
     app.add_directive("samgan-commands", Commands)
     app.add_directive("samgan-settings", Settings)
-    app.connect("autodoc-process-docstring", tidy, priority=400)  # before Napoleon
+    docstrings = Docstrings()
+    app.connect("autodoc-process-docstring", docstrings.before, priority=400)
+    app.connect("autodoc-process-docstring", docstrings.after, priority=600)
     app.connect("source-read", prepare_source)
     app.connect("doctree-read", name_files)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
