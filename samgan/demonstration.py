@@ -93,6 +93,7 @@ def demo_config(seed: int = 0, kimg: float = KIMG) -> Config:
             "network.channel_base": 512,
             "training.kimg": kimg,
             "training.ema_ramp": 0.1,
+            "training.rate_decay_kimg": 4.0,  # at a constant rate, the likeness of pairs keeps going up and down
             "training.seed": seed,
             "training.snapshot_every_kimg": max(kimg / SNAPSHOTS, 0.1),
             "training.log_every_kimg": min(0.2, kimg),

@@ -19,7 +19,7 @@ from samgan.errors import SamganError
 from samgan.pages import figures
 from samgan.pictures import SYNTHETIC, image_grid
 from samgan.runs import Environment, TrainedOn
-from samgan.scoring import Classes, FeaturesUsed, Scored, Scores, report, score_images, write_report
+from samgan.scoring import SCORES, Classes, FeaturesUsed, Scored, Scores, report, score_images, write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 HOSTILE = '</style><script>alert(\'x\')</script><img src=x onerror="alert(1)">" onload="x" &amp;$title | {} \x00'
@@ -347,3 +347,49 @@ def test_colours_can_be_told_from_the_background():
             assert contrast(colours[name], colours["back"]) >= least, name
             assert contrast(colours[name], colours["panel"]) >= least, name
         assert contrast(colours["fore"], colours["warn"]) >= 7
+
+
+def test_the_outcome_comes_first_in_words(tmp_path, scores):
+    given = replace(scores, scores={**scores.scores, "frechet": Scored(30.0, 10.0)})
+    source, page = write(tmp_path, scores=given)
+    assert "3.0 times its floor (30.000 against 10.000)" in page.text
+    assert source.index("times its floor") < source.index("<h3>Real</h3>") < source.index("real against real (floor)")
+    found = [attributes.get("class") for attributes in page.all("p")]
+    assert "outcome" in found
+    assert "outcome bad" not in found
+
+
+def test_every_score_says_how_to_read_it(tmp_path, scores):
+    given = replace(scores, scores={**dict.fromkeys(SCORES, Scored(1.0, 1.0)), **scores.scores})
+    _, page = write(tmp_path, scores=given)
+    assert report.READING.keys() == {"MS-SSIM [95 %]", *SCORES}
+    for sentence in report.READING.values():
+        assert page.text.count(sentence) == 1
+
+
+def test_snapshots_show_how_training_went(tmp_path):
+    grids = []
+    for number in range(20):
+        grids.append(tmp_path / f"kimg-{number:02d}.png")
+        Image.fromarray(image_grid(np.full((64, 1, 64, 64), number, np.uint8))[0]).save(grids[-1])
+    grids[0].write_bytes(b"damaged")
+    _, page = write(tmp_path, config=Config(), grids=grids)
+    (image,) = [image for image in page.all("img") if image["alt"].startswith("How training went")]
+    with Image.open(io.BytesIO(base64.b64decode(image["src"].partition("base64,")[2]))) as picture:
+        rows = [picture.getpixel((0, 65 * row)) for row in range((picture.height + 1) // 65)]
+    assert rows == [2, 5, 8, 10, 13, 16, 19]  # of eight evenly spaced, but for the damaged one
+    _, page = write(tmp_path, config=Config(), grids=grids[-1:])
+    assert "How training went" not in page.text
+
+
+def test_a_story_leads_the_reader(tmp_path):
+    story = report.Story(
+        title="Another", introduction=(HOSTILE,), reference="Drawn", next_steps=(("samgan x", "does y"),)
+    )
+    _, page = write(tmp_path, config=Config(), story=story)
+    for shown in ("Another", HOSTILE[:-1], "Drawn", "samgan x", "does y"):
+        assert shown in page.text
+    _, page = write(tmp_path, config=Config())
+    assert "samgan audit RUN --data DATA" in page.text
+    _, page = write(tmp_path)
+    assert "What to do next" not in page.text

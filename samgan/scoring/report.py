@@ -240,7 +240,8 @@ def _progress(grids: Sequence[Path], config: Config | None) -> Markup | None:
         "The same seeds from an early snapshot (top) to the last one (bottom). Where a row looks like the one above "
         "it, training longer brings little."
     )
-    return picture(np.stack(rows), 1, "How training went", caption, description=SYNTHETIC, magnify=1, tell=False)
+    magnify = 3 if rows[0].shape[1] <= 32 else 1
+    return picture(np.stack(rows), 1, "How training went", caption, description=SYNTHETIC, magnify=magnify, tell=False)
 
 
 def _pictures(real: np.ndarray, fake: np.ndarray, story: Story) -> list[Markup]:
