@@ -1,11 +1,12 @@
 # make demo: X-rays at once, then all four steps on phantoms. make test: all tests but the slow. make test-slow: these.
+# make docs: the documentation site, as docs/_build/html/index.html.
 # make test-random: the property tests, on new random values. make check: style, types, import rules.
 # Each makes the virtual environment .venv first and installs what it needs; PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-random test-slow check clean
+.PHONY: demo test test-random test-slow check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/samgan demo --out demo/$$(date +%Y%m%d-%H%M%S)
@@ -25,6 +26,9 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -34,6 +38,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 
 clean:

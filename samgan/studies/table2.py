@@ -50,7 +50,7 @@ class TableRequest:
     faces: Path | None = None
     """Prepared set with three channels, for the CelebA row."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of every row but samgan-plus, such as `{"training.batch_size": 4}`."""
+    """Settings of every row but samgan-plus, by key, such as `training.batch_size`."""
     budget_minutes: float | None = None
     """Length of every job in minutes of training."""
     kimg: float | None = None
