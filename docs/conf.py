@@ -21,7 +21,7 @@ extensions = [
     "sphinx_design",
     "pages",  # ours, in _site/
 ]
-exclude_patterns = ["_site", "_build", "diagrams"]
+exclude_patterns = ["_site", "_build", "diagrams", "pictures"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4

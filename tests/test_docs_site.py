@@ -16,7 +16,10 @@ from samgan.config import settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
+NO_PAGES = {"_build", "pictures"}
+PAGES = sorted(path for path in DOCS.rglob("*.md") if NO_PAGES.isdisjoint(path.parts))
+OTHERS = sorted([*ROOT.glob("*.md"), *ROOT.glob("results/*/README.md"), *ROOT.glob("samgan/models/*.md")])
+"""Documents that are not pages of the site."""
 FENCE = re.compile(r"^(`{3,}|:{3,}).*?^\1\s*$", flags=re.S | re.M)
 # Where pages of the site may lead; nothing is fetched here.
 HOSTS = {
@@ -39,7 +42,7 @@ diagrams = load("diagrams")
 def links(page):
     """Targets of links and pictures of a page, without what stands in blocks of code."""
     text = page.read_text("utf-8")
-    pictures = re.findall(r"^```\{image\} (\S+)", text, flags=re.M)
+    pictures = re.findall(r"^```\{image\} (\S+)", text, flags=re.M) + re.findall(r'<img src="([^"]+)"', text)
     return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))) + pictures
 
 
@@ -49,7 +52,7 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", PAGES + OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for link in links(page):
         parts = urlsplit(link)
