@@ -784,7 +784,7 @@ def test_an_exported_model_samples_and_is_scored_like_its_run(capsys, trained, d
     for arguments, message in (
         (["export", trained, model], "exists; name a new file"),
         (["export", trained, tmp_path / "model.pt"], "ends in one of .safetensors, .onnx, .pt2"),
-        (["export", tmp_path, tmp_path / "other.safetensors"], "not a run folder"),
+        (["export", tmp_path / "a", tmp_path / "other.safetensors"], "not a run folder"),
         (["sample", model, "--checkpoint", "best", "--out", tmp_path / "c"], "is not a run"),
         (["sample", tmp_path / "none.safetensors", "--out", tmp_path / "c"], "No such file"),
     ):

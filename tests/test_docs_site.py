@@ -24,7 +24,7 @@ FENCE = re.compile(r"^(`{3,}|:{3,}).*?^\1\s*$", flags=re.S | re.M)
 # Where pages of the site may lead; nothing is fetched here.
 HOSTS = {
     *("arxiv.org", "doi.org", "docs.kidger.site", "download.pytorch.org", "github.com", "pypi.org", "pytorch.org"),
-    *("dl.fbaipublicfiles.com", "huggingface.co"),
+    *("dl.fbaipublicfiles.com", "huggingface.co", "keepachangelog.com"),
 }
 
 

@@ -15,7 +15,7 @@ from samgan.commands.main import main
 from samgan.data import prepare
 from samgan.devices import choose_device, make_fabric
 from samgan.errors import UsageError
-from samgan.metrics.features import FeaturesUnavailable
+from samgan.metrics.feature_networks import FeaturesUnavailable
 from samgan.pictures import to_uint8
 from samgan.presets import preset_config, preset_names
 from samgan.runs import Run
@@ -347,7 +347,7 @@ def test_a_run_is_scored_in_the_proportions_of_the_data_and_by_class(trained, se
     def load_features(*_, **__):
         raise FeaturesUnavailable("no weights here")
 
-    monkeypatch.setattr("samgan.metrics.features.load_features", load_features)
+    monkeypatch.setattr("samgan.metrics.load_features.load_features", load_features)
     drawn = []
     original = samgan.sampling.source.sample
     monkeypatch.setattr(
