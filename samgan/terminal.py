@@ -38,7 +38,8 @@ def console() -> "Console":
     """A console of rich on standard error, for progress. Like `say`, it goes on when nobody can hear it."""
     from rich.console import Console
 
-    return Console(file=_Patient(sys.stderr))  # type: ignore[arg-type]
+    # In Jupyter, rich would ask for ipywidgets with a warning; there, progress is shown as in a file: not at all.
+    return Console(file=_Patient(sys.stderr), force_jupyter=False)  # type: ignore[arg-type]
 
 
 class _Patient:

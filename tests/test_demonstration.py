@@ -45,11 +45,13 @@ def test_the_picture_grows_by_a_row_at_each_snapshot(tmp_path):
     heights = []
     for number in (1, 2):
         watch.scalars(100 * number, {"ms_ssim_generated": 0.7})
-        watch.image("grid", 100 * number, image_grid(np.full((64, 1, side, side), number, np.uint8)), SYNTHETIC)
+        classes = np.repeat(np.uint8([number, number + 50]), 32)[:, None, None, None]  # half of the grid each
+        watch.image("grid", 100 * number, image_grid(np.tile(classes, (1, 1, side, side))), SYNTHETIC)
         with Image.open(tmp_path / "progress.png") as picture:
             heights.append(picture.height)
             assert SYNTHETIC in picture.text["Description"]
-            assert picture.getpixel((0, picture.height - 1)) == number
+            last = [picture.getpixel((x, picture.height - 1)) for x in (0, picture.width - 1)]
+            assert last == [number, number + 50]
             assert picture.getpixel((0, 0)) == 0
     assert heights == [factor * (2 * side + 4), factor * (3 * side + 8)]
 

@@ -10,7 +10,7 @@ import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "first_model.ipynb"
 SHORT = {
-    "MINUTES = 4": "MINUTES = 0.02",
+    "MINUTES = 8": "MINUTES = 0.02",
     "write_phantoms(SOURCE, 500, 32)": "write_phantoms(SOURCE, 40, 32)",
     '"network.channel_base": 512': '"network.channel_base": 128, "network.max_channels": 16',
     "count=200": "count=16",
