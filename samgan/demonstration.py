@@ -89,7 +89,7 @@ def demo_config(seed: int = 0, kimg: float = KIMG) -> Config:
     return preset_config("samgan-plus", "cpu", RESOLUTION).override(
         {
             "preset": "demo",
-            "network.num_classes": 2,  # told the class, it keeps more kinds of chests than without
+            "network.num_classes": 2,  # NORMAL and PNEUMONIA of the phantoms
             "network.channel_base": 512,
             "training.kimg": kimg,
             "training.ema_ramp": 0.1,
