@@ -29,7 +29,7 @@ MODEL = "pneumonia-64"
 RESOLUTION = 32
 PHANTOMS = 800
 """Each takes a processor 10 ms to draw."""
-KIMG, MINUTES = 36.0, 2.2
+KIMG, MINUTES = 36.0, 2.4
 """Length of the training: it ends at whichever comes first, so that the demo never takes long."""
 SNAPSHOTS = 8
 MAGNIFY = 4
