@@ -48,7 +48,7 @@ def programs(environment: Path) -> Path:
 
 def spread(name: str, seconds: list[float], goal: float | None = None) -> Line:
     """The median of some times beside its goal, with their range."""
-    note = f"{len(seconds)} times, from {min(seconds):.2f} to {max(seconds):.2f} s"
+    note = f"{len(seconds)} times, from {min(seconds):.2f} to {max(seconds):.2f} s" if len(seconds) > 1 else "once"
     return Line(name, statistics.median(seconds), goal, " s", note=note)
 
 
