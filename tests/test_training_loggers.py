@@ -259,7 +259,7 @@ def test_a_logger_that_joins_at_a_resume_gets_the_lines_before(
 def test_a_stopped_run_is_not_called_finished(tiny_config, images, tmp_path, fabric, monkeypatch):
     pytest.importorskip("mlflow")
     run = Run.create(tmp_path / "run", tiny_config)
-    monkeypatch.setattr("samgan.training.loop.snapshot", lambda *_: 1 / 0)
+    monkeypatch.setattr("samgan.training.loop.Snapshots.take", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train_loop(tiny_config, images, run, fabric, Options(loggers=("mlflow",), quiet=True))
     assert MLflow(run).client.get_run(MLflow(run).id).info.status == "RUNNING"  # opened again by this line

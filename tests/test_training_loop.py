@@ -230,7 +230,7 @@ def test_a_run_ends_where_the_watch_says_so(tiny_config, images, tmp_path, fabri
         seen.append(run.last_step())
         return len(seen) == 3
 
-    state = train_loop(config, images, run, fabric, Options(watch=watch, quiet=True))
+    state = train_loop(config, images, run, fabric, Options(watch=watch, at_once=True, quiet=True))
     assert seen == [2, 4, 6]
     assert (state.step, run.last_step()) == (6, 6)
     assert capsys.readouterr().err == ""

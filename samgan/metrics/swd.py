@@ -1,10 +1,12 @@
 """Sliced Wasserstein distance between patches of Laplacian pyramids: structure and texture, scale by scale."""
 
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,12 +50,35 @@ def sliced_wasserstein_distance(
     if min(real.shape[2:]) < MIN_RESOLUTION:
         raise SamganError(f"SWD needs images of at least {MIN_RESOLUTION} px, found {real.shape[2]}x{real.shape[3]}")
     count = min(len(real), len(fake))
+    return distances_to(real_levels(real[:count], seed=seed), fake[:count])
+
+
+class RealLevel(NamedTuple):
+    """What one level of the distance takes from the real images, and all random draws."""
+
+    size: int
+    """Its resolution in pixels."""
+    patches: Float[Tensor, "patches features"]
+    places: Int[Tensor, "2 patches"]
+    """Rows and columns of the patches of the generated images."""
+    directions: Float[Tensor, "features directions"]
+
+
+def real_levels(real: UInt8[Tensor, "n c h w"], *, seed: int = 0) -> Iterator[RealLevel]:
+    """The real half of `sliced_wasserstein_distance`, level by level; a tuple of it serves for many `distances_to`."""
     random = torch.Generator().manual_seed(seed)
+    for level in _laplacian_pyramid(real):
+        patches, places = _patches(level, _places(level.shape, random)), _places(level.shape, random)
+        directions = F.normalize(torch.randn(patches.shape[1], DIRECTIONS, generator=random), dim=0)
+        yield RealLevel(min(level.shape[2:]), patches, places, directions)
+
+
+def distances_to(real: Iterable[RealLevel], fake: UInt8[Tensor, "n c h w"]) -> dict[str, float]:
+    """As `sliced_wasserstein_distance`, of real images that `real_levels` was given and as many generated ones."""
     distances = {}
-    for level_real, level_fake in zip(_laplacian_pyramid(real[:count]), _laplacian_pyramid(fake[:count]), strict=True):
-        patches_real, patches_fake = _patches(level_real, random), _patches(level_fake, random)
-        directions = F.normalize(torch.randn(patches_real.shape[1], DIRECTIONS, generator=random), dim=0)
-        distances[str(min(level_real.shape[2:]))] = 1000 * _sliced_distance(patches_real, patches_fake, directions)
+    for level, fake_level in zip(real, _laplacian_pyramid(fake), strict=True):
+        patches = _patches(fake_level, level.places)
+        distances[str(level.size)] = 1000 * _sliced_distance(level.patches, patches, level.directions)
     return distances | {"mean": sum(distances.values()) / len(distances)}
 
 
@@ -84,14 +109,19 @@ def _blur_matrix(side: int) -> Float[Tensor, "side side"]:
     return matrix
 
 
-def _patches(level: Tensor, random: torch.Generator) -> Float[Tensor, "patches features"]:
-    """Random patches of every image, normalised per channel over the whole set."""
-    n, _, h, w = level.shape
+def _places(shape: torch.Size, random: torch.Generator) -> Int[Tensor, "2 patches"]:
+    """Rows and columns of random patches, `PATCHES_PER_IMAGE` of each image."""
+    n, _, *sides = shape
+    return torch.stack(
+        [torch.randint(side - PATCH_SIZE + 1, (n * PATCHES_PER_IMAGE,), generator=random) for side in sides]
+    )
+
+
+def _patches(level: Tensor, places: Tensor) -> Float[Tensor, "patches features"]:
+    """The patches of every image at these places, normalised per channel over the whole set."""
     windows = level.unfold(2, PATCH_SIZE, 1).unfold(3, PATCH_SIZE, 1)  # n c y x 7 7, a view
-    image = torch.arange(n).repeat_interleave(PATCHES_PER_IMAGE)
-    y = torch.randint(h - PATCH_SIZE + 1, image.shape, generator=random)
-    x = torch.randint(w - PATCH_SIZE + 1, image.shape, generator=random)
-    patches = windows[image, :, y, x]
+    image = torch.arange(len(level)).repeat_interleave(PATCHES_PER_IMAGE)
+    patches = windows[image, :, *places]
     std, mean = torch.std_mean(patches, dim=(0, 2, 3), correction=0, keepdim=True)
     # A constant set (a collapsed generator) keeps its zeros.
     return patches.sub_(mean).div_(torch.where(std > 0, std, 1)).flatten(1)
@@ -103,13 +133,17 @@ def _sliced_distance(real: Tensor, fake: Tensor, directions: Tensor) -> float:
     with ThreadPoolExecutor(threads) as pool:
         for some in directions.split(DIRECTIONS_AT_ONCE, dim=1):
             projected = [(some.T @ patches.T).numpy() for patches in (real, fake)]
-            list(pool.map(_sort_rows, [part for rows in projected for part in np.array_split(rows, threads)]))
-            difference, other = projected
-            difference -= other
-            total += float(np.abs(difference, out=difference).mean(axis=1, dtype=np.float64).sum())
+            means = pool.map(_row_distances, *(np.array_split(rows, threads) for rows in projected))
+            total += float(np.concatenate(list(means)).sum())
     return total / directions.shape[1]
 
 
-def _sort_rows(rows: np.ndarray) -> None:
-    """In place; numpy's vectorised sort is many times faster than torch's on a CPU, and lets other threads run."""
-    rows.sort(axis=1)
+def _row_distances(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
+    """Row by row; the arguments are overwritten.
+
+    numpy's vectorised sort is many times faster than torch's on a CPU, and lets other threads run.
+    """
+    real.sort(axis=1)
+    fake.sort(axis=1)
+    real -= fake
+    return np.abs(real, out=real).mean(axis=1, dtype=np.float64)

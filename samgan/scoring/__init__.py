@@ -12,7 +12,7 @@ from samgan.scoring.documents import (
 )
 from samgan.scoring.evaluate import evaluate
 from samgan.scoring.images import Classes, check_inputs, score_images
-from samgan.scoring.quick import CHOOSES_BEST, QuickScores, ms_ssim_gaps, quick_scores
+from samgan.scoring.quick import CHOOSES_BEST, QuickScorer, QuickScores, ms_ssim_gaps, quick_scores
 from samgan.scoring.registry import SCORES, Score, Sets
 from samgan.scoring.report import curve_charts, write_report
 from samgan.scoring.table import format_table, number, score_rows
@@ -27,6 +27,7 @@ __all__ = [
     "CollapseTest",
     "FeaturesUsed",
     "MeanOfPairs",
+    "QuickScorer",
     "QuickScores",
     "Score",
     "Scored",

@@ -4,11 +4,13 @@ import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from samgan.metrics.frechet import frechet_distance
 from samgan.metrics.ms_ssim import mean_ms_ssim
-from samgan.metrics.swd import sliced_wasserstein_distance
+from samgan.metrics.swd import distances_to, real_levels
 from samgan.scoring.images import Images, as_tensor, check_comparable
 
 THUMBNAIL = 16  # px; a layout has as many values as some hundred images can tell the covariance of
@@ -36,6 +38,40 @@ class QuickScores:
         return asdict(self)
 
 
+class QuickScorer:
+    """Scores the snapshots of a run against the same real images: what concerns only these is computed once.
+
+    Args:
+        real: Some real images.
+        count: Number of generated images; as many real ones, if there are, are compared with them by SWD.
+        seed: Of pairs, patches and directions.
+
+    Raises:
+        SamganError: The images are not uint8, fewer than three, or below 16 px.
+    """
+
+    def __init__(self, real: Images, count: int, *, seed: int = 0) -> None:
+        real = as_tensor(real)
+        check_comparable(real.shape, real.shape)
+        self.shape, self.count, self.seed = real.shape, min(len(real), count), seed
+        self.ms_ssim = mean_ms_ssim(real, seed=seed).mean
+        self.levels = tuple(real_levels(real[: self.count], seed=seed))
+        self.thumbnails = _thumbnails(real)
+
+    def __call__(self, fake: Images) -> QuickScores:
+        """Score generated images, `count` or more.
+
+        Raises:
+            SamganError: They are not uint8, differ from the real ones in shape, or are fewer than three.
+        """
+        fake = as_tensor(fake)
+        check_comparable(self.shape, fake.shape)
+        ms_ssim = mean_ms_ssim(fake, seed=self.seed).mean
+        swd = distances_to(self.levels, fake[: self.count])["mean"]
+        layout = 1000 * frechet_distance(self.thumbnails, _thumbnails(fake)) / self.thumbnails.shape[1]
+        return QuickScores(math.sqrt(swd * layout), swd, layout, self.ms_ssim, ms_ssim, ms_ssim - self.ms_ssim)
+
+
 def quick_scores(real: Images, fake: Images, *, seed: int = 0) -> QuickScores:
     """Score a snapshot; results/plus compares these scores with an Inception's.
 
@@ -47,14 +83,12 @@ def quick_scores(real: Images, fake: Images, *, seed: int = 0) -> QuickScores:
     Raises:
         SamganError: The sets are not uint8, differ in shape, hold fewer than three images, or images below 16 px.
     """
-    real, fake = as_tensor(real), as_tensor(fake)
-    check_comparable(real.shape, fake.shape)
-    ms_ssim_real, ms_ssim_generated = (mean_ms_ssim(images, seed=seed).mean for images in (real, fake))
-    swd = sliced_wasserstein_distance(real, fake, seed=seed)["mean"]
-    thumbnails = [F.adaptive_avg_pool2d(images.float() / 255, THUMBNAIL).flatten(1) for images in (real, fake)]
-    layout = 1000 * frechet_distance(*thumbnails) / thumbnails[0].shape[1]
-    gap = ms_ssim_generated - ms_ssim_real
-    return QuickScores(math.sqrt(swd * layout), swd, layout, ms_ssim_real, ms_ssim_generated, gap)
+    check_comparable(as_tensor(real).shape, as_tensor(fake).shape)
+    return QuickScorer(real, len(fake), seed=seed)(fake)
+
+
+def _thumbnails(images: Tensor) -> Float[Tensor, "n values"]:
+    return F.adaptive_avg_pool2d(images.float() / 255, THUMBNAIL).flatten(1)
 
 
 def ms_ssim_gaps(

@@ -21,7 +21,7 @@ from samgan.training.batches import Sampler
 from samgan.training.log import Log, say
 from samgan.training.loggers import Logger
 from samgan.training.recipe import Recipe
-from samgan.training.snapshots import Scorer, snapshot, write_real_grid
+from samgan.training.snapshots import Scorer, Snapshots, write_real_grid
 from samgan.training.state import TrainingState
 from samgan.training.step import CapturedPasses, can_capture, train_step
 
@@ -90,7 +90,10 @@ class Options:
     scorer: Scorer | None = None
     """Scores generated images at every snapshot, to choose the best checkpoint."""
     watch: Callable[[], bool] | None = None
-    """Called after every snapshot, the last one included; True ends the run there."""
+    """Called after every snapshot, the last one included; True ends the run there if `at_once`, otherwise at the line
+    of the log that finds the scores done."""
+    at_once: bool = False
+    """Training waits for the scores of a snapshot. Otherwise a core that it does not use computes them meanwhile."""
     recipe: Recipe | None = None
     """What a step computes; default: what the configuration names."""
     loggers: Sequence[str | Logger] = ()
@@ -130,19 +133,20 @@ def train_loop(
     elif options.start:
         _begin_from(state, options.start)
     sampler = Sampler(images, config, fabric.device, indices, options.labels)
-    with Log(run, state, options.loggers, options.minutes, options.quiet) as log:
-
-        def save(scorer: Scorer | None) -> None:
-            on_first_process(snapshot, run, state, sampler.labels, scorer, log.loggers)
-
+    with (
+        Log(run, state, options.loggers, options.minutes, options.quiet) as log,
+        Snapshots(run, state, sampler.labels, log.loggers, options.scorer, options.watch, options.at_once) as snapshots,
+    ):
         if state.step == 0:
             on_first_process(write_real_grid, run, sampler)
             if options.start and not path:
-                save(options.scorer)
+                on_first_process(snapshots.take, wait=True)
+        ended = False
         if cut_off:
             due = state.step % _every(config) == 0 or state.step == config.training.total_steps
-            save(options.scorer if due else None)
-        _run(state, sampler, log, fabric, options, save)
+            ended = on_first_process(snapshots.take, due, wait=True)
+        if not ended:
+            _run(state, sampler, log, snapshots, fabric, options)
     return state
 
 
@@ -154,9 +158,9 @@ def _run(
     state: TrainingState,
     sampler: Sampler,
     log: Log,
+    snapshots: Snapshots,
     fabric: "lightning_fabric.Fabric",
     options: Options,
-    save: Callable[[Scorer | None], None],
 ) -> None:
     """Take steps, write log lines and snapshots when due, and stop when time is up or a signal arrives."""
     training, device = state.config.training, fabric.device
@@ -172,7 +176,8 @@ def _run(
         while not finished:
             log.add(step(state, sampler(state.step), fabric.autocast))
             flush = state.step % log_every == 0
-            finished = state.step >= training.total_steps or (flush and out_of_time())
+            ended = flush and on_first_process(snapshots.finish, wait=False)
+            finished = ended or state.step >= training.total_steps or (flush and out_of_time())
             due = finished or state.step % snapshot_every == 0
             flush = flush or due
             # Several processes must agree to stop, which costs a message, so they do so only when a line is written.
@@ -180,8 +185,7 @@ def _run(
             if flush or stop:
                 log.flush()
             if due or stop:
-                save(options.scorer if due else None)
-                ended = due and options.watch is not None and on_first_process(options.watch)
+                ended = on_first_process(snapshots.take, due, wait=finished or bool(stop))
                 finished = finished or ended
                 log.last = time.monotonic()  # so that images/s counts only steps
             if stop and not finished:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from samgan.runs import (
 )
 from samgan.sampling import MODEL_SUFFIX, Model, read_model
 from samgan.sampling.shipped import locate
-from samgan.scoring import CHOOSES_BEST, ms_ssim_gaps, quick_scores
+from samgan.scoring import CHOOSES_BEST, QuickScorer, ms_ssim_gaps
 from samgan.training.loggers import Logger, check_loggers
 from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
@@ -175,6 +176,7 @@ def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
                 minutes=request.minutes,
                 scorer=_scorer(data, config),
                 watch=watch,
+                at_once=request.on_collapse == "stop",
                 recipe=request.recipe,
                 loggers=request.loggers,
                 quiet=request.quiet,
@@ -285,8 +287,12 @@ def _scorer(data: PreparedSet, config: Config) -> Scorer | None:
     real, real_labels = np.asarray(data.images[indices]), data.labels(config.data.classes)[indices]
     classes = np.array(config.data.classes)
 
+    @functools.cache
+    def quick(count: int) -> QuickScorer:
+        return QuickScorer(real[:count], count)
+
     def score(fake: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
-        scores = quick_scores(real=real[: len(fake)], fake=fake[: len(real)]).to_dict()
+        scores = quick(len(fake))(fake[: len(real)]).to_dict()
         if labels is None:
             return scores
         return {**scores, "ms_ssim_gap_by_class": ms_ssim_gaps(real, fake, classes[real_labels], classes[labels])}
