@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import samgan.training.loop
+import samgan.training.snapshots
 from samgan.devices import make_fabric
 from samgan.errors import SamganError, UsageError
 from samgan.pictures import from_uint8
@@ -114,16 +115,22 @@ def test_resume_of_a_finished_run_changes_nothing(tiny_config, images, tmp_path,
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
-def test_a_snapshot_that_was_cut_off_is_completed_on_resume(tiny_config, images, tmp_path, fabric):
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("spare", [True, False])
+def test_a_snapshot_that_was_cut_off_is_completed_on_resume(
+    tiny_config, images, tmp_path, fabric, monkeypatch, kind, spare
+):
+    monkeypatch.setattr(samgan.training.snapshots, "spare_core", lambda device: spare)
+
     def score(fake, labels):
         return {"swd": float(fake.mean())}
 
     def die(fake, labels):
-        raise KeyboardInterrupt
+        raise kind
 
     straight, cut = new_run(tmp_path / "straight", tiny_config), new_run(tmp_path / "cut", tiny_config)
     train_loop(tiny_config, images, straight, fabric, Options(scorer=Scorer("swd", score)))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(kind):
         train_loop(tiny_config, images, cut, fabric, Options(scorer=Scorer("swd", die)))
     for _ in range(2):
         train_loop(tiny_config, images, cut, fabric, Options(resume=True, scorer=Scorer("swd", score)))
@@ -401,8 +408,13 @@ from samgan.devices import make_fabric
 from samgan.runs import Run
 from samgan.training import Interrupted, Options, Scorer, train_loop
 
-SCORER = Scorer("swd", lambda fake, labels: {"swd": float(fake.mean())})
+def slow(fake, labels):  # so that steps are taken meanwhile
+    time.sleep(0.03)
+    return {"swd": float(fake.mean())}
+
+SCORER = Scorer("swd", slow)
 samgan.training.snapshots.SCORED_IMAGES = 64
+samgan.training.snapshots.spare_core = lambda device: True
 folder = Path(sys.argv[1])
 config = Config.from_dict(json.loads((folder / "config.json").read_text()))
 images = np.load(folder / "images.npy")
@@ -417,7 +429,8 @@ def child(path, before=None):
             before()
         resume = (path / "config.json").is_file()
         run = Run.open(path) if resume else Run.create(path / ".." / path.name, config)
-        train_loop(config, images, run, make_fabric("cpu"), Options(resume=resume, scorer=SCORER))
+        plain = path.name == "straight"
+        train_loop(config, images, run, make_fabric("cpu"), Options(resume=resume, scorer=SCORER, at_once=plain))
         code = 0
     except Interrupted as error:
         code = 100 + error.signal_number
@@ -471,6 +484,30 @@ for number, name in ((1, "fsync"), (2, "replace"), (4, "fsync"), (5, "replace"),
     exits["writing"].append(ended(child(path, lambda: die_in_write(number, name))))
 exits["writing"].append(ended(child(path)))
 
+# While the other thread scores: training has gone on, and the grid of the newest checkpoint is missing.
+path = folder / "scoring"
+exits["scoring"] = []
+def die_in_score(number):
+    def die(fake, labels):
+        calls.append(0)
+        if len(calls) == number:
+            seen = lines(path)
+            while lines(path) == seen:
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return slow(fake, labels)
+    calls = []
+    globals()["SCORER"] = Scorer("swd", die)
+unfinished = []
+for number in (1, 2, 4):
+    exits["scoring"].append(ended(child(path, lambda: die_in_score(number))))
+    newest = max(path.glob("checkpoints/step-*.pt"))
+    step = int(newest.stem.removeprefix("step-"))
+    grid = path / "grids" / f"kimg-{step * config.training.batch_size / 1000:010.3f}.png"
+    last = json.loads((path / "stats.jsonl").read_text().splitlines()[-1])["step"]
+    unfinished.append([step, last, grid.exists()])
+exits["scoring"].append(ended(child(path)))
+
 for number in (signal.SIGTERM, signal.SIGINT):
     path = folder / number.name
     exits[number.name] = []
@@ -484,7 +521,7 @@ for number in (signal.SIGTERM, signal.SIGINT):
         last = json.loads((path / "stats.jsonl").read_text().splitlines()[-1])["step"]
         saved.append([last, max(path.glob("checkpoints/step-*.pt")).name])
     exits[number.name].append(ended(child(path)))
-print(json.dumps({"exits": exits, "saved": saved}))
+print(json.dumps({"exits": exits, "saved": saved, "unfinished": unfinished}))
 """
 
 
@@ -504,6 +541,7 @@ def stopped_runs(tiny_config, images, run_script, tmp_path_factory):
         ("straight", {0}),
         ("random", {0, -9}),
         ("writing", {0, -9}),
+        ("scoring", {0, -9}),
         ("SIGTERM", {0, 115}),
         ("SIGINT", {0, 102}),
     ],
@@ -535,3 +573,11 @@ def test_a_signal_saves_the_last_step(stopped_runs):
     for step, name in saved:
         assert name == f"step-{step:08d}.pt"
     assert any(step % 3 for step, _ in saved)  # not only where a snapshot was due anyway
+
+
+def test_runs_were_killed_while_another_thread_scored(stopped_runs):
+    unfinished = stopped_runs[1]["unfinished"]
+    assert len(unfinished) == 3
+    for step, last, has_grid in unfinished:
+        assert last > step
+        assert not has_grid

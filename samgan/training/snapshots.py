@@ -188,7 +188,8 @@ def _one_thread() -> ThreadPoolExecutor:
     threads = torch.get_num_threads()
     worker = ThreadPoolExecutor(1, "scores")
     worker.submit(torch.set_num_threads, 1).result()
-    torch.set_num_threads(threads)  # the line above has also set the number for threads that are yet to be started
+    worker.submit(torch.get_num_threads).result()  # a thread takes the number at its first use of torch, and keeps it
+    torch.set_num_threads(threads)  # of this thread, and of those that are yet to be started
     return worker
 
 
