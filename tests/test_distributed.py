@@ -28,7 +28,7 @@ from samgan.config import Config
 from samgan.distributed import gather, on_first_process, rank
 from samgan.errors import SamganError
 from samgan.runs import Run
-from samgan.training import Interrupted, Sampler, TrainingState, train_loop, train_step
+from samgan.training import Interrupted, Options, Sampler, Scorer, TrainingState, train_loop, train_step
 from samgan.devices import make_fabric
 
 torch.set_num_threads(1)
@@ -91,6 +91,16 @@ def interrupted():
         torch.distributed.barrier()  # only the first process writes
         return {"signal": error.signal_number, "files": sorted(p.name for p in (path / "checkpoints").iterdir())}
 
+def scored():
+    config, path, calls = configs["rahinge"], folder / "scored", []
+    if rank() == 0:
+        Run.create(path, config)
+    torch.distributed.barrier()
+    samgan.training.snapshots.spare_core = lambda device: True
+    scorer = Scorer("swd", lambda fake, labels: time.sleep(0.02) or calls.append(rank()) or {"swd": 1.0})
+    state = train_loop(config, images, Run.open(path), make_fabric("cpu"), Options(scorer=scorer, watch=lambda: True))
+    return {"step": state.step, "scored": len(calls)}
+
 def nan():
     config = configs["wgan-gp"].override({"training": {"kimg": 8.0, "log_every_kimg": 0.016}})
     path = folder / "nan"
@@ -152,7 +162,7 @@ work = {name: (lambda config=config: steps(config)) for name, config in configs.
 work["gradients"] = gradients
 for name, function in work.items():
     in_two(name, function)
-stopped = {"interrupted": interrupted, "nan": nan, "full": full, "bug": bug, "uneven": uneven}
+stopped = {"scored": scored, "interrupted": interrupted, "nan": nan, "full": full, "bug": bug, "uneven": uneven}
 for name, function in stopped.items():
     in_two(name, function)
 for name, function in work.items():  # last: forking after a backward pass is not safe
@@ -225,6 +235,13 @@ def test_gather_differentiates_three_times(results):
 def test_a_signal_to_one_process_stops_both_at_the_same_step(results):
     for name in ("interrupted-0", "interrupted-1"):
         assert results(name) == {"signal": 15, "files": ["step-00000008.pt"]}
+
+
+def test_the_first_process_scores_while_both_go_on_and_both_end_where_its_watch_says_so(results):
+    first, second = results("scored-0"), results("scored-1")
+    assert first["step"] == second["step"]
+    assert first["step"] in (6, 8)
+    assert (first["scored"], second["scored"]) == (2, 0)
 
 
 def test_a_nan_in_one_process_stops_both(results):
