@@ -20,9 +20,12 @@
 # (paper) and DEVICE (cuda), for a rehearsal without a GPU: SCALE=cpu DEVICE=cpu SETTINGS=--network.max_channels=8.
 set -uo pipefail
 
-usage="usage: gpu_session.sh DATA OUT [MINUTES]"
-data=$(realpath "${1:?$usage}") out=$(realpath -m "${2:?$usage}") minutes=${3:-9}
-case $minutes in '' | *[!0-9]*) echo "MINUTES $minutes: expected a whole number" >&2 && exit 2 ;; esac
+minutes=${3:-9}
+if [ $# -lt 2 ] || [ $# -gt 3 ] || [[ ! $minutes =~ ^[1-9][0-9]*$ ]]; then
+    echo "usage: gpu_session.sh DATA OUT [MINUTES], with a whole number of minutes" >&2
+    exit 2
+fi
+data=$(realpath -e "$1") && out=$(realpath -m "$2") || exit 2
 cd "$(dirname "$0")/.." || exit 2
 work=$(realpath -m "${WORK:-runs/gpu-session}") python=${PYTHON:-python3}
 read -ra rows <<<"${ROWS:-msg-gan-6 samgan-8}"
