@@ -2,11 +2,12 @@
 
     python benchmarks/bench_step.py [GROUP ...] [--reference DIR] [--before CHECKOUT] [--widths 64 128] [--rounds 15]
 
-Groups, all but the last two if none is named:
+Groups, the first three if none is named:
 
     steps      msg-gan-6 over the reference and over the machine's convolutions; samgan-8 over msg-gan-6
     precision  bf16 over fp32
     run        a complete run (scores, checkpoints, grids, log): the share outside its steps, and its peak memory
+    losses     how far bf16 leads the losses away from fp32's, beside how far another seed does (drawn phantoms)
     profile    milliseconds of a step by operator
     compiled   the gain from torch.compile, which needs a C++ compiler
 
@@ -35,11 +36,12 @@ from contenders import ROOF_GFLOP, Contender, Training, compete, ratio
 from lines import Line, add_json_option, machine, peak_gb, show
 from reference import disagreement
 
-from samgan.devices import choose_precision, keep_freed_memory
+from samgan.data.phantom import phantoms
+from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.presets import preset_config
-from samgan.training import plan
+from samgan.training import Sampler, TrainingState, plan, train_step
 
-GROUPS = ("steps", "precision", "run", "profile", "compiled")
+GROUPS = ("steps", "precision", "run", "losses", "profile", "compiled")
 BATCH = 16
 ATTENTION = {
     "pooled at 16, 32 px": ((16, 32), True),
@@ -60,6 +62,11 @@ def row(preset: str, width: int, **network: Any) -> Training:
     """A row of Table 2 as it is measured here."""
     settings = {"max_channels": width, "image_channels": 3, **network}
     return Training(preset, 64, {"network": settings, "training.batch_size": BATCH})
+
+
+def row_in(task: Training, precision: str) -> Training:
+    """The same in another precision."""
+    return dataclasses.replace(task, settings={**task.settings, "training.precision": precision})
 
 
 def rows(width: int) -> dict[str, Training]:
@@ -124,14 +131,41 @@ def precision(width: int, options: argparse.Namespace) -> list[Line]:
         return [Line(f"L={width} in bf16: this processor has no instructions for it", 1.0)]
     lines = []
     for preset in ("msg-gan-6", "samgan-8"):
-        plain = row(preset, width)
-        short = dataclasses.replace(plain, settings={**plain.settings, "training.precision": "bf16"})
-        contenders = {"fp32": start(plain), "bf16": start(short)}
+        contenders = {name: start(row_in(row(preset, width), name)) for name in ("fp32", "bf16")}
         compete(contenders, options.rounds)
         times, note = ratio(contenders["fp32"], contenders["bf16"])
         name = f"L={width} {preset}: bf16, times as fast as fp32"
         lines.append(Line(name, times, BF16_OVER_FP32, at_least=True, note=note))
     return lines
+
+
+def losses(width: int, options: argparse.Namespace) -> list[Line]:
+    """The distance of bf16's curves of losses from fp32's, over the distance that another seed makes."""
+    drawn = np.concatenate([phantoms(128, 64, pneumonia=pneumonia) for pneumonia in (False, True)])
+    lines = []
+    for preset in ("msg-gan-6", "samgan-8"):
+        plain, short = (row_in(row(preset, width), precision) for precision in ("fp32", "bf16"))
+        other = dataclasses.replace(plain, settings={**plain.settings, "training.seed": 1})
+        curves = [loss_curve(task, drawn, options.loss_steps) for task in (plain, short, other)]
+        for place, name in enumerate(("discriminator", "generator")):
+            of_plain, of_short, of_other = (curve[:, place] for curve in curves)
+            by_bf16, by_seed = (np.sqrt(np.mean((of_plain - curve) ** 2)) for curve in (of_short, of_other))
+            note = f"{by_bf16:.3g} and {by_seed:.3g}; mean loss {of_plain.mean():.3g}, {options.loss_steps} steps"
+            lines.append(
+                Line(f"L={width} {preset}, {name}: bf16's way from fp32 / a seed's", by_bf16 / by_seed, 1.0, note=note)
+            )
+    return lines
+
+
+def loss_curve(task: Training, images: np.ndarray, steps: int) -> np.ndarray:
+    """The losses of discriminator and generator, each averaged over ten steps: [steps / 10, 2]."""
+    config = task.config()
+    state = TrainingState(config, torch.device("cpu"))
+    sampler = Sampler(images.repeat(config.network.image_channels, axis=1), config, torch.device("cpu"))
+    autocast = make_fabric("cpu", precision=config.training.precision).autocast
+    logged = (train_step(state, sampler(number), autocast) for number in range(steps // 10 * 10))
+    values = [[step[f"loss_{name}"].item() for name in ("discriminator", "generator")] for step in logged]
+    return np.array(values).reshape(-1, 10, 2).mean(axis=1)
 
 
 def profile(width: int, count: int = 5) -> str:
@@ -172,7 +206,6 @@ def compiled(width: int, options: argparse.Namespace) -> list[Line]:
 
 def train_and_tell(width: int, kimg: float) -> None:
     """Train as `samgan train` does, and print the seconds of the run and of its steps, and the peak memory."""
-    from samgan.devices import make_fabric
     from samgan.runs import Run
     from samgan.scoring import CHOOSES_BEST, quick_scores
     from samgan.training import loop
@@ -239,6 +272,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--kimg", type=float, default=8.0, help="length of the whole run (8: up to its first snapshot)")
+    parser.add_argument("--loss-steps", type=int, default=150, metavar="N", help="steps of each curve of losses")
     add_json_option(parser)
     options = parser.parse_args()
     unknown = set(options.groups) - set(GROUPS)
@@ -247,7 +281,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     groups = options.groups or GROUPS[:3]
     lines = []
-    for name, measure in (("steps", steps), ("precision", precision), ("compiled", compiled)):
+    for name, measure in (("steps", steps), ("precision", precision), ("losses", losses), ("compiled", compiled)):
         if name in groups:
             lines += [line for width in options.widths for line in measure(width, options)]
     if "run" in groups:
