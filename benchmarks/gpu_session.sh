@@ -4,9 +4,12 @@
 #
 #   1. the tests of the GPU path                        OUT/tests.txt
 #   2. the table of steps (bench_gpu.py)                OUT/steps.md
-#   3. with the time left, msg-gan-6 and samgan-8 at    OUT/ROW.json (scores), OUT/ROW.safetensors (the generator; as
-#      the paper's width, always the one that has       parts of 15 MiB if it is larger: `cat ROW.safetensors.* >` joins
-#      seen fewer images                                them) and OUT/session.txt (what was done, and when)
+#   3. with the time left, msg-gan-6 and samgan-8 at    OUT/ROW.json (scores), OUT/ROW.safetensors (the generator) and
+#      the paper's width, always the one that has       OUT/session.txt (what was done, and when)
+#      seen fewer images
+#
+# No file in OUT is larger than 15 MiB: a generator of the paper's width has 90 MB, so it is in six parts, which
+# `cat ROW.safetensors.* >ROW.safetensors` joins.
 #
 #   bash benchmarks/gpu_session.sh DATA OUT [MINUTES]
 #
@@ -96,7 +99,7 @@ result() { # the scores of a row, and its generator
         cp "$work/$row.json" "$out"
 }
 
-say "$($python -c 'import torch; print("torch", torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "without a GPU")' 2>&1 | tail -n 1)"
+say "$("$python" -c 'import torch; print("torch", torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "without a GPU")' 2>&1 | tail -n 1)"
 mapfile -t tests < <(grep -l "needs an NVIDIA GPU" tests/test_*.py)
 once tests.txt $test_seconds "$python" -m pytest -q -p no:cacheprovider tests/test_devices.py "${tests[@]}"
 once steps.md $table_seconds "$python" benchmarks/bench_gpu.py

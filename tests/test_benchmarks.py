@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -138,3 +140,55 @@ def test_the_demo_is_judged_by_its_slowest_and_its_worst_seed():
         "Frechet distance in floors, largest": True,
     }
     assert all(line.met for line in goals(found[:1]))
+
+
+FAKE = """#!/usr/bin/env bash
+echo "$*" >>"$CALLS"
+case "$*" in
+*"samgan train"*)
+    out=$(sed 's/.*--out \\([^ ]*\\).*/\\1/' <<<"$*")
+    mkdir -p "$out"
+    touch "$out/config.json"
+    echo '{"images_seen": '$((1000 * (1 + $(cat "$out/stats.jsonl" 2>/dev/null | wc -l))))'}' >>"$out/stats.jsonl"
+    [[ $* == *--resume* ]] # a row ends when it is taken up again
+    ;;
+*"samgan export"*) head -c 20000000 /dev/urandom >"${@: -1}" ;;
+*"samgan evaluate"*) echo '{}' ;;
+esac
+"""
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None or os.name != "posix", reason="needs bash and GNU's tools")
+def test_a_session_on_a_gpu_takes_rows_in_turn_and_goes_on_in_the_next_call(tmp_path):
+    python, work, calls = tmp_path / "python", tmp_path / "work", tmp_path / "calls"
+    python.write_text(FAKE)
+    python.chmod(0o755)
+    (tmp_path / "data").mkdir()
+    environment = {**os.environ, "PYTHON": str(python), "WORK": str(work), "CALLS": str(calls)}
+
+    def session(out, *words):
+        command = ["bash", FOLDER / "gpu_session.sh", tmp_path / "data", tmp_path / out, *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        told = calls.read_text().splitlines()
+        calls.write_text("")
+        return done, told
+
+    done, told = session("first")
+    assert done.returncode == 0, done.stderr
+    assert "pytest" in told[1]
+    assert "bench_gpu.py" in told[2]
+    trained = [line.split("--out ")[1].split(" --device ") for line in told if "samgan train" in line]
+    assert [Path(out).name for out, _ in trained] == ["msg-gan-6", "samgan-8", "msg-gan-6", "samgan-8"]
+    assert [words.split(" ", 1)[1] for _, words in trained[1:3]] == [
+        "--preset samgan-8 --scale paper --training.precision=auto",
+        "--resume",
+    ]
+    parts = sorted((tmp_path / "first").glob("samgan-8.safetensors.*"))
+    assert b"".join(part.read_bytes() for part in parts) == (work / "samgan-8.safetensors").read_bytes()
+    assert max(part.stat().st_size for part in parts) == 15 << 20
+    assert json.loads((tmp_path / "first" / "msg-gan-6.json").read_text()) == {}
+
+    done, told = session("second")
+    assert not [line for line in told if " train " in line or "-m pytest" in line or "bench_gpu" in line]
+    assert {path.name for path in (tmp_path / "second").iterdir()} >= {"tests.txt", "steps.md", "samgan-8.json"}
+    assert session("third", "1.5")[0].returncode == 2
