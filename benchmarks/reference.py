@@ -61,9 +61,7 @@ def reference(folder: str, **fields: Any) -> Step:
 def disagreement(folder: Path, task: Training, steps: int = 5) -> float:
     """Largest relative difference between our losses and the reference's, from the same weights and batches."""
     state, sampler = task.begin()
-    state.generator.double(), state.discriminator.double()
-    if state.ema_generator is not None:
-        state.ema_generator.double()
+    state.double()
     reference = Reference(folder, state)
     worst = 0.0
     for number in range(steps):
