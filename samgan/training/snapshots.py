@@ -130,7 +130,8 @@ class Snapshots:
             )
         path = self.run.checkpoint_path(state.step)
         save_checkpoint(path, state.state_dict())
-        fake = score = future = None
+        fake = future = None
+        score: Callable[[], dict[str, Any]] | None = None
         if due and self.scorer:
             labels = None if self.real_labels is None else _scored_labels(state, self.real_labels)
             fake = _images(state, range(SCORED_IMAGES), labels)
