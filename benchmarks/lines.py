@@ -54,18 +54,26 @@ def machine() -> str:
     folder = Path(__file__).parent
     found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True)
     commit = found.stdout.strip() or "unknown"
-    processor = next(
-        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine()
-    )
     return (
-        f"{processor}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
+        f"{processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
         f"Python {platform.python_version()}; samgan {__version__}, commit {commit}; {date.today()}"
     )
 
 
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+INSTRUCTIONS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"),
+    *("asimd", "sve", "sve2", "bf16", "i8mm"),  # Arm
+)
+"""The sets of instructions that decide how fast convolutions are, as Linux names them."""
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Name the processor and its sets of instructions; where the system does not say, the one that torch uses."""
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    found = [name for name in INSTRUCTIONS if name in flags] or [torch.backends.cpu.get_cpu_capability()]
+    return f"{facts.get('model name', platform.machine())} ({', '.join(found)})"
 
 
 def peak_gb() -> float:

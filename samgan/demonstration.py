@@ -172,8 +172,9 @@ def demo(out: Location, *, seed: int = 0, kimg: float = KIMG, minutes: float = M
     write_phantoms(out / "phantoms", PHANTOMS // 2, RESOLUTION, seed=seed)
     data = prepare(out / "phantoms", out / "data", resolution=RESOLUTION)
     terminal.say(
-        f"3/4  Training a new model on them, for {minutes:g} minutes at most. Watch it learn: {progress} gets a row "
-        "with each line below. Its first row is drawn; the others show the same eight seeds."
+        f"3/4  Training a new model on them, for {minutes:g} {'minute' if minutes == 1 else 'minutes'} at most. "
+        f"Watch it learn: {progress} gets a row with each line below. Its first row is drawn; the others show "
+        "the same eight seeds."
     )
     shown = np.concatenate(
         [phantoms(SHOWN // 2, RESOLUTION, seed=seed, pneumonia=kind, first=1) for kind in (False, True)]

@@ -5,6 +5,7 @@ or are in `SCALES` below, with their reasons. `docs/reproducing.md` lists every 
 """
 
 import dataclasses
+import difflib
 from typing import Any, Literal
 
 from samgan.config import Config
@@ -151,7 +152,9 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
         UsageError: Unknown name or scale; the message has the known ones.
     """
     if name not in preset_names():
-        raise UsageError(f"unknown preset {name!r}; known: {', '.join(preset_names())}")
+        near = difflib.get_close_matches(name, preset_names(), n=1)
+        advice = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown preset {name!r}; {advice}known: {', '.join(preset_names())}")
     scales = PLUS_SCALES if name == PLUS else SCALES
     scale = scale or next(iter(scales))
     if scale not in scales:

@@ -63,8 +63,8 @@ def networks_after_training(case: str, double: bool) -> list[dict[str, torch.Ten
     sampler = Sampler(images, config, device, labels=np.arange(40) % 3)
     state = TrainingState(config, device)
     networks = [state.generator, state.discriminator, state.ema_generator]
-    for network in networks if double else []:
-        network.double()
+    if double:
+        state.double()
     for step in range(STEPS):
         batch = sampler(step)
         if double:

@@ -1,6 +1,9 @@
 """The benchmarks run, and judge a measured value by its goal as it is meant."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,14 +28,68 @@ def test_a_goal_is_met_from_its_own_side():
     assert Line("seconds", 2.3, 2.2, " s").row() == "| seconds | ≤ 2.2 s | 2.3 s | **no** |  |"
 
 
-def test_contenders_take_turns(tiny_config):
-    from bench_step import Contender, compete, ratio
+def test_the_processor_is_named_with_its_instructions(tmp_path):
+    import torch
+    from lines import processor
 
-    contenders = {name: Contender("ours", tiny_config.to_dict()) for name in ("one", "other")}
-    compete(contenders, rounds=2)
-    assert [len(contender.seconds) for contender in contenders.values()] == [2, 2]
-    assert ratio(contenders, "one", "other") > 0
-    assert all(contender.process.returncode == 0 for contender in contenders.values())
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nmodel name\t: Some Processor\nflags\t\t: fpu avx2 avx512f amx_tile amx_bf16\n")
+    assert processor(file) == "Some Processor (avx2, avx512f, amx_tile, amx_bf16)"
+    assert torch.backends.cpu.get_cpu_capability() in processor(tmp_path / "nothing")
+
+
+TINY = {"preset": "samgan-plus", "resolution": 32, "settings": {"network.max_channels": 8, "network.num_classes": 0}}
+
+
+def test_contenders_take_turns():
+    from contenders import Contender, Together, compete, ratio
+
+    core = sorted(os.sched_getaffinity(0))[:1] if hasattr(os, "sched_getaffinity") else None
+    one = Contender("training", TINY)
+    both = Together(Contender("training", {**TINY, "augmented": 0.3}), Contender("training", TINY, cores=core))
+    compete({"one": one, "both": both}, rounds=2, warm=1)
+    assert len(one.seconds) == len(both.seconds) == 2
+    median, note = ratio(one, both)
+    assert median > 0
+    assert note.endswith("in 2 rounds")
+    assert all(contender.process.returncode == 0 for contender in (one, *both.contenders))
+
+
+def test_a_contender_is_the_version_in_its_checkout(tmp_path):
+    import samgan
+
+    (tmp_path / "samgan").symlink_to(Path(samgan.__file__).parent, target_is_directory=True)
+    from contenders import Contender
+
+    other = Contender("training", TINY, checkout=tmp_path)
+    operators = other.ask("profile")
+    other.close()
+    assert operators["aten::convolution_backward"][0] > 0
+    with pytest.raises(SystemExit, match=r"expected the samgan in .*nothing|ended early"):
+        Contender("training", TINY, checkout=tmp_path / "nothing")
+
+
+def test_convolutions_and_matrix_products_are_told_from_the_rest():
+    from bench_plus import IS_PRODUCT
+
+    products = (
+        "mkldnn_convolution",
+        "convolution_backward",
+        "addmm",
+        "mm",
+        "bmm",
+        "baddbmm",
+        "linear",
+        "mkldnn_linear",
+    )
+    products += (
+        "_scaled_dot_product_flash_attention_for_cpu_backward",
+        "convolution_overrideable",
+        "_addmm_activation",
+    )
+    others = ("upsample_bilinear2d", "leaky_relu", "mul", "_to_copy", "avg_pool2d", "grid_sampler_2d", "comma")
+    assert all(IS_PRODUCT.fullmatch(f"aten::{name}") for name in products)
+    assert not any(IS_PRODUCT.fullmatch(f"aten::{name}") for name in others)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
@@ -83,3 +140,55 @@ def test_the_demo_is_judged_by_its_slowest_and_its_worst_seed():
         "Frechet distance in floors, largest": True,
     }
     assert all(line.met for line in goals(found[:1]))
+
+
+FAKE = """#!/usr/bin/env bash
+echo "$*" >>"$CALLS"
+case "$*" in
+*"samgan train"*)
+    out=$(sed 's/.*--out \\([^ ]*\\).*/\\1/' <<<"$*")
+    mkdir -p "$out"
+    touch "$out/config.json"
+    echo '{"images_seen": '$((1000 * (1 + $(cat "$out/stats.jsonl" 2>/dev/null | wc -l))))'}' >>"$out/stats.jsonl"
+    [[ $* == *--resume* ]] # a row ends when it is taken up again
+    ;;
+*"samgan export"*) head -c 20000000 /dev/urandom >"${@: -1}" ;;
+*"samgan evaluate"*) echo '{}' ;;
+esac
+"""
+
+
+@pytest.mark.skipif(shutil.which("timeout") is None or os.name != "posix", reason="needs bash and GNU's tools")
+def test_a_session_on_a_gpu_takes_rows_in_turn_and_goes_on_in_the_next_call(tmp_path):
+    python, work, calls = tmp_path / "python", tmp_path / "work", tmp_path / "calls"
+    python.write_text(FAKE)
+    python.chmod(0o755)
+    (tmp_path / "data").mkdir()
+    environment = {**os.environ, "PYTHON": str(python), "WORK": str(work), "CALLS": str(calls)}
+
+    def session(out, *words):
+        command = ["bash", FOLDER / "gpu_session.sh", tmp_path / "data", tmp_path / out, *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        told = calls.read_text().splitlines()
+        calls.write_text("")
+        return done, told
+
+    done, told = session("first")
+    assert done.returncode == 0, done.stderr
+    assert "pytest" in told[1]
+    assert "bench_gpu.py" in told[2]
+    trained = [line.split("--out ")[1].split(" --device ") for line in told if "samgan train" in line]
+    assert [Path(out).name for out, _ in trained] == ["msg-gan-6", "samgan-8", "msg-gan-6", "samgan-8"]
+    assert [words.split(" ", 1)[1] for _, words in trained[1:3]] == [
+        "--preset samgan-8 --scale paper --training.precision=auto",
+        "--resume",
+    ]
+    parts = sorted((tmp_path / "first").glob("samgan-8.safetensors.*"))
+    assert b"".join(part.read_bytes() for part in parts) == (work / "samgan-8.safetensors").read_bytes()
+    assert max(part.stat().st_size for part in parts) == 15 << 20
+    assert json.loads((tmp_path / "first" / "msg-gan-6.json").read_text()) == {}
+
+    done, told = session("second")
+    assert not [line for line in told if " train " in line or "-m pytest" in line or "bench_gpu" in line]
+    assert {path.name for path in (tmp_path / "second").iterdir()} >= {"tests.txt", "steps.md", "samgan-8.json"}
+    assert session("third", "1.5")[0].returncode == 2

@@ -166,5 +166,5 @@ def test_a_folder_is_no_page_and_a_damaged_set_is_refused(plain, tmp_path):
 def test_a_page_of_an_older_set_goes_when_the_set_is_replaced(plain, tmp_path):
     (_, page), _ = inspect(plain, tmp_path)
     assert page == Path(tmp_path / "set" / "data.html")
-    prepare(tmp_path / "source", tmp_path / "set", resolution=16)
+    prepare(tmp_path / "source", tmp_path / "set", resolution=16, replace=True)
     assert not page.exists()

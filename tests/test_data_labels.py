@@ -935,10 +935,13 @@ def test_a_prepared_set_says_all_of_it(hospital, capsys):
 def test_another_table_is_another_set(hospital):
     def run(**options):
         labels = LabelOptions(files=(str(hospital / "table.csv"),), **options)
-        return prepare(hospital / "pacs", hospital / "out", resolution=16, workers=1, labels=labels).info
+        return prepare(hospital / "pacs", hospital / "out", resolution=16, workers=1, labels=labels, replace=True).info
 
     before = run()
     assert run().fingerprint == before.fingerprint
+    other = LabelOptions(files=(str(hospital / "table.csv"),), several="first")
+    with pytest.raises(UsageError, match="its labels come from other tables or options"):
+        prepare(hospital / "pacs", hospital / "out", resolution=16, labels=other)
     assert run(several="first").fingerprint != before.fingerprint
     with open(hospital / "table.csv", "a") as file:
         file.write("\n")

@@ -131,17 +131,24 @@ def test_result_does_not_depend_on_threads_chunks_or_copying(folder, tmp_path, m
     assert alone.sha256 == together.sha256 == copied.sha256
 
 
-def test_second_run_returns_at_once_and_other_options_prepare_again(folder, tmp_path, monkeypatch, capsys):
-    first = prepare_here(folder, tmp_path / "out")
+def test_a_second_run_returns_at_once_and_replaces_a_set_only_when_told(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    first = prepare_here(folder, out)
     with monkeypatch.context() as patch:
         patch.setattr(chunks, "_prepare_chunk", None)  # nothing is to be read
-        assert prepare_here(folder, tmp_path / "out").sha256 == first.sha256
-    assert prepare_here(folder, tmp_path / "out", resolution=8).resolution == 8
+        assert prepare_here(folder, out).sha256 == first.sha256
+        with pytest.raises(UsageError, match=r"set \(resolution is 16, not 8; seed is 0, not 3\): .* --replace"):
+            prepare_here(folder, out, resolution=8, seed=3)
+    assert PreparedSet.open(out).sha256 == first.sha256
+    assert "replacing" not in capsys.readouterr().err
+    assert prepare_here(folder, out, resolution=8, replace=True).resolution == 8
     (folder / "NORMAL/phantom0001_1.png").unlink()
-    assert len(prepare_here(folder, tmp_path / "out").images) == 11
+    with pytest.raises(UsageError, match="files of the source have changed"):
+        prepare_here(folder, out, resolution=8)
+    assert len(prepare_here(folder, out, resolution=8, replace=True).images) == 11
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "replacing it" in captured.err
+    assert captured.err.count("replacing the set in it") == 2
 
 
 def test_interrupted_run_is_taken_up_where_it_stopped(folder, tmp_path, monkeypatch):

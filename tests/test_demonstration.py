@@ -100,3 +100,11 @@ def test_what_is_out_of_range_is_refused_before_anything_is_written(capsys, tmp_
 def test_a_folder_in_use_is_left_alone(capsys, done):
     assert main(["demo", "--out", str(done[0]), *SHORT]) == 1
     assert "not empty" in capsys.readouterr().err
+
+
+def test_the_help_names_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"in thousands of images (default: {demonstration.KIMG:g})" in said
+    assert f"not reached earlier (default: {demonstration.MINUTES:g})" in said

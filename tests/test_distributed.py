@@ -42,8 +42,7 @@ samgan.training.state.AdaptiveProbability.EVERY = 2  # so that few steps see a s
 
 def steps(config, count=4):
     state = TrainingState(config, CPU)
-    for part in (state.generator, state.discriminator, state.ema_generator):
-        part.double()
+    state.double()
     sampler = Sampler(images, config, CPU, labels=labels)
     logged = []
     for step in range(count):

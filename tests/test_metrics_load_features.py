@@ -230,7 +230,7 @@ def test_the_default_depends_on_the_folder_of_weights_only(tmp_path, radiograph)
     assert (grey.name, colour.name) == ("radiograph", None)
     folder = tmp_path / "torch/hub/checkpoints"
     for found in (grey, colour):
-        assert f"the FID Inception is not in {folder} (--features inception downloads it: 96 MB" in found.why
+        assert "--features inception downloads the FID Inception (96 MB)" in found.why
     assert "enlarged" not in grey.why
     assert "images of 32 px are enlarged to 64 px" in default_features((1, 32, 32)).why
     assert put_inception(tmp_path) == folder
@@ -242,7 +242,7 @@ def test_a_choice_is_explained_unless_it_was_the_users(radiograph, capsys):
     extractor, why = choose_features(None, (1, 64, 64))
     assert (extractor.name, extractor.sha256) == ("radiograph", radiograph)
     say_features(extractor, why)
-    assert capsys.readouterr().err.startswith("samgan: features: radiograph, which come with samgan, since the FID ")
+    assert capsys.readouterr().err.startswith("samgan: features: radiograph, which come with samgan; --features ")
     extractor, why = choose_features("radiograph", (1, 64, 64))
     assert (extractor.name, why) == ("radiograph", "")
     say_features(extractor, why)

@@ -1,16 +1,14 @@
-"""Convolutions with equalized learning rate and spectral norm, plain and modulated, against plain twins."""
+"""Convolutions with equalized learning rate and spectral norm, and the steps between them, against plain twins."""
 
 import math
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from samgan.networks import (
     EqualizedConv2d,
-    ModulatedConv2d,
     activate,
     activate_and_normalize,
     channels_last,
@@ -22,6 +20,7 @@ from samgan.networks import (
     upsample,
     upsample_conv,
 )
+from samgan.networks.convolutions import halve, unhalve
 
 
 @pytest.fixture(autouse=True)
@@ -221,58 +220,6 @@ def test_activation_and_pixel_norm_in_one_equal_one_after_the_other():
         torch.testing.assert_close(fast, plain)
 
 
-@pytest.mark.parametrize("upsampled", [False, True])
-@pytest.mark.parametrize(
-    "settings", [{}, {"spectral": True}, {"equalized": False}], ids=["equalized", "spectral", "no"]
-)
-def test_modulation_equals_a_kernel_for_every_image(settings, upsampled):
-    """StyleGAN2, eq. 1 and 3, on the kernel itself."""
-    side = 12 if upsampled else 6
-    layer = ModulatedConv2d(5, 7, side, 4, partial(EqualizedConv2d, **settings), upsample=upsampled).double()
-    torch.nn.init.normal_(layer.conv.bias), torch.nn.init.normal_(layer.style.bias)
-    x, w = torch.randn(3, 5, 6, 6, dtype=torch.double), torch.randn(3, 4, 1, 1, dtype=torch.double)
-    y = layer(x, w, w)
-    for image, style, out in zip(x, (1 + layer.style(w)).flatten(1), y, strict=True):
-        kernel = layer.conv.effective_weight() * style[None, :, None, None]
-        kernel = kernel / (kernel.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt() * math.sqrt(2)
-        expected = F.conv2d(image[None], kernel, padding=1)
-        if upsampled:
-            expected = F.interpolate(expected, scale_factor=2, mode="bilinear", align_corners=False)
-        torch.testing.assert_close(out, (expected + layer.conv.bias[:, None, None])[0])
-
-
-@pytest.mark.parametrize("style_size", [128, 32])
-def test_noise_is_independent_normal_and_a_function_of_the_latent(style_size):
-    """Over latents: mean 0, variance 1, no correlation of pixels. Over one image's pixels: the same."""
-    layer, other = (ModulatedConv2d(1, 1, 16, style_size, upsample=upsampled) for upsampled in (False, True))
-    torch.nn.init.ones_(layer.noise), torch.nn.init.ones_(other.noise)
-    w = torch.randn(2000, style_size, 1, 1)
-    noise = layer(torch.zeros(2000, 1, 16, 16), w, w).flatten(1)
-    assert torch.equal(noise[:5], layer(torch.zeros(5, 1, 16, 16), w[:5], w[:5]).flatten(1))
-    assert noise.mean().abs() < 0.02
-    assert noise.var(dim=0).mean().item() == pytest.approx(1, abs=0.05)
-    assert noise.var(dim=1).mean().item() == pytest.approx(1, abs=0.05)
-    correlation = torch.corrcoef(noise.T) - torch.eye(256)
-    expected = 1 / min(style_size, 64)  # of unit vectors in so many dimensions: mean square cosine
-    assert correlation.square().sum().item() / (256 * 255) == pytest.approx(expected, abs=0.005)
-    between = (noise * other(torch.zeros(2000, 1, 8, 8), w, w).flatten(1)).mean()
-    assert between.abs() < 0.05
-
-
-def test_noise_is_the_same_in_every_process_and_version():
-    assert ModulatedConv2d(1, 1, 4, 64).directions[0, :3].tolist() == pytest.approx(
-        (np.random.RandomState(8).standard_normal(3) / 8).tolist(), rel=1e-6
-    )
-
-
-def test_a_modulated_convolution_keeps_the_mean_square_after_activation():
-    layer = ModulatedConv2d(64, 64, 16, 16)
-    w = torch.randn(8, 16, 1, 1)
-    y = activate(layer(torch.randn(8, 64, 16, 16), w, w))
-    inner = y[:, :, 1:-1, 1:-1]  # zeros are added at the border
-    assert inner.square().mean().item() == pytest.approx(1.04, abs=0.1)  # 2 * (1 + 0.2^2) / 2
-
-
 @pytest.mark.parametrize("settings", [{}, {"spectral": True}], ids=["equalized", "spectral"])
 @pytest.mark.parametrize("size", [(4, 4), (5, 3), (1, 1)])
 def test_upsample_conv_equals_repeating_and_convolving(settings, size):
@@ -331,5 +278,17 @@ def test_a_convolution_keeps_to_the_layout_that_channels_last_tells(channels):
 def test_enlarging_keeps_the_precision_of_features():
     with torch.autocast("cpu", torch.bfloat16):
         assert upsample(torch.randn(1, 2, 4, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
-        layer = ModulatedConv2d(4, 4, 8, 4, upsample=True)
-        assert layer(torch.randn(1, 4, 4, 4), torch.randn(1, 4, 1, 1), torch.randn(1, 4, 1, 1)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3, 16, 64, 128])
+def test_halving_equals_pooling(channels, dtype):
+    x = channels_last(torch.randn(2, channels, 8, 6, dtype=dtype)).requires_grad_()
+    pairs = []
+    for function in (halve, partial(F.avg_pool2d, kernel_size=2)):
+        y = function(x)
+        pairs.append((y, *torch.autograd.grad((y * y.detach().cos()).sum(), [x])))
+    for fast, plain in zip(*pairs, strict=True):
+        assert fast.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(fast, plain)
+    assert torch.equal(unhalve(y), pairs[1][1] * 0 + F.interpolate(y, scale_factor=2) / 4)

@@ -48,7 +48,7 @@ with locked(out, "busy"), atomic_folder(out / "folder") as folder:
         file.write(b"b")
 write_phantoms(out / "xrays", 8, seed=0)
 for fit in ("crop", "pad"):  # the second replaces the set that the first wrote
-    prepare(out / "xrays", out / "set", resolution=32, fit=fit, workers=2)
+    prepare(out / "xrays", out / "set", resolution=32, fit=fit, workers=2, replace=True)
 print(len(PreparedSet.open(out / "set").manifest))
 """
 

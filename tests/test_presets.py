@@ -120,7 +120,10 @@ def test_other_resolutions_keep_attention_where_it_fits(resolution):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("samgan-9",), "unknown preset 'samgan-9'; known: msg-gan-1, .*samgan-8, samgan-plus"),
+        (
+            ("samgan-9",),
+            "unknown preset 'samgan-9'; did you mean samgan-.\\? known: msg-gan-1, .*samgan-plus",
+        ),
         (("samgan-8", "gpu"), "unknown scale 'gpu' of samgan-8; known: paper, cpu"),
         (("samgan-plus", "paper"), "unknown scale 'paper' of samgan-plus; known: cpu, gpu"),
         (("samgan-8", "paper", 48), "network.resolution: 48"),

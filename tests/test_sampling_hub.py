@@ -12,6 +12,7 @@ from hub_server import Repository
 
 import samgan
 from samgan.commands.main import main
+from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError, UsageError
 from samgan.networks import Generator
 from samgan.sampling import Model, Source, hash_weights, is_model, open_model, write_model
@@ -198,3 +199,13 @@ def test_without_the_package(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["sample", "hf:ward/x-rays", "--out", "samples"]) == 2
     assert "hf:ward/x-rays: huggingface_hub is missing: pip install 'samgan[hub]'" in capsys.readouterr().err
+
+
+def test_a_training_can_begin_with_it(repository, model, file):
+    write_phantoms("phantoms", 8, 32)
+    data = samgan.prepare("phantoms", "data", resolution=32)
+    run = samgan.train(model.config, data, "run", start=f"hf:{NAME}", device="cpu")
+    start = run.environment.start
+    assert (start.run, start.images_seen) == (f"hf:{NAME}@{repository.head}", 4000)
+    by_file = samgan.train(model.config, data, "by-file", start=file, device="cpu")
+    assert open_model(run.path).sha256 == open_model(by_file.path).sha256

@@ -359,7 +359,7 @@ def test_learns_the_mean_picture_of_real_radiographs(real_images_folder, tmp_pat
     assert distance(trained) < 0.5 * distance(TrainingState(config, CPU))
 
 
-def test_a_run_ends_after_its_minutes(tmp_path, tiny_config, images, fabric):
+def test_a_run_ends_after_its_minutes(tmp_path, tiny_config, images, fabric, capsys):
     config = tiny_config.override({"training": {"kimg": 1000, "log_every_kimg": 0.016, "snapshot_every_kimg": 500}})
     run = new_run(tmp_path / "run", config)
     seconds = 0.5
@@ -382,7 +382,9 @@ def test_a_run_ends_after_its_minutes(tmp_path, tiny_config, images, fabric):
     assert [line["step"] for line in run.stats() if line["kind"] == "scores"] == [step]
     assert all(wall < seconds for wall in walls()[:-1])
     assert walls()[-1] >= seconds
+    capsys.readouterr()
     assert go_on(seconds / 60) == step  # they are over
+    assert "nothing left to train: " in capsys.readouterr().err
     spent = walls()[-1]  # longer than asked on a machine that stalled
     assert go_on(2 * spent / 60) > step  # those before count
     assert walls()[-1] >= 2 * spent

@@ -136,8 +136,7 @@ def test_twenty_steps_equal_the_plain_loop(tiny_config, images, monkeypatch, sha
         {"network.spectral_norm": spectral_norm, "training": {"shared_latents": shared_latents, "learning_rate": 1e-4}}
     )
     state = TrainingState(config, CPU)
-    for part in (state.generator, state.discriminator, state.ema_generator):
-        part.double()
+    state.double()
     steps = [in_double(batch) for batch in batches(config, images, 20)]
     logged = [train_step(state, batch) for batch in steps]
     monkeypatch.setattr("samgan.networks.blocks.image_conv", plain_image_conv)

@@ -64,6 +64,9 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     text = "take each folder as a class, all images as one class, or the classes of a table; default: the folders, "
     text += "unless they look like patients, splits, masks or something else"
     parser.add_argument("--classes-from", choices=CLASSES_FROM, help=text)
+    text = "replace a finished set in the folder that was made with other options, or of files that have changed since "
+    text += "(runs that were trained on it can then not be continued)"
+    parser.add_argument("--replace", action="store_true", help=text)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
     add_seed(parser, "seed of the split into training and held-out images")
     _add_labels(parser)
@@ -118,9 +121,9 @@ def _prepare(options: argparse.Namespace) -> Outcome:
     if options.explain:
         explanation = explain_file(options.source, options.out, **given(options, *pixels))
         return Outcome(explanation, explanation.to_text())
-    names = ("duplicates", "holdout", "patient_regex", "max_bad", "classes_from", "allow_synthetic", "workers", "seed")
-    labels = _label_options(options)
-    prepared = prepare(options.source, options.out, **given(options, *pixels, *names), labels=labels)
+    decided = ("duplicates", "holdout", "patient_regex", "max_bad", "classes_from", "allow_synthetic", "seed")
+    asked = given(options, *pixels, *decided, "workers", "replace")
+    prepared = prepare(options.source, options.out, **asked, labels=_label_options(options))
     return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
 

@@ -69,12 +69,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _fail(error, 2)
     except SamganError as error:
         number = getattr(error, "signal_number", None)
-        return _fail(error, 128 + number if number else 1)
+        return _stopped(error, 128 + number) if number else _fail(error, 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 1)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _stopped("interrupted", 130)
     except (MemoryError, RuntimeError) as error:
         # torch's own has this name on a GPU; on a CPU it is a plain RuntimeError.
         if not isinstance(error, MemoryError) and not re.search("OutOfMemory|allocate memory", repr(error)):
@@ -176,6 +176,12 @@ def _termination_unwinds() -> Iterator[None]:
 
 def _fail(message: object, status: int) -> int:
     say(f"samgan: error: {shown(str(message))}")
+    return status
+
+
+def _stopped(message: object, status: int) -> int:
+    """Say that somebody stopped the command, which is no error of it."""
+    say(f"samgan: {shown(str(message))}")
     return status
 
 

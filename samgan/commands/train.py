@@ -29,10 +29,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help=text)
     text = "stop after N minutes of training, if training.kimg is not reached earlier; pauses do not count"
     parser.add_argument("--minutes", type=float, metavar="N", help=text)
-    text = (
-        "begin with the networks of another run, or with the generator of a model, such as pneumonia-64 (fine-tuning); "
-    )
-    text += "its network settings must be the same"
+    text = "begin with the networks of another run, or with the generator of another model, such as pneumonia-64 or "
+    text += "hf:OWNER/NAME (fine-tuning); its network settings must be the same"
     parser.add_argument("--start", type=Path, metavar="RUN_OR_MODEL", help=text)
     add_on_collapse(parser)
     text = "print configuration, parameters, FLOPs and memory, and train nothing"
@@ -109,9 +107,9 @@ def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="new folder to write")
     add_seed(parser, "seed of the phantoms and of the training")
-    text = "length of training, in thousands of images (default: what two cores do in a minute or two)"
+    text = "length of training, in thousands of images (default: 36)"
     parser.add_argument("--kimg", type=float, metavar="N", help=text)
-    text = "end training after N minutes, if --kimg is not reached earlier (default: 2)"
+    text = "end training after N minutes, if --kimg is not reached earlier (default: 2.4)"
     parser.add_argument("--minutes", type=float, metavar="N", help=text)
     add_device(parser)
 

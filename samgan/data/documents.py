@@ -210,6 +210,8 @@ class SetInfo:
         """
         path = folder / "dataset.json"
         with contextlib.suppress(PermissionError):  # reading the file then reports it
+            if not folder.exists():
+                raise SamganError(f"{folder}: no such folder: samgan prepare XRAYS {folder} makes a prepared set there")
             if not path.exists():
                 raise SamganError(f"{folder} is not a finished prepared set (no dataset.json): run samgan prepare")
         tree = read_json(path, REMEDY)

@@ -42,11 +42,12 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     seed: int = 0,
     allow_synthetic: bool = False,
     labels: LabelOptions | None = None,
+    replace: bool = False,
 ) -> PreparedSet:
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
-    An interrupted run continues where it stopped. If `out` holds a finished set of the same files and options, and its
-    hash is right, that set is returned at once.
+    An interrupted run continues where it stopped. If `out` holds a finished set of the same files and options, that set
+    is returned at once, or made again if it is damaged.
 
     Long because it has many options, each described below.
 
@@ -73,13 +74,15 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         allow_synthetic: whether images that say that they show no patient may be in the set, as training images only.
         labels: tables that tell the classes, and maybe patients, splits and views; None: the source's folders or arrays
             tell the classes.
+        replace: whether a finished set of other options, or of files that have changed since, may be replaced. Runs
+            that were trained on it can then not be continued.
 
     Returns:
         The prepared set, opened.
 
     Raises:
         UsageError: an option is out of range, there is no such source or column of a table, or `out` holds something
-            else.
+            else, such as a set of other options, and `replace` is False.
         SamganError: there are no images, too many bad ones, fewer than two distinct ones, synthetic ones that were not
             allowed, or no space is left; another process is writing `out`; or the folders do not look like classes, and
             `classes_from` is None.
@@ -109,6 +112,8 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         options = dataclasses.replace(options, labels=_publishable(labels, opened))
     fingerprint = fingerprint_of(options, opened.entries)
     finished = _finished_set(out, opened)
+    if finished and not replace:
+        _refuse_another(finished, options, fingerprint)
     if finished and _is_right(finished, fingerprint):
         _remove_partial(out)
         return finished
@@ -119,6 +124,8 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         out.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked(out, _busy(out)))
         by_another = None if is_there else _finished_set(out, opened)  # since this call looked
+        if by_another and not replace:
+            _refuse_another(by_another, options, fingerprint)
         if by_another and _is_right(by_another, fingerprint):
             return by_another
         with strict_decoders():  # once, around all threads
@@ -161,6 +168,24 @@ def _naming(sentences: Sequence[str]) -> Iterator[None]:
 
 def _is_right(finished: PreparedSet, fingerprint: str) -> bool:
     return finished.info.fingerprint == fingerprint and content_sha256(finished.path) == finished.sha256
+
+
+def _refuse_another(finished: PreparedSet, asked: PrepareOptions, fingerprint: str) -> None:
+    """Raise UsageError if a finished set is not the one that was asked for, and say in what they differ."""
+    if finished.info.fingerprint == fingerprint:
+        return
+    before, differ = finished.info.options, []
+    if before is not None:
+        names = [field.name for field in dataclasses.fields(asked) if field.name != "labels"]
+        pairs = [(name, getattr(before, name), getattr(asked, name)) for name in names]
+        differ = [f"{name} is {old}, not {new}" for name, old, new in pairs if old != new]
+        if before.labels != asked.labels:
+            differ.append("its labels come from other tables or options")
+    reason = "; ".join(differ) or "files of the source have changed since, or another version of samgan made it"
+    raise UsageError(
+        f"{finished.path} holds another set ({reason}): choose another folder, or replace that set with --replace "
+        "(runs that were trained on it can then not be continued)"
+    )
 
 
 def _remove_partial(out: Path) -> None:

@@ -19,7 +19,7 @@ from samgan.terminal import say
 def write_set(out: Path, chunks: list[Path], selection: Selection) -> None:
     """Write images.npy (streamed from the chunks), manifest.csv and dataset.json, in this order."""
     if (out / "dataset.json").exists():
-        say(f"{out}: the files or options have changed, or the set is damaged: replacing it")
+        say(f"{out}: replacing the set in it")
         (out / "dataset.json").unlink()
         (out / "data.html").unlink(missing_ok=True)  # it shows the older images
     for leftover in out.glob(".*.tmp"):

@@ -49,16 +49,14 @@ def default_features(shape: Sequence[int]) -> Default:
     name, folder = RADIOGRAPH.name, hub_folder()
     if (folder / file_name(INCEPTION)).is_file():
         return Default(INCEPTION.name, f"features: {INCEPTION.name}, whose weights are in {folder}")
-    absent = (
-        f"the FID Inception is not in {folder} (--features {INCEPTION.name} downloads it: {INCEPTION.megabytes} MB; "
-        "--features-file names its file)"
-    )
+    inception = f"--features {INCEPTION.name} downloads the FID Inception ({INCEPTION.megabytes} MB)"
+    inception += ", --features-file names its file"
     if shape[0] != 1:
-        return Default(None, f"{name} features are of grey images, and {absent}")
+        return Default(None, f"{name} features are of grey images; {inception}")
     enlarged = ""
     if shape[-1] < (side := RADIOGRAPH.input.at_least):
         enlarged = f"; images of {shape[-1]} px are enlarged to {side} px, and how they do on such images is not known"
-    return Default(name, f"features: {name}, which come with samgan, since {absent}{enlarged}")
+    return Default(name, f"features: {name}, which come with samgan; {inception}{enlarged}")
 
 
 def choose_features(

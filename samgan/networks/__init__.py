@@ -3,7 +3,6 @@
 from samgan.networks.attention import ATTENTION, LinearAttention, SelfAttention
 from samgan.networks.convolutions import (
     EqualizedConv2d,
-    ModulatedConv2d,
     activate,
     activate_and_normalize,
     channels_last,
@@ -19,6 +18,7 @@ from samgan.networks.discriminator import Discriminator
 from samgan.networks.generator import MAPPING_RATE, Generator
 from samgan.networks.inspection import attention_gammas, attention_maps
 from samgan.networks.minibatch_std import MinibatchStdDev
+from samgan.networks.modulated import ModulatedConv2d
 from samgan.networks.pair import Networks
 from samgan.networks.pyramid import Pyramid, image_pyramid
 

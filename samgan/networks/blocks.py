@@ -5,21 +5,23 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
 from samgan.networks.attention import ATTENTION, SelfAttention
 from samgan.networks.convolutions import (
     EqualizedConv2d,
-    ModulatedConv2d,
     activate,
     activate_and_normalize,
     channels_last,
+    halve,
     image_conv,
+    precision_of,
     upsample,
     upsample_conv,
 )
 from samgan.networks.minibatch_std import MinibatchStdDev
+from samgan.networks.modulated import ModulatedConv2d
+from samgan.networks.residual import residual_block
 
 HALF = 0.5**0.5  # keeps the mean square when two are added
 IMAGE_GAIN = 0.3  # for heads whose images add up: the sum of five starts within [-1, 1]
@@ -107,8 +109,8 @@ class _ModulatedBlock(nn.Module):
         if self.start is not None:
             x = channels_last(self.start.expand(latents.shape[0], -1, -1, -1))
         assert x is not None
-        x = activate(self.conv_1(x, styles, latents))
-        x = activate(self.conv_2(x, styles, latents))
+        x = self.conv_1(x, styles, latents)
+        x = self.conv_2(x, styles, latents)
         x = self.attention(x)
         own = self.to_image(x)
         own = own.to(torch.promote_types(own.dtype, torch.float32))  # avoid rounding when images are added
@@ -166,7 +168,7 @@ class _DiscriminatorBlock(nn.Module):
             x = self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x)
         x = activate(x)
         x = activate(self.conv_2(x))
-        return x if self.last else F.avg_pool2d(x, 2)
+        return x if self.last else halve(x)
 
 
 class _ResidualBlock(nn.Module):
@@ -188,6 +190,8 @@ class _ResidualBlock(nn.Module):
         self.attention = _attention(config, width, conv, resolution in config.discriminator_attention)
         has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
         self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
+        has_attention = not isinstance(self.attention, nn.Identity)
+        self.is_residual = not self.last and not has_attention and not has_std
         self.conv_1 = conv(width + has_std, width, 3, padding=1)
         if self.last:
             self.conv_2 = conv(width, width, 4)
@@ -198,12 +202,30 @@ class _ResidualBlock(nn.Module):
             self.skip = conv(width, below, 1, bias=False, gain=1.0)
 
     def forward(self, image: Tensor, x: Tensor | None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
-        features = activate(self.from_image(channels_last(image)))
+        image = channels_last(image)
+        if self.is_residual and image.device.type == "cpu":
+            return residual_block(x, *self._operands(image, 1.0 if x is None else HALF))
+        features = activate(self.from_image(image))
         x = self.attention(features if x is None else (x + features).mul_(HALF))
         y = activate(self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x))
         if self.last:
             return activate(self.conv_2(y))
-        return self.skip(F.avg_pool2d(x, 2)).add_(activate(self.conv_2(F.avg_pool2d(y, 2)))).mul_(HALF)
+        return self.skip(halve(x)).add_(activate(self.conv_2(halve(y)))).mul_(HALF)
+
+    def _operands(self, image: Tensor, gain: float) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Image and weights for `residual_block`, which has no factors: those of a block are in its weights.
+
+        An activation commutes with a positive factor, so these can be moved past it.
+        """
+        biases = [conv.get_parameter("bias") for conv in (self.from_image, self.conv_1, self.conv_2)]
+        weights = (
+            *(self.from_image.effective_weight(), biases[0]),
+            *(self.conv_1.effective_weight(gain), biases[1]),
+            *(self.conv_2.effective_weight(HALF), biases[2] * HALF),
+            self.skip.effective_weight(gain * HALF),
+        )
+        dtype = precision_of(image)
+        return image.to(dtype), tuple(weight.to(dtype) for weight in weights)
 
 
 DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}

@@ -1,18 +1,16 @@
-"""Plain and modulated convolutions with equalized learning rate and spectral norm, and the steps between them."""
+"""Convolutions with equalized learning rate and spectral norm, and the steps between them."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-NOISE_DIRECTIONS = 64
 SLOPE = 0.2  # of leaky ReLU
+WIDE = 64  # channels from which on torch's pooling is as fast as oneDNN's convolutions
 GAIN = math.sqrt(2)  # compensates for the mean square that a leaky ReLU takes away
 
 
@@ -93,12 +91,12 @@ class EqualizedConv2d(nn.Module):
             self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=1e-12))
             self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=1e-12))
 
-    def effective_weight(self) -> Tensor:
-        """The weight that the convolution uses, w_hat above."""
+    def effective_weight(self, gain: float = 1.0) -> Tensor:
+        """The weight that the convolution uses, w_hat above, times `gain`."""
         if not self.spectral:
-            return self.weight * self.scale
+            return self.weight * (self.scale * gain)
         sigma = self.u @ self.weight.flatten(1) @ self.v
-        return self.weight * (self.scale / sigma)
+        return self.weight * (self.scale * gain / sigma)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
         """Convolve."""
@@ -111,82 +109,44 @@ class EqualizedConv2d(nn.Module):
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
-class ModulatedConv2d(nn.Module):
-    """Convolution whose input channels are scaled by a style, and whose output channels are scaled back.
-
-        s = 1 + A w,    y_o = sum_i W_oi * (s_i x_i) / sqrt(sum_ijk (s_i W_oijk)^2 + 1e-8) * gain + noise_o n + bias_o
-
-    Scaling the features before and after the convolution gives the same result as scaling the kernel for every image,
-    but needs only one kernel. With `upsample`, the result is enlarged twofold (bilinearly) before noise and bias are
-    added, so the convolution is computed at the lower resolution.
-
-    n is one map of noise, the same for all channels: n = P z[:64] / 8 of the latent z, with a fixed random matrix P.
-    Over many images it looks like independent N(0, 1) noise in every pixel, but an image remains a function of its
-    latent, on any device.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        resolution: Side of the output.
-        style_size: Channels of the style w.
-        conv: Constructor of the convolution and of A: `EqualizedConv2d`, perhaps with some arguments already given.
-        upsample: Whether the output has twice the resolution.
-        noise: Whether noise is added.
-        latent_size: How many of the first channels of the latent z are N(0, 1); default: style_size.
-
-    Source: Karras et al. 2020 (StyleGAN2), section 2.2; there n is drawn anew for every image.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        resolution: int,
-        style_size: int,
-        conv: Callable[..., EqualizedConv2d] = EqualizedConv2d,
-        *,
-        upsample: bool = False,
-        noise: bool = True,
-        latent_size: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.style = conv(style_size, in_channels, 1, gain=1.0)
-        self.conv = conv(in_channels, out_channels, 3, padding=1)
-        self.upsample = upsample
-        self.noise = nn.Parameter(torch.zeros(out_channels, 1, 1)) if noise else None
-        if noise:
-            # Not saved: NumPy guarantees that this stream of numbers does not change.
-            directions = min(NOISE_DIRECTIONS, latent_size or style_size)
-            matrix = np.random.RandomState(2 * resolution + upsample).standard_normal((resolution**2, directions))
-            scaled = torch.tensor(matrix / directions**0.5, dtype=torch.float)
-            self.register_buffer("directions", scaled, persistent=False)
-
-    directions: Tensor
-
-    def forward(
-        self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"], z: Float[Tensor, "n l 1 1"]
-    ) -> Float[Tensor, "n d r r"]:
-        """Return [n, out_channels, resolution, resolution]; x has that resolution, or half of it."""
-        weight, style = self.conv.effective_weight(), 1 + self.style(w)
-        assert self.conv.bias is not None
-        y = F.conv2d(x * style, weight, padding=self.conv.padding)
-        squares = style.square().flatten(1) @ weight.square().sum(dim=(2, 3)).T
-        scale = GAIN * torch.rsqrt(squares + 1e-8)
-        # Enlarging does not change a constant, so the bias may be added first.
-        y = torch.addcmul(self.conv.bias[:, None, None].to(y.dtype), y, scale[:, :, None, None].to(y.dtype))
-        if self.upsample:
-            y = upsample(y)
-        if self.noise is not None:
-            noise = z.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T
-            y.addcmul_(self.noise.to(y.dtype), noise.view(y.shape[0], 1, *y.shape[2:]).to(y.dtype))
-        return y
-
-
 def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
     """Enlarge twofold, bilinearly: repeating pixels would leave a grid in the image."""
     # On a CPU, autocast would turn bf16 into fp32, and everything after this would then be fp32.
     with torch.autocast(x.device.type, enabled=False):
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def precision_of(x: Tensor) -> torch.dtype:
+    """What a convolution of x computes in: that of `torch.autocast`, or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def halve(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h/2 w/2"]:
+    """Average each square of 2x2 pixels."""
+    if x.device.type != "cpu" or x.dtype == torch.double or x.shape[1] > WIDE:
+        return F.avg_pool2d(x, 2)
+    return _Halve.apply(x)
+
+
+def unhalve(g: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
+    """The gradient of `halve`: a quarter of each pixel, in a square of 2x2."""
+    n, c, h, w = g.shape
+    rows = (g * 0.25).permute(0, 2, 3, 1)
+    twice = torch.cat([rows, rows], dim=3).view(n, h, 1, 2 * w * c)
+    return twice.expand(-1, -1, 2, -1).reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)
+
+
+class _Halve(torch.autograd.Function):
+    """`F.avg_pool2d` of few channels, several times as fast: oneDNN's convolution of each channel on its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return F.conv2d(x, x.new_full((x.shape[1], 1, 2, 2), 0.25), stride=2, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return unhalve(*gradients)  # which can be differentiated again
 
 
 def plain_upsample_conv(x: Float[Tensor, "n c h w"], conv: EqualizedConv2d) -> Float[Tensor, "n d 2*h 2*w"]:

@@ -108,17 +108,30 @@ def open_model(source: Path, checkpoint: str = "newest", device: str | torch.dev
         UsageError: A checkpoint was named for a file.
         SamganError: See `load_model`, `read_model` and `samgan.sampling.hub.fetch`.
     """
-    found = locate(source)
-    if not is_hub_name(found):
-        check_known(found)
-        if found.suffix != MODEL_SUFFIX or found.is_dir():
-            return load_model(Run.open(found), checkpoint, device)
-    if checkpoint != "newest":
+    if checkpoint != "newest" and is_model(source) and not is_run(source):
         raise UsageError(f"--checkpoint {checkpoint}: {source} is not a run folder, so it has no checkpoints")
-    if not is_hub_name(found):
-        return read_model(found, device)
-    path, named = fetch(hub_model(found))
-    return dataclasses.replace(read_model(path, device), hub=str(named))
+    file = find_file(source)
+    if file is None:
+        return load_model(Run.open(source), checkpoint, device)
+    path, hub = file
+    return dataclasses.replace(read_model(path, device), hub=hub)
+
+
+def find_file(source: Path) -> tuple[Path, str] | None:
+    """The file of a model that is not in a run folder, downloaded if it is on the Hub; None for anything else.
+
+    Returns:
+        The file, and hf:OWNER/NAME@COMMIT if it is from the Hub.
+
+    Raises:
+        SamganError: There is nothing of that name, or see `samgan.sampling.hub.fetch`.
+    """
+    found = locate(source)
+    if is_hub_name(found):
+        path, named = fetch(hub_model(found))
+        return path, str(named)
+    check_known(found)
+    return (found, "") if found.suffix == MODEL_SUFFIX and not found.is_dir() else None
 
 
 def load_model(run: Run, checkpoint: str = "newest", device: str | torch.device = "cpu") -> Model:

@@ -51,6 +51,7 @@ class Work:
         self.data, self.out, self.plan, self.device = data, out, plan, device
         self.models: dict[str, TrainedModel] = {}
         self.skipped: list[SkippedPart] = []
+        self.features_file = features_file
         self.of_features: dict[str, Any] = {"features": plan.features, "features_file": features_file}
         self.names = list(plan.classes)
 
@@ -229,7 +230,7 @@ def screen_images(work: Work) -> ScreeningDocument:
     training = torch.from_numpy(np.asarray(data.images[indices]))
     labels = data.labels(work.names)[indices]
     extractor, _ = choose_features(
-        plan.features, data.images.shape[1:], features_file=work.of_features["features_file"], device=work.device
+        plan.features, data.images.shape[1:], features_file=work.features_file, device=work.device
     )
     of_training = None if extractor is None else extract(extractor, training)
     classifier = None

@@ -168,6 +168,8 @@ def _run(
     captured = CapturedPasses(state, fabric.autocast) if can_capture(state) else None
     step = partial(train_step, captured=captured) if captured else train_step
     finished = state.step >= training.total_steps or (state.step > 0 and out_of_time())
+    if finished and not options.quiet:
+        on_first_process(say, _why_nothing(state, options))
     with _signals() as received, captured.stream if captured else contextlib.nullcontext():
         while not finished:
             log.add(step(state, sampler(state.step), fabric.autocast))
@@ -188,6 +190,15 @@ def _run(
                 name = signal.Signals(stop).name
                 kimg = f"{state.images_seen / 1000:.3f} kimg"
                 raise Interrupted(stop, f"stopped by {name} at {kimg}; continue with --resume")
+
+
+def _why_nothing(state: TrainingState, options: Options) -> str:
+    """Why there is nothing left to train."""
+    training, done = state.config.training, f"{state.images_seen / 1000:g} kimg"
+    if state.step >= training.total_steps:
+        return f"nothing left to train: {done} are done, and training.kimg is {training.kimg:g}"
+    minutes = f"{options.minutes or 0:g} minutes"
+    return f"nothing left to train: {done} took the {minutes} asked for, which count from the start of the run"
 
 
 def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:

@@ -24,8 +24,7 @@ from samgan.runs import (
     choose_checkpoint,
     describe_environment,
 )
-from samgan.sampling import MODEL_SUFFIX, Model, read_model
-from samgan.sampling.shipped import locate
+from samgan.sampling import find_file, open_model
 from samgan.scoring import CHOOSES_BEST, ms_ssim_gaps, quick_scores
 from samgan.training.loggers import Logger, check_loggers
 from samgan.training.loop import Options, check_fit, check_start, train_loop
@@ -88,9 +87,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         loggers: Who is told what happens: names of `samgan.training.LOGGERS`, which write into the run folder, or
             objects with the methods of `samgan.training.Logger`. One that fails is left out, with a warning.
         minutes: End after this many minutes of training, unless `training.kimg` is reached first.
-        start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken. Or a file
-            of `samgan export`, or the name of a model that comes with samgan: these have no discriminator, so that one
-            is new.
+        start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken. Or another
+            model that `samgan.sample` takes: these have no discriminator, so that one is new.
         on_collapse: What to do when `samgan.runs.find_collapse` finds one: "warn", "stop" the run at that snapshot, or
             "ignore" it.
         recipe: What a step computes; default: what the configuration names. It is not saved with the run.
@@ -140,8 +138,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
 def _resolve(config: Config, data: PreparedSet, device: str, begun: Location | None) -> Config:
     """The configuration that the run keeps; `begun` is the run to continue or to begin with."""
     if begun and config.network.num_classes is None:
-        own = _read_model(begun) or Run.open(begun)
-        config = config.override({"network.num_classes": own.config.network.num_classes})
+        own = Run.open(begun).config if find_file(Path(begun)) is None else open_model(Path(begun)).config
+        config = config.override({"network.num_classes": own.network.num_classes})
     config = choose_classes(config, data)
     return config.override({"training.precision": choose_precision(config.training.precision, device)})
 
@@ -229,21 +227,17 @@ class _Origin:
 
 def _find_origin(start: Location) -> _Origin:
     """The newest checkpoint of a run, or the file of a model."""
-    if model := _read_model(start):
-        path, known = locate(Path(start)), None
-        for sha256 in reversed(model.trained_on):
-            known = Start(path.stem, model.images_seen, TrainedOn("", sha256), known)
-        return _Origin(path, model.config, known or Start(path.stem, model.images_seen))
-    run = Run.open(start)
-    checkpoint, begun = choose_checkpoint(run, "newest"), run.environment
-    told = Start(run.path.resolve().name, checkpoint.images_seen, begun.data, begun.start)
-    return _Origin(checkpoint.path, checkpoint.config, told)
-
-
-def _read_model(start: Location) -> Model | None:
-    """The model of a file of `samgan export`, or of the name of one that comes with samgan; None for a run."""
-    path = locate(Path(start))
-    return read_model(path) if path.suffix == MODEL_SUFFIX and not path.is_dir() else None
+    file = find_file(Path(start))
+    if file is None:
+        run = Run.open(start)
+        checkpoint, begun = choose_checkpoint(run, "newest"), run.environment
+        told = Start(run.path.resolve().name, checkpoint.images_seen, begun.data, begun.start)
+        return _Origin(checkpoint.path, checkpoint.config, told)
+    model, known = open_model(Path(start)), None
+    name = model.hub or file[0].stem
+    for sha256 in reversed(model.trained_on):
+        known = Start(name, model.images_seen, TrainedOn("", sha256), known)
+    return _Origin(file[0], model.config, known or Start(name, model.images_seen))
 
 
 def _open_run(request: _Request, device: str, origin: _Origin | None) -> Run:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from samgan.config import Config, TrainingConfig
-from samgan.networks import Discriminator, Generator
+from samgan.config import Config
+from samgan.networks import Generator
 from samgan.training.augment import AdaptiveProbability
+from samgan.training.flat import FlatNetwork
 from samgan.training.recipe import Recipe
 
 
@@ -45,11 +46,26 @@ class TrainingState:
         self.ema_generator: Generator | None = None
         if training.ema_halflife_kimg > 0:
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
-        self.generator_optimizer = _optimizer(self.generator, training, training.learning_rate)
-        rate = training.discriminator_learning_rate or training.learning_rate
-        self.discriminator_optimizer = _optimizer(self.discriminator, training, rate)
+        self._begin()
         classes = config.network.num_classes or 0
         self.augment = AdaptiveProbability(training.augment_target, classes)
+
+    def _begin(self) -> None:
+        """Lay out the weights, and make optimizers without moments."""
+        self.flat: dict[str, FlatNetwork] = {}
+        """On a CPU, the weights of each network as a few tensors, by the network's name."""
+        if self.device.type == "cpu":
+            networks = {name: getattr(self, name) for name in ("generator", "discriminator", "ema_generator")}
+            self.flat = {name: FlatNetwork(network) for name, network in networks.items() if network is not None}
+        self.generator_optimizer = self._optimizer("generator")
+        self.discriminator_optimizer = self._optimizer("discriminator")
+
+    def double(self) -> "TrainingState":
+        """Compute in double precision, from the first step on: two forms of a step then agree to many digits."""
+        for network in filter(None, (self.generator, self.discriminator, self.ema_generator)):
+            network.double()
+        self._begin()
+        return self
 
     @property
     def images_seen(self) -> int:
@@ -64,12 +80,13 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Plain data, which `load_state_dict` and `samgan.sampling` read."""
         parts = {name: getattr(self, name) for name in self.PARTS}
-        return {
-            "config": self.config.to_dict(),
-            "step": self.step,
-            "images_seen": self.images_seen,
-            **{name: part.state_dict() if part else None for name, part in parts.items()},
-        }
+        saved: dict[str, Any] = {name: part.state_dict() if part else None for name, part in parts.items()}
+        for name, flat in self.flat.items():
+            # Views of one tensor would be saved as that whole tensor.
+            saved[name] = {key: value.clone() for key, value in getattr(self, name).state_dict().items()}
+            if optimizer := parts.get(f"{name}_optimizer"):
+                saved[f"{name}_optimizer"] = flat.optimizer_state(optimizer)
+        return {"config": self.config.to_dict(), "step": self.step, "images_seen": self.images_seen, **saved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned.
@@ -81,11 +98,41 @@ class TrainingState:
         for name in self.PARTS:
             part = getattr(self, name)
             if isinstance(part, torch.optim.Optimizer):
-                _load_optimizer(part, state[name])
+                self._load_optimizer(name.removesuffix("_optimizer"), part, state[name])
             elif part is not None:
                 part.load_state_dict(state[name])
         if bad := self.nonfinite():
             raise ValueError(f"weight {bad} is NaN or infinite")
+
+    def _optimizer(self, name: str, *, flat: bool = True) -> torch.optim.Optimizer:
+        """The optimizer of a network; it sees the network's weights one by one if not `flat`, or on a GPU."""
+        training = self.config.training
+        rate = training.learning_rate
+        if name == "discriminator":
+            rate = training.discriminator_learning_rate or rate
+        if flat and name in self.flat:
+            rates = [([group.flat], group.rate) for group in self.flat[name].groups]
+        else:
+            rates = getattr(self, name).rate_groups()
+        groups = [{"params": parameters, "initial_lr": factor * rate} for parameters, factor in rates]
+        if training.optimizer == "adam":
+            return torch.optim.Adam(groups, lr=rate, betas=training.adam_betas, fused=True)
+        return torch.optim.RMSprop(groups, lr=rate, alpha=0.99)
+
+    def _load_optimizer(self, name: str, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        if name not in self.flat:
+            _load_optimizer(optimizer, state)
+            return
+        checked = self._optimizer(name, flat=False)
+        _load_optimizer(checked, state)
+        self.flat[name].load_optimizer_state(optimizer, checked)
+
+    def drop_gradients(self, name: str) -> None:
+        """Begin a backward pass of a network without gradients."""
+        if name in self.flat:
+            self.flat[name].drop_gradients()
+        else:
+            getattr(self, f"{name}_optimizer").zero_grad(set_to_none=True)
 
     def nonfinite(self) -> str | None:
         """Name of the first weight that is NaN or infinite, or None."""
@@ -94,13 +141,6 @@ class TrainingState:
                 if not torch.isfinite(parameter).all():
                     return f"{network}.{name}"
         return None
-
-
-def _optimizer(network: Generator | Discriminator, training: TrainingConfig, rate: float) -> torch.optim.Optimizer:
-    groups = [{"params": params, "initial_lr": factor * rate} for params, factor in network.rate_groups()]
-    if training.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=rate, betas=training.adam_betas, fused=True)
-    return torch.optim.RMSprop(groups, lr=rate, alpha=0.99)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

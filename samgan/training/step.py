@@ -11,13 +11,13 @@ from torch import Tensor
 
 from samgan.config import TrainingConfig
 from samgan.distributed import average_gradients, gather, world_size
-from samgan.networks import Discriminator, Generator, Pyramid, image_pyramid, power_iteration
+from samgan.networks import Pyramid, image_pyramid, power_iteration
 from samgan.training.batches import Batch
 from samgan.training.cuda_graphs import CapturedParts
 from samgan.training.recipe import Recipe
 from samgan.training.state import TrainingState
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """Version of the computations of training: raised whenever the same configuration and data give different weights.
 
 It is part of the key of each row of a study, so that rows of another version are computed again. The settings that
@@ -119,9 +119,9 @@ def train_step(
     rate_factor = _rate_factor(state)
     logged = next(passes)
     signs = logged.pop("signs")
-    logged["gradient_discriminator"] = _update(state.discriminator, state.discriminator_optimizer, rate_factor)
+    logged["gradient_discriminator"] = _update(state, "discriminator", rate_factor)
     logged |= next(passes)
-    logged["gradient_generator"] = _update(state.generator, state.generator_optimizer, rate_factor)
+    logged["gradient_generator"] = _update(state, "generator", rate_factor)
     _average(state)
     next(passes, None)
     state.augment.update(signs, labels)
@@ -164,7 +164,7 @@ def _passes(
         penalty = recipe.penalty(judge, real, constant, batch.mix)
         loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any process
-    state.discriminator_optimizer.zero_grad(set_to_none=True)
+    state.drop_gradients("discriminator")
     loss.backward()
     yield {**{name: value.detach() for name, value in logged.items()}, "signs": signs}
 
@@ -175,7 +175,7 @@ def _passes(
         if not shared:
             fake = generator(batch.generator_latents, batch.labels)
         loss = generator_loss(recipe, judge, real, shown(fake, 2))
-    state.generator_optimizer.zero_grad(set_to_none=True)
+    state.drop_gradients("generator")
     loss.backward()
     yield {"loss_generator": loss.detach()}
 
@@ -239,12 +239,17 @@ def _rate_factor(state: TrainingState) -> float:
     return 1.0 if not reference else max(state.images_seen / reference, 1.0) ** -0.5
 
 
-def _update(network: Generator | Discriminator, optimizer: torch.optim.Optimizer, rate_factor: float) -> Tensor:
-    """One step of the optimizer along the gradients; returns their length."""
+def _update(state: TrainingState, name: str, rate_factor: float) -> Tensor:
+    """One step of a network's optimizer along the gradients; returns their length."""
+    optimizer: torch.optim.Optimizer = getattr(state, f"{name}_optimizer")
+    average_gradients(list(getattr(state, name).parameters()))
+    if name in state.flat:
+        state.flat[name].gather_gradients()
+    gradients = []
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * rate_factor
-    average_gradients(list(network.parameters()))
-    norms = torch._foreach_norm([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+        gradients += [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+    norms = torch._foreach_norm(gradients)
     optimizer.step()
     return torch.stack(norms).norm()
 
@@ -258,6 +263,9 @@ def _average(state: TrainingState) -> None:
     if training.ema_ramp:
         halflife = min(halflife, training.ema_ramp * max(state.images_seen, 1))
     decay = 0.5 ** (training.batch_size / halflife)
+    if state.flat:
+        averages, weights = (state.flat[name].tensors for name in ("ema_generator", "generator"))
+    else:
+        averages, weights = (list(network.parameters()) for network in (state.ema_generator, state.generator))
     with torch.no_grad():
-        averages: list[Tensor] = list(state.ema_generator.parameters())
-        torch._foreach_lerp_(averages, list[Tensor](state.generator.parameters()), 1 - decay)
+        torch._foreach_lerp_(list[Tensor](averages), list[Tensor](weights), 1 - decay)
