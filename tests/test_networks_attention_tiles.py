@@ -1,5 +1,7 @@
 """Attention in tiles against its plain twin, which keeps the whole map."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -7,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from samgan.networks import SelfAttention, attention_tiles
 from samgan.networks.attention_tiles import LARGEST_SCORE, plain_attend, tiled_attend
+from samgan.training import Sampler, TrainingState, train_step
 
 
 @pytest.fixture(autouse=True)
@@ -188,3 +191,24 @@ def test_the_operators_are_what_torch_expects():
     """Fake tensors, which `plan` uses, have the shapes of the real ones; nothing is changed in place."""
     inputs, _ = rows(positions=70, keys=70)
     torch.library.opcheck(torch.ops.samgan.attend.default, tuple(inputs), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_twenty_steps_equal_those_of_the_plain_twin(tiny_config, images, monkeypatch):
+    """In double precision, with tiles at every scale and some penalties. Open gates let their gradients through."""
+    places = {f"network.{network}_attention": [8, 16, 32] for network in ("generator", "discriminator")}
+    config = tiny_config.override({**places, "training": {"learning_rate": 1e-4, "penalty": "r1", "penalty_every": 4}})
+    states = []
+    for few_scores in (0, 1 << 30):
+        monkeypatch.setattr("samgan.networks.attention.FEW_SCORES", few_scores)
+        torch.manual_seed(0)
+        state, sampler = TrainingState(config, torch.device("cpu")), Sampler(images, config, torch.device("cpu"))
+        state.double()
+        for name, parameter in [*state.generator.named_parameters(), *state.discriminator.named_parameters()]:
+            if name.endswith("attention.gamma"):
+                parameter.data.fill_(0.5)
+        for step in range(20):
+            batch = sampler(step)
+            train_step(state, dataclasses.replace(batch, real=batch.real.double(), latents=batch.latents.double()))
+        states.append([*state.generator.parameters(), *state.discriminator.parameters()])
+    for ours, theirs in zip(*states, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
