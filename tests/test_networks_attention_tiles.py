@@ -15,7 +15,7 @@ from samgan.training import Sampler, TrainingState, train_step
 @pytest.fixture(autouse=True)
 def seed(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr("samgan.networks.attention.MOST_THREADS", 1 << 10)  # tiles on any machine
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # tiles on any machine
 
 
 def rows(size=1.0, positions=200, keys=150, d=4, e=16, dtype=torch.double):
@@ -117,14 +117,19 @@ def test_the_layer_keeps_no_map(pooled):
     assert ran.largest <= 2 * x.numel()
 
 
-def test_many_threads_take_the_fused_kernel(monkeypatch):
-    layer, x = SelfAttention(16).double(), torch.randn(2, 16, 32, 32, dtype=torch.double)
+@pytest.mark.parametrize(
+    ("threads", "pooled", "tiles"), [(1, True, True), (2, True, False), (4, False, True), (5, False, False)]
+)
+def test_threads_decide_for_tiles_or_the_fused_kernel(threads, pooled, tiles, monkeypatch):
+    """At 32 px an image has a quarter or one million scores."""
+    layer, x = SelfAttention(16, pooled=pooled).double(), torch.randn(1, 16, 32, 32, dtype=torch.double)
     torch.nn.init.constant_(layer.gamma, 0.8)
     expected = layer(x)
-    monkeypatch.setattr("samgan.networks.attention.MOST_THREADS", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     with Sizes() as ran:
         found = layer(x)
-    assert torch.ops.aten._scaled_dot_product_flash_attention_for_cpu in ran.names
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    assert (torch.ops.samgan.attend in ran.names, fused in ran.names) == (tiles, not tiles)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 

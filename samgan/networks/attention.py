@@ -12,8 +12,10 @@ from samgan.networks.convolutions import EqualizedConv2d, channels_last
 
 # Up to this many scores of an image (positions x keys), those of 16 px, two plain products are the fastest way.
 FEW_SCORES = 1 << 16
-# The fused kernel shares images out among threads, our tiles only the work within a tile: 2 threads make the first
-# 1.95 times as fast, the second 1.6 times. By this, it catches up at about 4.
+# The fused kernel shares images out among threads, our tiles only the work within a tile. A second thread makes the
+# first 1.95 times as fast, the second 1.6 times where an image fills a tile, and 1.3 times where it fills half, which is
+# then no gain. By this, the fused kernel catches up with full tiles at about 4 threads.
+MANY_SCORES = 1 << 18
 MOST_THREADS = 4
 
 
@@ -29,7 +31,8 @@ def _attend_how(x: Tensor, scores: int) -> Callable[[Tensor, Tensor, Tensor], Te
         return _fused_attend
     if not torch.backends.cuda.flash_sdp_enabled():  # despite its name, this is the setting of all devices
         return plain_attend
-    return tiled_attend if torch.get_num_threads() <= MOST_THREADS else _fused_attend
+    threads = torch.get_num_threads()
+    return tiled_attend if threads == 1 or (threads <= MOST_THREADS and scores > MANY_SCORES) else _fused_attend
 
 
 def _fused_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
