@@ -13,8 +13,8 @@ from samgan.networks.convolutions import EqualizedConv2d, channels_last
 # Up to this many scores of an image (positions x keys), those of 16 px, two plain products are the fastest way.
 FEW_SCORES = 1 << 16
 # The fused kernel shares images out among threads, our tiles only the work within a tile. A second thread makes the
-# first 1.95 times as fast, the second 1.6 times where an image fills a tile, and 1.3 times where it fills half, which is
-# then no gain. By this, the fused kernel catches up with full tiles at about 4 threads.
+# first 1.95 times as fast, the second 1.6 times where an image fills a tile, and 1.3 times where it fills half, which
+# is no gain any more. By this, the fused kernel catches up with full tiles at about 4 threads.
 MANY_SCORES = 1 << 18
 MOST_THREADS = 4
 
