@@ -21,7 +21,7 @@ from samgan.networks.convolutions import (
 )
 from samgan.networks.minibatch_std import MinibatchStdDev
 from samgan.networks.modulated import ModulatedConv2d
-from samgan.networks.residual import residual_block
+from samgan.networks.residual import plain_residual_block, residual_block
 
 HALF = 0.5**0.5  # keeps the mean square when two are added
 IMAGE_GAIN = 0.3  # for heads whose images add up: the sum of five starts within [-1, 1]
@@ -190,8 +190,6 @@ class _ResidualBlock(nn.Module):
         self.attention = _attention(config, width, conv, resolution in config.discriminator_attention)
         has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
         self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
-        has_attention = not isinstance(self.attention, nn.Identity)
-        self.is_residual = not self.last and not has_attention and not has_std
         self.conv_1 = conv(width + has_std, width, 3, padding=1)
         if self.last:
             self.conv_2 = conv(width, width, 4)
@@ -200,32 +198,27 @@ class _ResidualBlock(nn.Module):
             below = config.channels(resolution // 2)
             self.conv_2 = conv(width, below, 3, padding=1)
             self.skip = conv(width, below, 1, bias=False, gain=1.0)
+        has_attention = not isinstance(self.attention, nn.Identity)
+        self.is_plain = not self.last and not has_attention and not has_std
+        if self.is_plain:
+            # A positive factor may be moved past an activation and a convolution, into the weights.
+            joined = 1.0 if resolution == config.resolution else HALF
+            self.conv_1.gains, self.conv_2.gains, self.skip.gains = (joined, 1.0), (HALF, HALF), (joined * HALF, 1.0)
 
     def forward(self, image: Tensor, x: Tensor | None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
         image = channels_last(image)
-        if self.is_residual and image.device.type == "cpu":
-            return residual_block(x, *self._operands(image, 1.0 if x is None else HALF))
+        if self.is_plain:
+            layers = (self.from_image, self.conv_1, self.conv_2, self.skip)
+            weights = [one for layer in layers for one in layer.operands() if one is not None]
+            dtype = precision_of(image)
+            block = residual_block if image.device.type == "cpu" else plain_residual_block
+            return block(x, image.to(dtype), tuple(weight.to(dtype) for weight in weights))
         features = activate(self.from_image(image))
         x = self.attention(features if x is None else (x + features).mul_(HALF))
         y = activate(self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x))
         if self.last:
             return activate(self.conv_2(y))
         return self.skip(halve(x)).add_(activate(self.conv_2(halve(y)))).mul_(HALF)
-
-    def _operands(self, image: Tensor, gain: float) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Image and weights for `residual_block`, which has no factors: those of a block are in its weights.
-
-        An activation commutes with a positive factor, so these can be moved past it.
-        """
-        biases = [conv.get_parameter("bias") for conv in (self.from_image, self.conv_1, self.conv_2)]
-        weights = (
-            *(self.from_image.effective_weight(), biases[0]),
-            *(self.conv_1.effective_weight(gain), biases[1]),
-            *(self.conv_2.effective_weight(HALF), biases[2] * HALF),
-            self.skip.effective_weight(gain * HALF),
-        )
-        dtype = precision_of(image)
-        return image.to(dtype), tuple(weight.to(dtype) for weight in weights)
 
 
 DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}

@@ -80,6 +80,10 @@ class EqualizedConv2d(nn.Module):
 
     u: Tensor
     v: Tensor
+    gains: tuple[float, float] = (1.0, 1.0)
+    """Factors of weight and bias in `operands`."""
+    ready: tuple[Tensor, Tensor | None] | None = None
+    """What `operands` returns, if it was computed for all layers of a network at once."""
 
     @torch.no_grad()
     def power_iteration(self, count: int = 1) -> None:
@@ -91,22 +95,32 @@ class EqualizedConv2d(nn.Module):
             self.v.copy_(F.normalize(matrix.T @ self.u, dim=0, eps=1e-12))
             self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=1e-12))
 
-    def effective_weight(self, gain: float = 1.0) -> Tensor:
-        """The weight that the convolution uses, w_hat above, times `gain`."""
+    def effective_weight(self) -> Tensor:
+        """The weight that the convolution uses, w_hat above."""
         if not self.spectral:
-            return self.weight * (self.scale * gain)
+            return self.weight * self.scale
         sigma = self.u @ self.weight.flatten(1) @ self.v
-        return self.weight * (self.scale * gain / sigma)
+        return self.weight * (self.scale / sigma)
+
+    def operands(self) -> tuple[Tensor, Tensor | None]:
+        """The weight and the bias that the convolution uses, times `gains`; a block may have moved factors there."""
+        if self.ready is not None:
+            return self.ready
+        weight, bias = self.effective_weight(), self.bias
+        of_weight, of_bias = self.gains
+        if of_weight != 1:
+            weight = weight * of_weight
+        return weight, bias if bias is None or of_bias == 1 else bias * of_bias
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
         """Convolve."""
-        weight = self.effective_weight()
+        weight, bias = self.operands()
         if self.transposed:
-            return F.conv_transpose2d(x, weight, self.bias, padding=self.padding)
+            return F.conv_transpose2d(x, weight, bias, padding=self.padding)
         # If the output is one pixel, the convolution is a matrix product, and faster as one.
         if not self.padding and x.shape[2:] == weight.shape[2:]:
-            return F.linear(x.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
-        return F.conv2d(x, weight, self.bias, padding=self.padding)
+            return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
+        return F.conv2d(x, weight, bias, padding=self.padding)
 
 
 def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
@@ -160,9 +174,9 @@ def upsample_conv(x: Float[Tensor, "n c h w"], conv: EqualizedConv2d) -> Float[T
     Repeating pixels is a transposed convolution of stride 2 with a 2x2 kernel of ones. The two convolutions together
     are one transposed convolution whose 4x4 kernel combines both kernels.
     """
-    weight = conv.effective_weight()
+    weight, bias = conv.operands()
     kernel = torch.stack([F.pad(weight, (j, 1 - j, i, 1 - i)) for i in (0, 1) for j in (0, 1)]).sum(dim=0)
-    return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), conv.bias, stride=2, padding=1)
+    return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), bias, stride=2, padding=1)
 
 
 def plain_image_conv(
@@ -182,12 +196,13 @@ def image_conv(
     channels instead of the features. The head's bias becomes the kernel of a channel of ones, so that, like the
     features, it is zero outside the image.
     """
-    assert head.bias is not None
-    weight, mix = conv.effective_weight(), head.effective_weight()[:, :, 0, 0]
+    (weight, bias), (mix, head_bias) = conv.operands(), head.operands()
+    assert head_bias is not None
+    mix = mix[:, :, 0, 0]
     own, others = weight[:, : len(mix)], weight[:, len(mix) :]
-    kernel = torch.einsum("omij,mc->ocij", own, torch.cat([mix, head.bias[:, None]], dim=1))
+    kernel = torch.einsum("omij,mc->ocij", own, torch.cat([mix, head_bias[:, None]], dim=1))
     ones = image.new_ones(len(image), 1, *image.shape[2:])
-    y = F.conv2d(channels_last(torch.cat([image, ones], dim=1)), kernel, conv.bias, padding=conv.padding)
+    y = F.conv2d(channels_last(torch.cat([image, ones], dim=1)), kernel, bias, padding=conv.padding)
     return y if x is None else y + F.conv2d(x, others, padding=conv.padding)
 
 

@@ -73,10 +73,11 @@ class ModulatedConv2d(nn.Module):
         self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"], z: Float[Tensor, "n l 1 1"]
     ) -> Float[Tensor, "n d r r"]:
         """Return [n, out_channels, resolution, resolution]; x has that resolution, or half of it."""
-        weight, style = self.conv.effective_weight(), 1 + self.style(w)
+        (weight, bias), style = self.conv.operands(), 1 + self.style(w)
+        assert bias is not None
         squares = style.square().flatten(1) @ weight.square().sum(dim=(2, 3)).T
         scale = (GAIN * torch.rsqrt(squares + 1e-8))[:, :, None, None]
-        operands = (x, style, scale, weight, self.conv.get_parameter("bias"), self.noise, self.noise_maps(z))
+        operands = (x, style, scale, weight, bias, self.noise, self.noise_maps(z))
         if x.device.type != "cpu":
             return plain_modulated_conv(*operands, enlarge=self.upsample)
         dtype = precision_of(x)

@@ -43,11 +43,11 @@ def plain_residual_block(
 ) -> Float[Tensor, "n d h/2 w/2"]:
     """Compute the same as `residual_block`, by automatic differentiation."""
     of_image, image_bias, weight_1, bias_1, weight_2, bias_2, skip = weights
-    features = F.leaky_relu(F.conv2d(image, of_image, image_bias, padding=1), SLOPE)
+    features = activate(F.conv2d(image, of_image, image_bias, padding=1))
     x = features if x is None else x + features
-    y = F.leaky_relu(F.conv2d(x, weight_1, bias_1, padding=1), SLOPE)
-    y = F.leaky_relu(F.conv2d(F.avg_pool2d(y, 2), weight_2, bias_2, padding=1), SLOPE)
-    return F.conv2d(F.avg_pool2d(x, 2), skip) + y
+    y = activate(F.conv2d(x, weight_1, bias_1, padding=1))
+    y = activate(F.conv2d(halve(y), weight_2, bias_2, padding=1))
+    return F.conv2d(halve(x), skip).add_(y)
 
 
 class _Block(torch.autograd.Function):

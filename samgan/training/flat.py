@@ -1,29 +1,39 @@
 """All weights of a network side by side in memory, so that a step handles them at once instead of one by one."""
 
+import contextlib
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from samgan.networks import Discriminator, Generator
+from samgan.networks import Discriminator, EqualizedConv2d, Generator
 
-ALIGNED = 16  # numbers; a cache line of fp32
+ALIGNED = 32  # numbers; a cache line of bf16, two of fp32
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a parameter is, and the factor that its convolution multiplies it by."""
+    """Where a parameter is."""
 
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    factor: float = 1.0
 
     def of(self, flat: Tensor) -> Tensor:
         """The view of `flat` that the parameter is."""
         return flat.as_strided(self.shape, self.stride, self.offset)
+
+
+class _Layers(NamedTuple):
+    """Convolutions of a group, the places of their weights and biases in turn, and the factor of each number."""
+
+    layers: list[EqualizedConv2d]
+    places: list[_Place]
+    factors: Tensor
 
 
 class FlatGroup:
@@ -41,17 +51,38 @@ class FlatGroup:
             parameter.data = place.of(self.flat.data)
 
     def gather_gradients(self) -> None:
-        """Give the whole the gradients of the parameters, which become views of it."""
+        """Add the gradients of the parameters to that of the whole, and make them views of it."""
         if self.flat.grad is None:
             self.flat.grad = torch.zeros_like(self.flat)
         for parameter, place in zip(self.parameters, self.places, strict=True):
-            if parameter.grad is not None:
-                parameter.grad = place.of(self.flat.grad).add_(parameter.grad)
+            of_whole = place.of(self.flat.grad)
+            parameter.grad = of_whole if parameter.grad is None else of_whole.add_(parameter.grad)
 
     def drop_gradients(self) -> None:
         """Drop the gradients of the whole and of the parameters."""
         for parameter in (self.flat, *self.parameters):
             parameter.grad = None
+
+
+class _Operands(torch.autograd.Function):
+    """Weights and biases of convolutions, scaled and in the precision of a pass, from the tensor that has them all."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, flat: Tensor, factors: Tensor, places: list[_Place], dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        ctx.factors, ctx.places = factors, places
+        values = (flat * factors).to(dtype)
+        return tuple(place.of(values) for place in places)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        whole = torch.zeros_like(ctx.factors)
+        for place, gradient in zip(ctx.places, gradients, strict=True):
+            if gradient is not None:
+                place.of(whole).copy_(gradient)
+        return whole.mul_(ctx.factors), None, None, None
 
 
 class FlatNetwork:
@@ -60,6 +91,40 @@ class FlatNetwork:
     def __init__(self, network: Generator | Discriminator) -> None:
         self.groups = [FlatGroup(*group) for group in network.rate_groups()]
         self.tensors = [group.flat for group in self.groups]
+        layers = [layer for layer in network.modules() if isinstance(layer, EqualizedConv2d) and not layer.spectral]
+        self.layers = [self._layers_of(group, layers) for group in self.groups]
+
+    def _layers_of(self, group: FlatGroup, layers: list[EqualizedConv2d]) -> "_Layers":
+        """The convolutions of a group, the places of their weights and biases, and the factors of these."""
+        place_of = {id(parameter): place for parameter, place in zip(group.parameters, group.places, strict=True)}
+        own = [layer for layer in layers if id(layer.weight) in place_of]
+        factors, places = torch.ones_like(group.flat.data), []
+        for layer in own:
+            for parameter, factor in ((layer.weight, layer.scale * layer.gains[0]), (layer.bias, layer.gains[1])):
+                if parameter is not None:
+                    places.append(place_of[id(parameter)])
+                    places[-1].of(factors).fill_(factor)
+        return _Layers(own, places, factors)
+
+    @contextlib.contextmanager
+    def ready(self, dtype: torch.dtype | None = None, *, frozen: bool = False) -> Iterator[None]:
+        """Within it, convolutions without spectral norm have their scaled weights, computed once for all of them.
+
+        Args:
+            dtype: Precision of the weights; default: that of the parameters.
+            frozen: Compute no gradients of the weights.
+        """
+        for group, layers in zip(self.groups, self.layers, strict=True):
+            flat = group.flat.detach() if frozen else group.flat
+            operands = iter(_Operands.apply(flat, layers.factors, layers.places, dtype or flat.dtype))
+            for layer in layers.layers:
+                layer.ready = (next(operands), None if layer.bias is None else next(operands))
+        try:
+            yield
+        finally:
+            for layers in self.layers:
+                for layer in layers.layers:
+                    layer.ready = None
 
     def gather_gradients(self) -> None:
         """Give each tensor the gradients of its parameters."""

@@ -1,5 +1,6 @@
 """Everything that a training step changes."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Sequence
@@ -126,6 +127,14 @@ class TrainingState:
         checked = self._optimizer(name, flat=False)
         _load_optimizer(checked, state)
         self.flat[name].load_optimizer_state(optimizer, checked)
+
+    def ready(self, name: str, *, frozen: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Within it, the weights of a network are scaled and cast, once for all its layers, where that is faster."""
+        if name not in self.flat:
+            return contextlib.nullcontext()
+        kind = self.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return self.flat[name].ready(dtype, frozen=frozen)
 
     def drop_gradients(self, name: str) -> None:
         """Begin a backward pass of a network without gradients."""

@@ -152,16 +152,17 @@ def _passes(
     judge = partial(discriminator, labels=batch.labels)
     real = shown(image_pyramid(batch.real, state.config.network.resolutions), 0)
     shared = batch.generator_latents is None
-    with autocast(), torch.set_grad_enabled(shared):
+    with autocast(), torch.set_grad_enabled(shared), state.ready("generator"):
         fake = generator(batch.latents, batch.labels)
 
     discriminator.requires_grad_(True)
     constant = shown([images.detach() for images in fake], 1)
-    with autocast():
+    with autocast(), state.ready("discriminator"):
         loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels)
     if penalised and recipe.penalty is not None:
         constant = [images.float() for images in constant]
-        penalty = recipe.penalty(judge, real, constant, batch.mix)
+        with state.ready("discriminator"):
+            penalty = recipe.penalty(judge, real, constant, batch.mix)
         loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any process
     state.drop_gradients("discriminator")
@@ -173,8 +174,10 @@ def _passes(
     discriminator.requires_grad_(False)
     with autocast():
         if not shared:
-            fake = generator(batch.generator_latents, batch.labels)
-        loss = generator_loss(recipe, judge, real, shown(fake, 2))
+            with state.ready("generator"):
+                fake = generator(batch.generator_latents, batch.labels)
+        with state.ready("discriminator", frozen=True):
+            loss = generator_loss(recipe, judge, real, shown(fake, 2))
     state.drop_gradients("generator")
     loss.backward()
     yield {"loss_generator": loss.detach()}
@@ -242,9 +245,9 @@ def _rate_factor(state: TrainingState) -> float:
 def _update(state: TrainingState, name: str, rate_factor: float) -> Tensor:
     """One step of a network's optimizer along the gradients; returns their length."""
     optimizer: torch.optim.Optimizer = getattr(state, f"{name}_optimizer")
-    average_gradients(list(getattr(state, name).parameters()))
     if name in state.flat:
         state.flat[name].gather_gradients()
+    average_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
     gradients = []
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * rate_factor
