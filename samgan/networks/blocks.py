@@ -20,7 +20,7 @@ from samgan.networks.convolutions import (
     upsample_conv,
 )
 from samgan.networks.minibatch_std import MinibatchStdDev
-from samgan.networks.modulated import ModulatedConv2d
+from samgan.networks.modulated import ModulatedConv2d, Modulation
 from samgan.networks.residual import plain_residual_block, residual_block
 
 HALF = 0.5**0.5  # keeps the mean square when two are added
@@ -68,7 +68,9 @@ class _GeneratorBlock(nn.Module):
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1)
 
-    def forward(self, x: Tensor | None, latents: Tensor, styles: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor | None, latents: Tensor, modulation: Modulation, image: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         x = channels_last(self.conv_1(latents)) if x is None else upsample_conv(x, self.conv_1)
         x = self.activate_1(x)
         x = self.activate_2(self.conv_2(x))
@@ -105,12 +107,14 @@ class _ModulatedBlock(nn.Module):
         self.attention = _attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1, gain=IMAGE_GAIN)
 
-    def forward(self, x: Tensor | None, latents: Tensor, styles: Tensor, image: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor | None, latents: Tensor, modulation: Modulation, image: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if self.start is not None:
             x = channels_last(self.start.expand(latents.shape[0], -1, -1, -1))
         assert x is not None
-        x = self.conv_1(x, styles, latents)
-        x = self.conv_2(x, styles, latents)
+        for layer, (style, noise) in zip((self.conv_1, self.conv_2), modulation, strict=True):
+            x = layer.modulate(x, style, noise)
         x = self.attention(x)
         own = self.to_image(x)
         own = own.to(torch.promote_types(own.dtype, torch.float32))  # avoid rounding when images are added

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
 from samgan.networks.blocks import GENERATOR_BLOCKS, convolutions
-from samgan.networks.convolutions import (
-    activate,
-)
+from samgan.networks.convolutions import activate
+from samgan.networks.modulated import ModulatedConv2d, modulations
 from samgan.networks.pyramid import Pyramid, check_labels
 
 MAPPING_RATE = 0.1  # learning rate of the mapping's layers, relative to the rest of the generator
@@ -38,6 +37,7 @@ class Generator(nn.Module):
         self.mapping = nn.ModuleList(conv(before, behind, 1) for before, behind in itertools.pairwise(sizes))
         block = GENERATOR_BLOCKS[config.generator_blocks]
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
+        self.modulated = [layer for layer in self.modules() if isinstance(layer, ModulatedConv2d)]
         self.tanh = config.image_activation == "tanh"
 
     def rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
@@ -64,7 +64,8 @@ class Generator(nn.Module):
             styles = activate(layer(styles))
         x = image = None
         pyramid = []
-        for block in self.blocks:
-            x, image = block(x, latents, styles, image)
+        modulation = modulations(self.modulated, styles, latents) if self.modulated else []
+        for number, block in enumerate(self.blocks):
+            x, image = block(x, latents, modulation[2 * number : 2 * number + 2], image)
             pyramid.append(image)
         return [image.tanh() for image in pyramid] if self.tanh else pyramid

@@ -1,6 +1,6 @@
 """Convolutions modulated by a style, in the plain form and in one with hand-written gradients that is faster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,11 @@ from torch.nn import functional as F
 from samgan.networks.convolutions import GAIN, SLOPE, EqualizedConv2d, activate, precision_of, upsample
 
 NOISE_DIRECTIONS = 64
+FEW = 16  # channels; a product with fewer of them wastes most of a register
+
+
+Modulation = Sequence[tuple[Tensor, Tensor | None]]
+"""The style and the map of noise of each modulated convolution of a block, as `modulations` computes them."""
 
 
 class ModulatedConv2d(nn.Module):
@@ -73,43 +78,60 @@ class ModulatedConv2d(nn.Module):
         self, x: Float[Tensor, "n c h w"], w: Float[Tensor, "n s 1 1"], z: Float[Tensor, "n l 1 1"]
     ) -> Float[Tensor, "n d r r"]:
         """Return [n, out_channels, resolution, resolution]; x has that resolution, or half of it."""
-        (weight, bias), style = self.conv.operands(), 1 + self.style(w)
-        assert bias is not None
-        squares = style.square().flatten(1) @ weight.square().sum(dim=(2, 3)).T
-        scale = (GAIN * torch.rsqrt(squares + 1e-8))[:, :, None, None]
-        operands = (x, style, scale, weight, bias, self.noise, self.noise_maps(z))
-        if x.device.type != "cpu":
-            return plain_modulated_conv(*operands, enlarge=self.upsample)
-        dtype = precision_of(x)
-        return modulated_conv(*(None if one is None else one.to(dtype) for one in operands), enlarge=self.upsample)
+        return self.modulate(x, *modulations([self], w, z)[0])
 
-    def noise_maps(self, z: Float[Tensor, "n l 1 1"]) -> Float[Tensor, "n 1 r r"] | None:
-        """The map n of each latent z; None without noise."""
-        if self.noise is None:
-            return None
-        side = round(len(self.directions) ** 0.5)
-        return (z.flatten(1)[:, : self.directions.shape[1]] @ self.directions.T).view(-1, 1, side, side)
+    def modulate(
+        self, x: Float[Tensor, "n c h w"], style: Float[Tensor, "n c"], noise: Float[Tensor, "n pixels"] | None
+    ) -> Float[Tensor, "n d r r"]:
+        """The same from the style s and the map of noise that `modulations` computes."""
+        weight, bias = self.conv.operands()
+        assert bias is not None
+        dtype = precision_of(x)
+        function: Callable[..., Tensor] = modulated_conv if x.device.type == "cpu" else plain_modulated_conv
+        operands = (x, style, weight, bias, self.noise, noise)
+        with torch.autocast(x.device.type, enabled=False):  # all have their precision now
+            return function(*(None if one is None else one.to(dtype) for one in operands), enlarge=self.upsample)
+
+
+def modulations(
+    layers: Sequence[ModulatedConv2d], w: Float[Tensor, "n s 1 1"], z: Float[Tensor, "n l 1 1"]
+) -> list[tuple[Float[Tensor, "n c"], Float[Tensor, "n pixels"] | None]]:
+    """The style and the map of noise of each layer, all styles in one product, and all maps in another."""
+    weights, biases = zip(*(layer.style.operands() for layer in layers), strict=True)
+    sizes = [len(weight) for weight in weights]
+    styles = 1 + F.linear(w.flatten(1), torch.cat(weights).flatten(1), torch.cat(biases))
+    noisy = [layer for layer in layers if layer.noise is not None]
+    maps: Iterator[Tensor] = iter(())
+    if noisy:
+        directions = torch.cat([layer.directions for layer in noisy]) if len(noisy) > 1 else noisy[0].directions
+        noise = z.flatten(1)[:, : directions.shape[1]].to(directions.dtype) @ directions.T
+        maps = iter(noise.split([len(layer.directions) for layer in noisy], dim=1))
+    return [
+        (style, None if layer.noise is None else next(maps))
+        for layer, style in zip(layers, styles.split(sizes, dim=1), strict=True)
+    ]
 
 
 def plain_modulated_conv(
     x: Float[Tensor, "n c h w"],
-    style: Float[Tensor, "n c 1 1"],
-    scale: Float[Tensor, "n d 1 1"],
+    style: Float[Tensor, "n c"],
     weight: Float[Tensor, "d c 3 3"],
     bias: Float[Tensor, " d"],
     strength: Float[Tensor, "d 1 1"] | None,
-    noise: Float[Tensor, "n 1 i j"] | None,
+    noise: Float[Tensor, "n pixels"] | None,
     *,
     enlarge: bool,
 ) -> Float[Tensor, "n d i j"]:
-    """Convolve x * style, scale, add the bias, enlarge twofold if asked, add strength * noise, and activate."""
-    y = F.conv2d(x * style, weight, padding=1)
+    """Convolve x * style, scale back, add the bias, enlarge twofold if asked, add strength * noise, and activate."""
+    squares = style.square() @ weight.square().sum(dim=(2, 3)).T
+    scale = GAIN * torch.rsqrt(squares + 1e-8)
+    y = F.conv2d(x * style[:, :, None, None], weight, padding=1)
     # Enlarging does not change a constant, so the bias may be added first.
-    y = torch.addcmul(bias[:, None, None].to(y.dtype), y, scale.to(y.dtype))
+    y = torch.addcmul(bias[:, None, None], y, scale[:, :, None, None])
     if enlarge:
         y = upsample(y)
     if strength is not None and noise is not None:
-        y.addcmul_(strength.to(y.dtype), noise.to(y.dtype))
+        y.addcmul_(strength, noise.view(len(y), 1, *y.shape[2:]))
     return activate(y)
 
 
@@ -119,40 +141,50 @@ def modulated_conv(*operands: Tensor | None, enlarge: bool) -> Float[Tensor, "n 
 
 
 class _Modulated(torch.autograd.Function):
-    """Rows of pixels are taken as they lie in memory, so that few channels cost no more than many."""
+    """Hand-written gradients.
+
+    With q = sum_jk W^2, r = s^2 q^T + 1e-8 and the scale d = gain / sqrt(r), the gradient g_d of d goes back as
+
+        g_r = -d^3 / (2 gain^2) g_d,   g_s = 2 s (g_r q),   g_W = 2 W (g_r^T s^2)
+    """
 
     @staticmethod
     def forward(ctx: Any, *operands: Any) -> Tensor:
-        x, style, scale, weight, bias, strength, noise, enlarge = operands
+        x, style, weight, bias, strength, noise, enlarge = operands
+        exact = torch.promote_types(style.dtype, torch.float32)
+        squares = weight.square().sum(dim=(2, 3), dtype=exact)
+        scale = GAIN * torch.rsqrt(style.to(exact).square() @ squares.T + 1e-8)
         modulated = _times(x, style)
         convolved = F.conv2d(modulated, weight, padding=1)
-        width = convolved.shape[3]
-        rows = torch.addcmul(bias.repeat(width), _rows(convolved), _row(scale, width))
-        y = rows.view(*convolved.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+        y = _times(convolved, scale.to(x.dtype), bias)
         if enlarge:
             y = upsample(y)
-        if strength is not None and noise is not None:
+        if strength is not None:
             _pixels(y).addmm_(noise.reshape(-1, 1), strength.view(1, -1))
         y = activate(y)
         ctx.enlarge = enlarge
-        ctx.save_for_backward(x, style, scale, weight, strength, noise, modulated, convolved, y)
+        ctx.save_for_backward(x, style, scale, squares, weight, strength, noise, modulated, convolved, y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, style, scale, weight, strength, noise, modulated, convolved, y = ctx.saved_tensors
+        x, style, scale, squares, weight, strength, noise, modulated, convolved, y = ctx.saved_tensors
         g = torch.ops.aten.leaky_relu_backward(gradients[0], y, SLOPE, True)
         g_strength = None if strength is None else (noise.reshape(1, -1) @ _pixels(g)).view(strength.shape)
         if ctx.enlarge:
             g = torch.ops.aten.upsample_bilinear2d_backward(g, list(g.shape[2:]), list(convolved.shape), False)
         g_bias = g.sum(dim=(0, 2, 3))
-        g_scale = (g * convolved).sum(dim=(2, 3), keepdim=True)
+        g_r = (g * convolved).sum(dim=(2, 3), dtype=scale.dtype) * scale.pow(3).mul_(-0.5 / GAIN**2)
         g_modulated, g_weight, _ = torch.ops.aten.convolution_backward(
-            _times(g, scale), modulated, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, (True, True, False)
+            *(_times(g, scale.to(g.dtype)), modulated, weight, None),
+            *([1, 1], [1, 1], [1, 1], False, [0, 0], 1, (True, True, False)),
         )
-        g_style = (g_modulated * x).sum(dim=(2, 3), keepdim=True)
-        return _times(g_modulated, style), g_style, g_scale, g_weight, g_bias, g_strength, None, None
+        s = style.to(scale.dtype)
+        g_style = (g_modulated * x).sum(dim=(2, 3), dtype=scale.dtype) + 2 * s * (g_r @ squares)
+        g_squares = 2 * (g_r.T @ s.square())
+        g_weight = torch.addcmul(g_weight, weight, g_squares.to(weight.dtype)[:, :, None, None])
+        return _times(g_modulated, style), g_style.to(style.dtype), g_weight, g_bias, g_strength, None, None
 
 
 def _pixels(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "pixels c"]:
@@ -160,16 +192,15 @@ def _pixels(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "pixels c"]:
     return x.permute(0, 2, 3, 1).view(-1, x.shape[1])
 
 
-def _rows(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h row"]:
-    """The same memory, as rows of pixels; x is channels_last."""
-    return x.permute(0, 2, 3, 1).flatten(2)
-
-
-def _row(factors: Float[Tensor, "n c 1 1"], width: int) -> Float[Tensor, "n 1 row"]:
-    """Factors of channels, for each pixel of a row."""
-    return factors[:, :, 0, 0].repeat(1, width)[:, None]
-
-
-def _times(x: Float[Tensor, "n c h w"], factors: Float[Tensor, "n c 1 1"]) -> Float[Tensor, "n c h w"]:
+def _times(
+    x: Float[Tensor, "n c h w"], factors: Float[Tensor, "n c"], bias: Float[Tensor, " c"] | None = None
+) -> Float[Tensor, "n c h w"]:
+    """Multiply each feature by its factor, and add its bias; x is channels_last."""
     n, c, h, w = x.shape
-    return (_rows(x) * _row(factors, w)).view(n, h, w, c).permute(0, 3, 1, 2)
+    if c >= FEW:
+        factors = factors[:, :, None, None]
+        return x * factors if bias is None else torch.addcmul(bias[:, None, None], x, factors)
+    # In rows of pixels as they lie in memory, few channels cost no more than many.
+    rows, factors = x.permute(0, 2, 3, 1).flatten(2), factors.repeat(1, w)[:, None]
+    rows = rows * factors if bias is None else torch.addcmul(bias.repeat(w), rows, factors)
+    return rows.view(n, h, w, c).permute(0, 3, 1, 2)

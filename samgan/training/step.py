@@ -98,7 +98,7 @@ def train_step(
     Args:
         state: Changed in place; its recipe says what the step computes.
         batch: This process's slice of the global batch.
-        autocast: Context for the networks' forward passes (bf16); penalties are always computed in fp32.
+        autocast: Context for the networks' forward passes (bf16).
         captured: Computes the passes instead of the plain code; made from the same state and autocast.
 
     Returns:
@@ -161,7 +161,7 @@ def _passes(
         loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels)
     if penalised and recipe.penalty is not None:
         constant = [images.float() for images in constant]
-        with state.ready("discriminator"):
+        with autocast(), state.ready("discriminator"):
             penalty = recipe.penalty(judge, real, constant, batch.mix)
         loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any process
