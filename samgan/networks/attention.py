@@ -7,10 +7,39 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from samgan.networks.attention_tiles import plain_attend, tiled_attend
 from samgan.networks.convolutions import EqualizedConv2d, channels_last
 
-# Up to this many scores of an image (positions x keys), those of 16 px, two plain products beat the fused kernel.
+# Up to this many scores of an image (positions x keys), those of 16 px, two plain products are the fastest way.
 FEW_SCORES = 1 << 16
+# The fused kernel shares images out among threads, our tiles only the work within a tile. A second thread makes the
+# first 1.95 times as fast, the second 1.6 times where an image fills a tile, and 1.3 times where it fills half, which
+# is no gain any more. By this, the fused kernel catches up with full tiles at about 4 threads.
+MANY_SCORES = 1 << 18
+MOST_THREADS = 4
+
+
+def _attend_how(x: Tensor, scores: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The fastest way to attend that this place allows; `scores` are those of one image.
+
+    Only plain products can be differentiated twice, so they take over where `sdpa_kernel` excludes the fused kernels.
+    Other programs, for which graphs are made, know the fused kernel but not our tiles.
+    """
+    if scores <= FEW_SCORES:
+        return plain_attend
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return _fused_attend
+    if not torch.backends.cuda.flash_sdp_enabled():  # despite its name, this is the setting of all devices
+        return plain_attend
+    threads = torch.get_num_threads()
+    return tiled_attend if threads == 1 or (threads <= MOST_THREADS and scores > MANY_SCORES) else _fused_attend
+
+
+def _fused_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend by torch's fused kernel; q is already as wide as v."""
+    k = F.pad(k, (0, q.shape[2] - k.shape[2]))
+    q, k, v = (t.unsqueeze(1) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
 
 
 class SelfAttention(nn.Module):
@@ -51,23 +80,19 @@ class SelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Attend. With the fused kernel, memory grows with the number of positions, not with its square."""
+        """Attend. Memory grows with the number of positions, not with its square, but for a second derivative."""
         x = channels_last(x)  # the rows of positions below are then views, in the layout the fused kernel needs
         query, key, value, out = (layer.effective_weight() for layer in (self.query, self.key, self.value, self.out))
         keys = x[0, 0].numel() // (4 if self.pooled else 1)
-        fused = x[0, 0].numel() * keys > FEW_SCORES
-        # The fused CPU kernel needs equal widths; padding with zeros does not change the scores.
-        missing = max(0, len(value) - len(query)) if fused else 0
+        attend = _attend_how(x, x[0, 0].numel() * keys)
+        # The fused kernel needs equal widths; padding with zeros does not change the scores.
+        missing = max(0, len(value) - len(query)) if attend is _fused_attend else 0
         projected = F.conv2d(x, torch.cat([F.pad(query, (0, 0, 0, 0, 0, 0, 0, missing)), key, value]))
         q, kv = projected.split([len(query) + missing, len(key) + len(value)], dim=1)
         k, v = (F.max_pool2d(kv, 2) if self.pooled else kv).split([len(key), len(value)], dim=1)
-        q, k, v = (t.flatten(2).mT for t in (q, k, v))
-        if fused:
-            q, k, v = (t.unsqueeze(1) for t in (q, F.pad(k, (0, missing)), v))
-            o = F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
-        else:
-            o = (q @ k.mT).softmax(dim=2) @ v
-        return F.conv2d(o.mT.unflatten(2, x.shape[2:]), self.gamma * out) + x
+        o = attend(*(t.flatten(2).mT for t in (q, k, v)))
+        y = F.conv2d(o.mT.unflatten(2, x.shape[2:]), self.gamma * out)
+        return y.add_(x) if y.dtype == x.dtype else y + x
 
     def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
         """Beta of eq. 3, for pictures and as a plain reference. Rows are query positions j and sum to 1."""

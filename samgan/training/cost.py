@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from samgan.config import Config
 from samgan.networks import Discriminator, Generator, image_pyramid
@@ -28,6 +28,17 @@ SAME_FORMULA = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
         torch.ops.aten._scaled_dot_product_flash_attention_backward,
 }  # fmt: skip
+
+
+@register_flop_formula(torch.ops.samgan.attend)
+def _attend_flops(q: Any, k: Any, v: Any, **_: Any) -> int:
+    return 2 * q[0] * q[1] * k[1] * (q[2] + v[2])
+
+
+@register_flop_formula(torch.ops.samgan.attend_backward)
+def _attend_backward_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    """The scores again, and four gradients: of the weights, values, queries and keys."""
+    return 2 * q[0] * q[1] * k[1] * (3 * q[2] + 2 * v[2])
 
 
 @dataclasses.dataclass(frozen=True)
