@@ -8,6 +8,7 @@ Source: Karras et al. 2020 (ADA), sections 2 and 3; Zhao et al. 2020 (DiffAugmen
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -61,11 +62,21 @@ def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float 
 
     def change(images: Tensor) -> Tensor:
         images = images.to(torch.promote_types(images.dtype, torch.float32))
-        grid = F.affine_grid(matrix.to(images.dtype), list(images.shape), align_corners=False)
+        with torch.autocast(images.device.type, enabled=False):  # bf16 cannot tell one pixel from the next
+            grid = _centres(images.shape[-1], images.dtype, images.device) @ matrix.to(images.dtype).transpose(1, 2)
+        grid = grid.view(len(images), *images.shape[2:], 2)
         there = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-        return torch.where(moved, there, images) * gain + offset
+        return torch.addcmul(offset, torch.where(moved, there, images), gain)
 
     return [change(images) for images in pyramid]
+
+
+@lru_cache(maxsize=64)
+def _centres(side: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "pixels 3"]:
+    """(x, y, 1) of the centre of each pixel, as `F.affine_grid` has it: an image reaches from -1 to 1."""
+    along = (2 * torch.arange(side, dtype=dtype) + 1) / side - 1
+    places = torch.stack([along.expand(side, side), along[:, None].expand(side, side), torch.ones(side, side)], dim=2)
+    return to_device(places.to(dtype).view(-1, 3), device)
 
 
 class AdaptiveProbability:

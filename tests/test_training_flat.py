@@ -1,0 +1,113 @@
+"""Weights as a few tensors against weights one by one: the same steps, and the same state to save."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from samgan.config import Config
+from samgan.training import Batch, Sampler, TrainingState, train_step
+from samgan.training.flat import FlatNetwork
+
+CPU = torch.device("cpu")
+PRESETS = {
+    "plain": {},
+    "modulated": {
+        "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
+        "training": {"loss": "relativistic-paired", "penalty": "r1-r2", "penalty_every": 3},
+    },
+    "spectral norm": {"network": {"spectral_norm": "both", "discriminator_attention": (8,)}},
+    "classes": {"network": {"num_classes": 2, "generator_blocks": "modulated"}},
+}
+
+
+@pytest.fixture(params=PRESETS)
+def config(request):
+    small = {"network": {"resolution": 32, "max_channels": 8}, "training": {"batch_size": 4}}
+    return Config().override(small).override({"training.learning_rate": 1e-3}).override(PRESETS[request.param])
+
+
+def batches(config, count):
+    images = np.random.RandomState(0).randint(0, 256, (12, 1, 32, 32)).astype(np.uint8)
+    labels = np.arange(12) % 2 if config.network.num_classes else None
+    sampler = Sampler(images, config, CPU, labels=labels)
+    for step in range(count):
+        values = vars(sampler(step)).items()
+        yield Batch(**{k: v.double() if v is not None and v.is_floating_point() else v for k, v in values})
+
+
+def one_by_one(config):
+    """A state as it is on a GPU."""
+    state = TrainingState(config, CPU).double()
+    for network in (state.generator, state.discriminator, state.ema_generator):
+        for parameter in network.parameters():
+            parameter.data = parameter.data.clone()
+    state.flat = {}
+    state.generator_optimizer = state._optimizer("generator")
+    state.discriminator_optimizer = state._optimizer("discriminator")
+    return state
+
+
+def numbers(tree):
+    """All tensors of a state, by their place in it."""
+    if isinstance(tree, torch.Tensor):
+        return {"": tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return {f"{key}.{name}": value for key, item in items for name, value in numbers(item).items()}
+
+
+def test_twenty_steps_and_what_is_saved_equal_those_of_weights_one_by_one(config):
+    """In double precision, to 1e-9."""
+    state, plain = TrainingState(config, CPU).double(), one_by_one(config)
+    for batch in batches(config, 20):
+        logged, expected = train_step(state, batch), train_step(plain, batch)
+        for name, value in expected.items():
+            torch.testing.assert_close(logged[name], value, rtol=1e-9, atol=1e-9)
+    found, expected = numbers(state.state_dict()), numbers(plain.state_dict())
+    assert list(found) == list(expected)
+    for name in ("generator_optimizer", "discriminator_optimizer"):
+        assert state.state_dict()[name]["param_groups"] == plain.state_dict()[name]["param_groups"]
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9)
+        assert found[name].stride() == value.stride(), name
+        assert found[name].untyped_storage().nbytes() == value.untyped_storage().nbytes(), name  # no more is saved
+
+
+@pytest.mark.parametrize("name", ["generator", "discriminator"])
+def test_gradients_are_where_they_are_expected(config, name):
+    state = TrainingState(config, CPU).double()
+    (batch,) = batches(config, 1)
+    train_step(state, batch)
+    flat, network = state.flat[name], getattr(state, name)
+    assert sum(group.flat.grad.square().sum() for group in flat.groups).item() == pytest.approx(
+        sum(parameter.grad.square().sum() for parameter in network.parameters()).item()
+    )
+    for parameter in network.parameters():
+        assert any(parameter.data_ptr() in spanned(group.flat) for group in flat.groups)
+    state.drop_gradients(name)
+    assert all(parameter.grad is None for parameter in (*network.parameters(), *flat.tensors))
+
+
+def spanned(tensor):
+    return range(tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes)
+
+
+def test_weights_made_ready_are_those_that_a_layer_computes(config):
+    network = TrainingState(config, CPU).generator
+    flat = FlatNetwork(copy.deepcopy(network))
+    layers = [layer for group in flat.layers for layer in group.layers]
+    before = [layer.operands() for layer in layers]
+    with flat.ready():
+        ready = [layer.operands() for layer in layers]
+    with flat.ready(torch.bfloat16, frozen=True):
+        cast = [layer.operands() for layer in layers]
+    for one, other, last in zip(before, ready, cast, strict=True):
+        for plain, fast, short in zip(one, other, last, strict=True):
+            assert (plain is None) == (fast is None) == (short is None)
+            if plain is not None:
+                assert torch.equal(plain, fast)
+                assert fast.requires_grad
+                assert torch.equal(short, plain.bfloat16())
+                assert not short.requires_grad
+    assert all(layer.ready is None for layer in layers)
