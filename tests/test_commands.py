@@ -845,3 +845,17 @@ def test_names_of_files_and_classes_cannot_control_the_terminal(tmp_path, capsys
     assert all(line.isprintable() for line in [error, *printed.splitlines()])
     assert r"note: the folder \x1b[31mA becomes the class %1B[31mA" in printed
     assert r"left out: \x1b]0;5.png: lies beside the folders" in printed
+
+
+def test_a_stop_is_not_called_an_error(monkeypatch, capsys):
+    def stopped(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("samgan.commands.main._parse", stopped)
+    assert main(["presets"]) == 130
+    assert capsys.readouterr().err == "samgan: interrupted\n"
+
+
+def test_a_missing_set_is_called_missing(capsys, tmp_path):
+    assert main(["inspect", str(tmp_path / "xrays-64")]) == 1
+    assert "no such folder: samgan prepare XRAYS" in capsys.readouterr().err
