@@ -1,0 +1,100 @@
+"""Time single operations of samgan-plus on one core: the fast forms beside what they replace, and convolutions.
+
+    python benchmarks/bench_operators.py
+
+Features have their channels side by side in memory. Seconds are those of the processor, medians of five blocks of 40.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from lines import machine
+from torch import Tensor
+from torch.nn import functional as F
+
+from samgan.devices import keep_freed_memory
+from samgan.networks import channels_last
+from samgan.networks.convolutions import halve, unhalve
+from samgan.networks.modulated import _pixels, _times
+
+SHAPES = ((16, 16, 64), (16, 8, 128), (8, 4, 256))
+CONVOLUTIONS = ((16, 16, 64), (32, 32, 32), (64, 64, 16), (128, 128, 8), (128, 128, 4), (1, 16, 64))
+
+
+def microseconds(function: Callable[[], object], repeats: int = 40) -> float:
+    """Processor time of one call."""
+    blocks = []
+    for _ in range(6):  # the first one warms up
+        start = time.process_time()
+        for _ in range(repeats):
+            function()
+        blocks.append((time.process_time() - start) / repeats * 1e6)
+    return statistics.median(blocks[1:])
+
+
+def features(n: int, c: int, side: int, dtype: torch.dtype) -> Tensor:
+    """Random features."""
+    return channels_last(torch.randn(n, c, side, side)).to(dtype)
+
+
+def operations(n: int, c: int, side: int) -> list[str]:
+    """A row for each operation: the time of the plain form and of the fast one, in bf16."""
+    dtype = torch.bfloat16
+    x, g = features(n, c, side, dtype), features(n, c, side // 2, dtype)
+    factors, strength, noise = torch.randn(n, c).to(dtype), torch.randn(c).to(dtype), torch.randn(n, side**2).to(dtype)
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "mean of 2x2 pixels": (lambda: F.avg_pool2d(x, 2), lambda: halve(x)),
+        "its gradient": (
+            lambda: torch.ops.aten.avg_pool2d_backward(g, x, [2, 2], [2, 2], [0, 0], False, True, None),
+            lambda: unhalve(g),
+        ),
+        "a factor for each channel": (lambda: x * factors[:, :, None, None], lambda: _times(x, factors)),
+        "noise": (
+            lambda: x.addcmul_(strength[:, None, None], noise.view(n, 1, side, side)),
+            lambda: _pixels(x).addmm_(noise.view(-1, 1), strength.view(1, -1)),
+        ),
+    }
+    return [
+        f"| {name}, {n} x {c} channels x {side} px | {microseconds(plain):.0f} | {microseconds(fast):.0f} |"
+        for name, (plain, fast) in pairs.items()
+    ]
+
+
+def convolution(inputs: int, outputs: int, side: int, dtype: torch.dtype) -> str:
+    """A row: the rates of a 3x3 convolution of 16 images, forward and of both gradients."""
+    x, g = features(16, inputs, side, dtype), features(16, outputs, side, dtype)
+    weight = channels_last(torch.randn(outputs, inputs, 3, 3)).to(dtype)
+
+    def backward(wanted: tuple[bool, bool, bool]) -> object:
+        sides = [1, 1]
+        return torch.ops.aten.convolution_backward(g, x, weight, None, sides, sides, sides, False, [0, 0], 1, wanted)
+
+    runs: tuple[Callable[[], object], ...] = (
+        lambda: F.conv2d(x, weight, padding=1),
+        lambda: backward((True, False, False)),
+        lambda: backward((False, True, False)),
+    )
+    gflop = 2 * 16 * inputs * outputs * 9 * side**2 / 1e9
+    rates = " | ".join(f"{gflop / microseconds(run) * 1e6:.0f}" for run in runs)
+    return f"| {inputs} to {outputs} channels, {side} px, {str(dtype).removeprefix('torch.')} | {rates} |"
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    keep_freed_memory()
+    print(machine(), "\n\n| operation, bf16 | plain, microseconds | fast |\n|---|---|---|", sep="")
+    for shape in SHAPES:
+        print("\n".join(operations(*shape)))
+    print("\n| 3x3 convolution of 16 images | GFLOP/s | gradient of input | gradient of weight |\n|---|---|---|---|")
+    for shape in CONVOLUTIONS:
+        for dtype in (torch.bfloat16, torch.float32):
+            print(convolution(*shape, dtype))
+
+
+if __name__ == "__main__":
+    main()
