@@ -15,7 +15,8 @@ from samgan.errors import UsageError
 from samgan.retired import is_retired
 from samgan.schema import Decides, checked, describe, plain, schema, setting
 
-SIDES = (4, 8, 16, 32, 64, 128, 256)  # of images in the two networks; a pyramid ends with the side of its image
+SIDES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Of images in the two networks; a pyramid ends with the side of its image, 32 px or more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +122,10 @@ class NetworkConfig:
         _check(self, "network")
         smallest, least = max(8, 4 * self.resolution // 32), 4 * self.resolution
         _require(
-            self.max_channels >= smallest,
+            self.max_channels >= smallest or self.channel_base is not None,
             "network.max_channels",
             self.max_channels,
-            f"{smallest} or more, so that the width at {self.resolution} px is at least 4",
+            f"{smallest} or more, so that the width at {self.resolution} px is at least 4, or a network.channel_base",
         )
         _require(
             self.channel_base is None or self.channel_base >= least,

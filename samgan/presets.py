@@ -99,6 +99,8 @@ PLUS_SETTINGS: dict[str, Any] = {
     "training.augment_target": 0.8,
     "training.ema_ramp": 0.05,
 }
+FEWEST_CHANNELS = 4
+"""At the largest size. Where a preset's own widths are less there, all its scales get more, by the same factor."""
 PLUS_SCALES: dict[str, dict[str, Any]] = {
     # With MSG-GAN's widths, two thirds of all arithmetic would go to 32 and 64 px; here each scale gets its share.
     "cpu": {
@@ -142,8 +144,9 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
         name: Name of a row, such as `samgan-8`, or `samgan-plus`.
         scale: Of a row, `paper` (512 channels, 1,808 kimg; the default) or `cpu` (64 channels, a night on a laptop). Of
             samgan-plus, `cpu` (the default) or `gpu`.
-        resolution: Side of the images in pixels (64 in the paper). The attention layers of the scale that are at a
-            higher resolution are left out.
+        resolution: Side of the images in pixels (64 in the paper), 32 to 1024. The attention layers of the scale that
+            are at a higher resolution are left out. Networks of `cpu` are as wide at 512 and 1024 px as it takes for
+            four channels there.
 
     Returns:
         The configuration; `Config.override` changes single settings of it.
@@ -159,8 +162,10 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
     scale = scale or next(iter(scales))
     if scale not in scales:
         raise UsageError(f"unknown scale {scale!r} of {name}; known: {', '.join(scales)}")
+    narrowest = FEWEST_CHANNELS * resolution  # as a channel_base
     if name == PLUS:
-        return Config().override({**PLUS_SETTINGS, **PLUS_SCALES[scale], "network.resolution": resolution})
+        size = {**PLUS_SETTINGS, **PLUS_SCALES[scale], "network.resolution": resolution}
+        return Config().override({**size, "network.channel_base": max(size["network.channel_base"], narrowest)})
     row, size = {row.name: row for row in PRESETS}[name], SCALES[scale]
     attention = [side for side in size["attention"] if row.attention and side <= resolution]
     return Config().override(
@@ -171,6 +176,7 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
                 "resolution": resolution,
                 "image_channels": 3 if row.data == "CelebA" else 1,
                 "max_channels": size["max_channels"],
+                "channel_base": narrowest if 32 * size["max_channels"] < narrowest else None,
                 "spectral_norm": "both" if row.spectral_norm else "none",
                 "generator_attention": attention,
                 "discriminator_attention": attention,

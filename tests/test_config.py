@@ -104,7 +104,7 @@ REFUSED = [
     ("network.combine", 3, ("network.combine", "3", "simple, lin_cat, cat_lin")),
     ("data.flip", "yes", ("data.flip", "'yes'", "none, random, double")),
     # out of range
-    ("network.resolution", 48, ("network.resolution", "48", "one of 32, 64, 128, 256")),
+    ("network.resolution", 48, ("network.resolution", "48", "one of 32, 64, 128, 256, 512, 1024")),
     ("network.image_channels", 2, ("network.image_channels", "2", "one of 1, 3")),
     ("network.max_channels", 100, ("network.max_channels", "100", "one of 8, 16")),
     ("network.max_channels", 4, ("network.max_channels", "4", "one of 8, 16")),
@@ -213,6 +213,11 @@ def test_width_has_to_reach_the_largest_images():
     NetworkConfig(resolution=256, max_channels=32)
     with pytest.raises(UsageError, match=r"network\.max_channels: 16 is not allowed; expected 32 or more"):
         NetworkConfig(resolution=256, max_channels=16)
+    with pytest.raises(UsageError, match=r"expected 128 or more, .* 1024 px is at least 4, or a network\.channel_base"):
+        NetworkConfig(resolution=1024, max_channels=64)
+    assert NetworkConfig(resolution=1024, max_channels=64, channel_base=4096).channels(1024) == 4
+    with pytest.raises(UsageError, match=r"network\.channel_base: 2048 is not allowed; expected 4096 or more"):
+        NetworkConfig(resolution=1024, max_channels=64, channel_base=2048)
 
 
 def test_attention_has_to_fit_the_resolution_it_ends_with():
@@ -242,6 +247,7 @@ def test_classes_may_be_shown_equally_often_where_there_may_be_some():
         (64, (4, 8, 16, 32, 64), (512, 512, 512, 512, 256)),
         (128, (4, 8, 16, 32, 64, 128), (512, 512, 512, 512, 256, 128)),
         (256, (4, 8, 16, 32, 64, 128, 256), (512, 512, 512, 512, 256, 128, 64)),
+        (1024, (4, 8, 16, 32, 64, 128, 256, 512, 1024), (512, 512, 512, 512, 256, 128, 64, 32, 16)),  # as in MSG-GAN
     ],
 )
 def test_scales_and_widths(resolution, sides, widths):

@@ -1,12 +1,22 @@
 """The table against the paper's, copied here a second time and parsed, so that a slip of the pen shows."""
 
+import itertools
 import json
 
 import pytest
 
-from samgan.config import Config
+from samgan.config import SIDES, Config
 from samgan.errors import UsageError
-from samgan.presets import PLUS, PLUS_SCALES, PRESETS, SCALES, preset_config, preset_document, preset_names
+from samgan.presets import (
+    FEWEST_CHANNELS,
+    PLUS,
+    PLUS_SCALES,
+    PRESETS,
+    SCALES,
+    preset_config,
+    preset_document,
+    preset_names,
+)
 
 # Table 2 without MSG-GAN's own row. Columns: row, PN, SN, MBD, AM, FA, optimizer, lr, loss, data, FID, MR, MG.
 TABLE_2 = """
@@ -97,7 +107,7 @@ def test_document_is_json_with_the_papers_columns():
         assert (row["attention"], row["flip"]) == (am, fa)
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("resolution", SIDES[3:])
 @pytest.mark.parametrize("scale", PLUS_SCALES)
 def test_our_own_recipe(scale, resolution):
     config = preset_config(PLUS, scale, resolution)
@@ -105,6 +115,18 @@ def test_our_own_recipe(scale, resolution):
     assert config.network.resolution == resolution
     assert config.data.flip == "none"
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_has_widths_at_every_size(name):
+    for scale in PLUS_SCALES if name == PLUS else SCALES:
+        widths = {}
+        for resolution in SIDES[3:]:
+            network = preset_config(name, scale, resolution).network
+            widths[resolution] = tuple(network.channels(side) for side in network.resolutions)
+            assert min(widths[resolution]) >= FEWEST_CHANNELS
+        for small, large in itertools.pairwise(SIDES[3:]):  # a size more takes nothing from the others
+            assert all(before <= behind for before, behind in zip(widths[small], widths[large], strict=False))
 
 
 def test_our_own_recipe_is_what_no_name_gives():

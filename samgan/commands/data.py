@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_classes, add_seed, given
+from samgan.config import SIDES
 from samgan.errors import WARNING, UsageError, shown
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help=text)
     text = "show for one file every step from stored values to the picture, and write the picture; makes no set"
     parser.add_argument("--explain", action=_Explain, nargs=0, default=False, help=text)
-    parser.add_argument("--resolution", type=int, default=64, choices=(32, 64, 128, 256), help="side in pixels")
+    parser.add_argument("--resolution", type=int, default=64, choices=SIDES[3:], help="side in pixels")
     parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="1 (grey) or 3 (colour)")
     text = "how an image becomes square: its centre, black bars, or other proportions"
     parser.add_argument("--fit", default="crop", choices=FITS, help=text)
