@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samgan.data import PreparedSet, dataset, prepare
+from samgan.data import PreparedSet, dataset, prepare, write
 from samgan.errors import SamganError, UsageError
 
 
@@ -201,3 +201,67 @@ def test_manifest_has_the_columns_in_order(folder, tmp_path):
     with open(tmp_path / "out/manifest.csv", newline="") as file:
         header = next(csv.reader(file))
     assert ",".join(header) == "index,source,sha256,width,height,bits,class,patient,split,near_duplicate_of"
+
+
+def test_some_images_of_a_map_are_those_of_the_array(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    mapped = np.lib.format.open_memmap(tmp_path / "images.npy", mode="r")
+    monkeypatch.setattr(dataset, "READ_AT_ONCE", 1000)  # five images
+    for indices in (np.array([7, 3, 3, 39]), np.arange(40)[::-1], np.array([], int)):
+        for source in (images, mapped, mapped[2:]):
+            taken = dataset.take(source, indices % len(source))
+            np.testing.assert_array_equal(taken, source[indices % len(source)])
+            assert type(taken) is np.ndarray
+            assert taken.flags.writeable
+
+
+def test_more_images_than_there_is_memory_for_are_refused_in_one_line(folder, tmp_path, monkeypatch):
+    prepared = prepare_here(folder, tmp_path / "out")
+    monkeypatch.setattr(dataset, "ASK_FROM", 0)
+    monkeypatch.setattr("samgan.room.free_memory", lambda: 100)
+    with pytest.raises(SamganError, match=r"^12 images of 16 px from .* 0\.0 GB are free: choose .*samgan subset"):
+        prepared.select(None)
+
+
+PEAK = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import torch
+from samgan.config import Config
+from samgan.data import PreparedSet
+from samgan.training import Sampler
+
+def memory(name):
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+torch.set_num_threads(1)
+before = memory("VmRSS")
+data = PreparedSet.open(sys.argv[1])
+config = Config().override({"network": {"resolution": 512}, "training.batch_size": 4})
+sampler = Sampler(data.images, config, torch.device("cpu"), data.indices("train"))
+for step in range(150):
+    sampler(step)
+print(json.dumps([data.images.nbytes, memory("VmHWM") - before]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
+def test_a_set_of_gigabytes_costs_no_memory(folder, tmp_path, run_script):
+    """A sparse file of 3 GB; 157 MB of it are read."""
+    out, count = tmp_path / "out", 12_000
+    prepare_here(folder, out, holdout=0.0)
+    with open(out / "images.npy", "wb") as file:
+        write.write_images(file, (count, 1, 512, 512), ())
+        file.truncate(file.tell() + count * 512**2)
+    info = json.loads((out / "dataset.json").read_text()) | {"images": count, "resolution": 512}
+    (out / "dataset.json").write_text(json.dumps(info))
+    lines = (out / "manifest.csv").read_text().splitlines()
+    cells = [line.split(",", 1)[1] for line in lines[1:]]
+    table = [lines[0], *(f"{index},{cells[index % 12]}" for index in range(count))]
+    (out / "manifest.csv").write_text("\n".join(table) + "\n")
+    size, grown = run_script(PEAK, out)
+    assert size > 3e9
+    assert grown < 1e8

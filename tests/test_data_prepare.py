@@ -241,6 +241,16 @@ def test_a_full_disk_leaves_nothing_that_counts_as_finished(folder, tmp_path, mo
     assert len(prepare_here(folder, tmp_path / "out").images) == 12
 
 
+def test_a_set_that_will_not_fit_on_the_disk_is_refused_before_it_is_begun(folder, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2 * 12 * 1024**2 - 1))
+    told = r"preparing 12 images of 1024 px needs .* are free: choose a smaller --resolution"
+    with pytest.raises(SamganError, match=told):
+        prepare_here(folder, tmp_path / "out", resolution=1024)
+    assert not (tmp_path / "out/.partial").exists()
+    assert len(prepare_here(folder, tmp_path / "out", resolution=512).images) == 12
+
+
 def test_the_fingerprint_of_a_set_never_changes():
     """Else a finished set would be prepared again, and `ALGORITHM` says when that must be."""
     options = PrepareOptions(resolution=64, holdout=0.25, patient_regex=r"(p\d+)")

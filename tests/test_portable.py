@@ -101,7 +101,8 @@ def unguarded(source):
 
 def test_names_of_posix_are_used_only_where_they_exist():
     found = {(path.name, name) for path in PACKAGE.rglob("*.py") for name in unguarded(path.read_text("utf-8"))}
-    assert found == {("folder.py", "/proc/cpuinfo")}  # elsewhere the name of the processor comes from platform
+    # Elsewhere the name of the processor comes from platform, and what memory is free is not known.
+    assert found == {("folder.py", "/proc/cpuinfo"), ("room.py", "/proc/meminfo"), ("room.py", "/sys/fs/cgroup")}
 
 
 def test_the_check_of_names_finds_them():

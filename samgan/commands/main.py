@@ -79,7 +79,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         # torch's own has this name on a GPU; on a CPU it is a plain RuntimeError.
         if not isinstance(error, MemoryError) and not re.search("OutOfMemory|allocate memory", repr(error)):
             raise
-        return _fail("out of memory: choose a smaller training.batch_size, network.max_channels or --count", 1)
+        smaller = "training.batch_size, network.channel_base, network.max_channels or --count"
+        return _fail(f"out of memory: choose a smaller {smaller}, or a set prepared with a smaller --resolution", 1)
     text = json.dumps(_plain(outcome.document), indent=2) if options.json else outcome.text
     return _print(printable(text)) or outcome.status
 

@@ -1,6 +1,6 @@
 """From files of radiographs to a prepared set; phantoms for tests and first tries."""
 
-from samgan.data.dataset import PreparedSet
+from samgan.data.dataset import PreparedSet, take
 from samgan.data.documents import DataUsed, ManifestRow, SetInfo
 from samgan.data.explain import Explanation, explain_file
 from samgan.data.options import LabelOptions
@@ -17,5 +17,6 @@ __all__ = [
     "explain_file",
     "phantoms",
     "prepare",
+    "take",
     "write_phantoms",
 ]

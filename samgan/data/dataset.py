@@ -1,6 +1,8 @@
 """Open a prepared set."""
 
 import hashlib
+import math
+import mmap
 import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,12 @@ from jaxtyping import Int, UInt8
 from samgan.data.curation import connected_groups
 from samgan.data.documents import REMEDY, SPLITS, DataUsed, ManifestRow, SetInfo, read_manifest
 from samgan.errors import SamganError, UsageError, one_line
+from samgan.room import require_memory
+
+READ_AT_ONCE = 1 << 26
+"""Bytes of a memory map that a process holds in addition to what it has copied from there."""
+ASK_FROM = 1 << 28
+"""Bytes of images from which on it is asked whether memory is free for them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +139,36 @@ class PreparedSet:
 
     def select(self, split: str | None = "train", classes: Sequence[str] = ()) -> UInt8[np.ndarray, "n c h w"]:
         """Copy one split's images into memory; arguments as for `indices`."""
-        return np.asarray(self.images[self.indices(split, classes)])
+        return self.take(self.indices(split, classes))
+
+    def take(self, indices: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n c h w"]:
+        """Copy some images into memory.
+
+        Raises:
+            SamganError: they do not fit into it.
+        """
+        needed = len(indices) * math.prod(self.images.shape[1:])
+        if needed >= ASK_FROM:
+            what = f"{len(indices):,} images of {self.resolution} px from {self.path}"
+            require_memory(needed, what, "choose fewer with samgan subset, or prepare with a smaller --resolution")
+        return take(self.images, indices)
+
+
+def take(images: UInt8[np.ndarray, "m c h w"], indices: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n c h w"]:
+    """Copy some images into memory.
+
+    Of a memory map, the pages that were read for it are given back, so that a process does not seem to grow by all that
+    it has ever read. The system keeps them for the next reader as long as it has room.
+    """
+    taken = np.empty((len(indices), *images.shape[1:]), images.dtype)
+    mapped = images.base if isinstance(images, np.memmap) else None
+    at_once = max(1, READ_AT_ONCE // max(1, taken[:1].nbytes))
+    for start in range(0, len(indices), at_once):
+        part = slice(start, start + at_once)
+        taken[part] = images[indices[part]]
+        if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+    return taken
 
 
 def content_sha256(folder: Path) -> str:

@@ -20,6 +20,7 @@ from samgan.data.survey import forget_survey, survey_depth
 from samgan.data.write import write_set
 from samgan.errors import WARNING, SamganError, UsageError, shown
 from samgan.files import hash_json, is_system_name, locked
+from samgan.room import require_disk
 
 PARTIAL = ".partial"
 
@@ -128,6 +129,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
             _refuse_another(by_another, options, fingerprint)
         if by_another and _is_right(by_another, fingerprint):
             return by_another
+        _require_disk(out, opened, options)
         with strict_decoders():  # once, around all threads
             survey = survey_depth(opened, out / PARTIAL, bits, workers)
             opened = opened._replace(warnings=(*opened.warnings, *survey.sentences))
@@ -152,6 +154,15 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         close_sources()
         held.close()
     return PreparedSet.open(out)
+
+
+def _require_disk(out: Path, source: Source, options: PrepareOptions) -> None:
+    """Refuse a set that will not fit: at the end, its images are there twice, in chunks and as images.npy."""
+    size = len(source.entries) * options.channels * options.resolution**2
+    there = sum(chunk.stat().st_size for chunk in (out / PARTIAL).glob("*.npz"))
+    what = f"preparing {len(source.entries):,} images of {options.resolution} px"
+    remedy = "choose a smaller --resolution, half of which takes a quarter, or a folder on a larger disk"
+    require_disk(out, 2 * size - there, what, remedy)
 
 
 @contextlib.contextmanager

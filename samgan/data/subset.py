@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from samgan.data.dataset import PreparedSet
+from samgan.data.dataset import PreparedSet, take
 from samgan.data.documents import ManifestRow, SubsetOf
 from samgan.data.selection import count
-from samgan.data.write import finish_set
+from samgan.data.write import finish_set, write_images
 from samgan.errors import UsageError
 from samgan.files import atomic_folder, check_new_folder
 from samgan.seeds import check_seed
+
+AT_ONCE = 64
+"""Images that are copied at a time."""
 
 
 def subset(
@@ -69,7 +72,9 @@ def subset(
         info = dataclasses.replace(info, synthetic=None)
     with atomic_folder(out) as folder:
         with open(folder / "images.npy", "wb") as file:
-            np.save(file, np.asarray(data.images[order]))
+            shape = (len(order), *data.images.shape[1:])
+            parts = (take(data.images, np.array(order[at : at + AT_ONCE])) for at in range(0, len(order), AT_ONCE))
+            write_images(file, shape, parts)
         finish_set(folder, rows, info)
     return PreparedSet.open(out)
 

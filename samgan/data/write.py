@@ -3,10 +3,13 @@
 import csv
 import dataclasses
 import io
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import UInt8
 
 from samgan.data.chunks import load_chunk
 from samgan.data.dataset import content_sha256
@@ -26,17 +29,28 @@ def write_set(out: Path, chunks: list[Path], selection: Selection) -> None:
         leftover.unlink()
 
     info = selection.info
-    header = io.BytesIO()
-    shape = (info.images, info.channels, info.resolution, info.resolution)
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     with atomic_write(out / "images.npy") as file:
-        file.write(header.getvalue())
-        start = 0
-        for chunk in chunks:
-            images, _ = load_chunk(chunk)
-            file.write(images[selection.is_kept[start : start + len(images)]].tobytes())
-            start += len(images)
+        write_images(file, (info.images, info.channels, info.resolution, info.resolution), _kept(chunks, selection))
     finish_set(out, selection.rows, info)
+
+
+def _kept(chunks: list[Path], selection: Selection) -> Iterator[UInt8[np.ndarray, "n c h w"]]:
+    start = 0
+    for chunk in chunks:
+        images, _ = load_chunk(chunk)
+        yield images[selection.is_kept[start : start + len(images)]]
+        start += len(images)
+
+
+def write_images(
+    file: BinaryIO, shape: tuple[int, int, int, int], parts: Iterable[UInt8[np.ndarray, "n c h w"]]
+) -> None:
+    """Write images.npy, of `shape` in all, one part after another: only one of them is in memory."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    file.write(header.getvalue())
+    for part in parts:
+        file.write(np.ascontiguousarray(part).data)
 
 
 def finish_set(out: Path, rows: list[ManifestRow], info: SetInfo) -> None:

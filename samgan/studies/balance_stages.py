@@ -227,7 +227,7 @@ def screen_images(work: Work) -> ScreeningDocument:
     """Make candidates until enough of them are kept; writes screening.csv."""
     plan, data = work.plan, work.data
     indices = data.indices("train", work.names)
-    training = torch.from_numpy(np.asarray(data.images[indices]))
+    training = torch.from_numpy(data.take(indices))
     labels = data.labels(work.names)[indices]
     extractor, _ = choose_features(
         plan.features, data.images.shape[1:], features_file=work.features_file, device=work.device

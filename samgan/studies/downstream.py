@@ -215,7 +215,7 @@ def check_held_out(data: PreparedSet, names: Sequence[str]) -> None:
 def _held_out(data: PreparedSet, names: Sequence[str]) -> Tested:
     indices = data.indices("holdout", names)
     truth = np.array([names.index(data.manifest[i].class_name) for i in indices], dtype=np.int64)
-    return Tested(np.asarray(data.images[indices]), [data.manifest[i].patient for i in indices], truth)
+    return Tested(data.take(indices), [data.manifest[i].patient for i in indices], truth)
 
 
 def read_synthetic(name: str, source: Location | np.ndarray, count: int, data: PreparedSet, device: str) -> Synthetic:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from samgan.config import Config
+from samgan.data import take
 from samgan.devices import to_device
 from samgan.distributed import rank, world_size
 from samgan.errors import UsageError
@@ -74,7 +75,7 @@ class Sampler:
         self.images = images
         self.indices = np.arange(len(images)) if indices is None else indices
         resident = device.type != "cpu" and len(self.indices) * math.prod(images.shape[1:]) <= 2 << 30
-        self.tensor = torch.from_numpy(images[self.indices]).to(device) if resident else None
+        self.tensor = torch.from_numpy(take(images, self.indices)).to(device) if resident else None
         copies = 2 if config.data.flip == "double" else 1
         self.labels: np.ndarray | None = None
         self._groups = [np.arange(copies * len(self.indices))]
@@ -92,10 +93,10 @@ class Sampler:
     def first(self, count: int) -> np.ndarray:
         """The first `count` images, unchanged; with classes, the first of each class, class by class."""
         if self.labels is None:
-            return self.images[self.indices[:count]]
+            return take(self.images, self.indices[:count])
         shares = np.bincount(np.arange(count) % (self.config.network.num_classes or 1))
         places = [np.flatnonzero(self.labels == label)[:share] for label, share in enumerate(shares)]
-        return self.images[self.indices[np.concatenate(places)]]
+        return take(self.images, self.indices[np.concatenate(places)])
 
     def _index(self, position: int) -> int:
         number, group = position, 0
@@ -129,7 +130,7 @@ class Sampler:
         if self.tensor is not None:
             real = self.tensor[to_device(index, self.device)]
         else:
-            real = to_device(torch.from_numpy(self.images[self.indices[index.numpy()]]), self.device)
+            real = to_device(torch.from_numpy(take(self.images, self.indices[index.numpy()])), self.device)
         real = torch.where(to_device(flip, self.device).view(-1, 1, 1, 1), real.flip(3), real)
         draw = random_generator(training.seed, "latents", step)
         latents = to_device(torch.randn(2, total, latent_size, generator=draw)[:, own], self.device)

@@ -22,7 +22,7 @@ class RealImages:
 
     def __init__(self, data: PreparedSet, indices: Int[np.ndarray, " n"]) -> None:
         self.data, self.indices = data, indices
-        self.images: UInt8[Tensor, "n c h w"] = torch.from_numpy(np.asarray(data.images[indices]))
+        self.images: UInt8[Tensor, "n c h w"] = torch.from_numpy(data.take(indices))
         self.patients = [data.manifest[i].patient for i in indices]
 
     def __len__(self) -> int:
