@@ -4,6 +4,7 @@ import torch
 from scipy import ndimage, stats
 
 from samgan.errors import SamganError
+from samgan.metrics import swd
 from samgan.metrics.swd import _laplacian_pyramid, _sliced_distance, sliced_wasserstein_distance
 
 
@@ -68,6 +69,13 @@ def test_laplacian_pyramid_adds_up_to_the_image(channels, height):
     down = ndimage.convolve(images.double().numpy(), kernel[None, None], mode="mirror")[:, :, ::2, ::2]
     down = ndimage.convolve(down, kernel[None, None], mode="mirror")[:, :, ::2, ::2]
     np.testing.assert_allclose(levels[-1].numpy(), down, atol=1e-3)
+
+
+def test_swd_of_some_images_at_a_time_is_that_of_all(monkeypatch):
+    real, fake = blobs(20, 3), blobs(20, 3, seed=1)
+    whole = sliced_wasserstein_distance(real, fake)
+    monkeypatch.setattr(swd, "PIXELS_AT_ONCE", 7 * real[:1].numel())
+    assert sliced_wasserstein_distance(real, fake) == pytest.approx(whole, rel=1e-5)
 
 
 def test_sliced_distance_is_the_mean_wasserstein_distance_of_projections():

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samgan.errors import SamganError
+from samgan.metrics.banded import between
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, section 3.2; they sum to 1.0001
 MIN_RESOLUTION = 2 ** (len(SCALE_WEIGHTS) - 1)
@@ -159,7 +160,7 @@ def _ssim(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = (_blur_matrix(size, window, like=a) for size in a.shape[2:])
 
     def blur(x: Tensor) -> Tensor:
-        return rows @ x @ columns.T
+        return between(rows, x, columns)
 
     mean_a, mean_b = blur(a), blur(b)
     twice_product, squares = 2 * mean_a * mean_b, mean_a**2 + mean_b**2

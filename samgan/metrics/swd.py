@@ -1,6 +1,6 @@
 """Sliced Wasserstein distance between patches of Laplacian pyramids: structure and texture, scale by scale."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samgan.errors import SamganError
+from samgan.metrics.banded import between
 
 MIN_RESOLUTION = 16
 PATCH_SIZE = 7
 PATCHES_PER_IMAGE = 128
 DIRECTIONS = 512
 DIRECTIONS_AT_ONCE = 32
+PIXELS_AT_ONCE = 1 << 23
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
@@ -67,30 +69,45 @@ class RealLevel(NamedTuple):
 def real_levels(real: UInt8[Tensor, "n c h w"], *, seed: int = 0) -> Iterator[RealLevel]:
     """The real half of `sliced_wasserstein_distance`, level by level; a tuple of it serves for many `distances_to`."""
     random = torch.Generator().manual_seed(seed)
-    for level in _laplacian_pyramid(real):
-        patches, places = _patches(level, _places(level.shape, random)), _places(level.shape, random)
-        directions = F.normalize(torch.randn(patches.shape[1], DIRECTIONS, generator=random), dim=0)
-        yield RealLevel(min(level.shape[2:]), patches, places, directions)
+    features = real.shape[1] * PATCH_SIZE**2
+    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+    sides = _sides(real.shape)
+    for shape in sides:
+        own, others = _places(len(real), shape, random), _places(len(real), shape, random)
+        directions = F.normalize(torch.randn(features, DIRECTIONS, generator=random), dim=0)
+        drawn.append((own, others, directions))
+    patches = _patches(real, [own for own, *_ in drawn])
+    for shape, patch, (_, others, directions) in zip(sides, patches, drawn, strict=True):
+        yield RealLevel(min(shape), patch, others, directions)
 
 
 def distances_to(real: Iterable[RealLevel], fake: UInt8[Tensor, "n c h w"]) -> dict[str, float]:
     """As `sliced_wasserstein_distance`, of real images that `real_levels` was given and as many generated ones."""
-    distances = {}
-    for level, fake_level in zip(real, _laplacian_pyramid(fake), strict=True):
-        patches = _patches(fake_level, level.places)
+    distances, levels = {}, tuple(real)
+    for level, patches in zip(levels, _patches(fake, [level.places for level in levels]), strict=True):
         distances[str(level.size)] = 1000 * _sliced_distance(level.patches, patches, level.directions)
     return distances | {"mean": sum(distances.values()) / len(distances)}
+
+
+def _sides(shape: torch.Size) -> list[tuple[int, int]]:
+    """Height and width of every level, largest first."""
+    height, width = shape[2:]
+    sides = [(height, width)]
+    while min(height, width) // 2 >= MIN_RESOLUTION and not height % 2 and not width % 2:
+        height, width = height // 2, width // 2
+        sides.append((height, width))
+    return sides
 
 
 def _laplacian_pyramid(images: Tensor) -> list[Float[Tensor, "n c h w"]]:
     """Each level's detail, largest first; the last level is what remains, blurred."""
     level = images.cpu().float()
     levels = []
-    while min(level.shape[2:]) // 2 >= MIN_RESOLUTION and not any(side % 2 for side in level.shape[2:]):
+    for _ in _sides(images.shape)[1:]:
         rows, columns = (_blur_matrix(side) for side in level.shape[2:])
-        smaller = rows[::2] @ level @ columns[::2].T
+        smaller = between(rows[::2], level, columns[::2])
         # Three in four pixels of the enlarged image are zeros, left out here; the others count twice along each side.
-        levels.append(level - 4 * (rows[:, ::2] @ smaller @ columns[:, ::2].T))
+        levels.append(level - 4 * between(rows[:, ::2], smaller, columns[:, ::2]))
         level = smaller
     return [*levels, level]
 
@@ -109,19 +126,31 @@ def _blur_matrix(side: int) -> Float[Tensor, "side side"]:
     return matrix
 
 
-def _places(shape: torch.Size, random: torch.Generator) -> Int[Tensor, "2 patches"]:
+def _places(count: int, sides: tuple[int, int], random: torch.Generator) -> Int[Tensor, "2 patches"]:
     """Rows and columns of random patches, `PATCHES_PER_IMAGE` of each image."""
-    n, _, *sides = shape
     return torch.stack(
-        [torch.randint(side - PATCH_SIZE + 1, (n * PATCHES_PER_IMAGE,), generator=random) for side in sides]
+        [torch.randint(side - PATCH_SIZE + 1, (count * PATCHES_PER_IMAGE,), generator=random) for side in sides]
     )
 
 
-def _patches(level: Tensor, places: Tensor) -> Float[Tensor, "patches features"]:
-    """The patches of every image at these places, normalised per channel over the whole set."""
-    windows = level.unfold(2, PATCH_SIZE, 1).unfold(3, PATCH_SIZE, 1)  # n c y x 7 7, a view
-    image = torch.arange(len(level)).repeat_interleave(PATCHES_PER_IMAGE)
-    patches = windows[image, :, *places]
+def _patches(images: UInt8[Tensor, "n c h w"], places: Sequence[Tensor]) -> list[Float[Tensor, "patches features"]]:
+    """For each level the patches of every image at its places, normalised per channel over the whole set.
+
+    Pyramids take many times the memory of their images, so only some are there at a time.
+    """
+    at_once = max(1, PIXELS_AT_ONCE // images[:1].numel())
+    found = [torch.empty(where.shape[1], images.shape[1], PATCH_SIZE, PATCH_SIZE) for where in places]
+    for start in range(0, len(images), at_once):
+        some = images[start : start + at_once]
+        image = torch.arange(len(some)).repeat_interleave(PATCHES_PER_IMAGE)
+        own = slice(start * PATCHES_PER_IMAGE, (start + len(some)) * PATCHES_PER_IMAGE)
+        for patches, level, where in zip(found, _laplacian_pyramid(some), places, strict=True):
+            windows = level.unfold(2, PATCH_SIZE, 1).unfold(3, PATCH_SIZE, 1)  # n c y x 7 7, a view
+            patches[own] = windows[image, :, *where[:, own]]
+    return [_normalised(patches) for patches in found]
+
+
+def _normalised(patches: Float[Tensor, "patches c 7 7"]) -> Float[Tensor, "patches features"]:
     std, mean = torch.std_mean(patches, dim=(0, 2, 3), correction=0, keepdim=True)
     # A constant set (a collapsed generator) keeps its zeros.
     return patches.sub_(mean).div_(torch.where(std > 0, std, 1)).flatten(1)

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,6 +15,7 @@ from samgan.metrics.swd import distances_to, real_levels
 from samgan.scoring.images import Images, as_tensor, check_comparable
 
 THUMBNAIL = 16  # px; a layout has as many values as some hundred images can tell the covariance of
+PIXELS_AT_ONCE = 1 << 23
 CHOOSES_BEST = "quick_score"
 """The quick score that chooses the best checkpoint; lower is better."""
 
@@ -88,7 +90,8 @@ def quick_scores(real: Images, fake: Images, *, seed: int = 0) -> QuickScores:
 
 
 def _thumbnails(images: Tensor) -> Float[Tensor, "n values"]:
-    return F.adaptive_avg_pool2d(images.float() / 255, THUMBNAIL).flatten(1)
+    some = images.split(max(1, PIXELS_AT_ONCE // images[:1].numel()))
+    return torch.cat([F.adaptive_avg_pool2d(part.float() / 255, THUMBNAIL).flatten(1) for part in some])
 
 
 def ms_ssim_gaps(
