@@ -36,6 +36,15 @@ def to_integers(images: Float[Tensor, "n c h w"], bits: int) -> np.ndarray:
     return to_uint16(images) if bits == 16 else to_uint8(images).numpy()
 
 
+GRID_IMAGES = 64
+"""In a grid of samples, up to 256 px."""
+
+
+def grid_images(side: int) -> int:
+    """The number of images of `side` px in a square grid that people can open: a quarter for twice the side."""
+    return min(GRID_IMAGES, max(4, GRID_IMAGES * 256**2 // side**2))
+
+
 def image_grid(images: np.ndarray, columns: int | None = None, gap: int = 1) -> np.ndarray:
     """Lay out uint8 [n, c, h, w] row by row, with white lines of `gap` px in between: uint8 [c, H, W]."""
     count, channels, height, width = images.shape

@@ -349,9 +349,9 @@ def test_a_run_is_scored_in_the_proportions_of_the_data_and_by_class(trained, se
 
     monkeypatch.setattr("samgan.metrics.load_features.load_features", load_features)
     drawn = []
-    original = samgan.sampling.source.sample
+    original = samgan.sampling.source.sample_batches
     monkeypatch.setattr(
-        "samgan.sampling.source.sample", lambda *given: (drawn.append(given[2].tolist()), original(*given))[1]
+        "samgan.sampling.source.sample_batches", lambda *given: (drawn.append(given[2].tolist()), original(*given))[1]
     )
     scores, report = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores")
     assert drawn == [[0] * 12 + [1] * 27]  # half of 24 and of 54

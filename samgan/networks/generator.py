@@ -30,7 +30,7 @@ class Generator(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.latent_size = config.latent_size
+        self.latent_size, self.resolution = config.latent_size, config.resolution
         conv, _ = convolutions(config, "generator")
         self.embed = nn.Embedding(config.num_classes, self.latent_size) if config.num_classes else None
         sizes = [config.input_size] + [self.latent_size] * config.mapping_layers

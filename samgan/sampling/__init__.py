@@ -1,7 +1,15 @@
 """From a trained model to images."""
 
 from samgan.sampling.graphs import GRAPHS, GraphFormat, check_suffix, write_graph
-from samgan.sampling.images import FORWARD_BATCH, generate, labels_like, latents_of_seeds, sample, sample_batches
+from samgan.sampling.images import (
+    FORWARD_BATCH,
+    forward_batch,
+    generate,
+    labels_like,
+    latents_of_seeds,
+    sample,
+    sample_batches,
+)
 from samgan.sampling.model import (
     MODEL_SUFFIX,
     Labels,
@@ -38,6 +46,7 @@ __all__ = [
     "check_origin",
     "check_suffix",
     "find_file",
+    "forward_batch",
     "generate",
     "hash_weights",
     "interpolate",

@@ -11,9 +11,17 @@ from torch.nn import functional as F
 from samgan.networks import Generator, Pyramid
 from samgan.sampling.model import Labels, Model
 
-# Every forward pass has this many latents; the last one is padded. So the arithmetic, and with it the last bit of a
-# pixel, does not depend on the number of images.
 FORWARD_BATCH = 32
+PIXELS_AT_ONCE = FORWARD_BATCH * 256**2
+
+
+def forward_batch(generator: Generator) -> int:
+    """How many latents every forward pass has; the last one is padded.
+
+    So the arithmetic, and with it the last bit of a pixel, does not depend on the number of images. Above 256 px there
+    are fewer, since features take a hundred times the memory of their images.
+    """
+    return min(FORWARD_BATCH, PIXELS_AT_ONCE // generator.resolution**2)
 
 
 def latents_of_seeds(seeds: Sequence[int], latent_size: int) -> Float[Tensor, "n latent"]:
@@ -28,12 +36,12 @@ def labels_like(labels: Int[np.ndarray, " n"], count: int) -> Int[Tensor, " coun
 
 @torch.inference_mode()
 def generate(generator: Generator, latents: Float[Tensor, "n latent"], labels: Labels = None) -> Iterator[Pyramid]:
-    """Yield CPU pyramids of up to `FORWARD_BATCH` images, in the order of `latents`; values are not clipped."""
-    device = next(generator.parameters()).device
-    for start in range(0, len(latents), FORWARD_BATCH):
-        chunk = latents[start : start + FORWARD_BATCH]
-        padding = FORWARD_BATCH - len(chunk)
-        own = None if labels is None else F.pad(labels[start : start + FORWARD_BATCH], (0, padding)).to(device)
+    """Yield CPU pyramids of up to `forward_batch` images, in the order of `latents`; values are not clipped."""
+    device, at_once = next(generator.parameters()).device, forward_batch(generator)
+    for start in range(0, len(latents), at_once):
+        chunk = latents[start : start + at_once]
+        padding = at_once - len(chunk)
+        own = None if labels is None else F.pad(labels[start : start + at_once], (0, padding)).to(device)
         pyramid = generator(F.pad(chunk, (0, 0, 0, padding)).to(device), own)
         yield [images[: len(chunk)].float().cpu() for images in pyramid]
 
@@ -46,10 +54,11 @@ def sample(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[T
 def sample_batches(
     model: Model, seeds: Sequence[int], labels: Labels = None
 ) -> Iterator[tuple[Sequence[int], Float[Tensor, "n c h w"]]]:
-    """Yield (seeds, images), up to `FORWARD_BATCH` at a time; the same images as `sample`, without keeping them all."""
+    """Yield (seeds, images), up to `forward_batch` at a time; the same images as `sample`, without keeping them all."""
     labels = model.labels(seeds) if labels is None else labels
-    for start in range(0, len(seeds), FORWARD_BATCH):
-        few = seeds[start : start + FORWARD_BATCH]
-        own = None if labels is None else labels[start : start + FORWARD_BATCH]
+    at_once = forward_batch(model.generator)
+    for start in range(0, len(seeds), at_once):
+        few = seeds[start : start + at_once]
+        own = None if labels is None else labels[start : start + at_once]
         (pyramid,) = generate(model.generator, latents_of_seeds(few, model.generator.latent_size), own)
         yield few, pyramid[-1]

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samgan.networks import attention_maps
-from samgan.pictures import image_grid, to_uint8
+from samgan.pictures import grid_images, image_grid, to_uint8
 from samgan.sampling.images import generate, latents_of_seeds, sample
 from samgan.sampling.model import Labels, Model
 
-GRID_IMAGES, SHEET_IMAGES, STEPS = 64, 8, 8
+SHEET_IMAGES, STEPS = 8, 8
 
 
 def interpolate(model: Model, seeds: Sequence[int], steps: int, label: int | None = None) -> Float[Tensor, "n c h w"]:
@@ -80,7 +80,7 @@ def _picture(images: Tensor, columns: int | None = None) -> UInt8[np.ndarray, "c
 
 def _grid(model: Model, seeds: Sequence[int], labels: Labels) -> UInt8[np.ndarray, "c h w"]:
     """Images of the first seeds."""
-    return _picture(sample(model, *_chosen(model, seeds, labels, GRID_IMAGES)))
+    return _picture(sample(model, *_chosen(model, seeds, labels, grid_images(model.config.network.resolution))))
 
 
 def _interpolation(model: Model, seeds: Sequence[int], labels: Labels) -> UInt8[np.ndarray, "c h w"]:

@@ -18,7 +18,7 @@ from samgan.networks import Generator
 from samgan.pictures import to_uint8
 from samgan.runs import Checkpoint, Run, choose_checkpoint
 from samgan.sampling.hub import hub_model, is_hub_name
-from samgan.sampling.images import sample
+from samgan.sampling.images import sample_batches
 from samgan.sampling.model import Labels, Model, check_origin, is_model, is_run, model_of, open_model
 
 
@@ -167,7 +167,8 @@ class Source:
         if self.model is not None:
             if count is None:
                 raise UsageError(f"{self.described.name}: say how many images to make; a model has no fixed number")
-            return to_uint8(sample(self.model, range(seed, seed + count), labels))
+            batches = sample_batches(self.model, range(seed, seed + count), labels)
+            return torch.cat([to_uint8(images) for _, images in batches])
         stored = self._read(like).images
         return stored[self._chosen(len(stored), count, seed)]
 

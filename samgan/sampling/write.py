@@ -14,7 +14,7 @@ from samgan.files import atomic_folder, check_new_folder, write_json
 from samgan.networks import SelfAttention
 from samgan.pictures import to_integers, write_png
 from samgan.provenance import FORMATS, Sample
-from samgan.sampling.images import FORWARD_BATCH, sample_batches
+from samgan.sampling.images import forward_batch, sample_batches
 from samgan.sampling.model import Labels, Model
 from samgan.sampling.sheets import SHEETS
 from samgan.terminal import console
@@ -120,7 +120,7 @@ def write_sheet(file: IO[bytes], name: str, model: Model, seeds: Sequence[int], 
 
 
 def _marked_samples(model: Model, seeds: Sequence[int], labels: Labels, bits: int) -> Iterator[Sample]:
-    steps = math.ceil(len(seeds) / FORWARD_BATCH)
+    steps = math.ceil(len(seeds) / forward_batch(model.generator))
     batches = sample_batches(model, seeds, labels)
     own = iter([None] * len(seeds) if labels is None else labels.tolist())
     for few, images in track(batches, "sampling", steps, console=console(), transient=True):

@@ -18,14 +18,13 @@ from torch import Tensor
 from samgan.distributed import rank, world_size
 from samgan.errors import SamganError
 from samgan.files import atomic_write
-from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
+from samgan.pictures import SYNTHETIC, grid_images, image_grid, to_uint8, write_png
 from samgan.runs import Run, prune_checkpoints, record_best, save_checkpoint
 from samgan.sampling import generate, labels_like, latents_of_seeds
 from samgan.training.batches import Sampler, random_generator
 from samgan.training.loggers import Loggers
 from samgan.training.state import TrainingState
 
-GRID_IMAGES = 64
 SCORED_IMAGES = 512
 
 
@@ -196,7 +195,11 @@ def _one_thread() -> ThreadPoolExecutor:
 
 def write_real_grid(run: Run, sampler: Sampler) -> None:
     """Write the grid of real images, for comparison with the other grids."""
-    _write_grid(run.path / "grids" / "real.png", sampler.first(GRID_IMAGES), "Real images of the training set.")
+    _write_grid(
+        run.path / "grids" / "real.png",
+        sampler.first(grid_images(run.config.network.resolution)),
+        "Real images of the training set.",
+    )
 
 
 def _scored_labels(state: TrainingState, real_labels: np.ndarray) -> Int[Tensor, " n"]:
@@ -206,10 +209,11 @@ def _scored_labels(state: TrainingState, real_labels: np.ndarray) -> Int[Tensor,
 
 def _shown(state: TrainingState, scored: np.ndarray | None) -> np.ndarray:
     """The images of the grid; without classes, the first of those that are scored."""
+    count = grid_images(state.config.network.resolution)
     if classes := state.config.network.num_classes:
-        seeds = sorted(range(GRID_IMAGES), key=lambda seed: seed % classes)
+        seeds = sorted(range(count), key=lambda seed: seed % classes)
         return _images(state, seeds, torch.tensor(seeds) % classes)
-    return _images(state, range(GRID_IMAGES)) if scored is None else scored[:GRID_IMAGES]
+    return _images(state, range(count)) if scored is None else scored[:count]
 
 
 def _images(state: TrainingState, seeds: Sequence[int], labels: Tensor | None = None) -> np.ndarray:

@@ -18,9 +18,9 @@ from samgan.files import (
     is_system_name,
     write_json,
 )
+from samgan.pictures import GRID_IMAGES
 from samgan.sampling import SHIPPED, Model, is_run, read_model, write_model, write_sheet
 from samgan.sampling.hub import REPOSITORY, WEIGHTS_FILE, check_repository, send
-from samgan.sampling.sheets import GRID_IMAGES
 from samgan.trust import answers
 from samgan.trust.cards import OPEN, escape, format_card
 from samgan.trust.front_matter import front_matter, join_card, split_card
@@ -273,7 +273,7 @@ def _write(folder: Path, model: Model, readme: str) -> None:
     if not (folder / WEIGHTS_FILE).exists():  # those that are there were checked, and would get another hash as a file
         write_model(model, folder / WEIGHTS_FILE)
     write_json(folder / CONFIG, model.config.to_dict())
-    seeds = range(GRID_IMAGES)
+    seeds = range(GRID_IMAGES)  # of which a grid shows those that it has room for
     with atomic_write(folder / GRID) as file:
         write_sheet(file, "grid", model, seeds, model.labels(seeds))
     with atomic_write(folder / CARD) as file:
