@@ -5,9 +5,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from samgan.config import Config
+from samgan.errors import SamganError
 from samgan.networks import Discriminator, Generator
-from samgan.training import Sampler, TrainingState, plan, train_step
-from samgan.training.cost import _Flops
+from samgan.presets import preset_config
+from samgan.training import Sampler, TrainingState, cost, plan, train_step
+from samgan.training.cost import FRAGMENTED, _Meter
 
 CPU = torch.device("cpu")
 PLAIN = {"network.generator_attention": [], "network.discriminator_attention": []}
@@ -22,9 +24,9 @@ def light_config(tiny_config):
 @pytest.mark.parametrize(("kernel", "padding"), [(1, 0), (3, 1), (4, 0)])
 def test_a_convolution_counts_two_per_multiply_add(kernel, padding):
     x, weight = torch.empty(2, 5, 8, 8, device="meta"), torch.empty(7, 5, kernel, kernel, device="meta")
-    with _Flops() as flops:
+    with _Meter() as flops:
         y = torch.nn.functional.conv2d(x, weight, padding=padding)
-    assert flops.total == 2 * y.numel() * 5 * kernel**2
+    assert flops.flops == 2 * y.numel() * 5 * kernel**2
 
 
 @pytest.mark.parametrize("shared_latents", [True, False])
@@ -81,16 +83,15 @@ def test_parameters_and_length(light_config):
 
 
 def test_memory_counts_weights_gradients_moments_and_average(light_config):
-    def memory(**training):
-        return plan(light_config.override({"training": training})).memory_bytes
+    wide = light_config.override({**PLAIN, "network.max_channels": 256, "training.batch_size": 2})
 
-    planned = plan(light_config)
-    generator, both = (
-        planned.generator_parameters,
-        planned.generator_parameters + planned.discriminator_parameters,
-    )
-    assert memory() - memory(ema_halflife_kimg=0) == 4 * generator
-    assert memory() - memory(optimizer="rmsprop") == 4 * both
+    def memory(**training):
+        return plan(wide.override({"training": training})).memory_bytes
+
+    planned = plan(wide)
+    generator, both = planned.generator_parameters, planned.generator_parameters + planned.discriminator_parameters
+    assert 4 * generator <= memory() - memory(ema_halflife_kimg=0) <= 11 * generator  # and the factors of its layers
+    assert memory() - memory(optimizer="rmsprop") == pytest.approx(4 * FRAGMENTED["fp32"] * both, rel=0.1)
 
 
 def test_activations_grow_with_the_batch(light_config):
@@ -107,3 +108,56 @@ def test_the_paper_scale_is_planned_without_doing_it():
     assert planned.generator_parameters / 1e6 == pytest.approx(22.5, abs=0.05)
     assert planned.steps == 113_000
     assert planned.flops_per_step > 1e12
+
+
+def test_bytes_are_those_of_the_tensors_that_are_there_at_a_time():
+    with _Meter() as meter:
+        first = torch.empty(1000)
+        second = first.view(10, 100) + 1  # a view is no new tensor
+        del first
+        third = second * 2
+        del second, third
+    assert (meter.now, meter.peak) == (0, 8000)
+
+
+def test_a_convolution_of_few_channels_counts_the_copies_it_makes():
+    images, kernel = torch.empty(2, 4, 32, 32), torch.empty(16, 4, 3, 3)
+    with _Meter() as meter:
+        torch.nn.functional.conv2d(images, kernel, padding=1)
+    own, copy, out = images.nbytes, 4 * images.nbytes, 2 * 16 * 32 * 32 * 4  # to 16 channels
+    assert meter.peak == own + kernel.nbytes + copy + 2 * out
+
+
+def test_planning_leaves_nothing_behind_for_a_real_step(tiny_config, images):
+    config = tiny_config.override({"training": {"augment_target": 0.5, "penalty": "r1"}})
+    state = TrainingState(config, CPU)
+    state.augment.values = [0.5]
+    batch = Sampler(images, config, CPU)(0)
+    before = plan(config)
+    train_step(state, batch)
+    assert plan(config) == before
+    assert all(value.isfinite() for value in train_step(state, batch).values())
+
+
+def test_half_precision_takes_less_memory(light_config):
+    large = light_config.override({**PLAIN, "network": {"resolution": 128, "max_channels": 16}})
+    large = large.override({"training.batch_size": 16})
+    full, half = (plan(large.override({"training.precision": name})).memory_bytes for name in ("fp32", "bf16"))
+    assert half < full
+
+
+@pytest.mark.parametrize("side", [512, 1024])
+def test_large_images_are_planned(side):
+    planned = plan(preset_config("samgan-plus", "gpu", side))
+    assert planned.memory_bytes > 10e9
+    assert planned.flops_per_step > plan(preset_config("samgan-plus", "gpu", 64)).flops_per_step
+
+
+def test_a_training_for_which_memory_is_missing_is_refused_in_one_line(light_config, monkeypatch):
+    large = light_config.override({**PLAIN, "network": {"resolution": 128, "max_channels": 16}})
+    large = large.override({"training.batch_size": 32})
+    monkeypatch.setattr("samgan.room.free_memory", lambda: 1000)
+    cost.check_memory(light_config)  # small images: not asked
+    told = r"^training at 128 px in batches of 32 would take .* choose a smaller training.batch_size"
+    with pytest.raises(SamganError, match=told):
+        cost.check_memory(large)

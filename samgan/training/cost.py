@@ -1,8 +1,8 @@
 """Estimate the cost of a run before it starts: parameters, floating point operations per step, memory."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+import weakref
 from functools import partial
 from typing import Any
 
@@ -10,18 +10,30 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
-from samgan.config import Config
-from samgan.networks import Discriminator, Generator, image_pyramid
+from samgan.config import Config, NetworkConfig
+from samgan.devices import choose_precision
+from samgan.metrics.swd import MIN_RESOLUTION, PATCH_SIZE, PATCHES_PER_IMAGE
+from samgan.networks import Discriminator, Generator, Networks
+from samgan.room import require_memory
+from samgan.sampling import forward_batch
+from samgan.training.augment import CHANGES, MAX_PROBABILITY, _centres
+from samgan.training.batches import Batch
 from samgan.training.recipe import Recipe
-from samgan.training.step import discriminator_loss, generator_loss
+from samgan.training.snapshots import SCORED_IMAGES, spare_core
+from samgan.training.state import TrainingState
+from samgan.training.step import train_step
 
-# Measured on a CPU (torch 2.15, 64 and 128 channels, three presets, attention up to 64 px): the resident size of a
-# process that has imported everything, and the ratio of a step's peak memory to the activations kept for backward.
-# Together they are within a tenth of the measured peak.
-PROCESS_BYTES = 850 << 20
-WORKSPACE = 1.4
+# Measured on a CPU by benchmarks/bench_cost.py: the resident size of a process that has imported and begun everything,
+# what scoring takes besides images and patches, and the ratio of resident memory to the tensors that are there, by
+# precision: freed memory is not always where the next tensor fits, and convolutions have memory of their own.
+PROCESS_BYTES = 828 << 20
+SCORING_BYTES = 60 << 20
+FRAGMENTED = {"bf16": 1.05, "fp32": 1.3}
+BLOCKED = 16
+"""Channels that oneDNN computes with at a time: a convolution copies what it reads and writes to multiples of that."""
 # torch has no formula for these CPU kernels; they compute the same as the others.
 SAME_FORMULA = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: torch.ops.aten._scaled_dot_product_flash_attention,
@@ -51,8 +63,8 @@ class Cost:
     """Mean over steps with and without a penalty; 2 per multiply-add. Counts convolutions, matrix products and
     attention, forward and backward."""
     memory_bytes: int
-    """Estimate for a CPU: process, weights, gradients, optimizer, averaged generator, peak activations; without the
-    training images."""
+    """Estimate for a CPU, of the larger of a step with everything that is kept and a snapshot with its scores; the
+    training images are not read into memory."""
     steps: int
     kimg: float
 
@@ -61,97 +73,166 @@ class Cost:
         return dataclasses.asdict(self)
 
 
+ASK_FROM = 1 << 19
+"""Pixels of a batch from which on it is asked whether memory is free for a training."""
+
+
 def plan(config: Config) -> Cost:
-    """Estimate the cost of a training step and of the whole run, with tensors that hold no values."""
-    training, network = config.training, config.network
-    with FakeTensorMode():  # unlike "meta", it selects the attention kernel of a CPU
-        generator, discriminator = Generator(network), Discriminator(network)
-        step = _count_step(config, generator, discriminator)
-    sizes = [sum(p.numel() for p in part.parameters()) for part in (generator, discriminator)]
-    moments = {"adam": 2, "rmsprop": 1}[training.optimizer]
-    floats = sum(sizes) * (2 + moments) + (sizes[0] if training.ema_halflife_kimg else 0)
+    """Estimate the cost of a training step and of the whole run, by taking steps with tensors that hold no values."""
+    training = config.training
+    precision = choose_precision(training.precision, "cpu")
+    autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+    recipe = Recipe.of(training)
+    recipe = dataclasses.replace(recipe, networks=Networks(*(_staying(part, config) for part in NETWORKS)))
+    _centres.cache_clear()  # what it keeps of a real training cannot be mixed with tensors without values, nor
+    try:
+        with FakeTensorMode(), _Meter() as meter:  # unlike "meta", it selects the attention kernel of a CPU
+            state = TrainingState(config, torch.device("cpu"), recipe)
+            state.augment.values = [MAX_PROBABILITY * (training.augment_target > 0)] * len(state.augment.values)
+            sizes = [sum(p.numel() for p in part.parameters()) for part in (state.generator, state.discriminator)]
+            batch, flops = _batch(config), {}
+            _begin_moments(state)
+            for penalised in (False, True) if training.penalty_every > 1 else (True,):
+                state.step = 0 if penalised else 1
+                before, meter.peak = meter.flops, meter.now
+                train_step(state, batch, autocast)
+                flops[penalised] = meter.flops - before
+            _sample(state)
+            # Another thread, where there is one, has memory of its own.
+            beside = spare_core(state.device)
+            scoring = _scoring_bytes(config.network)
+            peak = max(meter.peak, meter.now + (0 if beside else scoring))
+    finally:
+        _centres.cache_clear()  # the other way round
+    plain = flops.get(False, flops[True])
+    plain = flops.get(False, flops[True])
     return Cost(
         generator_parameters=sizes[0],
         discriminator_parameters=sizes[1],
-        flops_per_step=step.flops + step.penalty_flops // training.penalty_every,
-        memory_bytes=PROCESS_BYTES + 4 * floats + int(WORKSPACE * step.activation_bytes),
+        flops_per_step=plain + (flops[True] - plain) // training.penalty_every,
+        memory_bytes=PROCESS_BYTES + int(FRAGMENTED[precision] * peak) + (scoring if beside else 0),
         steps=training.total_steps,
         kimg=training.total_steps * training.batch_size / 1000,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _StepCount:
-    flops: int
-    """Without the penalty."""
-    penalty_flops: int
-    activation_bytes: int
+NETWORKS: tuple[type[Generator] | type[Discriminator], ...] = (Generator, Discriminator)
 
 
-def _count_step(config: Config, generator: Generator, discriminator: Discriminator) -> _StepCount:
-    """Run one step on tensors without values and count its operations and bytes."""
-    training, network, recipe = config.training, config.network, Recipe.of(config.training)
-    side = network.resolution
-    images = torch.empty(training.batch_size, network.image_channels, side, side)
-    real = image_pyramid(images, network.resolutions)
-    latents = torch.empty(training.batch_size, network.latent_size)
-    mix = torch.empty(training.batch_size)
-    labels = torch.empty(training.batch_size, dtype=torch.long) if network.num_classes else None
-    judge = partial(discriminator, labels=labels)
-    of_generator, of_discriminator, of_both = _Bytes(), _Bytes(), _Bytes()
-    with _Flops() as flops:
-        with of_generator.counted():
-            fake = generator(latents, labels)
-        constant = [images.detach() for images in fake]
-        with of_discriminator.counted():
-            loss, *_ = discriminator_loss(recipe, training, judge, real, constant, labels)
-            before_penalty = flops.total
-            penalty = recipe.penalty(judge, real, constant, mix) if recipe.penalty is not None else None
-        if penalty is not None:
-            penalty.backward()
-        penalty_flops = flops.total - before_penalty
-        loss.backward()
-        discriminator.requires_grad_(False)
-        if not training.shared_latents:
-            fake = generator(latents, labels)
-        with of_both.counted():
-            loss = generator_loss(recipe, judge, real, fake)
-        loss.backward()
-    activations = of_generator.total + max(of_discriminator.total, of_both.total)
-    return _StepCount(flops.total - penalty_flops, penalty_flops, activations)
+def _staying(network: type, config: Config) -> Any:
+    """A network that is neither moved nor copied, which torch cannot do without values, but built anew."""
+    return type(
+        network.__name__,
+        (network,),
+        {"to": lambda self, *_: self, "__deepcopy__": lambda self, _: type(self)(config.network)},
+    )
 
 
-class _Flops(TorchDispatchMode):
-    """Counts with torch's own formulas; torch's FlopCounterMode fails on a gradient of a gradient."""
+def _begin_moments(state: TrainingState) -> None:
+    """Make the optimizers' moments, which are there from the end of the first step on."""
+    for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+
+
+def _begin_moments(state: TrainingState) -> None:
+    """Make the optimizers' moments, which are there from the end of the first step on."""
+    for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+
+
+def _batch(config: Config) -> Batch:
+    training, network = config.training, config.network
+    count = training.batch_size
+    latents = torch.empty(count, network.latent_size)
+    return Batch(
+        real=torch.empty(count, network.image_channels, network.resolution, network.resolution),
+        latents=latents,
+        generator_latents=None if training.shared_latents else torch.empty_like(latents),
+        mix=torch.empty(count),
+        augment=torch.empty(3, count, CHANGES) if training.augment_target else None,
+        labels=torch.empty(count, dtype=torch.long) if network.num_classes else None,
+    )
+
+
+def _scoring_bytes(network: NetworkConfig) -> int:
+    """What a snapshot scores: generated images beside as many real ones, and the patches of both."""
+    images = SCORED_IMAGES * network.image_channels * network.resolution**2
+    levels = sum(side >= MIN_RESOLUTION for side in network.resolutions)
+    patches = 4 * levels * SCORED_IMAGES * PATCHES_PER_IMAGE * network.image_channels * PATCH_SIZE**2
+    return 2 * images + 2 * patches + SCORING_BYTES
+
+
+def _sample(state: TrainingState) -> None:
+    """Make the images that are made at a time for a snapshot."""
+    network, generator = state.config.network, state.sampling_generator
+    count = forward_batch(generator)
+    labels = torch.empty(count, dtype=torch.long) if network.num_classes else None
+    with torch.no_grad():
+        generator(torch.empty(count, network.latent_size), labels)
+
+
+def check_memory(config: Config) -> None:
+    """Refuse a training on a CPU for which there is not enough memory; small images always have enough.
+
+    Raises:
+        SamganError: There is not enough.
+    """
+    training, side = config.training, config.network.resolution
+    if training.batch_size * side**2 < ASK_FROM:
+        return
+    what = f"training at {side} px in batches of {training.batch_size}"
+    remedy = (
+        "choose a smaller training.batch_size or network.channel_base, or a set prepared with a smaller --resolution"
+    )
+    require_memory(plan(config).memory_bytes - PROCESS_BYTES, what, remedy)
+
+
+class _Meter(TorchDispatchMode):
+    """Counts operations, and the bytes of all tensors that are there at a time.
+
+    Operations by torch's own formulas; torch's FlopCounterMode fails on a gradient of a gradient.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.flops = 0
+        self.now = 0
+        """Bytes."""
+        self.peak = 0
+        self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         formula = flop_registry.get(SAME_FORMULA.get(func._overloadpacket, func._overloadpacket))
         if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        tensors = [leaf for leaf in tree_leaves((args, out)) if isinstance(leaf, Tensor)]
+        for tensor in tensors:
+            self._count(tensor.untyped_storage())
+        if func._overloadpacket in (torch.ops.aten.convolution, torch.ops.aten.convolution_backward):
+            self.peak = max(self.peak, self.now + sum(map(_blocked_bytes, tensors)))
         return out
 
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self._sizes:
+            return
+        self._sizes[storage._cdata] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, storage._cdata)
 
-@dataclasses.dataclass
-class _Bytes:
-    """Bytes of the tensors that autograd keeps for the backward pass, each storage once."""
+    def _forget(self, name: int) -> None:
+        self.now -= self._sizes.pop(name)
 
-    total: int = 0
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        seen: set[int] = set()
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if not isinstance(tensor, torch.nn.Parameter) and storage._cdata not in seen:
-                seen.add(storage._cdata)
-                self.total += storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            yield
+def _blocked_bytes(tensor: Tensor) -> int:
+    """Bytes of the copy that a convolution makes of features; those of kernels and of small features are small."""
+    if tensor.dim() != 4 or tensor.shape[2] < BLOCKED:
+        return 0
+    return tensor[:, :1].numel() * math.ceil(tensor.shape[1] / BLOCKED) * BLOCKED * tensor.element_size()

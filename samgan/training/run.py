@@ -27,6 +27,7 @@ from samgan.runs import (
 )
 from samgan.sampling import find_file, open_model
 from samgan.scoring import CHOOSES_BEST, QuickScorer, ms_ssim_gaps
+from samgan.training.cost import check_memory
 from samgan.training.loggers import Logger, check_loggers
 from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
@@ -113,6 +114,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
     fabric = make_fabric(device, processes, hosts, config.training.precision)
+    if fabric.device.type == "cpu" and processes * hosts == 1:
+        check_memory(config)
     if fabric.device.type == "cpu" and config.network.max_channels > 128:
         message = f"training {config.network.max_channels} channels on a CPU takes weeks; use --scale cpu"
         warnings.warn(message, stacklevel=2)
@@ -278,17 +281,21 @@ def _scorer(data: PreparedSet, config: Config) -> Scorer | None:
     if len(indices) < 3:
         return None
     indices = np.random.default_rng(0).permutation(indices)  # images are stored in order of class and patient
-    real, real_labels = np.asarray(data.images[indices]), data.labels(config.data.classes)[indices]
-    classes = np.array(config.data.classes)
+    real_labels, classes = data.labels(config.data.classes)[indices], np.array(config.data.classes)
 
     @functools.cache
     def quick(count: int) -> QuickScorer:
-        return QuickScorer(real[:count], count)
+        return QuickScorer(data.take(indices[:count]), count)
 
     def score(fake: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
-        scores = quick(len(fake))(fake[: len(real)]).to_dict()
+        scores = quick(len(fake))(fake[: len(indices)]).to_dict()
         if labels is None:
             return scores
-        return {**scores, "ms_ssim_gap_by_class": ms_ssim_gaps(real, fake, classes[real_labels], classes[labels])}
+        # Of each class as many real images as there are generated ones.
+        own = [np.flatnonzero(real_labels == label)[:count] for label, count in enumerate(np.bincount(labels))]
+        places = np.concatenate(own)
+        real = data.take(indices[places])
+        gaps = ms_ssim_gaps(real, fake, classes[real_labels[places]], classes[labels])
+        return {**scores, "ms_ssim_gap_by_class": gaps}
 
     return Scorer(CHOOSES_BEST, score)
