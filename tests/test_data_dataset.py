@@ -219,7 +219,7 @@ def test_some_images_of_a_map_are_those_of_the_array(tmp_path, monkeypatch):
 def test_more_images_than_there_is_memory_for_are_refused_in_one_line(folder, tmp_path, monkeypatch):
     prepared = prepare_here(folder, tmp_path / "out")
     monkeypatch.setattr(dataset, "ASK_FROM", 0)
-    monkeypatch.setattr("samgan.room.free_memory", lambda: 100)
+    monkeypatch.setattr("samgan.data.room.free_memory", lambda: 100)
     with pytest.raises(SamganError, match=r"^12 images of 16 px from .* 0\.0 GB are free: choose .*samgan subset"):
         prepared.select(None)
 

@@ -12,7 +12,7 @@ PACKAGE = Path(samgan.__file__).parent
 # From the ground up. A wing, or a file that stands by itself, imports from the floors below its own only.
 FLOORS = (
     {"errors", "cache", "locks"},
-    {"files", "terminal", "retired", "schema", "seeds", "room"},
+    {"files", "terminal", "retired", "schema", "seeds"},
     {"documents", "launch"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},

@@ -156,7 +156,7 @@ def test_large_images_are_planned(side):
 def test_a_training_for_which_memory_is_missing_is_refused_in_one_line(light_config, monkeypatch):
     large = light_config.override({**PLAIN, "network": {"resolution": 128, "max_channels": 16}})
     large = large.override({"training.batch_size": 32})
-    monkeypatch.setattr("samgan.room.free_memory", lambda: 1000)
+    monkeypatch.setattr("samgan.data.room.free_memory", lambda: 1000)
     cost.check_memory(light_config)  # small images: not asked
     told = r"^training at 128 px in batches of 32 would take .* choose a smaller training.batch_size"
     with pytest.raises(SamganError, match=told):

@@ -98,10 +98,20 @@ def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> 
         f"generator      {cost['generator_parameters']:>14,} parameters",
         f"discriminator  {cost['discriminator_parameters']:>14,} parameters",
         f"one step       {cost['flops_per_step'] / 1e9:>14,.1f} GFLOP",
-        f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB (estimate)",
+        f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB ({_beside_free(cost['memory_bytes'])})",
         f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
     ]
     return Outcome({"config": tree, **cost}, "\n".join(lines))
+
+
+def _beside_free(needed: int) -> str:
+    """What to say of an estimate of memory: above all, that there is not so much."""
+    from samgan.data.room import free_memory
+
+    free = free_memory()
+    if free is None or needed <= free:
+        return "estimate for a CPU"
+    return f"estimate for a CPU; {free / 2**20:,.0f} are free: choose a smaller training.batch_size or channel_base"
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

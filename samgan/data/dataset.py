@@ -13,8 +13,8 @@ from jaxtyping import Int, UInt8
 
 from samgan.data.curation import connected_groups
 from samgan.data.documents import REMEDY, SPLITS, DataUsed, ManifestRow, SetInfo, read_manifest
+from samgan.data.room import require_memory
 from samgan.errors import SamganError, UsageError, one_line
-from samgan.room import require_memory
 
 READ_AT_ONCE = 1 << 26
 """Bytes of a memory map that a process holds in addition to what it has copied from there."""

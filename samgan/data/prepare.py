@@ -14,13 +14,13 @@ from samgan.data.labels import label_source
 from samgan.data.options import ALGORITHM, LabelOptions, PrepareOptions
 from samgan.data.patient_classes import refuse_patients_as_classes
 from samgan.data.readers import strict_decoders
+from samgan.data.room import require_disk
 from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.survey import forget_survey, survey_depth
 from samgan.data.write import write_set
 from samgan.errors import WARNING, SamganError, UsageError, shown
 from samgan.files import hash_json, is_system_name, locked
-from samgan.room import require_disk
 
 PARTIAL = ".partial"
 

@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from samgan.config import Config, NetworkConfig
+from samgan.data.room import require_memory
 from samgan.devices import choose_precision
 from samgan.metrics.swd import MIN_RESOLUTION, PATCH_SIZE, PATCHES_PER_IMAGE
-from samgan.networks import Discriminator, Generator, Networks
-from samgan.room import require_memory
+from samgan.networks import Networks
 from samgan.sampling import forward_batch
 from samgan.training.augment import CHANGES, MAX_PROBABILITY, _centres
 from samgan.training.batches import Batch
@@ -83,7 +83,8 @@ def plan(config: Config) -> Cost:
     precision = choose_precision(training.precision, "cpu")
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
     recipe = Recipe.of(training)
-    recipe = dataclasses.replace(recipe, networks=Networks(*(_staying(part, config) for part in NETWORKS)))
+    networks = Networks(_staying(recipe.networks.generator, config), _staying(recipe.networks.discriminator, config))
+    recipe = dataclasses.replace(recipe, networks=networks)
     _centres.cache_clear()  # what it keeps of a real training cannot be mixed with tensors without values, nor
     try:
         with FakeTensorMode(), _Meter() as meter:  # unlike "meta", it selects the attention kernel of a CPU
@@ -105,7 +106,6 @@ def plan(config: Config) -> Cost:
     finally:
         _centres.cache_clear()  # the other way round
     plain = flops.get(False, flops[True])
-    plain = flops.get(False, flops[True])
     return Cost(
         generator_parameters=sizes[0],
         discriminator_parameters=sizes[1],
@@ -116,25 +116,10 @@ def plan(config: Config) -> Cost:
     )
 
 
-NETWORKS: tuple[type[Generator] | type[Discriminator], ...] = (Generator, Discriminator)
-
-
-def _staying(network: type, config: Config) -> Any:
+def _staying(network: Any, config: Config) -> Any:
     """A network that is neither moved nor copied, which torch cannot do without values, but built anew."""
-    return type(
-        network.__name__,
-        (network,),
-        {"to": lambda self, *_: self, "__deepcopy__": lambda self, _: type(self)(config.network)},
-    )
-
-
-def _begin_moments(state: TrainingState) -> None:
-    """Make the optimizers' moments, which are there from the end of the first step on."""
-    for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
+    own = {"to": lambda self, *_: self, "__deepcopy__": lambda self, _: type(self)(config.network)}
+    return type(network.__name__, (network,), own)
 
 
 def _begin_moments(state: TrainingState) -> None:

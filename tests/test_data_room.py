@@ -2,7 +2,7 @@
 
 import pytest
 
-from samgan import room
+from samgan.data import room
 from samgan.errors import SamganError
 
 
