@@ -202,7 +202,7 @@ def demodulation(
     q = sum_jk W^2 and r = s^2 q^T + 1e-8.
     """
     exact = torch.promote_types(style.dtype, torch.float32)
-    if not (has_kernels(weight.device, weight.dtype) and weight.is_contiguous(memory_format=torch.channels_last)):
+    if not (has_kernels(weight) and weight.is_contiguous(memory_format=torch.channels_last)):
         squares = weight.square().sum(dim=(2, 3), dtype=exact)
         return GAIN * torch.rsqrt(style.to(exact).square() @ squares.T + 1e-8), squares
     d, c, h, w = weight.shape
@@ -225,7 +225,7 @@ def demodulation_backward(
     With the gradient g_d of the scale d: g_r = -d^3 / (2 gain^2) g_d, g_s = 2 s (g_r q), g_W = 2 W (g_r^T s^2).
     """
     ordered = all(one.is_contiguous(memory_format=torch.channels_last) for one in (weight, g_weight))
-    if not (has_kernels(weight.device, weight.dtype) and ordered):
+    if not (has_kernels(weight) and ordered):
         g_r = g_scale * scale.pow(3).mul_(-0.5 / GAIN**2)
         s = style.to(scale.dtype)
         g_style = g_style.addcmul(s, g_r @ squares, value=2)
