@@ -26,6 +26,8 @@ _SIGNATURES = {  # kernel: numbers of arrays, of sizes, and of factors
     "activate_and_add": (2, 1),
     "activate_and_halve": (2, 4),
     "activate_and_halve_backward": (4, 4),
+    "activate_and_normalize": (2, 4),
+    "activate_and_normalize_backward": (4, 4),
     "activate_backward": (4, 4),
     "collect_gradients": (5, 1),
     "demodulate": (4, 4, 1),
@@ -90,7 +92,7 @@ def without_kernels() -> Iterator[None]:
 
 
 def has_kernels(x: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Whether there are kernels for a tensor's device and precision (or for `dtype`); `kernels_fit` also asks for sizes.
+    """Whether there are kernels for a tensor's device and precision (or `dtype`); `kernels_fit` also asks for sizes.
 
     There are none for a tensor without numbers, with which torch traces or counts what a network does.
     """

@@ -791,3 +791,39 @@ void FN(head_backward)(const A *g, const T *x, const T *weight, T *g_x, T *g_wei
     *g_bias = found[c];
     free(of_images);
 }
+
+/* ---- Pixel norm. ---- */
+
+/* x = r * act(x) with r = 1 / sqrt(mean of act(x)^2 over the channels + 1e-8); r is [n, h, w]. */
+void FN(activate_and_normalize)(T *x, A *r, long n, long h, long w, long c) {
+    PARALLEL(n * h * w * c)
+    for (long row = 0; row < n * h; row++) {
+        ROW values[w * c], squares[w * c], sums[w];
+        for (long j = 0; j < w * c; j++) {
+            values[j] = FN(act)(LOAD(x[row * w * c + j]));
+            squares[j] = values[j] * values[j];
+        }
+        FN(sum_pixels)(squares, sums, w, c);
+        for (long j = 0; j < w; j++) sums[j] = r[row * w + j] = 1 / SQRT(sums[j] / (A)c + (A)1e-8);
+        FN(repeat)(sums, squares, w, c);
+        for (long j = 0; j < w * c; j++) x[row * w * c + j] = STORE(values[j] * squares[j]);
+    }
+}
+
+/* dx = slope(y) * r * (dy - y * mean of dy * y over the channels). */
+void FN(activate_and_normalize_backward)(const T *dy, const T *y, const A *r, T *dx, long n, long h, long w, long c) {
+    PARALLEL(n * h * w * c)
+    for (long row = 0; row < n * h; row++) {
+        ROW products[w * c], factors[w * c], sums[w];
+        const T *own_dy = dy + row * w * c, *own_y = y + row * w * c;
+        for (long j = 0; j < w * c; j++) products[j] = LOAD(own_dy[j]) * LOAD(own_y[j]);
+        FN(sum_pixels)(products, sums, w, c);
+        for (long j = 0; j < w; j++) sums[j] /= (A)c;
+        FN(repeat)(sums, products, w, c);
+        FN(repeat)(r + row * w, factors, w, c);
+        for (long j = 0; j < w * c; j++) {
+            A value = LOAD(own_y[j]);
+            dx[row * w * c + j] = STORE(FN(slope)(value) * factors[j] * (LOAD(own_dy[j]) - value * products[j]));
+        }
+    }
+}

@@ -12,6 +12,7 @@ from samgan.networks.convolutions import (
     EqualizedConv2d,
     activate,
     activate_and_normalize,
+    activate_then_halve,
     channels_last,
     halve,
     image_conv,
@@ -169,9 +170,8 @@ class _DiscriminatorBlock(nn.Module):
         else:
             x = self.attention(self._join(image, x))
             x = self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x)
-        x = activate(x)
-        x = activate(self.conv_2(x))
-        return x if self.last else halve(x)
+        x = self.conv_2(activate(x))
+        return activate(x) if self.last else activate_then_halve(x)
 
 
 class _ResidualBlock(nn.Module):

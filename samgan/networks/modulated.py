@@ -14,6 +14,7 @@ from samgan.kernels import kernels_fit, run
 from samgan.networks.convolutions import GAIN, EqualizedConv2d, activate, precision_of, upsample
 from samgan.networks.fused import (
     back,
+    convolve,
     demodulation,
     demodulation_backward,
     modulate,
@@ -158,7 +159,7 @@ class _Modulated(torch.autograd.Function):
         style, noise = style.contiguous(), None if noise is None else noise.contiguous()  # once, not in each kernel
         scale, squares = demodulation(weight, style)
         modulated = modulate(x, style)
-        convolved = F.conv2d(modulated, weight, padding=1)
+        convolved = convolve(modulated, weight)
         y = scale_and_activate(convolved, scale, bias, strength, noise, enlarge=enlarge)
         ctx.enlarge = enlarge
         ctx.save_for_backward(x, style, scale, squares, weight, bias, strength, noise, modulated, convolved, y)
