@@ -87,6 +87,14 @@ def _draw(path: Path, batches: int, *, plainly: bool) -> None:
         sampler(step)
 
 
+def prepared(path: Path, batches: int) -> None:
+    """Prepare some images of the same size from small ones."""
+    side, count = PreparedSet.open(path).resolution, 10 * batches
+    images = np.random.default_rng(0).integers(0, 256, (count, 24, 24), np.uint8)
+    np.savez(path / "small.npz", train_images=images, train_labels=np.arange(count) % 2)
+    prepare(path / "small.npz", path / "small", resolution=side, workers=1)
+
+
 def verified(path: Path, batches: int) -> None:
     PreparedSet.open(path).verify()
 
@@ -96,6 +104,7 @@ WORK: dict[str, tuple[str, Callable[[Path, int], None]]] = {
     "chosen": ("split, patients and classes looked up", chosen),
     "drawn": ("batches drawn", drawn),
     "plainly": ("batches drawn plainly", drawn_plainly),
+    "prepared": ("ten images a batch prepared", prepared),
     "verified": ("checked before a training (SHA-256)", verified),
 }
 

@@ -17,7 +17,7 @@ from samgan.training.cuda_graphs import CapturedParts
 from samgan.training.recipe import Recipe
 from samgan.training.state import TrainingState
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Version of the computations of training: raised whenever the same configuration and data give different weights.
 
 It is part of the key of each row of a study, so that rows of another version are computed again. The settings that
@@ -149,6 +149,7 @@ def _passes(
     def shown(pyramid: Pyramid, draw: int) -> Pyramid:
         return pyramid if batch.augment is None else recipe.augmentation(pyramid, batch.augment[draw], probability)
 
+    state.drop_gradients()
     judge = partial(discriminator, labels=batch.labels)
     real = shown(image_pyramid(batch.real, state.config.network.resolutions), 0)
     shared = batch.generator_latents is None
@@ -165,7 +166,6 @@ def _passes(
             penalty = recipe.penalty(judge, real, constant, batch.mix)
         loss = loss + training.penalty_weight * training.penalty_every * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any process
-    state.drop_gradients("discriminator")
     loss.backward()
     yield {**{name: value.detach() for name, value in logged.items()}, "signs": signs}
 
@@ -178,7 +178,6 @@ def _passes(
                 fake = generator(batch.generator_latents, batch.labels)
         with state.ready("discriminator", frozen=True):
             loss = generator_loss(recipe, judge, real, shown(fake, 2))
-    state.drop_gradients("generator")
     loss.backward()
     yield {"loss_generator": loss.detach()}
 
@@ -246,7 +245,7 @@ def _update(state: TrainingState, name: str, rate_factor: float) -> Tensor:
     """One step of a network's optimizer along the gradients; returns their length."""
     optimizer: torch.optim.Optimizer = getattr(state, f"{name}_optimizer")
     if name in state.flat:
-        state.flat[name].gather_gradients()
+        state.flat[name].collect_gradients()
     average_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
     gradients = []
     for group in optimizer.param_groups:
