@@ -124,10 +124,8 @@ def _staying(network: Any, config: Config) -> Any:
 
 def _begin_moments(state: TrainingState) -> None:
     """Make the optimizers' moments, which are there from the end of the first step on."""
+    state.drop_gradients()  # they are zero then
     for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
 
 

@@ -41,13 +41,13 @@ class _Layers:
         place_of = {id(parameter): place for parameter, place in zip(group.parameters, group.places, strict=True)}
         self.layers = [layer for layer in layers if id(layer.weight) in place_of]
         self.places: list[_Place] = []
-        factors = []
+        self.numbers: list[float] = []  # the factors; the tensors of a plan hold no values
         for layer in self.layers:
             for parameter, factor in ((layer.weight, layer.scale * layer.gains[0]), (layer.bias, layer.gains[1])):
                 if parameter is not None:
                     self.places.append(place_of[id(parameter)])
-                    factors.append(factor)
-        self.factors = torch.tensor(factors, dtype=group.flat.dtype)
+                    self.numbers.append(factor)
+        self.factors = torch.tensor(self.numbers, dtype=group.flat.dtype)
         self.offsets = torch.tensor([place.offset for place in self.places])
         self.sizes = torch.tensor([math.prod(place.shape) for place in self.places])
 
@@ -57,7 +57,7 @@ class _Layers:
         if has_kernels(flat, dtype) and dtype in (flat.dtype, torch.bfloat16):
             run("scale_weights", dtype, flat, values, self.factors, self.offsets, self.sizes, len(self.places))
             return values
-        for place, factor in zip(self.places, self.factors.tolist(), strict=True):
+        for place, factor in zip(self.places, self.numbers, strict=True):
             place.of(values).copy_(place.of(flat) * factor)
         return values
 
@@ -72,7 +72,7 @@ class _Layers:
             addresses = torch.tensor([0 if gradient is None else gradient.data_ptr() for gradient in found])
             run("collect_gradients", dtype, addresses, flat, self.factors, self.offsets, self.sizes, len(found))
             return
-        for gradient, place, factor in zip(found, self.places, self.factors.tolist(), strict=True):
+        for gradient, place, factor in zip(found, self.places, self.numbers, strict=True):
             if gradient is not None:
                 place.of(flat).add_(gradient, alpha=factor)
 
