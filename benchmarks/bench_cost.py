@@ -31,6 +31,7 @@ from samgan.config import Config
 from samgan.data import prepare
 from samgan.data.write import finish_set, write_images
 from samgan.devices import choose_precision
+from samgan.kernels import without_kernels
 from samgan.presets import PLUS, preset_config
 from samgan.training import Sampler, TrainingState, plan, train_step
 
@@ -105,10 +106,11 @@ def counted_operations(config: Config) -> float:
     plain = config.override({"training.penalty": "none"})
     shape = (training.batch_size, network.image_channels, network.resolution, network.resolution)
     state, sampler = TrainingState(plain, device), Sampler(np.zeros(shape, np.uint8), plain, device)
-    with FlopCounterMode(display=False) as step:
+    # The counter knows torch's own operations only.
+    with without_kernels(), FlopCounterMode(display=False) as step:
         train_step(state, sampler(0))
     fake = [images.detach() for images in state.generator(sampler(0).latents)]
-    with FlopCounterMode(display=False) as once, torch.no_grad():
+    with without_kernels(), FlopCounterMode(display=False) as once, torch.no_grad():
         state.discriminator(fake)
     penalty = PASSES[network.discriminator_blocks] * PENALISED_SETS[training.penalty] * once.get_total_flops()
     return step.get_total_flops() + penalty / training.penalty_every
