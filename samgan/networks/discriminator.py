@@ -6,7 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from samgan.config import NetworkConfig
-from samgan.networks.blocks import DISCRIMINATOR_BLOCKS, convolutions
+from samgan.networks.blocks import DISCRIMINATOR_BLOCKS
+from samgan.networks.configured import convolutions
 from samgan.networks.pyramid import Pyramid, check_labels
 
 

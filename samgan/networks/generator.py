@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
-from samgan.networks.blocks import GENERATOR_BLOCKS, convolutions
+from samgan.networks.blocks import GENERATOR_BLOCKS
+from samgan.networks.configured import convolutions
 from samgan.networks.convolutions import activate
 from samgan.networks.modulated import ModulatedConv2d, modulations
 from samgan.networks.pyramid import Pyramid, check_labels
