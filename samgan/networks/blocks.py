@@ -201,4 +201,9 @@ class _ResidualBlock(nn.Module):
         return self.skip(halve(x)).add_(activate(self.conv_2(halve(y)))).mul_(HALF)
 
 
-DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}
+DISCRIMINATOR_BLOCKS: dict[str, type[_DiscriminatorBlock | _ResidualBlock] | None] = {
+    "plain": _DiscriminatorBlock,
+    "residual": _ResidualBlock,
+    "projected": None,  # nothing but the heads of samgan.networks.projected
+    "vision": _ResidualBlock,  # and those heads beside it
+}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from samgan.config import NetworkConfig
 from samgan.networks.blocks import DISCRIMINATOR_BLOCKS
 from samgan.networks.configured import convolutions
+from samgan.networks.projected import Eyes
 from samgan.networks.pyramid import Pyramid, check_labels
 
 
@@ -29,9 +30,10 @@ class Discriminator(nn.Module):
         super().__init__()
         self.resolutions = config.resolutions
         block = DISCRIMINATOR_BLOCKS[config.discriminator_blocks]
-        self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
+        self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions if block)
         self.projections = nn.ModuleDict()  # keys: resolution of the block whose features they take
-        if config.num_classes:
+        self.eyes = Eyes(config, alone=not self.blocks) if config.sees else None
+        if config.num_classes and self.blocks:
             _, end = convolutions(config, "discriminator")
             channels = len(self.blocks[0].get_parameter("conv_2.weight"))
             self.projections["4"] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
@@ -40,10 +42,15 @@ class Discriminator(nn.Module):
         """Groups of parameters, each with a factor for the learning rate; here one group of all."""
         return [(list(self.parameters()), 1.0)]
 
+    @property
+    def beside(self) -> Eyes | None:
+        """Discriminators beside the blocks, which have losses of their own; they are called as this one is."""
+        return self.eyes if self.blocks else None
+
     def forward(
         self, pyramid: Pyramid, labels: Int[Tensor, " m"] | None = None, batches: int = 1
-    ) -> Float[Tensor, " n"]:
-        """Return the logits of a pyramid, given smallest image first.
+    ) -> Float[Tensor, "n ..."]:
+        """Return the logits of a pyramid, given smallest image first; without blocks, maps [n, maps, places] of them.
 
         Args:
             pyramid: Images [n, channels, side, side] of every scale.
@@ -56,10 +63,12 @@ class Discriminator(nn.Module):
             ValueError: The images do not have the sides this network was built for, in that order; labels are missing,
                 or were given to a network without classes.
         """
-        check_labels(labels, wanted=len(self.projections) > 0)
         sides = tuple(image.shape[-1] for image in pyramid)
         if sides != self.resolutions:
             raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
+        if self.eyes is not None and not self.blocks:
+            return self.eyes(pyramid, labels, batches)
+        check_labels(labels, wanted=len(self.projections) > 0)
         if labels is not None:
             labels = labels.repeat(len(pyramid[0]) // len(labels))
         x: Any = None

@@ -98,13 +98,14 @@ def _count_step(config: Config, generator: Generator, discriminator: Discriminat
     mix = torch.empty(training.batch_size)
     labels = torch.empty(training.batch_size, dtype=torch.long) if network.num_classes else None
     judge = partial(discriminator, labels=labels)
+    beside = None if discriminator.beside is None else partial(discriminator.beside, labels=labels)
     of_generator, of_discriminator, of_both = _Bytes(), _Bytes(), _Bytes()
     with _Flops() as flops:
         with of_generator.counted():
             fake = generator(latents, labels)
         constant = [images.detach() for images in fake]
         with of_discriminator.counted():
-            loss, *_ = discriminator_loss(recipe, training, judge, real, constant, labels)
+            loss, *_ = discriminator_loss(recipe, training, judge, real, constant, labels, beside)
             before_penalty = flops.total
             penalty = recipe.penalty(judge, real, constant, mix) if recipe.penalty is not None else None
         if penalty is not None:
@@ -115,7 +116,7 @@ def _count_step(config: Config, generator: Generator, discriminator: Discriminat
         if not training.shared_latents:
             fake = generator(latents, labels)
         with of_both.counted():
-            loss = generator_loss(recipe, judge, real, fake)
+            loss = generator_loss(recipe, judge, real, fake, beside)
         loss.backward()
     activations = of_generator.total + max(of_discriminator.total, of_both.total)
     return _StepCount(flops.total - penalty_flops, penalty_flops, activations)

@@ -14,6 +14,7 @@ from samgan.distributed import average_gradients, gather, world_size
 from samgan.networks import Pyramid, image_pyramid, power_iteration
 from samgan.training.batches import Batch
 from samgan.training.cuda_graphs import CapturedParts
+from samgan.training.losses import Loss, per_map
 from samgan.training.recipe import Recipe
 from samgan.training.state import TrainingState
 
@@ -34,6 +35,7 @@ def discriminator_loss(
     real: Pyramid,
     fake: Pyramid,
     labels: Tensor | None = None,
+    beside: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The discriminator's loss without penalty, over the global batch.
 
@@ -45,14 +47,19 @@ def discriminator_loss(
         fake: Generated pyramid of this process.
         labels: Classes of the global batch, for a conditional discriminator. It may add a constant to the logits of a
             class, which says nothing about over-fitting, so signs are taken within each class.
+        beside: `Discriminator.beside`, if there is one; its loss is added.
 
     Returns:
         The loss, the scalars to log, and the sign of each real logit: +1 if the discriminator is right about the image.
+        Of an image with maps of logits, it is the mean sign.
     """
     # One pass over both: convolutions are larger, and each weight gets one gradient instead of two to add.
-    both = discriminator([torch.cat(images) for images in zip(real, fake, strict=True)], batches=2)
-    real_logits, fake_logits = (gather(logits) for logits in _at_least_fp32(both).chunk(2))
-    loss = recipe.loss.of(real_logits, fake_logits)[0]
+    both = [torch.cat(images) for images in zip(real, fake, strict=True)]
+    real_logits, fake_logits = (gather(logits) for logits in _at_least_fp32(discriminator(both, batches=2)).chunk(2))
+    loss = per_map(recipe.loss.of, real_logits, fake_logits)[0]
+    if beside is not None:
+        seen = [gather(logits) for logits in _at_least_fp32(beside(both, batches=2)).chunk(2)]
+        loss = loss + recipe.beside_weight * per_map(recipe.beside.of, *seen)[0]
     if training.drift_weight:
         loss = loss + training.drift_weight * real_logits.square().mean()
     if recipe.regularizer is not None:
@@ -62,6 +69,7 @@ def discriminator_loss(
     if not recipe.loss.absolute:
         middle = _mean_of_class((real_logits + fake_logits).detach() / 2, labels)
     signs = (real_logits - middle).sign()
+    signs = signs.view(len(signs), -1).mean(dim=1) if signs.ndim > 1 else signs
     return loss, {**logged, "sign_real": signs.mean()}, signs
 
 
@@ -71,20 +79,33 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
 
 def _mean_of_class(values: Tensor, labels: Tensor | None) -> Tensor:
     """For each value, the mean over its class; without labels, the mean over all values."""
+    if values.ndim > 1:  # maps: each place by itself
+        return torch.stack([_mean_of_class(one, labels) for one in values.flatten(1).unbind(1)], 1).view_as(values)
     if labels is None:
         return values.mean().expand_as(values)
     same = (labels[:, None] == labels).to(values.dtype)
     return same @ values / same.sum(dim=1)
 
 
-def generator_loss(recipe: Recipe, discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid) -> Tensor:
+def generator_loss(
+    recipe: Recipe,
+    discriminator: Callable[..., Tensor],
+    real: Pyramid,
+    fake: Pyramid,
+    beside: Callable[..., Tensor] | None = None,
+) -> Tensor:
     """The generator's loss over the global batch; only relativistic losses use real images."""
-    fake_logits = gather(_at_least_fp32(discriminator(fake)))
-    real_logits = torch.zeros_like(fake_logits)
-    if recipe.loss.relativistic:
-        with torch.no_grad():
-            real_logits = gather(_at_least_fp32(discriminator(real)))
-    return recipe.loss.of(real_logits, fake_logits)[1]
+
+    def against(judge: Callable[..., Tensor], chosen: Loss) -> Tensor:
+        fake_logits = gather(_at_least_fp32(judge(fake)))
+        real_logits = torch.zeros_like(fake_logits)
+        if chosen.relativistic:
+            with torch.no_grad():
+                real_logits = gather(_at_least_fp32(judge(real)))
+        return per_map(chosen.of, real_logits, fake_logits)[1]
+
+    loss = against(discriminator, recipe.loss)
+    return loss if beside is None else loss + recipe.beside_weight * against(beside, recipe.beside)
 
 
 def train_step(
@@ -150,6 +171,7 @@ def _passes(
         return pyramid if batch.augment is None else recipe.augmentation(pyramid, batch.augment[draw], probability)
 
     judge = partial(discriminator, labels=batch.labels)
+    beside = None if discriminator.beside is None else partial(discriminator.beside, labels=batch.labels)
     real = shown(image_pyramid(batch.real, state.config.network.resolutions), 0)
     shared = batch.generator_latents is None
     with autocast(), torch.set_grad_enabled(shared), state.ready("generator"):
@@ -158,7 +180,7 @@ def _passes(
     discriminator.requires_grad_(True)
     constant = shown([images.detach() for images in fake], 1)
     with autocast(), state.ready("discriminator"):
-        loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels)
+        loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels, beside)
     if penalised and recipe.penalty is not None:
         constant = [images.float() for images in constant]
         with autocast(), state.ready("discriminator"):
@@ -177,7 +199,7 @@ def _passes(
             with state.ready("generator"):
                 fake = generator(batch.generator_latents, batch.labels)
         with state.ready("discriminator", frozen=True):
-            loss = generator_loss(recipe, judge, real, shown(fake, 2))
+            loss = generator_loss(recipe, judge, real, shown(fake, 2), beside)
     state.drop_gradients("generator")
     loss.backward()
     yield {"loss_generator": loss.detach()}
