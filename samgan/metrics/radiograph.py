@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,7 +44,7 @@ class Radiograph(nn.Module):
         found = torch.relu(self.squeeze(self.anatomy(resized(images))))
         return torch.cat([texture, self.anatomy_out(found.flatten(1))], 1)
 
-    def maps(self, images: Float32[Tensor, "n 1 h w"]) -> list[Tensor]:
+    def maps(self, images: Float[Tensor, "n 1 h w"]) -> list[Tensor]:
         """Maps of features at a quarter of the side of the images, at an eighth and at a sixteenth.
 
         Both stacks run over the images as they are: 160 channels of both, then 160 and 192 of `anatomy`.
