@@ -6,7 +6,16 @@ import pytest
 
 from samgan.config import Config
 from samgan.errors import UsageError
-from samgan.presets import PLUS, PLUS_SCALES, PRESETS, SCALES, preset_config, preset_document, preset_names
+from samgan.presets import (
+    PLUS,
+    PLUS_SCALES,
+    PRESETS,
+    SCALES,
+    VARIANTS,
+    preset_config,
+    preset_document,
+    preset_names,
+)
 
 # Table 2 without MSG-GAN's own row. Columns: row, PN, SN, MBD, AM, FA, optimizer, lr, loss, data, FID, MR, MG.
 TABLE_2 = """
@@ -42,8 +51,8 @@ def number(cell):
 
 def test_the_rows_are_those_of_table_2():
     assert len(ROWS) == 19
-    assert sorted(preset_names()) == sorted([*ROWS, PLUS])
-    assert [row.name for row in PRESETS] == preset_names()[:-1]
+    assert sorted(preset_names()) == sorted([*ROWS, PLUS, *VARIANTS])
+    assert [row.name for row in PRESETS] == preset_names()[: len(ROWS)]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -104,6 +113,23 @@ def test_our_own_recipe(scale, resolution):
     assert config.preset == PLUS
     assert config.network.resolution == resolution
     assert config.data.flip == "none"
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("scale", PLUS_SCALES)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_differs_from_our_own_recipe_in_the_discriminator_and_attention(name, scale, resolution):
+    config, plus = preset_config(name, scale, resolution), preset_config(PLUS, scale, resolution)
+    assert config.preset == name
+    assert config.network.sees
+    changed = {
+        "samgan-projected": {"discriminator_blocks", "loss", "penalty", "augment_target"},
+        "samgan-vision": {"discriminator_blocks"},
+    }[name.removesuffix("-attention")] | {"vision_resolution", "vision_channels"}
+    if name.endswith("-attention"):
+        changed |= {"generator_attention", "discriminator_attention"}
+    assert {key.partition(".")[2] for key in config.differences(plus)} <= changed
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
