@@ -165,6 +165,7 @@ class GroupedGeneratorBlock(nn.Module):
     def forward(
         self, x: Tensor | None, latents: Tensor, modulation: Modulation, image: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
+        """The features of this scale from those below, and the image of this scale, if it has one."""
         if self.start is not None:
             scales = self.scale(latents)
             x = channels_last(self.start.to(scales.dtype) * scales)
@@ -203,6 +204,7 @@ class GroupedDiscriminatorBlock(nn.Module):
             self.change = _change(conv, width, config.channels(resolution // 2))
 
     def forward(self, image: Tensor | None, x: Tensor | None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
+        """The features for the block below, from those of the block above and the image of this scale."""
         if self.from_image is not None and image is not None:
             features = self.from_image(channels_last(image))
             x = features if x is None else (x + features) * HALF

@@ -127,8 +127,8 @@ def choose_rows(names: Sequence[str], seeds: int, colour: bool, resolution: int 
     """Find rows by name or by group, and the number of seeds of each.
 
     Args:
-        names: Names and groups ("paper": the 18 X-ray rows, "further", "future", "all"); none: "paper". `NAME=N` sets the number
-            of seeds of a row, or of every row of a group; if several names include a row, the last one counts.
+        names: Names and groups ("paper": the 18 X-ray rows, "further", "future", "all"); none: "paper". `NAME=N` sets
+            the number of seeds of a row, or of every row of a group; if several names include a row, the last counts.
         seeds: Number of seeds of every other row.
         colour: Whether there are faces to train the CelebA row on; it is then in "paper" and "all".
         resolution: Of the images. Groups leave out rows with attention at a resolution that these images do not have.
