@@ -152,8 +152,9 @@ R3GAN_SETTINGS: dict[str, Any] = {
 R3GAN_SCALES: dict[str, dict[str, Any]] = {
     "cpu": {
         "network.max_channels": 128,
-        "network.channel_base": 1024,
+        "network.channel_base": 512,  # half of samgan-plus, since each scale has five convolutions on its way
         "training.batch_size": 8,
+        "training.penalty_every": 4,  # one costs as much as two steps without it
         "training.kimg": 700.0,
         "training.burn_in_kimg": 700.0,
         "training.snapshot_every_kimg": 20.0,
@@ -168,6 +169,10 @@ R3GAN_SCALES: dict[str, dict[str, Any]] = {
         "training.snapshot_every_kimg": 100.0,
     },
 }
+
+
+FEWEST_CHANNELS = 4
+"""At the largest size. Where a recipe's own widths are less there, all its scales get more, by the same factor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,12 +241,14 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
     if scale not in scales_of(name):
         raise UsageError(f"unknown scale {scale!r} of {name}; known: {', '.join(scales_of(name))}")
     if recipe := RECIPES.get(name):
+        widths = recipe.scales[scale]["network.channel_base"]
         attention = _attention(ROWS_SCALE[scale], resolution) if recipe.attention else []
         return Config().override(
             {
                 "preset": name,
                 **recipe.settings,
                 **recipe.scales[scale],
+                "network.channel_base": max(widths, FEWEST_CHANNELS * resolution),
                 "network.resolution": resolution,
                 "network.generator_attention": attention,
                 "network.discriminator_attention": attention,
