@@ -49,10 +49,10 @@ class NetworkConfig:
         minimum=4 * SIDES[3],
         maximum=1 << 20,
     )
-    generator_blocks: Literal["plain", "modulated"] = setting(
+    generator_blocks: Literal["plain", "modulated", "grouped"] = setting(
         "plain",
         "plain: those of MSG-GAN; modulated: the latent scales every convolution, and each image is added to the one "
-        "of the scale below",
+        "of the scale below; grouped: those of R3GAN, residual, in groups of channels, without any norm",
     )
     mapping_layers: int = setting(
         0, "layers from the latent to what modulates the convolutions (modulated blocks only)", minimum=0, maximum=16
@@ -60,11 +60,11 @@ class NetworkConfig:
     noise: Literal["none", "lower", "all"] = setting(
         "lower", "noise in modulated convolutions, drawn by the latent: none, at all scales but the largest, or all"
     )
-    discriminator_blocks: Literal["plain", "residual", "projected", "vision"] = setting(
+    discriminator_blocks: Literal["plain", "residual", "grouped", "projected", "vision"] = setting(
         "plain",
         "plain: those of MSG-GAN; residual: each block has a shortcut, and images are added to its features (combine "
-        "is not used); projected: small discriminators, with spectral norm, of the maps of a pretrained network; "
-        "vision: residual, and such small ones beside it",
+        "is not used); grouped: those of R3GAN (nor is it used there); projected: small discriminators, with spectral "
+        "norm, of the maps of a pretrained network; vision: residual, and such small ones beside it",
     )
     vision_features: Literal["lite0", "radiograph"] = setting(
         "lite0",
@@ -82,6 +82,11 @@ class NetworkConfig:
         "channels of that network's largest map, after random mixing; smaller maps have more",
         minimum=8,
         maximum=512,
+    )
+    scales: Literal["every", "largest"] = setting(
+        "every",
+        "the images that the networks exchange: one of every scale, as in MSG-GAN, or only the largest (both networks "
+        "of grouped blocks, as in R3GAN)",
     )
     latent_dim: int | None = setting(
         None, "length of the latent vector; null: the same as max_channels", minimum=1, maximum=1 << 16
@@ -159,6 +164,16 @@ class NetworkConfig:
             fits = self.discriminator_blocks == "vision" or set(self.discriminator_attention) <= set(sides)
             found, allowed = self.discriminator_attention, f"some of {', '.join(map(str, sides))}, which heads have"
             _require(fits, "network.discriminator_attention", found, allowed)
+        kinds = {"generator": self.generator_blocks, "discriminator": self.discriminator_blocks}
+        grouped = {network for network, kind in kinds.items() if kind == "grouped"}
+        fits = self.scales == "every" or len(grouped) == 2
+        _require(fits, "network.scales", self.scales, "every, unless both networks have grouped blocks")
+        # A convolution that starts at zero has no largest singular value to be divided by.
+        normed = set(kinds) if self.spectral_norm == "both" else {self.spectral_norm}
+        fits = grouped.isdisjoint(normed)
+        _require(fits, "network.spectral_norm", self.spectral_norm, "none for networks of grouped blocks")
+        fits = self.minibatch_std == "none" or "discriminator" not in grouped
+        _require(fits, "network.minibatch_std", self.minibatch_std, "none with grouped discriminator blocks")
 
     @property
     def sees(self) -> bool:
@@ -166,8 +181,13 @@ class NetworkConfig:
         return self.discriminator_blocks in ("projected", "vision")
 
     @property
+    def image_sides(self) -> tuple[int, ...]:
+        """The sides of the images that the networks exchange, smallest first."""
+        return self.resolutions if self.scales == "every" else (self.resolution,)
+
+    @property
     def resolutions(self) -> tuple[int, ...]:
-        """The sides of the image pyramid, smallest first: 4, 8, ..., resolution."""
+        """The sides of the networks' blocks, smallest first: 4, 8, ..., resolution."""
         return SIDES[: SIDES.index(self.resolution) + 1]
 
     @property

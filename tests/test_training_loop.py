@@ -165,7 +165,7 @@ def test_other_pretrained_weights_are_told_and_a_run_is_not_continued_with_them(
         hashes = {f"eyes.projection.{name}": torch.zeros(32, dtype=torch.uint8)}
         changed = {"config": config.to_dict(), "discriminator": {**saved["discriminator"], **hashes}}
         save_checkpoint(path, {**saved, **changed})
-        with pytest.raises(SamganError, match="the discriminator was trained on .* SHA-256 000000000000") as caught:
+        with pytest.raises(SamganError, match=r"the discriminator was trained on .* SHA-256 000000000000") as caught:
             train_loop(config, images, run, fabric, Options(resume=True))
         assert "\n" not in str(caught.value)
 

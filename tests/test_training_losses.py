@@ -45,14 +45,12 @@ def test_values_by_hand(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_of_maps_is_the_mean_over_the_maps_with_every_place_an_image(name):
     real, fake = torch.randn(3, 2, 5), torch.randn(3, 2, 5)
-    expected = [LOSSES[name].of(real[:, k].reshape(-1), fake[:, k].reshape(-1)) for k in (0, 1)]
-    for found, (first, second) in zip(losses.per_map(LOSSES[name].of, real, fake), zip(*expected), strict=True):
-        torch.testing.assert_close(found, (first + second) / 2)
-    for found, same in zip(
-        losses.per_map(LOSSES[name].of, real[:, 0, 0], fake[:, 0, 0]),
-        LOSSES[name].of(real[:, 0, 0], fake[:, 0, 0]),
-        strict=True,
-    ):
+    loss = LOSSES[name].of
+    first, second = (loss(real[:, k].reshape(-1), fake[:, k].reshape(-1)) for k in (0, 1))
+    for found, a, b in zip(losses.per_map(loss, real, fake), first, second, strict=True):
+        torch.testing.assert_close(found, (a + b) / 2)
+    alone = real[:, 0, 0], fake[:, 0, 0]
+    for found, same in zip(losses.per_map(loss, *alone), loss(*alone), strict=True):
         assert torch.equal(found, same)
 
 

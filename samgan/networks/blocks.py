@@ -17,6 +17,7 @@ from samgan.networks.convolutions import (
     upsample,
     upsample_conv,
 )
+from samgan.networks.grouped import GroupedDiscriminatorBlock, GroupedGeneratorBlock
 from samgan.networks.minibatch_std import MinibatchStdDev
 from samgan.networks.modulated import ModulatedConv2d, Modulation
 from samgan.networks.residual import plain_residual_block, residual_block
@@ -97,7 +98,7 @@ class _ModulatedBlock(nn.Module):
         return x, own if image is None else own + upsample(image)
 
 
-GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock}
+GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock, "grouped": GroupedGeneratorBlock}
 
 
 class _DiscriminatorBlock(nn.Module):
@@ -201,9 +202,10 @@ class _ResidualBlock(nn.Module):
         return self.skip(halve(x)).add_(activate(self.conv_2(halve(y)))).mul_(HALF)
 
 
-DISCRIMINATOR_BLOCKS: dict[str, type[_DiscriminatorBlock | _ResidualBlock] | None] = {
+DISCRIMINATOR_BLOCKS: dict[str, type[_DiscriminatorBlock | _ResidualBlock | GroupedDiscriminatorBlock] | None] = {
     "plain": _DiscriminatorBlock,
     "residual": _ResidualBlock,
+    "grouped": GroupedDiscriminatorBlock,
     "projected": None,  # nothing but the heads of samgan.networks.projected
     "vision": _ResidualBlock,  # and those heads beside it
 }

@@ -49,7 +49,7 @@ class Generator(nn.Module):
         return [(others, 1.0), (mapping, MAPPING_RATE)] if mapping else [(others, 1.0)]
 
     def forward(self, latents: Float[Tensor, "n latent"], labels: Int[Tensor, " n"] | None = None) -> Pyramid:
-        """Return the pyramid [n, channels, side, side], smallest first.
+        """Return the images [n, channels, side, side] of all scales, or of the largest alone, smallest first.
 
         Raises:
             ValueError: Labels (0 to num_classes - 1) are missing, or were given to a network without classes.
@@ -68,5 +68,6 @@ class Generator(nn.Module):
         modulation = modulations(self.modulated, styles, latents) if self.modulated else []
         for number, block in enumerate(self.blocks):
             x, image = block(x, latents, modulation[2 * number : 2 * number + 2], image)
-            pyramid.append(image)
+            if image is not None:
+                pyramid.append(image)
         return [image.tanh() for image in pyramid] if self.tanh else pyramid
