@@ -177,7 +177,7 @@ R3GAN_SCALES: dict[str, dict[str, Any]] = {
     "gpu": {
         "network.max_channels": 512,
         "network.channel_base": 16384,
-        "training.batch_size": 64,
+        "training.batch_size": 32,  # that of one of the paper's eight GPUs
         "training.kimg": 5000.0,
         "training.burn_in_kimg": 5000.0,
         "training.snapshot_every_kimg": 100.0,

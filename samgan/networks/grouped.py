@@ -46,15 +46,20 @@ class GroupedConv2d(EqualizedConv2d):
         if not torch.is_grad_enabled():
             return F.conv2d(x.to(dtype), weight, bias, padding=self.padding, groups=self.groups)
         with torch.autocast(x.device.type, enabled=False):  # all have their precision now
-            return _Grouped.apply(x.to(dtype), weight, bias, self.padding, self.groups)
+            return grouped_conv(x.to(dtype), weight, bias, self.padding, self.groups)
 
 
-class _Grouped(torch.autograd.Function):
+def grouped_conv(
+    x: Float[Tensor, "n c h w"], weight: Float[Tensor, "d e k k"], bias: Tensor | None, padding: int, groups: int
+) -> Float[Tensor, "n d i j"]:
     """`F.conv2d` in groups, whose second derivative does not go through the groups one by one, as torch's does.
 
     Only the gradient of x can be differentiated again, and only once; those of weight and bias are then NaN.
     """
+    return _Grouped.apply(x, weight, bias, padding, groups)
 
+
+class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight)

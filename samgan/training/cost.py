@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import conv_backward_flop, flop_registry, register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from samgan.config import Config
 from samgan.networks import Discriminator, Generator, image_pyramid
@@ -134,10 +134,10 @@ class _Flops(TorchDispatchMode):
         formula = flop_registry.get(SAME_FORMULA.get(func._overloadpacket, func._overloadpacket))
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
-        if func._overloadpacket is torch.ops.aten.convolution_backward and (groups := args[9]) > 1 and args[10][1]:
-            # torch's formula for the gradient of the weight knows no groups.
-            of_weight = conv_backward_flop(*args[:10], (False, True, False), out_val=out)
-            self.total -= of_weight - of_weight // groups
+            if func._overloadpacket is torch.ops.aten.convolution_backward and (groups := args[9]) > 1 and args[10][1]:
+                # torch's formula for the gradient of the weight knows no groups.
+                of_weight = formula(*args[:10], (False, True, False), out_val=out)
+                self.total -= of_weight - of_weight // groups
         return out
 
 
