@@ -30,12 +30,14 @@ STEPS = 20
 SMALL = {"network.max_channels": 16, "training.batch_size": 8}
 PLUS = {**SMALL, "network.channel_base": 512, "network.mapping_layers": 1}
 CLASSES = {"network.num_classes": 3, "data.class_sampling": "balanced"}
+EYES = {"network.vision_features": "radiograph", "network.vision_resolution": 64, "network.vision_channels": 8}
 CASES = {
     "msg-gan-6": ("msg-gan-6", SMALL),
     "msg-gan-4": ("msg-gan-4", SMALL),
     "samgan-8": ("samgan-8", SMALL),
     "samgan-plus": ("samgan-plus", {**PLUS, "network.num_classes": 0}),
     "samgan-plus, classes": ("samgan-plus", {**PLUS, **CLASSES}),
+    **{name: (name, {**PLUS, **EYES, "network.num_classes": 0}) for name in ("samgan-projected", "samgan-vision")},
     "samgan-plus, classes, two processes": ("samgan-plus", {**PLUS, **CLASSES}),
 }
 

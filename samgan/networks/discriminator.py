@@ -22,6 +22,9 @@ class Discriminator(nn.Module):
     where h is the features after the last block, averaged over their pixels. e is initialised and normalised like the
     weight of the logit.
 
+    With projected blocks there are no blocks, but `eyes`, which see through a pretrained network and give a map of
+    logits each. With vision blocks, these are beside the blocks, and the logit is that of the blocks.
+
     Source: Karnewar and Wang 2020 (MSG-GAN), section 2; the combine functions: its section 2.2. Classes: Miyato and
     Koyama 2018, section 3.
     """
