@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
 from samgan.errors import UsageError
-from samgan.networks import Discriminator, EqualizedConv2d, SelfAttention, attention_gammas, attention_maps
+from samgan.networks import Discriminator, EqualizedConv2d, SelfAttention, attention_gammas, attention_maps, projected
 from samgan.networks.frozen import Projection
-from samgan.networks.projected import HalvingConv2d, Head
+from samgan.networks.projected import BatchNorm, HalvingConv2d, Head
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +75,23 @@ def test_a_halving_convolution_equals_a_plain_one():
     torch.testing.assert_close(layer(x), plain, rtol=1e-9, atol=1e-9)
 
 
+def test_batch_norm_over_processes_equals_that_of_one(monkeypatch):
+    """Two processes with a half each; what they would tell each other is computed here."""
+    norm, x = BatchNorm(5).double(), torch.randn(8, 5, 4, 4, dtype=torch.float64)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    expected = norm(x)
+    halves, told = x.chunk(2), []
+    monkeypatch.setattr(projected, "world_size", lambda: 2)
+    for half, other in (halves, halves[::-1]):
+        asked = iter(
+            (lambda y: y.mean((0, 2, 3)), lambda y: (y - x.mean((0, 2, 3), keepdim=True)).square().mean((0, 2, 3)))
+        )
+        monkeypatch.setattr(projected, "gather", lambda own, of=asked, y=other: torch.cat([own, next(of)(y)[None]]))
+        told.append(norm(half))
+    torch.testing.assert_close(torch.cat(told), expected, rtol=1e-9, atol=1e-9)
+
+
 def plain_head(head, x, images, labels, group):
     """A head written out, for self-attention and minibatch std over groups."""
     side = x.shape[-1]
@@ -96,7 +113,11 @@ def plain_head(head, x, images, labels, group):
         if side == 4:
             break
         layer = head.halve[str(side)]
-        x = F.leaky_relu(F.conv2d(x, spectral(layer), layer.bias, stride=2, padding=1), 0.2)
+        x = F.conv2d(x, spectral(layer), stride=2, padding=1)
+        norm = head.norm[str(side)]
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0)
+        x = (x - mean) / (variance + 1e-5).sqrt()
+        x = F.leaky_relu(norm.weight[:, None, None] * x + norm.bias[:, None, None], 0.2)
         side //= 2
     features = x
     if head.minibatch_std is not None:
@@ -116,7 +137,7 @@ def test_a_head_equals_a_plain_one(entries, attentive, std):
     config = small(minibatch_std=std, image_channels=3, vision_features="lite0")
     head = Head(config, 16, 12, entries, frozenset(attentive)).double()
     for name, parameter in head.named_parameters():
-        if name.endswith(("bias", "gamma")):
+        if name.endswith(("bias", "gamma")) or ".norm." in name or name.startswith("norm."):
             torch.nn.init.normal_(parameter)
     converge(head)
     x = torch.randn(4, 12, 16, 16, dtype=torch.float64)

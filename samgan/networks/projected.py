@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
+from samgan.distributed import gather, world_size
 from samgan.networks.configured import attention
 from samgan.networks.convolutions import EqualizedConv2d, activate, channels_last
 from samgan.networks.frozen import Projection
@@ -18,6 +19,7 @@ LAST = 4
 """Side at which a map becomes logits."""
 WIDEST = 4
 """A convolution that halves the side doubles the channels, up to this many times `network.vision_channels`."""
+EPSILON = 1e-5  # of batch norm, as in torch
 # Drawn from N(0, 1), so that the learning rate turns them as far as layers with equalized rates.
 spectral_conv = partial(EqualizedConv2d, spectral=True, spectral_scale="unit")
 
@@ -31,12 +33,42 @@ class HalvingConv2d(EqualizedConv2d):
         return F.conv2d(x, weight, bias, stride=2, padding=1)
 
 
+halving_conv = partial(HalvingConv2d, spectral=True, spectral_scale="unit")
+
+
+class BatchNorm(nn.Module):
+    """Scale each channel to mean 0 and variance 1 over the pixels of a batch, then by a gain and an offset of its own.
+
+    The batch is the global batch of all processes. There are no running averages: as with minibatch std, an image is
+    always judged among others, so a discriminator sees whether the images of a batch differ.
+
+    Source: Ioffe and Szegedy 2015, algorithm 1.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Float[Tensor, "n c h w"], batches: int = 1) -> Float[Tensor, "n c h w"]:
+        """Normalise; if x holds several batches, each has its own statistics."""
+        return torch.cat([self._of_batch(batch) for batch in x.chunk(batches)])
+
+    def _of_batch(self, x: Tensor) -> Tensor:
+        if world_size() == 1:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=EPSILON)
+        # Processes have equally many images, so a mean over all is the mean of their means.
+        mean = gather(x.mean(dim=(0, 2, 3))[None]).mean(dim=0)[:, None, None]
+        variance = gather((x - mean).square().mean(dim=(0, 2, 3))[None]).mean(dim=0)[:, None, None]
+        scale = self.weight[:, None, None] * (variance + EPSILON).rsqrt()
+        return (x - mean) * scale + self.bias[:, None, None]
+
+
 class Head(nn.Module):
     """A small discriminator of one map, with spectral norm in every layer.
 
     At each side, from that of the map down, the images that enter here are added; then come attention and a
-    convolution that halves the side. At 4 px come minibatch std and a convolution that gives a logit at each place.
-    With classes, <e_y, h> of the features h of the place is added to it.
+    convolution that halves the side, with batch norm. At 4 px come minibatch std and a convolution that gives a logit
+    at each place. With classes, <e_y, h> of the features h of the place is added to it.
 
     Args:
         config: The configuration.
@@ -45,8 +77,8 @@ class Head(nn.Module):
         entries: Sides of the images that enter at each side. Those larger than the side give their pixels as channels.
         attentive: Sides with attention.
 
-    Source: Sauer et al. 2021, section 3.2 and its code. Differs: without batch norm, which would need statistics over
-        all processes; 4x4 logits instead of 5x5; the images of MSG-GAN enter.
+    Source: Sauer et al. 2021, section 3.2 and its code. Differs: 4x4 logits instead of 5x5; minibatch std; the images
+        of MSG-GAN enter.
     """
 
     def __init__(
@@ -59,7 +91,8 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.entries = entries
-        self.from_image, self.attention, self.halve = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.from_image, self.attention = nn.ModuleDict(), nn.ModuleDict()
+        self.halve, self.norm = nn.ModuleDict(), nn.ModuleDict()
         while True:
             for image in entries.get(side, ()):
                 channels = config.image_channels * (image // side) ** 2
@@ -68,7 +101,8 @@ class Head(nn.Module):
             if side == LAST:
                 break
             wider = min(2 * width, max(width, WIDEST * config.vision_channels))
-            self.halve[str(side)] = HalvingConv2d(width, wider, 4, spectral=True, spectral_scale="unit")
+            self.halve[str(side)] = halving_conv(width, wider, 4, bias=False)
+            self.norm[str(side)] = BatchNorm(wider)
             side, width = side // 2, wider
         has_std = config.minibatch_std != "none"
         self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
@@ -86,7 +120,7 @@ class Head(nn.Module):
                 x = x + self.from_image[str(entering)](channels_last(image))
             x = attend(x)
             if side in self.halve:
-                x = activate(self.halve[side](x))
+                x = activate(self.norm[side](self.halve[side](x), batches))
         logits = self.to_logit(self.minibatch_std(x, labels, batches) if self.minibatch_std else x).flatten(1)
         if self.of_class is None or labels is None:
             return logits
