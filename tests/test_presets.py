@@ -132,8 +132,9 @@ def test_a_recipe_with_attention_differs_in_that_only(name, scale):
 @pytest.mark.parametrize("name", ["samgan-projected", "samgan-vision"])
 def test_a_recipe_with_pretrained_eyes_differs_from_our_own_in_the_discriminator_and_its_loss(name, scale):
     own, plus = preset_config(name, scale), preset_config(PLUS, scale)
+    rates = "learning_rate", "discriminator_learning_rate"
     changed = {
-        "samgan-projected": {"discriminator_blocks", "loss", "penalty", "augment_target"},
+        "samgan-projected": {"discriminator_blocks", "loss", "penalty", "augment_target", *rates},
         "samgan-vision": {"discriminator_blocks"},
     }[name]
     different = {key.partition(".")[2] for key in own.differences(plus)}
