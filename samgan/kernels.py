@@ -26,10 +26,14 @@ _SIGNATURES = {  # kernel: numbers of arrays, of sizes, and of factors
     "activate_and_add": (2, 1),
     "activate_and_halve": (2, 4),
     "activate_and_halve_backward": (4, 4),
+    "activate_and_normalize": (2, 4),
+    "activate_and_normalize_backward": (4, 4),
     "activate_backward": (4, 4),
     "collect_gradients": (5, 1),
     "demodulate": (4, 4, 1),
     "demodulate_backward": (8, 4, 1),
+    "head_backward": (7, 4),
+    "head_forward": (5, 4),
     "image_backward": (9, 5),
     "image_forward": (7, 5),
     "modulate": (3, 4),
@@ -87,9 +91,13 @@ def without_kernels() -> Iterator[None]:
         _off = before
 
 
-def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether there is a kernel for a device and a precision; `kernels_fit` also asks for sizes."""
-    return not _off and device.type == "cpu" and dtype in _SUFFIXES and _library() is not None
+def has_kernels(x: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether there are kernels for a tensor's device and precision (or `dtype`); `kernels_fit` also asks for sizes.
+
+    There are none for a tensor without numbers, with which torch traces or counts what a network does.
+    """
+    known = (dtype or x.dtype) in _SUFFIXES and x.device.type == "cpu" and type(x) in (Tensor, torch.nn.Parameter)
+    return known and not _off and _library() is not None
 
 
 def kernels_fit(x: Tensor) -> bool:
@@ -97,7 +105,7 @@ def kernels_fit(x: Tensor) -> bool:
 
     They have to lie channels last, as what a convolution returns does.
     """
-    if not has_kernels(x.device, x.dtype):
+    if not has_kernels(x):
         return False
     _, channels, _, width = x.shape
     if not x.is_contiguous(memory_format=torch.channels_last):

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from samgan.networks import EqualizedConv2d, ModulatedConv2d, channels_last
-from samgan.networks.modulated import modulated_conv, modulations, plain_modulated_conv
+from samgan.networks.modulated import add_image, modulated_conv, modulations, plain_add_image, plain_modulated_conv
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +105,18 @@ def test_features_keep_their_precision():
     assert y.dtype == torch.bfloat16
     y.sum().backward()
     assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float}
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("shape", [(4, 8, 8), (8, 4, 6), (48, 2, 4), (5, 4, 4)], ids=str)
+def test_adding_an_image_equals_the_plain_form(shape, below):
+    channels, h, w = shape
+    made = [torch.randn(3, *shape), torch.randn(1, channels, 1, 1), torch.randn(1)]
+    made += [torch.randn(3, 1, h // 2, w // 2)] * below
+    made = [(channels_last(one) if one.dim() == 4 else one).double().requires_grad_() for one in made]
+    found = []
+    for function in (add_image, plain_add_image):
+        image = function(*made, *[None] * (not below))
+        found.append((image, *torch.autograd.grad((image * image.detach().cos()).sum(), made)))
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)

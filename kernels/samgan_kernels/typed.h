@@ -19,23 +19,25 @@ static void FN(along)(const T *from, A *row, long w, long c) {
 }
 
 /* Repeat each of w numbers c times. */
-static void FN(wide)(const T *from, A *row, long w, long c) {
+static void FN(repeat)(const A *from, A *row, long w, long c) {
     switch (c) {
 #define CASE(C) \
     case C: \
-        for (long x = 0; x < w; x++) { \
-            A value = LOAD(from[x]); \
-            for (long k = 0; k < C; k++) row[x * C + k] = value; \
-        } \
+        for (long x = 0; x < w; x++) \
+            for (long k = 0; k < C; k++) row[x * C + k] = from[x]; \
         break;
         CASE(4) CASE(8) CASE(16) CASE(32)
 #undef CASE
     default:
-        for (long x = 0; x < w; x++) {
-            A value = LOAD(from[x]);
-            for (long k = 0; k < c; k++) row[x * c + k] = value;
-        }
+        for (long x = 0; x < w; x++)
+            for (long k = 0; k < c; k++) row[x * c + k] = from[x];
     }
+}
+
+static void FN(wide)(const T *from, A *row, long w, long c) {
+    A numbers[w];
+    for (long x = 0; x < w; x++) numbers[x] = LOAD(from[x]);
+    FN(repeat)(numbers, row, w, c);
 }
 
 /* Add up a row by channels, to what `sums` has. */
@@ -305,7 +307,7 @@ static void FN(turned)(const A *lanes, A *turned, long channel, long c, long i) 
 }
 
 /* Sums of the c numbers of each pixel. */
-static inline void FN(of_pixels)(const A *row, T *sums, long w, long c, long stride) {
+static inline void FN(sum_pixels)(const A *row, A *sums, long w, long c) {
     switch (c) {
 #define CASE(C) \
     case C: \
@@ -313,7 +315,7 @@ static inline void FN(of_pixels)(const A *row, T *sums, long w, long c, long str
             A sum = 0; \
             DO_PRAGMA(omp simd reduction(+ : sum)) \
             for (long k = 0; k < C; k++) sum += row[x * C + k]; \
-            sums[x * stride] = STORE(sum); \
+            sums[x] = sum; \
         } \
         break;
         CASE(4) CASE(8) CASE(16) CASE(32)
@@ -323,7 +325,7 @@ static inline void FN(of_pixels)(const A *row, T *sums, long w, long c, long str
             A sum = 0;
             DO_PRAGMA(omp simd reduction(+ : sum))
             for (long k = 0; k < c; k++) sum += row[x * c + k];
-            sums[x * stride] = STORE(sum);
+            sums[x] = sum;
         }
     }
 }
@@ -340,7 +342,7 @@ void FN(image_backward)(T *g, const T *g_half, const T *image, const T *patches,
     PARALLEL(n * h * w * c)
     for (long at = 0; at < n; at++) {
         ROW ring[3 * i * length], of_patches[3 * i * length], f[3][length], quarter[w * c], sums[(places + 1) * p];
-        ROW back[10 * p], of_row[w * c];
+        ROW back[10 * p], of_row[w * c], of_line[w];
         const T *own_image = image + at * h * w * i, *own_patches = patches + at * h * w * i;
         ZERO(sums, (places + 1) * p);
         ZERO(&f[0][0], 3 * length);
@@ -368,7 +370,9 @@ void FN(image_backward)(T *g, const T *g_half, const T *image, const T *patches,
                 for (long channel = 0; channel < i; channel++) {
                     FN(turned)(lanes, back, channel, c, i);
                     FN(convolve)(back, &f[0][0], of_row, y - 1, w, c, 1, 0);
-                    FN(of_pixels)(of_row, g_image + ((at * h + y - 1) * w) * i + channel, w, c, i);
+                    FN(sum_pixels)(of_row, of_line, w, c);
+                    T *into = g_image + (at * h + y - 1) * w * i + channel;
+                    for (long x = 0; x < w; x++) into[x * i] = STORE(of_line[x]);
                 }
         }
         A *own = of_images + at * (places + 1) * c;
@@ -721,5 +725,105 @@ void FN(demodulate_backward)(const A *g_scale, const T *weight, const T *style, 
                 long at = (out * places + place) * c + k;
                 g_weight[at] = STORE(LOAD(g_weight[at]) + 2 * LOAD(weight[at]) * of_weight[k]);
             }
+    }
+}
+
+/* ---- The generator's image of one channel: features times weights, added to the image of half the sides. ---- */
+
+/* image[n, h, w] = sum_c x * weight + bias + enlarged below[n, h/2, w/2], unless that is NULL. */
+void FN(head_forward)(const T *x, const T *weight, const T *bias, const A *below, A *image, long n, long h, long w,
+                      long c) {
+    PARALLEL(n * h * w * c)
+    for (long at = 0; at < n; at++) {
+        ROW factors[w * c], products[w * c], sums[w];
+        FN(along)(weight, factors, w, c);
+        for (long y = 0; y < h; y++) {
+            A *into = image + (at * h + y) * w;
+            const T *from = x + (at * h + y) * w * c;
+            for (long j = 0; j < w * c; j++) products[j] = LOAD(from[j]) * factors[j];
+            FN(sum_pixels)(products, sums, w, c);
+            if (below) {
+                long near = y / 2, far = MIN(MAX(y % 2 ? near + 1 : near - 1, 0), h / 2 - 1);
+                const A *rows = below + at * (h / 2) * (w / 2);
+                FN(enlarge)(rows + near * (w / 2), rows + far * (w / 2), into, w / 2, 1);
+                for (long j = 0; j < w; j++) into[j] += sums[j] + LOAD(*bias);
+            } else
+                for (long j = 0; j < w; j++) into[j] = sums[j] + LOAD(*bias);
+        }
+    }
+}
+
+/* From the gradient g of the image: those of x, weight, bias, and of below unless NULL. */
+void FN(head_backward)(const A *g, const T *x, const T *weight, T *g_x, T *g_weight, T *g_bias, A *g_below, long n,
+                       long h, long w, long c) {
+    A *of_images = malloc(sizeof(A) * n * (c + 1));
+    PARALLEL(n * h * w * c)
+    for (long at = 0; at < n; at++) {
+        ROW factors[w * c], sums[w * c], wide[w * c], both[w], total = 0;
+        FN(along)(weight, factors, w, c);
+        ZERO(sums, w * c);
+        const A *rows = g + at * h * w;
+        for (long y = 0; y < h; y++) {
+            const T *from = x + (at * h + y) * w * c;
+            T *into = g_x + (at * h + y) * w * c;
+            for (long j = 0; j < w; j++) total += rows[y * w + j];
+            FN(repeat)(rows + y * w, wide, w, c);
+            for (long j = 0; j < w * c; j++) {
+                into[j] = STORE(wide[j] * factors[j]);
+                sums[j] += wide[j] * LOAD(from[j]);
+            }
+            if (g_below && y % 2) {
+                const A *first = rows + (y - 1) * w, *above = rows + MAX(y - 2, 0) * w;
+                const A *second = rows + y * w, *under = rows + MIN(y + 1, h - 1) * w;
+                for (long j = 0; j < w; j++)
+                    both[j] = (A)0.75 * (first[j] + second[j]) + (A)0.25 * (above[j] + under[j]);
+                FN(reduce)(both, g_below + (at * (h / 2) + y / 2) * (w / 2), w / 2, 1);
+            }
+        }
+        A *own = of_images + at * (c + 1);
+        ZERO(own, c);
+        FN(add_up)(sums, own, w, c);
+        own[c] = total;
+    }
+    T found[c + 1];
+    FN(gather)(of_images, found, n, c + 1);
+    memcpy(g_weight, found, sizeof(T) * c);
+    *g_bias = found[c];
+    free(of_images);
+}
+
+/* ---- Pixel norm. ---- */
+
+/* x = r * act(x) with r = 1 / sqrt(mean of act(x)^2 over the channels + 1e-8); r is [n, h, w]. */
+void FN(activate_and_normalize)(T *x, A *r, long n, long h, long w, long c) {
+    PARALLEL(n * h * w * c)
+    for (long row = 0; row < n * h; row++) {
+        ROW values[w * c], squares[w * c], sums[w];
+        for (long j = 0; j < w * c; j++) {
+            values[j] = FN(act)(LOAD(x[row * w * c + j]));
+            squares[j] = values[j] * values[j];
+        }
+        FN(sum_pixels)(squares, sums, w, c);
+        for (long j = 0; j < w; j++) sums[j] = r[row * w + j] = 1 / SQRT(sums[j] / (A)c + (A)1e-8);
+        FN(repeat)(sums, squares, w, c);
+        for (long j = 0; j < w * c; j++) x[row * w * c + j] = STORE(values[j] * squares[j]);
+    }
+}
+
+/* dx = slope(y) * r * (dy - y * mean of dy * y over the channels). */
+void FN(activate_and_normalize_backward)(const T *dy, const T *y, const A *r, T *dx, long n, long h, long w, long c) {
+    PARALLEL(n * h * w * c)
+    for (long row = 0; row < n * h; row++) {
+        ROW products[w * c], factors[w * c], sums[w];
+        const T *own_dy = dy + row * w * c, *own_y = y + row * w * c;
+        for (long j = 0; j < w * c; j++) products[j] = LOAD(own_dy[j]) * LOAD(own_y[j]);
+        FN(sum_pixels)(products, sums, w, c);
+        for (long j = 0; j < w; j++) sums[j] /= (A)c;
+        FN(repeat)(sums, products, w, c);
+        FN(repeat)(r + row * w, factors, w, c);
+        for (long j = 0; j < w * c; j++) {
+            A value = LOAD(own_y[j]);
+            dx[row * w * c + j] = STORE(FN(slope)(value) * factors[j] * (LOAD(own_dy[j]) - value * products[j]));
+        }
     }
 }

@@ -31,6 +31,14 @@ def back(g: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: tuple[bool,
     )
 
 
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve with a 1x1 or 3x3 kernel, keeping the sides; oneDNN is called at once, without the layers above it."""
+    padding = weight.shape[2] // 2
+    if has_kernels(x) and x.dtype != torch.double and torch.backends.mkldnn.enabled:
+        return torch.mkldnn_convolution(x, weight, bias, [padding, padding], [1, 1], [1, 1], 1)
+    return F.conv2d(x, weight, bias, padding=padding)
+
+
 def _sizes(x: Features) -> tuple[int, int, int, int]:
     n, c, h, w = x.shape
     return n, h, w, c
@@ -202,7 +210,7 @@ def demodulation(
     q = sum_jk W^2 and r = s^2 q^T + 1e-8.
     """
     exact = torch.promote_types(style.dtype, torch.float32)
-    if not (has_kernels(weight.device, weight.dtype) and weight.is_contiguous(memory_format=torch.channels_last)):
+    if not (has_kernels(weight) and weight.is_contiguous(memory_format=torch.channels_last)):
         squares = weight.square().sum(dim=(2, 3), dtype=exact)
         return GAIN * torch.rsqrt(style.to(exact).square() @ squares.T + 1e-8), squares
     d, c, h, w = weight.shape
@@ -225,7 +233,7 @@ def demodulation_backward(
     With the gradient g_d of the scale d: g_r = -d^3 / (2 gain^2) g_d, g_s = 2 s (g_r q), g_W = 2 W (g_r^T s^2).
     """
     ordered = all(one.is_contiguous(memory_format=torch.channels_last) for one in (weight, g_weight))
-    if not (has_kernels(weight.device, weight.dtype) and ordered):
+    if not (has_kernels(weight) and ordered):
         g_r = g_scale * scale.pow(3).mul_(-0.5 / GAIN**2)
         s = style.to(scale.dtype)
         g_style = g_style.addcmul(s, g_r @ squares, value=2)

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from samgan.kernels import kernels_fit, run
 from samgan.networks.convolutions import GAIN, EqualizedConv2d, activate, precision_of, upsample
 from samgan.networks.fused import (
     back,
+    convolve,
     demodulation,
     demodulation_backward,
     modulate,
@@ -154,9 +156,10 @@ class _Modulated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *operands: Any) -> Tensor:
         x, style, weight, bias, strength, noise, enlarge = operands
+        style, noise = style.contiguous(), None if noise is None else noise.contiguous()  # once, not in each kernel
         scale, squares = demodulation(weight, style)
         modulated = modulate(x, style)
-        convolved = F.conv2d(modulated, weight, padding=1)
+        convolved = convolve(modulated, weight)
         y = scale_and_activate(convolved, scale, bias, strength, noise, enlarge=enlarge)
         ctx.enlarge = enlarge
         ctx.save_for_backward(x, style, scale, squares, weight, bias, strength, noise, modulated, convolved, y)
@@ -173,3 +176,51 @@ class _Modulated(torch.autograd.Function):
         g_x, g_style = modulate_backward(g_modulated, x, style)
         g_style, g_weight = demodulation_backward(g_scale, weight, style, squares, scale, g_style, g_weight)
         return g_x, g_style, g_weight, g_bias, g_strength, None, None
+
+
+def plain_add_image(
+    x: Float[Tensor, "n c h w"],
+    weight: Float[Tensor, "i c 1 1"],
+    bias: Float[Tensor, " i"],
+    below: Float[Tensor, "n i half_h half_w"] | None,
+) -> Float[Tensor, "n i h w"]:
+    """Map features to an image by a 1x1 convolution, at least in fp32, and add that of half the sides, enlarged."""
+    own = F.conv2d(x, weight, bias)
+    own = own.to(torch.promote_types(own.dtype, torch.float32))  # avoid rounding when images are added
+    return own if below is None else own + upsample(below)
+
+
+def add_image(
+    x: Float[Tensor, "n c h w"],
+    weight: Float[Tensor, "i c 1 1"],
+    bias: Float[Tensor, " i"],
+    below: Float[Tensor, "n i half_h half_w"] | None,
+) -> Float[Tensor, "n i h w"]:
+    """Compute the same as `plain_add_image`, in one pass where there is a kernel; its gradients have no derivatives."""
+    dtype = precision_of(x)
+    x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    if len(weight) == 1 and kernels_fit(x):
+        return _AddImage.apply(x, weight, bias, below)
+    return plain_add_image(x, weight, bias, below)
+
+
+class _AddImage(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, below: Tensor | None) -> Tensor:
+        n, c, h, w = x.shape
+        image = torch.empty((n, 1, h, w), dtype=torch.promote_types(x.dtype, torch.float32))
+        run("head_forward", x.dtype, x, weight, bias, None if below is None else below.contiguous(), image, n, h, w, c)
+        ctx.has_below = below is not None
+        ctx.save_for_backward(x, weight)
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        n, c, h, w = x.shape
+        g = gradients[0].contiguous()
+        g_below = g.new_empty(n, 1, h // 2, w // 2) if ctx.has_below else None
+        g_x, g_weight, g_bias = torch.empty_like(x), torch.empty_like(weight), weight.new_empty(1)
+        run("head_backward", x.dtype, g, x, weight, g_x, g_weight, g_bias, g_below, n, h, w, c)
+        return g_x, g_weight, g_bias, g_below

@@ -29,6 +29,7 @@ from samgan.networks.fused import (
     activate_and_halve_backward,
     activate_backward,
     back,
+    convolve,
     join_change,
     join_image,
     join_image_backward,
@@ -67,11 +68,11 @@ class _Block(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor | None, image: Tensor, *weights: Tensor) -> Tensor:
         of_image, image_bias, weight_1, bias_1, weight_2, bias_2, skip = weights
         joined, half_joined, features = join_image(image, x, of_image, image_bias)
-        y1 = F.conv2d(joined, weight_1, bias_1, padding=1)
+        y1 = convolve(joined, weight_1, bias_1)
         half = activate_and_halve(y1)
-        y2 = F.conv2d(half, weight_2, bias_2, padding=1)
+        y2 = convolve(half, weight_2, bias_2)
         ctx.has_x = x is not None
-        out = activate_and_add(y2, F.conv2d(half_joined, skip))
+        out = activate_and_add(y2, convolve(half_joined, skip))
         ctx.save_for_backward(image, *weights, features, joined, y1, half, y2, half_joined)
         return out
 
@@ -134,8 +135,8 @@ class _Adjoint(torch.autograd.Function):
         v_x, v_image = gradients
         g, image, of_image, image_bias, weight_1, weight_2, skip, features, y1, y2, g2, g1, g_x = ctx.saved_tensors
         x, half_x = join_change(image, v_image, v_x, of_image, image_bias, features)
-        half = slope_and_halve(F.conv2d(x, weight_1, padding=1), y1)
-        v = slope_and_add(F.conv2d(half, weight_2, padding=1), y2, F.conv2d(half_x, skip))
+        half = slope_and_halve(convolve(x, weight_1), y1)
+        v = slope_and_add(convolve(half, weight_2), y2, convolve(half_x, skip))
         _, g_of_image, _ = join_image_backward(
             g_x, None, image, v_image, of_image, image_bias, features, wanted=(False, True, False)
         )

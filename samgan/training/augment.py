@@ -64,7 +64,7 @@ def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float 
 
     exact = torch.promote_types(pyramid[0].dtype, torch.float32)
     matrix, gain, offset = (one.to(exact) for one in (matrix, gain, offset))
-    if has_kernels(pyramid[0].device, exact):
+    if has_kernels(pyramid[0], exact):
         return list(_Change.apply(matrix, gain, offset, moved, *(images.to(exact) for images in pyramid)))
     return [_change(images.to(exact), matrix, gain, offset, moved) for images in pyramid]
 

@@ -54,7 +54,7 @@ class _Layers:
     def scaled(self, flat: Tensor, dtype: torch.dtype) -> Tensor:
         """All weights and biases times their factors, where they are in `flat`; what lies between is not set."""
         values = torch.empty_like(flat, dtype=dtype)
-        if has_kernels(flat.device, dtype) and dtype in (flat.dtype, torch.bfloat16):
+        if has_kernels(flat, dtype) and dtype in (flat.dtype, torch.bfloat16):
             run("scale_weights", dtype, flat, values, self.factors, self.offsets, self.sizes, len(self.places))
             return values
         for place, factor in zip(self.places, self.factors.tolist(), strict=True):
@@ -68,7 +68,7 @@ class _Layers:
             for leaf, place in zip(leaves, self.places, strict=True)
         ]
         dtype = leaves[0].dtype
-        if has_kernels(flat.device, dtype) and dtype in (flat.dtype, torch.bfloat16):
+        if has_kernels(flat, dtype) and dtype in (flat.dtype, torch.bfloat16):
             addresses = torch.tensor([0 if gradient is None else gradient.data_ptr() for gradient in found])
             run("collect_gradients", dtype, addresses, flat, self.factors, self.offsets, self.sizes, len(found))
             return
