@@ -249,22 +249,8 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
     scale = scale or scales_of(name)[0]
     if scale not in scales_of(name):
         raise UsageError(f"unknown scale {scale!r} of {name}; known: {', '.join(scales_of(name))}")
-    if recipe := RECIPES.get(name):
-        widths = recipe.scales[scale]["network.channel_base"]
-        attention = _attention(ROWS_SCALE[scale], resolution) if recipe.attention else []
-        side = max((side for side in recipe.sides if side <= resolution), default=None)
-        return Config().override(
-            {
-                "preset": name,
-                **recipe.settings,
-                **recipe.scales[scale],
-                **({} if side is None else recipe.sides[side]),
-                "network.channel_base": max(widths, FEWEST_CHANNELS * resolution),
-                "network.resolution": resolution,
-                "network.generator_attention": attention,
-                "network.discriminator_attention": attention,
-            }
-        )
+    if name in RECIPES:
+        return _recipe_config(name, scale, resolution)
     row, size = {row.name: row for row in PRESETS}[name], SCALES[scale]
     attention = _attention(scale, resolution) if row.attention else []
     return Config().override(
@@ -285,6 +271,26 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
                 "learning_rate": row.learning_rate,
                 **{name: size[name] for name in ("kimg", "snapshot_every_kimg", "ema_halflife_kimg")},
             },
+        }
+    )
+
+
+def _recipe_config(name: str, scale: str, resolution: int) -> Config:
+    """The configuration of a recipe that is no row of the paper."""
+    recipe = RECIPES[name]
+    widths = recipe.scales[scale]["network.channel_base"]
+    attention = _attention(ROWS_SCALE[scale], resolution) if recipe.attention else []
+    side = max((side for side in recipe.sides if side <= resolution), default=None)
+    return Config().override(
+        {
+            "preset": name,
+            **recipe.settings,
+            **recipe.scales[scale],
+            **({} if side is None else recipe.sides[side]),
+            "network.channel_base": max(widths, FEWEST_CHANNELS * resolution),
+            "network.resolution": resolution,
+            "network.generator_attention": attention,
+            "network.discriminator_attention": attention,
         }
     )
 
