@@ -122,7 +122,8 @@ class EqualizedConv2d(nn.Module):
             return F.conv_transpose2d(x, weight, bias, padding=self.padding)
         # If the output is one pixel, the convolution is a matrix product, and faster as one.
         if not self.padding and x.shape[2:] == weight.shape[2:]:
-            return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
+            x, weight = (one.permute(0, 2, 3, 1).flatten(1) for one in (x, weight))  # as they lie in memory
+            return F.linear(x, weight, bias)[:, :, None, None]
         return F.conv2d(x, weight, bias, padding=self.padding)
 
 

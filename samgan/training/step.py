@@ -241,7 +241,7 @@ class CapturedPasses:
         """Yield what `_passes` yields."""
         penalised = penalty_weight is not None
         tensors = [getattr(batch, field.name) for field in dataclasses.fields(Batch)]
-        values = [batch.mix.new_zeros(len(batch.mix)) + probability, batch.mix.new_tensor(penalty_weight or 0.0)]
+        values = [batch.mix.new_zeros(len(batch.mix)) + probability, batch.mix.new_full((), penalty_weight or 0.0)]
 
         def make(chances: Tensor, weight: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
             own = Batch(*tensors)
