@@ -224,8 +224,9 @@ ROWS_SCALE = {"cpu": "cpu", "gpu": "paper"}
 """The scale of the paper's rows that is as wide as each scale of a recipe."""
 
 
-def _with_and_without(name: str, *parts: Mapping[Any, Any]) -> dict[str, Recipe]:
-    return {name: Recipe(*parts), f"{name}{ATTENTION}": Recipe(*parts, attention=True)}
+def _with_and_without(name: str, *parts: Any) -> dict[str, Recipe]:
+    recipe = Recipe(*parts)
+    return {name: recipe, f"{name}{ATTENTION}": dataclasses.replace(recipe, attention=True)}
 
 
 RECIPES: dict[str, Recipe] = {
