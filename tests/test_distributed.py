@@ -191,6 +191,19 @@ CONFIGS = {
         },
         "training": {"loss": "relativistic-paired", "penalty": "r1-r2"},
     },
+    **{
+        blocks: {
+            "network": {
+                "discriminator_blocks": blocks,
+                "vision_features": "radiograph",
+                "vision_resolution": 64,
+                "vision_channels": 8,
+                "minibatch_std_group": 2,
+            },
+            "training": {"loss": loss, "augment_target": 0.01},
+        }
+        for blocks, loss in (("projected", "hinge"), ("vision", "relativistic-paired"))
+    },
     "classes": {
         "network": {"num_classes": 3},
         "data": {"class_sampling": "balanced", "flip": "double"},

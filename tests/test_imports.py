@@ -13,7 +13,7 @@ PACKAGE = Path(samgan.__file__).parent
 FLOORS = (
     {"errors", "cache", "locks", "kernels"},
     {"files", "terminal", "retired", "schema", "seeds"},
-    {"documents", "launch"},
+    {"documents", "launch", "config_training"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},
     {"pages"},

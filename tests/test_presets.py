@@ -8,14 +8,16 @@ import pytest
 from samgan.config import SIDES, Config
 from samgan.errors import UsageError
 from samgan.presets import (
+    ATTENTION,
     FEWEST_CHANNELS,
     PLUS,
-    PLUS_SCALES,
     PRESETS,
+    RECIPES,
     SCALES,
     preset_config,
     preset_document,
     preset_names,
+    scales_of,
 )
 
 # Table 2 without MSG-GAN's own row. Columns: row, PN, SN, MBD, AM, FA, optimizer, lr, loss, data, FID, MR, MG.
@@ -52,8 +54,8 @@ def number(cell):
 
 def test_the_rows_are_those_of_table_2():
     assert len(ROWS) == 19
-    assert sorted(preset_names()) == sorted([*ROWS, PLUS])
-    assert [row.name for row in PRESETS] == preset_names()[:-1]
+    assert sorted(preset_names()) == sorted([*ROWS, *RECIPES])
+    assert [row.name for row in PRESETS] == preset_names()[:19]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -108,18 +110,18 @@ def test_document_is_json_with_the_papers_columns():
 
 
 @pytest.mark.parametrize("resolution", SIDES[3:])
-@pytest.mark.parametrize("scale", PLUS_SCALES)
-def test_our_own_recipe(scale, resolution):
-    config = preset_config(PLUS, scale, resolution)
-    assert config.preset == PLUS
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in RECIPES for scale in scales_of(name)])
+def test_other_recipes(name, scale, resolution):
+    config = preset_config(name, scale, resolution)
+    assert config.preset == name
     assert config.network.resolution == resolution
-    assert config.data.flip == "none"
+    assert config.data.flip == "none"  # a mirrored radiograph has the heart on the wrong side
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_has_widths_at_every_size(name):
-    for scale in PLUS_SCALES if name == PLUS else SCALES:
+    for scale in scales_of(name):
         widths = {}
         for resolution in SIDES[3:]:
             network = preset_config(name, scale, resolution).network
@@ -127,6 +129,39 @@ def test_every_preset_has_widths_at_every_size(name):
             assert min(widths[resolution]) >= FEWEST_CHANNELS
         for small, large in itertools.pairwise(SIDES[3:]):  # a size more takes nothing from the others
             assert all(before <= behind for before, behind in zip(widths[small], widths[large], strict=False))
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith(ATTENTION)])
+def test_a_recipe_with_attention_differs_in_that_only(name, scale):
+    """It is where the rows of the paper have it."""
+    own, without = preset_config(name, scale), preset_config(name.removesuffix(ATTENTION), scale)
+    assert own.differences(without).keys() == {"network.generator_attention", "network.discriminator_attention"}
+    rows = preset_config("samgan-8", {"cpu": "cpu", "gpu": "paper"}[scale]).network
+    assert own.network.generator_attention == rows.generator_attention
+    assert own.network.discriminator_attention == rows.discriminator_attention
+
+
+def test_settings_of_a_size_hold_from_that_size_on():
+    """R3GAN's gamma: 2 at 64 px, 150 at 256 px, and a tenth of it after the burn-in."""
+    for scale in ("cpu", "gpu"):
+        found = {side: preset_config("r3gan", scale, side).training for side in (32, 64, 128, 256)}
+        gammas = {side: (2 * t.penalty_weight, 2 * t.burnt_in_penalty_weight) for side, t in found.items()}
+        assert gammas == {32: (2, 0.2), 64: (2, 0.2), 128: (17.4, 1.74), 256: (150, 15)}
+
+
+@pytest.mark.parametrize("scale", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["samgan-projected", "samgan-vision"])
+def test_a_recipe_with_pretrained_eyes_differs_from_our_own_in_the_discriminator_and_its_loss(name, scale):
+    own, plus = preset_config(name, scale), preset_config(PLUS, scale)
+    rates = "learning_rate", "discriminator_learning_rate"
+    changed = {
+        "samgan-projected": {"discriminator_blocks", "loss", "penalty", "augment_target", *rates},
+        "samgan-vision": {"discriminator_blocks"},
+    }[name]
+    different = {key.partition(".")[2] for key in own.differences(plus)}
+    assert own.network.sees
+    assert different - {"vision_resolution", "vision_channels"} == changed
 
 
 def test_our_own_recipe_is_what_no_name_gives():

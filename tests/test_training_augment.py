@@ -211,6 +211,21 @@ def test_what_a_discriminator_adds_to_all_logits_of_a_class_is_no_over_fitting(t
     assert one_class["sign_real"] == signs[1]["sign_real"]
 
 
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_over_fitting_of_maps_is_the_mean_over_their_places(tiny_config, loss):
+    config = tiny_config.override({"training": {"loss": loss}})
+    discriminator = Discriminator(config.network)
+    discriminator.forward = lambda pyramid, batches: pyramid[0]
+    real, fake, labels = torch.randn(6, 2, 3), torch.randn(6, 2, 3), torch.arange(6) % 2
+    given = Recipe.of(config.training), config.training, discriminator
+    for known in (None, labels):
+        found = discriminator_loss(*given, [real], [fake], known)[2]
+        assert found.shape == (6,)
+        places = zip(real.flatten(1).unbind(1), fake.flatten(1).unbind(1), strict=True)
+        signs = [discriminator_loss(*given, [own], [other], known)[2] for own, other in places]
+        torch.testing.assert_close(found, torch.stack(signs).mean(dim=0))
+
+
 def test_a_step_shows_the_discriminator_augmented_images_alone(tiny_config, images, monkeypatch):
     config = tiny_config.override({"training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.5}})
     state = TrainingState(config, CPU)

@@ -136,13 +136,17 @@ def test_every_preset_steps_with_classes(name):
     images = np.random.default_rng(0).integers(0, 256, (22, 1, 32, 32), dtype=np.uint8)
     batch = Sampler(images, config, CPU, labels=LABELS)(0)
     batch.labels = torch.tensor([0, 1, 1, 0])
-    logged = train_step(state, batch)
+    logged, checked = train_step(state, batch), []
     assert all(torch.isfinite(value) for value in logged.values())
     moved = state.generator.embed.weight != before.generator.embed.weight
     assert moved.all(dim=1).tolist() == [True, True, False]
-    moved = state.discriminator.projections["4"].weight != before.discriminator.projections["4"].weight
-    tied = config.network.spectral_norm == "both"  # rows have one norm
-    assert moved.flatten(1).any(dim=1).tolist() == [True, True, tied]
+    for name, old in before.discriminator.named_parameters():
+        if name == "projections.4.weight" or name.endswith("of_class.weight"):
+            moved = state.discriminator.get_parameter(name) != old
+            tied = config.network.spectral_norm == "both" or name.startswith("eyes.")  # rows have one norm
+            assert moved.flatten(1).any(dim=1).tolist() == [True, True, tied]
+            checked.append(name)
+    assert len(checked) == {"projected": 4, "vision": 5}.get(config.network.discriminator_blocks, 1)
 
 
 def test_generated_images_get_the_labels_of_the_real_ones(tiny_config, images, monkeypatch):

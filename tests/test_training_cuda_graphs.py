@@ -15,6 +15,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an 
 CASES = {
     "samgan-plus": {},
     "samgan-plus of two classes": {"network.num_classes": 2},
+    "samgan-projected": {"network.vision_features": "radiograph"},
+    "samgan-vision": {"network.vision_features": "radiograph"},
     "msg-gan-2": {},  # WGAN-GP, RMSprop
     "samgan-8": {},  # spectral norm and attention
     "samgan-8, latents of its own": {"training.shared_latents": False},

@@ -42,6 +42,18 @@ VARIANTS = {
         "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
         "training": {"ema_ramp": 0.05},
     },
+    **{
+        blocks: {
+            "network": {
+                "discriminator_blocks": blocks,
+                "vision_features": "radiograph",
+                "vision_resolution": 64,
+                "vision_channels": 8,
+            },
+            "training": {"loss": "hinge"},
+        }
+        for blocks in ("projected", "vision")
+    },
     "augmented": {
         "network": {"spectral_norm": "none"},
         "training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.01},
@@ -140,6 +152,37 @@ def test_a_snapshot_that_was_cut_off_is_completed_on_resume(
     assert len(scores[0]) == 3
     for name in ("kimg-000000.016.png", "kimg-000000.040.png"):
         assert (cut.path / "grids" / name).read_bytes() == (straight.path / "grids" / name).read_bytes()
+
+
+def test_other_pretrained_weights_are_told_and_a_run_is_not_continued_with_them(tiny_config, images, tmp_path, fabric):
+    config = tiny_config.override(VARIANTS["projected"])
+    run = new_run(tmp_path / "run", config)
+    train_loop(config.override({"training.kimg": 0.016}), images, run, fabric)
+    path = run.checkpoints()[0]
+    saved = torch.load(path, weights_only=True)
+    assert not any(".network." in name or "along" in name for name in saved["discriminator"])
+    for name in ("features_sha256", "mixing_sha256"):
+        hashes = {f"eyes.projection.{name}": torch.zeros(32, dtype=torch.uint8)}
+        changed = {"config": config.to_dict(), "discriminator": {**saved["discriminator"], **hashes}}
+        save_checkpoint(path, {**saved, **changed})
+        with pytest.raises(SamganError, match=r"the discriminator was trained on .* SHA-256 000000000000") as caught:
+            train_loop(config, images, run, fabric, Options(resume=True))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_of_another_seed_takes_over_the_mixing_with_the_networks(tiny_config, images, tmp_path, fabric):
+    """With its own it would judge features that the heads have never seen."""
+    config = tiny_config.override(VARIANTS["projected"])
+    first = new_run(tmp_path / "first", config)
+    before = train_loop(config.override({"training.kimg": 0.016}), images, first, fabric)
+    other = config.override({"training.seed": 3})
+    second, start = new_run(tmp_path / "second", other), Options(start=first.checkpoints()[-1])
+    state = train_loop(other.override({"training.kimg": 0.016}), images, second, fabric, start)
+    fresh = TrainingState(other, CPU).discriminator.eyes.projection
+    kept, mixing = (network.discriminator.eyes.projection for network in (before, state))
+    assert mixing.seed == kept.seed == 0
+    assert torch.equal(mixing.across_0, kept.across_0)
+    assert not torch.equal(mixing.across_0, fresh.across_0)
 
 
 def test_a_checkpoint_of_another_run_is_not_continued(tiny_config, images, tmp_path, fabric):

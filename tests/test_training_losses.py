@@ -42,6 +42,33 @@ def test_values_by_hand(name):
     assert generator.item() == pytest.approx(BY_HAND[name][1], abs=1e-6)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_maps_is_the_mean_over_the_maps_with_every_place_an_image(name):
+    real, fake = torch.randn(3, 2, 5), torch.randn(3, 2, 5)
+    loss = LOSSES[name].of
+    first, second = (loss(real[:, k].reshape(-1), fake[:, k].reshape(-1)) for k in (0, 1))
+    for found, a, b in zip(losses.per_map(loss, real, fake), first, second, strict=True):
+        torch.testing.assert_close(found, (a + b) / 2)
+    alone = real[:, 0, 0], fake[:, 0, 0]
+    for found, same in zip(losses.per_map(loss, *alone), loss(*alone), strict=True):
+        assert torch.equal(found, same)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_penalty_of_maps_is_that_of_their_mean(name):
+    weights = torch.randn(6, 3 * 16)
+
+    def maps(pyramid, batches=1):
+        return (pyramid[0].flatten(1).square() @ weights.T).view(-1, 2, 3)
+
+    def mean(pyramid, batches=1):
+        return maps(pyramid).mean(dim=(1, 2))
+
+    real, fake = [torch.randn(4, 3, 4, 4)], [torch.randn(4, 3, 4, 4)]
+    mix = torch.rand(4)
+    torch.testing.assert_close(PENALTIES[name](maps, real, fake, mix), PENALTIES[name](mean, real, fake, mix))
+
+
 def test_relativistic_average_hinge_at_perfect_separation_and_confusion():
     real, fake = torch.tensor([4.0, 5.0]), torch.tensor([0.0, 1.0])
     assert [loss.item() for loss in losses.relativistic_average_hinge(real, fake)] == [0.0, 10.0]

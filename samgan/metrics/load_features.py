@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from samgan.errors import SamganError, UsageError, first_line
 from samgan.metrics.feature_networks import NETWORKS, FeatureNetwork, FeaturesUnavailable
@@ -166,13 +166,26 @@ def weights_sha256(spec: str, features_file: Path | None) -> str | None:
     return NETWORKS[spec].sha256
 
 
-def _load_network(record: FeatureNetwork, file: Path | None, device: torch.device) -> FeatureExtractor:
+def load_network(record: FeatureNetwork, file: Path | None = None) -> tuple[nn.Module, str]:
+    """A named network with its weights, and the SHA-256 of their file.
+
+    Args:
+        record: One of `NETWORKS`.
+        file: Its weights, instead of those that are found or downloaded.
+
+    Raises:
+        FeaturesUnavailable, SamganError: As for `load_features`.
+    """
     path = file or record.find(record)
     state, sha256 = read_weights(path, record)
     try:
-        network = record.build(state)
+        return record.build(state), sha256
     except (RuntimeError, TypeError, KeyError) as error:
         raise not_the_weights(path, sha256, record) from error
+
+
+def _load_network(record: FeatureNetwork, file: Path | None, device: torch.device) -> FeatureExtractor:
+    network, sha256 = load_network(record, file)
     network = network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     def features(images: Tensor) -> Tensor:

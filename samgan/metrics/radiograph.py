@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +18,8 @@ ANATOMY = ((1, 32, 2), (32, 48, 1), (48, 64, 2), (64, 96, 1), (96, 128, 2), (128
 """Channels in, channels out and stride of each convolution of 3 x 3."""
 TEXTURE_FEATURES, ANATOMY_FEATURES = 64, 192
 SQUEEZED = 64
+MAPS = (7, 11, 13)
+"""Place in `anatomy` of the layer after which `maps` takes a map: the last one at each of three sides."""
 
 
 class Radiograph(nn.Module):
@@ -41,6 +43,18 @@ class Radiograph(nn.Module):
         texture = self.texture_out(self.texture(images).mean((2, 3)))
         found = torch.relu(self.squeeze(self.anatomy(resized(images))))
         return torch.cat([texture, self.anatomy_out(found.flatten(1))], 1)
+
+    def maps(self, images: Float[Tensor, "n 1 h w"]) -> list[Tensor]:
+        """Maps of features at a quarter of the side of the images, at an eighth and at a sixteenth.
+
+        Both stacks run over the images as they are: 160 channels of both, then 160 and 192 of `anatomy`.
+        """
+        found, x = [], images
+        for number, layer in enumerate(self.anatomy):
+            x = layer(x)
+            if number in MAPS:
+                found.append(x)
+        return [torch.cat([self.texture(images), found[0]], 1), *found[1:]]
 
 
 def resized(images: Float32[Tensor, "n 1 h w"]) -> Float32[Tensor, "n 1 64 64"]:

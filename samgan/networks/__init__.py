@@ -15,6 +15,7 @@ from samgan.networks.convolutions import (
     upsample_conv,
 )
 from samgan.networks.discriminator import Discriminator
+from samgan.networks.frozen import load_pretrained
 from samgan.networks.generator import MAPPING_RATE, Generator
 from samgan.networks.inspection import attention_gammas, attention_maps
 from samgan.networks.minibatch_std import MinibatchStdDev
@@ -41,6 +42,7 @@ __all__ = [
     "channels_last",
     "image_conv",
     "image_pyramid",
+    "load_pretrained",
     "pixel_norm",
     "plain_image_conv",
     "plain_upsample_conv",

@@ -1,15 +1,13 @@
 """The blocks of both networks, one per scale: those of MSG-GAN and those of our own presets."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from samgan.config import NetworkConfig
-from samgan.networks.attention import ATTENTION, SelfAttention
+from samgan.networks.configured import attention, convolutions
 from samgan.networks.convolutions import (
-    EqualizedConv2d,
     activate,
     activate_and_normalize,
     activate_then_halve,
@@ -19,34 +17,13 @@ from samgan.networks.convolutions import (
     precision_of,
     upsample_conv,
 )
+from samgan.networks.grouped import GroupedDiscriminatorBlock, GroupedGeneratorBlock
 from samgan.networks.minibatch_std import MinibatchStdDev
 from samgan.networks.modulated import ModulatedConv2d, Modulation, add_image
 from samgan.networks.residual import plain_residual_block, residual_block
 
 HALF = 0.5**0.5  # keeps the mean square when two are added
 IMAGE_GAIN = 0.3  # for heads whose images add up: the sum of five starts within [-1, 1]
-
-
-def convolutions(config: NetworkConfig, network: str) -> tuple[Callable[..., EqualizedConv2d], ...]:
-    """Constructors of a hidden convolution and of a convolution at the network's ends (images, logits)."""
-    spectral = config.spectral_norm in (network, "both")
-    conv = partial(EqualizedConv2d, equalized=config.equalized_lr, spectral_scale=config.spectral_norm_scale)
-    return partial(conv, spectral=spectral), partial(conv, spectral=spectral and config.spectral_norm_layers == "all")
-
-
-def _attention(config: NetworkConfig, channels: int, conv: Callable[..., EqualizedConv2d], used: bool) -> nn.Module:
-    if not used:
-        return nn.Identity()
-    kind = ATTENTION[config.attention_kind]
-    if not issubclass(kind, SelfAttention):
-        return kind(channels, conv, reduction=config.attention_reduction)
-    return kind(
-        channels,
-        conv,
-        reduction=config.attention_reduction,
-        value_reduction=config.attention_value_reduction,
-        pooled=config.attention_pooled,
-    )
 
 
 class _GeneratorBlock(nn.Module):
@@ -65,7 +42,7 @@ class _GeneratorBlock(nn.Module):
         else:
             self.conv_1 = conv(config.channels(resolution // 2), width, 3, padding=1)
         self.conv_2 = conv(width, width, 3, padding=1)
-        self.attention = _attention(config, width, conv, resolution in config.generator_attention)
+        self.attention = attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1)
 
     def forward(
@@ -104,7 +81,7 @@ class _ModulatedBlock(nn.Module):
         )
         self.conv_1 = modulated(below, width, upsample=resolution > 4)
         self.conv_2 = modulated(width, width)
-        self.attention = _attention(config, width, conv, resolution in config.generator_attention)
+        self.attention = attention(config, width, conv, resolution in config.generator_attention)
         self.to_image = end(width, config.image_channels, 1, gain=IMAGE_GAIN)
 
     def forward(
@@ -121,7 +98,7 @@ class _ModulatedBlock(nn.Module):
         return x, add_image(x, weight, bias, image)
 
 
-GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock}
+GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock, "grouped": GroupedGeneratorBlock}
 
 
 class _DiscriminatorBlock(nn.Module):
@@ -143,7 +120,7 @@ class _DiscriminatorBlock(nn.Module):
             self.from_image = end(images, width // 2, 1)
         elif self.combine == "cat_lin":
             self.from_image = end(width + images, width, 1)
-        self.attention = _attention(config, joined, conv, resolution in config.discriminator_attention)
+        self.attention = attention(config, joined, conv, resolution in config.discriminator_attention)
         has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
         self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
         has_attention = not isinstance(self.attention, nn.Identity)
@@ -190,7 +167,7 @@ class _ResidualBlock(nn.Module):
         width = config.channels(resolution)
         self.last = resolution == 4
         self.from_image = end(config.image_channels, width, 3, padding=1, gain=1.0)
-        self.attention = _attention(config, width, conv, resolution in config.discriminator_attention)
+        self.attention = attention(config, width, conv, resolution in config.discriminator_attention)
         has_std = config.minibatch_std == "every" or (config.minibatch_std == "last" and self.last)
         self.minibatch_std = MinibatchStdDev(config.minibatch_std_group) if has_std else None
         self.conv_1 = conv(width + has_std, width, 3, padding=1)
@@ -226,4 +203,10 @@ class _ResidualBlock(nn.Module):
         return self.skip(halve(x)).add_(activate(self.conv_2(halve(y)))).mul_(HALF)
 
 
-DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}
+DISCRIMINATOR_BLOCKS: dict[str, type[_DiscriminatorBlock | _ResidualBlock | GroupedDiscriminatorBlock] | None] = {
+    "plain": _DiscriminatorBlock,
+    "residual": _ResidualBlock,
+    "grouped": GroupedDiscriminatorBlock,
+    "projected": None,  # nothing but the heads of samgan.networks.projected
+    "vision": _ResidualBlock,  # and those heads beside it
+}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from samgan.networks.attention import SelfAttention, SqueezeExcitation
 from samgan.networks.discriminator import Discriminator
@@ -12,10 +12,17 @@ from samgan.networks.generator import Generator
 def attention_gammas(network: Generator | Discriminator) -> dict[int, Tensor]:
     """The gate gamma of each attention layer, by resolution."""
     return {
-        4 << scale: block.attention.gamma.detach()
-        for scale, block in enumerate(network.blocks)
-        if isinstance(block.attention, SelfAttention | SqueezeExcitation)
+        side: layer.gamma.detach()
+        for side, layer in _layers(network).items()
+        if isinstance(layer, SelfAttention | SqueezeExcitation)
     }
+
+
+def _layers(network: Generator | Discriminator) -> dict[int, nn.Module]:
+    """By resolution, what stands where attention may be."""
+    if isinstance(network, Discriminator) and network.eyes is not None and not network.blocks:
+        return network.eyes.attention
+    return {4 << scale: block.get_submodule("attention") for scale, block in enumerate(network.blocks)}
 
 
 def attention_maps(network: Generator | Discriminator, *inputs: Any) -> dict[int, Tensor]:
@@ -31,13 +38,13 @@ def attention_maps(network: Generator | Discriminator, *inputs: Any) -> dict[int
     """
     maps: dict[int, Tensor] = {}
     hooks = []
-    for scale, block in enumerate(network.blocks):
-        if isinstance(block.attention, SelfAttention):  # or a subclass
+    for place, found in _layers(network).items():
+        if isinstance(found, SelfAttention):  # or a subclass
 
-            def keep(layer: SelfAttention, arguments: tuple[Tensor], side: int = 4 << scale) -> None:
+            def keep(layer: SelfAttention, arguments: tuple[Tensor], side: int = place) -> None:
                 maps[side] = layer.attention_maps(arguments[0])
 
-            hooks.append(block.attention.register_forward_pre_hook(keep))
+            hooks.append(found.register_forward_pre_hook(keep))
     try:
         network(*inputs)
     finally:

@@ -9,6 +9,7 @@ from samgan.sampling.images import (
     latents_of_seeds,
     sample,
     sample_batches,
+    truncated,
 )
 from samgan.sampling.model import (
     MODEL_SUFFIX,
@@ -61,6 +62,7 @@ __all__ = [
     "sample",
     "sample_batches",
     "scales_sheet",
+    "truncated",
     "write_graph",
     "write_model",
     "write_samples",

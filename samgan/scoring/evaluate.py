@@ -10,10 +10,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from samgan import __version__
+from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import UsageError
 from samgan.files import Location
+from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.load_features import choose_features, say_features
 from samgan.sampling import Source, labels_like
 from samgan.scoring.documents import Scores
@@ -97,12 +99,13 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     request = _Request(opened, data, tuple(classes) or opened.classes, split, count, protocol, seed, folder, story)
     data.verify()
     real, fake, of_class = _images(request)
-    for sentence in opened.said:
-        say(f"samgan: {sentence}")
     default = "imagenet-inception" if protocol == "legacy" else None
     extractor, reason = choose_features(
         features, real.shape[1:], default=default, features_file=features_file, device=target
     )
+    said = [*opened.said, *flattered(opened.config, extractor)]
+    for sentence in said:
+        say(f"samgan: {sentence}")
     say_features(extractor, reason)
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: a place that cannot be written is told now
     scores = score_images(
@@ -117,7 +120,17 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     )
     used = data.used(request.classes, split)
     scores = replace(scores, samgan=__version__, generated=opened.described, data=replace(used, split_by=None))
-    return scores, _write(request, scores, real, fake, (*notes, *(f"{sentence}." for sentence in opened.said)))
+    return scores, _write(request, scores, real, fake, (*notes, *(f"{sentence}." for sentence in said)))
+
+
+def flattered(config: Config | None, extractor: FeatureExtractor | None) -> list[str]:
+    """What to say about scores by the features that a model's discriminator looked at in training; else nothing."""
+    if config is None or extractor is None or not config.network.sees:
+        return []
+    seen = config.network.vision_features
+    if extractor.name.split(" (")[0] != seen:
+        return []
+    return [f"scores by {seen} flatter this model, whose discriminator saw by {seen}: judge it by other --features"]
 
 
 def _images(request: _Request) -> tuple[UInt8[np.ndarray, "n c h w"], UInt8[Tensor, "m _ _ _"], Classes | None]:

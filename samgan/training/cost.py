@@ -195,6 +195,10 @@ class _Meter(TorchDispatchMode):
         formula = flop_registry.get(SAME_FORMULA.get(func._overloadpacket, func._overloadpacket))
         if formula is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=out)
+            if func._overloadpacket is torch.ops.aten.convolution_backward and (groups := args[9]) > 1 and args[10][1]:
+                # torch's formula for the gradient of the weight knows no groups.
+                of_weight = formula(*args[:10], (False, True, False), out_val=out)
+                self.flops -= of_weight - of_weight // groups
         tensors = [leaf for leaf in tree_leaves((args, out)) if isinstance(leaf, Tensor)]
         for tensor in tensors:
             self._count(tensor.untyped_storage())

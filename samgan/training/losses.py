@@ -72,6 +72,20 @@ def non_saturating(real: Logits, fake: Logits) -> tuple[Scalar, Scalar]:
     return F.softplus(-real).mean() + F.softplus(fake).mean(), F.softplus(-fake).mean()
 
 
+def per_map(
+    loss: Callable[[Logits, Logits], tuple[Scalar, Scalar]],
+    real: Float[Tensor, "n ..."],
+    fake: Float[Tensor, "n ..."],
+) -> tuple[Scalar, Scalar]:
+    """Compute a loss of logits [n], or its mean over maps of logits [n, maps, places], each place like an image."""
+    if real.ndim == 1:
+        return loss(real, fake)
+    of_maps = zip(real.unbind(1), fake.unbind(1), strict=True)
+    losses = [loss(of_real.flatten(), of_fake.flatten()) for of_real, of_fake in of_maps]
+    discriminator, generator = (torch.stack(parts).mean() for parts in zip(*losses, strict=True))
+    return discriminator, generator
+
+
 @dataclasses.dataclass(frozen=True)
 class Loss:
     """An adversarial loss, and what a training step needs to know about it."""
@@ -98,7 +112,10 @@ def _squared_gradients(discriminator: Callable[[Pyramid], Tensor], pyramid: Pyra
     """Squared norm of d(sum of logits) / d(images), per scale and image; differentiable."""
     inputs = [images.detach().requires_grad_() for images in pyramid]
     with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels have no second derivative
-        gradients = torch.autograd.grad(discriminator(inputs).sum(), inputs, create_graph=True)
+        logits = discriminator(inputs)
+        if logits.ndim > 1:  # maps: the logit of an image is their mean
+            logits = logits.flatten(1).mean(dim=1)
+        gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
     return torch.stack([gradient.square().sum(dim=(1, 2, 3)) for gradient in gradients])
 
 

@@ -30,6 +30,9 @@ class Recipe:
     loss: Loss
     penalty: Penalty | None
     augmentation: Augmentation = augment
+    beside: Loss = LOSSES["hinge"]
+    """The loss of discriminators beside the blocks of the discriminator (`Discriminator.beside`)."""
+    beside_weight: float = 1.0
     networks: Networks = field(default_factory=Networks)
     regularizer: Callable[[Logits, Logits], Scalar] | None = None
     """An extra term of the discriminator's loss, computed from the logits of real and of generated images."""
@@ -41,4 +44,5 @@ class Recipe:
     @classmethod
     def of(cls, training: TrainingConfig) -> "Recipe":
         """The recipe that a configuration names."""
-        return cls(LOSSES[training.loss], None if training.penalty == "none" else PENALTIES[training.penalty])
+        penalty = None if training.penalty == "none" else PENALTIES[training.penalty]
+        return cls(LOSSES[training.loss], penalty, beside_weight=training.vision_weight)

@@ -17,6 +17,7 @@ from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
+from samgan.networks import load_pretrained
 from samgan.runs import (
     CollapseWatch,
     Run,
@@ -113,6 +114,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     config = _resolve(config, data, device, begun=out if resume else start)
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
+    if config.network.sees:
+        load_pretrained(config.network)  # before anything is written, on whether it is there
     fabric = make_fabric(device, processes, hosts, config.training.precision)
     if fabric.device.type == "cpu" and processes * hosts == 1:
         check_memory(config)

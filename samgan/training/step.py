@@ -14,7 +14,9 @@ from samgan.distributed import average_gradients, gather, world_size
 from samgan.networks import Pyramid, image_pyramid, power_iteration
 from samgan.training.batches import Batch
 from samgan.training.cuda_graphs import CapturedParts
+from samgan.training.losses import Loss, per_map
 from samgan.training.recipe import Recipe
+from samgan.training.schedules import Scheduled, scheduled
 from samgan.training.state import TrainingState
 
 ARITHMETIC = 3
@@ -34,6 +36,7 @@ def discriminator_loss(
     real: Pyramid,
     fake: Pyramid,
     labels: Tensor | None = None,
+    beside: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The discriminator's loss without penalty, over the global batch.
 
@@ -45,14 +48,19 @@ def discriminator_loss(
         fake: Generated pyramid of this process.
         labels: Classes of the global batch, for a conditional discriminator. It may add a constant to the logits of a
             class, which says nothing about over-fitting, so signs are taken within each class.
+        beside: `Discriminator.beside`, if there is one; its loss is added.
 
     Returns:
         The loss, the scalars to log, and the sign of each real logit: +1 if the discriminator is right about the image.
+        Of an image with maps of logits, it is the mean sign.
     """
     # One pass over both: convolutions are larger, and each weight gets one gradient instead of two to add.
-    both = discriminator([torch.cat(images) for images in zip(real, fake, strict=True)], batches=2)
-    real_logits, fake_logits = (gather(logits) for logits in _at_least_fp32(both).chunk(2))
-    loss = recipe.loss.of(real_logits, fake_logits)[0]
+    both = [torch.cat(images) for images in zip(real, fake, strict=True)]
+    real_logits, fake_logits = (gather(logits) for logits in _at_least_fp32(discriminator(both, batches=2)).chunk(2))
+    loss = per_map(recipe.loss.of, real_logits, fake_logits)[0]
+    if beside is not None:
+        seen = [gather(logits) for logits in _at_least_fp32(beside(both, batches=2)).chunk(2)]
+        loss = loss + recipe.beside_weight * per_map(recipe.beside.of, *seen)[0]
     if training.drift_weight:
         loss = loss + training.drift_weight * real_logits.square().mean()
     if recipe.regularizer is not None:
@@ -62,6 +70,7 @@ def discriminator_loss(
     if not recipe.loss.absolute:
         middle = _mean_of_class((real_logits + fake_logits).detach() / 2, labels)
     signs = (real_logits - middle).sign()
+    signs = signs.view(len(signs), -1).mean(dim=1) if signs.ndim > 1 else signs
     return loss, {**logged, "sign_real": signs.mean()}, signs
 
 
@@ -71,20 +80,33 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
 
 def _mean_of_class(values: Tensor, labels: Tensor | None) -> Tensor:
     """For each value, the mean over its class; without labels, the mean over all values."""
+    if values.ndim > 1:  # maps: each place by itself
+        return torch.stack([_mean_of_class(one, labels) for one in values.flatten(1).unbind(1)], 1).view_as(values)
     if labels is None:
         return values.mean().expand_as(values)
     same = (labels[:, None] == labels).to(values.dtype)
     return same @ values / same.sum(dim=1)
 
 
-def generator_loss(recipe: Recipe, discriminator: Callable[..., Tensor], real: Pyramid, fake: Pyramid) -> Tensor:
+def generator_loss(
+    recipe: Recipe,
+    discriminator: Callable[..., Tensor],
+    real: Pyramid,
+    fake: Pyramid,
+    beside: Callable[..., Tensor] | None = None,
+) -> Tensor:
     """The generator's loss over the global batch; only relativistic losses use real images."""
-    fake_logits = gather(_at_least_fp32(discriminator(fake)))
-    real_logits = torch.zeros_like(fake_logits)
-    if recipe.loss.relativistic:
-        with torch.no_grad():
-            real_logits = gather(_at_least_fp32(discriminator(real)))
-    return recipe.loss.of(real_logits, fake_logits)[1]
+
+    def against(judge: Callable[..., Tensor], chosen: Loss) -> Tensor:
+        fake_logits = gather(_at_least_fp32(judge(fake)))
+        real_logits = torch.zeros_like(fake_logits)
+        if chosen.relativistic:
+            with torch.no_grad():
+                real_logits = gather(_at_least_fp32(judge(real)))
+        return per_map(chosen.of, real_logits, fake_logits)[1]
+
+    loss = against(discriminator, recipe.loss)
+    return loss if beside is None else loss + recipe.beside_weight * against(beside, recipe.beside)
 
 
 def train_step(
@@ -110,18 +132,19 @@ def train_step(
     if state.recipe.before_step is not None:
         state.recipe.before_step(state.images_seen)
     probability = state.augment.of(batch.labels)
+    now = scheduled(state.config.training, state.images_seen)
     penalised = state.recipe.penalty is not None and state.step % state.config.training.penalty_every == 0
+    weight = now.penalty_weight if penalised else None
     labels = None if batch.labels is None else gather(batch.labels)
     if captured is None:
-        passes = _passes(state, batch, labels, probability, penalised, autocast or contextlib.nullcontext)
+        passes = _passes(state, batch, labels, probability, weight, autocast or contextlib.nullcontext)
     else:
-        passes = captured(batch, probability, penalised)
-    rate_factor = _rate_factor(state)
+        passes = captured(batch, probability, weight)
     logged = next(passes)
     signs = logged.pop("signs")
-    logged["gradient_discriminator"] = _update(state, "discriminator", rate_factor)
+    logged["gradient_discriminator"] = _update(state, "discriminator", now)
     logged |= next(passes)
-    logged["gradient_generator"] = _update(state, "generator", rate_factor)
+    logged["gradient_generator"] = _update(state, "generator", now)
     _average(state)
     next(passes, None)
     state.augment.update(signs, labels)
@@ -134,14 +157,15 @@ def _passes(
     batch: Batch,
     labels: Tensor | None,
     probability: float | Tensor,
-    penalised: bool,
+    penalty_weight: float | Tensor | None,
     autocast: Autocast,
 ) -> Iterator[dict[str, Tensor]]:
     """Compute a step in parts; after each part, the caller updates the network whose gradients it set.
 
     First come the discriminator's loss (with the signs of real logits) and gradients, then the generator's. With
     spectral norm, a third part follows the update of the generator and its average. Only values of tensors change from
-    step to step, which `CapturedPasses` relies on. `labels` are those of the global batch.
+    step to step, which `CapturedPasses` relies on. `labels` are those of the global batch. `penalty_weight` is None in
+    a step without a penalty.
     """
     training, recipe = state.config.training, state.recipe
     generator, discriminator = state.generator, state.discriminator
@@ -151,7 +175,8 @@ def _passes(
 
     state.drop_gradients()
     judge = partial(discriminator, labels=batch.labels)
-    real = shown(image_pyramid(batch.real, state.config.network.resolutions), 0)
+    beside = None if discriminator.beside is None else partial(discriminator.beside, labels=batch.labels)
+    real = shown(image_pyramid(batch.real, state.config.network.image_sides), 0)
     shared = batch.generator_latents is None
     with autocast(), torch.set_grad_enabled(shared), state.ready("generator"):
         fake = generator(batch.latents, batch.labels)
@@ -159,12 +184,12 @@ def _passes(
     discriminator.requires_grad_(True)
     constant = shown([images.detach() for images in fake], 1)
     with autocast(), state.ready("discriminator"):
-        loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels)
-    if penalised and recipe.penalty is not None:
+        loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels, beside)
+    if penalty_weight is not None and recipe.penalty is not None:
         constant = [images.float() for images in constant]
         with autocast(), state.ready("discriminator"):
             penalty = recipe.penalty(judge, real, constant, batch.mix)
-        loss = loss + training.penalty_weight * training.penalty_every * penalty
+        loss = loss + penalty_weight * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any process
     loss.backward()
     yield {**{name: value.detach() for name, value in logged.items()}, "signs": signs}
@@ -177,7 +202,7 @@ def _passes(
             with state.ready("generator"):
                 fake = generator(batch.generator_latents, batch.labels)
         with state.ready("discriminator", frozen=True):
-            loss = generator_loss(recipe, judge, real, shown(fake, 2))
+            loss = generator_loss(recipe, judge, real, shown(fake, 2), beside)
     loss.backward()
     yield {"loss_generator": loss.detach()}
 
@@ -210,38 +235,30 @@ class CapturedPasses:
         self.stream = torch.cuda.stream(torch.cuda.Stream(state.device))
         """Enter it around all steps: the default stream cannot be captured."""
 
-    def __call__(self, batch: Batch, probability: float | Tensor, penalised: bool) -> Iterator[dict[str, Tensor]]:
+    def __call__(
+        self, batch: Batch, probability: float | Tensor, penalty_weight: float | None
+    ) -> Iterator[dict[str, Tensor]]:
         """Yield what `_passes` yields."""
+        penalised = penalty_weight is not None
         tensors = [getattr(batch, field.name) for field in dataclasses.fields(Batch)]
-        chances = batch.mix.new_zeros(len(batch.mix)) + probability
+        values = [batch.mix.new_zeros(len(batch.mix)) + probability, batch.mix.new_full((), penalty_weight or 0.0)]
 
-        def make(chances: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
+        def make(chances: Tensor, weight: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
             own = Batch(*tensors)
-            return _passes(self.state, own, own.labels, chances, penalised, self.autocast)
+            return _passes(self.state, own, own.labels, chances, weight if penalised else None, self.autocast)
 
         if penalised not in self.parts:
             self.parts[penalised] = None
-            return make(chances, *tensors)
+            return make(*values, *tensors)
         parts = self.parts[penalised]
         if parts is None:
             after = [None] if self.state.config.network.spectral_norm != "none" else []
             networks = [self.state.discriminator, self.state.generator, *after]
-            parts = self.parts[penalised] = CapturedParts(make, [chances, *tensors], networks)
-        return parts([chances, *tensors])
+            parts = self.parts[penalised] = CapturedParts(make, [*values, *tensors], networks)
+        return parts([*values, *tensors])
 
 
-def _rate_factor(state: TrainingState) -> float:
-    """The factor of the learning rates: 1 at first, later 1 / sqrt(images seen / reference).
-
-    Unlike a schedule that ends with the run, it does not depend on how long the run will be.
-
-    Source: Karras et al. 2024 (EDM2), inverse square root schedule.
-    """
-    reference = 1000 * state.config.training.rate_decay_kimg
-    return 1.0 if not reference else max(state.images_seen / reference, 1.0) ** -0.5
-
-
-def _update(state: TrainingState, name: str, rate_factor: float) -> Tensor:
+def _update(state: TrainingState, name: str, now: Scheduled) -> Tensor:
     """One step of a network's optimizer along the gradients; returns their length."""
     optimizer: torch.optim.Optimizer = getattr(state, f"{name}_optimizer")
     if name in state.flat:
@@ -249,7 +266,9 @@ def _update(state: TrainingState, name: str, rate_factor: float) -> Tensor:
     average_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
     gradients = []
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * rate_factor
+        group["lr"] = group["initial_lr"] * now.rate_factor
+        if "betas" in group:
+            group["betas"] = (group["betas"][0], now.beta2)
         gradients += [parameter.grad for parameter in group["params"] if parameter.grad is not None]
     norms = torch._foreach_norm(gradients)
     optimizer.step()

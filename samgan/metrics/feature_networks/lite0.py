@@ -1,5 +1,7 @@
 """EfficientNet-Lite0, whose weights come from a package index: features of photographs, where no download works."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,6 +19,9 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+ENDS = dict(enumerate(itertools.accumulate(count for count, *_ in STAGES)))
+MAPS = tuple(ENDS[stage] for stage in (1, 2, 4, 6))
+"""Number of the block after which `maps` takes a map: the last one at each of four sides."""
 EPSILON = 1e-3
 """Of the batch norms, as in TensorFlow, where the network was trained."""
 
@@ -80,9 +85,46 @@ class EfficientNetLite0(nn.Module):
         x = F.relu6(self._bn0(self._conv_stem(images)))
         return F.relu6(self._bn1(self._conv_head(self._blocks(x)))).mean(dim=(2, 3))
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Maps of features at a quarter of the side of normalised images, at an eighth, and so on: 24 to 320 channels.
+
+        Source: the maps that the code of Sauer et al. 2021 (Projected GAN) takes.
+        """
+        x, found = F.relu6(self._bn0(self._conv_stem(images))), []
+        for number, block in enumerate(self._blocks, start=1):
+            x = block(x)
+            if number in MAPS:
+                found.append(x)
+        return found
+
+    def merge_batch_norms(self) -> None:
+        """Merge each batch norm into the convolution before it: the same features up to rounding, in less memory."""
+        for module in self.modules():
+            for conv, norm in PAIRS:
+                if hasattr(module, conv):
+                    _merge(module.get_submodule(conv), module.get_submodule(norm))
+                    setattr(module, norm, nn.Identity())
+
     def classify(self, images: Tensor) -> Tensor:
         """Logits of the 1000 classes of ImageNet."""
         return self._fc(self(images))
+
+
+PAIRS = (
+    ("_conv_stem", "_bn0"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+    ("_conv_head", "_bn1"),
+)
+"""Names of the convolutions and of the batch norms after them."""
+
+
+@torch.no_grad()
+def _merge(conv: nn.Module, norm: nn.Module) -> None:
+    factor = norm.get_parameter("weight") * (norm.get_buffer("running_var") + EPSILON).rsqrt()
+    conv.weight = nn.Parameter(conv.get_parameter("weight") * factor[:, None, None, None])
+    conv.bias = nn.Parameter(norm.get_parameter("bias") - norm.get_buffer("running_mean") * factor)
 
 
 def _build(state: StateDict) -> nn.Module:
