@@ -191,6 +191,7 @@ CONFIGS = {
         },
         "training": {"loss": "relativistic-paired", "penalty": "r1-r2"},
     },
+    "alias-free": {"network": {"generator_blocks": "alias-free", "mapping_layers": 2}},
     "classes": {
         "network": {"num_classes": 3},
         "data": {"class_sampling": "balanced", "flip": "double"},

@@ -17,6 +17,10 @@ PRESETS = {
         "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
         "training": {"loss": "relativistic-paired", "penalty": "r1-r2", "penalty_every": 3},
     },
+    "alias-free": {
+        "network": {"generator_blocks": "alias-free", "generator_attention": (8,), "mapping_layers": 2},
+        "training": {"loss": "relativistic-paired", "shared_latents": False},
+    },
     "spectral norm": {"network": {"spectral_norm": "both", "discriminator_attention": (8,)}},
     "classes": {"network": {"num_classes": 2, "generator_blocks": "modulated"}},
 }

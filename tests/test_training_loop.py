@@ -42,6 +42,7 @@ VARIANTS = {
         "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
         "training": {"ema_ramp": 0.05},
     },
+    "alias-free": {"network": {"generator_blocks": "alias-free", "mapping_layers": 2}, "training": {"ema_ramp": 0.05}},
     "augmented": {
         "network": {"spectral_norm": "none"},
         "training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.01},

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from samgan.config import NetworkConfig
+from samgan.networks.alias_free import AliasFreeBlock
 from samgan.networks.configured import attention, convolutions
 from samgan.networks.convolutions import (
     activate,
@@ -97,7 +98,7 @@ class _ModulatedBlock(nn.Module):
         return x, own if image is None else own + upsample(image)
 
 
-GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock}
+GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock, "alias-free": AliasFreeBlock}
 
 
 class _DiscriminatorBlock(nn.Module):

@@ -1,6 +1,8 @@
 """The generator: from a latent to an image at every scale."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
+from samgan.networks.alias_free import AliasFreeBlock, styles_of
 from samgan.networks.blocks import GENERATOR_BLOCKS
 from samgan.networks.configured import convolutions
 from samgan.networks.convolutions import activate
@@ -65,8 +68,14 @@ class Generator(nn.Module):
             styles = activate(layer(styles))
         x = image = None
         pyramid = []
-        modulation = modulations(self.modulated, styles, latents) if self.modulated else []
-        for number, block in enumerate(self.blocks):
-            x, image = block(x, latents, modulation[2 * number : 2 * number + 2], image)
+        for block, modulation in zip(self.blocks, self._modulation(styles, latents), strict=True):
+            x, image = block(x, latents, modulation, image)
             pyramid.append(image)
         return [image.tanh() for image in pyramid] if self.tanh else pyramid
+
+    def _modulation(self, styles: Float[Tensor, "n s 1 1"], latents: Float[Tensor, "n l 1 1"]) -> list[Sequence[Any]]:
+        """What the styles, and the latents by noise, do to the layers of each block; nothing for plain blocks."""
+        if isinstance(self.blocks[0], AliasFreeBlock):
+            return styles_of(self.blocks, styles)
+        found = modulations(self.modulated, styles, latents) if self.modulated else []
+        return [found[2 * number : 2 * number + 2] for number in range(len(self.blocks))]

@@ -58,7 +58,8 @@ def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -
     )
     images = sample(model, seeds, labels)
     rows = [images]
-    for side, beta in maps.items():
+    for beta in maps.values():
+        side = math.isqrt(beta.shape[1])
         centre = beta[:, side * side // 2 + side // 2].float().cpu()
         centre = 2 * centre / centre.amax(dim=1, keepdim=True) - 1
         keys = math.isqrt(centre.shape[1])
