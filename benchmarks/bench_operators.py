@@ -1,4 +1,4 @@
-"""Time single operations of samgan-plus on one core: the fast forms beside what they replace, and convolutions.
+"""Time single operations of samgan-plus and r3gan on one core: fast forms beside what they replace, and convolutions.
 
     python benchmarks/bench_operators.py
 
@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from samgan.devices import keep_freed_memory
 from samgan.networks import channels_last
 from samgan.networks.convolutions import halve, unhalve
+from samgan.networks.grouped import GROUP, grouped_conv
 from samgan.networks.modulated import _pixels, _times
 
 SHAPES = ((16, 16, 64), (16, 8, 128), (8, 4, 256))
+GROUPED = ((16, 64), (64, 32), (256, 16), (1024, 8), (1024, 16))
 CONVOLUTIONS = ((16, 16, 64), (32, 32, 32), (64, 64, 16), (128, 128, 8), (128, 128, 4), (1, 16, 64))
 
 
@@ -63,6 +65,24 @@ def operations(n: int, c: int, side: int) -> list[str]:
     ]
 
 
+def penalty(channels: int, side: int) -> str:
+    """A row: a weight's gradient of a penalty on a convolution in groups, with torch's second derivative and ours."""
+    x = features(16, channels, side, torch.float32).requires_grad_()
+    weight = channels_last(torch.randn(channels, GROUP, 3, 3)).requires_grad_()
+    groups = channels // GROUP
+
+    def of(convolve: Callable[[], Tensor]) -> None:
+        with torch.enable_grad():
+            (g_x,) = torch.autograd.grad(F.leaky_relu(convolve()).sum(), x, create_graph=True)
+            torch.autograd.backward(g_x.square().sum(), inputs=[weight])
+
+    times = (
+        microseconds(lambda: of(lambda: F.conv2d(x, weight, padding=1, groups=groups)), repeats=4),
+        microseconds(lambda: of(lambda: grouped_conv(x, weight, None, 1, groups)), repeats=4),
+    )
+    return f"| {channels} channels, {side} px | {times[0]:.0f} | {times[1]:.0f} |"
+
+
 def convolution(inputs: int, outputs: int, side: int, dtype: torch.dtype) -> str:
     """A row: the rates of a 3x3 convolution of 16 images, forward and of both gradients."""
     x, g = features(16, inputs, side, dtype), features(16, outputs, side, dtype)
@@ -90,6 +110,9 @@ def main() -> None:
     print(machine(), "\n\n| operation, bf16 | plain, microseconds | fast |\n|---|---|---|", sep="")
     for shape in SHAPES:
         print("\n".join(operations(*shape)))
+    print("\n| penalty, 3x3 convolution of 16 images in groups | torch, microseconds | ours |\n|---|---|---|")
+    for size in GROUPED:
+        print(penalty(*size))
     print("\n| 3x3 convolution of 16 images | GFLOP/s | gradient of input | gradient of weight |\n|---|---|---|---|")
     for shape in CONVOLUTIONS:
         for dtype in (torch.bfloat16, torch.float32):

@@ -19,12 +19,14 @@ from lines import machine, peak_gb
 
 from samgan.config import Config
 from samgan.devices import choose_precision, keep_freed_memory, make_fabric
-from samgan.presets import PLUS, preset_config
+from samgan.presets import ATTENTION, PLUS, preset_config
 from samgan.training import Sampler, TrainingState, plan, train_step
 
 NARROW = {"network.max_channels": 32, "training.batch_size": 8}  # what results/table2 was trained with
 PRESETS: tuple[tuple[str, tuple[int, ...], dict[str, int]], ...] = (
     (PLUS, (32, 64, 128, 256), {}),
+    ("r3gan", (64, 128, 256), {}),
+    *((f"{name}{ATTENTION}", (64,), {}) for name in (PLUS, "r3gan")),
     *((name, (64, 128), {}) for name in ("msg-gan-6", "samgan-8")),
     *((name, (64,), NARROW) for name in ("msg-gan-6", "samgan-8")),
 )

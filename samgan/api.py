@@ -21,6 +21,7 @@ from samgan.sampling import (
     is_run,
     load_model,
     open_model,
+    truncated,
     write_graph,
     write_model,
     write_samples,
@@ -92,6 +93,7 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
     file_format: str = "png",
     sheets: Sequence[str] = (),
     class_name: str | None = None,
+    truncation: float = 1.0,
     checkpoint: str = "newest",
     device: str = "auto",
 ) -> Written:
@@ -105,7 +107,9 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
         seed: Seed of the first image; image i has seed + i.
         file_format: A key of `samgan.provenance.FORMATS`, such as "png", "npz" or "dicom".
         sheets: Keys of `samgan.sampling.sheets.SHEETS`: overview pictures to write in addition.
-        class_name: The class of all images; default: the classes take turns.
+        class_name: The class of all images; default: the classes take turns, so that each has as many images.
+        truncation: How far from the mean style (of its class) each image is: 1: as it was trained; less: less varied,
+            and more often free of faults.
         checkpoint: "newest", "best" or a checkpoint file, if the source is a run.
         device: "auto", "cpu", "cuda" or "mps".
 
@@ -113,14 +117,15 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
         The content of `samples.json` in the folder: the provenance of its images.
 
     Raises:
-        UsageError: The count is below 1, the seed is not from 0 to 2^32 - count, or the class is unknown.
+        UsageError: The count is below 1, the seed is not from 0 to 2^32 - count, the class is unknown, or the generator
+            cannot be truncated.
         SamganError: There is no such checkpoint, or `out` is in use.
     """
     keep_freed_memory()
     if count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
     check_seed(seed, count)
-    model = open_model(Path(source), checkpoint, choose_device(device))
+    model = truncated(open_model(Path(source), checkpoint, choose_device(device)), truncation)
     return write_samples(
         model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets, class_name=class_name
     )

@@ -49,11 +49,12 @@ class NetworkConfig:
         minimum=4 * SIDES[3],
         maximum=1 << 20,
     )
-    generator_blocks: Literal["plain", "modulated", "alias-free"] = setting(
+    generator_blocks: Literal["plain", "modulated", "grouped", "alias-free"] = setting(
         "plain",
         "plain: those of MSG-GAN; modulated: the latent scales every convolution, and each image is added to the one "
-        "of the scale below; alias-free: those of StyleGAN3-T, modulated too, with low-pass filters around every "
-        "activation, so that details move with the picture (noise and pixel_norm are not used)",
+        "of the scale below; grouped: those of R3GAN, residual, in groups of channels, without any norm; alias-free: "
+        "those of StyleGAN3-T, modulated too, with low-pass filters around every activation, so that details move with "
+        "the picture (noise and pixel_norm are not used)",
     )
     mapping_layers: int = setting(
         0,
@@ -64,10 +65,15 @@ class NetworkConfig:
     noise: Literal["none", "lower", "all"] = setting(
         "lower", "noise in modulated convolutions, drawn by the latent: none, at all scales but the largest, or all"
     )
-    discriminator_blocks: Literal["plain", "residual"] = setting(
+    discriminator_blocks: Literal["plain", "residual", "grouped"] = setting(
         "plain",
         "plain: those of MSG-GAN; residual: each block has a shortcut, and images are added to its features (combine "
-        "is not used)",
+        "is not used); grouped: those of R3GAN (nor is it used there)",
+    )
+    scales: Literal["every", "largest"] = setting(
+        "every",
+        "the images that the networks exchange: one of every scale, as in MSG-GAN, or only the largest (both networks "
+        "of grouped blocks, as in R3GAN)",
     )
     latent_dim: int | None = setting(
         None, "length of the latent vector; null: the same as max_channels", minimum=1, maximum=1 << 16
@@ -138,10 +144,25 @@ class NetworkConfig:
         for name in ("generator_attention", "discriminator_attention"):
             fits = max(getattr(self, name), default=0) <= self.resolution
             _require(fits, f"network.{name}", getattr(self, name), f"some of {', '.join(map(str, self.resolutions))}")
+        kinds = {"generator": self.generator_blocks, "discriminator": self.discriminator_blocks}
+        grouped = {network for network, kind in kinds.items() if kind == "grouped"}
+        fits = self.scales == "every" or len(grouped) == 2
+        _require(fits, "network.scales", self.scales, "every, unless both networks have grouped blocks")
+        # A convolution that starts at zero has no largest singular value to be divided by.
+        normed = set(kinds) if self.spectral_norm == "both" else {self.spectral_norm}
+        fits = grouped.isdisjoint(normed)
+        _require(fits, "network.spectral_norm", self.spectral_norm, "none for networks of grouped blocks")
+        fits = self.minibatch_std == "none" or "discriminator" not in grouped
+        _require(fits, "network.minibatch_std", self.minibatch_std, "none with grouped discriminator blocks")
+
+    @property
+    def image_sides(self) -> tuple[int, ...]:
+        """The sides of the images that the networks exchange, smallest first."""
+        return self.resolutions if self.scales == "every" else (self.resolution,)
 
     @property
     def resolutions(self) -> tuple[int, ...]:
-        """The sides of the image pyramid, smallest first: 4, 8, ..., resolution."""
+        """The sides of the networks' blocks, smallest first: 4, 8, ..., resolution."""
         return SIDES[: SIDES.index(self.resolution) + 1]
 
     @property

@@ -41,6 +41,26 @@ class TrainingConfig:
         minimum=0,
         maximum=1e9,
     )
+    burn_in_kimg: float = setting(
+        0.0,
+        "over this many images, the three settings below go from their first values to these, along half a cosine "
+        "(R3GAN); 0: they have these from the first step",
+        minimum=0,
+        maximum=1e9,
+    )
+    burnt_in_learning_rate: float | None = setting(
+        None,
+        "learning rate after the burn-in; null: the same as learning_rate. The discriminator's own rate changes by "
+        "the same factor",
+        above=0,
+        maximum=1e9,
+    )
+    burnt_in_penalty_weight: float | None = setting(
+        None, "weight of the penalty after the burn-in; null: the same as penalty_weight", minimum=0, maximum=1e9
+    )
+    burnt_in_beta2: float | None = setting(
+        None, "Adam's beta2 after the burn-in; null: the same as in adam_betas", minimum=0, below=1
+    )
     adam_betas: tuple[float, float] = setting((0.0, 0.99), "Adam's beta1, beta2 (MSG-GAN: 0, 0.99)", minimum=0, below=1)
     batch_size: int = setting(16, "images per step, over all processes together", minimum=2, maximum=1 << 16)
     kimg: float = setting(

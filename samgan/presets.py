@@ -1,4 +1,4 @@
-"""THE TABLE: every row of the paper's Table 2, with its switches and its published scores; then our own recipe.
+"""THE TABLE: every row of the paper's Table 2, with its switches and its published scores; then other recipes.
 
 The paper leaves much open (where attention is, Adam's betas, EMA, ...). Our choices are the defaults of `samgan.config`
 or are in `SCALES` below, with their reasons. `docs/reproducing.md` lists every choice.
@@ -6,6 +6,7 @@ or are in `SCALES` below, with their reasons. `docs/reproducing.md` lists every 
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from samgan.config import Config
@@ -83,7 +84,6 @@ SCALES: dict[str, dict[str, Any]] = {
 # Our own recipe, which is not a row of the paper: what `samgan train` uses if no preset is named.
 PLUS = "samgan-plus"
 PLUS_SETTINGS: dict[str, Any] = {
-    "preset": PLUS,
     "data.flip": "none",  # a mirrored radiograph has the heart on the wrong side
     "network.generator_blocks": "modulated",
     "network.discriminator_blocks": "residual",
@@ -124,10 +124,96 @@ PLUS_SCALES: dict[str, dict[str, Any]] = {
     },
 }
 
+# samgan-plus with the generator of StyleGAN3-T (Karras et al. 2021). Its rates and widths have not been tuned.
+ALIAS_FREE_SETTINGS = {**PLUS_SETTINGS, "network.generator_blocks": "alias-free"}
+ALIAS_FREE_SCALES = {
+    # Half of samgan-plus, since half of the layers compute on the grid of the largest image, and each filters there.
+    "cpu": {**PLUS_SCALES["cpu"], "network.max_channels": 64, "network.channel_base": 512},
+    "gpu": PLUS_SCALES["gpu"],
+}
+
+# R3GAN (Huang et al. 2024), without images of smaller scales. Values are those of its paper for faces of 64 px, where a
+# comment does not say otherwise.
+R3GAN_SETTINGS: dict[str, Any] = {
+    "data.flip": "none",
+    "network.generator_blocks": "grouped",
+    "network.discriminator_blocks": "grouped",
+    "network.scales": "largest",
+    "network.latent_dim": 64,
+    "network.num_classes": None,
+    "network.equalized_lr": False,
+    "network.minibatch_std": "none",
+    "training.loss": "relativistic-paired",
+    "training.penalty": "r1-r2",
+    "training.penalty_weight": 1.0,  # half of its gamma
+    "training.burnt_in_penalty_weight": 0.1,
+    "training.learning_rate": 0.0002,
+    "training.burnt_in_learning_rate": 0.00005,
+    "training.adam_betas": [0.0, 0.9],
+    "training.burnt_in_beta2": 0.99,
+    "training.precision": "auto",
+    "training.augment_target": 0.8,  # as in samgan-plus; there the share of augmented images is a schedule
+    # There the half-life grows to 500 kimg along the burn-in of 20,000 kimg: on average with this ramp.
+    "training.ema_halflife_kimg": 500.0,
+    "training.ema_ramp": 0.025,
+}
+R3GAN_SCALES: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "network.max_channels": 128,
+        "network.channel_base": 512,  # half of samgan-plus, since each scale has five convolutions on its way
+        "training.batch_size": 8,
+        "training.penalty_every": 4,  # one costs as much as two steps without it
+        "training.kimg": 700.0,
+        "training.burn_in_kimg": 700.0,
+        "training.snapshot_every_kimg": 20.0,
+    },
+    # Two thirds of the width in its paper.
+    "gpu": {
+        "network.max_channels": 512,
+        "network.channel_base": 16384,
+        "training.batch_size": 32,  # that of one of the paper's eight GPUs
+        "training.kimg": 5000.0,
+        "training.burn_in_kimg": 5000.0,
+        "training.snapshot_every_kimg": 100.0,
+    },
+}
+
+
+FEWEST_CHANNELS = 4
+"""At the largest size. Where a recipe's own widths are less there, all its scales get more, by the same factor."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A preset that is no row of the paper, with or without self-attention."""
+
+    settings: Mapping[str, Any]
+    scales: Mapping[str, Mapping[str, Any]]
+    """What differs from `settings` by scale: "cpu", then "gpu"."""
+    attention: bool = False
+
+
+ATTENTION = "-attention"
+"""End of the name of a recipe with self-attention: where the rows of the paper have it, at a scale of equal width."""
+ROWS_SCALE = {"cpu": "cpu", "gpu": "paper"}
+"""The scale of the paper's rows that is as wide as each scale of a recipe."""
+
+
+def _with_and_without(name: str, settings: Mapping[str, Any], scales: Mapping[str, Any]) -> dict[str, Recipe]:
+    return {name: Recipe(settings, scales), f"{name}{ATTENTION}": Recipe(settings, scales, attention=True)}
+
+
+RECIPES: dict[str, Recipe] = {
+    **_with_and_without(PLUS, PLUS_SETTINGS, PLUS_SCALES),
+    **_with_and_without("samgan-alias-free", ALIAS_FREE_SETTINGS, ALIAS_FREE_SCALES),
+    **_with_and_without("r3gan", R3GAN_SETTINGS, R3GAN_SCALES),
+}
+"""By name; each is a row of `samgan table2 --rows future`."""
+
 
 def preset_names() -> list[str]:
-    """Names of all presets: the rows of Table 2 in order, then our own recipe."""
-    return [*(row.name for row in PRESETS), PLUS]
+    """Names of all presets: the rows of Table 2 in order, then the other recipes."""
+    return [*(row.name for row in PRESETS), *RECIPES]
 
 
 def scale_names() -> list[str]:
@@ -135,13 +221,18 @@ def scale_names() -> list[str]:
     return list(dict.fromkeys([*SCALES, *PLUS_SCALES]))
 
 
+def scales_of(name: str) -> list[str]:
+    """The scales of a preset, its default first."""
+    return list(RECIPES[name].scales if name in RECIPES else SCALES)
+
+
 def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 64) -> Config:
-    """Make the configuration of one row of Table 2, or of our own recipe.
+    """Make the configuration of one row of Table 2, or of another recipe.
 
     Args:
-        name: Name of a row, such as `samgan-8`, or `samgan-plus`.
+        name: Name of a row, such as `samgan-8`, or a key of `RECIPES`, such as `samgan-plus`.
         scale: Of a row, `paper` (512 channels, 1,808 kimg; the default) or `cpu` (64 channels, a night on a laptop). Of
-            samgan-plus, `cpu` (the default) or `gpu`.
+            another recipe, `cpu` (the default) or `gpu`.
         resolution: Side of the images in pixels (64 in the paper). The attention layers of the scale that are at a
             higher resolution are left out.
 
@@ -155,14 +246,25 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
         near = difflib.get_close_matches(name, preset_names(), n=1)
         advice = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"unknown preset {name!r}; {advice}known: {', '.join(preset_names())}")
-    scales = PLUS_SCALES if name == PLUS else SCALES
-    scale = scale or next(iter(scales))
-    if scale not in scales:
-        raise UsageError(f"unknown scale {scale!r} of {name}; known: {', '.join(scales)}")
-    if name == PLUS:
-        return Config().override({**PLUS_SETTINGS, **PLUS_SCALES[scale], "network.resolution": resolution})
+    scale = scale or scales_of(name)[0]
+    if scale not in scales_of(name):
+        raise UsageError(f"unknown scale {scale!r} of {name}; known: {', '.join(scales_of(name))}")
+    if recipe := RECIPES.get(name):
+        widths = recipe.scales[scale]["network.channel_base"]
+        attention = _attention(ROWS_SCALE[scale], resolution) if recipe.attention else []
+        return Config().override(
+            {
+                "preset": name,
+                **recipe.settings,
+                **recipe.scales[scale],
+                "network.channel_base": max(widths, FEWEST_CHANNELS * resolution),
+                "network.resolution": resolution,
+                "network.generator_attention": attention,
+                "network.discriminator_attention": attention,
+            }
+        )
     row, size = {row.name: row for row in PRESETS}[name], SCALES[scale]
-    attention = [side for side in size["attention"] if row.attention and side <= resolution]
+    attention = _attention(scale, resolution) if row.attention else []
     return Config().override(
         {
             "preset": name,
@@ -183,6 +285,11 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
             },
         }
     )
+
+
+def _attention(scale: str, resolution: int) -> list[int]:
+    """The resolutions at which the rows of the paper with attention have it."""
+    return [side for side in SCALES[scale]["attention"] if side <= resolution]
 
 
 def preset_document() -> list[dict[str, Any]]:

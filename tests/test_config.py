@@ -24,7 +24,7 @@ from samgan.config import (
     settings,
 )
 from samgan.errors import UsageError
-from samgan.presets import PLUS, PLUS_SCALES, SCALES, preset_config, preset_names
+from samgan.presets import preset_config, preset_names, scales_of
 from samgan.retired import RETIRED
 from samgan.sampling import SHIPPED
 from samgan.studies.table2 import ROWS
@@ -457,9 +457,7 @@ TABLE_2 = {
 
 def used_values():
     """Every value of every setting that a preset, a row of table2 or a committed result has."""
-    configs = [
-        preset_config(name, scale) for name in preset_names() for scale in (PLUS_SCALES if name == PLUS else SCALES)
-    ]
+    configs = [preset_config(name, scale) for name in preset_names() for scale in scales_of(name)]
     configs += [row.config(scale) for row in ROWS.values() for scale in ("cpu", "paper")]
     configs += [Config.from_dict(tree) for _, tree in committed()]
     variants = runpy.run_path(str(RESULTS / "plus" / "ablation.py"))["VARIANTS"]

@@ -25,7 +25,7 @@ from samgan.metrics.feature_networks.inception import INCEPTION
 from samgan.metrics.feature_networks.weights import file_name
 from samgan.metrics.load_features import Default, default_features
 from samgan.networks import Discriminator, Generator
-from samgan.presets import PLUS, PRESETS, preset_config
+from samgan.presets import PLUS, PRESETS, RECIPES, preset_config
 from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE
 from samgan.studies import (
     COLUMNS,
@@ -116,12 +116,12 @@ def test_the_papers_rows_are_the_presets_and_further_rows_change_what_they_say()
     configs = [row.config("cpu").override({"preset": "x"}) for row in ROWS.values()]
     assert len(set(map(repr, configs))) == len(ROWS), "two rows would train the same"
     for row in ROWS.values():
-        changed = set(row.config("paper").differences(preset_config(row.base, "gpu" if row.base == PLUS else "paper")))
+        changed = set(row.config("paper").differences(preset_config(row.base, "gpu" if row.is_recipe else "paper")))
         if row.question:
             assert changed - {"preset", "training.kimg"} == set(row.settings)
 
 
-OTHER_NETWORKS = [row for row in ROWS.values() if row.base != PLUS and any("network." in key for key in row.settings)]
+OTHER_NETWORKS = [row for row in ROWS.values() if not row.is_recipe and any("network." in key for key in row.settings)]
 
 
 @pytest.mark.parametrize("row", OTHER_NETWORKS, ids=lambda row: row.name)
@@ -152,7 +152,7 @@ def test_settings_of_all_rows_do_not_change_what_a_row_is_about_or_our_own_recip
     settings = {"training.batch_size": 4, "network": {"max_channels": 32}}
     for row in ROWS.values():
         changed = row.config("cpu", settings=settings).differences(row.config("cpu"))
-        assert set(changed) == (set() if row.base == PLUS else {"training.batch_size", "network.max_channels"})
+        assert set(changed) == (set() if row.is_recipe else {"training.batch_size", "network.max_channels"})
 
 
 def test_rows_are_chosen_by_name_and_by_group():
@@ -163,6 +163,7 @@ def test_rows_are_chosen_by_name_and_by_group():
     assert list(choose_rows(["samgan-8", "msg-gan-6"], 1, colour=True)) == ["msg-gan-6", "samgan-8"]
     assert set(choose_rows(["all"], 1, False)) - set(choose_rows(["all"], 1, False, 32)) == {"samgan-8-at-64"}
     assert choose_rows(["all", "samgan-8=3"], 2, colour=False) == dict.fromkeys(list(ROWS)[1:], 2) | {"samgan-8": 3}
+    assert set(choose_rows(["future"], 1, colour=False)) == set(RECIPES)
     with pytest.raises(UsageError, match="samgan-9"):
         choose_rows(["samgan-9"], 1, colour=False)
     with pytest.raises(UsageError, match="--faces"):
@@ -253,6 +254,15 @@ def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkey
     assert judged == [{"samgan-8": [documents[0].scores]}]
     (cells,) = (line for line in files[0].read_text().splitlines() if line.startswith("| samgan-8 |"))
     assert "| 26.0 (1 ended early) |" in cells
+
+
+def test_a_table_of_the_future_work_alone_judges_no_claims(tmp_path):
+    _, files = write_table(tmp_path, [document(name) for name in RECIPES], command="", title="")
+    for file in (files[0], files[-1]):
+        text = file.read_text()
+        assert all(name in text for name in RECIPES)
+        assert "claims" not in text
+        assert "Collapses" in text
 
 
 def test_csv_holds_gates_as_json(tmp_path):

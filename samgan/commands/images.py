@@ -16,8 +16,12 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="new folder to write")
     parser.add_argument("--count", type=int, default=64, metavar="N", help="number of images")
     add_seed(parser, "seed of the first image; image i has this seed + i")
-    text = "make only images of this class (default: all classes in turn; the class is the seed modulo their number)"
+    text = "make only images of this class (default: all classes in turn, so that each has as many images; the class "
+    text += "is the seed modulo their number)"
     parser.add_argument("--class", dest="class_name", metavar="NAME", help=text)
+    text = "move each image's style towards the mean one (of its class): 1: as trained (default), 0: the mean image. "
+    text += "0.7, say, is less varied, and more often free of faults; for generators with styles, such as samgan-plus"
+    parser.add_argument("--truncation", type=float, default=1.0, metavar="PSI", help=text)
     text = "format of the files; " + "; ".join(f"{name}: {known.label}" for name, known in FORMATS.items())
     parser.add_argument("--format", dest="file_format", default="png", choices=tuple(FORMATS), help=text)
     text = "also write these overview pictures to OUT/sheets"
@@ -29,7 +33,7 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
 def _sample(options: argparse.Namespace) -> Outcome:
     from samgan import api
 
-    names = ("count", "seed", "file_format", "sheets", "class_name", "checkpoint", "device")
+    names = ("count", "seed", "file_format", "sheets", "class_name", "truncation", "checkpoint", "device")
     written = api.sample(options.source, options.out, **given(options, *names))
     text = f"{options.out}: {options.count} synthetic images, seeds {options.seed} to {written.last_seed}"
     counts = [f"{count} {name}" for name, count in written.classes.items() if count]

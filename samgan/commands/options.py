@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from samgan.presets import PLUS, scale_names
+from samgan.presets import scale_names
 
 MODEL = (
     "run folder, .safetensors file of samgan export, name of a model that comes with samgan (samgan models), or "
@@ -62,7 +62,7 @@ def add_preset(parser: argparse.ArgumentParser, text: str) -> None:
     """Add --preset, --scale and --config, which settings begin with; the text says what the preset is."""
     parser.add_argument("--preset", help=text)
     text = (
-        f"size of the preset. Rows of Table 2: paper (512 channels; default) or cpu (64); {PLUS}: cpu (default) or gpu"
+        "size of the preset. Rows of Table 2: paper (512 channels; default) or cpu (64); others: cpu (default) or gpu"
     )
     parser.add_argument("--scale", choices=scale_names(), help=text)
     text = "YAML file of settings; settings on the command line have priority"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from samgan.commands.command import Command, Outcome
 from samgan.config import Config, flatten, json_schema, settings
 from samgan.errors import UsageError, one_line
-from samgan.presets import PLUS, PRESETS, SCALES, preset_config, preset_document
+from samgan.presets import PLUS, PRESETS, RECIPES, SCALES, preset_config, preset_document
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
@@ -161,8 +161,8 @@ def _presets(options: argparse.Namespace) -> Outcome:
         "--scale paper: 512 channels, 1,808 kimg (500 epochs of 3,616 images).",
         f"--scale cpu: {SCALES['cpu']['max_channels']} channels, {SCALES['cpu']['kimg']:g} kimg.",
         "",
-        f"{PLUS} is our own recipe and not a row of the paper. Its scales are cpu and gpu; samgan train --dry-run",
-        "prints its settings.",
+        f"No rows of the paper, with scales cpu and gpu: {', '.join(RECIPES)}.",
+        f"{PLUS} is our own recipe. samgan train --dry-run prints the settings of a preset.",
     ]
     return Outcome(preset_document(), "\n".join(lines))
 

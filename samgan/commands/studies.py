@@ -30,7 +30,10 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     text = "prepared set of grey radiographs (not needed with --dry-run)"
     parser.add_argument("data", type=Path, nargs="?", help=text)
     parser.add_argument("--out", type=Path, help="folder of the sweep: new, or one to continue")
-    text = "names of rows, or paper (the 18 X-ray rows; default), further or all; ROW=N trains a row with N seeds"
+    text = (
+        "names of rows, or paper (the 18 X-ray rows; default), further, future (self-attention in other networks) or "
+    )
+    text += "all; ROW=N trains a row with N seeds"
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help=text)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="train every row with seeds 0 to N - 1")
     parser.add_argument("--scale", default="cpu", choices=("cpu", "paper"), help="width and length of the rows")
@@ -57,7 +60,8 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help=text)
     add_device(parser)
     parser.epilog = (
-        f"Settings, as for samgan train, apply to every row but {PLUS}. Settings that differ between rows are refused."
+        "Settings, as for samgan train, apply to every row of the paper's networks. Settings that differ between rows "
+        "are refused."
     )
 
 

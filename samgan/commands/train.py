@@ -23,7 +23,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="RUN", help="run folder: new or, with --resume, the one to continue"
     )
-    add_preset(parser, f"row of Table 2 (see samgan presets), or our own recipe (default: {PLUS})")
+    add_preset(parser, f"one of samgan presets (default: {PLUS})")
     add_classes(parser, "train on these classes of the set (default: all)")
     text = "continue the run in --out, bit for bit, with its own settings"
     parser.add_argument("--resume", action="store_true", help=text)

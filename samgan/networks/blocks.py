@@ -18,6 +18,7 @@ from samgan.networks.convolutions import (
     upsample,
     upsample_conv,
 )
+from samgan.networks.grouped import GroupedDiscriminatorBlock, GroupedGeneratorBlock
 from samgan.networks.minibatch_std import MinibatchStdDev
 from samgan.networks.modulated import ModulatedConv2d, Modulation
 from samgan.networks.residual import plain_residual_block, residual_block
@@ -98,7 +99,12 @@ class _ModulatedBlock(nn.Module):
         return x, own if image is None else own + upsample(image)
 
 
-GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock, "alias-free": AliasFreeBlock}
+GENERATOR_BLOCKS = {
+    "plain": _GeneratorBlock,
+    "modulated": _ModulatedBlock,
+    "grouped": GroupedGeneratorBlock,
+    "alias-free": AliasFreeBlock,
+}
 
 
 class _DiscriminatorBlock(nn.Module):
@@ -202,4 +208,8 @@ class _ResidualBlock(nn.Module):
         return self.skip(halve(x)).add_(activate(self.conv_2(halve(y)))).mul_(HALF)
 
 
-DISCRIMINATOR_BLOCKS = {"plain": _DiscriminatorBlock, "residual": _ResidualBlock}
+DISCRIMINATOR_BLOCKS = {
+    "plain": _DiscriminatorBlock,
+    "residual": _ResidualBlock,
+    "grouped": GroupedDiscriminatorBlock,
+}

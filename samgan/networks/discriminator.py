@@ -12,7 +12,7 @@ from samgan.networks.pyramid import Pyramid, check_labels
 
 
 class Discriminator(nn.Module):
-    """Map a pyramid to one raw logit per image; the image of each scale enters at its own block.
+    """Map a pyramid to one raw logit per image; the image of each scale enters at its own block, if there is one.
 
     With classes, the logit of an image with class y is
 
@@ -27,13 +27,13 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.resolutions = config.resolutions
+        self.resolutions, self.image_sides = config.resolutions, config.image_sides
         block = DISCRIMINATOR_BLOCKS[config.discriminator_blocks]
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)
         self.projections = nn.ModuleDict()  # keys: resolution of the block whose features they take
         if config.num_classes:
             _, end = convolutions(config, "discriminator")
-            channels = len(self.blocks[0].get_parameter("conv_2.weight"))
+            channels = self.blocks[0].get_parameter("to_logit.weight").shape[1]
             self.projections["4"] = end(channels, config.num_classes, 1, bias=False, gain=1.0)
 
     def rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
@@ -46,7 +46,7 @@ class Discriminator(nn.Module):
         """Return the logits of a pyramid, given smallest image first.
 
         Args:
-            pyramid: Images [n, channels, side, side] of every scale.
+            pyramid: Images [n, channels, side, side] of every scale, or of the largest alone (`network.scales`).
             labels: Class of each image, 0 to num_classes - 1; or, if image i of each batch has the same class, only
                 the classes of one batch.
             batches: Number of batches of equal size, one after another in the pyramid. They do not affect each other:
@@ -58,13 +58,14 @@ class Discriminator(nn.Module):
         """
         check_labels(labels, wanted=len(self.projections) > 0)
         sides = tuple(image.shape[-1] for image in pyramid)
-        if sides != self.resolutions:
-            raise ValueError(f"expected images of sides {self.resolutions}, smallest first; got {sides}")
+        if sides != self.image_sides:
+            raise ValueError(f"expected images of sides {self.image_sides}, smallest first; got {sides}")
         if labels is not None:
             labels = labels.repeat(len(pyramid[0]) // len(labels))
         x: Any = None
-        for block, image in zip(reversed(self.blocks), reversed(pyramid), strict=True):
-            x = block(image, x, labels, batches)
+        images = dict(zip(sides, pyramid, strict=True))
+        for block, side in zip(reversed(self.blocks), reversed(self.resolutions), strict=True):
+            x = block(images.get(side), x, labels, batches)
         logits = self.blocks[0].get_submodule("to_logit")(x).flatten()
         if labels is None:
             return logits

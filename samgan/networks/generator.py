@@ -1,5 +1,6 @@
 """The generator: from a latent to an image at every scale."""
 
+import copy
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -44,6 +45,39 @@ class Generator(nn.Module):
         self.modulated = [layer for layer in self.modules() if isinstance(layer, ModulatedConv2d)]
         self.tanh = config.image_activation == "tanh"
 
+    truncation: tuple[float, Float[Tensor, "m s 1 1"]] | None = None
+    """How far styles are moved, and where to: the mean style of each class, or one for all."""
+
+    @property
+    def has_styles(self) -> bool:
+        """Whether a style, which is not the latent itself, modulates the layers."""
+        return len(self.mapping) > 0 and (len(self.modulated) > 0 or self.is_alias_free)
+
+    @property
+    def is_alias_free(self) -> bool:
+        """Whether its blocks are those of `samgan.networks.alias_free`."""
+        return isinstance(self.blocks[0], AliasFreeBlock)
+
+    @torch.no_grad()
+    def truncated(self, psi: float, latents: Float[Tensor, "n latent"]) -> "Generator":
+        """A network of the same weights whose styles w are moved towards their mean m, to m + psi (w - m).
+
+        With classes, m is the mean style of the image's own class.
+
+        Args:
+            psi: 1 changes nothing; with 0, all images (of a class) have the mean style.
+            latents: Those whose styles are averaged.
+
+        Source: Karras et al. 2019 (StyleGAN), appendix B.
+        """
+        means = []
+        for label in range(1 if self.embed is None else self.embed.num_embeddings):
+            labels = None if self.embed is None else torch.full((len(latents),), label, device=latents.device)
+            means.append(self._styles(self._inputs(latents, labels)).mean(dim=0))
+        other = copy.copy(self)
+        other.truncation = psi, torch.stack(means)
+        return other
+
     def rate_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Groups of parameters, each with a factor for the learning rate."""
         mapping = list(self.mapping.parameters())
@@ -52,30 +86,45 @@ class Generator(nn.Module):
         return [(others, 1.0), (mapping, MAPPING_RATE)] if mapping else [(others, 1.0)]
 
     def forward(self, latents: Float[Tensor, "n latent"], labels: Int[Tensor, " n"] | None = None) -> Pyramid:
-        """Return the pyramid [n, channels, side, side], smallest first.
+        """Return the images [n, channels, side, side] of all scales, or of the largest alone, smallest first.
 
         Raises:
             ValueError: Labels (0 to num_classes - 1) are missing, or were given to a network without classes.
         """
         check_labels(labels, wanted=self.embed is not None)
-        latents = F.normalize(latents, dim=1) * self.latent_size**0.5
-        if self.embed is not None:
-            embedded = F.normalize(self.embed(labels), dim=1) * self.latent_size**0.5
-            latents = torch.cat([latents, embedded], dim=1)
-        latents = latents[:, :, None, None]
-        styles = latents
-        for layer in self.mapping:
-            styles = activate(layer(styles))
+        latents = self._inputs(latents, labels)
+        styles = self._styles(latents)
+        if self.truncation is not None:
+            psi, means = self.truncation
+            mean = means if labels is None else means[labels]
+            styles = mean + psi * (styles - mean)
         x = image = None
         pyramid = []
         for block, modulation in zip(self.blocks, self._modulation(styles, latents), strict=True):
             x, image = block(x, latents, modulation, image)
-            pyramid.append(image)
+            if image is not None:
+                pyramid.append(image)
         return [image.tanh() for image in pyramid] if self.tanh else pyramid
+
+    def _inputs(
+        self, latents: Float[Tensor, "n latent"], labels: Int[Tensor, " n"] | None
+    ) -> Float[Tensor, "n inputs 1 1"]:
+        """The latents, and the vectors of the classes, each scaled to one length."""
+        latents = F.normalize(latents, dim=1) * self.latent_size**0.5
+        if self.embed is not None:
+            embedded = F.normalize(self.embed(labels), dim=1) * self.latent_size**0.5
+            latents = torch.cat([latents, embedded], dim=1)
+        return latents[:, :, None, None]
+
+    def _styles(self, styles: Float[Tensor, "n inputs 1 1"]) -> Float[Tensor, "n s 1 1"]:
+        """The mapping of inputs, or the inputs themselves."""
+        for layer in self.mapping:
+            styles = activate(layer(styles))
+        return styles
 
     def _modulation(self, styles: Float[Tensor, "n s 1 1"], latents: Float[Tensor, "n l 1 1"]) -> list[Sequence[Any]]:
         """What the styles, and the latents by noise, do to the layers of each block; nothing for plain blocks."""
-        if isinstance(self.blocks[0], AliasFreeBlock):
+        if self.is_alias_free:
             return styles_of(self.blocks, styles)
         found = modulations(self.modulated, styles, latents) if self.modulated else []
         return [found[2 * number : 2 * number + 2] for number in range(len(self.blocks))]

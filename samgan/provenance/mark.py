@@ -38,6 +38,8 @@ class Mark:
     pixels_sha256: str = ""
     """`hash_pixels` of the image; empty if the mark is of several images."""
     software: str = SOFTWARE
+    truncation: float = 1.0
+    """How far from the mean style the image is, from 0 to 1; 1: not truncated."""
 
     def of(self, image: np.ndarray) -> "Mark":
         """The mark with the hash of `image`."""
@@ -54,7 +56,8 @@ class Mark:
             "Model-Images-Seen": str(self.images_seen),
             "Seed": str(self.seed),
         }
-        optional = {"Class": self.class_name, "Pixels-SHA256": self.pixels_sha256}
+        psi = "" if self.truncation == 1 else str(self.truncation)
+        optional = {"Truncation": psi, "Class": self.class_name, "Pixels-SHA256": self.pixels_sha256}
         return entries | {key: value for key, value in optional.items() if value}
 
     @classmethod
@@ -79,6 +82,7 @@ class Mark:
                 str(entries.get("Class", "")),
                 str(entries.get("Pixels-SHA256", "")),
                 str(entries["Software"]),
+                float(entries.get("Truncation", 1)),
             )
         except (KeyError, ValueError, TypeError):
             raise SamganError("its mark is damaged: expected a model, a seed and the number of images seen") from None
@@ -88,6 +92,8 @@ class Mark:
             raise SamganError("its mark is damaged: the hash of the model or the seed is not valid")
         if not 0 <= mark.images_seen < 1 << 62:
             raise SamganError("its mark is damaged: the number of images seen is not valid")
+        if not 0 <= mark.truncation <= 1:
+            raise SamganError("its mark is damaged: the truncation is not from 0 to 1")
         return mark
 
 

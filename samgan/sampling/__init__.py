@@ -1,7 +1,15 @@
 """From a trained model to images."""
 
 from samgan.sampling.graphs import GRAPHS, GraphFormat, check_suffix, write_graph
-from samgan.sampling.images import FORWARD_BATCH, generate, labels_like, latents_of_seeds, sample, sample_batches
+from samgan.sampling.images import (
+    FORWARD_BATCH,
+    generate,
+    labels_like,
+    latents_of_seeds,
+    sample,
+    sample_batches,
+    truncated,
+)
 from samgan.sampling.model import (
     MODEL_SUFFIX,
     Labels,
@@ -52,6 +60,7 @@ __all__ = [
     "sample",
     "sample_batches",
     "scales_sheet",
+    "truncated",
     "write_graph",
     "write_model",
     "write_samples",

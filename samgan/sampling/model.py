@@ -42,6 +42,8 @@ class Model:
     """Which checkpoint of the run it is: "newest", "best" by quick scores, or "named"; empty if not known."""
     hub: str = ""
     """hf:OWNER/NAME@COMMIT, if it was read from the Hugging Face Hub."""
+    truncation: float = 1.0
+    """How far from the mean style its images are; see `samgan.sampling.truncated`."""
 
     @property
     def device(self) -> torch.device:
@@ -81,7 +83,7 @@ class Model:
         """
         names = self.config.data.classes
         class_name = self.classes[label] if label is not None else names[0] if len(names) == 1 else ""
-        return Mark(self.sha256, self.config.preset, self.images_seen, seed, class_name)
+        return Mark(self.sha256, self.config.preset, self.images_seen, seed, class_name, truncation=self.truncation)
 
 
 def is_model(path: Path) -> bool:

@@ -20,7 +20,7 @@ from samgan.studies.sweep import run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument
 from samgan.studies.table2_lines import Table
-from samgan.studies.table2_rows import PLUS_SCALE, ROWS, Row, check_settings, choose_rows
+from samgan.studies.table2_rows import RECIPE_SCALE, ROWS, Row, check_settings, choose_rows
 from samgan.studies.table2_write import write_table
 from samgan.terminal import say
 from samgan.training import Cost, check_fit, plan
@@ -50,7 +50,7 @@ class TableRequest:
     faces: Path | None = None
     """Prepared set with three channels, for the CelebA row."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of every row but samgan-plus, by key, such as `training.batch_size`."""
+    """Settings of every row of the paper's networks, by key, such as `training.batch_size`."""
     budget_minutes: float | None = None
     """Length of every job in minutes of training."""
     kimg: float | None = None
@@ -84,7 +84,7 @@ class TableRequest:
             if value is not None and not value > 0:
                 raise UsageError(f"{name} {value:g}: expected more than 0")
         for name, word, allowed in (
-            ("--scale", self.scale, tuple(PLUS_SCALE)),
+            ("--scale", self.scale, tuple(RECIPE_SCALE)),
             ("--on-collapse", self.on_collapse, ON_COLLAPSE),
         ):
             if word not in allowed:
@@ -135,7 +135,8 @@ def table2(data: Location, out: Location, request: TableRequest | None = None) -
     resources = Resources(request.ray, request.cores_per_job, request.gpus_per_job, device)
 
     def write(rows: Sequence[RowDocument]) -> tuple[Table, list[Path]]:
-        title = f"Table 2 of the paper, {request.scale} scale"
+        of_paper = any(not ROWS[row.name].is_recipe for row in rows)
+        title = f"{'Table 2' if of_paper else 'Future work'} of the paper, {request.scale} scale"
         return write_table(out, rows, command=request.command, title=title, jobs=len(jobs))
 
     rows = run_sweep(jobs, out, scoring, resources, on_collapse=request.on_collapse, report=write)

@@ -1,4 +1,7 @@
-"""The rows of the table: those of the paper and further ones. A new row is one line in `FURTHER_ROWS`."""
+"""The rows of the table: those of the paper, further ones, and those of its future work.
+
+A new row is one line in `FURTHER_ROWS`; a new recipe of `samgan.presets` is a row of the future work by itself.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -7,10 +10,10 @@ from typing import Any
 
 from samgan.config import Config, flatten
 from samgan.errors import UsageError
-from samgan.presets import PLUS, PRESETS, SCALES, preset_config
+from samgan.presets import ATTENTION, PLUS, PRESETS, RECIPES, ROWS_SCALE, SCALES, preset_config
 
-PLUS_SCALE = {"cpu": "cpu", "paper": "gpu"}
-"""The scale of our own recipe in a table of each scale."""
+RECIPE_SCALE = {of_rows: of_recipes for of_recipes, of_rows in ROWS_SCALE.items()}
+"""The scale of recipes that are no rows of the paper, in a table of each scale."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,19 @@ class Row:
     paper_ms_ssim_generated: float | None = None
     colour: bool = False
 
+    @property
+    def is_recipe(self) -> bool:
+        """Whether its networks and its training are not the paper's."""
+        return self.base in RECIPES
+
     def config(self, scale: str, resolution: int = 64, settings: Mapping[str, Any] | None = None) -> Config:
         """The row's configuration at a scale, with settings that all rows of the paper's networks are given.
 
-        Our own recipe keeps its own settings, except that it trains as long as the other rows.
+        Other recipes keep their own settings, except that they train as long as the rows of the paper.
         """
-        if self.base == PLUS:
+        if self.is_recipe:
             length = {"training.kimg": SCALES[scale]["kimg"]}
-            config = preset_config(PLUS, PLUS_SCALE[scale], resolution).override(length)
+            config = preset_config(self.base, RECIPE_SCALE[scale], resolution).override(length)
         else:
             config = preset_config(self.base, scale, resolution).override(settings or {})
         return config.override({**self.settings, "preset": self.name})
@@ -91,10 +99,19 @@ FURTHER_ROWS = (
     Row(f"{PLUS}-rate-0.004", PLUS, {"network.num_classes": 0, "training.learning_rate": 0.004}, "half its rate"),
 )
 # fmt: on
-ROWS = {row.name: row for row in (*PAPER_ROWS, *FURTHER_ROWS)}
+WITHOUT_CLASSES = {"network.num_classes": 0}
+FUTURE_ROWS = tuple(
+    Row(
+        name, name, WITHOUT_CLASSES, f"{name.removesuffix(ATTENTION)} with{'' if recipe.attention else 'out'} attention"
+    )
+    for name, recipe in RECIPES.items()
+)
+"""What the paper's last paragraph asks for: self-attention in other networks, each beside the same without it."""
+ROWS = {row.name: row for row in (*PAPER_ROWS, *FURTHER_ROWS, *(row for row in FUTURE_ROWS if row.name != PLUS))}
 GROUPS = {
     "paper": [row.name for row in PAPER_ROWS if not row.colour],
     "further": [row.name for row in FURTHER_ROWS],
+    "future": [row.name for row in FUTURE_ROWS],
 }
 OPTIONS = {
     "preset": "--rows",
@@ -110,8 +127,8 @@ def choose_rows(names: Sequence[str], seeds: int, colour: bool, resolution: int 
     """Find rows by name or by group, and the number of seeds of each.
 
     Args:
-        names: Names and groups ("paper": the 18 X-ray rows, "further", "all"); none: "paper". `NAME=N` sets the number
-            of seeds of a row, or of every row of a group; if several names include a row, the last one counts.
+        names: Names and groups ("paper": the 18 X-ray rows, "further", "future", "all"); none: "paper". `NAME=N` sets
+            the number of seeds of a row, or of every row of a group; if several names include a row, the last counts.
         seeds: Number of seeds of every other row.
         colour: Whether there are faces to train the CelebA row on; it is then in "paper" and "all".
         resolution: Of the images. Groups leave out rows with attention at a resolution that these images do not have.
@@ -122,7 +139,7 @@ def choose_rows(names: Sequence[str], seeds: int, colour: bool, resolution: int 
     Raises:
         UsageError: An unknown name, no seed, or the CelebA row without faces.
     """
-    groups = {**GROUPS, "all": [*GROUPS["paper"], *GROUPS["further"]]}
+    groups = {**GROUPS, "all": list(dict.fromkeys(itertools.chain(*GROUPS.values())))}
     if colour:
         faces = [row.name for row in PAPER_ROWS if row.colour]
         groups |= {name: [*faces, *groups[name]] for name in ("paper", "all")}
@@ -147,7 +164,7 @@ def check_settings(settings: Mapping[str, Any], scale: str) -> None:
     Raises:
         UsageError: The rows differ in a setting, or the table sets it itself.
     """
-    configs = [row.config(scale) for row in ROWS.values() if row.base != PLUS]
+    configs = [row.config(scale) for row in ROWS.values() if not row.is_recipe]
     varied = {key for config in configs for key in config.differences(configs[0])}
     for key in flatten(settings):
         if key in OPTIONS:

@@ -12,7 +12,6 @@ from PIL import Image
 from samgan.files import atomic_write
 from samgan.pages import Curve, chart, markdown_table, png_picture, write_page
 from samgan.pictures import SYNTHETIC
-from samgan.presets import PLUS
 from samgan.scoring import SCORES, Score, Scores
 from samgan.studies.claims import REFUTED, Verdict, judge_claims
 from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
@@ -35,6 +34,7 @@ class _Result:
     header: list[str]
     cells: list[list[str]]
     verdicts: list[Verdict]
+    """Empty without runs of the paper's networks."""
     ranks: list[str]
     """Rank correlations with the paper, one sentence each."""
     alarms: list[tuple[str, ...]]
@@ -57,12 +57,12 @@ def write_table(
     Returns:
         What table.json holds, and the files.
     """
-    lines = summarise(rows)
+    lines, judged = summarise(rows), _judged(rows)
     result = _Result(
         title=title,
         header=header(_shown(lines)),
         cells=[_cells(line, _shown(lines)) for line in lines],
-        verdicts=judge_claims(_judged(rows)),
+        verdicts=judge_claims(judged) if judged else [],
         ranks=_rank_sentences(rank_correlations(lines)),
         alarms=alarm_lines(rows),
         alarm_summary=alarm_summary(rows),
@@ -82,7 +82,7 @@ def _judged(rows: Sequence[RowDocument]) -> dict[str, list[Scores]]:
     runs: dict[str, list[Scores]] = {}
     for one in finished_rows(rows):
         row = ROWS[one.row.name]
-        if not one.trained.ended_early and not row.colour and row.base != PLUS:
+        if not one.trained.ended_early and not row.colour and not row.is_recipe:
             runs.setdefault(row.name, []).append(one.scores)
     return runs
 
@@ -201,10 +201,12 @@ def _markdown(result: _Result) -> str:
         "",
         *(f"* {note}" for note in result.notes),
     ]
-    parts += ["", "## The paper's claims", "", HOW_CLAIMS_ARE_TESTED, ""]
+    if result.verdicts:
+        parts += ["", "## The paper's claims", "", HOW_CLAIMS_ARE_TESTED, ""]
     for verdict in result.verdicts:
         parts += [f"* {verdict.sentence}: **{verdict.word}**", *(f"  * {line}" for line in verdict.evidence)]
-    parts += ["", "## Rank correlation with the paper", "", *(f"* {line}" for line in result.ranks)]
+    if result.verdicts:
+        parts += ["", "## Rank correlation with the paper", "", *(f"* {line}" for line in result.ranks)]
     parts += ["", "## Collapses, and when they were noticed", "", result.alarm_summary, ""]
     return "\n".join([*parts, *markdown_table(ALARM_HEADER, result.alarms)]) + "\n"
 
@@ -229,7 +231,6 @@ def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictur
         how_claims_are_tested=HOW_CLAIMS_ARE_TESTED,
         alarm_header=ALARM_HEADER,
         synthetic=SYNTHETIC,
-        plus=PLUS,
         strips=strips,
         charts=charts,
     )

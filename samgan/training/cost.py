@@ -93,7 +93,7 @@ def _count_step(config: Config, generator: Generator, discriminator: Discriminat
     training, network, recipe = config.training, config.network, Recipe.of(config.training)
     side = network.resolution
     images = torch.empty(training.batch_size, network.image_channels, side, side)
-    real = image_pyramid(images, network.resolutions)
+    real = image_pyramid(images, network.image_sides)
     latents = torch.empty(training.batch_size, network.latent_size)
     mix = torch.empty(training.batch_size)
     labels = torch.empty(training.batch_size, dtype=torch.long) if network.num_classes else None
@@ -133,6 +133,10 @@ class _Flops(TorchDispatchMode):
         formula = flop_registry.get(SAME_FORMULA.get(func._overloadpacket, func._overloadpacket))
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=out)
+            if func._overloadpacket is torch.ops.aten.convolution_backward and (groups := args[9]) > 1 and args[10][1]:
+                # torch's formula for the gradient of the weight knows no groups.
+                of_weight = formula(*args[:10], (False, True, False), out_val=out)
+                self.total -= of_weight - of_weight // groups
         return out
 
 

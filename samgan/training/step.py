@@ -15,6 +15,7 @@ from samgan.networks import Generator, Pyramid, follow_magnitudes, image_pyramid
 from samgan.training.batches import Batch
 from samgan.training.cuda_graphs import CapturedParts
 from samgan.training.recipe import Recipe
+from samgan.training.schedules import Scheduled, scheduled
 from samgan.training.state import TrainingState
 
 ARITHMETIC = 2
@@ -110,19 +111,20 @@ def train_step(
     if state.recipe.before_step is not None:
         state.recipe.before_step(state.images_seen)
     probability = state.augment.of(batch.labels)
+    now = scheduled(state.config.training, state.images_seen)
     penalised = state.recipe.penalty is not None and state.step % state.config.training.penalty_every == 0
+    weight = now.penalty_weight if penalised else None
     labels = None if batch.labels is None else gather(batch.labels)
     if captured is None:
-        passes = _passes(state, batch, labels, probability, penalised, autocast or contextlib.nullcontext)
+        passes = _passes(state, batch, labels, probability, weight, autocast or contextlib.nullcontext)
     else:
-        passes = captured(batch, probability, penalised)
-    rate_factor = _rate_factor(state)
+        passes = captured(batch, probability, weight)
     logged = next(passes)
     signs = logged.pop("signs")
-    logged["gradient_discriminator"] = _update(state, "discriminator", rate_factor)
+    logged["gradient_discriminator"] = _update(state, "discriminator", now)
     logged |= next(passes)
     magnitudes = logged.pop("magnitudes", None)
-    logged["gradient_generator"] = _update(state, "generator", rate_factor)
+    logged["gradient_generator"] = _update(state, "generator", now)
     _average(state)
     if magnitudes is not None:
         networks = [state.generator, *filter(None, [state.ema_generator])]
@@ -138,14 +140,15 @@ def _passes(
     batch: Batch,
     labels: Tensor | None,
     probability: float | Tensor,
-    penalised: bool,
+    penalty_weight: float | Tensor | None,
     autocast: Autocast,
 ) -> Iterator[dict[str, Tensor]]:
     """Compute a step in parts; after each part, the caller updates the network whose gradients it set.
 
     First come the discriminator's loss (with the signs of real logits) and gradients, then the generator's. With
     spectral norm, a third part follows the update of the generator and its average. Only values of tensors change from
-    step to step, which `CapturedPasses` relies on. `labels` are those of the global batch.
+    step to step, which `CapturedPasses` relies on. `labels` are those of the global batch. `penalty_weight` is None in
+    a step without a penalty.
     """
     training, recipe = state.config.training, state.recipe
     generator, discriminator = state.generator, state.discriminator
@@ -154,7 +157,7 @@ def _passes(
         return pyramid if batch.augment is None else recipe.augmentation(pyramid, batch.augment[draw], probability)
 
     judge = partial(discriminator, labels=batch.labels)
-    real = shown(image_pyramid(batch.real, state.config.network.resolutions), 0)
+    real = shown(image_pyramid(batch.real, state.config.network.image_sides), 0)
     shared = batch.generator_latents is None
     with autocast(), torch.set_grad_enabled(shared), state.ready("generator"):
         fake = generator(batch.latents, batch.labels)
@@ -163,11 +166,11 @@ def _passes(
     constant = shown([images.detach() for images in fake], 1)
     with autocast(), state.ready("discriminator"):
         loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels)
-    if penalised and recipe.penalty is not None:
+    if penalty_weight is not None and recipe.penalty is not None:
         constant = [images.float() for images in constant]
         with autocast(), state.ready("discriminator"):
             penalty = recipe.penalty(judge, real, constant, batch.mix)
-        loss = loss + training.penalty_weight * training.penalty_every * penalty
+        loss = loss + penalty_weight * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any process
     state.drop_gradients("discriminator")
     loss.backward()
@@ -221,38 +224,30 @@ class CapturedPasses:
         self.stream = torch.cuda.stream(torch.cuda.Stream(state.device))
         """Enter it around all steps: the default stream cannot be captured."""
 
-    def __call__(self, batch: Batch, probability: float | Tensor, penalised: bool) -> Iterator[dict[str, Tensor]]:
+    def __call__(
+        self, batch: Batch, probability: float | Tensor, penalty_weight: float | None
+    ) -> Iterator[dict[str, Tensor]]:
         """Yield what `_passes` yields."""
+        penalised = penalty_weight is not None
         tensors = [getattr(batch, field.name) for field in dataclasses.fields(Batch)]
-        chances = batch.mix.new_zeros(len(batch.mix)) + probability
+        values = [batch.mix.new_zeros(len(batch.mix)) + probability, batch.mix.new_tensor(penalty_weight or 0.0)]
 
-        def make(chances: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
+        def make(chances: Tensor, weight: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
             own = Batch(*tensors)
-            return _passes(self.state, own, own.labels, chances, penalised, self.autocast)
+            return _passes(self.state, own, own.labels, chances, weight if penalised else None, self.autocast)
 
         if penalised not in self.parts:
             self.parts[penalised] = None
-            return make(chances, *tensors)
+            return make(*values, *tensors)
         parts = self.parts[penalised]
         if parts is None:
             after = [None] if self.state.config.network.spectral_norm != "none" else []
             networks = [self.state.discriminator, self.state.generator, *after]
-            parts = self.parts[penalised] = CapturedParts(make, [chances, *tensors], networks)
-        return parts([chances, *tensors])
+            parts = self.parts[penalised] = CapturedParts(make, [*values, *tensors], networks)
+        return parts([*values, *tensors])
 
 
-def _rate_factor(state: TrainingState) -> float:
-    """The factor of the learning rates: 1 at first, later 1 / sqrt(images seen / reference).
-
-    Unlike a schedule that ends with the run, it does not depend on how long the run will be.
-
-    Source: Karras et al. 2024 (EDM2), inverse square root schedule.
-    """
-    reference = 1000 * state.config.training.rate_decay_kimg
-    return 1.0 if not reference else max(state.images_seen / reference, 1.0) ** -0.5
-
-
-def _update(state: TrainingState, name: str, rate_factor: float) -> Tensor:
+def _update(state: TrainingState, name: str, now: Scheduled) -> Tensor:
     """One step of a network's optimizer along the gradients; returns their length."""
     optimizer: torch.optim.Optimizer = getattr(state, f"{name}_optimizer")
     if name in state.flat:
@@ -260,7 +255,9 @@ def _update(state: TrainingState, name: str, rate_factor: float) -> Tensor:
     average_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
     gradients = []
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * rate_factor
+        group["lr"] = group["initial_lr"] * now.rate_factor
+        if "betas" in group:
+            group["betas"] = (group["betas"][0], now.beta2)
         gradients += [parameter.grad for parameter in group["params"] if parameter.grad is not None]
     norms = torch._foreach_norm(gradients)
     optimizer.step()

@@ -109,7 +109,7 @@ def judge(
             kinds.append(fill[:1].expand(len(some), 1, *fill.shape[1:]))
         batch = from_uint8(torch.cat(kinds, dim=1).flatten(0, 1)).to(device)
         own = None if label is None else torch.full((len(batch),), label, device=device)
-        judged = discriminator(image_pyramid(batch, network.resolutions), own, batches=len(some)).float().cpu()
+        judged = discriminator(image_pyramid(batch, network.image_sides), own, batches=len(some)).float().cpu()
         judged = judged.view(len(some), size)
         logits[0].append(judged[:, :half].flatten())
         logits[1].append(judged[:, half : 2 * half].flatten())

@@ -15,7 +15,7 @@ from torch import Tensor
 from samgan.errors import SamganError, shown
 from samgan.pictures import to_integers
 from samgan.provenance import Mark, StoredSample, hash_pixels, read_stored
-from samgan.sampling import FORWARD_BATCH, Model, sample_batches
+from samgan.sampling import FORWARD_BATCH, Model, sample_batches, truncated
 
 VERDICTS = {
     "regenerated": "regenerated bit for bit",
@@ -111,15 +111,21 @@ def _finder(models: Iterator[Model]) -> Callable[[str], Model | None]:
 
 def _make_again(waiting: list[tuple[Finding, StoredSample]], find: Callable[[str], Model | None]) -> None:
     """Make the images of each model again, in the same batches as `sample`, and complete their findings."""
-    groups: dict[str, list[tuple[Finding, StoredSample]]] = {}
+    groups: dict[tuple[str, float], list[tuple[Finding, StoredSample]]] = {}
     for finding, stored in waiting:
-        groups.setdefault(stored.sample.mark.model_sha256, []).append((finding, stored))
-    for sha256, group in groups.items():
+        mark = stored.sample.mark
+        groups.setdefault((mark.model_sha256, mark.truncation), []).append((finding, stored))
+    for (sha256, psi), group in groups.items():
         model = find(sha256)
         if model is None:
             for finding, _ in group:
                 finding.verdict = "another model"
             continue
+        if psi != 1 and not model.generator.has_styles:
+            for finding, stored in group:
+                finding.verdict, finding.detail = "altered", _add("the model makes no truncated images", stored)
+            continue
+        model = truncated(model, psi)
         marks = [stored.sample.mark for _, stored in group]
         labels = [_label(model, mark) for mark in marks]
         own = torch.tensor(labels) if model.classes else None
@@ -200,4 +206,5 @@ def _sentence(finding: Finding) -> str:
     mark = finding.mark
     of_class = f", class {shown(mark.class_name)}" if mark.class_name else ""
     origin = f"preset {shown(mark.preset)}, {mark.images_seen / 1000:g} kimg, model {mark.model_sha256[:12]}"
+    of_class += "" if mark.truncation == 1 else f", truncation {mark.truncation:g}"
     return f"synthetic, {origin}, seed {mark.seed}{of_class}: {outcome}"
