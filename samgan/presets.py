@@ -127,8 +127,8 @@ PLUS_SCALES: dict[str, dict[str, Any]] = {
 # samgan-plus with the generator of StyleGAN3-T (Karras et al. 2021). Its rates and widths have not been tuned.
 ALIAS_FREE_SETTINGS = {**PLUS_SETTINGS, "network.generator_blocks": "alias-free"}
 ALIAS_FREE_SCALES = {
-    # Half of samgan-plus, since half of the layers compute on the grid of the largest image, and each filters there.
-    "cpu": {**PLUS_SCALES["cpu"], "network.max_channels": 64, "network.channel_base": 512},
+    # Half of samgan-plus, since half of the layers compute on the grid of the largest image, and filter there.
+    "cpu": {**PLUS_SCALES["cpu"], "network.channel_base": 512},
     "gpu": PLUS_SCALES["gpu"],
 }
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from samgan.config import NetworkConfig
 from samgan.networks.configured import attention, convolutions
 from samgan.networks.convolutions import GAIN, EqualizedConv2d, channels_last, precision_of
-from samgan.networks.filters import FilteredActivation, Grid, Thinning
+from samgan.networks.filters import FilteredActivation, Grid, Thinning, as_they_are
 
 MARGIN = 10  # pixels beyond the image: the reach of the longest filter
 FIRST_CUTOFF = 2.0  # cycles along a side: what an image of 4 px can hold
@@ -148,7 +148,7 @@ class AliasFreeConv2d(nn.Module):
         weight, bias = self.conv.operands()
         assert bias is not None
         dtype = precision_of(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with as_they_are(x):
             squares = style.square() @ weight.to(style.dtype).square().sum(dim=(2, 3)).T
             scale = GAIN * torch.rsqrt(self.magnitude * (squares + 1e-8))
             y = F.conv2d(x.to(dtype) * style.to(dtype)[:, :, None, None], weight.to(dtype), padding=1)

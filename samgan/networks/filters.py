@@ -1,5 +1,6 @@
 """Low-pass filters of features on grids of pixels, and a leaky ReLU that respects what a grid can hold."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -86,6 +87,14 @@ def _columns(kernel: Tensor, channels: int) -> Tensor:
     return kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
 
 
+def as_they_are(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Within it, operations compute in the precision of their operands, whatever `torch.autocast` says."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):  # graphs of torch.export have no place for a context that changes nothing
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
+
+
 class FilteredActivation(nn.Module):
     """Leaky ReLU of a signal between pixels too, and the step from one grid to the next.
 
@@ -119,7 +128,7 @@ class FilteredActivation(nn.Module):
 
         Filters in bf16 would round more than the aliases are loud, and on a CPU they would be slower.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with as_they_are(x):
             y = activate(enlarge(x.to(self.rise.dtype), self.rise, self.factor, self.crop))
             return reduce(y, self.fall, FINER)
 
@@ -150,5 +159,5 @@ class Thinning(nn.Module):
         """Map [n, c, grid.side, grid.side] to [n, c, side, side], in fp32 or double precision."""
         inner = slice(self.crop, x.shape[2] - self.crop)
         x = x[:, :, inner, inner].to(torch.promote_types(x.dtype, torch.float32))
-        with torch.autocast(x.device.type, enabled=False):
+        with as_they_are(x):
             return reduce(x, self.kernel, self.factor) if self.factor > 1 else x

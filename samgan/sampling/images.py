@@ -50,9 +50,9 @@ def truncated(model: Model, psi: float) -> Model:
         return model
     if not model.generator.has_styles:
         raise UsageError(
-            f"--truncation {psi:g}: the generator of preset {model.config.preset} has no styles (modulated or alias-free "
-            "blocks with network.mapping_layers of 1 or more) to move towards their mean; leave --truncation out, or "
-            "take a model that has them, such as one of samgan-plus"
+            f"--truncation {psi:g}: the generator of preset {model.config.preset} has no styles (modulated or "
+            "alias-free blocks with network.mapping_layers of 1 or more) to move towards their mean; leave "
+            "--truncation out, or take a model that has them, such as one of samgan-plus"
         )
     latents = latents_of_seeds(range(MEAN_SEEDS), model.generator.latent_size).to(model.device)
     return dataclasses.replace(model, generator=model.generator.truncated(psi, latents), truncation=float(psi))
