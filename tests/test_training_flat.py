@@ -26,7 +26,10 @@ PRESETS = {
 }
 
 
-@pytest.fixture(params=PRESETS)
+SLOW = [pytest.param("alias-free", marks=pytest.mark.slow)]  # its filters have no fast kernel in double precision
+
+
+@pytest.fixture(params=[name for name in PRESETS if name != "alias-free"] + SLOW)
 def config(request):
     small = {"network": {"resolution": 32, "max_channels": 8}, "training": {"batch_size": 4}}
     return Config().override(small).override({"training.learning_rate": 1e-3}).override(PRESETS[request.param])
