@@ -1,6 +1,12 @@
 """Generator, discriminator and their layers."""
 
-from samgan.networks.alias_free import AliasFreeConv2d, FourierFeatures, follow_magnitudes, observed_magnitudes
+from samgan.networks.alias_free import (
+    AliasFreeBlock,
+    AliasFreeConv2d,
+    FourierFeatures,
+    follow_magnitudes,
+    observed_magnitudes,
+)
 from samgan.networks.attention import ATTENTION, LinearAttention, SelfAttention
 from samgan.networks.convolutions import (
     EqualizedConv2d,
@@ -27,6 +33,7 @@ from samgan.networks.pyramid import Pyramid, image_pyramid
 __all__ = [
     "ATTENTION",
     "MAPPING_RATE",
+    "AliasFreeBlock",
     "AliasFreeConv2d",
     "Discriminator",
     "EqualizedConv2d",

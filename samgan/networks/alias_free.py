@@ -23,7 +23,7 @@ MARGIN = 10  # pixels beyond the image: the reach of the longest filter
 FIRST_CUTOFF = 2.0  # cycles along a side: what an image of 4 px can hold
 FIRST_STOP = 2**2.1  # frequency from which on the first layer's filter lets nothing through
 LAST_STOP = 2**0.3  # that of the last layers, as a multiple of their cutoff
-LEAST_CUTOFF_LAYERS = 2  # layers at the end that share one cutoff
+LAST_LAYERS = 2  # those at the end, which share one cutoff
 IMAGE_GAIN = 0.25  # of heads: images start within [-1, 1]
 MAGNITUDE_HALFLIFE = 20_000  # images; of the averages of magnitudes
 MAGNITUDE_RAMP = 0.05  # the half-life is at most this share of the images seen
@@ -39,7 +39,7 @@ def grids(side: int, layers: int) -> list[Grid]:
     """
     found = []
     for number in range(layers):
-        t = min(number / (layers - LEAST_CUTOFF_LAYERS), 1.0)
+        t = min(number / (layers - LAST_LAYERS), 1.0)
         cutoff = FIRST_CUTOFF * (side / 2 / FIRST_CUTOFF) ** t
         stop = FIRST_STOP * (LAST_STOP * side / 2 / FIRST_STOP) ** t
         rate = min(side, 1 << math.ceil(round(math.log2(2 * stop), 6)))
@@ -76,8 +76,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("phases", torch.rand(channels))
         self.style = EqualizedConv2d(style_size, 4, 1, gain=1.0)
         nn.init.zeros_(self.style.weight)
-        with torch.no_grad():
-            self.style.bias.copy_(torch.tensor([0.0, -1.0, -1.0, -1.0]))  # 1 is added to every style
+        self.style.bias = nn.Parameter(torch.tensor([0.0, -1.0, -1.0, -1.0]))  # 1 is added to every style
         self.mix = conv(channels, channels, 1, bias=False)
 
     frequencies: Tensor
@@ -183,7 +182,7 @@ class AliasFreeBlock(nn.Module):
         self.attended = own
         """The grid of the features that attention sees."""
 
-    def styled(self) -> list[nn.Module]:
+    def styled(self) -> "list[FourierFeatures | AliasFreeConv2d]":
         """The layers that have styles, in the order of their use."""
         return [layer for layer in (self.start, self.conv_1, self.conv_2) if layer is not None]
 
@@ -199,11 +198,17 @@ class AliasFreeBlock(nn.Module):
         return x, self.thin(self.to_image(x if self.is_last else shown))
 
 
-def styles_of(blocks: Iterable[AliasFreeBlock], w: Float[Tensor, "n s 1 1"]) -> list[Sequence[Tensor]]:
-    """For each block, the styles of its layers; all in one product."""
-    layers = [block.styled() for block in blocks]
+def styles_of(blocks: Iterable[nn.Module], w: Float[Tensor, "n s 1 1"]) -> list[Sequence[Tensor]]:
+    """For each alias-free block, the styles of its layers; all in one product, in fp32 or double precision.
+
+    In bf16, waves could only be moved by steps of a hundredth of the image.
+    """
+    layers = [block.styled() for block in blocks if isinstance(block, AliasFreeBlock)]
     weights, biases = zip(*(layer.style.operands() for few in layers for layer in few), strict=True)
-    styles = 1 + F.linear(w.flatten(1), torch.cat(weights).flatten(1), torch.cat(biases))
+    operands = (w.flatten(1), torch.cat(weights).flatten(1), torch.cat(biases))
+    exact = torch.promote_types(w.dtype, torch.float32)
+    with as_they_are(w):
+        styles = 1 + F.linear(*(one.to(exact) for one in operands))
     own = iter(styles.split([len(weight) for weight in weights], dim=1))
     return [[next(own) for _ in few] for few in layers]
 
