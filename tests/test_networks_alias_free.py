@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,28 +136,36 @@ def test_open_attention_changes_its_own_scale_and_those_above():
 # ---- magnitudes
 
 
-def test_layers_see_inputs_of_unit_magnitude_once_the_averages_know_them():
-    """The first update takes over what the first batch showed; then every input is divided by its magnitude."""
-    generator = Generator(network())
-    latents = torch.randn(2, 16)
-    for _ in range(10):  # one layer after the other gets its input right
-        generator(latents)
-        follow_magnitudes([generator], observed_magnitudes(generator), 0, 4)
-    generator(latents)
+def test_inputs_get_unit_magnitude_without_a_swing():
+    """From twice to a hundredfold too large an input: all layers settle, and on the way none gets worse."""
+    generator = Generator(network()).requires_grad_(False)
     layers = [layer for layer in generator.modules() if isinstance(layer, AliasFreeConv2d)]
     assert len(layers) == 8
-    for layer, observed in zip(layers, observed_magnitudes(generator), strict=True):
-        torch.testing.assert_close(layer.magnitude, observed, rtol=1e-4, atol=0)
+    generator.blocks[0].start.mix.weight.mul_(10)
+    latents = torch.randn(2, 16)
+
+    def errors():
+        """Of each layer's input, as it is divided: the logarithm of its mean square."""
+        generator(latents)
+        observed = observed_magnitudes(generator)
+        return observed, (observed / torch.stack([layer.magnitude for layer in layers])).log().abs()
+
+    observed, worst = errors()[0], errors()[1].max()
+    for _ in range(150):
+        follow_magnitudes([generator], observed, 0, 4)
+        observed, found = errors()
+        assert found.max() <= 1.05 * worst
+    assert found.max() < 0.05 * worst
 
 
 def test_averages_move_by_their_half_life_and_the_averaged_generator_has_the_same():
     generator = Generator(network())
     average = copy.deepcopy(generator)
     observed = torch.linspace(2, 9, 8)
-    follow_magnitudes([generator, average], observed, images_seen=10**9, images=MAGNITUDE_HALFLIFE)
+    follow_magnitudes([generator, average], observed, images_seen=10**9, images=int(MAGNITUDE_HALFLIFE / 20))
     for one in (generator, average):
         found = [layer.magnitude for layer in one.modules() if isinstance(layer, AliasFreeConv2d)]
-        torch.testing.assert_close(torch.stack(found), (1 + observed) / 2)
+        torch.testing.assert_close(torch.stack(found), observed ** (1 - 0.5 ** (1 / 20)))
 
 
 def test_a_step_moves_them_and_samples_do_not(tiny_config, images):
@@ -175,7 +184,7 @@ def test_a_step_moves_them_and_samples_do_not(tiny_config, images):
     train_step(state, batch)
     expected = observed_magnitudes(state.generator)
     for number, (name, value) in enumerate(magnitudes(state.generator).items()):
-        assert torch.equal(value, expected[number])  # the first step takes over what it sees
+        torch.testing.assert_close(value, expected[number] ** 0.05)  # no more of the first batch
         assert torch.equal(value, magnitudes(state.ema_generator)[name])
     state.generator(torch.randn(2, 8))  # in the mode of training: what it saw is not taken for the next step's
     train_step(state, batch)
@@ -189,75 +198,44 @@ def test_other_generators_have_no_magnitudes():
 # ---- what it is for: equivariance to translation
 
 
-def moved_by_pixels(images, pixels):
-    """Images moved to the right by whole pixels; what comes in from the left is not compared."""
-    return torch.roll(images, pixels, dims=3)
-
-
-def moved_between_pixels(images, pixels):
-    """Images moved to the right by parts of a pixel, by a long sinc with a soft end (the paper: Lanczos)."""
-    n = images.shape[-1]
-    steps = np.arange(n)[:, None] - np.arange(n) - pixels
-    sinc = np.sinc(steps) * np.cos(np.pi * np.clip(steps / 32, -0.5, 0.5)) ** 2
-    return images @ torch.tensor(sinc.T, dtype=images.dtype)
-
-
-def eq_t(expected, found, border):
-    """EQ-T in dB: 10 log10(I^2 / mean of squared differences), with I = 2, the range of an image's values."""
-    return float(10 * (4 / (expected - found)[..., border:-border].square().mean()).log10())
-
-
-def alias_free_pair(generator, latents, pixels, number=-1):
-    """Images as they are, and with the waves moved to the right by `pixels` of the largest image."""
-    start = generator.blocks[0].start
-    still = generator(latents)[number]
-    start.shift = (pixels / 64, 0.0)
-    moved = generator(latents)[number]
-    start.shift = (0.0, 0.0)
-    return still, moved
-
-
-def modulated_pair(generator, latents, pixels):
-    """The same, with the learned start of 4x4 pixels moved between its pixels, as if it were periodic."""
-    start = generator.blocks[0].start
-    still, kept = generator(latents)[-1], start.clone()
-    turn = torch.exp(-2j * torch.pi * torch.fft.fftfreq(4) * 4 * pixels / 64)
-    start.copy_(torch.fft.ifft(torch.fft.fft(start, dim=3) * turn, dim=3).real)
-    moved = generator(latents)[-1]
-    start.copy_(kept)
-    return still, moved
+@pytest.fixture(scope="module")
+def equivariance():
+    """The benchmark that measures it, for random weights and for trained models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+        import bench_equivariance
+    return bench_equivariance
 
 
 @pytest.fixture(scope="module", params=["alias-free", "modulated"])
-def calibrated(request):
-    """A generator with random weights whose images have a standard deviation of 0.5, and a few latents."""
-    torch.manual_seed(1)
-    config = network(request.param, resolution=64, channel_base=1024, noise="none")
-    generator, latents = Generator(config).requires_grad_(False), torch.randn(3, 16)
-    for _ in range(10 if request.param == "alias-free" else 0):
-        generator(latents)
-        follow_magnitudes([generator], observed_magnitudes(generator), 0, 8)
-    deviations = [images.std() for images in generator(latents)]
-    for block, deviation in zip(generator.blocks, deviations, strict=True):
-        block.to_image.weight.mul_(0.5 / (deviation if request.param == "alias-free" else deviations[-1]))
-    return request.param, generator.eval(), latents
+def generator(request, equivariance):
+    return equivariance.random_generator(request.param, 64)
 
 
-@pytest.mark.parametrize("pixels", [3, 0.37])
-def test_a_moved_start_moves_the_image(calibrated, pixels):
-    """Alias-free: as the paper reports for 256 px after training (63 dB for whole pixels) or better."""
-    blocks, generator, latents = calibrated
-    move = moved_by_pixels if isinstance(pixels, int) else moved_between_pixels
-    pair = alias_free_pair if blocks == "alias-free" else modulated_pair
-    still, moved = pair(generator, latents, pixels)
-    decibels = eq_t(move(still, pixels), moved, border=18)
-    assert (decibels > 63) == (blocks == "alias-free")
+@pytest.mark.parametrize("pixels", [(3, 0), (-1, 5), (0.37, 0), (2.5, -3.25)])
+def test_a_moved_start_moves_the_image(generator, equivariance, pixels):
+    """The paper reports 63 dB for 256 px after training; these are random weights of a network of 16 channels.
+
+    By a small part of a pixel, modulated blocks make errors as small as that.
+    """
+    decibels = equivariance.eq_t(generator, torch.randn(2, 16), pixels)
+    assert decibels > 50 if generator.is_alias_free else decibels < (30 if max(pixels) > 1 else 45)
 
 
-def test_the_image_of_every_scale_moves(calibrated):
-    """By one pixel of its own; that of 4 px then moves by a quarter of the picture, which is more than the margin."""
-    blocks, generator, latents = calibrated
-    if blocks == "alias-free":
-        for number, side in enumerate((4, 8, 16, 32, 64)):
-            still, moved = alias_free_pair(generator, latents, 64 // side, number)
-            assert eq_t(moved_by_pixels(still, 1), moved, border=1) > 50
+def test_the_image_of_every_scale_moves(equivariance):
+    """By one pixel of its own; that of 4 px then moves by a quarter of the picture."""
+    generator, latents = equivariance.random_generator("alias-free", 64), torch.randn(2, 16)
+    for scale in range(5):
+        assert equivariance.eq_t(generator, latents, (1, 1), scale=scale) > 45
+
+
+def test_moving_an_image_is_what_it_says(equivariance):
+    """A slow wave, between pixels; and whole pixels, by any filter."""
+    places = (torch.arange(64) + 0.5) / 64
+    wave = torch.sin(2 * torch.pi * (5.3 * places[None] + 3.1 * places[:, None]))[None, None]
+    expected = torch.sin(2 * torch.pi * (5.3 * (places[None] - 2.4 / 64) + 3.1 * (places[:, None] + 1.7 / 64)))[
+        None, None
+    ]
+    found = equivariance.moved(wave, (2.4, -1.7))
+    torch.testing.assert_close(found[..., 20:-20, 20:-20], expected[..., 20:-20, 20:-20], rtol=0, atol=1e-3)
+    assert torch.equal(equivariance.moved(wave, (2, -1)), torch.roll(wave, (-1, 2), dims=(2, 3)))

@@ -27,6 +27,7 @@ LAST_LAYERS = 2  # those at the end, which share one cutoff
 IMAGE_GAIN = 0.25  # of heads: images start within [-1, 1]
 MAGNITUDE_HALFLIFE = 20_000  # images; of the averages of magnitudes
 MAGNITUDE_RAMP = 0.05  # the half-life is at most this share of the images seen
+MAGNITUDE_STEP = 0.05  # the largest part of the way that a step goes
 
 
 def grids(side: int, layers: int) -> list[Grid]:
@@ -105,7 +106,7 @@ class AliasFreeConv2d(nn.Module):
 
         s = 1 + A w,   y_o = gain sum_i W_oi * (s_i x_i / sigma) / sqrt(sum_ijk (s_i W_oijk)^2 + 1e-8) + bias_o
 
-    sigma^2 is the moving average of x^2 over all images, channels and pixels. A forward pass does not change it;
+    sigma^2 is a moving average of x^2 over all images, channels and pixels. A forward pass does not change it;
     `follow_magnitudes` does, once in each training step. It is a buffer, saved with the weights.
 
     Args:
@@ -225,7 +226,9 @@ def follow_magnitudes(
 ) -> None:
     """Move the averages of the first network towards what its layers saw, and give them to the others.
 
-    Early in a run the average is short: the first step takes over what it sees.
+    Averages are of logarithms, where the paper's are of the values. Early in a run they are short, but no step goes
+    more than a twentieth of the way: a layer that corrects its input also corrects those of all layers above, which
+    correct their own at the same time. With larger steps these corrections would add up from layer to layer, and swing.
 
     Args:
         networks: The generator, and perhaps the averaged generator.
@@ -233,10 +236,11 @@ def follow_magnitudes(
         images_seen: Before this step.
         images: Of this step.
     """
-    own, *others = (
-        [layer.magnitude for layer in network.modules() if isinstance(layer, AliasFreeConv2d)] for network in networks
-    )
     halflife = min(MAGNITUDE_HALFLIFE, MAGNITUDE_RAMP * max(images_seen, 1))
-    torch._foreach_lerp_(own, list(observed.unbind()), 1 - 0.5 ** (images / halflife))
-    for magnitudes in others:
-        torch._foreach_copy_(magnitudes, own)
+    part = min(1 - 0.5 ** (images / halflife), MAGNITUDE_STEP)
+    every = [
+        [layer.magnitude for layer in network.modules() if isinstance(layer, AliasFreeConv2d)] for network in networks
+    ]
+    logarithms = torch.stack(every[0]).log().lerp(observed.clamp(min=1e-8).log(), part)
+    for magnitudes in every:
+        torch._foreach_copy_(magnitudes, list(logarithms.exp().unbind()))
