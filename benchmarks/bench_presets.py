@@ -25,8 +25,9 @@ from samgan.training import Sampler, TrainingState, plan, train_step
 NARROW = {"network.max_channels": 32, "training.batch_size": 8}  # what results/table2 was trained with
 PRESETS: tuple[tuple[str, tuple[int, ...], dict[str, int]], ...] = (
     (PLUS, (32, 64, 128, 256), {}),
+    ("samgan-alias-free", (64, 128, 256), {}),
     ("r3gan", (64, 128, 256), {}),
-    *((f"{name}{ATTENTION}", (64,), {}) for name in (PLUS, "r3gan")),
+    *((f"{name}{ATTENTION}", (64,), {}) for name in (PLUS, "samgan-alias-free", "r3gan")),
     *((name, (64, 128), {}) for name in ("msg-gan-6", "samgan-8")),
     *((name, (64,), NARROW) for name in ("msg-gan-6", "samgan-8")),
 )

@@ -50,13 +50,18 @@ class NetworkConfig:
         minimum=4 * SIDES[3],
         maximum=1 << 20,
     )
-    generator_blocks: Literal["plain", "modulated", "grouped"] = setting(
+    generator_blocks: Literal["plain", "modulated", "grouped", "alias-free"] = setting(
         "plain",
         "plain: those of MSG-GAN; modulated: the latent scales every convolution, and each image is added to the one "
-        "of the scale below; grouped: those of R3GAN, residual, in groups of channels, without any norm",
+        "of the scale below; grouped: those of R3GAN, residual, in groups of channels, without any norm; alias-free: "
+        "those of StyleGAN3-T, modulated too, with low-pass filters around every activation, so that details move with "
+        "the picture (noise and pixel_norm are not used)",
     )
     mapping_layers: int = setting(
-        0, "layers from the latent to what modulates the convolutions (modulated blocks only)", minimum=0, maximum=16
+        0,
+        "layers from the latent to what modulates the convolutions (modulated and alias-free blocks only)",
+        minimum=0,
+        maximum=16,
     )
     noise: Literal["none", "lower", "all"] = setting(
         "lower", "noise in modulated convolutions, drawn by the latent: none, at all scales but the largest, or all"

@@ -150,6 +150,14 @@ PROJECTED_SCALES: dict[str, dict[str, Any]] = {
     for scale, settings in VISION_SCALES.items()
 }
 
+# samgan-plus with the generator of StyleGAN3-T (Karras et al. 2021). Its rates and widths have not been tuned.
+ALIAS_FREE_SETTINGS = {**PLUS_SETTINGS, "network.generator_blocks": "alias-free"}
+ALIAS_FREE_SCALES = {
+    # Half of samgan-plus, since half of the layers compute on the grid of the largest image, and filter there.
+    "cpu": {**PLUS_SCALES["cpu"], "network.channel_base": 512},
+    "gpu": PLUS_SCALES["gpu"],
+}
+
 # R3GAN (Huang et al. 2024), without images of smaller scales. Values are those of its paper for faces of 64 px, where a
 # comment does not say otherwise.
 R3GAN_SETTINGS: dict[str, Any] = {
@@ -235,6 +243,7 @@ RECIPES: dict[str, Recipe] = {
     **_with_and_without(PLUS, PLUS_SETTINGS, PLUS_SCALES),
     **_with_and_without("samgan-projected", PROJECTED_SETTINGS, PROJECTED_SCALES),
     **_with_and_without("samgan-vision", VISION_SETTINGS, VISION_SCALES),
+    **_with_and_without("samgan-alias-free", ALIAS_FREE_SETTINGS, ALIAS_FREE_SCALES),
     **_with_and_without("r3gan", R3GAN_SETTINGS, R3GAN_SCALES, R3GAN_SIDES),
 }
 """By name; each is a row of `samgan table2 --rows future`."""

@@ -204,6 +204,7 @@ CONFIGS = {
         }
         for blocks, loss in (("projected", "hinge"), ("vision", "relativistic-paired"))
     },
+    "alias-free": {"network": {"generator_blocks": "alias-free", "mapping_layers": 2}},
     "classes": {
         "network": {"num_classes": 3},
         "data": {"class_sampling": "balanced", "flip": "double"},

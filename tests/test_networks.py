@@ -66,6 +66,17 @@ VARIANTS = {
     "modulated": {"generator_blocks": "modulated", "equalized_lr": False},
     "without noise": {"generator_blocks": "modulated", "noise": "none"},
     "noise at every scale": {"generator_blocks": "modulated", "noise": "all"},
+    "alias-free": {"generator_blocks": "alias-free", "equalized_lr": False},
+    "alias-free, everything on": {
+        "generator_blocks": "alias-free",
+        "generator_attention": (4, 16, 32),
+        "spectral_norm": "both",
+        "image_channels": 3,
+        "image_activation": "tanh",
+        "latent_dim": 5,
+        "mapping_layers": 2,
+    },
+    "alias-free, 64 px": {"generator_blocks": "alias-free", "resolution": 64},
     "residual": {"discriminator_blocks": "residual", "minibatch_std": "none"},
     "attention": {"generator_attention": (4, 8, 16, 32), "discriminator_attention": (4, 8, 16, 32)},
     **{
@@ -74,6 +85,14 @@ VARIANTS = {
             "discriminator_attention": (8, 32),
             "attention_kind": kind,
             "spectral_norm": "both",
+        }
+        for kind in ("linear", "dual", "squeeze-excitation", "cbam")
+    },
+    **{
+        f"alias-free, {kind} attention": {
+            "generator_blocks": "alias-free",
+            "generator_attention": (8, 32),
+            "attention_kind": kind,
         }
         for kind in ("linear", "dual", "squeeze-excitation", "cbam")
     },
@@ -86,6 +105,7 @@ VARIANTS = {
         "mapping_layers": 2,
         "num_classes": 3,
     },
+    "classes, alias-free": {"generator_blocks": "alias-free", "mapping_layers": 1, "num_classes": 3},
     "classes, own blocks without mapping": {
         "generator_blocks": "modulated",
         "discriminator_blocks": "residual",

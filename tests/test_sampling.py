@@ -22,7 +22,7 @@ from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.devices import make_fabric
 from samgan.errors import SamganError, UsageError
-from samgan.networks import SelfAttention
+from samgan.networks import Generator, SelfAttention
 from samgan.pictures import SYNTHETIC, to_uint8
 from samgan.provenance import hash_pixels
 from samgan.runs import Environment, Run, Start, TrainedOn, load_checkpoint, save_checkpoint
@@ -237,6 +237,24 @@ def test_attention_sheet_shows_where_the_centre_looks(model):
     assert torch.equal(sheet[:2], sample(model, [1, 2]))
     assert sheet[2:].amax(dim=(1, 2, 3)).tolist() == [1.0] * 4
     assert sheet[2:].min() >= -1
+
+
+def test_attention_sheet_shows_what_an_alias_free_generator_attends_to_within_the_image(model, monkeypatch):
+    """Maps have margins of 5 keys, which are left out; here the centre looks at one key in the image's first corner."""
+    network = dataclasses.replace(model.config.network, generator_blocks="alias-free", spectral_norm="none")
+    config = dataclasses.replace(model.config, network=network)
+    other = dataclasses.replace(model, generator=Generator(network).eval(), config=config)
+    sides = {8: 36, 16: 52}
+    maps = {side: torch.full((2, canvas**2, canvas**2 // 4), 0.1) for side, canvas in sides.items()}
+    for side, canvas in sides.items():
+        maps[side][:, canvas**2 // 2 + canvas // 2, 5 * canvas // 2 + 5] = 1.0
+    monkeypatch.setattr("samgan.sampling.sheets.attention_maps", lambda *_: maps)
+    sheet = attention_sheet(other, [1, 2])
+    assert sheet.shape == (6, 1, 32, 32)
+    for row, side in ((2, 8), (4, 16)):
+        white = sheet[row, 0] == 1
+        assert white[0, 0]
+        assert white.sum() == (32 // (sides[side] // 2 - 10)) ** 2
 
 
 # ---- files

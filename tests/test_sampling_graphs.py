@@ -62,10 +62,11 @@ def tiny(preset, side, classes, **others):
     return preset_config(preset, "cpu").override({"network": network, "data": {"classes": list("abc")[:classes]}})
 
 
-# Two that together have every kind of layer, and 64 and 256 px; tracing them takes seconds.
+# Three that together have every kind of layer, and 64 and 256 px; tracing them takes seconds.
 TINY = {
     "samgan-plus at 64 px": tiny("samgan-plus", 64, 3, noise="all"),
     "samgan-8 at 256 px": tiny("samgan-8", 256, 2),
+    "samgan-alias-free at 32 px": tiny("samgan-alias-free", 32, 3, generator_attention=[8]),
 }
 MORE = {
     "samgan-plus at 256 px": tiny("samgan-plus", 256, 0),

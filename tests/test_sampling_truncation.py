@@ -177,6 +177,13 @@ def test_the_command_line(run, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_an_alias_free_generator_has_styles_too(tmp_path):
+    model = load_model(run_of(tmp_path / "run", "samgan-alias-free"))
+    labels = torch.zeros(8, dtype=torch.long)
+    assert spread(sample(truncated(model, 0.0), range(8), labels)) < 1e-5
+    assert 0 < spread(sample(truncated(model, 0.5), range(8), labels)) < spread(sample(model, range(8), labels))
+
+
 @pytest.mark.parametrize("side", [32, 64, 128, 256])
 @pytest.mark.parametrize("preset", ["samgan-plus", "r3gan"])
 def test_interpolation_at_each_size(side, preset, tmp_path):

@@ -17,12 +17,19 @@ PRESETS = {
         "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
         "training": {"loss": "relativistic-paired", "penalty": "r1-r2", "penalty_every": 3},
     },
+    "alias-free": {
+        "network": {"generator_blocks": "alias-free", "generator_attention": (8,), "mapping_layers": 2},
+        "training": {"loss": "relativistic-paired", "shared_latents": False},
+    },
     "spectral norm": {"network": {"spectral_norm": "both", "discriminator_attention": (8,)}},
     "classes": {"network": {"num_classes": 2, "generator_blocks": "modulated"}},
 }
 
 
-@pytest.fixture(params=PRESETS)
+SLOW = [pytest.param("alias-free", marks=pytest.mark.slow)]  # its filters have no fast kernel in double precision
+
+
+@pytest.fixture(params=[name for name in PRESETS if name != "alias-free"] + SLOW)
 def config(request):
     small = {"network": {"resolution": 32, "max_channels": 8}, "training": {"batch_size": 4}}
     return Config().override(small).override({"training.learning_rate": 1e-3}).override(PRESETS[request.param])

@@ -54,6 +54,7 @@ VARIANTS = {
         }
         for blocks in ("projected", "vision")
     },
+    "alias-free": {"network": {"generator_blocks": "alias-free", "mapping_layers": 2}, "training": {"ema_ramp": 0.05}},
     "augmented": {
         "network": {"spectral_norm": "none"},
         "training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.01},

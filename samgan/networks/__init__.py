@@ -1,5 +1,12 @@
 """Generator, discriminator and their layers."""
 
+from samgan.networks.alias_free import (
+    AliasFreeBlock,
+    AliasFreeConv2d,
+    FourierFeatures,
+    follow_magnitudes,
+    observed_magnitudes,
+)
 from samgan.networks.attention import ATTENTION, LinearAttention, SelfAttention
 from samgan.networks.convolutions import (
     EqualizedConv2d,
@@ -15,6 +22,7 @@ from samgan.networks.convolutions import (
     upsample_conv,
 )
 from samgan.networks.discriminator import Discriminator
+from samgan.networks.filters import FilteredActivation, Grid
 from samgan.networks.frozen import load_pretrained
 from samgan.networks.generator import MAPPING_RATE, Generator
 from samgan.networks.inspection import attention_gammas, attention_maps
@@ -26,9 +34,14 @@ from samgan.networks.pyramid import Pyramid, image_pyramid
 __all__ = [
     "ATTENTION",
     "MAPPING_RATE",
+    "AliasFreeBlock",
+    "AliasFreeConv2d",
     "Discriminator",
     "EqualizedConv2d",
+    "FilteredActivation",
+    "FourierFeatures",
     "Generator",
+    "Grid",
     "LinearAttention",
     "MinibatchStdDev",
     "ModulatedConv2d",
@@ -40,9 +53,11 @@ __all__ = [
     "attention_gammas",
     "attention_maps",
     "channels_last",
+    "follow_magnitudes",
     "image_conv",
     "image_pyramid",
     "load_pretrained",
+    "observed_magnitudes",
     "pixel_norm",
     "plain_image_conv",
     "plain_upsample_conv",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from samgan.config import NetworkConfig
+from samgan.networks.alias_free import AliasFreeBlock
 from samgan.networks.configured import attention, convolutions
 from samgan.networks.convolutions import (
     activate,
@@ -98,7 +99,12 @@ class _ModulatedBlock(nn.Module):
         return x, add_image(x, weight, bias, image)
 
 
-GENERATOR_BLOCKS = {"plain": _GeneratorBlock, "modulated": _ModulatedBlock, "grouped": GroupedGeneratorBlock}
+GENERATOR_BLOCKS = {
+    "plain": _GeneratorBlock,
+    "modulated": _ModulatedBlock,
+    "grouped": GroupedGeneratorBlock,
+    "alias-free": AliasFreeBlock,
+}
 
 
 class _DiscriminatorBlock(nn.Module):

@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
+from samgan.networks.alias_free import AliasFreeBlock, styles_of
 from samgan.networks.blocks import GENERATOR_BLOCKS
 from samgan.networks.configured import convolutions
 from samgan.networks.convolutions import activate
@@ -48,7 +51,12 @@ class Generator(nn.Module):
     @property
     def has_styles(self) -> bool:
         """Whether a style, which is not the latent itself, modulates the layers."""
-        return len(self.mapping) > 0 and len(self.modulated) > 0
+        return len(self.mapping) > 0 and (len(self.modulated) > 0 or self.is_alias_free)
+
+    @property
+    def is_alias_free(self) -> bool:
+        """Whether its blocks are those of `samgan.networks.alias_free`."""
+        return isinstance(self.blocks[0], AliasFreeBlock)
 
     @torch.no_grad()
     def truncated(self, psi: float, latents: Float[Tensor, "n latent"]) -> "Generator":
@@ -92,9 +100,8 @@ class Generator(nn.Module):
             styles = mean + psi * (styles - mean)
         x = image = None
         pyramid = []
-        modulation = modulations(self.modulated, styles, latents) if self.modulated else []
-        for number, block in enumerate(self.blocks):
-            x, image = block(x, latents, modulation[2 * number : 2 * number + 2], image)
+        for block, modulation in zip(self.blocks, self._modulation(styles, latents), strict=True):
+            x, image = block(x, latents, modulation, image)
             if image is not None:
                 pyramid.append(image)
         return [image.tanh() for image in pyramid] if self.tanh else pyramid
@@ -114,3 +121,10 @@ class Generator(nn.Module):
         for layer in self.mapping:
             styles = activate(layer(styles))
         return styles
+
+    def _modulation(self, styles: Float[Tensor, "n s 1 1"], latents: Float[Tensor, "n l 1 1"]) -> list[Sequence[Any]]:
+        """What the styles, and the latents by noise, do to the layers of each block; nothing for plain blocks."""
+        if self.is_alias_free:
+            return styles_of(self.blocks, styles)
+        found = modulations(self.modulated, styles, latents) if self.modulated else []
+        return [found[2 * number : 2 * number + 2] for number in range(len(self.blocks))]

@@ -34,7 +34,8 @@ def attention_maps(network: Generator | Discriminator, *inputs: Any) -> dict[int
 
     Returns:
         By resolution: beta of eq. 3, [n, queries, keys], with positions row by row; with pooling, keys have half the
-        side. Empty for kinds of attention that do not compare positions.
+        side. In alias-free blocks, positions are those of a finer grid, with margins beyond the image. Empty for kinds
+        of attention that do not compare positions.
     """
     maps: dict[int, Tensor] = {}
     hooks = []

@@ -24,6 +24,8 @@ def forward_batch(generator: Generator) -> int:
     are fewer, since features take a hundred times the memory of their images.
     """
     return min(FORWARD_BATCH, PIXELS_AT_ONCE // generator.resolution**2)
+
+
 MEAN_SEEDS = 4096
 """The mean style is that of so many seeds, from 0 on."""
 
@@ -58,9 +60,9 @@ def truncated(model: Model, psi: float) -> Model:
         return model
     if not model.generator.has_styles:
         raise UsageError(
-            f"--truncation {psi:g}: the generator of preset {model.config.preset} has no styles (modulated blocks with "
-            "network.mapping_layers of 1 or more) to move towards their mean; leave --truncation out, or take a model "
-            "that has them, such as one of samgan-plus"
+            f"--truncation {psi:g}: the generator of preset {model.config.preset} has no styles (modulated or "
+            "alias-free blocks with network.mapping_layers of 1 or more) to move towards their mean; leave "
+            "--truncation out, or take a model that has them, such as one of samgan-plus"
         )
     latents = latents_of_seeds(range(MEAN_SEEDS), model.generator.latent_size).to(model.device)
     return dataclasses.replace(model, generator=model.generator.truncated(psi, latents), truncation=float(psi))

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from samgan.networks import attention_maps
+from samgan.networks import AliasFreeBlock, Generator, attention_maps
 from samgan.pictures import grid_images, image_grid, to_uint8
 from samgan.sampling.images import generate, latents_of_seeds, sample
 from samgan.sampling.model import Labels, Model
@@ -58,13 +58,22 @@ def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -
     )
     images = sample(model, seeds, labels)
     rows = [images]
-    for side, beta in maps.items():
+    for resolution, beta in maps.items():
+        side = math.isqrt(beta.shape[1])
         centre = beta[:, side * side // 2 + side // 2].float().cpu()
         centre = 2 * centre / centre.amax(dim=1, keepdim=True) - 1
         keys = math.isqrt(centre.shape[1])
-        picture = centre.view(-1, 1, keys, keys).expand(-1, images.shape[1], -1, -1)
+        margin = round(keys * _margin(model.generator, resolution))
+        inner = slice(margin, keys - margin)
+        picture = centre.view(-1, 1, keys, keys)[:, :, inner, inner].expand(-1, images.shape[1], -1, -1)
         rows.append(F.interpolate(picture, size=images.shape[2:], mode="nearest"))
     return torch.cat(rows)
+
+
+def _margin(generator: Generator, resolution: int) -> float:
+    """How much of a side of a map of attention lies beyond the image, on either side."""
+    block = generator.blocks[resolution.bit_length() - 3]  # 4 px is the first
+    return block.attended.margin / block.attended.side if isinstance(block, AliasFreeBlock) else 0.0
 
 
 def _chosen(model: Model, seeds: Sequence[int], labels: Labels, count: int) -> tuple[list[int], Labels]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samgan.config import TrainingConfig
 from samgan.distributed import average_gradients, gather, world_size
-from samgan.networks import Pyramid, image_pyramid, power_iteration
+from samgan.networks import Generator, Pyramid, follow_magnitudes, image_pyramid, observed_magnitudes, power_iteration
 from samgan.training.batches import Batch
 from samgan.training.cuda_graphs import CapturedParts
 from samgan.training.losses import Loss, per_map
@@ -144,8 +144,12 @@ def train_step(
     signs = logged.pop("signs")
     logged["gradient_discriminator"] = _update(state, "discriminator", now)
     logged |= next(passes)
+    magnitudes = logged.pop("magnitudes", None)
     logged["gradient_generator"] = _update(state, "generator", now)
     _average(state)
+    if magnitudes is not None:
+        networks = [state.generator, *filter(None, [state.ema_generator])]
+        follow_magnitudes(networks, magnitudes, state.images_seen, state.config.training.batch_size)
     next(passes, None)
     state.augment.update(signs, labels)
     state.step += 1
@@ -204,13 +208,19 @@ def _passes(
         with state.ready("discriminator", frozen=True):
             loss = generator_loss(recipe, judge, real, shown(fake, 2), beside)
     loss.backward()
-    yield {"loss_generator": loss.detach()}
+    yield {"loss_generator": loss.detach(), **_magnitudes(generator)}
 
     if state.config.network.spectral_norm != "none":
         power_iteration(generator)
         if state.ema_generator is not None:
             power_iteration(state.ema_generator)
         yield {}
+
+
+def _magnitudes(generator: Generator) -> dict[str, Tensor]:
+    """What the layers of an alias-free generator saw, over the global batch; nothing of another generator."""
+    observed = observed_magnitudes(generator)
+    return {} if observed is None else {"magnitudes": gather(observed[None]).mean(dim=0)}
 
 
 def can_capture(state: TrainingState) -> bool:
