@@ -200,13 +200,13 @@ ROWS_SCALE = {"cpu": "cpu", "gpu": "paper"}
 """The scale of the paper's rows that is as wide as each scale of a recipe."""
 
 
-def _with_and_without(name: str, *parts: Mapping[Any, Any]) -> dict[str, Recipe]:
-    return {name: Recipe(*parts), f"{name}{ATTENTION}": Recipe(*parts, attention=True)}
+def _with_and_without(name: str, recipe: Recipe) -> dict[str, Recipe]:
+    return {name: recipe, f"{name}{ATTENTION}": dataclasses.replace(recipe, attention=True)}
 
 
 RECIPES: dict[str, Recipe] = {
-    **_with_and_without(PLUS, PLUS_SETTINGS, PLUS_SCALES),
-    **_with_and_without("r3gan", R3GAN_SETTINGS, R3GAN_SCALES, R3GAN_SIDES),
+    **_with_and_without(PLUS, Recipe(PLUS_SETTINGS, PLUS_SCALES)),
+    **_with_and_without("r3gan", Recipe(R3GAN_SETTINGS, R3GAN_SCALES, R3GAN_SIDES)),
 }
 """By name; each is a row of `samgan table2 --rows future`."""
 
