@@ -234,17 +234,16 @@ ROWS_SCALE = {"cpu": "cpu", "gpu": "paper"}
 """The scale of the paper's rows that is as wide as each scale of a recipe."""
 
 
-def _with_and_without(name: str, *parts: Any) -> dict[str, Recipe]:
-    recipe = Recipe(*parts)
+def _with_and_without(name: str, recipe: Recipe) -> dict[str, Recipe]:
     return {name: recipe, f"{name}{ATTENTION}": dataclasses.replace(recipe, attention=True)}
 
 
 RECIPES: dict[str, Recipe] = {
-    **_with_and_without(PLUS, PLUS_SETTINGS, PLUS_SCALES),
-    **_with_and_without("samgan-projected", PROJECTED_SETTINGS, PROJECTED_SCALES),
-    **_with_and_without("samgan-vision", VISION_SETTINGS, VISION_SCALES),
-    **_with_and_without("samgan-alias-free", ALIAS_FREE_SETTINGS, ALIAS_FREE_SCALES),
-    **_with_and_without("r3gan", R3GAN_SETTINGS, R3GAN_SCALES, R3GAN_SIDES),
+    **_with_and_without(PLUS, Recipe(PLUS_SETTINGS, PLUS_SCALES)),
+    **_with_and_without("samgan-projected", Recipe(PROJECTED_SETTINGS, PROJECTED_SCALES)),
+    **_with_and_without("samgan-vision", Recipe(VISION_SETTINGS, VISION_SCALES)),
+    **_with_and_without("samgan-alias-free", Recipe(ALIAS_FREE_SETTINGS, ALIAS_FREE_SCALES)),
+    **_with_and_without("r3gan", Recipe(R3GAN_SETTINGS, R3GAN_SCALES, R3GAN_SIDES)),
 }
 """By name; each is a row of `samgan table2 --rows future`."""
 
