@@ -6,6 +6,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
+# Compiled kernels make training faster; without a C compiler, samgan does without them.
+KERNELS = $(BIN)/python -m pip install --quiet ./kernels || echo "samgan-kernels was not built; training is slower without it"
+
 .PHONY: demo test test-random test-slow check docs clean
 
 demo: $(VENV)/.installed
@@ -32,12 +35,14 @@ docs: $(VENV)/.installed-docs
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
+$(VENV)/.installed: pyproject.toml $(wildcard kernels/*.* kernels/*/*.*) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
+	$(KERNELS)
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-test: pyproject.toml $(wildcard kernels/*.* kernels/*/*.*) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(KERNELS)
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python

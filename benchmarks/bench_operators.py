@@ -1,4 +1,4 @@
-"""Time single operations of samgan-plus and r3gan on one core: fast forms beside what they replace, and convolutions.
+"""Time single operations of samgan-plus and r3gan on one core: by torch, by compiled kernels, and convolutions.
 
     python benchmarks/bench_operators.py
 
@@ -16,10 +16,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samgan.devices import keep_freed_memory
-from samgan.networks import channels_last
-from samgan.networks.convolutions import halve, unhalve
+from samgan.kernels import without_kernels
+from samgan.networks import activate, channels_last
+from samgan.networks.fused import (
+    activate_and_add,
+    activate_and_halve,
+    activate_and_halve_backward,
+    join_image,
+    join_image_backward,
+    modulate,
+    modulate_backward,
+    scale_and_activate,
+    scale_and_activate_backward,
+)
 from samgan.networks.grouped import GROUP, grouped_conv
-from samgan.networks.modulated import _pixels, _times
 
 SHAPES = ((16, 16, 64), (16, 8, 128), (8, 4, 256))
 GROUPED = ((16, 64), (64, 32), (256, 16), (1024, 8), (1024, 16))
@@ -43,26 +53,41 @@ def features(n: int, c: int, side: int, dtype: torch.dtype) -> Tensor:
 
 
 def operations(n: int, c: int, side: int) -> list[str]:
-    """A row for each operation: the time of the plain form and of the fast one, in bf16."""
+    """A row for each operation between two convolutions, in bf16: the time by torch and by the compiled kernel."""
     dtype = torch.bfloat16
-    x, g = features(n, c, side, dtype), features(n, c, side // 2, dtype)
-    factors, strength, noise = torch.randn(n, c).to(dtype), torch.randn(c).to(dtype), torch.randn(n, side**2).to(dtype)
-    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "mean of 2x2 pixels": (lambda: F.avg_pool2d(x, 2), lambda: halve(x)),
-        "its gradient": (
-            lambda: torch.ops.aten.avg_pool2d_backward(g, x, [2, 2], [2, 2], [0, 0], False, True, None),
-            lambda: unhalve(g),
+    x, y, g = (features(n, c, side, dtype) for _ in range(3))
+    g_half, image = features(n, c, side // 2, dtype), features(n, 1, side, dtype)
+    weight, bias, style = torch.randn(c, 1, 3, 3).to(dtype), torch.randn(c).to(dtype), torch.randn(n, c).to(dtype)
+    strength, noise, scale = torch.randn(c, 1, 1).to(dtype), torch.randn(n, side**2).to(dtype), torch.rand(n, c)
+    enlarged, of_enlarged = features(n, c, 2 * side, dtype), torch.randn(n, 4 * side**2).to(dtype)
+    image_features = activate(F.conv2d(image, weight, bias, padding=1))
+    all_wanted = {"wanted": (True, True, True)}
+    named: dict[str, Callable[[], object]] = {
+        "activate and halve": lambda: activate_and_halve(y),
+        "its gradient": lambda: activate_and_halve_backward(g_half, y, bias=True),
+        "activate and add": lambda: activate_and_add(y, x),
+        "join an image": lambda: join_image(image, x, weight, bias),
+        "its gradients": lambda: join_image_backward(
+            g, g_half, image, image, weight, bias, image_features, **all_wanted
         ),
-        "a factor for each channel": (lambda: x * factors[:, :, None, None], lambda: _times(x, factors)),
-        "noise": (
-            lambda: x.addcmul_(strength[:, None, None], noise.view(n, 1, side, side)),
-            lambda: _pixels(x).addmm_(noise.view(-1, 1), strength.view(1, -1)),
+        "scale, noise, activate": lambda: scale_and_activate(x, scale, bias, strength, noise, enlarge=False),
+        "its gradients ": lambda: scale_and_activate_backward(g, y, x, scale, bias, strength, noise, enlarge=False),
+        "scale, enlarge, noise, activate": lambda: scale_and_activate(
+            x, scale, bias, strength, of_enlarged, enlarge=True
         ),
+        "its gradients  ": lambda: scale_and_activate_backward(
+            enlarged, enlarged, x, scale, bias, strength, of_enlarged, enlarge=True
+        ),
+        "modulate": lambda: modulate(x, style),
+        "its gradients   ": lambda: modulate_backward(g, x, style),
     }
-    return [
-        f"| {name}, {n} x {c} channels x {side} px | {microseconds(plain):.0f} | {microseconds(fast):.0f} |"
-        for name, (plain, fast) in pairs.items()
-    ]
+    rows = []
+    for name, function in named.items():
+        with without_kernels():
+            plain = microseconds(function)
+        times = f"{plain:.0f} | {microseconds(function):.0f}"
+        rows.append(f"| {name.strip()}, {n} x {c} channels x {side} px | {times} |")
+    return rows
 
 
 def penalty(channels: int, side: int) -> str:
@@ -107,7 +132,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     keep_freed_memory()
-    print(machine(), "\n\n| operation, bf16 | plain, microseconds | fast |\n|---|---|---|", sep="")
+    print(machine(), "\n\n| operation, bf16 | torch, microseconds | kernel |\n|---|---|---|", sep="")
     for shape in SHAPES:
         print("\n".join(operations(*shape)))
     print("\n| penalty, 3x3 convolution of 16 images in groups | torch, microseconds | ours |\n|---|---|---|")

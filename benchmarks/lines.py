@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from samgan import __version__
+from samgan.kernels import kernels_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,8 @@ def machine() -> str:
     commit = found.stdout.strip() or "unknown"
     return (
         f"{processor()}, {torch.get_num_threads()} threads; torch {torch.__version__}; "
-        f"Python {platform.python_version()}; samgan {__version__}, commit {commit}; {date.today()}"
+        f"kernels {kernels_version() or 'none'}; Python {platform.python_version()}; "
+        f"samgan {__version__}, commit {commit}; {date.today()}"
     )
 
 

@@ -163,11 +163,14 @@ R3GAN_SCALES: dict[str, dict[str, Any]] = {
         "network.channel_base": 512,  # half of samgan-plus, since each scale has five convolutions on its way
         "training.batch_size": 8,
         "training.penalty_every": 4,  # one costs as much as two steps without it
+        # At the rates of the paper, images of 64 px are still grey fields after 20 kimg.
+        "training.learning_rate": 0.001,
+        "training.burnt_in_learning_rate": 0.00025,
         "training.kimg": 700.0,
         "training.burn_in_kimg": 700.0,
         "training.snapshot_every_kimg": 20.0,
     },
-    # Two thirds of the width in its paper.
+    # Two thirds of the width in its paper. Not trained yet.
     "gpu": {
         "network.max_channels": 512,
         "network.channel_base": 16384,
@@ -177,7 +180,11 @@ R3GAN_SCALES: dict[str, dict[str, Any]] = {
         "training.snapshot_every_kimg": 100.0,
     },
 }
-
+# Its gamma is 75 times as large for faces of 256 px as for those of 64 px. 128 px is half way.
+R3GAN_SIDES: dict[int, dict[str, Any]] = {
+    128: {"training.penalty_weight": 8.7, "training.burnt_in_penalty_weight": 0.87},
+    256: {"training.penalty_weight": 75.0, "training.burnt_in_penalty_weight": 7.5},
+}
 
 FEWEST_CHANNELS = 4
 """At the largest size. Where a recipe's own widths are less there, all its scales get more, by the same factor."""
@@ -190,6 +197,8 @@ class Recipe:
     settings: Mapping[str, Any]
     scales: Mapping[str, Mapping[str, Any]]
     """What differs from `settings` by scale: "cpu", then "gpu"."""
+    sides: Mapping[int, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    """What differs from both for images of this side or more; the largest such side counts."""
     attention: bool = False
 
 
@@ -199,14 +208,14 @@ ROWS_SCALE = {"cpu": "cpu", "gpu": "paper"}
 """The scale of the paper's rows that is as wide as each scale of a recipe."""
 
 
-def _with_and_without(name: str, settings: Mapping[str, Any], scales: Mapping[str, Any]) -> dict[str, Recipe]:
-    return {name: Recipe(settings, scales), f"{name}{ATTENTION}": Recipe(settings, scales, attention=True)}
+def _with_and_without(name: str, recipe: Recipe) -> dict[str, Recipe]:
+    return {name: recipe, f"{name}{ATTENTION}": dataclasses.replace(recipe, attention=True)}
 
 
 RECIPES: dict[str, Recipe] = {
-    **_with_and_without(PLUS, PLUS_SETTINGS, PLUS_SCALES),
-    **_with_and_without("samgan-alias-free", ALIAS_FREE_SETTINGS, ALIAS_FREE_SCALES),
-    **_with_and_without("r3gan", R3GAN_SETTINGS, R3GAN_SCALES),
+    **_with_and_without(PLUS, Recipe(PLUS_SETTINGS, PLUS_SCALES)),
+    **_with_and_without("samgan-alias-free", Recipe(ALIAS_FREE_SETTINGS, ALIAS_FREE_SCALES)),
+    **_with_and_without("r3gan", Recipe(R3GAN_SETTINGS, R3GAN_SCALES, R3GAN_SIDES)),
 }
 """By name; each is a row of `samgan table2 --rows future`."""
 
@@ -249,20 +258,8 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
     scale = scale or scales_of(name)[0]
     if scale not in scales_of(name):
         raise UsageError(f"unknown scale {scale!r} of {name}; known: {', '.join(scales_of(name))}")
-    if recipe := RECIPES.get(name):
-        widths = recipe.scales[scale]["network.channel_base"]
-        attention = _attention(ROWS_SCALE[scale], resolution) if recipe.attention else []
-        return Config().override(
-            {
-                "preset": name,
-                **recipe.settings,
-                **recipe.scales[scale],
-                "network.channel_base": max(widths, FEWEST_CHANNELS * resolution),
-                "network.resolution": resolution,
-                "network.generator_attention": attention,
-                "network.discriminator_attention": attention,
-            }
-        )
+    if name in RECIPES:
+        return _recipe_config(name, scale, resolution)
     row, size = {row.name: row for row in PRESETS}[name], SCALES[scale]
     attention = _attention(scale, resolution) if row.attention else []
     return Config().override(
@@ -283,6 +280,26 @@ def preset_config(name: str = PLUS, scale: str | None = None, resolution: int = 
                 "learning_rate": row.learning_rate,
                 **{name: size[name] for name in ("kimg", "snapshot_every_kimg", "ema_halflife_kimg")},
             },
+        }
+    )
+
+
+def _recipe_config(name: str, scale: str, resolution: int) -> Config:
+    """The configuration of a recipe that is no row of the paper."""
+    recipe = RECIPES[name]
+    widths = recipe.scales[scale]["network.channel_base"]
+    attention = _attention(ROWS_SCALE[scale], resolution) if recipe.attention else []
+    side = max((side for side in recipe.sides if side <= resolution), default=None)
+    return Config().override(
+        {
+            "preset": name,
+            **recipe.settings,
+            **recipe.scales[scale],
+            **({} if side is None else recipe.sides[side]),
+            "network.channel_base": max(widths, FEWEST_CHANNELS * resolution),
+            "network.resolution": resolution,
+            "network.generator_attention": attention,
+            "network.discriminator_attention": attention,
         }
     )
 

@@ -22,6 +22,7 @@ import torch
 from torch import distributed
 
 from samgan.config import Config
+from samgan.kernels import kernels_version
 from samgan.presets import preset_config
 from samgan.training import Batch, Sampler, TrainingState, train_step
 
@@ -48,7 +49,9 @@ def machine() -> str:
         processor = ", ".join(match[1] for match in found if match)
     except OSError:
         processor = "unknown processor"
-    return f"{processor}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__.partition('+')[0]}"
+    kernels = f", kernels {kernels_version()}" if kernels_version() else ""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{processor}, {capability}, torch {torch.__version__.partition('+')[0]}{kernels}"
 
 
 def configuration(case: str) -> Config:

@@ -11,7 +11,7 @@ import samgan
 PACKAGE = Path(samgan.__file__).parent
 # From the ground up. A wing, or a file that stands by itself, imports from the floors below its own only.
 FLOORS = (
-    {"errors", "cache", "locks"},
+    {"errors", "cache", "locks", "kernels"},
     {"files", "terminal", "retired", "schema", "seeds"},
     {"documents", "launch", "config_training"},
     {"devices", "distributed", "pictures", "config"},

@@ -1,5 +1,6 @@
 """Convolutions with equalized learning rate and spectral norm, and the steps between them, against plain twins."""
 
+import contextlib
 import math
 from functools import partial
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from samgan.kernels import without_kernels
 from samgan.networks import (
     EqualizedConv2d,
     activate,
@@ -20,7 +22,7 @@ from samgan.networks import (
     upsample,
     upsample_conv,
 )
-from samgan.networks.convolutions import halve, unhalve
+from samgan.networks.convolutions import activate_then_halve, halve, unhalve
 
 
 @pytest.fixture(autouse=True)
@@ -292,3 +294,23 @@ def test_halving_equals_pooling(channels, dtype):
         assert fast.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(fast, plain)
     assert torch.equal(unhalve(y), pairs[1][1] * 0 + F.interpolate(y, scale_factor=2) / 4)
+
+
+@pytest.mark.parametrize("function", [activate, activate_then_halve, activate_and_normalize])
+@pytest.mark.parametrize("channels", [4, 48])
+def test_activations_by_kernels_equal_those_of_torch(function, channels):
+    """Results, gradients, and where they exist gradients of gradients, to 1e-12 in double precision."""
+    x = channels_last(torch.randn(2, channels, 128, 132, dtype=torch.double))
+    found = []
+    for context in (contextlib.nullcontext(), without_kernels()):
+        with context:
+            own = x.clone(memory_format=torch.channels_last).requires_grad_()
+            y = function(own * 1)
+            results = [y, *torch.autograd.grad((y * y.detach().cos()).sum(), own)]
+            if function is not activate_and_normalize:
+                y = function(own * 1)
+                (gradient,) = torch.autograd.grad(y.square().sum(), own, create_graph=True)
+                results += [gradient, *torch.autograd.grad(gradient.square().sum() + y.sum(), own)]
+            found.append(results)
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)

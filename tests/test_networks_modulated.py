@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from samgan.networks import EqualizedConv2d, ModulatedConv2d, channels_last
-from samgan.networks.modulated import modulated_conv, modulations, plain_modulated_conv
+from samgan.networks.modulated import add_image, modulated_conv, modulations, plain_add_image, plain_modulated_conv
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +69,8 @@ def test_a_modulated_convolution_keeps_the_mean_square_after_activation():
     assert inner.square().mean().item() == pytest.approx(1.04, abs=0.1)  # 2 * (1 + 0.2^2) / 2
 
 
-def operands(channels, dtype, enlarge, noisy):
-    n, d, h, w = 3, 7, 4, 6
+def operands(channels, dtype, enlarge, noisy, d=7, w=6):
+    n, h = 3, 4
     shapes = ((n, channels, h, w), (d, channels, 3, 3))
     x, weight = (channels_last(torch.randn(*shape, dtype=dtype)) for shape in shapes)
     pixels = (4 if enlarge else 1) * h * w
@@ -81,11 +81,12 @@ def operands(channels, dtype, enlarge, noisy):
 
 @pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize("enlarge", [False, True])
-@pytest.mark.parametrize("channels", [1, 5, 64])
-def test_the_fast_form_equals_the_plain_one(channels, enlarge, noisy):
+@pytest.mark.parametrize("sizes", [(1, 7, 6), (5, 7, 6), (64, 7, 6), (16, 4, 4), (4, 8, 12), (8, 16, 1), (32, 48, 6)])
+def test_the_fast_form_equals_the_plain_one(sizes, enlarge, noisy):
     """Outputs and all gradients to 1e-12 in double precision."""
     found = []
-    made = operands(channels, torch.double, enlarge, noisy)
+    channels, d, w = sizes
+    made = operands(channels, torch.double, enlarge, noisy, d, w)
     for function in (modulated_conv, plain_modulated_conv):
         own = [None if one is None else one.clone().requires_grad_(index < 5) for index, one in enumerate(made)]
         y = function(*own, enlarge=enlarge)
@@ -104,3 +105,18 @@ def test_features_keep_their_precision():
     assert y.dtype == torch.bfloat16
     y.sum().backward()
     assert {parameter.grad.dtype for parameter in layer.parameters()} == {torch.float}
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("shape", [(4, 8, 8), (8, 4, 6), (48, 2, 4), (5, 4, 4)], ids=str)
+def test_adding_an_image_equals_the_plain_form(shape, below):
+    channels, h, w = shape
+    made = [torch.randn(3, *shape), torch.randn(1, channels, 1, 1), torch.randn(1)]
+    made += [torch.randn(3, 1, h // 2, w // 2)] * below
+    made = [(channels_last(one) if one.dim() == 4 else one).double().requires_grad_() for one in made]
+    found = []
+    for function in (add_image, plain_add_image):
+        image = function(*made, *[None] * (not below))
+        found.append((image, *torch.autograd.grad((image * image.detach().cos()).sum(), made)))
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)

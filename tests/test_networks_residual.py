@@ -1,5 +1,7 @@
 """The residual block's hand-written gradients against automatic differentiation."""
 
+import math
+
 import pytest
 import torch
 
@@ -14,18 +16,22 @@ def seed():
     torch.manual_seed(0)
 
 
-def operands(joined, channels=5, below=7):
-    shapes = ((channels, 1, 3, 3), (channels,), (channels, channels, 3, 3), (channels,))
+def operands(joined, channels=5, below=7, width=6, images=1):
+    shapes = ((channels, images, 3, 3), (channels,), (channels, channels, 3, 3), (channels,))
     shapes += ((below, channels, 3, 3), (below,), (below, channels, 1, 1))
-    made = [torch.randn(3, channels, 8, 6)] * joined + [torch.randn(3, 1, 8, 6)] + [torch.randn(*s) / 3 for s in shapes]
+    inputs = [torch.randn(3, channels, 8, width)] * joined + [torch.randn(3, images, 8, width)]
+    made = inputs + [torch.randn(s) / math.prod(s[1:]) ** 0.5 for s in shapes]
     made = [(channels_last(one) if one.dim() == 4 else one).double().requires_grad_() for one in made]
     return (made[0] if joined else None, made[joined], tuple(made[joined + 1 :])), made
 
 
 @pytest.mark.parametrize("joined", [True, False], ids=["joined", "first"])
-def test_the_fast_form_equals_the_plain_one(joined):
+@pytest.mark.parametrize(
+    "sizes", [(5, 7, 6, 1), (4, 8, 12, 1), (8, 16, 2, 1), (16, 48, 2, 3), (48, 16, 6, 1), (32, 1, 4, 2)], ids=str
+)
+def test_the_fast_form_equals_the_plain_one(sizes, joined):
     """Outputs, gradients, and the gradients of a penalty on gradients, to 1e-12 in double precision."""
-    arguments, made = operands(joined)
+    arguments, made = operands(joined, *sizes)
     found = []
     for function in (residual_block, plain_residual_block):
         y = function(*arguments)

@@ -128,6 +128,14 @@ def test_a_recipe_with_attention_differs_in_that_only(name, scale):
     assert own.network.discriminator_attention == rows.discriminator_attention
 
 
+def test_settings_of_a_size_hold_from_that_size_on():
+    """R3GAN's gamma: 2 at 64 px, 150 at 256 px, and a tenth of it after the burn-in."""
+    for scale in ("cpu", "gpu"):
+        found = {side: preset_config("r3gan", scale, side).training for side in (32, 64, 128, 256)}
+        gammas = {side: (2 * t.penalty_weight, 2 * t.burnt_in_penalty_weight) for side, t in found.items()}
+        assert gammas == {32: (2, 0.2), 64: (2, 0.2), 128: (17.4, 1.74), 256: (150, 15)}
+
+
 def test_our_own_recipe_is_what_no_name_gives():
     assert preset_config() == preset_config(PLUS, "cpu")
 

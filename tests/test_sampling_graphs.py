@@ -38,16 +38,19 @@ def model_of(config: Config) -> Model:
     for name, parameter in generator.named_parameters():
         if name.endswith(("gamma", "noise")):
             parameter.fill_(0.5)
-        elif name.endswith("bias"):
+        elif name.endswith(("bias", "reduce.weight")):
             parameter.normal_(std=0.2)
     # Grey levels in the middle: neither flat nor clipped. Heads are linear, and those of several scales may add up.
     generator.tanh, tanh = False, generator.tanh
     labels = torch.zeros(16, dtype=torch.long) if config.network.num_classes else None
     images = generator(torch.randn(16, generator.latent_size), labels)[-1]
-    for block in generator.blocks:
-        block.to_image.weight.mul_(0.4 / images.std())
-        block.to_image.bias.mul_(0.4 / images.std())
-    generator.blocks[-1].to_image.bias.sub_(0.4 * images.mean() / images.std())
+    heads = [block.to_image for block in generator.blocks if block.to_image is not None]
+    for head in heads:
+        head.weight.mul_(0.4 / images.std())
+        if head.bias is not None:
+            head.bias.mul_(0.4 / images.std())
+    if heads[-1].bias is not None:
+        heads[-1].bias.sub_(0.4 * images.mean() / images.std())
     generator.tanh = tanh
     return Model(generator, config, 4000, hash_weights(generator.state_dict()), ("ab" * 32, "cd" * 32), "best")
 
@@ -68,6 +71,7 @@ TINY = {
 MORE = {
     "samgan-plus at 256 px": tiny("samgan-plus", 256, 0),
     "samgan-8 at 64 px": tiny("samgan-8", 64, 0, image_activation="tanh", image_channels=3),
+    "r3gan at 64 px": tiny("r3gan", 64, 2, generator_attention=[16]),
     "msg-gan-6 at 64 px": tiny("msg-gan-6", 64, 2),
     "msg-gan-6 at 256 px": tiny("msg-gan-6", 256, 0),
     "linear attention": tiny("samgan-8", 64, 0, attention_kind="linear"),

@@ -11,16 +11,16 @@ from samgan.networks.configured import attention, convolutions
 from samgan.networks.convolutions import (
     activate,
     activate_and_normalize,
+    activate_then_halve,
     channels_last,
     halve,
     image_conv,
     precision_of,
-    upsample,
     upsample_conv,
 )
 from samgan.networks.grouped import GroupedDiscriminatorBlock, GroupedGeneratorBlock
 from samgan.networks.minibatch_std import MinibatchStdDev
-from samgan.networks.modulated import ModulatedConv2d, Modulation
+from samgan.networks.modulated import ModulatedConv2d, Modulation, add_image
 from samgan.networks.residual import plain_residual_block, residual_block
 
 HALF = 0.5**0.5  # keeps the mean square when two are added
@@ -94,9 +94,9 @@ class _ModulatedBlock(nn.Module):
         for layer, (style, noise) in zip((self.conv_1, self.conv_2), modulation, strict=True):
             x = layer.modulate(x, style, noise)
         x = self.attention(x)
-        own = self.to_image(x)
-        own = own.to(torch.promote_types(own.dtype, torch.float32))  # avoid rounding when images are added
-        return x, own if image is None else own + upsample(image)
+        weight, bias = self.to_image.operands()
+        assert bias is not None
+        return x, add_image(x, weight, bias, image)
 
 
 GENERATOR_BLOCKS = {
@@ -153,9 +153,8 @@ class _DiscriminatorBlock(nn.Module):
         else:
             x = self.attention(self._join(image, x))
             x = self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x)
-        x = activate(x)
-        x = activate(self.conv_2(x))
-        return x if self.last else halve(x)
+        x = self.conv_2(activate(x))
+        return activate(x) if self.last else activate_then_halve(x)
 
 
 class _ResidualBlock(nn.Module):

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from samgan.kernels import kernels_fit, run
+
 SLOPE = 0.2  # of leaky ReLU
 WIDE = 64  # channels from which on torch's pooling is as fast as oneDNN's convolutions
+LARGE = 1 << 17  # numbers; below, a function of our own takes longer to call than it saves
 GAIN = math.sqrt(2)  # compensates for the mean square that a leaky ReLU takes away
 
 
@@ -119,7 +122,8 @@ class EqualizedConv2d(nn.Module):
             return F.conv_transpose2d(x, weight, bias, padding=self.padding)
         # If the output is one pixel, the convolution is a matrix product, and faster as one.
         if not self.padding and x.shape[2:] == weight.shape[2:]:
-            return F.linear(x.flatten(1), weight.flatten(1), bias)[:, :, None, None]
+            x, weight = (one.permute(0, 2, 3, 1).flatten(1) for one in (x, weight))  # as they lie in memory
+            return F.linear(x, weight, bias)[:, :, None, None]
         return F.conv2d(x, weight, bias, padding=self.padding)
 
 
@@ -221,6 +225,8 @@ def channels_last(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     change: they tell a convolution which layout is meant.
     """
     if x.shape[1] == 1:
+        if x.stride() == (x.shape[2] * x.shape[3], 1, x.shape[3], 1):
+            return x
         return x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -235,7 +241,61 @@ def pixel_norm(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 def activate(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Leaky ReLU of slope 0.2, in place, for the output of a convolution, which nothing else needs."""
+    if x.numel() >= LARGE and x.requires_grad and kernels_fit(x):
+        return _Activate.apply(x)
     return F.leaky_relu(x, SLOPE, inplace=True)
+
+
+class _Activate(torch.autograd.Function):
+    """`F.leaky_relu` in place; its gradient is computed by a kernel unless it is to be differentiated itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        F.leaky_relu(x, SLOPE, inplace=True)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        (g,) = gradients
+        if torch.is_grad_enabled():
+            return torch.ops.aten.leaky_relu_backward(g, y, SLOPE, True)
+        n, c, h, w = y.shape
+        before = torch.empty_like(y)
+        run("activate_backward", y.dtype, channels_last(g), y, before, None, n, h, w, c)
+        return before
+
+
+def activate_then_halve(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h/2 w/2"]:
+    """`halve(activate(x))`, of which only the result is needed further on."""
+    if x.numel() >= LARGE and x.requires_grad and kernels_fit(x):
+        return _ActivateThenHalve.apply(x)
+    return halve(activate(x))
+
+
+class _ActivateThenHalve(torch.autograd.Function):
+    """By kernels in one pass each; its gradient can be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        half = torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
+        run("activate_and_halve", x.dtype, x, half, n, h, w, c)
+        ctx.save_for_backward(x)  # activated, in place: nothing else needs it
+        return half
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        (g,) = gradients
+        if torch.is_grad_enabled():
+            return torch.ops.aten.leaky_relu_backward(unhalve(g), y, SLOPE, True)
+        n, c, h, w = y.shape
+        before = torch.empty_like(y)
+        run("activate_and_halve_backward", y.dtype, channels_last(g), y, before, None, n, h, w, c)
+        return before
 
 
 class _ActivateAndNormalize(torch.autograd.Function):
@@ -247,7 +307,13 @@ class _ActivateAndNormalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.mark_dirty(x)
-        activate(x)
+        n, c, h, w = x.shape
+        if kernels_fit(x):
+            r = torch.empty((n, 1, h, w), dtype=torch.promote_types(x.dtype, torch.float32))
+            run("activate_and_normalize", x.dtype, x, r, n, h, w, c)
+            ctx.save_for_backward(x, r)
+            return x
+        F.leaky_relu(x, SLOPE, inplace=True)
         r = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
         x.mul_(r)
         ctx.save_for_backward(x, r)
@@ -258,6 +324,11 @@ class _ActivateAndNormalize(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         y, r = ctx.saved_tensors
         (dy,) = gradients
+        if kernels_fit(y) and r.dtype == torch.promote_types(y.dtype, torch.float32):
+            n, c, h, w = y.shape
+            before = torch.empty_like(y)
+            run("activate_and_normalize_backward", y.dtype, channels_last(dy), y, r, before, n, h, w, c)
+            return before
         dx = torch.addcmul(dy, y, (dy * y).mean(dim=1, keepdim=True), value=-1).mul_(r)
         return torch.ops.aten.leaky_relu_backward(dx, y, SLOPE, True)
 

@@ -10,10 +10,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from samgan.networks.convolutions import GAIN, SLOPE, EqualizedConv2d, activate, precision_of, upsample
+from samgan.kernels import kernels_fit, run
+from samgan.networks.convolutions import GAIN, EqualizedConv2d, activate, precision_of, upsample
+from samgan.networks.fused import (
+    back,
+    convolve,
+    demodulation,
+    demodulation_backward,
+    modulate,
+    modulate_backward,
+    scale_and_activate,
+    scale_and_activate_backward,
+)
 
 NOISE_DIRECTIONS = 64
-FEW = 16  # channels; a product with fewer of them wastes most of a register
 
 
 Modulation = Sequence[tuple[Tensor, Tensor | None]]
@@ -141,66 +151,76 @@ def modulated_conv(*operands: Tensor | None, enlarge: bool) -> Float[Tensor, "n 
 
 
 class _Modulated(torch.autograd.Function):
-    """Hand-written gradients.
-
-    With q = sum_jk W^2, r = s^2 q^T + 1e-8 and the scale d = gain / sqrt(r), the gradient g_d of d goes back as
-
-        g_r = -d^3 / (2 gain^2) g_d,   g_s = 2 s (g_r q),   g_W = 2 W (g_r^T s^2)
-    """
+    """Hand-written gradients."""
 
     @staticmethod
     def forward(ctx: Any, *operands: Any) -> Tensor:
         x, style, weight, bias, strength, noise, enlarge = operands
-        exact = torch.promote_types(style.dtype, torch.float32)
-        squares = weight.square().sum(dim=(2, 3), dtype=exact)
-        scale = GAIN * torch.rsqrt(style.to(exact).square() @ squares.T + 1e-8)
-        modulated = _times(x, style)
-        convolved = F.conv2d(modulated, weight, padding=1)
-        y = _times(convolved, scale.to(x.dtype), bias)
-        if enlarge:
-            y = upsample(y)
-        if strength is not None:
-            _pixels(y).addmm_(noise.reshape(-1, 1), strength.view(1, -1))
-        y = activate(y)
+        style, noise = style.contiguous(), None if noise is None else noise.contiguous()  # once, not in each kernel
+        scale, squares = demodulation(weight, style)
+        modulated = modulate(x, style)
+        convolved = convolve(modulated, weight)
+        y = scale_and_activate(convolved, scale, bias, strength, noise, enlarge=enlarge)
         ctx.enlarge = enlarge
-        ctx.save_for_backward(x, style, scale, squares, weight, strength, noise, modulated, convolved, y)
+        ctx.save_for_backward(x, style, scale, squares, weight, bias, strength, noise, modulated, convolved, y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, style, scale, squares, weight, strength, noise, modulated, convolved, y = ctx.saved_tensors
-        g = torch.ops.aten.leaky_relu_backward(gradients[0], y, SLOPE, True)
-        g_strength = None if strength is None else (noise.reshape(1, -1) @ _pixels(g)).view(strength.shape)
-        if ctx.enlarge:
-            g = torch.ops.aten.upsample_bilinear2d_backward(g, list(g.shape[2:]), list(convolved.shape), False)
-        g_bias = g.sum(dim=(0, 2, 3))
-        g_r = (g * convolved).sum(dim=(2, 3), dtype=scale.dtype) * scale.pow(3).mul_(-0.5 / GAIN**2)
-        g_modulated, g_weight, _ = torch.ops.aten.convolution_backward(
-            *(_times(g, scale.to(g.dtype)), modulated, weight, None),
-            *([1, 1], [1, 1], [1, 1], False, [0, 0], 1, (True, True, False)),
+        x, style, scale, squares, weight, bias, strength, noise, modulated, convolved, y = ctx.saved_tensors
+        g, g_scale, g_bias, g_strength = scale_and_activate_backward(
+            gradients[0], y, convolved, scale, bias, strength, noise, enlarge=ctx.enlarge
         )
-        s = style.to(scale.dtype)
-        g_style = (g_modulated * x).sum(dim=(2, 3), dtype=scale.dtype) + 2 * s * (g_r @ squares)
-        g_squares = 2 * (g_r.T @ s.square())
-        g_weight = torch.addcmul(g_weight, weight, g_squares.to(weight.dtype)[:, :, None, None])
-        return _times(g_modulated, style), g_style.to(style.dtype), g_weight, g_bias, g_strength, None, None
+        g_modulated, g_weight, _ = back(g, modulated, weight, 1, (True, True, False))
+        g_x, g_style = modulate_backward(g_modulated, x, style)
+        g_style, g_weight = demodulation_backward(g_scale, weight, style, squares, scale, g_style, g_weight)
+        return g_x, g_style, g_weight, g_bias, g_strength, None, None
 
 
-def _pixels(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "pixels c"]:
-    """The same memory, as features of pixels; x is channels_last."""
-    return x.permute(0, 2, 3, 1).view(-1, x.shape[1])
+def plain_add_image(
+    x: Float[Tensor, "n c h w"],
+    weight: Float[Tensor, "i c 1 1"],
+    bias: Float[Tensor, " i"],
+    below: Float[Tensor, "n i half_h half_w"] | None,
+) -> Float[Tensor, "n i h w"]:
+    """Map features to an image by a 1x1 convolution, at least in fp32, and add that of half the sides, enlarged."""
+    own = F.conv2d(x, weight, bias)
+    own = own.to(torch.promote_types(own.dtype, torch.float32))  # avoid rounding when images are added
+    return own if below is None else own + upsample(below)
 
 
-def _times(
-    x: Float[Tensor, "n c h w"], factors: Float[Tensor, "n c"], bias: Float[Tensor, " c"] | None = None
-) -> Float[Tensor, "n c h w"]:
-    """Multiply each feature by its factor, and add its bias; x is channels_last."""
-    n, c, h, w = x.shape
-    if c >= FEW:
-        factors = factors[:, :, None, None]
-        return x * factors if bias is None else torch.addcmul(bias[:, None, None], x, factors)
-    # In rows of pixels as they lie in memory, few channels cost no more than many.
-    rows, factors = x.permute(0, 2, 3, 1).flatten(2), factors.repeat(1, w)[:, None]
-    rows = rows * factors if bias is None else torch.addcmul(bias.repeat(w), rows, factors)
-    return rows.view(n, h, w, c).permute(0, 3, 1, 2)
+def add_image(
+    x: Float[Tensor, "n c h w"],
+    weight: Float[Tensor, "i c 1 1"],
+    bias: Float[Tensor, " i"],
+    below: Float[Tensor, "n i half_h half_w"] | None,
+) -> Float[Tensor, "n i h w"]:
+    """Compute the same as `plain_add_image`, in one pass where there is a kernel; its gradients have no derivatives."""
+    dtype = precision_of(x)
+    x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    if len(weight) == 1 and kernels_fit(x):
+        return _AddImage.apply(x, weight, bias, below)
+    return plain_add_image(x, weight, bias, below)
+
+
+class _AddImage(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, below: Tensor | None) -> Tensor:
+        n, c, h, w = x.shape
+        image = torch.empty((n, 1, h, w), dtype=torch.promote_types(x.dtype, torch.float32))
+        run("head_forward", x.dtype, x, weight, bias, None if below is None else below.contiguous(), image, n, h, w, c)
+        ctx.has_below = below is not None
+        ctx.save_for_backward(x, weight)
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        n, c, h, w = x.shape
+        g = gradients[0].contiguous()
+        g_below = g.new_empty(n, 1, h // 2, w // 2) if ctx.has_below else None
+        g_x, g_weight, g_bias = torch.empty_like(x), torch.empty_like(weight), weight.new_empty(1)
+        run("head_backward", x.dtype, g, x, weight, g_x, g_weight, g_bias, g_below, n, h, w, c)
+        return g_x, g_weight, g_bias, g_below

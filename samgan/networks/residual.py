@@ -22,7 +22,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from samgan.networks.convolutions import SLOPE, activate, halve, unhalve
+from samgan.networks.convolutions import activate, halve
+from samgan.networks.fused import (
+    activate_and_add,
+    activate_and_halve,
+    activate_and_halve_backward,
+    activate_backward,
+    back,
+    convolve,
+    join_change,
+    join_image,
+    join_image_backward,
+    slope_and_add,
+    slope_and_halve,
+)
 
 Weights = tuple[Tensor, ...]
 """Weight and bias of F, W1 and W2, and the weight of S."""
@@ -54,39 +67,38 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor | None, image: Tensor, *weights: Tensor) -> Tensor:
         of_image, image_bias, weight_1, bias_1, weight_2, bias_2, skip = weights
-        features = activate(F.conv2d(image, of_image, image_bias, padding=1))
-        joined = features if x is None else x + features
-        y1 = activate(F.conv2d(joined, weight_1, bias_1, padding=1))
-        half = halve(y1)
-        y2 = activate(F.conv2d(half, weight_2, bias_2, padding=1))
-        half_joined = halve(joined)
+        joined, half_joined, features = join_image(image, x, of_image, image_bias)
+        y1 = convolve(joined, weight_1, bias_1)
+        half = activate_and_halve(y1)
+        y2 = convolve(half, weight_2, bias_2)
         ctx.has_x = x is not None
+        out = activate_and_add(y2, convolve(half_joined, skip))
         ctx.save_for_backward(image, *weights, features, joined, y1, half, y2, half_joined)
-        return F.conv2d(half_joined, skip).add_(y2)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
         image, *kept = ctx.saved_tensors
         weights, (features, joined, y1, half, y2, half_joined) = kept[:7], kept[7:]
-        of_image, _, weight_1, _, weight_2, _, skip = weights
+        of_image, image_bias, weight_1, _, weight_2, _, skip = weights
         if torch.is_grad_enabled():  # the gradients will be differentiated
-            g_x, g_image = _Adjoint.apply(g, of_image, weight_1, weight_2, skip, features, y1, y2)
+            g_x, g_image = _Adjoint.apply(g, image, of_image, image_bias, weight_1, weight_2, skip, features, y1, y2)
             none = g.new_full((), torch.nan)
             return (g_x if ctx.has_x else None, g_image, *(none.expand_as(weight) for weight in weights))
         needs_x, needs_image, *needs_weights = ctx.needs_input_grad
         wanted = any(needs_weights)
-        g_half_joined, g_skip, _ = _back(g, half_joined, skip, 0, (True, wanted, False))
-        g2 = _through(g, y2)
-        g_half, g_weight_2, g_bias_2 = _back(g2, half, weight_2, 1, (True, wanted, wanted))
-        g1 = _through(unhalve(g_half), y1)
-        g_x, g_weight_1, g_bias_1 = _back(g1, joined, weight_1, 1, (True, wanted, wanted))
-        g_x = g_x.add_(unhalve(g_half_joined))
-        g_f = _through(g_x, features)
-        g_image, g_of_image, g_image_bias = _back(g_f, image, of_image, 1, (needs_image, wanted, wanted))
+        g_half_joined, g_skip, _ = back(g, half_joined, skip, 0, (True, wanted, False))
+        g2, g_bias_2 = activate_backward(g, y2, bias=wanted)
+        g_half, g_weight_2, _ = back(g2, half, weight_2, 1, (True, wanted, False))
+        g1, g_bias_1 = activate_and_halve_backward(g_half, y1, bias=wanted)
+        g_x, g_weight_1, _ = back(g1, joined, weight_1, 1, (True, wanted, False))
+        g_image, g_of_image, g_image_bias = join_image_backward(
+            *(g_x, g_half_joined, image, image, of_image, image_bias, features), wanted=(needs_image, wanted, wanted)
+        )
         return (
             g_x if needs_x else None,
-            g_image if needs_image else None,
+            g_image,
             *(g_of_image, g_image_bias, g_weight_1, g_bias_1, g_weight_2, g_bias_2, g_skip),
         )
 
@@ -95,41 +107,42 @@ class _Adjoint(torch.autograd.Function):
     """The gradients of a block's features and image, as a function of the output's gradient and of the weights."""
 
     @staticmethod
-    def forward(
-        ctx: Any, g: Tensor, of_image: Tensor, weight_1: Tensor, weight_2: Tensor, skip: Tensor, *outputs: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        features, y1, y2 = outputs
-        g2 = _through(g, y2)
-        g1 = _through(unhalve(_transposed(g2, weight_2)), y1)
-        g_x = _transposed(g1, weight_1).add_(unhalve(_transposed(g, skip, 0)))
-        g_f = _through(g_x, features)
-        ctx.save_for_backward(g, of_image, weight_1, weight_2, skip, *outputs, g2, g1, g_f)
-        return g_x, _transposed(g_f, of_image)
+    def forward(  # noqa: PLR0913 (what a block keeps)
+        ctx: Any,
+        g: Tensor,
+        image: Tensor,
+        of_image: Tensor,
+        image_bias: Tensor,
+        weight_1: Tensor,
+        weight_2: Tensor,
+        skip: Tensor,
+        features: Tensor | None,
+        *outputs: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        y1, y2 = outputs
+        g2, _ = activate_backward(g, y2, bias=False)
+        g1, _ = activate_and_halve_backward(_transposed(g2, weight_2), y1, bias=False)
+        g_x, g_half = _transposed(g1, weight_1), _transposed(g, skip, 0)
+        g_image, _, _ = join_image_backward(
+            g_x, g_half, image, image, of_image, image_bias, features, wanted=(True, False, False)
+        )
+        ctx.save_for_backward(g, image, of_image, image_bias, weight_1, weight_2, skip, features, *outputs, g2, g1, g_x)
+        return g_x, g_image
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         v_x, v_image = gradients
-        g, of_image, weight_1, weight_2, skip, features, y1, y2, g2, g1, g_f = ctx.saved_tensors
-        x = _through(F.conv2d(v_image, of_image, padding=1), features).add_(v_x)
-        half = halve(_through(F.conv2d(x, weight_1, padding=1), y1))
-        half_x = halve(x)
-        v = F.conv2d(half_x, skip).add_(_through(F.conv2d(half, weight_2, padding=1), y2))
-        pairs = ((g_f, v_image, of_image, 1), (g1, x, weight_1, 1), (g2, half, weight_2, 1), (g, half_x, skip, 0))
-        return (v, *(_back(*pair, (False, True, False))[1] for pair in pairs), None, None, None)
-
-
-def _through(g: Tensor, y: Tensor) -> Tensor:
-    """The gradient g of an activation's output y, before the activation."""
-    return torch.ops.aten.leaky_relu_backward(g, y, SLOPE, True)
-
-
-def _back(g: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: tuple[bool, bool, bool]) -> Any:
-    """The gradients of a convolution's input, weight and bias, where wanted."""
-    sides = [padding, padding]
-    return torch.ops.aten.convolution_backward(
-        g, x, weight, [len(weight)] if wanted[2] else None, [1, 1], sides, [1, 1], False, [0, 0], 1, wanted
-    )
+        g, image, of_image, image_bias, weight_1, weight_2, skip, features, y1, y2, g2, g1, g_x = ctx.saved_tensors
+        x, half_x = join_change(image, v_image, v_x, of_image, image_bias, features)
+        half = slope_and_halve(convolve(x, weight_1), y1)
+        v = slope_and_add(convolve(half, weight_2), y2, convolve(half_x, skip))
+        _, g_of_image, _ = join_image_backward(
+            g_x, None, image, v_image, of_image, image_bias, features, wanted=(False, True, False)
+        )
+        pairs = ((g1, x, weight_1, 1), (g2, half, weight_2, 1), (g, half_x, skip, 0))
+        of_weights = (back(*pair, (False, True, False))[1] for pair in pairs)
+        return (v, None, g_of_image, None, *of_weights, None, None, None)
 
 
 def _transposed(g: Tensor, weight: Tensor, padding: int = 1) -> Tensor:
@@ -138,4 +151,4 @@ def _transposed(g: Tensor, weight: Tensor, padding: int = 1) -> Tensor:
     x = torch.empty(
         shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last
     )  # its values do not matter
-    return _back(g, x, weight, padding, (True, False, False))[0]
+    return back(g, x, weight, padding, (True, False, False))[0]

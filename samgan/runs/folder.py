@@ -260,7 +260,7 @@ def describe_environment(device: str, data: TrainedOn | None, start: Start | Non
         samgan=__version__,
         commit=commit,
         python=platform.python_version(),
-        packages={name: metadata.version(name) for name in packages},
+        packages={name: metadata.version(name) for name in packages} | _kernels(),
         platform=platform.platform(),
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -269,6 +269,13 @@ def describe_environment(device: str, data: TrainedOn | None, start: Start | Non
         data=data,
         start=start,
     )
+
+
+def _kernels() -> dict[str, str]:
+    from samgan.kernels import kernels_version  # imports torch
+
+    version = kernels_version()
+    return {} if version is None else {"samgan-kernels": version}
 
 
 def _processor() -> str:

@@ -22,6 +22,10 @@ from samgan.studies.table2_rows import ROWS
 HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of full length of the paper's networks. "{REFUTED}" means that \
 the opposite was measured, by more than seeds differ (95 % interval; a wider one for a claim of several pairs, because \
 one pair is enough to contradict it)."""
+PUBLISHED = ("paper's FID", "paper's MR / MG")
+"""Columns of table.md and table.html for which a table without rows of the paper's networks has no value."""
+NOT_COMPARABLE = """The paper's FID was measured with other features, on other images and after longer training, so \
+only the order of the rows can be compared with it."""
 NOT_SHOWN = ("precision", "density")
 """Scores that only table.csv and table.json have."""
 
@@ -58,15 +62,18 @@ def write_table(
         What table.json holds, and the files.
     """
     lines, judged = summarise(rows), _judged(rows)
+    of_paper = any(not line.row.is_recipe for line in lines)
+    names, cells = header(_shown(lines)), [_cells(line, _shown(lines)) for line in lines]
+    columns = [place for place, name in enumerate(names) if of_paper or name not in PUBLISHED]
     result = _Result(
         title=title,
-        header=header(_shown(lines)),
-        cells=[_cells(line, _shown(lines)) for line in lines],
+        header=[names[place] for place in columns],
+        cells=[[line[place] for place in columns] for line in cells],
         verdicts=judge_claims(judged) if judged else [],
         ranks=_rank_sentences(rank_correlations(lines)),
         alarms=alarm_lines(rows),
         alarm_summary=alarm_summary(rows),
-        notes=_notes(rows, command, jobs or len(rows)),
+        notes=_notes(rows, command, jobs or len(rows), of_paper),
     )
     document = Table(title=title, command=command, lines=tuple(line.columns() for line in lines))
     document.write(out / "table.json")
@@ -105,7 +112,7 @@ def _shown(lines: Sequence[TableLine]) -> list[Score]:
 
 def header(scores: Sequence[Score]) -> list[str]:
     """Columns of table.md and table.html."""
-    published = ["row", "paper's FID", SCORES["frechet"].short, "floor", "paper's MR / MG"]
+    published = ["row", PUBLISHED[0], SCORES["frechet"].short, "floor", PUBLISHED[1]]
     published += ["MS-SSIM real [95 %]", "MS-SSIM generated [95 %]", "sign"]
     names = [score.short or score.label for score in scores]
     return [*published, *names, "seeds", "kimg", "minutes", "images/s", "gamma G", "gamma D"]
@@ -159,7 +166,7 @@ def _gates(found: dict[str, float] | None) -> str:
     return " ".join(f"{side}: {value:+.3f}" for side, value in found.items()) if found else "-"
 
 
-def _notes(rows: Sequence[RowDocument], command: str, jobs: int) -> list[str]:
+def _notes(rows: Sequence[RowDocument], command: str, jobs: int, of_paper: bool) -> list[str]:
     trained = [row.trained for row in rows if row.trained]
 
     def several(name: str) -> str:
@@ -176,8 +183,7 @@ def _notes(rows: Sequence[RowDocument], command: str, jobs: int) -> list[str]:
         f"Frechet distance, KID, recall and coverage: features {', '.join(features)}, "
         f"{', '.join(map(str, counts))} images per set. The floor is the score of real images against other real "
         "images.",
-        "The paper's FID was measured with other features, on other images and after longer training, so only the "
-        "order of the rows can be compared with it.",
+        *([NOT_COMPARABLE] if of_paper else []),
         "Spread: largest minus smallest value of the seeds. MS-SSIM: bounds of the 95 % interval of a run, as means "
         "over the seeds.",
     ]

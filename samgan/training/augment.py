@@ -12,11 +12,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from samgan.devices import to_device
+from samgan.kernels import has_kernels, run
 
 Pyramid = list[Tensor]
 CHANGES = 7
@@ -60,15 +62,53 @@ def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float 
     offset = (MAX_BRIGHTNESS * brightness).view(-1, 1, 1, 1)
     moved = (strength[:5] != 0).any(dim=0).view(-1, 1, 1, 1)
 
-    def change(images: Tensor) -> Tensor:
-        images = images.to(torch.promote_types(images.dtype, torch.float32))
-        with torch.autocast(images.device.type, enabled=False):  # bf16 cannot tell one pixel from the next
-            grid = _centres(images.shape[-1], images.dtype, images.device) @ matrix.to(images.dtype).transpose(1, 2)
-        grid = grid.view(len(images), *images.shape[2:], 2)
-        there = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-        return torch.addcmul(offset, torch.where(moved, there, images), gain)
+    exact = torch.promote_types(pyramid[0].dtype, torch.float32)
+    matrix, gain, offset = (one.to(exact) for one in (matrix, gain, offset))
+    if has_kernels(pyramid[0], exact):
+        return list(_Change.apply(matrix, gain, offset, moved, *(images.to(exact) for images in pyramid)))
+    return [_change(images.to(exact), matrix, gain, offset, moved) for images in pyramid]
 
-    return [change(images) for images in pyramid]
+
+def _change(
+    images: Float[Tensor, "n c h w"],
+    matrix: Float[Tensor, "n 2 3"],
+    gain: Float[Tensor, "n 1 1 1"],
+    offset: Float[Tensor, "n 1 1 1"],
+    moved: Bool[Tensor, "n 1 1 1"],
+) -> Float[Tensor, "n c h w"]:
+    """Take each pixel of the images that are `moved` from where the matrix says, then multiply and add."""
+    with torch.autocast(images.device.type, enabled=False):  # bf16 cannot tell one pixel from the next
+        grid = _centres(images.shape[-1], images.dtype, images.device) @ matrix.transpose(1, 2)
+    grid = grid.view(len(images), *images.shape[2:], 2)
+    there = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return torch.addcmul(offset, torch.where(moved, there, images), gain)
+
+
+class _Change(torch.autograd.Function):
+    """`_change` for each scale, by a compiled kernel; only gradients of the images are computed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, matrix: Tensor, gain: Tensor, offset: Tensor, moved: Tensor, *pyramid: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(matrix, gain, moved)
+        changed = []
+        for images in pyramid:
+            images = images.contiguous()
+            changed.append(torch.empty_like(images))
+            run("augment", images.dtype, images, matrix, gain, offset, moved, changed[-1], *images.shape)
+        return tuple(changed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        matrix, gain, moved = ctx.saved_tensors
+        found = []
+        for g in gradients:
+            g = g.contiguous()
+            found.append(torch.empty_like(g))
+            run("augment_backward", g.dtype, g, matrix, gain, moved, found[-1], *g.shape)
+        return (None, None, None, None, *found)
 
 
 @lru_cache(maxsize=64)

@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from samgan.kernels import has_kernels, run
 from samgan.networks import Discriminator, EqualizedConv2d, Generator
 
 ALIGNED = 32  # numbers; a cache line of bf16, two of fp32
@@ -27,17 +27,58 @@ class _Place:
         """The view of `flat` that the parameter is."""
         return flat.as_strided(self.shape, self.stride, self.offset)
 
+    def laid_out(self, gradient: Tensor) -> Tensor:
+        """The same numbers in the order in which the parameter has them."""
+        if gradient.stride() == self.stride:
+            return gradient
+        return torch.empty_strided(self.shape, self.stride, dtype=gradient.dtype).copy_(gradient)
 
-class _Layers(NamedTuple):
-    """Convolutions of a group, the places of their weights and biases in turn, and the factor of each number."""
 
-    layers: list[EqualizedConv2d]
-    places: list[_Place]
-    factors: Tensor
+class _Layers:
+    """The convolutions of a group: the places of their weights and biases in turn, and the factor of each."""
+
+    def __init__(self, group: "FlatGroup", layers: list[EqualizedConv2d]) -> None:
+        place_of = {id(parameter): place for parameter, place in zip(group.parameters, group.places, strict=True)}
+        self.layers = [layer for layer in layers if id(layer.weight) in place_of]
+        self.places: list[_Place] = []
+        factors = []
+        for layer in self.layers:
+            for parameter, factor in ((layer.weight, layer.scale * layer.gains[0]), (layer.bias, layer.gains[1])):
+                if parameter is not None:
+                    self.places.append(place_of[id(parameter)])
+                    factors.append(factor)
+        self.factors = torch.tensor(factors, dtype=group.flat.dtype)
+        self.offsets = torch.tensor([place.offset for place in self.places])
+        self.sizes = torch.tensor([math.prod(place.shape) for place in self.places])
+
+    def scaled(self, flat: Tensor, dtype: torch.dtype) -> Tensor:
+        """All weights and biases times their factors, where they are in `flat`; what lies between is not set."""
+        values = torch.empty_like(flat, dtype=dtype)
+        if has_kernels(flat, dtype) and dtype in (flat.dtype, torch.bfloat16):
+            run("scale_weights", dtype, flat, values, self.factors, self.offsets, self.sizes, len(self.places))
+            return values
+        for place, factor in zip(self.places, self.factors.tolist(), strict=True):
+            place.of(values).copy_(place.of(flat) * factor)
+        return values
+
+    def collect(self, leaves: list[Tensor], flat: Tensor) -> None:
+        """Add to `flat` the gradients of what was made of `scaled`."""
+        found = [
+            None if leaf.grad is None else place.laid_out(leaf.grad)
+            for leaf, place in zip(leaves, self.places, strict=True)
+        ]
+        dtype = leaves[0].dtype
+        if has_kernels(flat, dtype) and dtype in (flat.dtype, torch.bfloat16):
+            addresses = torch.tensor([0 if gradient is None else gradient.data_ptr() for gradient in found])
+            run("collect_gradients", dtype, addresses, flat, self.factors, self.offsets, self.sizes, len(found))
+            return
+        for gradient, place, factor in zip(found, self.places, self.factors.tolist(), strict=True):
+            if gradient is not None:
+                place.of(flat).add_(gradient, alpha=factor)
 
 
 class FlatGroup:
-    """Parameters with one learning rate as views of one tensor, with the layout that each had."""
+    """Parameters with one learning rate as views of one tensor, with the layout that each had; so are gradients."""
 
     def __init__(self, parameters: list[nn.Parameter], rate: float) -> None:
         self.parameters, self.rate = parameters, rate
@@ -50,39 +91,14 @@ class FlatGroup:
             place.of(self.flat.data).copy_(parameter.data)
             parameter.data = place.of(self.flat.data)
 
-    def gather_gradients(self) -> None:
-        """Add the gradients of the parameters to that of the whole, and make them views of it."""
-        if self.flat.grad is None:
-            self.flat.grad = torch.zeros_like(self.flat)
-        for parameter, place in zip(self.parameters, self.places, strict=True):
-            of_whole = place.of(self.flat.grad)
-            parameter.grad = of_whole if parameter.grad is None else of_whole.add_(parameter.grad)
-
     def drop_gradients(self) -> None:
-        """Drop the gradients of the whole and of the parameters."""
-        for parameter in (self.flat, *self.parameters):
-            parameter.grad = None
-
-
-class _Operands(torch.autograd.Function):
-    """Weights and biases of convolutions, scaled and in the precision of a pass, from the tensor that has them all."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, flat: Tensor, factors: Tensor, places: list[_Place], dtype: torch.dtype
-    ) -> tuple[Tensor, ...]:
-        ctx.factors, ctx.places = factors, places
-        values = (flat * factors).to(dtype)
-        return tuple(place.of(values) for place in places)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        whole = torch.zeros_like(ctx.factors)
-        for place, gradient in zip(ctx.places, gradients, strict=True):
-            if gradient is not None:
-                place.of(whole).copy_(gradient)
-        return whole.mul_(ctx.factors), None, None, None
+        """Set all gradients to zero; automatic differentiation then adds to them."""
+        if self.flat.grad is not None:
+            self.flat.grad.zero_()
+            return
+        self.flat.grad = torch.zeros_like(self.flat)
+        for parameter, place in zip(self.parameters, self.places, strict=True):
+            parameter.grad = place.of(self.flat.grad)
 
 
 class FlatNetwork:
@@ -92,31 +108,28 @@ class FlatNetwork:
         self.groups = [FlatGroup(*group) for group in network.rate_groups()]
         self.tensors = [group.flat for group in self.groups]
         layers = [layer for layer in network.modules() if isinstance(layer, EqualizedConv2d) and not layer.spectral]
-        self.layers = [self._layers_of(group, layers) for group in self.groups]
-
-    def _layers_of(self, group: FlatGroup, layers: list[EqualizedConv2d]) -> "_Layers":
-        """The convolutions of a group, the places of their weights and biases, and the factors of these."""
-        place_of = {id(parameter): place for parameter, place in zip(group.parameters, group.places, strict=True)}
-        own = [layer for layer in layers if id(layer.weight) in place_of]
-        factors, places = torch.ones_like(group.flat.data), []
-        for layer in own:
-            for parameter, factor in ((layer.weight, layer.scale * layer.gains[0]), (layer.bias, layer.gains[1])):
-                if parameter is not None:
-                    places.append(place_of[id(parameter)])
-                    places[-1].of(factors).fill_(factor)
-        return _Layers(own, places, factors)
+        self.layers = [_Layers(group, layers) for group in self.groups]
+        self._passes: list[tuple[_Layers, list[Tensor], FlatGroup]] = []
 
     @contextlib.contextmanager
     def ready(self, dtype: torch.dtype | None = None, *, frozen: bool = False) -> Iterator[None]:
         """Within it, convolutions without spectral norm have their scaled weights, computed once for all of them.
 
+        Their gradients are those of these weights until `collect_gradients` is called.
+
         Args:
             dtype: Precision of the weights; default: that of the parameters.
             frozen: Compute no gradients of the weights.
         """
+        wanted = torch.is_grad_enabled() and not frozen
         for group, layers in zip(self.groups, self.layers, strict=True):
-            flat = group.flat.detach() if frozen else group.flat
-            operands = iter(_Operands.apply(flat, layers.factors, layers.places, dtype or flat.dtype))
+            if not layers.layers:
+                continue
+            values = layers.scaled(group.flat.detach(), dtype or group.flat.dtype)
+            leaves = [place.of(values).requires_grad_(wanted) for place in layers.places]
+            if wanted:
+                self._passes.append((layers, leaves, group))
+            operands = iter(leaves)
             for layer in layers.layers:
                 layer.ready = (next(operands), None if layer.bias is None else next(operands))
         try:
@@ -126,15 +139,18 @@ class FlatNetwork:
                 for layer in layers.layers:
                     layer.ready = None
 
-    def gather_gradients(self) -> None:
-        """Give each tensor the gradients of its parameters."""
-        for group in self.groups:
-            group.gather_gradients()
-
     def drop_gradients(self) -> None:
-        """Begin a backward pass without gradients."""
+        """Begin a step without gradients."""
+        self._passes = []
         for group in self.groups:
             group.drop_gradients()
+
+    def collect_gradients(self) -> None:
+        """Add what the passes since `drop_gradients` gave to the gradients of the parameters."""
+        for layers, leaves, group in self._passes:
+            assert group.flat.grad is not None, "drop_gradients comes first"
+            layers.collect(leaves, group.flat.grad)
+        self._passes = []
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """What `optimizer.state_dict()` would be if it had the network's parameters instead of these tensors."""

@@ -136,12 +136,13 @@ class TrainingState:
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         return self.flat[name].ready(dtype, frozen=frozen)
 
-    def drop_gradients(self, name: str) -> None:
-        """Begin a backward pass of a network without gradients."""
-        if name in self.flat:
-            self.flat[name].drop_gradients()
-        else:
-            getattr(self, f"{name}_optimizer").zero_grad(set_to_none=True)
+    def drop_gradients(self) -> None:
+        """Begin a step of both networks without gradients."""
+        for name in ("generator", "discriminator"):
+            if name in self.flat:
+                self.flat[name].drop_gradients()
+            else:
+                getattr(self, f"{name}_optimizer").zero_grad(set_to_none=True)
 
     def nonfinite(self) -> str | None:
         """Name of the first weight that is NaN or infinite, or None."""

@@ -18,7 +18,7 @@ from samgan.training.recipe import Recipe
 from samgan.training.schedules import Scheduled, scheduled
 from samgan.training.state import TrainingState
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Version of the computations of training: raised whenever the same configuration and data give different weights.
 
 It is part of the key of each row of a study, so that rows of another version are computed again. The settings that
@@ -156,6 +156,7 @@ def _passes(
     def shown(pyramid: Pyramid, draw: int) -> Pyramid:
         return pyramid if batch.augment is None else recipe.augmentation(pyramid, batch.augment[draw], probability)
 
+    state.drop_gradients()
     judge = partial(discriminator, labels=batch.labels)
     real = shown(image_pyramid(batch.real, state.config.network.image_sides), 0)
     shared = batch.generator_latents is None
@@ -172,7 +173,6 @@ def _passes(
             penalty = recipe.penalty(judge, real, constant, batch.mix)
         loss = loss + penalty_weight * penalty
         logged["penalty"] = gather(penalty.detach().view(1)).mean()  # every process has to see a NaN of any process
-    state.drop_gradients("discriminator")
     loss.backward()
     yield {**{name: value.detach() for name, value in logged.items()}, "signs": signs}
 
@@ -185,7 +185,6 @@ def _passes(
                 fake = generator(batch.generator_latents, batch.labels)
         with state.ready("discriminator", frozen=True):
             loss = generator_loss(recipe, judge, real, shown(fake, 2))
-    state.drop_gradients("generator")
     loss.backward()
     yield {"loss_generator": loss.detach(), **_magnitudes(generator)}
 
@@ -230,7 +229,7 @@ class CapturedPasses:
         """Yield what `_passes` yields."""
         penalised = penalty_weight is not None
         tensors = [getattr(batch, field.name) for field in dataclasses.fields(Batch)]
-        values = [batch.mix.new_zeros(len(batch.mix)) + probability, batch.mix.new_tensor(penalty_weight or 0.0)]
+        values = [batch.mix.new_zeros(len(batch.mix)) + probability, batch.mix.new_full((), penalty_weight or 0.0)]
 
         def make(chances: Tensor, weight: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
             own = Batch(*tensors)
@@ -251,7 +250,7 @@ def _update(state: TrainingState, name: str, now: Scheduled) -> Tensor:
     """One step of a network's optimizer along the gradients; returns their length."""
     optimizer: torch.optim.Optimizer = getattr(state, f"{name}_optimizer")
     if name in state.flat:
-        state.flat[name].gather_gradients()
+        state.flat[name].collect_gradients()
     average_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
     gradients = []
     for group in optimizer.param_groups:

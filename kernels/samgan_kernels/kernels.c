@@ -1,0 +1,81 @@
+/* What lies between the convolutions of a training step, in one pass over memory each.
+ *
+ * Plain C; loops are written so that a compiler turns them into vector instructions. Threads are OpenMP's, those of
+ * torch on Linux. Sizes are checked by the caller (samgan.kernels).
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOPE 0.2      /* of leaky ReLU */
+#define BLOCK 4096     /* numbers that a thread takes at once */
+#define SMALL 32768    /* numbers; below, waking a second thread takes longer than the work */
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define ZERO(p, count) memset((p), 0, sizeof(*(p)) * (size_t)(count))
+#define ROW A __attribute__((aligned(64))) /* numbers on the stack, from a cache line on */
+#define DO_PRAGMA(x) _Pragma(#x)
+#define PARALLEL(size) DO_PRAGMA(omp parallel for schedule(static) if ((size) >= SMALL))
+
+typedef uint16_t bf16;
+
+static inline float load_bf16(bf16 x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+/* Round to the nearest, ties to even; NaN stays NaN. */
+static inline bf16 store_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return (bf16)(value != value ? 0x7fc0 : rounded);
+}
+
+#define JOIN_(name, suffix) name##_##suffix
+#define JOIN(name, suffix) JOIN_(name, suffix)
+#define FN(name) JOIN(name, SUFFIX)
+
+#define T float
+#define A float
+#define SUFFIX f32
+#define FLOOR floorf
+#define SQRT sqrtf
+#define LOAD(x) (x)
+#define STORE(x) (x)
+#include "typed.h"
+#undef T
+#undef A
+#undef SUFFIX
+#undef FLOOR
+#undef SQRT
+#undef LOAD
+#undef STORE
+
+#define T double
+#define A double
+#define SUFFIX f64
+#define FLOOR floor
+#define SQRT sqrt
+#define LOAD(x) (x)
+#define STORE(x) (x)
+#include "typed.h"
+#undef T
+#undef A
+#undef SUFFIX
+#undef FLOOR
+#undef SQRT
+#undef LOAD
+#undef STORE
+
+#define T bf16
+#define A float
+#define SUFFIX bf16
+#define FLOOR floorf
+#define SQRT sqrtf
+#define LOAD(x) load_bf16(x)
+#define STORE(x) store_bf16(x)
+#include "typed.h"
