@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from samgan import __version__
-from samgan.kernels import kernels_version
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +51,8 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 def machine() -> str:
     """Describe the machine, the date and the version of the code of a measurement."""
+    from samgan.kernels import kernels_version  # a contender's version of samgan may have none
+
     folder = Path(__file__).parent
     found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True)
     commit = found.stdout.strip() or "unknown"

@@ -18,31 +18,31 @@ from torch import Tensor
 VERSION = "0.1.0"
 """The version of samgan-kernels that fits: raised with every change of a kernel's arguments or of what it computes."""
 FEW = 16  # numbers that a kernel handles together; a row of an image has a multiple of them
-LONGEST = 32768  # numbers of a row, many of which a kernel keeps on the stack
+LONGEST = 16384  # numbers of a row; a kernel keeps up to twenty of them on the stack, 64 kB each in fp32
 _SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
-_SIGNATURES = {  # kernel: numbers of arrays, of sizes, and of factors
-    "augment": (6, 4),
-    "augment_backward": (5, 4),
-    "activate_and_add": (2, 1),
-    "activate_and_halve": (2, 4),
-    "activate_and_halve_backward": (4, 4),
-    "activate_and_normalize": (2, 4),
-    "activate_and_normalize_backward": (4, 4),
-    "activate_backward": (4, 4),
-    "collect_gradients": (5, 1),
-    "demodulate": (4, 4, 1),
-    "demodulate_backward": (8, 4, 1),
-    "head_backward": (7, 4),
-    "head_forward": (5, 4),
-    "image_backward": (9, 5),
-    "image_forward": (7, 5),
-    "modulate": (3, 4),
-    "modulate_backward": (5, 4),
-    "modulated_backward": (9, 5),
-    "modulated_forward": (6, 5),
-    "scale_weights": (5, 1),
-    "slope_and_add": (3, 1),
-    "slope_and_halve": (3, 4),
+_SIGNATURES = {  # kernel: its arrays, see `_types`; the number of its sizes; that of its factors
+    "activate_and_add": ("TT", 1, 0),
+    "activate_and_halve": ("TT", 4, 0),
+    "activate_and_halve_backward": ("TTTT", 4, 0),
+    "activate_and_normalize": ("TA", 4, 0),
+    "activate_and_normalize_backward": ("TTAT", 4, 0),
+    "activate_backward": ("TTTT", 4, 0),
+    "augment": ("AAAABA", 4, 0),
+    "augment_backward": ("AAABA", 4, 0),
+    "collect_gradients": ("IAAII", 1, 0),
+    "demodulate": ("TTAA", 4, 1),
+    "demodulate_backward": ("ATTAAATT", 4, 1),
+    "head_backward": ("ATTTTTA", 4, 0),
+    "head_forward": ("TTTAA", 4, 0),
+    "image_backward": ("TTTTTTTTT", 5, 0),
+    "image_forward": ("TTTTTTT", 5, 0),
+    "modulate": ("TTT", 4, 0),
+    "modulate_backward": ("TTTTA", 4, 0),
+    "modulated_backward": ("TTTATTTTA", 5, 0),
+    "modulated_forward": ("TATTTT", 5, 0),
+    "scale_weights": ("ATAII", 1, 0),
+    "slope_and_add": ("TTT", 1, 0),
+    "slope_and_halve": ("TTT", 4, 0),
 }
 SWITCH = "SAMGAN_KERNELS"
 """Environment variable; 0 leaves all work to torch."""
@@ -69,15 +69,22 @@ def kernels_version() -> str | None:
     return None if _off or _library() is None else VERSION
 
 
+def _types(arrays: str, dtype: torch.dtype) -> list[torch.dtype]:
+    """T: what is stored; A: what is computed in, at least fp32; B: yes or no; I: addresses or places."""
+    known = {"T": dtype, "A": torch.promote_types(dtype, torch.float32), "B": torch.bool, "I": torch.int64}
+    return [known[letter] for letter in arrays]
+
+
 @cache
-def _function(name: str, dtype: torch.dtype) -> "ctypes._NamedFuncPointer":
+def _function(name: str, dtype: torch.dtype) -> tuple["ctypes._NamedFuncPointer", list[torch.dtype]]:
+    """A kernel's form for a precision, and the types of its arrays."""
     library = _library()
     assert library is not None
     function = getattr(library, f"{name}_{_SUFFIXES[dtype]}")
-    arrays, sizes, *factors = _SIGNATURES[name]
-    function.argtypes = [ctypes.c_void_p] * arrays + [ctypes.c_long] * sizes + [ctypes.c_double] * sum(factors)
+    arrays, sizes, factors = _SIGNATURES[name]
+    function.argtypes = [ctypes.c_void_p] * len(arrays) + [ctypes.c_long] * sizes + [ctypes.c_double] * factors
     function.restype = None
-    return function
+    return function, _types(arrays, dtype)
 
 
 @contextlib.contextmanager
@@ -122,5 +129,17 @@ def run(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) 
         dtype: Which of its forms.
         arguments: Its arrays (None for one that is not wanted), then its sizes and factors. The caller sees to
             it that features are channels last, and that all are as large as the kernel expects.
+
+    Raises:
+        TypeError: An array is of another type than the kernel reads or writes.
     """
-    _function(name, dtype)(*[one.data_ptr() if isinstance(one, Tensor) else one for one in arguments])
+    function, types = _function(name, dtype)
+    addresses: list[int | float | None] = []
+    for one, expected in zip(arguments, types, strict=False):
+        if isinstance(one, Tensor):
+            if one.dtype is not expected:
+                raise TypeError(f"{name}: array {len(addresses)} is {one.dtype}, expected {expected}")
+            addresses.append(one.data_ptr())
+        else:
+            addresses.append(one)
+    function(*addresses, *arguments[len(types) :])

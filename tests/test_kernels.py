@@ -117,6 +117,13 @@ def test_they_round_no_worse_than_torch(dtype):
 
 
 @needed
+def test_an_array_of_another_type_is_refused():
+    y, half = features(2, 16, 4, 4), features(2, 16, 2, 2, dtype=torch.bfloat16)
+    with pytest.raises(TypeError, match=r"activate_and_halve: array 1 is torch.bfloat16, expected torch.float32"):
+        kernels.run("activate_and_halve", y.dtype, y, half, 2, 4, 4, 16)
+
+
+@needed
 def test_not_a_number_stays_one_in_bf16():
     y = features(2, 16, 4, 4, dtype=torch.bfloat16)
     y[0, 3, 1, 1] = torch.nan

@@ -198,7 +198,9 @@ class _ResidualBlock(nn.Module):
             weights = [one for layer in layers for one in layer.operands() if one is not None]
             dtype = precision_of(image)
             block = residual_block if image.device.type == "cpu" else plain_residual_block
-            return block(x, image.to(dtype), tuple(weight.to(dtype) for weight in weights))
+            return block(
+                None if x is None else x.to(dtype), image.to(dtype), tuple(weight.to(dtype) for weight in weights)
+            )
         features = activate(self.from_image(image))
         x = self.attention(features if x is None else (x + features).mul_(HALF))
         y = activate(self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x))
