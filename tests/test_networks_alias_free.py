@@ -212,14 +212,11 @@ def generator(request, equivariance):
     return equivariance.random_generator(request.param, 64)
 
 
-@pytest.mark.parametrize("pixels", [(3, 0), (-1, 5), (0.37, 0), (2.5, -3.25)])
+@pytest.mark.parametrize("pixels", [(3, 0), (-1, 5), (0.37, 4.6), (2.5, -3.25)])
 def test_a_moved_start_moves_the_image(generator, equivariance, pixels):
-    """The paper reports 63 dB for 256 px after training; these are random weights of a network of 16 channels.
-
-    By a small part of a pixel, modulated blocks make errors as small as that.
-    """
+    """The paper reports 63 dB for 256 px after training; these are random weights of a network of 16 channels."""
     decibels = equivariance.eq_t(generator, torch.randn(2, 16), pixels)
-    assert decibels > 50 if generator.is_alias_free else decibels < (30 if max(pixels) > 1 else 45)
+    assert decibels > 50 if generator.is_alias_free else decibels < 35
 
 
 def test_the_image_of_every_scale_moves(equivariance):
