@@ -241,7 +241,8 @@ def pixel_norm(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 def activate(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Leaky ReLU of slope 0.2, in place, for the output of a convolution, which nothing else needs."""
-    if x.numel() >= LARGE and x.requires_grad and kernels_fit(x):
+    # In this order: a graph that is traced for any number of images must not depend on how many numbers there are.
+    if x.requires_grad and x.numel() >= LARGE and kernels_fit(x):
         return _Activate.apply(x)
     return F.leaky_relu(x, SLOPE, inplace=True)
 
@@ -270,7 +271,7 @@ class _Activate(torch.autograd.Function):
 
 def activate_then_halve(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h/2 w/2"]:
     """`halve(activate(x))`, of which only the result is needed further on."""
-    if x.numel() >= LARGE and x.requires_grad and kernels_fit(x):
+    if x.requires_grad and x.numel() >= LARGE and kernels_fit(x):
         return _ActivateThenHalve.apply(x)
     return halve(activate(x))
 
