@@ -11,7 +11,7 @@ from samgan.config import NetworkConfig
 from samgan.errors import UsageError
 from samgan.networks import Discriminator, Generator, image_pyramid
 from samgan.networks.grouped import GROUP, GroupedConv2d, Residual
-from samgan.training.cost import _Flops
+from samgan.training.cost import _Meter
 
 SLOPE = 0.2
 
@@ -113,9 +113,9 @@ def test_gradients_that_are_not_computed_are_not_numbers():
 def test_operations_of_a_convolution_in_groups():
     """Forward, and twice that backward; a group of channels each."""
     layer, x = GroupedConv2d(32, 32, 3, groups=4, padding=1), torch.randn(2, 32, 8, 8, requires_grad=True)
-    with _Flops() as flops:
+    with _Meter() as meter:
         layer(x).sum().backward()
-    assert flops.total == 3 * 2 * x.numel() * 8 * 9
+    assert meter.flops == 3 * 2 * x.numel() * 8 * 9
 
 
 @pytest.mark.parametrize("channels", [4, 16, 24])
