@@ -112,8 +112,8 @@ def plot(points: list[Point], product: float, memory: float, path: Path) -> None
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     ends = [0.3, product / memory, 1000]
     axes.plot(ends, [min(product, memory * end) for end in ends], color="black", linewidth=1)
-    axes.annotate(f"{product:.0f} GFLOP/s, large product", (1000, product), ha="right", va="bottom", fontsize=8)
-    axes.annotate(f"{memory:.0f} GB/s", (0.35, memory * 0.4), fontsize=8, va="bottom", rotation=35)
+    axes.annotate(f"{product:.0f} GFLOP/s, large product", (1000, 0.75 * product), ha="right", va="top", fontsize=8)
+    axes.annotate(f"{memory:.0f} GB/s", (1.2, 0.9 * memory), fontsize=8, va="top")
     for kind, marker in (
         ("convolution", "o"),
         ("gradient of input", "<"),

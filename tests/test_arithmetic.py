@@ -131,7 +131,12 @@ print(json.dumps(test_arithmetic.measure_on_two_processes(sys.argv[1])))
 """
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = {"samgan-projected", "samgan-vision"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]
+)
 def test_training_computes_what_it_computed_before(case, run_script):
     record = json.loads(RECORD.read_text())
     found = run_script(ON_TWO_PROCESSES, case) if case.endswith("two processes") else measure(case)

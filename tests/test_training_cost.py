@@ -173,6 +173,7 @@ def test_half_precision_takes_less_memory(light_config):
     assert half < full
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [512, 1024])
 def test_large_images_are_planned(side):
     planned = plan(preset_config("samgan-plus", "gpu", side))
