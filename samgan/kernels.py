@@ -60,8 +60,15 @@ def _library() -> ctypes.CDLL | None:
         found = f"samgan-kernels {package.__version__} is not used, since this samgan needs {VERSION}"
         warnings.warn(f"{found}; training is slower until you run: pip install ./kernels", stacklevel=2)
         return None
-    path = package.library(torch.backends.cpu.get_cpu_capability())
-    return None if path is None else ctypes.CDLL(str(path))
+    library = package.library(torch.backends.cpu.get_cpu_capability())
+    try:
+        return None if library is None else ctypes.CDLL(str(library))
+    except OSError as error:  # built for another system, or damaged
+        found = f"samgan-kernels cannot be loaded ({error})"
+        warnings.warn(
+            f"{found}; training is slower until you run: pip install --force-reinstall ./kernels", stacklevel=2
+        )
+        return None
 
 
 def kernels_version() -> str | None:

@@ -47,6 +47,20 @@ def test_another_version_is_told_and_not_used(monkeypatch):
         kernels._library.cache_clear()
 
 
+def test_a_library_that_cannot_be_loaded_is_told_and_not_used(monkeypatch, tmp_path):
+    broken = tmp_path / "kernels_default.so"
+    broken.write_bytes(b"no library")
+    package = types.SimpleNamespace(__version__=VERSION, library=lambda _: broken)
+    monkeypatch.setitem(sys.modules, "samgan_kernels", package)
+    monkeypatch.setattr(kernels, "_off", False)
+    kernels._library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"samgan-kernels cannot be loaded .* pip install --force-reinstall"):
+            assert kernels_version() is None
+    finally:
+        kernels._library.cache_clear()
+
+
 @needed
 def test_they_fit_what_they_know():
     assert kernels_fit(features(2, 16, 8, 8))

@@ -47,13 +47,6 @@ static inline bf16 store_bf16(float value) {
 #define LOAD(x) (x)
 #define STORE(x) (x)
 #include "typed.h"
-#undef T
-#undef A
-#undef SUFFIX
-#undef FLOOR
-#undef SQRT
-#undef LOAD
-#undef STORE
 
 #define T double
 #define A double
@@ -63,13 +56,6 @@ static inline bf16 store_bf16(float value) {
 #define LOAD(x) (x)
 #define STORE(x) (x)
 #include "typed.h"
-#undef T
-#undef A
-#undef SUFFIX
-#undef FLOOR
-#undef SQRT
-#undef LOAD
-#undef STORE
 
 #define T bf16
 #define A float

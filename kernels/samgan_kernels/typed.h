@@ -827,3 +827,11 @@ void FN(activate_and_normalize_backward)(const T *dy, const T *y, const A *r, T 
         }
     }
 }
+
+#undef T
+#undef A
+#undef SUFFIX
+#undef FLOOR
+#undef SQRT
+#undef LOAD
+#undef STORE

@@ -46,6 +46,7 @@ def _sizes(x: Features) -> tuple[int, int, int, int]:
 
 def _half_of(x: Features) -> Half:
     n, c, h, w = x.shape
+    assert h % 2 == w % 2 == 0, "squares of 2x2 pixels need even sides"
     return torch.empty((n, c, h // 2, w // 2), dtype=x.dtype, memory_format=torch.channels_last)
 
 
@@ -63,10 +64,7 @@ def activate_and_halve_backward(g: Half, y: Features, *, bias: bool) -> tuple[Fe
     if not kernels_fit(y):
         before = through(unhalve(g), y)
         return before, before.sum(dim=(0, 2, 3)) if bias else None
-    before = torch.empty_like(y)
-    sums = y.new_empty(y.shape[1]) if bias else None
-    run("activate_and_halve_backward", y.dtype, channels_last(g), y, before, sums, *_sizes(y))
-    return before, sums
+    return _before("activate_and_halve_backward", g, y, bias=bias)
 
 
 def slope_and_halve(v: Features, y: Features) -> Half:
@@ -83,9 +81,13 @@ def activate_backward(g: Features, y: Features, *, bias: bool) -> tuple[Features
     if not kernels_fit(y):
         before = through(g, y)
         return before, before.sum(dim=(0, 2, 3)) if bias else None
+    return _before("activate_backward", g, y, bias=bias)
+
+
+def _before(kernel: str, g: Tensor, y: Features, *, bias: bool) -> tuple[Features, Float[Tensor, " c"] | None]:
     before = torch.empty_like(y)
     sums = y.new_empty(y.shape[1]) if bias else None
-    run("activate_backward", y.dtype, channels_last(g), y, before, sums, *_sizes(y))
+    run(kernel, y.dtype, channels_last(g), y, before, sums, *_sizes(y))
     return before, sums
 
 
@@ -134,8 +136,8 @@ def join_change(
 ) -> tuple[Features, Half]:
     """The changes of the results of `join_image` for a change of the image, and a change x of the features above."""
     x = channels_last(x)
-    if not kernels_fit(x):
-        joined = through(F.conv2d(change, weight, padding=1), _known(features)).add_(x)
+    if features is not None:
+        joined = through(F.conv2d(change, weight, padding=1), features).add_(x)
         return joined, halve(joined)
     joined, half = torch.empty_like(x), _half_of(x)
     weight, image, change = _kernel(weight), channels_last(image), channels_last(change)
@@ -166,10 +168,10 @@ def join_image_backward(
         features: As `join_image` returned them.
         wanted: Which gradients to compute.
     """
-    if not kernels_fit(g):
+    if features is not None:
         if g_half is not None:
             g.add_(unhalve(g_half))
-        g_features = through(g, _known(features))
+        g_features = through(g, features)
         found = back(g_features, patches, weight, 1, wanted)
         return found[0], found[1], found[2]
     g_image = torch.empty_like(image) if wanted[0] else None
@@ -177,6 +179,7 @@ def join_image_backward(
     g_bias = torch.empty_like(bias) if wanted[2] else None
     same = patches is image
     image = channels_last(image)
+    assert kernels_fit(g), "features that a kernel did not keep have gradients that lie channels last"
     g_half = None if g_half is None else channels_last(g_half)
     arrays = (g, g_half, image, image if same else channels_last(patches), _kernel(weight), bias)
     run("image_backward", g.dtype, *arrays, g_weight, g_bias, g_image, *_sizes(g), image.shape[1])
@@ -326,8 +329,3 @@ def _like(image: Tensor, channels: int) -> Tensor:
 def _kernel(weight: Tensor) -> Tensor:
     """The weight in the order that kernels read; one channel lies the same in memory in both orders."""
     return weight if weight.shape[1] == 1 else channels_last(weight)
-
-
-def _known(features: Tensor | None) -> Tensor:
-    assert features is not None
-    return features
