@@ -99,8 +99,6 @@ PLUS_SETTINGS: dict[str, Any] = {
     "training.augment_target": 0.8,
     "training.ema_ramp": 0.05,
 }
-FEWEST_CHANNELS = 4
-"""At the largest size. Where a preset's own widths are less there, all its scales get more, by the same factor."""
 PLUS_SCALES: dict[str, dict[str, Any]] = {
     # With MSG-GAN's widths, two thirds of all arithmetic would go to 32 and 64 px; here each scale gets its share.
     "cpu": {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from samgan.commands.main import COMMANDS, main
@@ -372,6 +373,31 @@ def test_a_run_can_start_from_another_one(capsys, data, trained, tmp_path):
     assert "name that run with --start" in error
     assert run(capsys, *command, "--resume")[0] == 0
     assert load_model(Run(tmp_path / "run")).sha256 == whole
+
+
+def test_a_run_can_start_with_the_networks_of_smaller_images(capsys, data, folder, tmp_path):
+    larger = prepare(folder / "images", tmp_path / "larger", resolution=64, workers=1).path
+    plus = [
+        *TINY,
+        "--training.keep_checkpoints=9",
+        "--network.channel_base=256",
+        "--network.latent_dim=8",
+        "--network.num_classes=0",
+    ]
+    for name, place, begun in (("small", data, []), ("large", larger, ["--start", tmp_path / "small"])):
+        assert run(capsys, "train", place, *plus, *begun, "--out", tmp_path / name)[0] == 0
+    start = Run(tmp_path / "large").environment.start
+    assert (start.run, start.images_seen) == ("small", 40)
+    small, large = (
+        load_model(Run(tmp_path / name), str(sorted((tmp_path / name / "checkpoints").glob("*.pt"))[place])).generator
+        for name, place in (("small", -1), ("large", 0))
+    )
+    latents = torch.randn(2, 8)
+    torch.testing.assert_close(large(latents)[:4], small(latents), rtol=0, atol=1e-5)
+    status, _, error = run(capsys, "train", data, *plus, "--start", tmp_path / "large", "--out", tmp_path / "again")
+    assert status == 2
+    assert "images of 64 px, which are larger than 32 px" in error
+    assert not (tmp_path / "again").exists()
 
 
 def test_a_run_can_start_from_a_model_which_has_no_discriminator(capsys, data, trained, tmp_path):

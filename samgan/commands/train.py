@@ -30,7 +30,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     text = "stop after N minutes of training, if training.kimg is not reached earlier; pauses do not count"
     parser.add_argument("--minutes", type=float, metavar="N", help=text)
     text = "begin with the networks of another run, or with the generator of another model, such as pneumonia-64 or "
-    text += "hf:OWNER/NAME (fine-tuning); its network settings must be the same"
+    text += "hf:OWNER/NAME (fine-tuning); its network settings must be the same, but its images may be smaller"
     parser.add_argument("--start", type=Path, metavar="RUN_OR_MODEL", help=text)
     add_on_collapse(parser)
     text = "print configuration, parameters, FLOPs and memory, and train nothing"

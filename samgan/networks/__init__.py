@@ -25,6 +25,7 @@ from samgan.networks.discriminator import Discriminator
 from samgan.networks.filters import FilteredActivation, Grid
 from samgan.networks.frozen import load_pretrained
 from samgan.networks.generator import MAPPING_RATE, Generator
+from samgan.networks.growth import load_smaller, reason_not_to_grow
 from samgan.networks.inspection import attention_gammas, attention_maps
 from samgan.networks.minibatch_std import MinibatchStdDev
 from samgan.networks.modulated import ModulatedConv2d
@@ -57,11 +58,13 @@ __all__ = [
     "image_conv",
     "image_pyramid",
     "load_pretrained",
+    "load_smaller",
     "observed_magnitudes",
     "pixel_norm",
     "plain_image_conv",
     "plain_upsample_conv",
     "power_iteration",
+    "reason_not_to_grow",
     "upsample",
     "upsample_conv",
 ]

@@ -15,6 +15,7 @@ import torch
 from samgan.config import RESUMABLE, Config
 from samgan.distributed import gather, on_first_process, world_size
 from samgan.errors import SamganError, UsageError
+from samgan.networks import load_smaller, reason_not_to_grow
 from samgan.runs import Run, load_checkpoint, newest_checkpoint
 from samgan.sampling import MODEL_SUFFIX, read_model
 from samgan.training.batches import Sampler
@@ -64,10 +65,14 @@ def check_start(config: Config, saved: Config) -> None:
     Raises:
         UsageError: These networks have different settings.
     """
-    differences = saved.differences(config)
+    grows = saved.network.resolution != config.network.resolution
+    allowed = {"network.resolution", "network.channel_base"} if grows else set()
+    differences = {key: values for key, values in saved.differences(config).items() if key not in allowed}
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
         raise UsageError(f"--start: the networks of that run have different settings: {'; '.join(foreign)}")
+    if grows and (reason := reason_not_to_grow(saved.network, config.network)):
+        raise UsageError(f"--start: these networks cannot begin with those of that run: {reason}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +87,8 @@ class Options:
     """Continue from the newest readable checkpoint."""
     start: Path | None = None
     """A checkpoint of another run; a new run begins with its networks, including the averaged generator. Or a file of
-    `samgan export`, which has a generator only: the discriminator is new. Optimizers and steps start afresh. A snapshot
-    is written before the first step."""
+    `samgan export`, which has a generator only: the discriminator is new. Both may be of smaller images
+    (`samgan.networks.load_smaller`). Optimizers and steps start afresh. A snapshot is written before the first step."""
     minutes: float | None = None
     """End, with a snapshot, at the first line of the log after this many minutes of training. Minutes before a resume
     count; time between runs does not."""
@@ -228,14 +233,14 @@ def _begin_from(state: TrainingState, path: Path) -> None:
         model = read_model(path, state.device)
         check_start(state.config, model.config)
         for network in filter(None, (state.generator, state.ema_generator)):
-            network.load_state_dict(model.generator.state_dict())
+            load_smaller(network, model.generator.state_dict())
         return
     saved = load_checkpoint(path, device=state.device)
     check_start(state.config, saved.config)
-    state.generator.load_state_dict(saved.state["generator"])
-    state.discriminator.load_state_dict(saved.state["discriminator"])
+    load_smaller(state.generator, saved.state["generator"])
+    load_smaller(state.discriminator, saved.state["discriminator"])
     if state.ema_generator is not None:
-        state.ema_generator.load_state_dict(saved.sampling_weights)
+        load_smaller(state.ema_generator, saved.sampling_weights)
 
 
 def _restore(state: TrainingState, path: Path) -> None:

@@ -91,7 +91,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
             objects with the methods of `samgan.training.Logger`. One that fails is left out, with a warning.
         minutes: End after this many minutes of training, unless `training.kimg` is reached first.
         start: Another run whose networks this one begins with (fine-tuning); its newest checkpoint is taken. Or another
-            model that `samgan.sample` takes: these have no discriminator, so that one is new.
+            model that `samgan.sample` takes: these have no discriminator, so that one is new. Networks of samgan-plus
+            may be those of smaller images.
         on_collapse: What to do when `samgan.runs.find_collapse` finds one: "warn", "stop" the run at that snapshot, or
             "ignore" it.
         recipe: What a step computes; default: what the configuration names. It is not saved with the run.

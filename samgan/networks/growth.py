@@ -1,0 +1,68 @@
+"""Networks for larger images that begin as the networks of smaller ones."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from samgan.config import NetworkConfig
+from samgan.networks.discriminator import Discriminator
+from samgan.networks.generator import Generator
+
+GROWS = {"generator_blocks": ("modulated",), "discriminator_blocks": ("residual",)}
+"""The blocks of which a network can begin as that of smaller images, by the setting that chooses them."""
+
+
+def reason_not_to_grow(small: NetworkConfig, large: NetworkConfig) -> str | None:
+    """Why networks of these settings cannot begin as those of smaller images, or None if they can."""
+    if small.resolution > large.resolution:
+        return f"they are for images of {small.resolution} px, which are larger than {large.resolution} px"
+    for key, kinds in GROWS.items():
+        if getattr(large, key) not in kinds:
+            return (
+                f"network.{key} is {getattr(large, key)}; only {', '.join(kinds)} blocks can begin with smaller images"
+            )
+    widths = {side: (small.channels(side), large.channels(side)) for side in small.resolutions}
+    for side, (narrow, wide) in widths.items():
+        if narrow != wide:
+            return f"at {side} px they have {narrow} channels, not {wide}: give both the same network.channel_base"
+    return None
+
+
+def load_smaller(network: Generator | Discriminator, weights: Mapping[str, Tensor]) -> None:
+    """Load weights of a network for smaller images, so that the larger one begins as the same function.
+
+    The images of a generator are then those of the smaller one, and enlargements of the largest of them. A
+    discriminator gives the logits that the smaller one gives to the smaller scales. What leads from the new blocks to
+    the others starts at zero, and learns from the first step on.
+
+    Args:
+        network: One whose settings `reason_not_to_grow` accepts; changed in place.
+        weights: `state_dict()` of the smaller one, or of one of the same size.
+
+    Raises:
+        RuntimeError: They are not of such a network.
+
+    Source: Karras et al. 2018 (ProGAN), section 2, which fades new blocks in; here each block starts at nothing, as
+    those of Zhang et al. 2019 (Fixup) do.
+    """
+    before = 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("blocks.")), default=0)
+    new = [f"blocks.{number}" for number in range(before, len(network.blocks))]
+    initial = network.state_dict()
+    # The block that was the largest had no noise, whose strength starts at zero.
+    fresh = {name for name in initial if name.startswith(tuple(new)) or (new and name.endswith(".noise"))}
+    network.load_state_dict({**{name: initial[name] for name in fresh}, **weights})
+    if not new:
+        return
+    own = dict(network.named_parameters())
+    if isinstance(network, Generator):
+        zeros = [own[f"{block}.to_image.{part}"] for block in new for part in ("weight", "bias")]
+    else:
+        zeros = [own[f"{new[0]}.{part}"] for part in ("conv_2.weight", "conv_2.bias", "skip.weight")]
+    with torch.no_grad():
+        for parameter in zeros:
+            parameter.zero_()
+        if isinstance(network, Discriminator):
+            # Features of an image are joined with those from above as (x + f) / sqrt(2), and without them as f.
+            for part in ("weight", "bias"):
+                own[f"blocks.{before - 1}.from_image.{part}"].mul_(2**0.5)

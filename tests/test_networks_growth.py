@@ -1,0 +1,109 @@
+"""Networks for larger images that begin as those of smaller ones."""
+
+import pytest
+import torch
+
+from samgan.networks import Discriminator, Generator, image_pyramid, load_smaller, reason_not_to_grow, upsample
+from samgan.presets import preset_config
+
+SMALL = {
+    "network.max_channels": 16,
+    "network.channel_base": 512,
+    "network.latent_dim": 8,
+    "network.num_classes": 0,
+}
+
+
+def network_config(resolution, **settings):
+    return preset_config(resolution=resolution).override({**SMALL, **settings}).network
+
+
+def moved(network):
+    """As if trained: no weight is what it was at the start, noise and biases included."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return network.double()
+
+
+@pytest.mark.parametrize("large", [64, 128])
+def test_a_larger_generator_begins_with_the_images_of_the_smaller_one(large):
+    torch.manual_seed(0)
+    small, grown = moved(Generator(network_config(32))), Generator(network_config(large)).double()
+    load_smaller(grown, small.state_dict())
+    latents = torch.randn(3, 8, dtype=torch.float64)
+    before, after = small(latents), grown(latents)
+    while len(before) < len(after):
+        before.append(upsample(before[-1]))
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(new, old, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("large", [64, 128])
+def test_a_larger_discriminator_begins_with_the_logits_of_the_smaller_one(large):
+    torch.manual_seed(0)
+    config = network_config(large)
+    small, grown = moved(Discriminator(network_config(32))), Discriminator(config).double()
+    load_smaller(grown, small.state_dict())
+    pyramid = image_pyramid(torch.rand(4, 1, large, large, dtype=torch.float64) - 0.5, config.image_sides)
+    torch.testing.assert_close(grown(pyramid), small(pyramid[:4]), rtol=0, atol=1e-12)
+
+
+def test_new_blocks_learn():
+    torch.manual_seed(0)
+    config = network_config(128)
+    generator, discriminator = Generator(config), Discriminator(config)
+    for network, kind in ((generator, Generator), (discriminator, Discriminator)):
+        load_smaller(network, kind(network_config(32)).state_dict())
+    optimizer = torch.optim.Adam([*generator.parameters(), *discriminator.parameters()], lr=0.01)
+    for _ in range(4):  # one for each block between the image and what starts at zero
+        optimizer.zero_grad()
+        discriminator(generator(torch.randn(4, 8))).sum().backward()
+        optimizer.step()
+    silent = [
+        name
+        for network in (generator, discriminator)
+        for name, parameter in network.named_parameters()
+        if not parameter.grad.any()
+    ]
+    assert silent == []
+
+
+def test_weights_of_the_same_size_are_just_loaded():
+    config = network_config(32)
+    old, new = Discriminator(config), Discriminator(config)
+    load_smaller(new, old.state_dict())
+    for name, value in new.state_dict().items():
+        assert torch.equal(value, old.state_dict()[name]), name
+
+
+def test_weights_of_other_networks_are_refused():
+    weights = Generator(network_config(32)).state_dict()
+    del weights["blocks.1.conv_1.conv.weight"]
+    for resolution in (32, 64):
+        with pytest.raises(RuntimeError, match=r"blocks\.1\.conv_1\.conv\.weight"):
+            load_smaller(Generator(network_config(resolution)), weights)
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "reason"),
+    [
+        (network_config(32), network_config(64), None),
+        (network_config(64), network_config(32), "images of 64 px, which are larger than 32 px"),
+        (
+            network_config(32),
+            network_config(64, **{"network.generator_blocks": "plain"}),
+            "network.generator_blocks is plain; only modulated blocks can begin with smaller images",
+        ),
+        (
+            network_config(32),
+            network_config(64, **{"network.channel_base": 256}),
+            "at 32 px they have 16 channels, not 8: give both the same network.channel_base",
+        ),
+    ],
+)
+def test_the_reason_is_told(small, large, reason):
+    found = reason_not_to_grow(small, large)
+    assert (found is None) == (reason is None)
+    if reason:
+        assert reason in found
