@@ -143,10 +143,11 @@ def run(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) 
     function, types = _function(name, dtype)
     addresses: list[int | float | None] = []
     for one, expected in zip(arguments, types, strict=False):
-        if isinstance(one, Tensor):
-            if one.dtype is not expected:
-                raise TypeError(f"{name}: array {len(addresses)} is {one.dtype}, expected {expected}")
+        if one is None:
+            addresses.append(None)
+        elif isinstance(one, Tensor) and one.dtype is expected:
             addresses.append(one.data_ptr())
         else:
-            addresses.append(one)
+            found = one.dtype if isinstance(one, Tensor) else type(one).__name__
+            raise TypeError(f"{name}: array {len(addresses)} is {found}, expected {expected}")
     function(*addresses, *arguments[len(types) :])

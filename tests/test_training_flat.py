@@ -8,7 +8,7 @@ import torch
 
 from samgan.config import Config
 from samgan.training import Batch, Sampler, TrainingState, train_step
-from samgan.training.flat import FlatNetwork
+from samgan.training.flat import FlatAdam, FlatNetwork
 
 CPU = torch.device("cpu")
 PRESETS = {
@@ -118,3 +118,39 @@ def test_weights_made_ready_are_those_that_a_layer_computes(config):
                 assert torch.equal(short, plain.bfloat16())
                 assert not short.requires_grad
     assert all(layer.ready is None for layer in layers)
+
+
+def test_adam_moves_weights_as_that_of_torch_does():
+    torch.manual_seed(0)
+    start = [torch.randn(33), torch.randn(7)]
+    ends = []
+    for kind in (torch.optim.Adam, FlatAdam):
+        parameters = [torch.nn.Parameter(one.clone()) for one in start]
+        optimizer = kind([{"params": [one]} for one in parameters], lr=0.01, betas=(0.0, 0.99), fused=True)
+        for step in range(4):
+            torch.manual_seed(step)
+            for parameter in parameters[: 1 + step % 2]:  # one has no gradient in every second step
+                parameter.grad = torch.randn_like(parameter)
+            parameters[1].grad = parameters[1].grad if step % 2 else None
+            optimizer.step()
+        ends.append(numbers([parameters, optimizer.state_dict()["state"]]))
+    assert ends[0].keys() == ends[1].keys()
+    for place, value in ends[0].items():
+        assert torch.equal(value, ends[1][place]), place
+
+
+def test_a_weight_that_a_pass_does_not_reach_has_no_gradient_of_an_earlier_step(config):
+    state = TrainingState(config, CPU).double()
+    flat = state.flat["generator"]
+    labels = None if config.network.num_classes == 0 else torch.zeros(2, dtype=torch.long)
+    latents = torch.randn(2, state.generator.latent_size, dtype=torch.double)
+    found = []
+    for scales in (slice(None), slice(1)):
+        flat.drop_gradients()
+        with state.ready("generator"):
+            images = state.generator(latents, labels)[scales]
+        sum(image.sum() for image in images).backward()
+        flat.collect_gradients()
+        found.append(state.generator.blocks[-1].to_image.bias.grad.clone())
+    assert found[0].all()
+    assert not found[1].any()

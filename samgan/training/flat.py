@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from samgan.kernels import has_kernels, run
 from samgan.networks import Discriminator, EqualizedConv2d, Generator
@@ -51,18 +52,17 @@ class _Layers:
         self.offsets = torch.tensor([place.offset for place in self.places])
         self.sizes = torch.tensor([math.prod(place.shape) for place in self.places])
 
-    def scaled(self, flat: Tensor, dtype: torch.dtype) -> Tensor:
-        """All weights and biases times their factors, where they are in `flat`; what lies between is not set."""
-        values = torch.empty_like(flat, dtype=dtype)
+    def scale(self, flat: Tensor, values: Tensor) -> None:
+        """Write all weights and biases, times their factors, where they are in `flat`; what lies between stays."""
+        dtype = values.dtype
         if has_kernels(flat, dtype) and dtype in (flat.dtype, torch.bfloat16):
             run("scale_weights", dtype, flat, values, self.factors, self.offsets, self.sizes, len(self.places))
-            return values
+            return
         for place, factor in zip(self.places, self.numbers, strict=True):
             place.of(values).copy_(place.of(flat) * factor)
-        return values
 
     def collect(self, leaves: list[Tensor], flat: Tensor) -> None:
-        """Add to `flat` the gradients of what was made of `scaled`."""
+        """Add to `flat` the gradients of the scaled weights and biases."""
         found = [
             None if leaf.grad is None else place.laid_out(leaf.grad)
             for leaf, place in zip(leaves, self.places, strict=True)
@@ -101,6 +101,33 @@ class FlatGroup:
             parameter.grad = place.of(self.flat.grad)
 
 
+@dataclasses.dataclass
+class _Pass:
+    """The scaled weights and biases of a group for one pass through the network, kept for that pass of later steps."""
+
+    group: FlatGroup
+    layers: _Layers
+    values: Tensor
+    leaves: list[Tensor]
+
+    @classmethod
+    def of(cls, group: FlatGroup, layers: _Layers, dtype: torch.dtype, *, wanted: bool) -> "_Pass":
+        """Room for them; `wanted`: they shall get gradients."""
+        values = torch.empty_like(group.flat.detach(), dtype=dtype)
+        return cls(group, layers, values, [place.of(values).requires_grad_(wanted) for place in layers.places])
+
+    def begin(self) -> None:
+        """Compute them from the parameters of now; they have no gradients yet."""
+        for leaf in self.leaves:
+            leaf.grad = None
+        self.layers.scale(self.group.flat.detach(), self.values.detach())
+
+    def collect(self) -> None:
+        """Add their gradients to those of the parameters."""
+        assert self.group.flat.grad is not None, "drop_gradients comes first"
+        self.layers.collect(self.leaves, self.group.flat.grad)
+
+
 class FlatNetwork:
     """The weights of a network as one tensor for each learning rate; the network keeps working as it did."""
 
@@ -109,48 +136,56 @@ class FlatNetwork:
         self.tensors = [group.flat for group in self.groups]
         layers = [layer for layer in network.modules() if isinstance(layer, EqualizedConv2d) and not layer.spectral]
         self.layers = [_Layers(group, layers) for group in self.groups]
-        self._passes: list[tuple[_Layers, list[Tensor], FlatGroup]] = []
+        self._kept: dict[tuple[int, torch.dtype, bool], list[_Pass]] = {}
+        """Passes of a step, by their number in the step, their precision, and whether they have gradients."""
+        self._number = 0
+        self._wanted: list[_Pass] = []
+        """Those of this step with gradients that have not been collected."""
 
     @contextlib.contextmanager
     def ready(self, dtype: torch.dtype | None = None, *, frozen: bool = False) -> Iterator[None]:
         """Within it, convolutions without spectral norm have their scaled weights, computed once for all of them.
 
-        Their gradients are those of these weights until `collect_gradients` is called.
+        Their gradients are those of these weights until `collect_gradients` is called. After `drop_gradients`, weights
+        are written to the same place again, so no gradients of an earlier step can be computed then.
 
         Args:
             dtype: Precision of the weights; default: that of the parameters.
             frozen: Compute no gradients of the weights.
         """
         wanted = torch.is_grad_enabled() and not frozen
-        for group, layers in zip(self.groups, self.layers, strict=True):
-            if not layers.layers:
-                continue
-            values = layers.scaled(group.flat.detach(), dtype or group.flat.dtype)
-            leaves = [place.of(values).requires_grad_(wanted) for place in layers.places]
-            if wanted:
-                self._passes.append((layers, leaves, group))
-            operands = iter(leaves)
-            for layer in layers.layers:
-                layer.ready = (next(operands), None if layer.bias is None else next(operands))
+        dtype = dtype or self.tensors[0].dtype
+        key = self._number, dtype, wanted
+        self._number += 1
+        if key not in self._kept:
+            pairs = zip(self.groups, self.layers, strict=True)
+            self._kept[key] = [_Pass.of(*pair, dtype, wanted=wanted) for pair in pairs if pair[1].layers]
+        for one in self._kept[key]:
+            one.begin()
+            operands = iter(one.leaves)
+            for layer in one.layers.layers:
+                pair = next(operands), None if layer.bias is None else next(operands)
+                layer.__dict__["ready"] = pair  # a module looks through all its weights at each assignment
+        if wanted:
+            self._wanted += self._kept[key]
         try:
             yield
         finally:
             for layers in self.layers:
                 for layer in layers.layers:
-                    layer.ready = None
+                    layer.__dict__["ready"] = None
 
     def drop_gradients(self) -> None:
         """Begin a step without gradients."""
-        self._passes = []
+        self._number, self._wanted = 0, []
         for group in self.groups:
             group.drop_gradients()
 
     def collect_gradients(self) -> None:
         """Add what the passes since `drop_gradients` gave to the gradients of the parameters."""
-        for layers, leaves, group in self._passes:
-            assert group.flat.grad is not None, "drop_gradients comes first"
-            layers.collect(leaves, group.flat.grad)
-        self._passes = []
+        for one in self._wanted:
+            one.collect()
+        self._wanted = []
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """What `optimizer.state_dict()` would be if it had the network's parameters instead of these tensors."""
@@ -180,3 +215,34 @@ class FlatNetwork:
                     else:
                         moment = optimizer.state[group.flat].setdefault(name, torch.zeros_like(group.flat))
                         place.of(moment).copy_(value)
+
+
+class FlatAdam(torch.optim.Adam):
+    """Adam for a few tensors on a CPU: the same step, without torch's search for a GPU, which takes longer than it."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move the parameters along their gradients."""
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                    self.state[parameter] = {"step": torch.zeros((), dtype=torch.float32), **moments}
+            states = [self.state[parameter] for parameter in parameters]
+            adam(
+                parameters,
+                [parameter.grad for parameter in parameters],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                fused=True,
+                amsgrad=False,
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                lr=group["lr"],
+                weight_decay=0.0,
+                eps=group["eps"],
+                maximize=False,
+            )

@@ -11,7 +11,7 @@ import torch
 from samgan.config import Config
 from samgan.networks import Generator
 from samgan.training.augment import AdaptiveProbability
-from samgan.training.flat import FlatNetwork
+from samgan.training.flat import FlatAdam, FlatNetwork
 from samgan.training.recipe import Recipe
 
 
@@ -60,6 +60,7 @@ class TrainingState:
             self.flat = {name: FlatNetwork(network) for name, network in networks.items() if network is not None}
         self.generator_optimizer = self._optimizer("generator")
         self.discriminator_optimizer = self._optimizer("discriminator")
+        self._judging = list(self.discriminator.parameters())  # a network looks for them anew at each question
 
     def double(self) -> "TrainingState":
         """Compute in double precision, from the first step on: two forms of a step then agree to many digits."""
@@ -111,13 +112,15 @@ class TrainingState:
         rate = training.learning_rate
         if name == "discriminator":
             rate = training.discriminator_learning_rate or rate
-        if flat and name in self.flat:
+        flat = flat and name in self.flat
+        if flat:
             rates = [([group.flat], group.rate) for group in self.flat[name].groups]
         else:
             rates = getattr(self, name).rate_groups()
         groups = [{"params": parameters, "initial_lr": factor * rate} for parameters, factor in rates]
         if training.optimizer == "adam":
-            return torch.optim.Adam(groups, lr=rate, betas=training.adam_betas, fused=True)
+            adam = FlatAdam if flat else torch.optim.Adam
+            return adam(groups, lr=rate, betas=training.adam_betas, fused=True)
         return torch.optim.RMSprop(groups, lr=rate, alpha=0.99)
 
     def _load_optimizer(self, name: str, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -135,6 +138,11 @@ class TrainingState:
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         return self.flat[name].ready(dtype, frozen=frozen)
+
+    def freeze_discriminator(self, frozen: bool) -> None:
+        """Compute no gradients of its weights, or compute them again."""
+        for parameter in self._judging:
+            parameter.requires_grad = not frozen
 
     def drop_gradients(self) -> None:
         """Begin a step of both networks without gradients."""

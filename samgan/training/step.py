@@ -185,7 +185,7 @@ def _passes(
     with autocast(), torch.set_grad_enabled(shared), state.ready("generator"):
         fake = generator(batch.latents, batch.labels)
 
-    discriminator.requires_grad_(True)
+    state.freeze_discriminator(False)
     constant = shown([images.detach() for images in fake], 1)
     with autocast(), state.ready("discriminator"):
         loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels, beside)
@@ -199,8 +199,9 @@ def _passes(
     yield {**{name: value.detach() for name, value in logged.items()}, "signs": signs}
 
     # The fake batch above still comes from the current generator, so it is reused if latents are shared.
-    power_iteration(discriminator)
-    discriminator.requires_grad_(False)
+    if state.config.network.spectral_norm != "none" or state.config.network.sees:
+        power_iteration(discriminator)
+    state.freeze_discriminator(True)
     with autocast():
         if not shared:
             with state.ready("generator"):
@@ -219,7 +220,7 @@ def _passes(
 
 def _magnitudes(generator: Generator) -> dict[str, Tensor]:
     """What the layers of an alias-free generator saw, over the global batch; nothing of another generator."""
-    observed = observed_magnitudes(generator)
+    observed = observed_magnitudes(generator) if generator.is_alias_free else None
     return {} if observed is None else {"magnitudes": gather(observed[None]).mean(dim=0)}
 
 
