@@ -1,0 +1,264 @@
+"""Train variants of samgan-plus at 128 or 256 px, each for what one core trains in equal minutes, and score them.
+
+    python results/sizes/trials.py pace 128 256 [--only NAME ...]
+    python results/sizes/trials.py run SIZE SETS WORK --features FEATURES.pt [--seed N] [--minutes N] [NAME ...]
+    python results/sizes/trials.py table
+
+`pace` measures how many images a second one quiet core trains with each variant, all of one size by turns, and writes
+pace.csv beside this file. `run` trains each variant for as many images as that core trains in the minutes given, so the
+load of the machine changes how long a trial takes, but not what it trains; it can be stopped and called again. SETS is
+a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128, SETS/256. Lines of trials.csv
+are kept; `table` prints them as the tables of README.md.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from samgan.devices import keep_freed_memory, make_fabric
+from samgan.presets import preset_config
+from samgan.runs import Run, describe_environment
+from samgan.scoring import Scores
+from samgan.training import Sampler, TrainingState, train_step
+
+HERE = Path(__file__).parent
+PACE, TRIALS = HERE / "pace.csv", HERE / "trials.csv"
+SCORES = ("frechet", "precision", "recall", "coverage")
+ROUNDS, STEPS, WARM_UP = 5, 24, 16
+"""Of `pace`: rounds, and steps of each variant in a round; every eighth step has a penalty."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What differs from samgan-plus, and how much of the time goes to networks of a smaller size first."""
+
+    arguments: tuple[str, ...] = ()
+    first: int | None = None
+    """Side of the images with which training begins (`samgan train --start`)."""
+    share: float = 0.4
+    """Of the minutes that these have."""
+
+
+VARIANTS: dict[str, Variant] = {
+    "as it is": Variant(),
+    "64 px first": Variant(first=64),
+    "twice as wide": Variant(("--network.channel_base=2048",)),
+    "twice as wide, 64 px first": Variant(("--network.channel_base=2048",), first=64),
+    "penalty of 0.1": Variant(("--training.penalty_weight=0.1",)),
+    "penalty of 0.1, 64 px first": Variant(("--training.penalty_weight=0.1",), first=64),
+    "rate 0.004": Variant(("--training.learning_rate=0.004",)),
+    "rate 0.004, 64 px first": Variant(("--training.learning_rate=0.004",), first=64),
+    "batch of 16": Variant(("--training.batch_size=16",)),
+    "batch of 4": Variant(("--training.batch_size=4",)),
+    "noise in the largest images": Variant(("--network.noise=all",)),
+    "noise in the largest images, 64 px first": Variant(("--network.noise=all",), first=64),
+    "augmentation, target 0.6": Variant(("--training.augment_target=0.6",)),
+    "half-life of 1 kimg": Variant(("--training.ema_halflife_kimg=1",)),
+    "r3gan": Variant(("--preset=r3gan",)),
+}
+
+
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = parser.add_subparsers(dest="step", required=True)
+    step = steps.add_parser("pace")
+    step.add_argument("sizes", type=int, nargs="+")
+    step.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    step = steps.add_parser("run")
+    step.add_argument("size", type=int)
+    step.add_argument("sets", type=Path)
+    step.add_argument("work", type=Path)
+    step.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(VARIANTS)}")
+    step.add_argument("--features", type=Path, required=True)
+    step.add_argument("--classes", nargs="+", default=["PNEUMONIA"])
+    step.add_argument("--minutes", type=float, default=20)
+    step.add_argument("--seed", type=int, default=0)
+    step.add_argument("--core", type=int, default=0, help="the core that trains (default: 0)")
+    step.add_argument("--count", type=int, default=1000)
+    steps.add_parser("table")
+    options = parser.parse_args()
+    if options.step == "pace":
+        for size in options.sizes:
+            measure_paces(size, options.only)
+    elif options.step == "run":
+        for name in options.names or VARIANTS:
+            run(name, options)
+    else:
+        print(table())
+
+
+def measure_paces(size: int, names: list[str]) -> None:
+    """Measure each variant's images a second, and those of the smaller networks that some begin with."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    settings = {(side, VARIANTS[name].arguments) for name in names for side in (size, VARIANTS[name].first) if side}
+    steppers = {key: stepper(*key) for key in sorted(settings)}
+    times: dict[Any, list[float]] = {key: [] for key in steppers}
+    for _ in range(ROUNDS):
+        for key, step in steppers.items():
+            begun = time.perf_counter()
+            images = sum(step() for _ in range(STEPS))
+            times[key].append(images / (time.perf_counter() - begun))
+    known = {(row["side"], row["settings"]): row for row in read(PACE)}
+    machine = describe_environment("cpu", None).processor
+    for (side, arguments), found in times.items():
+        row = {
+            "side": str(side),
+            "settings": " ".join(arguments),
+            "images_per_second": f"{statistics.median(found):.2f}",
+            "lowest": f"{min(found):.2f}",
+            "highest": f"{max(found):.2f}",
+            "processor": machine,
+            "date": datetime.now(UTC).date().isoformat(),
+        }
+        known[row["side"], row["settings"]] = row
+        print(" ".join(row.values()), flush=True)
+    write(PACE, list(known.values()))
+
+
+def stepper(side: int, arguments: tuple[str, ...]) -> Any:
+    """A function that trains one step on noise and returns the number of images."""
+    settings = dict(given_setting(argument) for argument in arguments)
+    config = preset_config(settings.pop("preset", "samgan-plus"), "cpu", side)
+    config = config.override({**settings, "network.num_classes": 0, "training.precision": "bf16"})
+    fabric = make_fabric("cpu", 1, 1, "bf16")
+    state = TrainingState(config, fabric.device)
+    images = np.random.default_rng(0).integers(0, 256, (256, 1, side, side), dtype=np.uint8)
+    sampler = Sampler(images, config, fabric.device, None, None)
+
+    def step() -> int:
+        train_step(state, sampler(state.step), fabric.autocast)
+        return config.training.batch_size
+
+    for _ in range(WARM_UP):
+        step()
+    return step
+
+
+def given_setting(argument: str) -> tuple[str, Any]:
+    """The name and the value of --NAME=VALUE."""
+    name, _, value = argument.removeprefix("--").partition("=")
+    return name, json.loads(value) if value[0].isdigit() else value
+
+
+def run(name: str, options: argparse.Namespace) -> None:
+    """Train and score one variant, unless trials.csv has it."""
+    variant, rows = VARIANTS[name], read(TRIALS)
+    data = options.sets.name
+    done = {(row["data"], row["size"], row["variant"], row["seed"], row["minutes"]) for row in rows}
+    if (data, str(options.size), name, str(options.seed), f"{options.minutes:g}") in done:
+        return
+    begin: list[Any] = []
+    minutes, total = options.minutes, 0
+    if variant.first:
+        total = kimg_of(variant.first, variant.arguments, variant.share * minutes)
+        start = train(variant.first, variant.arguments, total, options, [])
+        begin = ["--start", start]
+        minutes *= 1 - variant.share
+    kimg = kimg_of(options.size, variant.arguments, minutes)
+    out = train(options.size, variant.arguments, kimg, options, begin)
+    score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
+    call(options.core, ["evaluate", out, "--data", options.sets / str(options.size), *score])
+    scores = Scores.read(out / "scores.json")
+    assert scores.mode_collapse is not None
+    row = {
+        "data": data,
+        "size": options.size,
+        "variant": name,
+        "seed": options.seed,
+        "minutes": f"{options.minutes:g}",
+        "kimg": total + kimg,
+        "count": scores.count,
+        **{key: f"{scores.scores[key].value:.4f}" for key in SCORES},
+        "frechet_floor": f"{scores.scores['frechet'].floor:.4f}",
+        "ms_ssim_gap": f"{scores.mode_collapse.difference:+.4f}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    write(TRIALS, [*read(TRIALS), row])
+
+
+def kimg_of(side: int, arguments: tuple[str, ...], minutes: float) -> int:
+    """What one quiet core trains in so many minutes."""
+    for row in read(PACE):
+        if (row["side"], row["settings"]) == (str(side), " ".join(arguments)):
+            return round(float(row["images_per_second"]) * 60 * minutes / 1000)
+    raise SystemExit(f"{PACE.name} has no pace of {side} px {' '.join(arguments)}: run `trials.py pace` first")
+
+
+def train(side: int, arguments: tuple[str, ...], kimg: int, options: argparse.Namespace, begin: list[Any]) -> Path:
+    """Train one run, or go on with it; a run that is there in full is taken as it is."""
+    kind = re.sub(r"[^a-z0-9.]+", "-", " ".join(arguments).replace("--", "")).strip("-") or "plus"
+    grown = f"-from-{begin[-1].parent.name}" if begin else ""
+    out: Path = options.work / options.sets.name / str(side) / f"{kind}-{kimg}{grown}-{options.seed}"
+    data = ["train", options.sets / str(side), "--out", out]
+    length = [f"--training.kimg={kimg}"]
+    settings = ["--classes", *options.classes, *arguments, f"--training.seed={options.seed}", *length, *begin]
+    if not (out / "config.json").exists():
+        call(options.core, [*data, *settings])
+    elif Run(out).last_step() < Run(out).config.training.total_steps:
+        call(options.core, [*data, "--resume"])
+    return out
+
+
+def call(core: int, arguments: list[Any]) -> None:
+    """Run samgan on one core."""
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "samgan", *map(str, arguments)]
+    status = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, check=False
+    ).returncode
+    if status:
+        raise SystemExit(f"{' '.join(command)}: status {status}")
+
+
+def table() -> str:
+    """All trials, by data and size."""
+    lines = []
+    rows = read(TRIALS)
+    for data, size in dict.fromkeys((row["data"], row["size"]) for row in rows):
+        own = [row for row in rows if (row["data"], row["size"]) == (data, size)]
+        floor = own[0]["frechet_floor"]
+        lines += [f"{data}, {size} px; Frechet distance of real images to other real ones: {float(floor):.3f}", ""]
+        lines += ["| what changed | seed | minutes | kimg | Frechet | precision | recall | coverage | MS-SSIM gap |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        for row in own:
+            scores = " | ".join(f"{float(row[key]):.3f}" for key in SCORES)
+            told = f"| {row['variant']} | {row['seed']} | {row['minutes']} | {float(row['kimg']):.0f} | {scores} |"
+            lines.append(f"{told} {float(row['ms_ssim_gap']):+.3f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Lines of a table."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace a table; its first line has the names."""
+    new = path.with_suffix(".new")
+    with open(new, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    main()
