@@ -4,10 +4,12 @@
 
 Batches of 16 images; keys are a quarter of the positions where they are pooled. The ways take turns, and a ratio is the
 median over rounds of one time / the other. `plain` keeps the map of scores, so it is not an option for large images;
-`fused` is torch's kernel, with queries and keys padded to the width of values, as it needs them.
+`fused` is torch's kernel, with queries and keys padded to the width of values, as it needs them; `tiles` are torch's
+products, and `compiled` is the kernel of samgan-kernels.
 """
 
 import argparse
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samgan.devices import keep_freed_memory
+from samgan.kernels import kernels_version, without_kernels
 from samgan.networks.attention_tiles import plain_attend, tiled_attend
 
 BATCH = 16
@@ -38,7 +41,13 @@ def fused_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, scale=1.0).squeeze(1)
 
 
-WAYS = {"plain": plain_attend, "fused": fused_attend, "tiles": tiled_attend}
+def torch_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend in tiles, by torch's products."""
+    with without_kernels():
+        return tiled_attend(q, k, v)
+
+
+WAYS = {"plain": plain_attend, "fused": fused_attend, "tiles": torch_tiles, "compiled": tiled_attend}
 
 
 def seconds(attend: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: list[Tensor], gradient: Tensor) -> list[float]:
@@ -46,7 +55,8 @@ def seconds(attend: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: list[Ten
     start = time.perf_counter()
     out = attend(*inputs)
     middle = time.perf_counter()
-    torch.autograd.grad(out, inputs, gradient)
+    with without_kernels() if attend is torch_tiles else contextlib.nullcontext():
+        torch.autograd.grad(out, inputs, gradient)
     return [middle - start, time.perf_counter() - middle]
 
 
@@ -66,15 +76,15 @@ def measure(side: int, pooled: bool, channels: int, rounds: int) -> dict[str, li
 
 
 def lines_of(name: str, times: dict[str, list[list[float]]]) -> list[Line]:
-    """The tiles against each other way, with milliseconds forward + backward."""
+    """The kernel against each other way, with milliseconds forward + backward."""
     medians = {
         way: [1e3 * statistics.median(part) for part in zip(*pairs, strict=True)] for way, pairs in times.items()
     }
     lines = []
-    for way in ("plain", "fused"):
-        faster = statistics.median(sum(a) / sum(b) for a, b in zip(times[way], times["tiles"], strict=True))
+    for way in ("plain", "fused", "tiles"):
+        faster = statistics.median(sum(a) / sum(b) for a, b in zip(times[way], times["compiled"], strict=True))
         note = ", ".join(f"{which} {forward:.2f} + {back:.2f} ms" for which, (forward, back) in medians.items())
-        lines.append(Line(f"{name}: tiles, times as fast as {way}", faster, note=note if way == "plain" else ""))
+        lines.append(Line(f"{name}: compiled, times as fast as {way}", faster, note=note if way == "plain" else ""))
     return lines
 
 
@@ -84,6 +94,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     add_json_option(parser)
     options = parser.parse_args()
+    if kernels_version() is None:
+        parser.error("samgan-kernels is not installed: pip install ./kernels")
     keep_freed_memory()
     lines = []
     for threads in options.threads:

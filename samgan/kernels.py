@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 """The version of samgan-kernels that fits: raised with every change of a kernel's arguments or of what it computes."""
 FEW = 16  # numbers that a kernel handles together; a row of an image has a multiple of them
 LONGEST = 16384  # numbers of a row; a kernel keeps up to twenty of them on the stack, 64 kB each in fp32
@@ -27,6 +27,8 @@ _SIGNATURES = {  # kernel: its arrays, see `_types`; the number of its sizes; th
     "activate_and_normalize": ("TA", 4, 0),
     "activate_and_normalize_backward": ("TTAT", 4, 0),
     "activate_backward": ("TTTT", 4, 0),
+    "attend": ("TTTTT", 5, 0),
+    "attend_backward": ("TTTTTTTTT", 5, 0),
     "augment": ("AAAABA", 4, 0),
     "augment_backward": ("AAABA", 4, 0),
     "collect_gradients": ("IAAII", 1, 0),

@@ -7,18 +7,30 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from samgan.kernels import has_kernels, without_kernels
 from samgan.networks import SelfAttention, attention_tiles
 from samgan.networks.attention_tiles import LARGEST_SCORE, plain_attend, tiled_attend
 from samgan.training import Sampler, TrainingState, train_step
 
 
-@pytest.fixture(autouse=True)
-def seed(monkeypatch):
+@pytest.fixture(autouse=True, params=["compiled", "torch"])
+def way(request, monkeypatch):
+    """Both ways to attend in tiles: by the compiled kernel, and by torch."""
     torch.manual_seed(0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # tiles on any machine
+    if request.param == "compiled":
+        if not has_kernels(torch.zeros(())):
+            pytest.skip("samgan-kernels is not installed (pip install ./kernels)")
+        yield request.param
+        return
+    with without_kernels():
+        yield request.param
 
 
-def rows(size=1.0, positions=200, keys=150, d=4, e=16, dtype=torch.double):
+only_torch = pytest.mark.parametrize("way", ["torch"], indirect=True)
+
+
+def rows(size=1.0, positions=200, keys=144, d=4, e=16, dtype=torch.double):
     """Queries, keys, values and a gradient of the output."""
     shapes = ((positions, d), (keys, d), (positions, e), (keys, e))
     q, k, gradient, v = (size * torch.randn(2, *shape, dtype=dtype) for shape in shapes)
@@ -36,9 +48,9 @@ def assert_equal(ours, theirs, **tolerance):
         torch.testing.assert_close(a, b, **tolerance)
 
 
-@pytest.mark.parametrize("tile", [1, 150 * 70, 1 << 18], ids=["fewest queries", "a ragged last tile", "one tile"])
+@pytest.mark.parametrize("tile", [1, 144 * 70, 1 << 18], ids=["fewest queries", "a ragged last tile", "one tile"])
 @pytest.mark.parametrize("size", [0.5, 2.0, 8.0])
-@pytest.mark.parametrize("e", [2, 16])
+@pytest.mark.parametrize("e", [2, 16, 37])
 def test_tiles_equal_the_plain_twin(tile, size, e, monkeypatch):
     monkeypatch.setattr(attention_tiles, "TILE", tile)
     monkeypatch.setattr(attention_tiles, "FEWEST_QUERIES", 48)
@@ -117,6 +129,7 @@ def test_the_layer_keeps_no_map(pooled):
     assert ran.largest <= 2 * x.numel()
 
 
+@only_torch
 @pytest.mark.parametrize(
     ("threads", "pooled", "tiles"), [(1, True, True), (2, True, False), (4, False, True), (5, False, False)]
 )
@@ -133,13 +146,41 @@ def test_threads_decide_for_tiles_or_the_fused_kernel(threads, pooled, tiles, mo
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
+@only_torch
 def test_an_operator_makes_no_more_than_a_tile(monkeypatch):
-    monkeypatch.setattr(attention_tiles, "TILE", 150 * 64)
+    monkeypatch.setattr(attention_tiles, "TILE", 144 * 64)
     inputs, gradient = rows()
     with torch.no_grad(), Sizes() as ran:
         out, logs = attention_tiles._attend._init_fn(*inputs)
         attention_tiles._attend_backward._init_fn(*inputs, out, logs, gradient)
-    assert ran.largest == 150 * 64
+    assert ran.largest == 144 * 64
+
+
+def test_keys_that_the_kernel_does_not_take_and_numbers_that_are_none():
+    inputs, gradient = rows(keys=150)
+    ours, theirs = (with_gradients(attend, inputs, gradient) for attend in (tiled_attend, plain_attend))
+    assert_equal(ours, theirs, rtol=1e-9, atol=1e-9)
+    (q, k, v), _ = rows(dtype=torch.float32)
+    q.data[1, 3, 0] = torch.nan
+    found = tiled_attend(q, k, v)
+    assert found[1, 3].isnan().all()
+    assert found[0].isfinite().all()
+
+
+def test_the_layer_uses_the_kernel_whatever_the_threads(way, monkeypatch):
+    layer, x = SelfAttention(16).double(), torch.randn(3, 16, 32, 32, dtype=torch.double)
+    torch.nn.init.constant_(layer.gamma, 0.8)
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with Sizes() as ran:
+            found.append(layer(x))
+        assert (torch.ops.samgan.attend in ran.names) == (threads == 1 or way == "compiled")
+    torch.set_num_threads(before)
+    if way == "compiled":
+        assert torch.equal(*found)
 
 
 def test_tiles_refuse_a_second_derivative():
@@ -204,7 +245,8 @@ def test_twenty_steps_equal_those_of_the_plain_twin(tiny_config, images, monkeyp
     config = tiny_config.override({**places, "training": {"learning_rate": 1e-4, "penalty": "r1", "penalty_every": 4}})
     states = []
     for few_scores in (0, 1 << 30):
-        monkeypatch.setattr("samgan.networks.attention.FEW_SCORES", few_scores)
+        for name in ("FEW_SCORES", "FEW_FOR_KERNELS"):
+            monkeypatch.setattr(f"samgan.networks.attention.{name}", few_scores)
         torch.manual_seed(0)
         state, sampler = TrainingState(config, torch.device("cpu")), Sampler(images, config, torch.device("cpu"))
         state.double()

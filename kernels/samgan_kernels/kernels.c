@@ -65,3 +65,53 @@ static inline bf16 store_bf16(float value) {
 #define LOAD(x) load_bf16(x)
 #define STORE(x) store_bf16(x)
 #include "typed.h"
+
+/* ---- Attention, which computes in single or double precision. ---- */
+
+#define LOG2_E 1.4426950408889634
+#define LARGEST_SCORE 64.0 /* up to it, 2^x keeps all its digits, and no sum overflows */
+#define QUERIES 32
+#define KEYS 64
+/* A vector of the processor's own width, and how many rows and vectors of sums fit its registers. */
+#if defined(__AVX512F__)
+#define WIDTH 64
+#define ROWS 8
+#elif defined(__AVX2__)
+#define WIDTH 32
+#define ROWS 4
+#else
+#define WIDTH 16
+#define ROWS 4
+#endif
+#define VECTORS 2
+
+/* 2^x to the last digit or two, for x up to 126; at least 2^-126. The nearest whole number goes into the exponent. */
+static inline float power_f32(float x) {
+    float large = x < -126.0f ? -126.0f : x, rounded = large + 12582912.0f, rest = large - (rounded - 12582912.0f);
+    float y = 1.5252733804e-5f; /* ln(2)^k / k! */
+    y = y * rest + 1.5403530393e-4f;
+    y = y * rest + 1.3333558146e-3f;
+    y = y * rest + 9.6181291076e-3f;
+    y = y * rest + 5.5504108664e-2f;
+    y = y * rest + 2.4022650696e-1f;
+    y = y * rest + 6.9314718056e-1f;
+    y = y * rest + 1.0f;
+    uint32_t bits, whole;
+    memcpy(&bits, &y, 4);
+    memcpy(&whole, &rounded, 4);
+    bits += whole << 23;
+    memcpy(&y, &bits, 4);
+    return y;
+}
+
+#define T float
+#define SUFFIX f32
+#define POWER(x) power_f32(x)
+#define LOG2 log2f
+#include "attention.h"
+
+#define T double
+#define SUFFIX f64
+#define POWER(x) exp2(x)
+#define LOG2 log2
+#include "attention.h"

@@ -1,7 +1,7 @@
 """Train variants of samgan-plus at 128 or 256 px, each for what one core trains in equal minutes, and score them.
 
     python results/sizes/trials.py pace 128 256 [--only NAME ...]
-    python results/sizes/trials.py run SIZE SETS WORK --features FEATURES.pt [--seed N] [--minutes N] [NAME ...]
+    python results/sizes/trials.py run SIZE SETS WORK --features FEATURES.pt [--only NAME ...] [--seed N] [--minutes N]
     python results/sizes/trials.py table
 
 `pace` measures how many images a second one quiet core trains with each variant, all of one size by turns, and writes
@@ -82,7 +82,7 @@ def main() -> None:
     step.add_argument("size", type=int)
     step.add_argument("sets", type=Path)
     step.add_argument("work", type=Path)
-    step.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(VARIANTS)}")
+    step.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     step.add_argument("--features", type=Path, required=True)
     step.add_argument("--classes", nargs="+", default=["PNEUMONIA"])
     step.add_argument("--minutes", type=float, default=20)
@@ -95,7 +95,7 @@ def main() -> None:
         for size in options.sizes:
             measure_paces(size, options.only)
     elif options.step == "run":
-        for name in options.names or VARIANTS:
+        for name in options.only:
             run(name, options)
     else:
         print(table())

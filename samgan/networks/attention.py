@@ -7,11 +7,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from samgan.kernels import has_kernels
 from samgan.networks.attention_tiles import plain_attend, tiled_attend
 from samgan.networks.convolutions import EqualizedConv2d, channels_last
 
-# Up to this many scores of an image (positions x keys), those of 16 px, two plain products are the fastest way.
+# Up to this many scores of an image (positions x keys), those of 16 px, two plain products are the fastest way; beside
+# compiled kernels up to those of 8 px.
 FEW_SCORES = 1 << 16
+FEW_FOR_KERNELS = 1 << 12
 # The fused kernel shares images out among threads, our tiles only the work within a tile. A second thread makes the
 # first 1.95 times as fast, the second 1.6 times where an image fills a tile, and 1.3 times where it fills half, which
 # is no gain any more. By this, the fused kernel catches up with full tiles at about 4 threads.
@@ -25,12 +28,14 @@ def _attend_how(x: Tensor, scores: int) -> Callable[[Tensor, Tensor, Tensor], Te
     Only plain products can be differentiated twice, so they take over where `sdpa_kernel` excludes the fused kernels.
     Other programs, for which graphs are made, know the fused kernel but not our tiles.
     """
-    if scores <= FEW_SCORES:
+    if scores <= (FEW_FOR_KERNELS if has_kernels(x) else FEW_SCORES):
         return plain_attend
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return _fused_attend
     if not torch.backends.cuda.flash_sdp_enabled():  # despite its name, this is the setting of all devices
         return plain_attend
+    if has_kernels(x):
+        return tiled_attend
     threads = torch.get_num_threads()
     return tiled_attend if threads == 1 or (threads <= MOST_THREADS and scores > MANY_SCORES) else _fused_attend
 

@@ -1,4 +1,6 @@
-"""Softmax attention on a CPU, a tile of the scores at a time: no map is kept, and nothing is padded.
+"""Softmax attention on a CPU, a tile of the scores at a time: no map is kept.
+
+A compiled kernel does it, where there is one (`samgan.kernels`); otherwise torch, as follows.
 
 A tile has all keys and some queries, and stays in a cache. Both passes are products and element-wise operations:
 
@@ -20,6 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from samgan.kernels import has_kernels, run
+
+KEYS_TOGETHER = 16  # a kernel takes a multiple of them
 TILE = 1 << 19
 """Scores in a tile, 2 MB: of half to twice as many, none was faster on one core or two with 1 MB of L2 cache each."""
 FEWEST_QUERIES = 64
@@ -32,6 +37,11 @@ LOG2_E = 1 / math.log(2)
 def plain_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend with the whole map, softmax(Q K^T) V: the twin of `tiled_attend`, differentiable any number of times."""
     return (q @ k.mT).softmax(dim=2) @ v
+
+
+def _fits(q: Tensor, k: Tensor) -> bool:
+    """Whether a kernel attends; the widths of rows do not matter."""
+    return has_kernels(q) and q.dtype != torch.bfloat16 and k.shape[1] % KEYS_TOGETHER == 0
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -53,6 +63,11 @@ def _with_ones(x: Tensor) -> Tensor:
 @torch.library.custom_op("samgan::attend", mutates_args=(), device_types="cpu")
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return O and l."""
+    if _fits(q, k):
+        q, k, v = (t.contiguous() for t in (q, k, v))
+        out, logs = v.new_empty(*q.shape[:2], v.shape[2]), q.new_empty(*q.shape[:2], 1)
+        run("attend", q.dtype, q, k, v, out, logs, *q.shape[:2], *k.shape[1:], v.shape[2])
+        return out, logs
     q, k, v = q * LOG2_E, k.contiguous(), _with_ones(v)
     out, logs = v.new_empty(*q.shape[:2], v.shape[2] - 1), q.new_empty(*q.shape[:2], 1)
     # |q| |k| is no less than any |q^T k|.
@@ -75,6 +90,12 @@ def _attend_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, logs: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return dQ, dK and dV."""
+    if _fits(q, k):
+        q, k, v, gradient = (t.contiguous() for t in (q, k, v, gradient))
+        dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
+        sizes = *q.shape[:2], *k.shape[1:], v.shape[2]
+        run("attend_backward", q.dtype, q, k, v, out, logs, gradient, dq, dk, dv, *sizes)
+        return dq, dk, dv
     q, k, v, gradient = q * LOG2_E, _with_ones(k), _with_ones(v), gradient.contiguous()
     of_scores = torch.cat([q, -logs], dim=2)
     of_weights = torch.cat([gradient, -(gradient * out).sum(dim=2, keepdim=True)], dim=2)
