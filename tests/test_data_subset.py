@@ -117,3 +117,27 @@ def test_of_images_that_are_like_one_that_does_not_stay_the_first_takes_its_plac
     assert {near[source] for source in others} == {place}
     assert part.info.near_duplicates == 2
     assert len(set(part.groups([row.index for row in part.manifest if row.source in (first, *others)]))) == 1
+
+
+def test_a_smaller_copy_has_means_of_pixels_and_the_same_split(data, tmp_path, capsys):
+    assert main(["subset", str(data.path), str(tmp_path / "small"), "--resolution", "8", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["resolution"], document["subset_of"]["resolution"]) == (8, 8)
+    small = PreparedSet.open(tmp_path / "small")
+    small.verify()
+    assert small.manifest == data.manifest
+    assert small.info.counts == data.info.counts
+    exact = np.array(
+        [
+            [image[0, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].mean() for y in range(8) for x in range(8)]
+            for image in data.images
+        ]
+    )
+    assert np.abs(small.images.reshape(len(exact), -1) - exact).max() <= 0.5
+
+
+@pytest.mark.parametrize("side", [64, 24, 0])
+def test_a_side_that_a_smaller_copy_cannot_have(data, tmp_path, side):
+    with pytest.raises(UsageError, match=f"--resolution {side}: expected one of 8, 16, 32, for images of 32 px"):
+        subset(data, tmp_path / "part", resolution=side)
+    assert not (tmp_path / "part").exists()

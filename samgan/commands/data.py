@@ -135,6 +135,8 @@ def _add_subset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patients", nargs="+", default=[], metavar="CLASS=N", help=text)
     parser.add_argument("--images", nargs="+", default=[], metavar="CLASS=N", help="keep N random training images")
     add_classes(parser, "keep only these classes (default: all)")
+    text = "reduce images to this side, such as 64 for the first part of a training (train --start)"
+    parser.add_argument("--resolution", type=int, metavar="PIXELS", help=text)
     add_seed(parser, "seed of the random choice")
 
 
@@ -147,7 +149,7 @@ def _subset(options: argparse.Namespace) -> Outcome:
         options.out,
         patients=_numbers("--patients", options.patients),
         images=_numbers("--images", options.images),
-        **given(options, "classes", "seed"),
+        **given(options, "classes", "seed", "resolution"),
     )
     return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 
@@ -302,5 +304,10 @@ COMMANDS = (
         _inspect,
         _add_inspect,
     ),
-    Command("subset", "take fewer training images of a prepared set; all held-out images stay", _subset, _add_subset),
+    Command(
+        "subset",
+        "take fewer training images of a prepared set, or smaller ones; who is held out stays",
+        _subset,
+        _add_subset,
+    ),
 )

@@ -84,6 +84,8 @@ class SubsetOf:
     """Number of patients that were chosen, by class."""
     images: dict[str, int]
     """Number of training images that were chosen, by class."""
+    resolution: int | None = None
+    """The side to which images were reduced, if they were."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Keep only some training images of a prepared set, to try things quickly or to study small classes."""
+"""A part of a prepared set, or a smaller copy of it: to try things quickly, to study small classes, to begin small."""
 
 import dataclasses
 import hashlib
@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from samgan.data.dataset import PreparedSet, take
 from samgan.data.documents import ManifestRow, SubsetOf
+from samgan.data.options import RESOLUTIONS
 from samgan.data.selection import count
 from samgan.data.write import finish_set, write_images
 from samgan.errors import UsageError
@@ -26,6 +28,7 @@ def subset(
     patients: Mapping[str, int] | None = None,
     images: Mapping[str, int] | None = None,
     classes: Sequence[str] = (),
+    resolution: int | None = None,
     seed: int = 0,
 ) -> PreparedSet:
     """Write a prepared set of some of the training images. All held-out images stay, so that results can be compared.
@@ -36,17 +39,23 @@ def subset(
         patients: For some classes, the number of random patients whose training images stay (all images of each).
         images: For other classes, the number of random training images that stay.
         classes: The classes that stay; default: all. A class that is in neither of the above keeps all its images.
+        resolution: Side of the new images, by means over squares of pixels; default: that of the set. Preparing the
+            source again might find other near duplicates, and hold out other images.
         seed: Seed of the choice. With the same seed, the choice of a smaller number is part of that of a larger one.
 
     Returns:
         The new set. `subset_of` in its dataset.json says which set it was taken from, and how.
 
     Raises:
-        UsageError: A class is unknown, left out, or has both numbers; there are too few patients or images; or the
-            seed is out of range.
+        UsageError: A class is unknown, left out, or has both numbers; there are too few patients or images; the images
+            are not larger than asked for, or it is no side that a set can have; or the seed is out of range.
         SamganError: `out` is in use, or the set is damaged.
     """
     check_seed(seed)
+    side = data.resolution if resolution is None else resolution
+    if side not in RESOLUTIONS or side > data.resolution:
+        allowed = ", ".join(str(one) for one in RESOLUTIONS if one <= data.resolution)
+        raise UsageError(f"--resolution {side}: expected one of {allowed}, for images of {data.resolution} px")
     patients, images = dict(patients or {}), dict(images or {})
     names = list(classes) or data.classes
     if twice := sorted(set(patients) & set(images)):
@@ -59,10 +68,18 @@ def subset(
     data.verify()
     order = _choose(data, names, patients, images, seed)
     rows = _renumber(data.manifest, order)
-    taken = SubsetOf(name=data.path.resolve().name, sha256=data.sha256, seed=seed, patients=patients, images=images)
+    taken = SubsetOf(
+        name=data.path.resolve().name,
+        sha256=data.sha256,
+        seed=seed,
+        patients=patients,
+        images=images,
+        resolution=resolution,
+    )
     info = dataclasses.replace(
         data.info,
         fingerprint=hashlib.sha256(f"{data.sha256} {dataclasses.asdict(taken)}".encode()).hexdigest(),
+        resolution=side,
         enlarged=None,
         leaks=None,
         subset_of=taken,
@@ -72,11 +89,20 @@ def subset(
         info = dataclasses.replace(info, synthetic=None)
     with atomic_folder(out) as folder:
         with open(folder / "images.npy", "wb") as file:
-            shape = (len(order), *data.images.shape[1:])
+            shape = (len(order), data.channels, side, side)
             parts = (take(data.images, np.array(order[at : at + AT_ONCE])) for at in range(0, len(order), AT_ONCE))
-            write_images(file, shape, parts)
+            write_images(file, shape, (_reduced(part, side) for part in parts))
         finish_set(folder, rows, info)
     return PreparedSet.open(out)
+
+
+def _reduced(images: UInt8[np.ndarray, "n c h w"], side: int) -> UInt8[np.ndarray, "n c side side"]:
+    """Means over squares of pixels."""
+    factor = images.shape[-1] // side
+    if factor == 1:
+        return images
+    squares = images.reshape(*images.shape[:2], side, factor, side, factor)
+    return np.rint(squares.mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8)
 
 
 def _renumber(manifest: Sequence[ManifestRow], order: Sequence[int]) -> list[ManifestRow]:
