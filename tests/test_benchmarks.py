@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -29,7 +30,6 @@ def test_a_goal_is_met_from_its_own_side():
 
 
 def test_the_processor_is_named_with_its_instructions(tmp_path):
-    import torch
     from lines import processor
 
     file = tmp_path / "cpuinfo"
@@ -192,3 +192,18 @@ def test_a_session_on_a_gpu_takes_rows_in_turn_and_goes_on_in_the_next_call(tmp_
     assert not [line for line in told if " train " in line or "-m pytest" in line or "bench_gpu" in line]
     assert {path.name for path in (tmp_path / "second").iterdir()} >= {"tests.txt", "steps.md", "samgan-8.json"}
     assert session("third", "1.5")[0].returncode == 2
+
+
+@pytest.mark.skipif(
+    torch.version.cuda is None, reason="the size of a process without tensors was measured with a CUDA build of torch"
+)
+def test_a_plan_tells_the_memory_and_the_operations_of_a_real_training(tmp_path):
+    """The largest resident size of `samgan train` in a process of its own, and the operations of a real step."""
+    from bench_cost import configuration, counted_operations, measured_memory
+
+    from samgan.training import plan
+
+    config = configuration("samgan-plus:cpu:64", 4)
+    cost = plan(config)
+    assert cost.memory_bytes / 1e9 == pytest.approx(measured_memory(config, tmp_path), rel=0.1)
+    assert cost.flops_per_step == pytest.approx(counted_operations(config), rel=0.1)
