@@ -283,3 +283,19 @@ def test_the_stand_in_inception_averages_as_keras_does():
     pool = load("", "stand_in").SamePool(torch.nn.Identity())
     expected = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     torch.testing.assert_close(pool(torch.nn.functional.avg_pool2d(x, 3, 1, 1)), expected)
+
+
+def test_the_tables_of_sizes_are_those_of_its_records():
+    trials = load("sizes", "trials")
+    assert trials.table() in (FOLDER / "sizes" / "README.md").read_text()
+
+
+def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp_path):
+    trials = load("sizes", "trials")
+    monkeypatch.setattr(trials, "PACE", tmp_path / "pace.csv")
+    rows = [{"side": "64", "settings": "", "images_per_second": "100"}]
+    trials.write(trials.PACE, rows)
+    assert trials.kimg_of(64, (), 20) == 120
+    with pytest.raises(SystemExit, match="no pace of 128 px"):
+        trials.kimg_of(128, (), 20)
+    assert trials.read(trials.PACE) == rows

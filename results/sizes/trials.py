@@ -46,25 +46,26 @@ class Variant:
     """What differs from samgan-plus, and how much of the time goes to networks of a smaller size first."""
 
     arguments: tuple[str, ...] = ()
-    first: int | None = None
-    """Side of the images with which training begins (`samgan train --start`)."""
-    share: float = 0.4
-    """Of the minutes that these have."""
+    first: tuple[tuple[int, float], ...] = ()
+    """Sides of the images with which training begins (`samgan train --start`), and the share of the minutes of each."""
 
 
+SMALL_FIRST = ((64, 0.4),)
+TWO_FIRST = ((64, 0.2), (128, 0.3))
 VARIANTS: dict[str, Variant] = {
     "as it is": Variant(),
-    "64 px first": Variant(first=64),
+    "64 px first": Variant(first=SMALL_FIRST),
+    "64 and 128 px first": Variant(first=TWO_FIRST),
     "twice as wide": Variant(("--network.channel_base=2048",)),
-    "twice as wide, 64 px first": Variant(("--network.channel_base=2048",), first=64),
+    "twice as wide, 64 px first": Variant(("--network.channel_base=2048",), first=SMALL_FIRST),
     "penalty of 0.1": Variant(("--training.penalty_weight=0.1",)),
-    "penalty of 0.1, 64 px first": Variant(("--training.penalty_weight=0.1",), first=64),
+    "penalty of 0.1, 64 px first": Variant(("--training.penalty_weight=0.1",), first=SMALL_FIRST),
     "rate 0.004": Variant(("--training.learning_rate=0.004",)),
-    "rate 0.004, 64 px first": Variant(("--training.learning_rate=0.004",), first=64),
+    "rate 0.004, 64 px first": Variant(("--training.learning_rate=0.004",), first=SMALL_FIRST),
     "batch of 16": Variant(("--training.batch_size=16",)),
     "batch of 4": Variant(("--training.batch_size=4",)),
     "noise in the largest images": Variant(("--network.noise=all",)),
-    "noise in the largest images, 64 px first": Variant(("--network.noise=all",), first=64),
+    "noise in the largest images, 64 px first": Variant(("--network.noise=all",), first=SMALL_FIRST),
     "augmentation, target 0.6": Variant(("--training.augment_target=0.6",)),
     "half-life of 1 kimg": Variant(("--training.ema_halflife_kimg=1",)),
     "r3gan": Variant(("--preset=r3gan",)),
@@ -105,7 +106,11 @@ def measure_paces(size: int, names: list[str]) -> None:
     """Measure each variant's images a second, and those of the smaller networks that some begin with."""
     keep_freed_memory()
     torch.set_num_threads(1)
-    settings = {(side, VARIANTS[name].arguments) for name in names for side in (size, VARIANTS[name].first) if side}
+    settings = {
+        (side, VARIANTS[name].arguments)
+        for name in names
+        for side in (size, *(smaller for smaller, _ in VARIANTS[name].first))
+    }
     steppers = {key: stepper(*key) for key in sorted(settings)}
     times: dict[Any, list[float]] = {key: [] for key in steppers}
     for _ in range(ROUNDS):
@@ -162,15 +167,13 @@ def run(name: str, options: argparse.Namespace) -> None:
     done = {(row["data"], row["size"], row["variant"], row["seed"], row["minutes"]) for row in rows}
     if (data, str(options.size), name, str(options.seed), f"{options.minutes:g}") in done:
         return
-    begin: list[Any] = []
-    minutes, total = options.minutes, 0
-    if variant.first:
-        total = kimg_of(variant.first, variant.arguments, variant.share * minutes)
-        start = train(variant.first, variant.arguments, total, options, [])
-        begin = ["--start", start]
-        minutes *= 1 - variant.share
-    kimg = kimg_of(options.size, variant.arguments, minutes)
-    out = train(options.size, variant.arguments, kimg, options, begin)
+    total, begin, left, past = 0, list[Any](), 1.0, ""
+    for side, share in (*variant.first, (options.size, None)):
+        share = left if share is None else share
+        kimg = kimg_of(side, variant.arguments, share * options.minutes)
+        past += f"-{side}x{kimg}"
+        out = train(side, kimg, [*variant.arguments, *begin], past, options)
+        total, begin, left = total + kimg, ["--start", out], left - share
     score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
     call(options.core, ["evaluate", out, "--data", options.sets / str(options.size), *score])
     scores = Scores.read(out / "scores.json")
@@ -181,7 +184,7 @@ def run(name: str, options: argparse.Namespace) -> None:
         "variant": name,
         "seed": options.seed,
         "minutes": f"{options.minutes:g}",
-        "kimg": total + kimg,
+        "kimg": total,
         "count": scores.count,
         **{key: f"{scores.scores[key].value:.4f}" for key in SCORES},
         "frechet_floor": f"{scores.scores['frechet'].floor:.4f}",
@@ -199,14 +202,13 @@ def kimg_of(side: int, arguments: tuple[str, ...], minutes: float) -> int:
     raise SystemExit(f"{PACE.name} has no pace of {side} px {' '.join(arguments)}: run `trials.py pace` first")
 
 
-def train(side: int, arguments: tuple[str, ...], kimg: int, options: argparse.Namespace, begin: list[Any]) -> Path:
-    """Train one run, or go on with it; a run that is there in full is taken as it is."""
-    kind = re.sub(r"[^a-z0-9.]+", "-", " ".join(arguments).replace("--", "")).strip("-") or "plus"
-    grown = f"-from-{begin[-1].parent.name}" if begin else ""
-    out: Path = options.work / options.sets.name / str(side) / f"{kind}-{kimg}{grown}-{options.seed}"
+def train(side: int, kimg: int, settings: list[Any], past: str, options: argparse.Namespace) -> Path:
+    """Train one run, or go on with it; one that is there in full is taken as it is. `past` tells sides and lengths."""
+    changed = " ".join(word.removeprefix("--") for word in settings if str(word).startswith("--") and "=" in word)
+    kind = re.sub(r"[^a-z0-9.]+", "-", changed) or "plus"
+    out: Path = options.work / options.sets.name / str(side) / f"{kind}{past}-{options.seed}"
     data = ["train", options.sets / str(side), "--out", out]
-    length = [f"--training.kimg={kimg}"]
-    settings = ["--classes", *options.classes, *arguments, f"--training.seed={options.seed}", *length, *begin]
+    settings = [*settings, "--classes", *options.classes, f"--training.seed={options.seed}", f"--training.kimg={kimg}"]
     if not (out / "config.json").exists():
         call(options.core, [*data, *settings])
     elif Run(out).last_step() < Run(out).config.training.total_steps:
