@@ -9,13 +9,10 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from samgan.config_training import TrainingConfig
+from samgan.config_training import SIDES, TrainingConfig
 from samgan.errors import UsageError
 from samgan.retired import is_retired
 from samgan.schema import Decides, check_section, checked, describe, hints_of, plain, schema, setting
-
-SIDES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
-"""Of images in the two networks; a pyramid ends with the side of its image, 32 px or more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,6 +225,13 @@ class Config:
         group, batch_size = self.network.minibatch_std_group, self.training.batch_size
         fits = group == 0 or batch_size % group == 0
         _require(fits, "network.minibatch_std_group", group, f"a divisor of training.batch_size, {batch_size}")
+        sides, network = self.training.first_sides, self.network
+        fits = all(side < network.resolution for side in sides) and list(sides) == sorted(sides)
+        allowed = f"sides below network.resolution, {network.resolution}, smallest first"
+        _require(fits, "training.first_sides", list(sides), allowed)
+        kinds = (network.generator_blocks, network.discriminator_blocks)
+        fits = not sides or kinds == ("modulated", "residual")
+        _require(fits, "training.first_sides", list(sides), "none, unless blocks are modulated and residual")
         number, names = self.network.num_classes, self.data.classes
         if number and names:
             different = len(set(names))

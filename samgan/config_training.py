@@ -6,6 +6,9 @@ from typing import Literal
 
 from samgan.schema import check_section, setting
 
+SIDES = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Of images in the two networks; a pyramid ends with the side of its image, 32 px or more."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
@@ -73,6 +76,14 @@ class TrainingConfig:
     kimg: float = setting(
         1808.0, "length of training, in thousands of real images shown", above=0, maximum=1e9, decides="length"
     )
+    first_sides: tuple[int, ...] = setting(
+        (),
+        "smaller images that training begins with, such as [64] or [64, 128]: first, only the blocks up to that size "
+        "learn",
+        choices=SIDES[1:-1],
+        unique=True,
+    )
+    first_kimg: float = setting(60.0, "how many thousand images are shown at each of first_sides", above=0, maximum=1e9)
     augment_target: float = setting(
         0.0,
         "the share of augmented images of each class is adapted until the mean sign of the discriminator's logits of "

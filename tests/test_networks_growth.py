@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from samgan.networks import Discriminator, Generator, image_pyramid, load_smaller, reason_not_to_grow, upsample
+from samgan.networks import (
+    Discriminator,
+    Generator,
+    begin_small,
+    image_pyramid,
+    load_smaller,
+    reason_not_to_grow,
+    upsample,
+)
 from samgan.presets import preset_config
 
 SMALL = {
@@ -47,6 +55,31 @@ def test_a_larger_discriminator_begins_with_the_logits_of_the_smaller_one(large)
     load_smaller(grown, small.state_dict())
     pyramid = image_pyramid(torch.rand(4, 1, large, large, dtype=torch.float64) - 0.5, config.image_sides)
     torch.testing.assert_close(grown(pyramid), small(pyramid[:4]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{}, {"network.discriminator_attention": [32, 64]}])
+def test_blocks_that_join_later_change_nothing_at_first(settings):
+    torch.manual_seed(0)
+    config = network_config(128, **settings)
+    generator, discriminator = moved(Generator(config)), moved(Discriminator(config))
+    begin_small(generator, discriminator, [32, 64])
+    latents = torch.randn(4, 8, dtype=torch.float64)
+    pyramid = generator(latents)
+    for scales in (4, 5):
+        few = generator(latents, scales=scales)
+        assert len(few) == scales
+        torch.testing.assert_close(few, pyramid[:scales], rtol=0, atol=1e-12)
+    torch.testing.assert_close(pyramid[4:], [upsample(pyramid[3]), upsample(upsample(pyramid[3]))], rtol=0, atol=1e-12)
+    real = image_pyramid(torch.rand(4, 1, 128, 128, dtype=torch.float64) - 0.5, config.image_sides)
+    for scales in (4, 5):
+        torch.testing.assert_close(discriminator(real[:scales]), discriminator(real), rtol=0, atol=1e-12)
+
+
+def test_only_residual_blocks_can_be_left_out():
+    config = network_config(32, **{"network.discriminator_blocks": "plain"})
+    real = image_pyramid(torch.rand(4, 1, 32, 32), config.image_sides)
+    with pytest.raises(ValueError, match=r"expected images of sides \(4, 8, 16, 32\)"):
+        Discriminator(config)(real[:3])
 
 
 def test_new_blocks_learn():

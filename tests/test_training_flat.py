@@ -17,6 +17,10 @@ PRESETS = {
         "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
         "training": {"loss": "relativistic-paired", "penalty": "r1-r2", "penalty_every": 3},
     },
+    "small first": {
+        "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "mapping_layers": 2},
+        "training": {"loss": "relativistic-paired", "penalty": "r1-r2", "first_sides": (8, 16), "first_kimg": 0.024},
+    },
     "alias-free": {
         "network": {"generator_blocks": "alias-free", "generator_attention": (8,), "mapping_layers": 2},
         "training": {"loss": "relativistic-paired", "shared_latents": False},
@@ -67,12 +71,18 @@ def numbers(tree):
 def test_twenty_steps_and_what_is_saved_equal_those_of_weights_one_by_one(config):
     """In double precision, to 1e-9."""
     state, plain = TrainingState(config, CPU).double(), one_by_one(config)
+    if config.training.first_sides:
+        # Blocks that join begin with gradients near Adam's epsilon, which makes large differences of small ones.
+        for one in (state, plain):
+            torch.manual_seed(0)
+            for parameter in [*one.generator.parameters(), *one.discriminator.parameters()]:
+                parameter.data.add_(0.1 * torch.randn_like(parameter))
     for batch in batches(config, 20):
         logged, expected = train_step(state, batch), train_step(plain, batch)
         for name, value in expected.items():
             torch.testing.assert_close(logged[name], value, rtol=1e-9, atol=1e-9)
     found, expected = numbers(state.state_dict()), numbers(plain.state_dict())
-    assert list(found) == list(expected)
+    assert sorted(found) == sorted(expected)
     for name in ("generator_optimizer", "discriminator_optimizer"):
         assert state.state_dict()[name]["param_groups"] == plain.state_dict()[name]["param_groups"]
     for name, value in expected.items():

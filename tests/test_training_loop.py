@@ -59,6 +59,10 @@ VARIANTS = {
         "network": {"spectral_norm": "none"},
         "training": {"loss": "hinge", "penalty": "r1", "augment_target": 0.01},
     },
+    "small-first": {  # one size for three steps, the next for three
+        "network": {"generator_blocks": "modulated", "discriminator_blocks": "residual", "spectral_norm": "none"},
+        "training": {"first_sides": (8, 16), "first_kimg": 0.012},
+    },
     "own-latents-no-average": {
         "data": {"flip": "random"},
         "training": {"shared_latents": False, "ema_halflife_kimg": 0, "discriminator_learning_rate": 0.004},

@@ -10,9 +10,10 @@ import torch
 
 import samgan.networks.grouped
 from samgan.config import TrainingConfig
+from samgan.errors import UsageError
 from samgan.presets import preset_config
 from samgan.training import Sampler, TrainingState, train_step
-from samgan.training.schedules import scheduled
+from samgan.training.schedules import scheduled, sides_at
 
 CPU = torch.device("cpu")
 BURN_IN = {
@@ -24,6 +25,54 @@ BURN_IN = {
     "adam_betas": (0.0, 0.9),
     "burnt_in_beta2": 0.99,
 }
+
+
+def test_training_may_begin_with_smaller_images():
+    config = preset_config(resolution=128).override({"training.first_sides": [32, 64], "training.first_kimg": 2})
+    sides = {images: sides_at(config, images)[-1] for images in (0, 1999, 2000, 3999, 4000, 10**9)}
+    assert sides == {0: 32, 1999: 32, 2000: 64, 3999: 64, 4000: 128, 10**9: 128}
+    assert sides_at(config, 0) == (4, 8, 16, 32)
+    assert sides_at(preset_config(resolution=128), 0)[-1] == 128
+
+
+def test_blocks_above_the_first_images_wait():
+    config = preset_config(resolution=32).override(
+        {"network.max_channels": 8, "network.num_classes": 0, "training.batch_size": 4}
+    )
+    config = config.override({"training.first_sides": [8], "training.first_kimg": 0.008})
+    state = TrainingState(config, CPU)
+    images = np.random.RandomState(0).randint(0, 256, (8, 1, 32, 32)).astype(np.uint8)
+    sampler = Sampler(images, config, CPU)
+
+    def weights():
+        networks = (state.generator, state.discriminator, state.ema_generator)
+        return [{name: one.clone() for name, one in network.named_parameters()} for network in networks]
+
+    before = weights()
+    for step, moving in enumerate(({"0", "1"}, {"0", "1"}, {"0", "1", "2", "3"})):
+        train_step(state, sampler(step))
+        after = weights()
+        moved = {
+            name.split(".")[1]
+            for old, new in zip(before, after, strict=True)
+            for name in old
+            if name.startswith("blocks.") and not torch.equal(old[name], new[name])
+        }
+        assert moved == moving
+        before = after
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"training.first_sides": [64]}, "training.first_sides"),
+        ({"training.first_sides": [32, 16]}, "smallest first"),
+        ({"training.first_sides": [32], "network.generator_blocks": "plain"}, "blocks are modulated and residual"),
+    ],
+)
+def test_first_sides_that_cannot_be(settings, words):
+    with pytest.raises(UsageError, match=words):
+        preset_config(resolution=64).override(settings)
 
 
 def test_without_a_burn_in_nothing_changes():

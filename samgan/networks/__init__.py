@@ -25,7 +25,7 @@ from samgan.networks.discriminator import Discriminator
 from samgan.networks.filters import FilteredActivation, Grid
 from samgan.networks.frozen import load_pretrained
 from samgan.networks.generator import MAPPING_RATE, Generator
-from samgan.networks.growth import load_smaller, reason_not_to_grow
+from samgan.networks.growth import begin_small, groups_by_part, load_smaller, reason_not_to_grow
 from samgan.networks.inspection import attention_gammas, attention_maps
 from samgan.networks.minibatch_std import MinibatchStdDev
 from samgan.networks.modulated import ModulatedConv2d
@@ -53,8 +53,10 @@ __all__ = [
     "activate_and_normalize",
     "attention_gammas",
     "attention_maps",
+    "begin_small",
     "channels_last",
     "follow_magnitudes",
+    "groups_by_part",
     "image_conv",
     "image_pyramid",
     "load_pretrained",

@@ -186,9 +186,10 @@ class _ResidualBlock(nn.Module):
             self.skip = conv(width, below, 1, bias=False, gain=1.0)
         has_attention = not isinstance(self.attention, nn.Identity)
         self.is_plain = not self.last and not has_attention and not has_std
+        # The largest image is joined with nothing. If training begins with a smaller one, that does not know it.
+        self.joined = joined = 1.0 if resolution == config.resolution else HALF
         if self.is_plain:
             # A positive factor may be moved past an activation and a convolution, into the weights.
-            joined = 1.0 if resolution == config.resolution else HALF
             self.conv_1.gains, self.conv_2.gains, self.skip.gains = (joined, 1.0), (HALF, HALF), (joined * HALF, 1.0)
 
     def forward(self, image: Tensor, x: Tensor | None, labels: Tensor | None = None, batches: int = 1) -> Tensor:
@@ -202,7 +203,8 @@ class _ResidualBlock(nn.Module):
                 None if x is None else x.to(dtype), image.to(dtype), tuple(weight.to(dtype) for weight in weights)
             )
         features = activate(self.from_image(image))
-        x = self.attention(features if x is None else (x + features).mul_(HALF))
+        features = features if x is None else x + features
+        x = self.attention(features if self.joined == 1 else features * self.joined)
         y = activate(self.conv_1(self.minibatch_std(x, labels, batches) if self.minibatch_std else x))
         if self.last:
             return activate(self.conv_2(y))

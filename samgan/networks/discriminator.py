@@ -32,6 +32,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.resolutions, self.image_sides = config.resolutions, config.image_sides
+        self.enters_anywhere = config.discriminator_blocks == "residual"
         block = DISCRIMINATOR_BLOCKS[config.discriminator_blocks]
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions if block)
         self.projections = nn.ModuleDict()  # keys: resolution of the block whose features they take
@@ -56,7 +57,8 @@ class Discriminator(nn.Module):
         """Return the logits of a pyramid, given smallest image first; without blocks, maps [n, maps, places] of them.
 
         Args:
-            pyramid: Images [n, channels, side, side] of every scale, or of the largest alone (`network.scales`).
+            pyramid: Images [n, channels, side, side] of every scale, or of the largest alone (`network.scales`). With
+                residual blocks, the largest scales may be left out, and so are their blocks.
             labels: Class of each image, 0 to num_classes - 1; or, if image i of each batch has the same class, only
                 the classes of one batch.
             batches: Number of batches of equal size, one after another in the pyramid. They do not affect each other:
@@ -67,7 +69,7 @@ class Discriminator(nn.Module):
                 or were given to a network without classes.
         """
         sides = tuple(image.shape[-1] for image in pyramid)
-        if sides != self.image_sides:
+        if not sides or sides != (self.image_sides[: len(sides)] if self.enters_anywhere else self.image_sides):
             raise ValueError(f"expected images of sides {self.image_sides}, smallest first; got {sides}")
         if self.eyes is not None and not self.blocks:
             return self.eyes(pyramid, labels, batches)
@@ -77,7 +79,8 @@ class Discriminator(nn.Module):
         x: Any = None
         images = dict(zip(sides, pyramid, strict=True))
         for block, side in zip(reversed(self.blocks), reversed(self.resolutions), strict=True):
-            x = block(images.get(side), x, labels, batches)
+            if side <= sides[-1]:
+                x = block(images.get(side), x, labels, batches)
         logits = self.blocks[0].get_submodule("to_logit")(x).flatten()
         if labels is None:
             return logits

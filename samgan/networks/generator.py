@@ -36,6 +36,7 @@ class Generator(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.latent_size, self.resolution = config.latent_size, config.resolution
+        self.resolutions = config.resolutions
         conv, _ = convolutions(config, "generator")
         self.embed = nn.Embedding(config.num_classes, self.latent_size) if config.num_classes else None
         sizes = [config.input_size] + [self.latent_size] * config.mapping_layers
@@ -85,8 +86,15 @@ class Generator(nn.Module):
         others = [parameter for parameter in self.parameters() if id(parameter) not in slow]
         return [(others, 1.0), (mapping, MAPPING_RATE)] if mapping else [(others, 1.0)]
 
-    def forward(self, latents: Float[Tensor, "n latent"], labels: Int[Tensor, " n"] | None = None) -> Pyramid:
+    def forward(
+        self, latents: Float[Tensor, "n latent"], labels: Int[Tensor, " n"] | None = None, scales: int | None = None
+    ) -> Pyramid:
         """Return the images [n, channels, side, side] of all scales, or of the largest alone, smallest first.
+
+        Args:
+            latents: What the images are made of.
+            labels: Class of each image.
+            scales: Compute only so many of the smallest images; default: all.
 
         Raises:
             ValueError: Labels (0 to num_classes - 1) are missing, or were given to a network without classes.
@@ -100,8 +108,10 @@ class Generator(nn.Module):
             styles = mean + psi * (styles - mean)
         x = image = None
         pyramid = []
-        for block, modulation in zip(self.blocks, self._modulation(styles, latents), strict=True):
-            x, image = block(x, latents, modulation, image)
+        count = len(self.blocks) if scales is None else scales
+        modulation = self._modulation(styles, latents, count)
+        for block, of_block in zip(itertools.islice(self.blocks, count), modulation, strict=True):
+            x, image = block(x, latents, of_block, image)
             if image is not None:
                 pyramid.append(image)
         return [image.tanh() for image in pyramid] if self.tanh else pyramid
@@ -122,9 +132,11 @@ class Generator(nn.Module):
             styles = activate(layer(styles))
         return styles
 
-    def _modulation(self, styles: Float[Tensor, "n s 1 1"], latents: Float[Tensor, "n l 1 1"]) -> list[Sequence[Any]]:
-        """What the styles, and the latents by noise, do to the layers of each block; nothing for plain blocks."""
+    def _modulation(
+        self, styles: Float[Tensor, "n s 1 1"], latents: Float[Tensor, "n l 1 1"], count: int
+    ) -> list[Sequence[Any]]:
+        """What the styles, and the latents by noise, do to the layers of the first blocks; nothing for plain blocks."""
         if self.is_alias_free:
-            return styles_of(self.blocks, styles)
-        found = modulations(self.modulated, styles, latents) if self.modulated else []
-        return [found[2 * number : 2 * number + 2] for number in range(len(self.blocks))]
+            return list(styles_of(self.blocks, styles))[:count]
+        found = modulations(self.modulated[: 2 * count], styles, latents) if self.modulated else []
+        return [found[2 * number : 2 * number + 2] for number in range(count)]

@@ -1,9 +1,9 @@
 """Networks for larger images that begin as the networks of smaller ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from samgan.config import NetworkConfig
 from samgan.networks.discriminator import Discriminator
@@ -27,6 +27,42 @@ def reason_not_to_grow(small: NetworkConfig, large: NetworkConfig) -> str | None
         if narrow != wide:
             return f"at {side} px they have {narrow} channels, not {wide}: give both the same network.channel_base"
     return None
+
+
+@torch.no_grad()
+def begin_small(generator: Generator, discriminator: Discriminator, sides: Sequence[int]) -> None:
+    """Let the blocks above each of these sides change nothing at first, so that training can begin without them.
+
+    When they join, the generator's larger images are enlargements, and the discriminator's logits are what they were.
+
+    Args:
+        generator: With modulated blocks; changed in place.
+        discriminator: With residual blocks; changed in place.
+        sides: The largest side of each part of the training but the last.
+    """
+    numbers = [generator.resolutions.index(side) + 1 for side in sides]
+    for number in range(min(numbers, default=len(generator.blocks)), len(generator.blocks)):
+        for parameter in generator.blocks[number].get_submodule("to_image").parameters():
+            parameter.zero_()
+    for number in numbers:
+        for name in ("conv_2", "skip"):
+            for parameter in discriminator.blocks[number].get_submodule(name).parameters():
+                parameter.zero_()
+
+
+def groups_by_part(network: Generator | Discriminator, sides: Sequence[int]) -> list[tuple[list[nn.Parameter], float]]:
+    """The network's `rate_groups`, divided by the part of the training in which a parameter begins to learn."""
+    part = {
+        id(parameter): sum(resolution > side for side in sides)
+        for resolution, block in zip(network.resolutions, network.blocks, strict=False)
+        for parameter in block.parameters()
+    }
+    groups = []
+    for parameters, rate in network.rate_groups():
+        for number in range(len(sides) + 1):
+            own = [parameter for parameter in parameters if part.get(id(parameter), 0) == number]
+            groups += [(own, rate)] if own else []
+    return groups
 
 
 def load_smaller(network: Generator | Discriminator, weights: Mapping[str, Tensor]) -> None:

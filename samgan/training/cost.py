@@ -78,7 +78,11 @@ ASK_FROM = 1 << 19
 
 
 def plan(config: Config) -> Cost:
-    """Estimate the cost of a training step and of the whole run, by taking steps with tensors that hold no values."""
+    """Estimate the cost of a training step and of the whole run, by taking steps with tensors that hold no values.
+
+    A step with images of all sizes: those of a training that begins with smaller ones cost less.
+    """
+    config = config.override({"training.first_sides": []})
     training = config.training
     precision = choose_precision(training.precision, "cpu")
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -129,10 +129,17 @@ class _Pass:
 
 
 class FlatNetwork:
-    """The weights of a network as one tensor for each learning rate; the network keeps working as it did."""
+    """The weights of a network as one tensor for each learning rate; the network keeps working as it did.
 
-    def __init__(self, network: Generator | Discriminator) -> None:
-        self.groups = [FlatGroup(*group) for group in network.rate_groups()]
+    Args:
+        network: Its parameters are moved to these tensors.
+        groups: Parameters, each group with a factor for the learning rate; default: the network's `rate_groups`.
+    """
+
+    def __init__(
+        self, network: Generator | Discriminator, groups: Sequence[tuple[list[nn.Parameter], float]] | None = None
+    ) -> None:
+        self.groups = [FlatGroup(*group) for group in groups or network.rate_groups()]
         self.tensors = [group.flat for group in self.groups]
         layers = [layer for layer in network.modules() if isinstance(layer, EqualizedConv2d) and not layer.spectral]
         self.layers = [_Layers(group, layers) for group in self.groups]
@@ -224,11 +231,16 @@ class FlatAdam(torch.optim.Adam):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Move the parameters along their gradients."""
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameter in parameters:
-                if not self.state[parameter]:
+            parameters = []
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if not self.state.get(parameter):
+                    if not parameter.grad.any():  # blocks that have not joined; their first step will be their first
+                        continue
                     moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                     self.state[parameter] = {"step": torch.zeros((), dtype=torch.float32), **moments}
+                parameters.append(parameter)
             states = [self.state[parameter] for parameter in parameters]
             adam(
                 parameters,

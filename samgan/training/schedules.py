@@ -1,9 +1,21 @@
-"""What changes with the number of images seen: learning rates, the weight of the penalty and Adam's beta2."""
+"""What changes with the number of images seen: the sides of images, learning rates, the penalty and Adam's beta2."""
 
 import math
 from typing import NamedTuple
 
-from samgan.config import TrainingConfig
+from samgan.config import Config, TrainingConfig
+
+
+def sides_at(config: Config, images_seen: int) -> tuple[int, ...]:
+    """The sides of the images that a step after `images_seen` images uses, smallest first.
+
+    Source: Karras et al. 2018 (ProGAN), section 2: training that begins with small images.
+    """
+    training, sides = config.training, config.network.image_sides
+    past = int(images_seen / (1000 * training.first_kimg))
+    if past >= len(training.first_sides):
+        return sides
+    return tuple(side for side in sides if side <= training.first_sides[past])
 
 
 class Scheduled(NamedTuple):

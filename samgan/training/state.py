@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from samgan.config import Config
-from samgan.networks import Generator
+from samgan.networks import Discriminator, Generator, begin_small, groups_by_part
 from samgan.training.augment import AdaptiveProbability
 from samgan.training.flat import FlatAdam, FlatNetwork
 from samgan.training.recipe import Recipe
@@ -44,6 +44,8 @@ class TrainingState:
             torch.manual_seed(training.seed)
             self.generator = self.recipe.networks.generator(config.network).to(device)
             self.discriminator = self.recipe.networks.discriminator(config.network).to(device)
+        if training.first_sides:
+            begin_small(self.generator, self.discriminator, training.first_sides)
         self.ema_generator: Generator | None = None
         if training.ema_halflife_kimg > 0:
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
@@ -57,7 +59,11 @@ class TrainingState:
         """On a CPU, the weights of each network as a few tensors, by the network's name."""
         if self.device.type == "cpu":
             networks = {name: getattr(self, name) for name in ("generator", "discriminator", "ema_generator")}
-            self.flat = {name: FlatNetwork(network) for name, network in networks.items() if network is not None}
+            self.flat = {
+                name: FlatNetwork(network, self._groups(network))
+                for name, network in networks.items()
+                if network is not None
+            }
         self.generator_optimizer = self._optimizer("generator")
         self.discriminator_optimizer = self._optimizer("discriminator")
         self._judging = list(self.discriminator.parameters())  # a network looks for them anew at each question
@@ -106,6 +112,10 @@ class TrainingState:
         if bad := self.nonfinite():
             raise ValueError(f"weight {bad} is NaN or infinite")
 
+    def _groups(self, network: Generator | Discriminator) -> list[tuple[list[torch.nn.Parameter], float]]:
+        """Parameters that have one rate, and begin to learn at the same time."""
+        return groups_by_part(network, self.config.training.first_sides)
+
     def _optimizer(self, name: str, *, flat: bool = True) -> torch.optim.Optimizer:
         """The optimizer of a network; it sees the network's weights one by one if not `flat`, or on a GPU."""
         training = self.config.training
@@ -116,7 +126,7 @@ class TrainingState:
         if flat:
             rates = [([group.flat], group.rate) for group in self.flat[name].groups]
         else:
-            rates = getattr(self, name).rate_groups()
+            rates = self._groups(getattr(self, name))
         groups = [{"params": parameters, "initial_lr": factor * rate} for parameters, factor in rates]
         if training.optimizer == "adam":
             adam = FlatAdam if flat else torch.optim.Adam

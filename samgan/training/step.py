@@ -16,7 +16,7 @@ from samgan.training.batches import Batch
 from samgan.training.cuda_graphs import CapturedParts
 from samgan.training.losses import Loss, per_map
 from samgan.training.recipe import Recipe
-from samgan.training.schedules import Scheduled, scheduled
+from samgan.training.schedules import Scheduled, scheduled, sides_at
 from samgan.training.state import TrainingState
 
 ARITHMETIC = 4
@@ -133,13 +133,14 @@ def train_step(
         state.recipe.before_step(state.images_seen)
     probability = state.augment.of(batch.labels)
     now = scheduled(state.config.training, state.images_seen)
+    scales = len(sides_at(state.config, state.images_seen))
     penalised = state.recipe.penalty is not None and state.step % state.config.training.penalty_every == 0
     weight = now.penalty_weight if penalised else None
     labels = None if batch.labels is None else gather(batch.labels)
     if captured is None:
-        passes = _passes(state, batch, labels, probability, weight, autocast or contextlib.nullcontext)
+        passes = _passes(state, batch, labels, probability, weight, autocast or contextlib.nullcontext, scales)
     else:
-        passes = captured(batch, probability, weight)
+        passes = captured(batch, probability, weight, scales)
     logged = next(passes)
     signs = logged.pop("signs")
     logged["gradient_discriminator"] = _update(state, "discriminator", now)
@@ -163,16 +164,18 @@ def _passes(
     probability: float | Tensor,
     penalty_weight: float | Tensor | None,
     autocast: Autocast,
+    scales: int,
 ) -> Iterator[dict[str, Tensor]]:
     """Compute a step in parts; after each part, the caller updates the network whose gradients it set.
 
     First come the discriminator's loss (with the signs of real logits) and gradients, then the generator's. With
     spectral norm, a third part follows the update of the generator and its average. Only values of tensors change from
     step to step, which `CapturedPasses` relies on. `labels` are those of the global batch. `penalty_weight` is None in
-    a step without a penalty.
+    a step without a penalty. `scales` is the number of the smallest images that are used.
     """
     training, recipe = state.config.training, state.recipe
-    generator, discriminator = state.generator, state.discriminator
+    discriminator, sides = state.discriminator, state.config.network.image_sides
+    generator = state.generator if scales == len(sides) else partial(state.generator, scales=scales)
 
     def shown(pyramid: Pyramid, draw: int) -> Pyramid:
         return pyramid if batch.augment is None else recipe.augmentation(pyramid, batch.augment[draw], probability)
@@ -180,7 +183,7 @@ def _passes(
     state.drop_gradients()
     judge = partial(discriminator, labels=batch.labels)
     beside = None if discriminator.beside is None else partial(discriminator.beside, labels=batch.labels)
-    real = shown(image_pyramid(batch.real, state.config.network.image_sides), 0)
+    real = shown(image_pyramid(batch.real, sides)[:scales], 0)
     shared = batch.generator_latents is None
     with autocast(), torch.set_grad_enabled(shared), state.ready("generator"):
         fake = generator(batch.latents, batch.labels)
@@ -209,10 +212,10 @@ def _passes(
         with state.ready("discriminator", frozen=True):
             loss = generator_loss(recipe, judge, real, shown(fake, 2), beside)
     loss.backward()
-    yield {"loss_generator": loss.detach(), **_magnitudes(generator)}
+    yield {"loss_generator": loss.detach(), **_magnitudes(state.generator)}
 
     if state.config.network.spectral_norm != "none":
-        power_iteration(generator)
+        power_iteration(state.generator)
         if state.ema_generator is not None:
             power_iteration(state.ema_generator)
         yield {}
@@ -241,31 +244,33 @@ class CapturedPasses:
 
     def __init__(self, state: TrainingState, autocast: Autocast) -> None:
         self.state, self.autocast = state, autocast
-        self.parts: dict[bool, CapturedParts | None] = {}
+        self.parts: dict[tuple[bool, int], CapturedParts | None] = {}
         torch.cuda.synchronize(state.device)
         self.stream = torch.cuda.stream(torch.cuda.Stream(state.device))
         """Enter it around all steps: the default stream cannot be captured."""
 
     def __call__(
-        self, batch: Batch, probability: float | Tensor, penalty_weight: float | None
+        self, batch: Batch, probability: float | Tensor, penalty_weight: float | None, scales: int
     ) -> Iterator[dict[str, Tensor]]:
         """Yield what `_passes` yields."""
         penalised = penalty_weight is not None
+        key = penalised, scales
         tensors = [getattr(batch, field.name) for field in dataclasses.fields(Batch)]
         values = [batch.mix.new_zeros(len(batch.mix)) + probability, batch.mix.new_full((), penalty_weight or 0.0)]
 
         def make(chances: Tensor, weight: Tensor, *tensors: Any) -> Iterator[dict[str, Tensor]]:
             own = Batch(*tensors)
-            return _passes(self.state, own, own.labels, chances, weight if penalised else None, self.autocast)
+            return _passes(self.state, own, own.labels, chances, weight if penalised else None, self.autocast, scales)
 
-        if penalised not in self.parts:
-            self.parts[penalised] = None
+        if key not in self.parts:
+            self.parts = {known: parts for known, parts in self.parts.items() if known[1] == scales}
+            self.parts[key] = None
             return make(*values, *tensors)
-        parts = self.parts[penalised]
+        parts = self.parts[key]
         if parts is None:
             after = [None] if self.state.config.network.spectral_norm != "none" else []
             networks = [self.state.discriminator, self.state.generator, *after]
-            parts = self.parts[penalised] = CapturedParts(make, [*values, *tensors], networks)
+            parts = self.parts[key] = CapturedParts(make, [*values, *tensors], networks)
         return parts([*values, *tensors])
 
 
