@@ -47,7 +47,9 @@ class Variant:
 
     arguments: tuple[str, ...] = ()
     first: tuple[tuple[int, float], ...] = ()
-    """Sides of the images with which training begins (`samgan train --start`), and the share of the minutes of each."""
+    """Sides of the images with which training begins, and the share of the minutes of each."""
+    in_one_run: bool = False
+    """By `training.first_sides`, which goes on with one optimizer and one average; else by `samgan train --start`."""
 
 
 SMALL_FIRST = ((64, 0.4),)
@@ -55,6 +57,7 @@ TWO_FIRST = ((64, 0.2), (128, 0.3))
 VARIANTS: dict[str, Variant] = {
     "as it is": Variant(),
     "64 px first": Variant(first=SMALL_FIRST),
+    "64 px first, in one run": Variant(first=SMALL_FIRST, in_one_run=True),
     "64 and 128 px first": Variant(first=TWO_FIRST),
     "twice as wide": Variant(("--network.channel_base=2048",)),
     "twice as wide, 64 px first": Variant(("--network.channel_base=2048",), first=SMALL_FIRST),
@@ -167,13 +170,17 @@ def run(name: str, options: argparse.Namespace) -> None:
     done = {(row["data"], row["size"], row["variant"], row["seed"], row["minutes"]) for row in rows}
     if (data, str(options.size), name, str(options.seed), f"{options.minutes:g}") in done:
         return
-    total, begin, left, past = 0, list[Any](), 1.0, ""
-    for side, share in (*variant.first, (options.size, None)):
-        share = left if share is None else share
-        kimg = kimg_of(side, variant.arguments, share * options.minutes)
+    shares = [*variant.first, (options.size, 1 - sum(share for _, share in variant.first))]
+    parts = [(side, kimg_of(side, variant.arguments, share * options.minutes)) for side, share in shares]
+    total, begin, past = sum(kimg for _, kimg in parts), list[Any](), ""
+    if variant.in_one_run:
+        ((first, kimg),) = parts[:-1]
+        begin = [f"--training.first_sides=[{first}]", f"--training.first_kimg={kimg}"]
+        parts = [(options.size, total)]
+    for side, kimg in parts:
         past += f"-{side}x{kimg}"
         out = train(side, kimg, [*variant.arguments, *begin], past, options)
-        total, begin, left = total + kimg, ["--start", out], left - share
+        begin = ["--start", out]
     score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
     call(options.core, ["evaluate", out, "--data", options.sets / str(options.size), *score])
     scores = Scores.read(out / "scores.json")
