@@ -98,7 +98,8 @@ def test_a_lazy_penalty_costs_its_share(light_config):
     each = light_config.override({"training.penalty": "r1-r2"})
     every_4th = each.override({"training.penalty_every": 4})
     assert 4 * (plan(every_4th).flops_per_step - without) == plan(each).flops_per_step - without
-    assert plan(every_4th).memory_bytes == plan(each).memory_bytes
+    # But for the scaled weights of the penalty's pass, which are kept from one step to the next.
+    assert plan(every_4th).memory_bytes == pytest.approx(plan(each).memory_bytes, rel=1e-4)
 
 
 def test_parameters_and_length(light_config):

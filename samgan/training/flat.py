@@ -144,8 +144,8 @@ class FlatNetwork:
         layers = [layer for layer in network.modules() if isinstance(layer, EqualizedConv2d) and not layer.spectral]
         self.layers = [_Layers(group, layers) for group in self.groups]
         self._kept: dict[tuple[int, torch.dtype, bool], list[_Pass]] = {}
-        """Passes of a step, by their number in the step, their precision, and whether they have gradients."""
-        self._number = 0
+        """Passes of a step by their number among those of a kind, their precision, and whether they have gradients."""
+        self._numbers = {True: 0, False: 0}
         self._wanted: list[_Pass] = []
         """Those of this step with gradients that have not been collected."""
 
@@ -162,8 +162,8 @@ class FlatNetwork:
         """
         wanted = torch.is_grad_enabled() and not frozen
         dtype = dtype or self.tensors[0].dtype
-        key = self._number, dtype, wanted
-        self._number += 1
+        key = self._numbers[wanted], dtype, wanted
+        self._numbers[wanted] += 1
         if key not in self._kept:
             pairs = zip(self.groups, self.layers, strict=True)
             self._kept[key] = [_Pass.of(*pair, dtype, wanted=wanted) for pair in pairs if pair[1].layers]
@@ -184,7 +184,7 @@ class FlatNetwork:
 
     def drop_gradients(self) -> None:
         """Begin a step without gradients."""
-        self._number, self._wanted = 0, []
+        self._numbers, self._wanted = {True: 0, False: 0}, []
         for group in self.groups:
             group.drop_gradients()
 
@@ -227,6 +227,9 @@ class FlatNetwork:
 class FlatAdam(torch.optim.Adam):
     """Adam for a few tensors on a CPU: the same step, without torch's search for a GPU, which takes longer than it."""
 
+    some_wait = False
+    """Some parameters may have no gradient in the first steps; the first one that they have begins their moments."""
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Move the parameters along their gradients."""
@@ -236,7 +239,7 @@ class FlatAdam(torch.optim.Adam):
                 if parameter.grad is None:
                     continue
                 if not self.state.get(parameter):
-                    if not parameter.grad.any():  # blocks that have not joined; their first step will be their first
+                    if self.some_wait and not parameter.grad.any():
                         continue
                     moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                     self.state[parameter] = {"step": torch.zeros((), dtype=torch.float32), **moments}

@@ -129,8 +129,11 @@ class TrainingState:
             rates = self._groups(getattr(self, name))
         groups = [{"params": parameters, "initial_lr": factor * rate} for parameters, factor in rates]
         if training.optimizer == "adam":
-            adam = FlatAdam if flat else torch.optim.Adam
-            return adam(groups, lr=rate, betas=training.adam_betas, fused=True)
+            kind = FlatAdam if flat else torch.optim.Adam
+            adam = kind(groups, lr=rate, betas=training.adam_betas, fused=True)
+            if isinstance(adam, FlatAdam):
+                adam.some_wait = bool(training.first_sides)
+            return adam
         return torch.optim.RMSprop(groups, lr=rate, alpha=0.99)
 
     def _load_optimizer(self, name: str, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
