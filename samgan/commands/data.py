@@ -135,8 +135,7 @@ def _add_subset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patients", nargs="+", default=[], metavar="CLASS=N", help=text)
     parser.add_argument("--images", nargs="+", default=[], metavar="CLASS=N", help="keep N random training images")
     add_classes(parser, "keep only these classes (default: all)")
-    text = "reduce images to this side, such as 64 for the first part of a training (train --start)"
-    parser.add_argument("--resolution", type=int, metavar="PIXELS", help=text)
+    parser.add_argument("--resolution", type=int, metavar="PIXELS", help="side in pixels")
     add_seed(parser, "seed of the random choice")
 
 

@@ -33,6 +33,8 @@ def subset(
 ) -> PreparedSet:
     """Write a prepared set of some of the training images. All held-out images stay, so that results can be compared.
 
+    Long because it has many options, each described below.
+
     Args:
         data: The prepared set.
         out: New folder.
@@ -51,19 +53,10 @@ def subset(
             are not larger than asked for, or it is no side that a set can have; or the seed is out of range.
         SamganError: `out` is in use, or the set is damaged.
     """
-    check_seed(seed)
     side = data.resolution if resolution is None else resolution
-    if side not in RESOLUTIONS or side > data.resolution:
-        allowed = ", ".join(str(one) for one in RESOLUTIONS if one <= data.resolution)
-        raise UsageError(f"--resolution {side}: expected one of {allowed}, for images of {data.resolution} px")
-    patients, images = dict(patients or {}), dict(images or {})
-    names = list(classes) or data.classes
-    if twice := sorted(set(patients) & set(images)):
-        raise UsageError(f"{twice[0]}: give a number of patients or of images, not both")
-    if unknown := sorted({*patients, *images, *names} - set(data.classes)):
-        raise UsageError(f"unknown class {unknown[0]}: {data.path} has {', '.join(data.classes)}")
-    if left_out := sorted({*patients, *images} - set(names)):
-        raise UsageError(f"{left_out[0]}: a number was given, but --classes leaves {left_out[0]} out: add it there")
+    patients, images, names = dict(patients or {}), dict(images or {}), list(classes) or data.classes
+    check_seed(seed)
+    _check(data, names, patients, images, side)
     check_new_folder(out)
     data.verify()
     order = _choose(data, names, patients, images, seed)
@@ -94,6 +87,21 @@ def subset(
             write_images(file, shape, (_reduced(part, side) for part in parts))
         finish_set(folder, rows, info)
     return PreparedSet.open(out)
+
+
+def _check(
+    data: PreparedSet, names: Sequence[str], patients: Mapping[str, int], images: Mapping[str, int], side: int
+) -> None:
+    """Refuse what cannot be taken."""
+    if side not in RESOLUTIONS or side > data.resolution:
+        allowed = ", ".join(str(one) for one in RESOLUTIONS if one <= data.resolution)
+        raise UsageError(f"--resolution {side}: expected one of {allowed}, for images of {data.resolution} px")
+    if twice := sorted(set(patients) & set(images)):
+        raise UsageError(f"{twice[0]}: give a number of patients or of images, not both")
+    if unknown := sorted({*patients, *images, *names} - set(data.classes)):
+        raise UsageError(f"unknown class {unknown[0]}: {data.path} has {', '.join(data.classes)}")
+    if left_out := sorted({*patients, *images} - set(names)):
+        raise UsageError(f"{left_out[0]}: a number was given, but --classes leaves {left_out[0]} out: add it there")
 
 
 def _reduced(images: UInt8[np.ndarray, "n c h w"], side: int) -> UInt8[np.ndarray, "n c side side"]:

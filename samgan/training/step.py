@@ -171,11 +171,9 @@ def _passes(
     First come the discriminator's loss (with the signs of real logits) and gradients, then the generator's. With
     spectral norm, a third part follows the update of the generator and its average. Only values of tensors change from
     step to step, which `CapturedPasses` relies on. `labels` are those of the global batch. `penalty_weight` is None in
-    a step without a penalty. `scales` is the number of the smallest images that are used.
+    a step without a penalty. Only the smallest images, as many as `scales`, are used.
     """
-    training, recipe = state.config.training, state.recipe
-    discriminator, sides = state.discriminator, state.config.network.image_sides
-    generator = state.generator if scales == len(sides) else partial(state.generator, scales=scales)
+    recipe, generator, discriminator = state.recipe, _making(state, scales), state.discriminator
 
     def shown(pyramid: Pyramid, draw: int) -> Pyramid:
         return pyramid if batch.augment is None else recipe.augmentation(pyramid, batch.augment[draw], probability)
@@ -183,7 +181,7 @@ def _passes(
     state.drop_gradients()
     judge = partial(discriminator, labels=batch.labels)
     beside = None if discriminator.beside is None else partial(discriminator.beside, labels=batch.labels)
-    real = shown(image_pyramid(batch.real, sides)[:scales], 0)
+    real = shown(image_pyramid(batch.real, state.config.network.image_sides)[:scales], 0)
     shared = batch.generator_latents is None
     with autocast(), torch.set_grad_enabled(shared), state.ready("generator"):
         fake = generator(batch.latents, batch.labels)
@@ -191,7 +189,7 @@ def _passes(
     state.freeze_discriminator(False)
     constant = shown([images.detach() for images in fake], 1)
     with autocast(), state.ready("discriminator"):
-        loss, logged, signs = discriminator_loss(recipe, training, judge, real, constant, labels, beside)
+        loss, logged, signs = discriminator_loss(recipe, state.config.training, judge, real, constant, labels, beside)
     if penalty_weight is not None and recipe.penalty is not None:
         constant = [images.float() for images in constant]
         with autocast(), state.ready("discriminator"):
@@ -219,6 +217,12 @@ def _passes(
         if state.ema_generator is not None:
             power_iteration(state.ema_generator)
         yield {}
+
+
+def _making(state: TrainingState, scales: int) -> Callable[..., Pyramid]:
+    """The generator, or the part of it that makes so many of the smallest images."""
+    every = scales == len(state.config.network.image_sides)
+    return state.generator if every else partial(state.generator, scales=scales)
 
 
 def _magnitudes(generator: Generator) -> dict[str, Tensor]:
