@@ -232,6 +232,9 @@ class Config:
         kinds = (network.generator_blocks, network.discriminator_blocks)
         fits = not sides or kinds == ("modulated", "residual")
         _require(fits, "training.first_sides", list(sides), "none, unless blocks are modulated and residual")
+        # Blocks that wait end in zeros, which have no largest singular value to be divided by.
+        fits = not sides or network.spectral_norm == "none"
+        _require(fits, "training.first_sides", list(sides), "none with spectral norm")
         number, names = self.network.num_classes, self.data.classes
         if number and names:
             different = len(set(names))

@@ -397,6 +397,10 @@ def test_a_run_can_start_with_the_networks_of_smaller_images(capsys, data, folde
     status, _, error = run(capsys, "train", data, *plus, "--start", tmp_path / "large", "--out", tmp_path / "again")
     assert status == 2
     assert "images of 64 px, which are larger than 32 px" in error
+    again = ["--start", tmp_path / "small", "--training.first_sides=[32]", "--out", tmp_path / "again"]
+    status, _, error = run(capsys, "train", larger, *plus, *again)
+    assert status == 2
+    assert "leave training.first_sides empty" in error
     assert not (tmp_path / "again").exists()
 
 

@@ -129,6 +129,11 @@ def test_weights_of_other_networks_are_refused():
             "network.generator_blocks is plain; only modulated blocks can begin with smaller images",
         ),
         (
+            network_config(32, **{"network.spectral_norm": "both"}),
+            network_config(64, **{"network.spectral_norm": "both"}),
+            "networks with spectral norm cannot begin with smaller images",
+        ),
+        (
             network_config(32),
             network_config(64, **{"network.channel_base": 256}),
             "at 32 px they have 16 channels, not 8: give both the same network.channel_base",

@@ -32,6 +32,7 @@ def test_training_may_begin_with_smaller_images():
     sides = {images: sides_at(config, images)[-1] for images in (0, 1999, 2000, 3999, 4000, 10**9)}
     assert sides == {0: 32, 1999: 32, 2000: 64, 3999: 64, 4000: 128, 10**9: 128}
     assert sides_at(config, 0) == (4, 8, 16, 32)
+    assert sides_at(config.override({"training.first_kimg": 4.03}), 4030)[-1] == 64  # 1000 * 4.03 > 4030
     assert sides_at(preset_config(resolution=128), 0)[-1] == 128
 
 
@@ -68,6 +69,7 @@ def test_blocks_above_the_first_images_wait():
         ({"training.first_sides": [64]}, "training.first_sides"),
         ({"training.first_sides": [32, 16]}, "smallest first"),
         ({"training.first_sides": [32], "network.generator_blocks": "plain"}, "blocks are modulated and residual"),
+        ({"training.first_sides": [32], "network.spectral_norm": "both"}, "none with spectral norm"),
     ],
 )
 def test_first_sides_that_cannot_be(settings, words):

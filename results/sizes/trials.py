@@ -175,7 +175,7 @@ def run(name: str, options: argparse.Namespace) -> None:
     total, begin, past = sum(kimg for _, kimg in parts), list[Any](), ""
     if variant.in_one_run:
         ((first, kimg),) = parts[:-1]
-        begin = [f"--training.first_sides=[{first}]", f"--training.first_kimg={kimg}"]
+        begin = begin_with(first, kimg)
         parts = [(options.size, total)]
     for side, kimg in parts:
         past += f"-{side}x{kimg}"
@@ -199,6 +199,11 @@ def run(name: str, options: argparse.Namespace) -> None:
         "date": datetime.now(UTC).date().isoformat(),
     }
     write(TRIALS, [*read(TRIALS), row])
+
+
+def begin_with(side: int, kimg: int) -> list[Any]:
+    """Arguments of a training that begins with smaller images."""
+    return [f"--training.first_sides=[{side}]", f"--training.first_kimg={kimg}"]
 
 
 def kimg_of(side: int, arguments: tuple[str, ...], minutes: float) -> int:

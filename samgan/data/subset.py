@@ -67,7 +67,7 @@ def subset(
         seed=seed,
         patients=patients,
         images=images,
-        resolution=resolution,
+        resolution=side if side < data.resolution else None,
     )
     info = dataclasses.replace(
         data.info,

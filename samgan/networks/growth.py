@@ -22,6 +22,8 @@ def reason_not_to_grow(small: NetworkConfig, large: NetworkConfig) -> str | None
             return (
                 f"network.{key} is {getattr(large, key)}; only {', '.join(kinds)} blocks can begin with smaller images"
             )
+    if large.spectral_norm != "none":
+        return "networks with spectral norm cannot begin with smaller images, since new blocks begin with zeros"
     widths = {side: (small.channels(side), large.channels(side)) for side in small.resolutions}
     for side, (narrow, wide) in widths.items():
         if narrow != wide:
@@ -52,6 +54,8 @@ def begin_small(generator: Generator, discriminator: Discriminator, sides: Seque
 
 def groups_by_part(network: Generator | Discriminator, sides: Sequence[int]) -> list[tuple[list[nn.Parameter], float]]:
     """The network's `rate_groups`, divided by the part of the training in which a parameter begins to learn."""
+    if not sides:
+        return network.rate_groups()
     part = {
         id(parameter): sum(resolution > side for side in sides)
         for resolution, block in zip(network.resolutions, network.blocks, strict=False)

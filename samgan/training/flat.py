@@ -117,15 +117,19 @@ class _Pass:
         return cls(group, layers, values, [place.of(values).requires_grad_(wanted) for place in layers.places])
 
     def begin(self) -> None:
-        """Compute them from the parameters of now; they have no gradients yet."""
-        for leaf in self.leaves:
-            leaf.grad = None
+        """Compute them from the parameters of now."""
         self.layers.scale(self.group.flat.detach(), self.values.detach())
 
     def collect(self) -> None:
         """Add their gradients to those of the parameters."""
         assert self.group.flat.grad is not None, "drop_gradients comes first"
         self.layers.collect(self.leaves, self.group.flat.grad)
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget their gradients."""
+        for leaf in self.leaves:
+            leaf.grad = None
 
 
 class FlatNetwork:
@@ -184,6 +188,8 @@ class FlatNetwork:
 
     def drop_gradients(self) -> None:
         """Begin a step without gradients."""
+        for one in self._wanted:
+            one.drop()
         self._numbers, self._wanted = {True: 0, False: 0}, []
         for group in self.groups:
             group.drop_gradients()

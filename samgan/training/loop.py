@@ -71,6 +71,8 @@ def check_start(config: Config, saved: Config) -> None:
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
         raise UsageError(f"--start: the networks of that run have different settings: {'; '.join(foreign)}")
+    if config.training.first_sides:
+        raise UsageError("--start: it brings networks that have begun; leave training.first_sides empty ([])")
     if grows and (reason := reason_not_to_grow(saved.network, config.network)):
         raise UsageError(f"--start: these networks cannot begin with those of that run: {reason}")
 

@@ -12,7 +12,7 @@ def sides_at(config: Config, images_seen: int) -> tuple[int, ...]:
     Source: Karras et al. 2018 (ProGAN), section 2: training that begins with small images.
     """
     training, sides = config.training, config.network.image_sides
-    past = int(images_seen / (1000 * training.first_kimg))
+    past = int(images_seen // round(1000 * training.first_kimg, 6))  # 1000 * 4.03 > 4030
     if past >= len(training.first_sides):
         return sides
     return tuple(side for side in sides if side <= training.first_sides[past])

@@ -66,6 +66,9 @@ class TrainingState:
             }
         self.generator_optimizer = self._optimizer("generator")
         self.discriminator_optimizer = self._optimizer("discriminator")
+        self.discriminator_is_spectral = any(
+            getattr(module, "spectral", False) for module in self.discriminator.modules()
+        )
         self._judging = list(self.discriminator.parameters())  # a network looks for them anew at each question
 
     def double(self) -> "TrainingState":

@@ -200,7 +200,7 @@ def _passes(
     yield {**{name: value.detach() for name, value in logged.items()}, "signs": signs}
 
     # The fake batch above still comes from the current generator, so it is reused if latents are shared.
-    if state.config.network.spectral_norm != "none" or state.config.network.sees:
+    if state.discriminator_is_spectral:
         power_iteration(discriminator)
     state.freeze_discriminator(True)
     with autocast():
