@@ -1,5 +1,6 @@
 """Networks for larger images that begin as the networks of smaller ones."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -32,6 +33,17 @@ def reason_not_to_grow(small: NetworkConfig, large: NetworkConfig) -> str | None
 
 
 @torch.no_grad()
+def _silence(network: Generator | Discriminator, numbers: Sequence[int]) -> None:
+    """Set to zero what leads from blocks of these numbers to those below; of a generator, all larger images."""
+    if isinstance(network, Generator):
+        layers = [block.get_submodule("to_image") for block in itertools.islice(network.blocks, min(numbers), None)]
+    else:
+        layers = [network.blocks[number].get_submodule(name) for number in numbers for name in ("conv_2", "skip")]
+    for layer in layers:
+        for parameter in layer.parameters():
+            parameter.zero_()
+
+
 def begin_small(generator: Generator, discriminator: Discriminator, sides: Sequence[int]) -> None:
     """Let the blocks above each of these sides change nothing at first, so that training can begin without them.
 
@@ -40,16 +52,10 @@ def begin_small(generator: Generator, discriminator: Discriminator, sides: Seque
     Args:
         generator: With modulated blocks; changed in place.
         discriminator: With residual blocks; changed in place.
-        sides: The largest side of each part of the training but the last.
+        sides: The largest side of each part of the training but the last, one or more.
     """
-    numbers = [generator.resolutions.index(side) + 1 for side in sides]
-    for number in range(min(numbers, default=len(generator.blocks)), len(generator.blocks)):
-        for parameter in generator.blocks[number].get_submodule("to_image").parameters():
-            parameter.zero_()
-    for number in numbers:
-        for name in ("conv_2", "skip"):
-            for parameter in discriminator.blocks[number].get_submodule(name).parameters():
-                parameter.zero_()
+    for network in (generator, discriminator):
+        _silence(network, [network.resolutions.index(side) + 1 for side in sides])
 
 
 def groups_by_part(network: Generator | Discriminator, sides: Sequence[int]) -> list[tuple[list[nn.Parameter], float]]:
@@ -94,15 +100,8 @@ def load_smaller(network: Generator | Discriminator, weights: Mapping[str, Tenso
     network.load_state_dict({**{name: initial[name] for name in fresh}, **weights})
     if not new:
         return
-    own = dict(network.named_parameters())
-    if isinstance(network, Generator):
-        zeros = [own[f"{block}.to_image.{part}"] for block in new for part in ("weight", "bias")]
-    else:
-        zeros = [own[f"{new[0]}.{part}"] for part in ("conv_2.weight", "conv_2.bias", "skip.weight")]
-    with torch.no_grad():
-        for parameter in zeros:
-            parameter.zero_()
-        if isinstance(network, Discriminator):
-            # Features of an image are joined with those from above as (x + f) / sqrt(2), and without them as f.
-            for part in ("weight", "bias"):
-                own[f"blocks.{before - 1}.from_image.{part}"].mul_(2**0.5)
+    _silence(network, [before])
+    if isinstance(network, Discriminator):
+        # Features of an image are joined with those from above as (x + f) / sqrt(2), and without them as f.
+        for parameter in network.blocks[before - 1].get_submodule("from_image").parameters():
+            parameter.data.mul_(2**0.5)

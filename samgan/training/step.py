@@ -239,7 +239,8 @@ def can_capture(state: TrainingState) -> bool:
 class CapturedPasses:
     """`_passes` as CUDA graphs, for one process on a GPU, where launching kernels takes most of a step's time.
 
-    The first step with a penalty and the first step without one run as plain code; the next ones are captured.
+    The first step with a penalty and the first without one run as plain code, for each number of scales; the next ones
+    are captured.
 
     Args:
         state: The state that the steps change.
