@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 """The version of samgan-kernels that fits: raised with every change of a kernel's arguments or of what it computes."""
 FEW = 16  # numbers that a kernel handles together; a row of an image has a multiple of them
 LONGEST = 16384  # numbers of a row; a kernel keeps up to twenty of them on the stack, 64 kB each in fp32
@@ -42,9 +42,12 @@ _SIGNATURES = {  # kernel: its arrays, see `_types`; the number of its sizes; th
     "modulate_backward": ("TTTTA", 4, 0),
     "modulated_backward": ("TTTATTTTA", 5, 0),
     "modulated_forward": ("TATTTT", 5, 0),
+    "power_iteration": ("AIIII", 1, 0),
     "scale_weights": ("ATAII", 1, 0),
+    "singular_values": ("AAIIII", 1, 0),
     "slope_and_add": ("TTT", 1, 0),
     "slope_and_halve": ("TTT", 4, 0),
+    "spectral_gradients": ("IAAAAIIII", 1, 0),
 }
 SWITCH = "SAMGAN_KERNELS"
 """Environment variable; 0 leaves all work to torch."""

@@ -676,6 +676,80 @@ void FN(collect_gradients)(T *const *parts, A *to, const A *factors, const int64
     }
 }
 
+/* Spectral norm. Layer l has a weight [rows, k * k, c] from places[l] on, shapes[3 l ...] = rows, k * k, c, and unit
+ * vectors u[rows] and v[c, k * k], whose order is that of a weight as torch shows it. */
+
+/* v in the order in which the weight lies in memory; to be freed. */
+static A *FN(v_in_memory)(const A *v, long squares, long c) {
+    A *ordered = malloc(sizeof(A) * (size_t)(squares * c));
+    for (long k = 0; k < c; k++)
+        for (long j = 0; j < squares; j++) ordered[j * c + k] = v[k * squares + j];
+    return ordered;
+}
+
+static A FN(dot)(const A *a, const A *b, long count) {
+    A sum = 0;
+    DO_PRAGMA(omp simd reduction(+ : sum))
+    for (long j = 0; j < count; j++) sum += a[j] * b[j];
+    return sum;
+}
+
+/* sigmas[l] = u^T W v. */
+void FN(singular_values)(const A *from, A *sigmas, A *const *us, A *const *vs, const int64_t *places,
+                         const int64_t *shapes, long count) {
+    for (long layer = 0; layer < count; layer++) {
+        long rows = shapes[3 * layer], squares = shapes[3 * layer + 1], c = shapes[3 * layer + 2], width = squares * c;
+        A *v = FN(v_in_memory)(vs[layer], squares, c), sum = 0;
+        for (long row = 0; row < rows; row++)
+            sum += us[layer][row] * FN(dot)(from + places[layer] + row * width, v, width);
+        sigmas[layer] = sum;
+        free(v);
+    }
+}
+
+/* v = W^T u / |W^T u|, then u = W v / |W v|. */
+void FN(power_iteration)(const A *from, A *const *us, A *const *vs, const int64_t *places, const int64_t *shapes,
+                         long count) {
+    for (long layer = 0; layer < count; layer++) {
+        long rows = shapes[3 * layer], squares = shapes[3 * layer + 1], c = shapes[3 * layer + 2], width = squares * c;
+        const A *weight = from + places[layer];
+        A *u = us[layer], *v = vs[layer], *sums = calloc((size_t)width, sizeof(A));
+        for (long row = 0; row < rows; row++)
+            for (long j = 0; j < width; j++) sums[j] += u[row] * weight[row * width + j];
+        A length = MAX(SQRT(FN(dot)(sums, sums, width)), (A)1e-12);
+        for (long j = 0; j < width; j++) sums[j] /= length;
+        for (long j = 0; j < squares; j++)
+            for (long k = 0; k < c; k++) v[k * squares + j] = sums[j * c + k];
+        for (long row = 0; row < rows; row++) u[row] = FN(dot)(weight + row * width, sums, width);
+        length = MAX(SQRT(FN(dot)(u, u, rows)), (A)1e-12);
+        for (long row = 0; row < rows; row++) u[row] /= length;
+        free(sums);
+    }
+}
+
+/* How the gradients of weight / sigma (parts, or NULL) depend on sigma: to -= factor / sigma * sum(part * W) u v^T. */
+void FN(spectral_gradients)(T *const *parts, const A *from, A *to, const A *factors, const A *sigmas, A *const *us,
+                            A *const *vs, const int64_t *places, const int64_t *shapes, long count) {
+    for (long layer = 0; layer < count; layer++) {
+        if (!parts[layer]) continue;
+        long rows = shapes[3 * layer], squares = shapes[3 * layer + 1], c = shapes[3 * layer + 2], width = squares * c;
+        const A *weight = from + places[layer];
+        A *into = to + places[layer], *v = FN(v_in_memory)(vs[layer], squares, c), sum = 0;
+        for (long row = 0; row < rows; row++) {
+            A own = 0;
+            DO_PRAGMA(omp simd reduction(+ : own))
+            for (long j = 0; j < width; j++) own += LOAD(parts[layer][row * width + j]) * weight[row * width + j];
+            sum += own;
+        }
+        sum *= factors[layer] / sigmas[layer];
+        for (long row = 0; row < rows; row++) {
+            A factor = sum * us[layer][row];
+            for (long j = 0; j < width; j++) into[row * width + j] -= factor * v[j];
+        }
+        free(v);
+    }
+}
+
 /* squares[d, c] = sums of the squares of weight[d, 3, 3, c]; scale[n, d] = gain / sqrt(style^2 squares^T + 1e-8). */
 void FN(demodulate)(const T *weight, const T *style, A *squares, A *scale, long n, long d, long c, long places,
                     double gain) {

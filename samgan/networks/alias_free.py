@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
 from samgan.networks.configured import attention, convolutions
-from samgan.networks.convolutions import GAIN, EqualizedConv2d, channels_last, precision_of
-from samgan.networks.filters import FilteredActivation, Grid, Thinning, as_they_are
+from samgan.networks.convolutions import GAIN, EqualizedConv2d, as_they_are, channels_last, precision_of
+from samgan.networks.filters import FilteredActivation, Grid, Thinning
 
 MARGIN = 10  # pixels beyond the image: the reach of the longest filter
 FIRST_CUTOFF = 2.0  # cycles along a side: what an image of 4 px can hold

@@ -1,5 +1,6 @@
 """Convolutions with equalized learning rate and spectral norm, and the steps between them."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -15,6 +16,14 @@ SLOPE = 0.2  # of leaky ReLU
 WIDE = 64  # channels from which on torch's pooling is as fast as oneDNN's convolutions
 LARGE = 1 << 17  # numbers; below, a function of our own takes longer to call than it saves
 GAIN = math.sqrt(2)  # compensates for the mean square that a leaky ReLU takes away
+
+
+def as_they_are(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Within it, operations compute in the precision of their operands, whatever `torch.autocast` says."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):  # graphs of torch.export have no place for a context that changes nothing
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 class EqualizedConv2d(nn.Module):
@@ -100,10 +109,12 @@ class EqualizedConv2d(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """The weight that the convolution uses, w_hat above."""
-        if not self.spectral:
-            return self.weight * self.scale
-        sigma = self.u @ self.weight.flatten(1) @ self.v
-        return self.weight * (self.scale / sigma)
+        return self.weight * (self.scale / self.singular_value() if self.spectral else self.scale)
+
+    def singular_value(self) -> Tensor:
+        """The estimate of the weight's largest singular value; with spectral norm only."""
+        with as_they_are(self.weight):  # bf16 would keep two digits of it
+            return self.u @ self.weight.flatten(1) @ self.v
 
     def operands(self) -> tuple[Tensor, Tensor | None]:
         """The weight and the bias that the convolution uses, times `gains`; a block may have moved factors there."""
@@ -130,7 +141,7 @@ class EqualizedConv2d(nn.Module):
 def upsample(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
     """Enlarge twofold, bilinearly: repeating pixels would leave a grid in the image."""
     # On a CPU, autocast would turn bf16 into fp32, and everything after this would then be fp32.
-    with torch.autocast(x.device.type, enabled=False):
+    with as_they_are(x):
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 

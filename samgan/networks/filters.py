@@ -1,6 +1,5 @@
 """Low-pass filters of features on grids of pixels, and a leaky ReLU that respects what a grid can hold."""
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from samgan.networks.convolutions import activate
+from samgan.networks.convolutions import activate, as_they_are
 
 TAPS = 6  # of a filter, for every step by which it changes the rate
 FINER = 2  # how much finer than its output's the grid is on which an activation is computed
@@ -85,14 +84,6 @@ def _rows(kernel: Tensor, channels: int) -> Tensor:
 
 def _columns(kernel: Tensor, channels: int) -> Tensor:
     return kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
-
-
-def as_they_are(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Within it, operations compute in the precision of their operands, whatever `torch.autocast` says."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):  # graphs of torch.export have no place for a context that changes nothing
-        return contextlib.nullcontext()
-    return torch.autocast(kind, enabled=False)
 
 
 class FilteredActivation(nn.Module):

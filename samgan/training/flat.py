@@ -43,7 +43,9 @@ class _Layers:
         self.layers = [layer for layer in layers if id(layer.weight) in place_of]
         self.places: list[_Place] = []
         self.numbers: list[float] = []  # the factors; the tensors of a plan hold no values
+        self.firsts: list[int] = []  # which of the places is that of a layer's weight
         for layer in self.layers:
+            self.firsts.append(len(self.places))
             for parameter, factor in ((layer.weight, layer.scale * layer.gains[0]), (layer.bias, layer.gains[1])):
                 if parameter is not None:
                     self.places.append(place_of[id(parameter)])
@@ -51,18 +53,21 @@ class _Layers:
         self.factors = torch.tensor(self.numbers, dtype=group.flat.dtype)
         self.offsets = torch.tensor([place.offset for place in self.places])
         self.sizes = torch.tensor([math.prod(place.shape) for place in self.places])
+        self.spectral = _Spectral(self)
 
-    def scale(self, flat: Tensor, values: Tensor) -> None:
+    def scale(self, flat: Tensor, values: Tensor) -> "_Scale":
         """Write all weights and biases, times their factors, where they are in `flat`; what lies between stays."""
         dtype = values.dtype
+        now = self.spectral.divided(flat, self.factors) if self.spectral.layers else _Scale(self.factors)
         if has_kernels(flat, dtype) and dtype in (flat.dtype, torch.bfloat16):
-            run("scale_weights", dtype, flat, values, self.factors, self.offsets, self.sizes, len(self.places))
-            return
-        for place, factor in zip(self.places, self.numbers, strict=True):
+            run("scale_weights", dtype, flat, values, now.factors, self.offsets, self.sizes, len(self.places))
+            return now
+        for place, factor in zip(self.places, self.numbers if now.sigmas is None else now.factors, strict=True):
             place.of(values).copy_(place.of(flat) * factor)
+        return now
 
-    def collect(self, leaves: list[Tensor], flat: Tensor) -> None:
-        """Add to `flat` the gradients of the scaled weights and biases."""
+    def collect(self, leaves: list[Tensor], flat: Tensor, gradients: Tensor, now: "_Scale") -> None:
+        """Add to `gradients`, those of the parameters `flat`, what those of the scaled weights and biases give."""
         found = [
             None if leaf.grad is None else place.laid_out(leaf.grad)
             for leaf, place in zip(leaves, self.places, strict=True)
@@ -70,11 +75,82 @@ class _Layers:
         dtype = leaves[0].dtype
         if has_kernels(flat, dtype) and dtype in (flat.dtype, torch.bfloat16):
             addresses = torch.tensor([0 if gradient is None else gradient.data_ptr() for gradient in found])
-            run("collect_gradients", dtype, addresses, flat, self.factors, self.offsets, self.sizes, len(found))
+            run("collect_gradients", dtype, addresses, gradients, now.factors, self.offsets, self.sizes, len(found))
+            if now.sigmas is not None:
+                self.spectral.collect_by_kernel(addresses, flat, gradients, now, dtype)
             return
-        for gradient, place, factor in zip(found, self.places, self.numbers, strict=True):
-            if gradient is not None:
-                place.of(flat).add_(gradient, alpha=factor)
+        for gradient, place, factor, number in zip(found, self.places, now.factors, self.numbers, strict=True):
+            if gradient is None:
+                continue
+            if now.sigmas is None:
+                place.of(gradients).add_(gradient, alpha=number)
+            else:
+                place.of(gradients).add_(gradient.to(gradients.dtype) * factor)
+        if now.sigmas is not None:
+            self.spectral.collect(found, flat, gradients, now)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scale:
+    """What weights and biases were multiplied by in a pass."""
+
+    factors: Tensor
+    sigmas: Tensor | None = None
+    """The singular values by which the factors of layers with spectral norm are divided."""
+
+
+class _Spectral:
+    """The layers of a group that have spectral norm."""
+
+    def __init__(self, layers: _Layers) -> None:
+        pairs = [pair for pair in zip(layers.firsts, layers.layers, strict=True) if pair[1].spectral]
+        self.layers = [layer for _, layer in pairs]
+        self.places = [layers.places[number] for number, _ in pairs]
+        self.numbers = [number for number, _ in pairs]
+        self.offsets = torch.tensor([place.offset for place in self.places])
+        shapes = [(place.shape[0], math.prod(place.shape[2:]), place.shape[1]) for place in self.places]
+        self.shapes = torch.tensor(shapes, dtype=torch.long)
+
+    def _where(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+        """What the kernels ask for: addresses of u and of v, places and shapes of weights, and how many there are."""
+        us = torch.tensor([layer.u.data_ptr() for layer in self.layers])
+        vs = torch.tensor([layer.v.data_ptr() for layer in self.layers])
+        return us, vs, self.offsets, self.shapes, len(self.layers)
+
+    def divided(self, flat: Tensor, factors: Tensor) -> _Scale:
+        """The factors of all layers, with those of these layers divided by their singular values."""
+        if has_kernels(flat):
+            sigmas = torch.empty(len(self.layers), dtype=flat.dtype)
+            run("singular_values", flat.dtype, flat, sigmas, *self._where())
+        else:
+            sigmas = torch.stack([layer.singular_value().detach() for layer in self.layers])
+        factors = factors.clone()
+        factors[self.numbers] /= sigmas
+        return _Scale(factors, sigmas)
+
+    def collect(self, found: list[Tensor | None], flat: Tensor, gradients: Tensor, now: _Scale) -> None:
+        """Add to `gradients` how the scaled weights depend on the weights through the singular values."""
+        assert now.sigmas is not None
+        factors = now.factors[self.numbers] / now.sigmas
+        for number, layer, place, factor in zip(self.numbers, self.layers, self.places, factors, strict=True):
+            if (gradient := found[number]) is not None:
+                along = (gradient * place.of(flat)).sum() * factor
+                place.of(gradients).sub_((along * layer.u[:, None] * layer.v).view(place.shape))
+
+    def collect_by_kernel(
+        self, addresses: Tensor, flat: Tensor, gradients: Tensor, now: _Scale, dtype: torch.dtype
+    ) -> None:
+        """The same for gradients of `dtype` at the addresses."""
+        own, factors = addresses[self.numbers], now.factors[self.numbers]
+        run("spectral_gradients", dtype, own, flat, gradients, factors, now.sigmas, *self._where())
+
+    def power_iteration(self, flat: Tensor) -> None:
+        """One power iteration in each of these layers."""
+        if has_kernels(flat):
+            run("power_iteration", flat.dtype, flat, *self._where())
+            return
+        for layer in self.layers:
+            layer.power_iteration()
 
 
 class FlatGroup:
@@ -109,6 +185,7 @@ class _Pass:
     layers: _Layers
     values: Tensor
     leaves: list[Tensor]
+    scale: _Scale | None = None
 
     @classmethod
     def of(cls, group: FlatGroup, layers: _Layers, dtype: torch.dtype, *, wanted: bool) -> "_Pass":
@@ -118,12 +195,13 @@ class _Pass:
 
     def begin(self) -> None:
         """Compute them from the parameters of now."""
-        self.layers.scale(self.group.flat.detach(), self.values.detach())
+        self.scale = self.layers.scale(self.group.flat.detach(), self.values.detach())
 
     def collect(self) -> None:
         """Add their gradients to those of the parameters."""
         assert self.group.flat.grad is not None, "drop_gradients comes first"
-        self.layers.collect(self.leaves, self.group.flat.grad)
+        assert self.scale is not None, "begin comes first"
+        self.layers.collect(self.leaves, self.group.flat.detach(), self.group.flat.grad, self.scale)
         self.drop()
 
     def drop(self) -> None:
@@ -145,7 +223,7 @@ class FlatNetwork:
     ) -> None:
         self.groups = [FlatGroup(*group) for group in groups or network.rate_groups()]
         self.tensors = [group.flat for group in self.groups]
-        layers = [layer for layer in network.modules() if isinstance(layer, EqualizedConv2d) and not layer.spectral]
+        layers = [layer for layer in network.modules() if isinstance(layer, EqualizedConv2d)]
         self.layers = [_Layers(group, layers) for group in self.groups]
         self._kept: dict[tuple[int, torch.dtype, bool], list[_Pass]] = {}
         """Passes of a step by their number among those of a kind, their precision, and whether they have gradients."""
@@ -155,7 +233,7 @@ class FlatNetwork:
 
     @contextlib.contextmanager
     def ready(self, dtype: torch.dtype | None = None, *, frozen: bool = False) -> Iterator[None]:
-        """Within it, convolutions without spectral norm have their scaled weights, computed once for all of them.
+        """Within it, convolutions have their scaled weights, computed once for all of them.
 
         Their gradients are those of these weights until `collect_gradients` is called. After `drop_gradients`, weights
         are written to the same place again, so no gradients of an earlier step can be computed then.
@@ -195,10 +273,16 @@ class FlatNetwork:
             group.drop_gradients()
 
     def collect_gradients(self) -> None:
-        """Add what the passes since `drop_gradients` gave to the gradients of the parameters."""
+        """Add what passes since `drop_gradients` gave to the gradients of the parameters, which are still as they were."""
         for one in self._wanted:
             one.collect()
         self._wanted = []
+
+    def power_iteration(self) -> None:
+        """Do one power iteration in every layer that has spectral norm, once gradients have been collected."""
+        for group, layers in zip(self.groups, self.layers, strict=True):
+            if layers.spectral.layers:
+                layers.spectral.power_iteration(group.flat.detach())
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """What `optimizer.state_dict()` would be if it had the network's parameters instead of these tensors."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from samgan.config import Config
-from samgan.networks import Discriminator, Generator, begin_small, groups_by_part
+from samgan.networks import Discriminator, Generator, begin_small, groups_by_part, power_iteration
 from samgan.training.augment import AdaptiveProbability
 from samgan.training.flat import FlatAdam, FlatNetwork
 from samgan.training.recipe import Recipe
@@ -154,6 +154,13 @@ class TrainingState:
         kind = self.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         return self.flat[name].ready(dtype, frozen=frozen)
+
+    def power_iteration(self, name: str) -> None:
+        """Do one power iteration in every layer of a network that has spectral norm."""
+        if name in self.flat:
+            self.flat[name].power_iteration()
+        else:
+            power_iteration(getattr(self, name))
 
     def freeze_discriminator(self, frozen: bool) -> None:
         """Compute no gradients of its weights, or compute them again."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samgan.config import TrainingConfig
 from samgan.distributed import average_gradients, gather, world_size
-from samgan.networks import Generator, Pyramid, follow_magnitudes, image_pyramid, observed_magnitudes, power_iteration
+from samgan.networks import Generator, Pyramid, follow_magnitudes, image_pyramid, observed_magnitudes
 from samgan.training.batches import Batch
 from samgan.training.cuda_graphs import CapturedParts
 from samgan.training.losses import Loss, per_map
@@ -19,7 +19,7 @@ from samgan.training.recipe import Recipe
 from samgan.training.schedules import Scheduled, scheduled, sides_at
 from samgan.training.state import TrainingState
 
-ARITHMETIC = 4
+ARITHMETIC = 5
 """Version of the computations of training: raised whenever the same configuration and data give different weights.
 
 It is part of the key of each row of a study, so that rows of another version are computed again. The settings that
@@ -201,7 +201,7 @@ def _passes(
 
     # The fake batch above still comes from the current generator, so it is reused if latents are shared.
     if state.discriminator_is_spectral:
-        power_iteration(discriminator)
+        state.power_iteration("discriminator")
     state.freeze_discriminator(True)
     with autocast():
         if not shared:
@@ -213,9 +213,9 @@ def _passes(
     yield {"loss_generator": loss.detach(), **_magnitudes(state.generator)}
 
     if state.config.network.spectral_norm != "none":
-        power_iteration(state.generator)
+        state.power_iteration("generator")
         if state.ema_generator is not None:
-            power_iteration(state.ema_generator)
+            state.power_iteration("ema_generator")
         yield {}
 
 
