@@ -273,7 +273,7 @@ class FlatNetwork:
             group.drop_gradients()
 
     def collect_gradients(self) -> None:
-        """Add what passes since `drop_gradients` gave to the gradients of the parameters, which are still as they were."""
+        """Add what passes since `drop_gradients` gave to the gradients of the parameters, which must be as then."""
         for one in self._wanted:
             one.collect()
         self._wanted = []
