@@ -23,6 +23,8 @@ class Job:
     data_sha256: str
     minutes: float | None
     """Length in minutes of training; None: `training.kimg` is the length."""
+    score_at: tuple[float, ...] = ()
+    """Lengths in kimg at which it is scored on the way, smallest first; they decide nothing about the training."""
 
     @property
     def seed(self) -> int:
