@@ -252,7 +252,7 @@ def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkey
     documents = [document("samgan-8"), document(PLUS), document("msg-gan-1"), FAILED]
     documents += [document("samgan-8", 1, collapse=SIGN, ended_early=True, kimg=12.0)]
     _, files = write_table(tmp_path, documents, command="", title="")
-    assert judged == [{"samgan-8": [documents[0].scores]}]
+    assert judged == [{"samgan-8": {0: documents[0].scores}}]
     (cells,) = (line for line in files[0].read_text().splitlines() if line.startswith("| samgan-8 |"))
     assert "| 26.0 (1 ended early) |" in cells
 

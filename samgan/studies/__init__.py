@@ -4,7 +4,7 @@ from samgan.studies.balance import balance
 from samgan.studies.balance_documents import BalanceDocument
 from samgan.studies.balance_page import format_balance
 from samgan.studies.balance_plan import BalanceRequest, missing_images
-from samgan.studies.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge_claims, rank_correlation
+from samgan.studies.claims import CLAIMS, CONFIRMED, HEADLINE, REFUTED, SIGN, UNDECIDED, judge_claims, rank_correlation
 from samgan.studies.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC, Arm, classify, predict, train_classifier
 from samgan.studies.comparison import compare
 from samgan.studies.downstream import utility
@@ -26,6 +26,7 @@ __all__ = [
     "COLUMNS",
     "COMPARED",
     "CONFIRMED",
+    "HEADLINE",
     "REFUTED",
     "ROWS",
     "SIGN",
