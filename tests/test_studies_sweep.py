@@ -210,6 +210,15 @@ def test_a_job_is_scored_on_its_way_and_trains_as_it_would_without(data, tmp_pat
     assert other.scored_at == (), "scores of other numbers of images are not mixed"
 
 
+def test_a_row_keeps_scores_by_second_features(data, tmp_path, no_features):
+    (row,) = run_sweep([job(data)], tmp_path, Scoring(second_features="radiograph"), HERE)
+    assert row.scores.features is None
+    assert row.second_scores.features.name == "radiograph"
+    assert row.second_scores.scores["frechet"].value > 0
+    assert RowDocument.read(tmp_path / "rows" / f"{row.key}.json") == row
+    assert finished(job(data), tmp_path, Scoring()) == row, "it was scored in this way, too"
+
+
 def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):
     train = api.train
 

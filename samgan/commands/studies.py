@@ -59,6 +59,8 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
         "--count", type=int, metavar="N", help="images per set for scores (default: half the real ones)"
     )
     add_features(parser)
+    text = "also keep scores by these features in the records of rows (rows/*.json)"
+    parser.add_argument("--second-features", metavar="NAME", help=text)
     add_on_collapse(parser)
     text = "print parameters, FLOPs, memory and GPU-hours, and train nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)

@@ -11,7 +11,7 @@ from samgan.studies.downstream import utility
 from samgan.studies.downstream_page import format_utility
 from samgan.studies.sweep import finished, run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
-from samgan.studies.sweep_row import RowDocument, ScoredBy, Trained, finished_rows
+from samgan.studies.sweep_row import RowDocument, ScoredAt, ScoredBy, Trained, finished_rows
 from samgan.studies.table2 import SUSTAINED_TFLOPS, PlannedRow, TableRequest, jobs_of, plan_rows, table2
 from samgan.studies.table2_alarms import alarm_lines, alarm_summary
 from samgan.studies.table2_lines import COLUMNS, Table, TableLine, rank_correlations, summarise
@@ -41,6 +41,7 @@ __all__ = [
     "PlannedRow",
     "Resources",
     "RowDocument",
+    "ScoredAt",
     "ScoredBy",
     "Scoring",
     "Table",

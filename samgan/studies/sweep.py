@@ -147,7 +147,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
     """
     if resources.cores is not None:
         torch.set_num_threads(resources.cores)
-    trained = scores = failed = None
+    trained = scores = second = failed = None
     on_the_way: list[ScoredAt] = []
     try:
         with warnings.catch_warnings():
@@ -161,6 +161,9 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
             if on_collapse == "stop" and trained.collapse:
                 trained = dataclasses.replace(trained, ended_early=not run.is_over(job.minutes))
             scores = _score(run, data, scoring, resources.device)
+            if scoring.second_features:
+                other = dataclasses.replace(scoring, features=scoring.second_features, features_file=None)
+                second = _score(run, data, other, resources.device, run.path / "second-scores")
             used = scores.features, scores.count
             on_the_way = [one for one in on_the_way if (one.scores.features, one.scores.count) == used]
         picture = to_uint8(sample(load_model(run), range(PICTURE_SEEDS))).numpy()
@@ -179,6 +182,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
         on_collapse=on_collapse,  # type: ignore[arg-type]  # `train` has checked it
         trained=trained,
         scores=None if failed else scores,
+        second_scores=None if failed else second,
         scored_at=tuple(on_the_way),
         failed=failed,
     )

@@ -53,6 +53,8 @@ class Scoring:
     count: int | None = None
     shape: tuple[int, int, int] = (1, 64, 64)
     """[c h w] of the images that a module of features is tried on."""
+    second_features: str | None = None
+    """A named network whose scores are kept beside these; a row that has been scored without it is not scored again."""
 
     @functools.cached_property
     def key(self) -> ScoredBy:

@@ -88,6 +88,8 @@ class RowDocument(Document):
     """None if training failed."""
     scores: Scores | None = None
     """None if training or scoring failed."""
+    second_scores: Scores | None = None
+    """By other features, if they were asked for."""
     scored_at: tuple[ScoredAt, ...] = ()
     """Smallest length first."""
     failed: str | None = None

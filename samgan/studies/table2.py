@@ -69,6 +69,8 @@ class TableRequest:
     """As for `samgan.evaluate`."""
     features_file: Path | None = None
     """As for `samgan.evaluate`."""
+    second_features: str | None = None
+    """A named network, by which rows are scored, too; their records keep these scores."""
     ray: str | None = None
     """Run jobs on Ray: "local", "auto" or the address of a cluster; None: in this process."""
     cores_per_job: int | None = None
@@ -190,7 +192,9 @@ def _choose_scoring(request: TableRequest, shape: tuple[int, int, int], out: Pat
     say_features(extractor, why)
     if extractor is not None:
         features = features or default_features(shape).name
-    return Scoring(features, weights, request.count, shape)
+    if request.second_features:
+        choose_features(request.second_features, shape)  # refuses what is not there
+    return Scoring(features, weights, request.count, shape, request.second_features)
 
 
 def _features_of_rows(out: Path) -> str | None:
