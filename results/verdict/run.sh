@@ -1,7 +1,7 @@
 #!/bin/sh
-# The runs of protocol.md: run.sh DATA FEATURES.pt PART, where PART is headline, factors, rest or full.
-# DATA is the prepared set; FEATURES.pt is the stand-in Inception (results/stand_in.py). It can be stopped and started
-# again. Two jobs at a time, one core each.
+# The runs of protocol.md: run.sh DATA FEATURES.pt PART [FACES], where PART is headline, factors, rest, full or faces.
+# DATA and FACES are prepared sets; FEATURES.pt is the stand-in Inception (results/stand_in.py). It can be stopped and
+# started again. Two jobs at a time, one core each.
 set -eu
 data=$1 features=$2 part=$3
 here=$(dirname "$0")
@@ -17,7 +17,8 @@ rest)
     rows="$rows samgan-plus samgan-plus-attention samgan-vision" length="--kimg 100"
     ;;
 full) rows="samgan-8 msg-gan-6" length="--kimg 1808 --score-at 100 200 400" ;;
-*) echo "run.sh: PART is headline, factors, rest or full, not $part" >&2 && exit 2 ;;
+faces) rows="msg-gan-1" length="--kimg 100 --faces $4" ;;
+*) echo "run.sh: PART is headline, factors, rest, full or faces, not $part" >&2 && exit 2 ;;
 esac
 # shellcheck disable=SC2086
 exec samgan table2 "$data" --out "$here/$part" --rows $rows $length --scale cpu --network.max_channels=32 \

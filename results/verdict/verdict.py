@@ -13,7 +13,7 @@ from samgan.scoring import Scores
 from samgan.studies import ROWS, RowDocument, write_table
 
 HERE = Path(__file__).parent
-PARTS = ("headline", "factors", "rest", "full")
+PARTS = ("headline", "factors", "rest", "full", "faces")
 LENGTHS = (100.0, 200.0, 400.0, 1808.0)
 
 
