@@ -70,6 +70,8 @@ PRESETS = (
 )
 CHANGES: dict[str, tuple[str, ...]] = {
     "twice as wide": ("--network.channel_base=2048",),
+    "16 channels or more": ("--network.min_channels=16",),
+    "8 channels or more": ("--network.min_channels=8",),
     "penalty of 0.1": ("--training.penalty_weight=0.1",),
     "rate 0.004": ("--training.learning_rate=0.004",),
     "batch of 16": ("--training.batch_size=16",),

@@ -66,7 +66,7 @@ def check_start(config: Config, saved: Config) -> None:
         UsageError: These networks have different settings.
     """
     grows = saved.network.resolution != config.network.resolution
-    allowed = {"network.resolution", "network.channel_base"} if grows else set()
+    allowed = {"network.resolution", "network.channel_base", "network.min_channels"} if grows else set()
     differences = {key: values for key, values in saved.differences(config).items() if key not in allowed}
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
