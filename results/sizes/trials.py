@@ -160,7 +160,8 @@ def stepper(side: int, arguments: tuple[str, ...]) -> Any:
     """A function that trains one step on noise and returns the number of images."""
     settings = dict(given_setting(argument) for argument in arguments)
     config = preset_config(settings.pop("preset", "samgan-plus"), "cpu", side)
-    config = config.override({**settings, "network.num_classes": 0, "training.precision": "bf16"})
+    fixed = {"network.num_classes": 0, "training.precision": "bf16", "training.first_sides": []}
+    config = config.override({**settings, **fixed})
     fabric = make_fabric("cpu", 1, 1, "bf16")
     state = TrainingState(config, fabric.device)
     images = np.random.default_rng(0).integers(0, 256, (256, 1, side, side), dtype=np.uint8)
