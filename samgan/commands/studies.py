@@ -51,9 +51,10 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     text = "CPU cores of a job (default: all cores of this machine)"
     parser.add_argument("--cores-per-job", type=int, metavar="N", help=text)
     parser.add_argument("--gpus-per-job", type=float, default=0.0, metavar="N", help="GPUs of a job on Ray")
-    parser.add_argument(
-        "--count", type=int, metavar="N", help="images per set for scores (default: half the real ones)"
-    )
+    text = "images per set for scores (default: half the real ones; all with --protocol paper)"
+    parser.add_argument("--count", type=int, metavar="N", help=text)
+    text = "standard, or paper: score all generated against all real images, with the floor at half of them"
+    parser.add_argument("--protocol", default="standard", choices=("standard", "paper"), help=text)
     add_features(parser)
     add_on_collapse(parser)
     text = "print parameters, FLOPs, memory and GPU-hours, and train nothing"
@@ -70,7 +71,7 @@ def _table2(options: argparse.Namespace) -> Outcome:
 
     names: tuple[str, ...] = ("rows", "seeds", "scale", "classes", "faces", "settings", "budget_minutes", "kimg")
     names += ("snapshot_every_kimg", "on_collapse", "count", "features", "features_file", "ray", "cores_per_job")
-    names += ("gpus_per_job", "device")
+    names += ("protocol", "gpus_per_job", "device")
     request = TableRequest(**given(options, *names), command=shlex.join(["samgan", *sys.argv[1:]]))
     if options.dry_run:
         return _plan(options.data, request)

@@ -128,8 +128,9 @@ def _refuse_to_lose(job: Job, out: Path, scoring: Scoring) -> None:
     path = _path(job, out)
     if not Run(out / "runs" / job.key).last_step():
         raise SamganError(
-            f"{path} was made with other --features, --features-file, --count or --on-collapse, and its run is no "
-            "longer here to be scored again; give the same options as before, or delete the row to train it again"
+            f"{path} was made with other --features, --features-file, --count, --protocol or --on-collapse, and its "
+            "run is no longer here to be scored again; give the same options as before, or delete the row to train it "
+            "again"
         )
     if row.scores.features and not scoring.features:
         raise SamganError(
@@ -204,7 +205,13 @@ def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_col
 def _score(run: Run, data: PreparedSet, scoring: Scoring, device: str) -> Scores:
     weights = Path(scoring.features_file) if scoring.features_file else None
     scores, _ = api.evaluate(
-        run.path, data, count=scoring.count, features=scoring.features, features_file=weights, device=device
+        run.path,
+        data,
+        count=scoring.count,
+        features=scoring.features,
+        features_file=weights,
+        protocol=scoring.protocol,
+        device=device,
     )
     return scores
 

@@ -51,6 +51,7 @@ class Scoring:
     count: int | None = None
     shape: tuple[int, int, int] = (1, 64, 64)
     """[c h w] of the images that a module of features is tried on."""
+    protocol: str = "standard"
 
     @functools.cached_property
     def key(self) -> ScoredBy:
@@ -61,7 +62,9 @@ class Scoring:
             features = tuple(load_features(self.features).fingerprint(self.shape))
         elif self.features:
             sha256 = weights_sha256(self.features, Path(self.features_file) if self.features_file else None)
-        return ScoredBy(features=features, weights_sha256=sha256, count=self.count, computes=SCORING)
+        return ScoredBy(
+            features=features, weights_sha256=sha256, count=self.count, protocol=self.protocol, computes=SCORING
+        )
 
     def scored(self, row: RowDocument) -> bool:
         """Whether a row was scored in this way."""
