@@ -101,7 +101,7 @@ def remarks(scores: Scores) -> list[str]:
     if scores.floor_count is not None:
         lines.append(
             f"The floor is at {scores.floor_count} images per set, not at {scores.count}: two sets of real images can "
-            "only be had as halves. Distances are larger at fewer images, so this floor is too high for these scores."
+            "only be had as halves. Distances are larger at fewer images, so their floors are too high here."
         )
     if data := scores.data:
         lines.append(
