@@ -10,7 +10,7 @@ from samgan.scoring.documents import (
     Scored,
     Scores,
 )
-from samgan.scoring.evaluate import evaluate
+from samgan.scoring.evaluate import evaluate, scores_file
 from samgan.scoring.images import Classes, check_inputs, most_images, score_images
 from samgan.scoring.quick import CHOOSES_BEST, QuickScorer, QuickScores, ms_ssim_gaps, quick_scores
 from samgan.scoring.registry import SCORES, Score, Sets
@@ -44,5 +44,6 @@ __all__ = [
     "quick_scores",
     "score_images",
     "score_rows",
+    "scores_file",
     "write_report",
 ]

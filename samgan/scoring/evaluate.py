@@ -43,6 +43,15 @@ class _Request:
     story: Story
 
 
+def scores_file(protocol: str) -> str:
+    """The name of the document that holds the scores of a protocol."""
+    return f"scores{_suffix(protocol)}.json"
+
+
+def _suffix(protocol: str) -> str:
+    return "" if protocol == "standard" else f"-{protocol}"
+
+
 def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     source: Location | Source | np.ndarray,
     data: PreparedSet,
@@ -159,8 +168,8 @@ def _images(request: _Request) -> tuple[UInt8[np.ndarray, "n c h w"], UInt8[Tens
 
 def _write(request: _Request, scores: Scores, real: np.ndarray, fake: Tensor, notes: Sequence[str]) -> Path:
     """Write scores.json and the report, whose path is returned."""
-    source, suffix = request.source, "" if request.protocol == "standard" else f"-{request.protocol}"
-    report = request.folder / f"report{suffix}.html"
+    source = request.source
+    report = request.folder / f"report{_suffix(request.protocol)}.html"
     write_report(
         report,
         title=f"samgan: {source.config.preset if source.config else source.described.name}",
@@ -174,5 +183,5 @@ def _write(request: _Request, scores: Scores, real: np.ndarray, fake: Tensor, no
         notes=notes,
         story=request.story,
     )
-    scores.write(request.folder / f"scores{suffix}.json")
+    scores.write(request.folder / scores_file(request.protocol))
     return report

@@ -78,8 +78,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     Long because it has many options, each described below.
 
     Args:
-        config: From `preset_config`; use `override` to change settings. `choose_classes` and `choose_precision` resolve
-            what it leaves open, and the run keeps the result.
+        config: From `preset_config`; use `override` to change settings. `choose_classes`, `choose_length` and
+            `choose_precision` resolve what it leaves open, and the run keeps the result.
         data: The prepared set; `data.classes` of the configuration selects a part of it.
         out: New run folder, or the one to continue.
         resume: Continue the run in `out`, bit for bit.
@@ -148,7 +148,7 @@ def _resolve(config: Config, data: PreparedSet, device: str, begun: Location | N
     if begun and config.network.num_classes is None:
         own = Run.open(begun).config if find_file(Path(begun)) is None else open_model(Path(begun)).config
         config = config.override({"network.num_classes": own.network.num_classes})
-    config = choose_classes(config, data)
+    config = choose_length(choose_classes(config, data), data)
     return config.override({"training.precision": choose_precision(config.training.precision, device)})
 
 
@@ -221,6 +221,20 @@ def choose_classes(config: Config, data: PreparedSet) -> Config:
         return config.override({"network.num_classes": 0})
     number = len(names) if number is None else number
     return config.override({"network.num_classes": number, "data.classes": names})
+
+
+def choose_length(config: Config, data: PreparedSet) -> Config:
+    """Resolve `training.epochs`: so many passes over the training images become `training.kimg`.
+
+    Args:
+        config: A configuration.
+        data: The prepared set to train on.
+    """
+    if config.training.epochs is None:
+        return config
+    copies = 2 if config.data.flip == "double" else 1
+    images = copies * len(data.indices("train", config.data.classes))
+    return config.override({"training.kimg": config.training.epochs * images / 1000, "training.epochs": None})
 
 
 @dataclasses.dataclass(frozen=True)
