@@ -476,7 +476,7 @@ def used_values():
     lengths = runpy.run_path(str(RESULTS / "plus" / "runs.py"))["PLUS"]
     configs.append(preset_config().override(split_settings(lengths)[1]))
     trials = runpy.run_path(str(RESULTS / "sizes" / "trials.py"))
-    words = [[*variant.arguments] for variant in trials["VARIANTS"].values()] + [trials["begin_with"](64, 61)]
+    words = [[*variant.arguments] for variant in trials["VARIANTS"].values()] + [trials["begin_with"]([64], 61)]
     configs += [preset_config(resolution=128).override(split_settings(given)[1]) for given in words]
     used = {row.key: set() for row in settings()}
     for config in configs:

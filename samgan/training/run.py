@@ -29,6 +29,7 @@ from samgan.runs import (
 from samgan.sampling import find_file, open_model
 from samgan.scoring import CHOOSES_BEST, QuickScorer, ms_ssim_gaps
 from samgan.training.cost import check_memory
+from samgan.training.log import say
 from samgan.training.loggers import Logger, check_loggers
 from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
@@ -113,6 +114,10 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         raise UsageError(f"--on-collapse {on_collapse}: expected one of {', '.join(ON_COLLAPSE)}")
     loggers = check_loggers(loggers)
     config = _resolve(config, data, device, begun=out if resume else start)
+    if start and config.training.first_sides:
+        sides = list(config.training.first_sides)
+        say(f"samgan: --start brings networks that have begun: training.first_sides {sides} is left out")
+        config = config.override({"training.first_sides": []})
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
     if config.network.sees:
