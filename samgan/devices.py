@@ -70,9 +70,11 @@ def make_fabric(
         raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
     from lightning_fabric import Fabric  # takes a second or two, and only training needs it
 
-    from samgan.launch import choose_environment, without_overrides
+    from samgan.launch import choose_environment, name_interface, without_overrides
 
     environment = choose_environment(processes, hosts)
+    if hosts > 1 and device == "cpu":
+        name_interface()
     with without_overrides():
         return Fabric(
             accelerator=device,

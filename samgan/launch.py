@@ -7,6 +7,9 @@ processes as were asked for. Importing this file takes a second or two, and only
 
 import contextlib
 import os
+import socket
+import struct
+import sys
 from collections.abc import Iterator
 
 from lightning_fabric.plugins.environments import (
@@ -24,6 +27,8 @@ PARENT = "SAMGAN_PARENT"
 """The environment variable by which a process that this program started knows it: the number of its parent."""
 LEFT_OVER = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+INTERFACE = "GLOO_SOCKET_IFNAME"
+SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
 
 class OwnProcesses(LightningEnvironment):
@@ -97,6 +102,36 @@ def choose_environment(processes: int, hosts: int) -> ClusterEnvironment:
             )
         break  # one process was asked for: each process of the launcher is a run of its own
     return OwnProcesses(processes, hosts)
+
+
+def name_interface() -> None:
+    """Tell Gloo by which network interface the first host is reached, unless the environment does.
+
+    Gloo takes the address of the host's own name otherwise. On many machines that is 127.0.0.1 or 127.0.1.1, which no
+    other host can reach.
+    """
+    if INTERFACE not in os.environ and (name := interface_to(os.environ.get("MASTER_ADDR", ""))):
+        os.environ[INTERFACE] = name
+
+
+def interface_to(address: str) -> str | None:
+    """The name of the network interface that leads to an IPv4 address or a host's name; None if it is not known."""
+    if sys.platform != "linux" or not address:
+        return None
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect((address, 9))  # sends nothing
+        except OSError:
+            return None
+        own = asked.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # one without an address
+                found = fcntl.ioctl(asked.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(found[20:24]) == own:
+                    return name
+    return None
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
 """The processes that are asked for are those that run, whatever the environment says."""
 
 import os
+import sys
 
 import pytest
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from samgan.devices import make_fabric
 from samgan.errors import UsageError
-from samgan.launch import PARENT, OwnProcesses, choose_environment
+from samgan.launch import INTERFACE, PARENT, OwnProcesses, choose_environment, interface_to, name_interface
 
 BATCH = {"SLURM_JOB_ID": "12345678", "SLURM_JOB_NAME": "job", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"} | {
     "SLURM_NODEID": "0",
@@ -108,6 +109,19 @@ def test_several_hosts_need_to_know_each_other(environment, odd, message):
     environment({**GOOD, **odd})
     with pytest.raises(UsageError, match=f"--hosts 2: {message}"):
         choose_environment(1, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="interfaces are asked for on Linux alone")
+def test_the_interface_to_the_first_host_is_named(environment, monkeypatch):
+    assert interface_to("127.0.0.1") == "lo"
+    assert interface_to("") is interface_to("no.such.host.invalid") is None
+    environment({**GOOD, "MASTER_ADDR": "127.0.0.1"})
+    monkeypatch.delenv(INTERFACE, raising=False)
+    name_interface()
+    assert os.environ[INTERFACE] == "lo"
+    monkeypatch.setenv(INTERFACE, "ib0")
+    name_interface()
+    assert os.environ[INTERFACE] == "ib0"
 
 
 def test_several_hosts(environment):
