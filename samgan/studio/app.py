@@ -33,7 +33,11 @@ def make_app(root: Root, *, hosts: Collection[str], token: str, read_only: bool 
         read_only: Whether to refuse everything but looking.
     """
     app = Starlette(
-        routes=[*(route for page in PAGES for route in page.routes), Route("/static/{name}", _static)],
+        routes=[
+            *(route for page in PAGES for route in page.routes),
+            Route("/static/{name}", _static),
+            Route("/favicon.ico", _icon),
+        ],
         exception_handlers={SamganError: trouble, OSError: trouble, HTTPException: _unknown, Exception: _bug},
     )
     app.state.studio = Studio(root, Catalogue(root), read_only, PAGES)
@@ -45,6 +49,11 @@ def _static(request: Request) -> Response:
     if path is None:
         raise HTTPException(404)
     return FileResponse(path, headers={"cache-control": "private, max-age=600"})
+
+
+def _icon(request: Request) -> Response:
+    """The icon for browsers that ask for it by itself."""
+    return FileResponse(STATIC["icon.svg"])
 
 
 def _unknown(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 import io
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
@@ -90,7 +90,7 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
         rows = read_manifest(folder / "manifest.csv", info.classes)
     except (OSError, ValueError) as error:
         raise SamganError(f"manifest.csv is damaged: {one_line(error)}") from None
-    counted = Counter((str(PurePosixPath(row.source).parent), row.class_name, row.split) for row in rows)
+    counted = Counter((row.source.rpartition("/")[0] or ".", row.class_name, row.split) for row in rows)
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     near = [Pair(row, rows[row.near_duplicate_of]) for row in rows if row.near_duplicate_of is not None]
     near.sort(key=lambda pair: not pair.words)
