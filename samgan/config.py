@@ -47,6 +47,9 @@ class NetworkConfig:
         minimum=4 * SIDES[3],
         maximum=1 << 20,
     )
+    min_channels: int = setting(
+        4, "smallest width, a power of two, whatever channel_base says", choices=tuple(2**power for power in range(2, 8))
+    )
     generator_blocks: Literal["plain", "modulated", "grouped", "alias-free"] = setting(
         "plain",
         "plain: those of MSG-GAN; modulated: the latent scales every convolution, and each image is added to the one "
@@ -144,6 +147,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Check each setting, and combinations."""
         check_section(self, "network")
+        fits = self.min_channels <= self.max_channels
+        _require(fits, "network.min_channels", self.min_channels, f"at most network.max_channels, {self.max_channels}")
         smallest, least = max(8, 4 * self.resolution // 32), 4 * self.resolution
         _require(
             self.max_channels >= smallest or self.channel_base is not None,
@@ -204,9 +209,9 @@ class NetworkConfig:
         return 2 * self.latent_size if self.num_classes else self.latent_size
 
     def channels(self, resolution: int) -> int:
-        """Feature channels at `resolution` px: channel_base / resolution, at most max_channels."""
+        """Feature channels at `resolution` px: channel_base / resolution, from min_channels to max_channels."""
         base = 32 * self.max_channels if self.channel_base is None else self.channel_base
-        return min(self.max_channels, base // resolution)
+        return max(self.min_channels, min(self.max_channels, base // resolution))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -76,6 +76,14 @@ class TrainingConfig:
     kimg: float = setting(
         1808.0, "length of training, in thousands of real images shown", above=0, maximum=1e9, decides="length"
     )
+    epochs: float | None = setting(
+        None,
+        "length in passes over the training images (over twice as many with data.flip double), in place of kimg; a run "
+        "keeps it as kimg",
+        above=0,
+        maximum=1e9,
+        decides="length",
+    )
     first_sides: tuple[int, ...] = setting(
         (),
         "smaller images that training begins with, such as [64] or [64, 128]: first, only the blocks up to that size "

@@ -124,6 +124,13 @@ PLUS_SCALES: dict[str, dict[str, Any]] = {
     },
 }
 
+# Training that begins with smaller images reached lower Frechet distances in equal minutes at 128 px, with both seeds
+# (results/sizes). At 256 px too little has been measured.
+PLUS_SIDES: dict[int, dict[str, Any]] = {
+    128: {"training.first_sides": [64], "training.first_kimg": 60.0},
+    256: {},
+}
+
 # The same recipe with a discriminator that sees through a pretrained network, or has one beside it.
 VISION_SETTINGS: dict[str, Any] = {**PLUS_SETTINGS, "network.discriminator_blocks": "vision"}
 PROJECTED_SETTINGS: dict[str, Any] = {
@@ -237,7 +244,7 @@ def _with_and_without(name: str, recipe: Recipe) -> dict[str, Recipe]:
 
 
 RECIPES: dict[str, Recipe] = {
-    **_with_and_without(PLUS, Recipe(PLUS_SETTINGS, PLUS_SCALES)),
+    **_with_and_without(PLUS, Recipe(PLUS_SETTINGS, PLUS_SCALES, PLUS_SIDES)),
     **_with_and_without("samgan-projected", Recipe(PROJECTED_SETTINGS, PROJECTED_SCALES)),
     **_with_and_without("samgan-vision", Recipe(VISION_SETTINGS, VISION_SCALES)),
     **_with_and_without("samgan-alias-free", Recipe(ALIAS_FREE_SETTINGS, ALIAS_FREE_SCALES)),

@@ -399,9 +399,10 @@ def test_a_run_can_start_with_the_networks_of_smaller_images(capsys, data, folde
     assert "images of 64 px, which are larger than 32 px" in error
     again = ["--start", tmp_path / "small", "--training.first_sides=[32]", "--out", tmp_path / "again"]
     status, _, error = run(capsys, "train", larger, *plus, *again)
-    assert status == 2
-    assert "leave training.first_sides empty" in error
-    assert not (tmp_path / "again").exists()
+    assert status == 0
+    assert "--start brings networks that have begun: training.first_sides [32] is left out" in error
+    assert Run(tmp_path / "again").config.training.first_sides == ()
+    assert run(capsys, "train", larger, *plus, *again, "--resume")[0] == 0
 
 
 def test_a_run_can_start_from_a_model_which_has_no_discriminator(capsys, data, trained, tmp_path):

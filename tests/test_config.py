@@ -323,7 +323,7 @@ def test_what_is_computed_leaves_out_labels_and_what_is_logged_and_kept():
     assert config.override({"training.kimg": 3}).computed() != config.computed()
     left_out = {"preset", "training.log_every_kimg", "training.snapshot_every_kimg", "training.keep_checkpoints"}
     assert set(flatten(config.to_dict())) - set(flatten(config.computed())) == left_out
-    assert {*RESUMABLE} == left_out - {"preset"} | {"training.kimg"}
+    assert {*RESUMABLE} == left_out - {"preset"} | {"training.kimg", "training.epochs"}
 
 
 # ---- JSON Schema
@@ -444,12 +444,10 @@ def test_settings_of_committed_results_still_load():
 
 OPEN_POINTS = {
     "network.attention_reduction": "width of queries and keys, of values",
-    "network.attention_value_reduction": "width of queries and keys, of values",
     "network.spectral_norm_layers": "layers under spectral norm",
     "network.image_activation": "linear or tanh images",
     "network.combine": "combine function",
     "network.minibatch_std": "minibatch std",
-    "data.flip": "flips",
 }
 """Settings, or some of their values, that answer a point that the paper leaves open; the point as
 docs/reproducing.md names it."""
@@ -464,6 +462,7 @@ TABLE_2 = {
 FREE = {
     "training.log_every_kimg",  # samgan demo has one
     "network.vision_file",  # a file of the user's own
+    "training.epochs",  # becomes training.kimg before training begins
 }
 
 
@@ -477,7 +476,7 @@ def used_values():
     lengths = runpy.run_path(str(RESULTS / "plus" / "runs.py"))["PLUS"]
     configs.append(preset_config().override(split_settings(lengths)[1]))
     trials = runpy.run_path(str(RESULTS / "sizes" / "trials.py"))
-    words = [[*variant.arguments] for variant in trials["VARIANTS"].values()] + [trials["begin_with"](64, 61)]
+    words = [[*variant.arguments] for variant in trials["VARIANTS"].values()] + [trials["begin_with"]([64], 61)]
     configs += [preset_config(resolution=128).override(split_settings(given)[1]) for given in words]
     used = {row.key: set() for row in settings()}
     for config in configs:

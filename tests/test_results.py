@@ -25,7 +25,7 @@ from samgan.metrics.features import FeatureExtractor
 from samgan.runs import Environment, Start
 from samgan.sampling import Origin, Source
 from samgan.scoring import Scores, score_images
-from samgan.studies import ARMS, CLASSICAL, BalanceDocument
+from samgan.studies import ARMS, CLASSICAL, BalanceDocument, ScoredAt
 from samgan.training import Recipe, Sampler, TrainingState, train_step
 from samgan.trust.documents import SkippedPart
 
@@ -283,6 +283,39 @@ def test_the_stand_in_inception_averages_as_keras_does():
     pool = load("", "stand_in").SamePool(torch.nn.Identity())
     expected = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     torch.testing.assert_close(pool(torch.nn.functional.avg_pool2d(x, 3, 1, 1)), expected)
+
+
+def test_rows_of_the_verdict_are_taken_as_they_were_at_a_length(monkeypatch, tmp_path):
+    verdict = load("verdict", "verdict")
+    monkeypatch.setattr(verdict, "HERE", FOLDER)
+    monkeypatch.setattr(verdict, "PARTS", ("table2",))
+    rows = verdict.rows_at(30.0)
+    assert len(rows) == len(list(FOLDER.glob("table2/rows/*.json")))
+    assert not verdict.rows_at(15.0)
+
+    on_the_way = replace(rows[0].scores, count=7)
+    row = replace(rows[0], scored_at=(ScoredAt(kimg=15.0, scores=on_the_way),))
+    (tmp_path / "table2" / "rows").mkdir(parents=True)
+    row.write(tmp_path / "table2" / "rows" / "row.json")
+    monkeypatch.setattr(verdict, "HERE", tmp_path)
+    (found,) = verdict.rows_at(15.0)
+    assert found.scores.count == 7
+    assert found.trained.kimg == 15
+    assert found.trained.wall_minutes == pytest.approx(row.trained.wall_minutes / 2, abs=0.01)
+
+
+def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatch):
+    verdict = load("verdict", "verdict")
+    for part in verdict.PARTS:
+        if (FOLDER / "verdict" / part).exists():
+            (tmp_path / part).symlink_to(FOLDER / "verdict" / part)
+    monkeypatch.setattr(verdict, "HERE", tmp_path)
+    verdict.main()
+    written = {path.parent.name for path in FOLDER.glob("verdict/at-*/table.md")}
+    assert {path.parent.name for path in tmp_path.glob("at-*/table.md")} == written
+    for name in written:
+        for file in ("table.md", "table.csv", "table.json"):
+            assert (tmp_path / name / file).read_bytes() == (FOLDER / "verdict" / name / file).read_bytes(), name
 
 
 def test_the_tables_of_sizes_are_those_of_its_records():

@@ -184,6 +184,41 @@ def test_a_run_that_ended_at_its_alarm_is_finished_only_if_that_was_asked_for(da
     assert not trained.trained.ended_early, "it was trained to its end before"
 
 
+def test_a_job_is_scored_on_its_way_and_trains_as_it_would_without(data, tmp_path, no_features, capsys):
+    (plain,) = run_sweep([job(data)], tmp_path / "plain", Scoring(), HERE)
+    one = dataclasses.replace(job(data), score_at=(0.012, 0.024))
+    assert one.key == plain.key
+    (row,) = run_sweep([one], tmp_path / "parts", Scoring(), HERE)
+    assert row.scores == plain.scores
+    assert [(at.kimg, at.scores.count) for at in row.scored_at] == [
+        (0.012, row.scores.count),
+        (0.024, row.scores.count),
+    ]
+    assert row.scored_at[0].scores.scores != row.scored_at[1].scores.scores != row.scores.scores
+    assert row.trained.kimg == 0.04
+    path = tmp_path / "parts" / "rows" / f"{one.key}.json"
+    assert RowDocument.read(path) == row
+
+    path.unlink()  # as if it had been killed before the row was written
+    assert run_sweep([one], tmp_path / "parts", Scoring(), HERE) == [row]
+    path.unlink()
+    shutil.rmtree(tmp_path / "parts" / "runs" / one.key / "scores-0.012")
+    (less,) = run_sweep([one], tmp_path / "parts", Scoring(), HERE)
+    assert less.scored_at == row.scored_at[1:]
+    assert "has passed 0.012 kimg, and cannot be scored there any more" in capsys.readouterr().err
+    (other,) = run_sweep([one], tmp_path / "parts", Scoring(count=10), HERE)
+    assert other.scored_at == (), "scores of other numbers of images are not mixed"
+
+
+def test_a_row_keeps_scores_by_second_features(data, tmp_path, no_features):
+    (row,) = run_sweep([job(data)], tmp_path, Scoring(second_features="radiograph"), HERE)
+    assert row.scores.features is None
+    assert row.second_scores.features.name == "radiograph"
+    assert row.second_scores.scores["frechet"].value > 0
+    assert RowDocument.read(tmp_path / "rows" / f"{row.key}.json") == row
+    assert finished(job(data), tmp_path, Scoring()) == row, "it was scored in this way, too"
+
+
 def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):
     train = api.train
 

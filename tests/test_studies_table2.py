@@ -39,6 +39,7 @@ from samgan.studies import (
     choose_rows,
     finished,
     jobs_of,
+    plan_rows,
     rank_correlations,
     summarise,
     write_table,
@@ -251,7 +252,7 @@ def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkey
     documents = [document("samgan-8"), document(PLUS), document("msg-gan-1"), FAILED]
     documents += [document("samgan-8", 1, collapse=SIGN, ended_early=True, kimg=12.0)]
     _, files = write_table(tmp_path, documents, command="", title="")
-    assert judged == [{"samgan-8": [documents[0].scores]}]
+    assert judged == [{"samgan-8": {0: documents[0].scores}}]
     (cells,) = (line for line in files[0].read_text().splitlines() if line.startswith("| samgan-8 |"))
     assert "| 26.0 (1 ended early) |" in cells
 
@@ -398,6 +399,10 @@ def test_the_command_runs_rows_and_goes_on(data, tmp_path, capsys):
         (["--rows", "samgan-8=many"], "samgan-8=many"),
         (["--budget-minutes", "0"], "--budget-minutes 0"),
         (["--budget-minutes", "1", "--kimg", "1"], "both give the length; give only one of them"),
+        (["--budget-minutes", "1", "--epochs", "1"], "--budget-minutes and --epochs both give the length"),
+        (["--budget-minutes", "1", "--score-at", "1"], "--score-at counts kimg, and --budget-minutes minutes"),
+        (["--score-at", "0"], "--score-at 0: expected more than 0"),
+        (["--training.epochs=1"], "has the option --epochs for it"),
         (["--rows", "msg-gan-1"], "--faces"),
         (["--training.learning_rate=0.01"], "rows of the table differ in this setting"),
         (["--training.kimg=1"], "has the option --kimg for it"),
@@ -495,6 +500,24 @@ def test_the_plan_of_the_papers_scale_needs_no_data(capsys):
     assert cost["steps"] == 113_000
     hours = 2 * 113_000 * cost["flops_per_step"] / 20e12 / 3600
     assert cost["gpu_hours"] == pytest.approx(hours, abs=0.01)
+
+
+def test_a_doubled_set_is_shown_as_often_as_another_one(data):
+    data = PreparedSet.open(data)
+    images = len(data.indices("train"))
+    for lengths, expected in (({"kimg": 0.5}, 0.5), ({"epochs": 3.0}, 3 * images / 1000), ({}, 400.0)):
+        request = TableRequest(rows=["samgan-8", "samgan-8-doubled"], score_at=(0.1, 0.4, 0.1, 900.0), **lengths)
+        jobs = {job.name: job for job in jobs_of(request, data)}
+        assert jobs["samgan-8"].config.training.kimg == pytest.approx(expected)
+        assert jobs["samgan-8-doubled"].config.training.kimg == pytest.approx(2 * expected)
+        assert jobs["samgan-8"].score_at == tuple(kimg for kimg in (0.1, 0.4) if kimg < expected)
+        planned = plan_rows(request, data)
+        assert [row.kimg for row in planned] == pytest.approx([expected, 2 * expected], abs=0.016)
+
+
+def test_the_plan_of_epochs_needs_the_data(capsys):
+    assert main(["table2", "--dry-run", "--rows", "msg-gan-6", "--epochs", "3"]) == 2
+    assert "the length depends on the number of images: name the prepared set" in capsys.readouterr().err
 
 
 def test_the_plan_of_minutes_is_those_minutes(capsys):

@@ -20,7 +20,17 @@ from samgan.pictures import to_uint8
 from samgan.presets import preset_config, preset_names
 from samgan.runs import Run
 from samgan.sampling import generate, latents_of_seeds, load_model, sample
-from samgan.training import Options, Sampler, Scorer, TrainingState, choose_classes, plan, train_loop, train_step
+from samgan.training import (
+    Options,
+    Sampler,
+    Scorer,
+    TrainingState,
+    choose_classes,
+    choose_length,
+    plan,
+    train_loop,
+    train_step,
+)
 
 CPU = torch.device("cpu")
 LABELS = np.array([0] * 12 + [1] * 7 + [2] * 3)  # of the 22 images
@@ -298,6 +308,19 @@ def test_the_number_of_classes_is_that_of_the_data_unless_said_otherwise(sets):
     ):
         with pytest.raises(UsageError, match=message):
             resolved(plus, sets[data], **settings)
+
+
+def test_epochs_are_passes_over_the_training_images(sets):
+    config = preset_config("samgan-8", "cpu").override({"training.epochs": 500})
+    images = len(sets["both"].indices("train"))
+    assert choose_length(config, sets["both"]).training.kimg == pytest.approx(0.5 * images)
+    assert choose_length(config, sets["both"]).training.epochs is None
+    doubled = choose_length(config.override({"data.flip": "double"}), sets["both"])
+    assert doubled.training.kimg == pytest.approx(images)
+    one = choose_length(config.override({"data.classes": ["PNEUMONIA"]}), sets["both"])
+    assert one.training.kimg == pytest.approx(0.5 * len(sets["both"].indices("train", ["PNEUMONIA"])))
+    with pytest.raises(UsageError, match="name the prepared set"):
+        plan(config)
 
 
 def test_a_run_keeps_what_was_resolved_and_goes_on_with_it(sets, trained, tmp_path):

@@ -33,7 +33,7 @@ def test_training_may_begin_with_smaller_images():
     assert sides == {0: 32, 1999: 32, 2000: 64, 3999: 64, 4000: 128, 10**9: 128}
     assert sides_at(config, 0) == (4, 8, 16, 32)
     assert sides_at(config.override({"training.first_kimg": 4.03}), 4030)[-1] == 64  # 1000 * 4.03 > 4030
-    assert sides_at(preset_config(resolution=128), 0)[-1] == 128
+    assert sides_at(preset_config(resolution=128), 0)[-1] == 64
 
 
 def test_blocks_above_the_first_images_wait():

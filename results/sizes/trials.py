@@ -37,8 +37,8 @@ from samgan.training import Sampler, TrainingState, train_step
 HERE = Path(__file__).parent
 PACE, TRIALS = HERE / "pace.csv", HERE / "trials.csv"
 SCORES = ("frechet", "precision", "recall", "coverage")
-ROUNDS, STEPS, WARM_UP = 5, 24, 16
-"""Of `pace`: rounds, and steps of each variant in a round; every eighth step has a penalty."""
+STEPS, WARM_UP = 24, 16
+"""Of `pace`: steps of each variant in a round, and before the first; every eighth step has a penalty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,29 +49,46 @@ class Variant:
     first: tuple[tuple[int, float], ...] = ()
     """Sides of the images with which training begins, and the share of the minutes of each."""
     in_one_run: bool = False
-    """By `training.first_sides`, which goes on with one optimizer and one average; else by `samgan train --start`."""
+    """By `training.first_sides`, which goes on with one optimizer and one average; else by `samgan train --start`.
+
+    All smaller sides then get as many images as each other, in the sum of their shares of the minutes.
+    """
 
 
 SMALL_FIRST = ((64, 0.4),)
 TWO_FIRST = ((64, 0.2), (128, 0.3))
+PRESETS = (
+    "samgan-plus-attention",
+    "samgan-projected",
+    "samgan-projected-attention",
+    "samgan-vision",
+    "samgan-vision-attention",
+    "samgan-alias-free",
+    "samgan-alias-free-attention",
+    "r3gan",
+    "r3gan-attention",
+)
+CHANGES: dict[str, tuple[str, ...]] = {
+    "twice as wide": ("--network.channel_base=2048",),
+    "16 channels or more": ("--network.min_channels=16",),
+    "8 channels or more": ("--network.min_channels=8",),
+    "penalty of 0.1": ("--training.penalty_weight=0.1",),
+    "rate 0.004": ("--training.learning_rate=0.004",),
+    "batch of 16": ("--training.batch_size=16",),
+    "batch of 4": ("--training.batch_size=4",),
+    "noise in the largest images": ("--network.noise=all",),
+    "augmentation, target 0.6": ("--training.augment_target=0.6",),
+    "half-life of 1 kimg": ("--training.ema_halflife_kimg=1",),
+}
 VARIANTS: dict[str, Variant] = {
     "as it is": Variant(),
     "64 px first": Variant(first=SMALL_FIRST),
     "64 px first, in one run": Variant(first=SMALL_FIRST, in_one_run=True),
     "64 and 128 px first": Variant(first=TWO_FIRST),
-    "twice as wide": Variant(("--network.channel_base=2048",)),
-    "twice as wide, 64 px first": Variant(("--network.channel_base=2048",), first=SMALL_FIRST),
-    "penalty of 0.1": Variant(("--training.penalty_weight=0.1",)),
-    "penalty of 0.1, 64 px first": Variant(("--training.penalty_weight=0.1",), first=SMALL_FIRST),
-    "rate 0.004": Variant(("--training.learning_rate=0.004",)),
-    "rate 0.004, 64 px first": Variant(("--training.learning_rate=0.004",), first=SMALL_FIRST),
-    "batch of 16": Variant(("--training.batch_size=16",)),
-    "batch of 4": Variant(("--training.batch_size=4",)),
-    "noise in the largest images": Variant(("--network.noise=all",)),
-    "noise in the largest images, 64 px first": Variant(("--network.noise=all",), first=SMALL_FIRST),
-    "augmentation, target 0.6": Variant(("--training.augment_target=0.6",)),
-    "half-life of 1 kimg": Variant(("--training.ema_halflife_kimg=1",)),
-    "r3gan": Variant(("--preset=r3gan",)),
+    "64 and 128 px first, in one run": Variant(first=TWO_FIRST, in_one_run=True),
+    **{f"{name}, 64 px first": Variant(change, SMALL_FIRST, True) for name, change in CHANGES.items()},
+    **{f"{name}, 64 and 128 px first": Variant(change, TWO_FIRST, True) for name, change in CHANGES.items()},
+    **{name: Variant((f"--preset={name}",)) for name in PRESETS},
 }
 
 
@@ -82,6 +99,7 @@ def main() -> None:
     step = steps.add_parser("pace")
     step.add_argument("sizes", type=int, nargs="+")
     step.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    step.add_argument("--rounds", type=int, default=5, help="each has some steps of every variant (default: 5)")
     step = steps.add_parser("run")
     step.add_argument("size", type=int)
     step.add_argument("sets", type=Path)
@@ -97,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.step == "pace":
         for size in options.sizes:
-            measure_paces(size, options.only)
+            measure_paces(size, options.only, options.rounds)
     elif options.step == "run":
         for name in options.only:
             run(name, options)
@@ -105,7 +123,7 @@ def main() -> None:
         print(table())
 
 
-def measure_paces(size: int, names: list[str]) -> None:
+def measure_paces(size: int, names: list[str], rounds: int) -> None:
     """Measure each variant's images a second, and those of the smaller networks that some begin with."""
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -116,7 +134,7 @@ def measure_paces(size: int, names: list[str]) -> None:
     }
     steppers = {key: stepper(*key) for key in sorted(settings)}
     times: dict[Any, list[float]] = {key: [] for key in steppers}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for key, step in steppers.items():
             begun = time.perf_counter()
             images = sum(step() for _ in range(STEPS))
@@ -142,7 +160,8 @@ def stepper(side: int, arguments: tuple[str, ...]) -> Any:
     """A function that trains one step on noise and returns the number of images."""
     settings = dict(given_setting(argument) for argument in arguments)
     config = preset_config(settings.pop("preset", "samgan-plus"), "cpu", side)
-    config = config.override({**settings, "network.num_classes": 0, "training.precision": "bf16"})
+    fixed = {"network.num_classes": 0, "training.precision": "bf16", "training.first_sides": []}
+    config = config.override({**settings, **fixed})
     fabric = make_fabric("cpu", 1, 1, "bf16")
     state = TrainingState(config, fabric.device)
     images = np.random.default_rng(0).integers(0, 256, (256, 1, side, side), dtype=np.uint8)
@@ -174,8 +193,11 @@ def run(name: str, options: argparse.Namespace) -> None:
     parts = [(side, kimg_of(side, variant.arguments, share * options.minutes)) for side, share in shares]
     total, begin, past = sum(kimg for _, kimg in parts), list[Any](), ""
     if variant.in_one_run:
-        ((first, kimg),) = parts[:-1]
-        begin = begin_with(first, kimg)
+        sides = [side for side, _ in variant.first]
+        minutes = options.minutes * sum(share for _, share in variant.first)
+        kimg = round(minutes / sum(minutes_of(side, variant.arguments) for side in sides))
+        total = kimg * len(sides) + parts[-1][1]
+        begin = begin_with(sides, kimg)
         parts = [(options.size, total)]
     for side, kimg in parts:
         past += f"-{side}x{kimg}"
@@ -201,16 +223,21 @@ def run(name: str, options: argparse.Namespace) -> None:
     write(TRIALS, [*read(TRIALS), row])
 
 
-def begin_with(side: int, kimg: int) -> list[Any]:
+def begin_with(sides: list[int], kimg: int) -> list[Any]:
     """Arguments of a training that begins with smaller images."""
-    return [f"--training.first_sides=[{side}]", f"--training.first_kimg={kimg}"]
+    return [f"--training.first_sides={sides}".replace(" ", ""), f"--training.first_kimg={kimg}"]
 
 
 def kimg_of(side: int, arguments: tuple[str, ...], minutes: float) -> int:
     """What one quiet core trains in so many minutes."""
+    return round(minutes / minutes_of(side, arguments))
+
+
+def minutes_of(side: int, arguments: tuple[str, ...]) -> float:
+    """What one quiet core takes for a thousand images."""
     for row in read(PACE):
         if (row["side"], row["settings"]) == (str(side), " ".join(arguments)):
-            return round(float(row["images_per_second"]) * 60 * minutes / 1000)
+            return 1000 / 60 / float(row["images_per_second"])
     raise SystemExit(f"{PACE.name} has no pace of {side} px {' '.join(arguments)}: run `trials.py pace` first")
 
 
@@ -220,6 +247,8 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
     kind = re.sub(r"[^a-z0-9.]+", "-", changed) or "plus"
     out: Path = options.work / options.sets.name / str(side) / f"{kind}{past}-{options.seed}"
     data = ["train", options.sets / str(side), "--out", out]
+    if not any(str(word).startswith("--training.first_sides") for word in settings):
+        data.append("--training.first_sides=[]")  # which samgan-plus has by default
     settings = [*settings, "--classes", *options.classes, f"--training.seed={options.seed}", f"--training.kimg={kimg}"]
     if not (out / "config.json").exists():
         call(options.core, [*data, *settings])

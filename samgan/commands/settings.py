@@ -96,7 +96,7 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
     --preset and --scale are among them, as "preset" and "scale".
 
     Raises:
-        UsageError: As `read_settings`; or a preset or scale that is not text.
+        UsageError: As `read_settings`; a preset or scale that is not text; or a length in kimg and in epochs.
     """
     asked = {**(flatten(read_settings(options.config)) if options.config else {}), **options.settings}
     for name in ("preset", "scale"):
@@ -104,6 +104,11 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
         if not isinstance(value, str | None):
             raise UsageError(f"{name}: {value!r} is not allowed; expected text")
         asked |= {name: value} if value is not None else {}
+    lengths = [key for key in ("training.kimg", "training.epochs") if key in options.settings]
+    if len(lengths) > 1:
+        raise UsageError("--training.kimg and --training.epochs both give the length; give only one of them")
+    if lengths == ["training.kimg"]:
+        asked.pop("training.epochs", None)
     return asked
 
 

@@ -44,6 +44,10 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget-minutes", type=float, metavar="N", help=text)
     text = "length of every row, in kimg (default: that of the scale)"
     parser.add_argument("--kimg", type=float, metavar="N", help=text)
+    text = "length of every row, in passes over its training images (500 in the paper)"
+    parser.add_argument("--epochs", type=float, metavar="N", help=text)
+    text = "also score every row after so many kimg, on its way"
+    parser.add_argument("--score-at", type=float, nargs="+", default=[], metavar="KIMG", help=text)
     text = "how often a checkpoint and quick scores are written (default: that of the scale)"
     parser.add_argument("--snapshot-every-kimg", type=float, metavar="N", help=text)
     text = "run jobs on Ray: local (on this machine), auto (the cluster that runs here) or the address of a cluster"
@@ -55,6 +59,8 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
         "--count", type=int, metavar="N", help="images per set for scores (default: half the real ones)"
     )
     add_features(parser)
+    text = "also keep scores by these features in the records of rows (rows/*.json)"
+    parser.add_argument("--second-features", metavar="NAME", help=text)
     add_on_collapse(parser)
     text = "print parameters, FLOPs, memory and GPU-hours, and train nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
@@ -69,7 +75,17 @@ def _table2(options: argparse.Namespace) -> Outcome:
     from samgan.studies import TableRequest, table2
 
     names: tuple[str, ...] = ("rows", "seeds", "scale", "classes", "faces", "settings", "budget_minutes", "kimg")
-    names += ("snapshot_every_kimg", "on_collapse", "count", "features", "features_file", "ray", "cores_per_job")
+    names += (
+        "epochs",
+        "score_at",
+        "snapshot_every_kimg",
+        "on_collapse",
+        "count",
+        "features",
+        "features_file",
+        "ray",
+        "cores_per_job",
+    )
     names += ("gpus_per_job", "device")
     request = TableRequest(**given(options, *names), command=shlex.join(["samgan", *sys.argv[1:]]))
     if options.dry_run:
@@ -84,7 +100,7 @@ def _plan(data: Path | None, request: "TableRequest") -> Outcome:
     from samgan.data import PreparedSet
     from samgan.studies import SUSTAINED_TFLOPS, plan_rows
 
-    rows = plan_rows(request, PreparedSet.open(data).resolution if data else 64)
+    rows = plan_rows(request, PreparedSet.open(data) if data else None)
     pace = f" on a GPU that sustains {SUSTAINED_TFLOPS:g} TFLOP/s (an assumption)" * (request.budget_minutes is None)
     return Outcome([dataclasses.asdict(row) for row in rows], "\n".join(_plan_lines(rows, pace)))
 

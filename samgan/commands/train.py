@@ -81,10 +81,10 @@ def _configuration(options: argparse.Namespace, data: "PreparedSet | None") -> C
 
 
 def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> Outcome:
-    from samgan.training import check_fit, choose_classes, plan
+    from samgan.training import check_fit, choose_classes, choose_length, plan
 
     if prepared is not None:
-        config = choose_classes(config, prepared)
+        config = choose_length(choose_classes(config, prepared), prepared)
         images = len(prepared.indices("train", config.data.classes))
         check_fit(config, (images, *prepared.images.shape[1:]), processes)
     cost = plan(config).to_dict()

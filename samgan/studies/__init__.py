@@ -4,14 +4,14 @@ from samgan.studies.balance import balance
 from samgan.studies.balance_documents import BalanceDocument
 from samgan.studies.balance_page import format_balance
 from samgan.studies.balance_plan import BalanceRequest, missing_images
-from samgan.studies.claims import CLAIMS, CONFIRMED, REFUTED, SIGN, UNDECIDED, judge_claims, rank_correlation
+from samgan.studies.claims import CLAIMS, CONFIRMED, HEADLINE, REFUTED, SIGN, UNDECIDED, judge_claims, rank_correlation
 from samgan.studies.classifier import ARMS, CLASSICAL, WITH_SYNTHETIC, Arm, classify, predict, train_classifier
 from samgan.studies.comparison import compare
 from samgan.studies.downstream import utility
 from samgan.studies.downstream_page import format_utility
 from samgan.studies.sweep import finished, run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
-from samgan.studies.sweep_row import RowDocument, ScoredBy, Trained, finished_rows
+from samgan.studies.sweep_row import RowDocument, ScoredAt, ScoredBy, Trained, finished_rows
 from samgan.studies.table2 import SUSTAINED_TFLOPS, PlannedRow, TableRequest, jobs_of, plan_rows, table2
 from samgan.studies.table2_alarms import alarm_lines, alarm_summary
 from samgan.studies.table2_lines import COLUMNS, Table, TableLine, rank_correlations, summarise
@@ -26,6 +26,7 @@ __all__ = [
     "COLUMNS",
     "COMPARED",
     "CONFIRMED",
+    "HEADLINE",
     "REFUTED",
     "ROWS",
     "SIGN",
@@ -40,6 +41,7 @@ __all__ = [
     "PlannedRow",
     "Resources",
     "RowDocument",
+    "ScoredAt",
     "ScoredBy",
     "Scoring",
     "Table",

@@ -26,8 +26,9 @@ from samgan.sampling import load_model, sample
 from samgan.scoring import Scores
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_ray import run_on_ray
-from samgan.studies.sweep_row import Curve, RowDocument, Trained
+from samgan.studies.sweep_row import Curve, RowDocument, ScoredAt, Trained
 from samgan.studies.sweep_status import Status
+from samgan.terminal import say
 
 PICTURE_SEEDS = 16
 CURVE_POINTS = 60
@@ -146,16 +147,25 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
     """
     if resources.cores is not None:
         torch.set_num_threads(resources.cores)
-    trained = scores = failed = None
+    trained = scores = second = failed = None
+    on_the_way: list[ScoredAt] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about collapses and slow networks: the table shows both
             data = PreparedSet.open(job.data)
-            run = _train(job, out / "runs" / job.key, data, resources, on_collapse)
+            path = out / "runs" / job.key
+            for kimg in job.score_at:
+                on_the_way += _score_at(kimg, job, path, data, scoring, resources, on_collapse)
+            run = _train(job, path, data, resources, on_collapse)
             trained = _describe(run)
             if on_collapse == "stop" and trained.collapse:
                 trained = dataclasses.replace(trained, ended_early=not run.is_over(job.minutes))
             scores = _score(run, data, scoring, resources.device)
+            if scoring.second_features:
+                other = dataclasses.replace(scoring, features=scoring.second_features, features_file=None)
+                second = _score(run, data, other, resources.device, run.path / "second-scores")
+            used = scores.features, scores.count
+            on_the_way = [one for one in on_the_way if (one.scores.features, one.scores.count) == used]
         picture = to_uint8(sample(load_model(run), range(PICTURE_SEEDS))).numpy()
         with atomic_write(_path(job, out).with_suffix(".png")) as file:
             write_png(file, image_grid(picture, PICTURE_SEEDS), {"Description": SYNTHETIC})
@@ -172,12 +182,33 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
         on_collapse=on_collapse,  # type: ignore[arg-type]  # `train` has checked it
         trained=trained,
         scores=None if failed else scores,
+        second_scores=None if failed else second,
+        scored_at=tuple(on_the_way),
         failed=failed,
     )
     earlier = _read_row(job, out) if failed else None
     if earlier is None or earlier.scores is None:
         row.write(_path(job, out))
     return row
+
+
+def _score_at(
+    kimg: float, job: Job, path: Path, data: PreparedSet, scoring: Scoring, resources: Resources, on_collapse: str
+) -> list[ScoredAt]:
+    """Train to a part of the job's length, and score that; nothing if the run has passed it without scores."""
+    folder = path / f"scores-{kimg:g}"
+    part = dataclasses.replace(job, config=job.config.override({"training.kimg": kimg}))
+    if not (folder / "scores.json").exists():
+        begun = (path / "config.json").is_file()
+        if begun and Run(path).last_step() > part.config.training.total_steps:
+            say(f"samgan: {job.key} has passed {kimg:g} kimg, and cannot be scored there any more")
+            return []
+        run = _train(part, path, data, resources, on_collapse)
+        if run.last_step() < part.config.training.total_steps:  # ended at its collapse
+            return []
+        _score(run, data, scoring, resources.device, folder)
+    scores = Scores.read(folder / "scores.json")
+    return [ScoredAt(kimg=kimg, scores=scores)]
 
 
 def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_collapse: str) -> Run:
@@ -201,10 +232,10 @@ def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_col
     )
 
 
-def _score(run: Run, data: PreparedSet, scoring: Scoring, device: str) -> Scores:
+def _score(run: Run, data: PreparedSet, scoring: Scoring, device: str, folder: Path | None = None) -> Scores:
     weights = Path(scoring.features_file) if scoring.features_file else None
     scores, _ = api.evaluate(
-        run.path, data, count=scoring.count, features=scoring.features, features_file=weights, device=device
+        run.path, data, count=scoring.count, features=scoring.features, features_file=weights, device=device, out=folder
     )
     return scores
 
@@ -223,6 +254,8 @@ def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
     last = run.last_line()
     step = run.last_step()
     if not step or last is None or last["step"] > step or not run.grid_path(last["images_seen"]).exists():
+        return False
+    if job.minutes is None and step < job.config.training.total_steps and run.is_over():  # of a part of the job
         return False
     return run.is_over(job.minutes) or (on_collapse == "stop" and find_collapse(run.stats()) is not None)
 

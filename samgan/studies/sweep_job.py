@@ -23,6 +23,8 @@ class Job:
     data_sha256: str
     minutes: float | None
     """Length in minutes of training; None: `training.kimg` is the length."""
+    score_at: tuple[float, ...] = ()
+    """Lengths in kimg at which it is scored on the way, smallest first; they decide nothing about the training."""
 
     @property
     def seed(self) -> int:
@@ -51,6 +53,8 @@ class Scoring:
     count: int | None = None
     shape: tuple[int, int, int] = (1, 64, 64)
     """[c h w] of the images that a module of features is tried on."""
+    second_features: str | None = None
+    """A named network whose scores are kept beside these; a row that has been scored without it is not scored again."""
 
     @functools.cached_property
     def key(self) -> ScoredBy:

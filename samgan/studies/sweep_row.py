@@ -62,6 +62,14 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoredAt:
+    """Scores of a job on its way."""
+
+    kimg: float
+    scores: Scores
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowDocument(Document):
     """What is known about one job. Its schema number goes up whenever that of the scores in it does."""
 
@@ -80,6 +88,10 @@ class RowDocument(Document):
     """None if training failed."""
     scores: Scores | None = None
     """None if training or scoring failed."""
+    second_scores: Scores | None = None
+    """By other features, if they were asked for."""
+    scored_at: tuple[ScoredAt, ...] = ()
+    """Smallest length first."""
     failed: str | None = None
     """Why it failed."""
 

@@ -23,7 +23,7 @@ from samgan.studies.table2_lines import Table
 from samgan.studies.table2_rows import RECIPE_SCALE, ROWS, Row, check_settings, choose_rows
 from samgan.studies.table2_write import write_table
 from samgan.terminal import say
-from samgan.training import Cost, check_fit, plan
+from samgan.training import Cost, check_fit, choose_length, plan
 from samgan.training.run import ON_COLLAPSE
 
 ENDLESS_KIMG = 1e6  # never reached; for runs whose length is in minutes
@@ -54,7 +54,11 @@ class TableRequest:
     budget_minutes: float | None = None
     """Length of every job in minutes of training."""
     kimg: float | None = None
-    """Length of every job in thousands of images; None, without `budget_minutes`: that of the scale."""
+    """Length of every job in thousands of images; None, without another length: that of the scale."""
+    epochs: float | None = None
+    """Length of every job in passes over its training images."""
+    score_at: Sequence[float] = ()
+    """Lengths in kimg at which jobs are scored on their way; those of a job's length or more are left out."""
     snapshot_every_kimg: float | None = None
     """How often checkpoints and quick scores are written; None: as the scale has it."""
     on_collapse: str = "warn"
@@ -65,6 +69,8 @@ class TableRequest:
     """As for `samgan.evaluate`."""
     features_file: Path | None = None
     """As for `samgan.evaluate`."""
+    second_features: str | None = None
+    """A named network, by which rows are scored, too; their records keep these scores."""
     ray: str | None = None
     """Run jobs on Ray: "local", "auto" or the address of a cluster; None: in this process."""
     cores_per_job: int | None = None
@@ -78,11 +84,17 @@ class TableRequest:
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
-        if self.budget_minutes is not None and self.kimg is not None:
-            raise UsageError("--budget-minutes and --kimg both give the length; give only one of them")
-        for name, value in (("--budget-minutes", self.budget_minutes), ("--cores-per-job", self.cores_per_job)):
+        lengths = {"--budget-minutes": self.budget_minutes, "--kimg": self.kimg, "--epochs": self.epochs}
+        given = [name for name, value in lengths.items() if value is not None]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} both give the length; give only one of them")
+        for name, value in {**lengths, "--cores-per-job": self.cores_per_job}.items():
             if value is not None and not value > 0:
                 raise UsageError(f"{name} {value:g}: expected more than 0")
+        if self.score_at and self.budget_minutes is not None:
+            raise UsageError("--score-at counts kimg, and --budget-minutes minutes; give --kimg or --epochs instead")
+        if wrong := [kimg for kimg in self.score_at if not kimg > 0]:
+            raise UsageError(f"--score-at {wrong[0]:g}: expected more than 0")
         for name, word, allowed in (
             ("--scale", self.scale, tuple(RECIPE_SCALE)),
             ("--on-collapse", self.on_collapse, ON_COLLAPSE),
@@ -96,16 +108,19 @@ class TableRequest:
         return choose_rows(self.rows, self.seeds, self.faces is not None, resolution)
 
     def config(self, row: Row, source: PreparedSet, seed: int) -> Config:
-        """The configuration of one job of a row on a prepared set."""
+        """The configuration of one job of a row on a prepared set; a row of a doubled set is shown twice the images."""
         own: dict[str, Any] = {"training.seed": seed, "network.image_channels": source.channels}
         if self.classes and not row.colour:
             own["data.classes"] = list(self.classes)
         if self.budget_minutes is not None:
             own["training.kimg"] = ENDLESS_KIMG
-        for name, value in (("kimg", self.kimg), ("snapshot_every_kimg", self.snapshot_every_kimg)):
-            if value is not None:
+        for name in ("kimg", "epochs", "snapshot_every_kimg"):
+            if (value := getattr(self, name)) is not None:
                 own[f"training.{name}"] = value
-        return row.config(self.scale, source.resolution, self.settings).override(own)
+        config = row.config(self.scale, source.resolution, self.settings).override(own)
+        if self.epochs is None and self.budget_minutes is None:  # as many passes over a larger set
+            config = config.override({"training.kimg": row.copies * config.training.kimg})
+        return choose_length(config, source)
 
 
 def table2(data: Location, out: Location, request: TableRequest | None = None) -> tuple[Table, list[Path]]:
@@ -163,7 +178,8 @@ def jobs_of(request: TableRequest, data: PreparedSet, faces: PreparedSet | None 
             check_fit(config, (images, *shape))
             check_inputs((images, *shape), (request.count or images // 2, *shape), count=request.count)
             minutes = None if request.budget_minutes is None else float(request.budget_minutes)
-            jobs.append(Job(row.name, config, str(source.path.resolve()), source.sha256, minutes))
+            parts = tuple(kimg for kimg in sorted(set(request.score_at)) if kimg < config.training.kimg)
+            jobs.append(Job(row.name, config, str(source.path.resolve()), source.sha256, minutes, parts))
     return jobs
 
 
@@ -176,7 +192,9 @@ def _choose_scoring(request: TableRequest, shape: tuple[int, int, int], out: Pat
     say_features(extractor, why)
     if extractor is not None:
         features = features or default_features(shape).name
-    return Scoring(features, weights, request.count, shape)
+    if request.second_features:
+        choose_features(request.second_features, shape)  # refuses what is not there
+    return Scoring(features, weights, request.count, shape, request.second_features)
 
 
 def _features_of_rows(out: Path) -> str | None:
@@ -217,16 +235,30 @@ class PlannedRow:
     """For all seeds: at `SUSTAINED_TFLOPS`, or from the minutes that were asked for."""
 
 
-def plan_rows(request: TableRequest, resolution: int = 64) -> list[PlannedRow]:
-    """What each row will cost: parameters, FLOPs, memory, and GPU-hours."""
+def plan_rows(request: TableRequest, data: PreparedSet | None = None) -> list[PlannedRow]:
+    """What each row will cost: parameters, FLOPs, memory, and GPU-hours.
+
+    Args:
+        request: What would be trained.
+        data: The prepared set of radiographs; None: images of 64 px.
+
+    Raises:
+        UsageError: The length is in epochs, and there is no set.
+    """
+    if request.epochs is not None and data is None:
+        raise UsageError("--epochs: the length depends on the number of images: name the prepared set")
+    resolution = data.resolution if data else 64
     planned = []
     costs: dict[Config, Cost] = {}
     # Rows that differ only in these settings cost the same.
     free = {"preset": "any", "data.flip": "none", "training.learning_rate": 1.0, "network.equalized_lr": True}
-    length = {} if request.kimg is None else {"training.kimg": request.kimg}
     timed = request.budget_minutes is not None
     for name, seeds in request.chosen(resolution).items():
-        config = ROWS[name].config(request.scale, resolution, request.settings).override({**free, **length})
+        config = ROWS[name].config(request.scale, resolution, request.settings)
+        kimg = (request.kimg or config.training.kimg) * ROWS[name].copies
+        if data and request.epochs is not None:
+            kimg = request.config(ROWS[name], data, 0).training.kimg
+        config = config.override({**free, "training.kimg": kimg})
         cost = costs[config] = costs.get(config) or plan(config)
         hours = cost.steps * cost.flops_per_step / (SUSTAINED_TFLOPS * 1e12) / 3600
         if request.budget_minutes is not None:

@@ -37,6 +37,11 @@ class Row:
         """Whether its networks and its training are not the paper's."""
         return self.base in RECIPES
 
+    @property
+    def copies(self) -> int:
+        """How often each image is in its set: twice with its mirror image."""
+        return 2 if self.settings.get("data.flip") == "double" else 1
+
     def config(self, scale: str, resolution: int = 64, settings: Mapping[str, Any] | None = None) -> Config:
         """The row's configuration at a scale, with settings that all rows of the paper's networks are given.
 
@@ -57,6 +62,8 @@ class Row:
 
 # Without this, layers with spectral norm have no equalized rates, so equalized_lr of samgan-8 would change nothing.
 EQUALIZED_TOO = {"network.spectral_norm_scale": "equalized"}
+UNIT = {"network.spectral_norm_scale": "unit"}
+AS_PRINTED = {"network.attention_pooled": False, "network.attention_value_reduction": 8}
 
 
 def _attention(generator: Sequence[int], discriminator: Sequence[int]) -> dict[str, Any]:
@@ -91,10 +98,16 @@ FURTHER_ROWS = (
     Row("samgan-8-dual", "samgan-8", {"network.attention_kind": "dual"}, "attention between channels as well"),
     Row("samgan-8-se", "samgan-8", {"network.attention_kind": "squeeze-excitation"}, "channel attention"),
     Row("samgan-8-cbam", "samgan-8", {"network.attention_kind": "cbam"}, "channel and position weights (CBAM)"),
+    Row("samgan-8-as-printed", "samgan-8", AS_PRINTED, "attention by the equations: no pooling, C / 8 everywhere"),
     Row("samgan-8-rate-0.001", "samgan-8", {"training.learning_rate": 0.001}, "a rate between 0.0003 and 0.003"),
+    Row("msg-gan-6-rate-0.0001", "msg-gan-6", {"training.learning_rate": 0.0001}, "the rate of samgan-8"),
+    Row("samgan-8-no-norm", "samgan-8", {"network.spectral_norm": "none"}, "what spectral norm is worth"),
+    Row("samgan-8-doubled", "samgan-8", {"data.flip": "double"}, "mirror images added, instead of random flips"),
     Row("msg-gan-7-rate-0.001", "msg-gan-7", {"training.learning_rate": 0.001}, "a rate between 0.0003 and 0.003"),
     Row("samgan-8-equalized", "samgan-8", EQUALIZED_TOO, "spectral norm and equalized rates in one layer"),
-    Row("msg-gan-11-equalized", "msg-gan-11", EQUALIZED_TOO, "the same without attention, at ten times the rate"),
+    Row("msg-gan-11-equalized", "msg-gan-11", EQUALIZED_TOO, "the same without attention, at 30 times the rate"),
+    Row("samgan-8-unit", "samgan-8", UNIT, "equalized rates, which spectral norm then scales away"),
+    Row("msg-gan-11-unit", "msg-gan-11", UNIT, "the same without attention, at 30 times the rate"),
     Row("msg-gan-6-unequalized", "msg-gan-6", {"network.equalized_lr": False}, "no norm and no equalized rates"),
     Row("msg-gan-4-no-penalty", "msg-gan-4", {"training.penalty": "none"}, "WGAN without penalty (MSG-GAN's code)"),
     Row(PLUS, PLUS, {"network.num_classes": 0}, "our own recipe, without classes, as in the other rows"),
@@ -120,6 +133,7 @@ OPTIONS = {
     "preset": "--rows",
     "data.classes": "--classes",
     "training.kimg": "--kimg",
+    "training.epochs": "--epochs",
     "training.seed": "--seeds",
     "training.snapshot_every_kimg": "--snapshot-every-kimg",
 }

@@ -21,7 +21,7 @@ from samgan.studies.table2_rows import ROWS
 
 HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of full length of the paper's networks. "{REFUTED}" means that \
 the opposite was measured, by more than seeds differ (95 % interval; a wider one for a claim of several pairs, because \
-one pair is enough to contradict it)."""
+one pair is enough to contradict it). Rows are compared within seeds, which share the order of images and latents."""
 PUBLISHED = ("paper's FID", "paper's MR / MG")
 """Columns of table.md and table.html for which a table without rows of the paper's networks has no value."""
 NOT_COMPARABLE = """The paper's FID was measured with other features, on other images and after longer training, so \
@@ -84,13 +84,13 @@ def write_table(
     return document, [out / f"table.{suffix}" for suffix in ("md", "csv", "json", "html")]
 
 
-def _judged(rows: Sequence[RowDocument]) -> dict[str, list[Scores]]:
-    """Scores that claims are tested on, by row: runs of full length of the paper's networks on radiographs."""
-    runs: dict[str, list[Scores]] = {}
+def _judged(rows: Sequence[RowDocument]) -> dict[str, dict[int, Scores]]:
+    """Scores that claims are tested on, by row and seed: full runs of the paper's networks on radiographs."""
+    runs: dict[str, dict[int, Scores]] = {}
     for one in finished_rows(rows):
         row = ROWS[one.row.name]
         if not one.trained.ended_early and not row.colour and not row.is_recipe:
-            runs.setdefault(row.name, []).append(one.scores)
+            runs.setdefault(row.name, {})[one.row.seed] = one.scores
     return runs
 
 

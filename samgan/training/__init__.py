@@ -7,7 +7,7 @@ from samgan.training.loggers import LOGGERS, Logger, LoggerKind, check_loggers
 from samgan.training.loop import Interrupted, Options, check_fit, check_start, train_loop
 from samgan.training.losses import LOSSES, PENALTIES, Loss, relativistic_average_hinge
 from samgan.training.recipe import Recipe
-from samgan.training.run import choose_classes, train
+from samgan.training.run import choose_classes, choose_length, train
 from samgan.training.snapshots import SCORED_IMAGES, Scorer
 from samgan.training.state import TrainingState
 from samgan.training.step import ARITHMETIC, CapturedPasses, discriminator_loss, train_step
@@ -38,6 +38,7 @@ __all__ = [
     "check_loggers",
     "check_start",
     "choose_classes",
+    "choose_length",
     "discriminator_loss",
     "plan",
     "random_generator",

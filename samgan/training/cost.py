@@ -16,6 +16,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 from samgan.config import Config, NetworkConfig
 from samgan.data.room import require_memory
 from samgan.devices import choose_precision
+from samgan.errors import UsageError
 from samgan.metrics.swd import MIN_RESOLUTION, PATCH_SIZE, PATCHES_PER_IMAGE
 from samgan.networks import Networks
 from samgan.sampling import forward_batch
@@ -81,7 +82,12 @@ def plan(config: Config) -> Cost:
     """Estimate the cost of a training step and of the whole run, by taking steps with tensors that hold no values.
 
     A step with images of all sizes: those of a training that begins with smaller ones cost less.
+
+    Raises:
+        UsageError: The length is in epochs, which `choose_length` resolves.
     """
+    if config.training.epochs is not None:
+        raise UsageError("training.epochs: the length depends on the number of images: name the prepared set")
     config = config.override({"training.first_sides": []})
     training = config.training
     precision = choose_precision(training.precision, "cpu")

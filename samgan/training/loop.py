@@ -66,13 +66,11 @@ def check_start(config: Config, saved: Config) -> None:
         UsageError: These networks have different settings.
     """
     grows = saved.network.resolution != config.network.resolution
-    allowed = {"network.resolution", "network.channel_base"} if grows else set()
+    allowed = {"network.resolution", "network.channel_base", "network.min_channels"} if grows else set()
     differences = {key: values for key, values in saved.differences(config).items() if key not in allowed}
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
         raise UsageError(f"--start: the networks of that run have different settings: {'; '.join(foreign)}")
-    if config.training.first_sides:
-        raise UsageError("--start: it brings networks that have begun; leave training.first_sides empty ([])")
     if grows and (reason := reason_not_to_grow(saved.network, config.network)):
         raise UsageError(f"--start: these networks cannot begin with those of that run: {reason}")
 
@@ -139,6 +137,9 @@ def train_loop(
             say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
     elif options.start:
         _begin_from(state, options.start)
+    elif config.training.first_sides and not options.quiet:
+        sides = " px, then ".join(map(str, config.training.first_sides))
+        say(f"beginning with images of {sides} px, {config.training.first_kimg:g} kimg each (training.first_sides)")
     sampler = Sampler(images, config, fabric.device, indices, options.labels)
     with (
         Log(run, state, options.loggers, options.minutes, options.quiet) as log,

@@ -29,6 +29,7 @@ from samgan.runs import (
 from samgan.sampling import find_file, open_model
 from samgan.scoring import CHOOSES_BEST, QuickScorer, ms_ssim_gaps
 from samgan.training.cost import check_memory
+from samgan.training.log import say
 from samgan.training.loggers import Logger, check_loggers
 from samgan.training.loop import Options, check_fit, check_start, train_loop
 from samgan.training.recipe import Recipe
@@ -78,8 +79,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     Long because it has many options, each described below.
 
     Args:
-        config: From `preset_config`; use `override` to change settings. `choose_classes` and `choose_precision` resolve
-            what it leaves open, and the run keeps the result.
+        config: From `preset_config`; use `override` to change settings. `choose_classes`, `choose_length` and
+            `choose_precision` resolve what it leaves open, and the run keeps the result.
         data: The prepared set; `data.classes` of the configuration selects a part of it.
         out: New run folder, or the one to continue.
         resume: Continue the run in `out`, bit for bit.
@@ -113,6 +114,10 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         raise UsageError(f"--on-collapse {on_collapse}: expected one of {', '.join(ON_COLLAPSE)}")
     loggers = check_loggers(loggers)
     config = _resolve(config, data, device, begun=out if resume else start)
+    if start and config.training.first_sides:
+        sides = list(config.training.first_sides)
+        say(f"samgan: --start brings networks that have begun: training.first_sides {sides} is left out")
+        config = config.override({"training.first_sides": []})
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
     if config.network.sees:
@@ -148,7 +153,7 @@ def _resolve(config: Config, data: PreparedSet, device: str, begun: Location | N
     if begun and config.network.num_classes is None:
         own = Run.open(begun).config if find_file(Path(begun)) is None else open_model(Path(begun)).config
         config = config.override({"network.num_classes": own.network.num_classes})
-    config = choose_classes(config, data)
+    config = choose_length(choose_classes(config, data), data)
     return config.override({"training.precision": choose_precision(config.training.precision, device)})
 
 
@@ -221,6 +226,20 @@ def choose_classes(config: Config, data: PreparedSet) -> Config:
         return config.override({"network.num_classes": 0})
     number = len(names) if number is None else number
     return config.override({"network.num_classes": number, "data.classes": names})
+
+
+def choose_length(config: Config, data: PreparedSet) -> Config:
+    """Resolve `training.epochs`: so many passes over the training images become `training.kimg`.
+
+    Args:
+        config: A configuration.
+        data: The prepared set to train on.
+    """
+    if config.training.epochs is None:
+        return config
+    copies = 2 if config.data.flip == "double" else 1
+    images = copies * len(data.indices("train", config.data.classes))
+    return config.override({"training.kimg": config.training.epochs * images / 1000, "training.epochs": None})
 
 
 @dataclasses.dataclass(frozen=True)
