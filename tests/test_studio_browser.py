@@ -75,7 +75,7 @@ def enter(browser, studio):
         page, link = context.new_page(), studio[1]
         base = link.partition("?")[0]
         page.on("request", lambda request: None if request.url.startswith(base) else wrong.append(request.url))
-        page.on("response", lambda answer: None if answer.ok else wrong.append(f"{answer.status} {answer.url}"))
+        page.on("response", lambda answer: wrong.append(answer.url) if answer.status >= 400 else None)
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(link)
@@ -151,6 +151,7 @@ def test_a_day_without_a_mouse(enter, studio, root):
     page.keyboard.press("ArrowLeft")
     page.wait_for_function("shown => document.querySelector('#frame img').getAttribute('src') !== shown", arg=shown)
     assert page.evaluate("document.querySelector('#frame img').decode().then(() => true)")
+    page.wait_for_function("document.querySelector('#curves .u-value')?.textContent.startsWith('0')")  # the cursor
     assert page.locator(".banner").count() == 0
     tab_to(page, "a[href*='real=1']")
     page.keyboard.press("Enter")

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const box = document.getElementById("curves");
+  if (!box) return; // a run without snapshots has no slider and no curves there
   const words = document.getElementById("curves-words");
   const FIGURES = [
     { kind: "train", title: "Losses", names: { loss_discriminator: "discriminator", loss_generator: "generator" } },
@@ -62,7 +63,7 @@
       scales: { x: { time: false } },
       axes: [{ ...axis, size: 36 }, { ...axis, size: 64 }],
       series: [{ label: "kimg" }, ...series],
-      cursor: { sync: { key: "run" }, drag: { x: true, y: false } },
+      cursor: { sync: { key: "run" }, drag: { x: true, y: false }, y: false },
     };
   }
 
@@ -95,6 +96,13 @@
     }
   }
 
+  // On the page of the slider, the cursor of all figures stands at the snapshot that is shown.
+  function point() {
+    const kimg = Number(document.getElementById("frame")?.dataset.kimg ?? NaN);
+    if (Number.isNaN(kimg)) return;
+    for (const { chart } of drawn.values()) chart?.setCursor({ left: chart.valToPos(kimg, "x"), top: 0 }, false);
+  }
+
   function say(text) {
     if (words.textContent !== text) words.textContent = text;
     words.hidden = !text;
@@ -109,6 +117,7 @@
       if (piece.again || piece.curves.train.kimg.length || piece.curves.scores.kimg.length) {
         take(piece);
         draw();
+        requestAnimationFrame(point);
       }
       if (piece.more) wait = 0;
       say(known.train.kimg.length ? "" : "Nothing has been logged yet.");
@@ -126,6 +135,8 @@
       place.chart = null;
     }
     draw();
+    requestAnimationFrame(point);
   });
+  document.body.addEventListener("htmx:afterSwap", point);
   step();
 })();
