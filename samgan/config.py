@@ -48,7 +48,7 @@ class NetworkConfig:
         maximum=1 << 20,
     )
     min_channels: int = setting(
-        4, "smallest width, a power of two, whatever channel_base says", choices=tuple(2**power for power in range(2, 8))
+        4, "smallest width, a power of two, whatever channel_base says", choices=(4, 8, 16, 32, 64, 128)
     )
     generator_blocks: Literal["plain", "modulated", "grouped", "alias-free"] = setting(
         "plain",

@@ -219,6 +219,7 @@ def test_what_cannot_be_scored_is_refused_before_features_are_loaded(capsys, dat
         (["--seed", "99999999999999999999"], ["--seed 99999999999999999999"]),
         (["--seed", "4294967288", "--count", "10"], ["--seed 4294967288", "2^32 - 10"]),
         (["--count", "1000"], ["--count 1000", "allow at most 19"]),
+        (["--count", "1000", "--protocol", "paper"], ["--count 1000", "allow at most 38"]),
         (["--split", "holdout", "--classes", "COVID"], ["COVID"]),
     ],
 )
@@ -715,7 +716,7 @@ def test_options_that_repeat_have_one_text(capsys):
     differ = {option for option, found in texts.items() if len(found) > 1}
     assert differ <= {
         *("--classes", "--count", "--data", "--kimg", "--minutes", "--out", "--preset", "--run", "--scale", "--seed"),
-        *("--seeds", "--dry-run", "--format"),
+        *("--seeds", "--dry-run", "--format", "--protocol"),
     }
     assert len(texts["--features"]) == len(texts["--device"]) == len(texts["--checkpoint"]) == 1
 

@@ -14,14 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from samgan import api
 from samgan.config import Config
 from samgan.data import prepare
+from samgan.data.fit import fit_image
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError
 from samgan.metrics.features import FeatureExtractor
+from samgan.metrics.legacy import adjacent_ms_ssim
+from samgan.metrics.ms_ssim import mean_ms_ssim
 from samgan.runs import Environment, Start
 from samgan.sampling import Origin, Source
 from samgan.scoring import Scores, score_images
@@ -332,3 +336,76 @@ def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp
     with pytest.raises(SystemExit, match="no pace of 128 px"):
         trials.kimg_of(128, (), 20)
     assert trials.read(trials.PACE) == rows
+
+
+@pytest.fixture
+def paper_table(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER / "verdict")  # where a script of this folder finds the other
+    return load("verdict", "paper_table")
+
+
+def test_the_tables_of_the_paper_read_closely_are_those_of_its_presets_and_of_its_records(paper_table):
+    page = (FOLDER.parent / "docs" / "reproducing.md").read_text()
+    section = page.partition("## The paper's table, read closely")[2].partition("\n## ")[0]
+    for table in (
+        paper_table.fit_table,
+        paper_table.groups_table,
+        paper_table.pairs_table,
+        paper_table.likeness_table,
+    ):
+        assert table() in section
+    assert {row["reading"] for row in paper_table.read()} == set(paper_table.READINGS)
+
+
+def test_a_fit_leaves_what_is_known_of_its_rows(paper_table):
+    assert paper_table.headline() == pytest.approx(math.log(167.1 / 139.6))
+    fitted = paper_table.fit("flips, each rate by itself")
+    assert (fitted.degrees, round(fitted.residual, 2)) == (2, 0.50)
+    by_flips = [math.log(after / before) for before, after in ((387.2, 243.0), (198.8, 366.2), (282.2, 139.6))]
+    # With each rate by itself, all that is left is how much the effect of flips differs between the three rates.
+    assert fitted.flips[0] == pytest.approx(np.mean(by_flips))
+    assert fitted.residual == pytest.approx(np.std(by_flips, ddof=1) / math.sqrt(2))
+    assert fitted.flips[1] == pytest.approx(np.std(by_flips, ddof=1) / math.sqrt(3))
+
+
+def test_pairs_of_rows_differ_in_what_they_are_named_for_and_have_the_claimed_one_second(paper_table):
+    pairs = {(pair.first.name, pair.second.name): pair for pair in paper_table.find_pairs()}
+    assert pairs["samgan-4", "samgan-7"].verdict("paper_fid") == "**contradicts**"
+    assert pairs["samgan-3", "samgan-6"].verdict("paper_fid") == "agrees"
+    assert pairs["msg-gan-7", "msg-gan-11"].claim == "worse"
+    assert pairs["msg-gan-11", "samgan-2"].verdict("paper_fid") == "equal"
+    assert pairs["msg-gan-4", "msg-gan-6"].switch == "loss"
+    for first, second in (("msg-gan-3", "msg-gan-7"), ("msg-gan-6", "samgan-8"), ("msg-gan-11", "samgan-1")):
+        assert not {(first, second), (second, first)} & set(pairs)
+
+
+def pictures(folder, sides):
+    """Smooth images with names like the paper's."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number, side in enumerate(sides, start=1):
+        small = Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8))
+        small.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"COVID-{number}.png")
+    return folder
+
+
+def test_every_reading_of_ms_ssim_is_measured_once(paper_table, tmp_path, monkeypatch):
+    monkeypatch.setattr(paper_table, "LIKENESS", tmp_path / "likeness.csv")
+    folder = pictures(tmp_path / "images", [256] * 8 + [224] * 3)
+    for _ in range(2):
+        for name in paper_table.READINGS:
+            paper_table.measure(folder, name)
+    rows = {row["reading"]: row for row in paper_table.read()}
+    assert list(rows) == list(paper_table.READINGS)
+    assert all(-0.1 < float(row["value"]) <= 1 and int(row["pairs"]) >= 3 for row in rows.values())
+    values = {name: float(row["value"]) for name, row in rows.items()}
+    assert values["64 px, three equal channels"] == values["64 px"]
+    paths = [folder / f"COVID-{number}.png" for number in range(1, 12)]
+    grey = [np.asarray(Image.open(path), dtype=np.float32)[None] / 255 for path in paths]
+    images = torch.from_numpy(np.stack([fit_image(pixels, 64) for pixels in grey]))
+    assert values["64 px"] == pytest.approx(mean_ms_ssim(images, pairs=55).mean, abs=1e-4)
+    neighbours = float(adjacent_ms_ssim(images).mean())
+    assert values["group's code: 64 to 128 px, neighbours by number"] == pytest.approx(neighbours, abs=1e-4)
+    by_name = [paths.index(path) for path in sorted(paths)]
+    neighbours = float(adjacent_ms_ssim(images[by_name]).mean())
+    assert values["group's code: 64 to 128 px, neighbours by name"] == pytest.approx(neighbours, abs=1e-4)

@@ -1,11 +1,75 @@
 """What an evaluation says beside its scores."""
 
+import json
+
 import pytest
 import torch
 
+from samgan import api
+from samgan.commands.main import main
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
+from samgan.metrics import load_features
 from samgan.metrics.features import FeatureExtractor
+from samgan.metrics.load_features import Default
+from samgan.networks import Generator
 from samgan.presets import preset_config
+from samgan.runs import Run, TrainedOn, describe_environment, save_checkpoint
+from samgan.scoring import Scores
 from samgan.scoring.evaluate import flattered
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_phantoms(tmp_path / "images", 24, resolution=32)
+    return prepare(tmp_path / "images", tmp_path / "data", resolution=32, workers=1, holdout=0.0)
+
+
+@pytest.fixture
+def no_features(monkeypatch):
+    monkeypatch.setattr(load_features, "default_features", lambda shape: Default(None, "no weights here"))
+
+
+@pytest.fixture
+def run(data, tiny_config, tmp_path):
+    config = tiny_config.override({"network.spectral_norm": "none"})
+    run = Run.create(tmp_path / "run", config, describe_environment("cpu", TrainedOn("data", data.sha256, 9)))
+    weights = Generator(config.network).state_dict()
+    state = {"config": config.to_dict(), "step": 3, "images_seen": 12_000}
+    save_checkpoint(run.checkpoint_path(3), {**state, "generator": weights, "ema_generator": weights})
+    return run
+
+
+def test_the_papers_protocol_draws_as_many_images_as_there_are_real_ones(run, data, tmp_path, capsys, no_features):
+    assert main(["evaluate", str(run.path), "--data", str(data.path), "--protocol", "paper", "--device", "cpu"]) == 0
+    table = capsys.readouterr().out
+    scores = Scores.read(run.path / "scores-paper.json")
+    assert (scores.counts.real, scores.counts.fake, scores.count, scores.floor_count) == (48, 48, 48, 24)
+    assert scores.data.split == "train"
+    assert "real against real (floor at 24 images)" in table
+    assert "The floor is at 24 images per set, not at 48" in table
+    assert "floor at 24 images" in (run.path / "report-paper.html").read_text()
+    assert not (run.path / "scores.json").exists()
+    standard, _ = api.evaluate(run.path, data, device="cpu")
+    assert (standard.counts.fake, standard.count, standard.floor_count) == (24, 24, None)
+    assert json.loads((run.path / "scores.json").read_text())["floor_count"] is None
+    some, _ = api.evaluate(run.path, data, device="cpu", protocol="paper", count=30, out=tmp_path / "some")
+    assert (some.counts.fake, some.count, some.floor_count) == (30, 30, 24)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--count", "49"], 2, "--count 49: 49 generated and 48 real images allow at most 48"),
+        (["--count", "7"], 1, "at least 8 generated and 16 real images; there are 7 and 48"),
+    ],
+)
+def test_what_the_papers_protocol_cannot_score_is_refused_in_one_line(run, data, capsys, arguments, status, words):
+    command = ["evaluate", str(run.path), "--data", str(data.path), "--protocol", "paper", "--device", "cpu"]
+    assert main([*command, *arguments]) == status
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

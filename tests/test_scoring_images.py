@@ -13,6 +13,7 @@ from samgan.metrics.frechet import frechet_distance, kernel_distance
 from samgan.metrics.legacy import adjacent_ms_ssim
 from samgan.metrics.ms_ssim import mean_ms_ssim
 from samgan.metrics.prdc import prdc
+from samgan.metrics.swd import sliced_wasserstein_distance
 from samgan.scoring import (
     CHOOSES_BEST,
     Classes,
@@ -77,6 +78,77 @@ def test_scores_are_those_of_the_metrics_at_one_number_of_images():
     assert scores.scores["coverage"].floor == prdc(first, second).coverage
 
 
+def test_the_papers_protocol_compares_all_images_and_has_its_floor_at_half():
+    real, fake, extractor = blobs(51), blobs(51, seed=1), stub_extractor()
+    scores = score_images(real=real, fake=fake, features=extractor, protocol="paper", seed=3)
+    assert (scores.protocol, scores.count, scores.floor_count, scores.skipped) == ("paper", 51, 25, ())
+    order = torch.randperm(51, generator=torch.Generator().manual_seed(3))
+    real, fake = real[order], fake[order]
+    every, generated = extractor(real), extractor(fake)
+    found = scores.scores
+    assert found["frechet"].value == pytest.approx(frechet_distance(every, generated))
+    assert found["frechet"].floor == pytest.approx(frechet_distance(every[:25], every[25:50]))
+    assert found["kid_x1000"].value == pytest.approx(1000 * kernel_distance(every, generated))
+    assert (found["recall"].value, found["density"].value) == prdc(every, generated)[1:3]
+    assert found["coverage"].floor == prdc(every[:25], every[25:50]).coverage
+    assert found["swd"].value == sliced_wasserstein_distance(real, fake, seed=3)["mean"]
+    assert found["swd"].floor == sliced_wasserstein_distance(real[:25], real[25:50], seed=3)["mean"]
+
+
+def test_the_papers_protocol_is_the_standard_one_beside_the_count():
+    real, fake = blobs(50), blobs(60, seed=1)
+    arguments = {"real": real, "fake": fake, "features": stub_extractor()}
+    few, standard = (score_images(**arguments, count=20, protocol=name) for name in ("paper", "standard"))
+    assert replace(few, protocol="standard") == standard
+    assert few.floor_count is None
+    many, standard = (score_images(**arguments, protocol=name) for name in ("paper", "standard"))
+    assert (many.count, many.floor_count) == (50, 25)
+    assert [own.floor for own in many.scores.values()] == [own.floor for own in standard.scores.values()]
+    for name in ("ms_ssim_real", "ms_ssim_generated"):  # as ever of all images given
+        assert getattr(many, name) == getattr(standard, name)
+    between = score_images(**arguments, count=40, protocol="paper")
+    assert (between.count, between.floor_count) == (40, 25)
+    assert [own.floor for own in between.scores.values()] == [own.floor for own in standard.scores.values()]
+    fewer_fakes = score_images(**{**arguments, "fake": fake[:30]}, protocol="paper")
+    assert (fewer_fakes.count, fewer_fakes.floor_count) == (30, 25)
+
+
+def test_real_images_that_are_generated_score_perfectly_by_the_papers_protocol():
+    real = blobs(80)
+    scores = score_images(real=real, fake=real, features=stub_extractor(), protocol="paper").scores
+    assert scores["frechet"].value == pytest.approx(0, abs=1e-6)
+    assert [scores[name].value for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+    assert scores["frechet"].floor > 0.001
+
+
+def test_a_floor_at_another_count_is_labelled_as_such():
+    (real, real_classes), (fake, fake_classes) = two_classes((41, 30), (41, 30))
+    scores = score_images(
+        real=real,
+        fake=fake,
+        features=stub_extractor(),
+        protocol="paper",
+        classes=Classes(real_classes, fake_classes),
+    )
+    assert {name: (own.count, own.floor_count) for name, own in scores.classes.items()} == {
+        "a": (41, 20),
+        "b": (30, 15),
+    }
+    table = format_table(scores)
+    assert "| score | generated | real against real (floor at 35 images) | better |" in table
+    assert "71 images per set at 32 px (71 generated and 71 real were given" in table
+    assert "The floor is at 35 images per set, not at 71" in table
+    assert "MS-SSIM does not depend on the number of images" in table
+    titles, *rows = [line for line in table.splitlines() if line.startswith(("| class", "| a", "| b"))]
+    assert titles.endswith(" | floor |")
+    assert [row.endswith(f" | at {half} images |") for row, half in zip(rows, (20, 15), strict=True)] == [True, True]
+    standard = score_images(real=real, fake=fake, features=stub_extractor())
+    assert "floor at" not in format_table(standard).lower()
+    tree = standard.to_dict()
+    assert tree.pop("floor_count") is None
+    assert Scores.from_dict(tree, "scores.json") == standard  # from before there was such a field
+
+
 def test_ms_ssim_is_of_all_images_given(monkeypatch):
     monkeypatch.setattr("samgan.scoring.images.MS_SSIM_PAIRS", 100)
     real, fake = blobs(50), blobs(40, seed=1)
@@ -114,7 +186,7 @@ def test_the_real_images_themselves_score_perfectly():
     assert scores.scores["frechet"].floor > 0.001
 
 
-@pytest.mark.parametrize("protocol", ["standard", "legacy"])
+@pytest.mark.parametrize("protocol", ["standard", "paper", "legacy"])
 def test_scores_are_json_and_repeat(protocol):
     real, fake = blobs(100), blobs(44, seed=1)
     scores = score_images(real=real, fake=fake, features=stub_extractor(), protocol=protocol)
@@ -173,7 +245,9 @@ def test_legacy_protocol_goes_by_file_order():
         ((32, 1, 32), (7, 1, 32), {}, SamganError, "at least 8 generated and 16 real"),
         ((15, 1, 32), (16, 1, 32), {}, SamganError, "at least 8 generated and 16 real"),
         ((32, 1, 32), (16, 1, 32), {"count": 3}, SamganError, "count: 3"),
-        ((32, 1, 32), (16, 1, 32), {"protocol": "fid"}, UsageError, "standard, legacy"),
+        ((15, 1, 32), (16, 1, 32), {"protocol": "paper"}, SamganError, "at least 8 generated and 16 real"),
+        ((32, 1, 32), (7, 1, 32), {"protocol": "paper"}, SamganError, "at least 8 generated and 16 real"),
+        ((32, 1, 32), (16, 1, 32), {"protocol": "fid"}, UsageError, "standard, paper, legacy"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(real, fake, arguments, error, message):
@@ -197,6 +271,13 @@ def test_a_count_that_cannot_be_had_is_refused(real, fake, count, most):
         UsageError, match=f"--count {count}: {fake} generated and {real} real images allow at most {most}"
     ):
         check_inputs((real, 1, 32, 32), (fake, 1, 32, 32), count=count)
+
+
+def test_the_papers_protocol_allows_a_count_of_all_images():
+    shapes = (44, 1, 32, 32), (60, 1, 32, 32)
+    assert check_inputs(*shapes, protocol="paper") == check_inputs(*shapes, protocol="paper", count=44) == 44
+    with pytest.raises(UsageError, match="--count 45: 60 generated and 44 real images allow at most 44"):
+        check_inputs(*shapes, protocol="paper", count=45)
 
 
 @pytest.mark.parametrize("images", [blobs(20).float() / 255, blobs(20)[:, 0], blobs(20).numpy().astype(np.int64)])
@@ -290,7 +371,7 @@ def two_classes(real, fake, seed=0):
     return sets
 
 
-@pytest.mark.parametrize("protocol", ["standard", "legacy"])
+@pytest.mark.parametrize("protocol", ["standard", "paper", "legacy"])
 def test_every_class_is_scored_by_itself(protocol, monkeypatch):
     monkeypatch.setattr("samgan.scoring.images.MS_SSIM_PAIRS", 100)
     (real, real_classes), (fake, fake_classes) = two_classes((42, 50), (24, 25))
@@ -300,7 +381,7 @@ def test_every_class_is_scored_by_itself(protocol, monkeypatch):
     for name, count in (("a", 21), ("b", 25)):
         own = {"real": real[real_classes == name], "fake": fake[fake_classes == name]}
         alone = score_images(**own, **arguments)
-        assert alone.count == count
+        assert alone.count == (count if protocol != "paper" else len(own["fake"]))
         assert scores.classes[name] == alone
     whole = score_images(real=real, fake=fake, **arguments)
     assert replace(scores, classes={}) == whole

@@ -359,6 +359,16 @@ def test_the_outcome_comes_first_in_words(tmp_path, scores):
     assert "outcome bad" not in found
 
 
+def test_a_floor_at_fewer_images_is_no_yardstick(tmp_path, scores):
+    given = replace(scores, scores={**scores.scores, "frechet": Scored(30.0, 10.0)}, count=40, floor_count=20)
+    _, page = write(tmp_path, scores=given)
+    assert "30.000 at 40 images per set. Real images score 10.000 against other real ones at 20 per set" in page.text
+    assert "real against real (floor at 20 images)" in page.text
+    assert "at 20 images per set. The generated ones are scored at 40" in page.text
+    assert "times its floor" not in page.text
+    assert report.FLOOR not in page.text
+
+
 def test_every_score_says_how_to_read_it(tmp_path, scores):
     given = replace(scores, scores={**dict.fromkeys(SCORES, Scored(1.0, 1.0)), **scores.scores})
     _, page = write(tmp_path, scores=given)

@@ -88,6 +88,25 @@ def test_another_way_to_score_trains_nothing_again(data, tmp_path, no_features, 
     assert (before.scores.count, after.scores.count) == (19, 8)
 
 
+def test_rows_can_be_scored_by_the_papers_protocol(data, tmp_path, no_features, monkeypatch):
+    (before,) = run_sweep([job(data)], tmp_path, Scoring(), HERE)
+    (tree,) = (json.loads(path.read_text()) for path in (tmp_path / "rows").glob("*.json"))
+    del tree["scoring"]["protocol"], tree["scores"]["floor_count"]  # rows from before there were two protocols
+    assert RowDocument.from_dict(tree, "row.json") == before
+    monkeypatch.setattr(api, "train", forbidden)
+    assert not Scoring(protocol="paper").scored(before)
+    (after,) = run_sweep([job(data)], tmp_path, Scoring(protocol="paper"), HERE)
+    assert (after.scores.protocol, after.scores.count, after.scores.floor_count) == ("paper", 38, 19)
+    assert Scoring(protocol="paper").scored(after)
+    monkeypatch.undo()
+    monkeypatch.setattr(load_features, "default_features", lambda shape: Default(None, "no weights here"))
+    one = dataclasses.replace(job(data), score_at=(0.02,))
+    (row,) = run_sweep([one], tmp_path / "parts", Scoring(protocol="paper"), HERE)
+    (at,) = row.scored_at
+    assert (at.kimg, at.scores.protocol, at.scores.floor_count) == (0.02, "paper", 19)
+    assert row.scores.scores == after.scores.scores
+
+
 def module_file(path, factor=1.0):
     """A module of features; what the file holds besides the module depends on its name."""
 

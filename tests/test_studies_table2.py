@@ -246,6 +246,20 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', page)
 
 
+def test_a_floor_at_fewer_images_says_so_in_the_table(tmp_path):
+    row = document("samgan-8")
+    paper = dataclasses.replace(row.scores, protocol="paper", count=200, floor_count=100)
+    table, (markdown, *_) = write_table(tmp_path, [dataclasses.replace(row, scores=paper)], command="", title="A table")
+    assert table.lines[0]["floor_count"] == 100
+    assert "| 1.000 | 0.030 (at 100) |" in markdown.read_text()
+    assert "200 images per set" in markdown.read_text()
+    assert "other real images, at 100 images per set" in markdown.read_text()
+    table, (markdown, *_) = write_table(tmp_path, [row], command="", title="A table")
+    assert table.lines[0]["floor_count"] is None
+    assert "| 1.000 | 0.030 |" in markdown.read_text()
+    assert "other real images.\n" in markdown.read_text()
+
+
 def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkeypatch):
     judged = []
     monkeypatch.setattr("samgan.studies.table2_write.judge_claims", lambda runs: judged.append(runs) or [])
@@ -420,10 +434,26 @@ def test_wrong_use_is_reported_before_anything_is_trained(data, tmp_path, capsys
     assert not list(tmp_path.iterdir())
 
 
+def test_ways_to_score_reach_the_request(data, tmp_path, monkeypatch):
+    asked = []
+
+    def table2(data, out, request):
+        asked.append(request)
+        raise SamganError("asked")
+
+    monkeypatch.setattr("samgan.studies.table2", table2)
+    options = ["--count", "9", "--protocol", "paper", "--features", "lite0", "--second-features", "radiograph"]
+    assert main(["table2", str(data), "--out", str(tmp_path), *options]) == 1
+    (request,) = asked
+    assert (request.count, request.protocol) == (9, "paper")
+    assert (request.features, request.second_features) == ("lite0", "radiograph")
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"scale": "tiny"}, "--scale tiny: expected one of cpu, paper"),
+        ({"protocol": "legacy"}, "--protocol legacy: expected one of standard, paper"),
         ({"on_collapse": "cry"}, "--on-collapse cry: expected one of warn, stop, ignore"),
         ({"kimg": 1.0, "budget_minutes": 1.0}, "both give the length"),
         ({"cores_per_job": 0}, "--cores-per-job 0: expected more than 0"),

@@ -385,6 +385,12 @@ def test_a_run_is_scored_in_the_proportions_of_the_data_and_by_class(trained, se
     assert {name: own.count for name, own in scores.classes.items()} == {"NORMAL": 12, "PNEUMONIA": 27}
     assert scores.classes["NORMAL"].scores["swd"].floor > 0
     assert "PNEUMONIA" in report.read_text()
+    scores, _ = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores", protocol="paper")
+    assert drawn.pop() == [0] * 24 + [1] * 54
+    assert {name: (own.count, own.floor_count) for name, own in scores.classes.items()} == {
+        "NORMAL": (24, 12),
+        "PNEUMONIA": (54, 27),
+    }
     scores, _ = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores", classes=["PNEUMONIA"])
     assert (drawn[1], list(scores.classes)) == ([1] * 27, ["PNEUMONIA"])
     scores, _ = api.evaluate(trained.path, sets["both"], out=tmp_path / "scores", count=20)

@@ -126,6 +126,19 @@ def test_each_score_stands_beside_its_floor_in_the_schema_of_the_hub(run, data):
     assert result["metrics"][2]["args"] == {"images": 40, "features": "net", "features_sha256": "cd" * 32}
 
 
+def test_a_floor_at_fewer_images_says_so_on_the_card(run, data):
+    paper = replace(Scores.read(run.path / "scores.json"), protocol="paper", count=80, floor_count=41)
+    paper.write(run.path / "scores.json")
+    finished(run, data=data)
+    metrics = front_matter()["model-index"][0]["results"][0]["metrics"]
+    assert metrics[1]["name"] == "MS-SSIM of pairs, real against real (floor)"  # it does not depend on the count
+    assert metrics[3]["name"] == "Frechet distance, net, real against real (floor at 41 images)"
+    assert metrics[2]["args"]["images"] == 80
+    card = Path("shared/README.md").read_text()
+    assert "80 images against 80 of split train (real: 41 against 41, other than MS-SSIM)" in card
+    assert "equally many real images" not in card
+
+
 def test_the_hub_s_own_classes_read_the_card(run, data, hub):
     from huggingface_hub import ModelCard
     from huggingface_hub.repocard_data import eval_results_to_model_index

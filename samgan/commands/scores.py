@@ -22,13 +22,15 @@ from samgan.errors import UsageError
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN_OR_FOLDER", type=Path, help=IMAGES)
     parser.add_argument("--data", type=Path, required=True, help="prepared set of real images")
-    text = "images per set (default: half the real ones, since the floor needs two sets of real images)"
+    text = "images per set (default: half the real ones, since the floor needs two sets of real images; all with "
+    text += "--protocol paper)"
     parser.add_argument("--count", type=int, metavar="N", help=text)
     text = "real images to compare with"
     parser.add_argument("--split", default="train", choices=("train", "holdout", "all"), help=text)
     add_classes(parser, "compare with real images of these classes (default: those of the run)")
-    text = "standard, or legacy: the scores as the paper's group computed them in another article"
-    parser.add_argument("--protocol", default="standard", choices=("standard", "legacy"), help=text)
+    text = "standard; paper: all generated against all real images, with the floor at half of them; or legacy: the "
+    text += "scores as the paper's group computed them in another article"
+    parser.add_argument("--protocol", default="standard", choices=("standard", "paper", "legacy"), help=text)
     add_seed(parser, "seed of the first image, and of the pairs and projections that are drawn")
     text = "folder for scores.json and report.html (default: the run or the folder of images)"
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)

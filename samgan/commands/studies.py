@@ -55,9 +55,10 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     text = "CPU cores of a job (default: all cores of this machine)"
     parser.add_argument("--cores-per-job", type=int, metavar="N", help=text)
     parser.add_argument("--gpus-per-job", type=float, default=0.0, metavar="N", help="GPUs of a job on Ray")
-    parser.add_argument(
-        "--count", type=int, metavar="N", help="images per set for scores (default: half the real ones)"
-    )
+    text = "images per set for scores (default: half the real ones; all with --protocol paper)"
+    parser.add_argument("--count", type=int, metavar="N", help=text)
+    text = "standard, or paper: score all generated against all real images, with the floor at half of them"
+    parser.add_argument("--protocol", default="standard", choices=("standard", "paper"), help=text)
     add_features(parser)
     text = "also keep scores by these features in the records of rows (rows/*.json)"
     parser.add_argument("--second-features", metavar="NAME", help=text)
@@ -81,8 +82,10 @@ def _table2(options: argparse.Namespace) -> Outcome:
         "snapshot_every_kimg",
         "on_collapse",
         "count",
+        "protocol",
         "features",
         "features_file",
+        "second_features",
         "ray",
         "cores_per_job",
     )

@@ -10,12 +10,12 @@ from samgan.scoring.documents import (
     Scored,
     Scores,
 )
-from samgan.scoring.evaluate import evaluate
-from samgan.scoring.images import Classes, check_inputs, score_images
+from samgan.scoring.evaluate import evaluate, scores_file
+from samgan.scoring.images import Classes, check_inputs, most_images, score_images
 from samgan.scoring.quick import CHOOSES_BEST, QuickScorer, QuickScores, ms_ssim_gaps, quick_scores
 from samgan.scoring.registry import SCORES, Score, Sets
 from samgan.scoring.report import curve_charts, write_report
-from samgan.scoring.table import format_table, number, score_rows
+from samgan.scoring.table import floor_label, format_table, number, score_rows
 
 __all__ = [
     "CHOOSES_BEST",
@@ -36,11 +36,14 @@ __all__ = [
     "check_inputs",
     "curve_charts",
     "evaluate",
+    "floor_label",
     "format_table",
+    "most_images",
     "ms_ssim_gaps",
     "number",
     "quick_scores",
     "score_images",
     "score_rows",
+    "scores_file",
     "write_report",
 ]

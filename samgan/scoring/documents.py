@@ -18,7 +18,7 @@ The rows of a study are known by it, so that rows scored in an earlier way are s
 
 @dataclass(frozen=True)
 class Scored:
-    """One score of generated images against real ones, beside that of other real images against the same real ones."""
+    """One score of generated images against real ones, beside that of real images against other real ones."""
 
     value: float
     floor: float
@@ -95,6 +95,8 @@ class Scores(Document):
     seed: int
     count: int
     """Images of each set that scores of distributions compare."""
+    floor_count: int | None = None
+    """Images of each of the two sets of real ones that give the floor; None: `count`."""
     counts: Counts
     features: FeaturesUsed | None
     ms_ssim_real: MeanOfPairs | None

@@ -19,7 +19,7 @@ from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.load_features import choose_features, say_features
 from samgan.sampling import Source, labels_like
 from samgan.scoring.documents import Scores
-from samgan.scoring.images import Classes, check_inputs, score_images
+from samgan.scoring.images import Classes, check_inputs, most_images, score_images
 from samgan.scoring.report import PLAIN, Story, write_report
 from samgan.seeds import check_seed
 from samgan.terminal import say
@@ -41,6 +41,15 @@ class _Request:
     seed: int
     folder: Path
     story: Story
+
+
+def scores_file(protocol: str) -> str:
+    """The name of the document that holds the scores of a protocol."""
+    return f"scores{_suffix(protocol)}.json"
+
+
+def _suffix(protocol: str) -> str:
+    return "" if protocol == "standard" else f"-{protocol}"
 
 
 def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
@@ -67,13 +76,14 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     Args:
         source: As for `samgan.sampling.Source.open`.
         data: The prepared set of real images.
-        count: Images per set; default: half the real ones, since the floor needs two halves of them.
+        count: Images per set; default: half the real ones, since the floor needs two halves of them, or all of them
+            with the paper's protocol.
         split: Real images to compare with: "train", "holdout" or "all".
         classes: Of these classes; default: the run's. A run with classes is scored on images of them in the proportions
             of the real ones, and on every class by itself.
         features: A name of docs/features.md, or a module file; default: what is there, or what the protocol asks for.
         features_file: The weights of the named network, as for `samgan.metrics.load_features`.
-        protocol: "standard" or "legacy".
+        protocol: "standard", "paper" or "legacy", as for `samgan.scoring.score_images`.
         seed: Of samples, pairs and projections.
         checkpoint: "newest", "best" or a file, of a run.
         out: Where to write; default: the run, the folder of images, or beside the file.
@@ -144,7 +154,8 @@ def _images(request: _Request) -> tuple[UInt8[np.ndarray, "n c h w"], UInt8[Tens
         check(fake.shape)
         return real, fake, None
     network, model = source.model.config.network, source.model
-    shape = (request.count or len(real) // 2, network.image_channels, network.resolution, network.resolution)
+    count = request.count or most_images(len(real), request.protocol)
+    shape = (count, network.image_channels, network.resolution, network.resolution)
     check(shape)
     if not model.classes:
         return real, source.images(shape[0], seed=request.seed), None
@@ -157,8 +168,8 @@ def _images(request: _Request) -> tuple[UInt8[np.ndarray, "n c h w"], UInt8[Tens
 
 def _write(request: _Request, scores: Scores, real: np.ndarray, fake: Tensor, notes: Sequence[str]) -> Path:
     """Write scores.json and the report, whose path is returned."""
-    source, suffix = request.source, "" if request.protocol == "standard" else f"-{request.protocol}"
-    report = request.folder / f"report{suffix}.html"
+    source = request.source
+    report = request.folder / f"report{_suffix(request.protocol)}.html"
     write_report(
         report,
         title=f"samgan: {source.config.preset if source.config else source.described.name}",
@@ -172,5 +183,5 @@ def _write(request: _Request, scores: Scores, real: np.ndarray, fake: Tensor, no
         notes=notes,
         story=request.story,
     )
-    scores.write(request.folder / f"scores{suffix}.json")
+    scores.write(request.folder / scores_file(request.protocol))
     return report

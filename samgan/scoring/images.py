@@ -59,6 +59,9 @@ def score_images(
     `value` is m reals against m fakes, `floor` the same m reals against m other reals. A generator that cannot be told
     from the data scores its floor. MS-SSIM takes all images given: their number does not bias a mean over pairs.
 
+    The paper's protocol keeps no half of the real images for the floor: m = min(count, fakes, reals). The floor is then
+    at min(m, reals // 2), which `Scores.floor_count` says where it is less than m.
+
     Long because it has many options, each described below.
 
     Args:
@@ -66,7 +69,8 @@ def score_images(
         fake: The generated images, of the same channels and resolution.
         features: From `samgan.metrics.features.load_features`; None leaves out the scores that need features. For the
             legacy protocol load "imagenet-inception".
-        protocol: "standard", or "legacy" for comparison with the numbers of the paper's group only.
+        protocol: "standard"; "paper" for all images against all; or "legacy" for comparison with the numbers of the
+            paper's group only.
         seed: Of everything drawn: halves, pairs, patches, directions.
         count: Images to use of each set, at most; default: all.
         skip_reason: Why scores that need features are left out.
@@ -81,6 +85,7 @@ def score_images(
     """
     real, fake = as_tensor(real), as_tensor(fake)
     m = check_inputs(real.shape, fake.shape, protocol=protocol, count=count)
+    of_floor = min(m, len(real) // 2)
     if features is not None and classes is not None:
         features = _remembering(features)
     scores = Scores(
@@ -88,6 +93,7 @@ def score_images(
         resolution=real.shape[2],
         seed=seed,
         count=m,
+        floor_count=None if of_floor == m else of_floor,
         counts=Counts(len(real), len(fake)),
         features=None,
         ms_ssim_real=None,
@@ -116,6 +122,11 @@ def score_images(
     return replace(scores, classes=of_class)
 
 
+def most_images(real: int, protocol: str) -> int:
+    """How many of so many real images a protocol compares with generated ones: half, if the others give the floor."""
+    return real if protocol == "paper" else real // 2
+
+
 def check_inputs(
     real: Sequence[int], fake: Sequence[int], *, protocol: str = "standard", count: int | None = None
 ) -> int:
@@ -137,14 +148,12 @@ def check_inputs(
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}")
     check_comparable(real, fake)
-    most = min(fake[0], real[0] // 2)
+    most = min(fake[0], most_images(real[0], protocol))
     if count is not None and count > most >= MIN_COUNT:
-        raise UsageError(
-            f"--count {count}: {fake[0]} generated and {real[0]} real images allow at most {most}, since the floor "
-            "needs two sets of real ones"
-        )
+        why = "" if protocol == "paper" else ", since the floor needs two sets of real ones"
+        raise UsageError(f"--count {count}: {fake[0]} generated and {real[0]} real images allow at most {most}{why}")
     m = most if count is None else min(count, most)
-    if m < MIN_COUNT:
+    if min(m, real[0] // 2) < MIN_COUNT:
         raise SamganError(
             f"scores need at least {MIN_COUNT} generated and {2 * MIN_COUNT} real images; there are {fake[0]} and "
             f"{real[0]} (count: {count if count is not None else 'all'})"
@@ -155,8 +164,9 @@ def check_inputs(
 def _standard(
     scores: Scores, real: Tensor, fake: Tensor, features: FeatureExtractor | None, skip_reason: str
 ) -> Scores:
-    """Add the scores of the standard protocol."""
+    """Add the scores of the standard protocol, or of the paper's, which differs in the numbers of images."""
     m, seed = scores.count, scores.seed
+    of_floor = scores.floor_count or m
 
     def ms_ssim() -> tuple[PairMean, PairMean]:
         means = [mean_ms_ssim(images, pairs=MS_SSIM_PAIRS, seed=seed) for images in (real, fake)]
@@ -165,7 +175,8 @@ def _standard(
     scores = _with_ms_ssim(scores, ms_ssim)
     # Random, since files often lie in order of class or patient; a prefix of one order, so one cache serves every m.
     drawn_real, drawn_fake = (_order(len(images), seed) for images in (real, fake))
-    sets = Sets(real[drawn_real[:m]], real[drawn_real[m : 2 * m]], fake[drawn_fake[:m]], seed, features)
+    taken = drawn_real[: max(m, 2 * of_floor)]
+    sets = Sets(real[taken], fake[drawn_fake[:m]], of_floor, seed, features)
     found: dict[str, Scored] = {}
     for score in SCORES.values():
         if score.needs_features and features is None:
@@ -212,7 +223,7 @@ def _legacy(scores: Scores, real: Tensor, fake: Tensor, features: FeatureExtract
     return replace(scores, scores={"frechet": Scored(value, floor)})
 
 
-PROTOCOLS = {"standard": _standard, "legacy": _legacy}
+PROTOCOLS = {"standard": _standard, "paper": _standard, "legacy": _legacy}
 
 
 def _skip(scores: Scores, names: Sequence[str], reason: str) -> Scores:

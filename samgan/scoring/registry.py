@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -24,12 +23,13 @@ Against = Literal["fake", "other"]
 
 
 class Sets:
-    """Equally many images of each kind, with what scores share computed once.
+    """Generated images and as many real ones, and two equal sets of real ones; what scores share is computed once.
 
     Args:
-        real: Real images that both others are compared with.
-        other: Other real images.
+        real: Real images in the order in which they are taken: as many as `fake` to compare with these; for the floor
+            the first `floor_count` to compare with the next `floor_count`.
         fake: Generated images.
+        floor_count: Images of each of the two sets of the floor.
         seed: Of everything drawn.
         extractor: From images to features; None leaves out scores that need them.
     """
@@ -37,17 +37,17 @@ class Sets:
     def __init__(
         self,
         real: UInt8[Tensor, "n c h w"],
-        other: UInt8[Tensor, "n c h w"],
-        fake: UInt8[Tensor, "n c h w"],
+        fake: UInt8[Tensor, "m c h w"],
+        floor_count: int,
         seed: int,
         extractor: FeatureExtractor | None,
     ) -> None:
-        self.images = {"real": real, "other": other, "fake": fake}
+        self.real, self.fake, self.floor_count = real, fake, floor_count
         self.seed, self.extractor = seed, extractor
 
-    def features(self, kind: str) -> Float[Tensor, "n d"]:
-        """Features of the "real", "other" or "fake" images."""
-        return self._features[kind]
+    def features(self, against: Against) -> tuple[Float[Tensor, "k d"], Float[Tensor, "k d"]]:
+        """Features of real images, and of those that they are compared with."""
+        return self._features[against]
 
     def prdc(self, against: Against) -> Prdc:
         """Precision, recall, density and coverage."""
@@ -57,25 +57,25 @@ class Sets:
         """Sliced Wasserstein distance x 1000 by side of the level in pixels, and "mean"."""
         return self._swd[against]
 
+    def _compared(self, real: Tensor, fake: Tensor) -> dict[Against, tuple[Tensor, Tensor]]:
+        """The two sets that are compared, of all images or of all their features."""
+        half = self.floor_count
+        return {"fake": (real[: len(fake)], fake), "other": (real[:half], real[half : 2 * half])}
+
     @functools.cached_property
-    def _features(self) -> dict[str, Tensor]:
+    def _features(self) -> dict[Against, tuple[Tensor, Tensor]]:
         assert self.extractor is not None
-        real = extract(self.extractor, torch.cat([self.images["real"], self.images["other"]]))
         # The next evaluation brings other generated images: keeping their features would only fill the disk.
-        fake = extract(self.extractor, self.images["fake"], cache=False)
-        count = len(self.images["real"])
-        return {"real": real[:count], "other": real[count:], "fake": fake}
+        return self._compared(extract(self.extractor, self.real), extract(self.extractor, self.fake, cache=False))
 
     @functools.cached_property
-    def _prdc(self) -> dict[str, Prdc]:
-        return {kind: prdc(self.features("real"), self.features(kind)) for kind in ("fake", "other")}
+    def _prdc(self) -> dict[Against, Prdc]:
+        return {against: prdc(*pair) for against, pair in self._features.items()}
 
     @functools.cached_property
-    def _swd(self) -> dict[str, dict[str, float]]:
-        real = self.images["real"]
-        return {
-            kind: sliced_wasserstein_distance(real, self.images[kind], seed=self.seed) for kind in ("fake", "other")
-        }
+    def _swd(self) -> dict[Against, dict[str, float]]:
+        pairs = self._compared(self.real, self.fake)
+        return {against: sliced_wasserstein_distance(*pair, seed=self.seed) for against, pair in pairs.items()}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Score:
 
 
 def _by_features(distance: Callable[[Tensor, Tensor], float]) -> Callable[[Sets, Against], float]:
-    return lambda sets, against: distance(sets.features("real"), sets.features(against))
+    return lambda sets, against: distance(*sets.features(against))
 
 
 SCORES = {

@@ -19,7 +19,7 @@ from samgan.pictures import SYNTHETIC
 from samgan.runs import Environment
 from samgan.scoring.documents import MODE_COLLAPSE, Scores
 from samgan.scoring.registry import SCORES
-from samgan.scoring.table import HEADER, Verdict, class_table, number, remarks, table_rows, verdicts
+from samgan.scoring.table import Verdict, class_table, header, number, remarks, table_rows, verdicts
 
 MAX_PICTURES = 64
 REAL = "Real images of the data set. They are part of this file: share it as the data's terms allow."
@@ -30,6 +30,11 @@ ROWS = 8
 FLOOR = (
     "The floor is what other real images of the same data score. No model can be expected to be better than that, so "
     "read each score beside its floor: the nearer, the better."
+)
+FLOOR_OF_HALVES = (
+    "The floor is what real images of the same data score against each other, at {half} images per set. The generated "
+    "ones are scored at {count}. Distances are larger at fewer images, so real images at {count} would be below this "
+    "floor: a distance equal to it is not yet that of real images."
 )
 READING = {
     "MS-SSIM [95 %]": "How alike two images of a set are, from 0 to 1, with the 95 % interval. Generated images that "
@@ -171,8 +176,8 @@ def write_report(  # noqa: PLR0913 (what the page shows)
         pictures=_pictures(real, fake, story),
         examples=story.examples,
         progress=_progress(grids, config),
-        floor=FLOOR,
-        score_header=HEADER,
+        floor=_about_floor(scores) if scores else "",
+        score_header=header(scores) if scores else (),
         score_rows=_read_rows(scores) if scores else [],
         class_header=titles,
         class_rows=classes,
@@ -198,6 +203,12 @@ def _introduction(scores: Scores | None, config: Config | None) -> list[str]:
     return lines
 
 
+def _about_floor(scores: Scores) -> str:
+    """How to read a score beside its floor."""
+    half = scores.floor_count
+    return FLOOR if half is None else FLOOR_OF_HALVES.format(half=half, count=scores.count)
+
+
 def summary(scores: Scores) -> list[Verdict]:
     """The outcome in words, for a reader who goes no further."""
     found = []
@@ -211,8 +222,12 @@ def summary(scores: Scores) -> list[Verdict]:
         found.append(Verdict(sentence, collapsed))
     if (score := scores.scores.get("frechet")) and score.floor > 0:
         label, decimals = SCORES["frechet"].shown(scores.features)
-        values = f"{number(score.value, decimals)} against {number(score.floor, decimals)}"
-        sentence = f"{label}: {score.value / score.floor:.1f} times its floor ({values}). Real images reach about 1."
+        value, floor = number(score.value, decimals), number(score.floor, decimals)
+        sentence = f"{label}: {score.value / score.floor:.1f} times its floor ({value} against {floor}). "
+        sentence += "Real images reach about 1."
+        if scores.floor_count is not None:  # a ratio of distances at different counts would flatter the model
+            sentence = f"{label}: {value} at {scores.count} images per set. Real images score {floor} against other "
+            sentence += f"real ones at {scores.floor_count} per set, and less at more."
         found.append(Verdict(sentence, False))
     return found
 

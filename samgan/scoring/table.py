@@ -7,7 +7,6 @@ from samgan.pages import cell, markdown_table
 from samgan.scoring.documents import MODE_COLLAPSE, FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.registry import SCORES
 
-HEADER = ("score", "generated", "real against real (floor)", "better")
 BETTER = {"lower": "↓ lower", "higher": "↑ higher"}
 
 
@@ -29,6 +28,16 @@ class Verdict(NamedTuple):
     collapsed: bool
 
 
+def floor_label(scores: Scores) -> str:
+    """What the floor is called: it says at how many images it is, where the scores are at others."""
+    return "floor" if scores.floor_count is None else f"floor at {scores.floor_count} images"
+
+
+def header(scores: Scores) -> tuple[str, str, str, str]:
+    """Columns of the table."""
+    return "score", "generated", f"real against real ({floor_label(scores)})", "better"
+
+
 def score_rows(scores: Scores) -> list[ScoreRow]:
     """Each score that there is, without MS-SSIM."""
     rows = []
@@ -46,7 +55,7 @@ def score_rows(scores: Scores) -> list[ScoreRow]:
 
 
 def table_rows(scores: Scores) -> list[tuple[str, str, str, str]]:
-    """The rows of the table, in columns as in `HEADER`."""
+    """The rows of the table, in columns as in `header`."""
     generated, real = (_interval(mean) for mean in (scores.ms_ssim_generated, scores.ms_ssim_real))
     first = ("MS-SSIM [95 %]", generated, real, "near the real")
     return [first, *((row.label, row.value, row.floor, row.better) for row in score_rows(scores))]
@@ -61,6 +70,8 @@ def class_table(scores: Scores) -> tuple[list[str], list[list[str]]]:
         cells["MS-SSIM (real)"] = f"{generated.mean:.3f} ({real.mean:.3f})" if real and generated else "-"
         rows = score_rows(own)
         cells |= {f"{row.label} (floor)": f"{row.value} ({row.floor})" for row in rows if not row.by_level}
+        if own.floor_count is not None:
+            cells["floor"] = f"at {own.floor_count} images"
         lines.append(cells)
     titles = list(dict.fromkeys(title for cells in lines for title in cells))
     return titles, [[cells.get(title, "-") for title in titles] for cells in lines]
@@ -87,6 +98,11 @@ def remarks(scores: Scores) -> list[str]:
         f"{scores.counts.real} real were given; the floor needs two sets of real ones). Compare scores only at equal "
         "numbers of images."
     ]
+    if scores.floor_count is not None:
+        lines.append(
+            f"The floor is at {scores.floor_count} images per set, not at {scores.count}: two sets of real images can "
+            "only be had as halves. Distances are larger at fewer images, so their floors are too high here."
+        )
     if data := scores.data:
         lines.append(
             f"Real images: {data.name}, {data.split}, {', '.join(data.classes)}, sha256 {data.sha256}. The floor's two "
@@ -94,7 +110,7 @@ def remarks(scores: Scores) -> list[str]:
         )
     if scores.features:
         lines.append(_of_features(scores.features, scores.resolution))
-    if scores.protocol == "standard":
+    if scores.protocol != "legacy":
         lines.append("MS-SSIM does not depend on the number of images and takes all that were given.")
     else:
         lines.append(
@@ -121,7 +137,7 @@ def _of_features(features: FeaturesUsed, resolution: int) -> str:
 
 def format_table(scores: Scores) -> str:
     """Scores as a Markdown table, every score beside its floor, then the verdicts and what the numbers rest on."""
-    lines = [*markdown_table(HEADER, table_rows(scores)), ""]
+    lines = [*markdown_table(header(scores), table_rows(scores)), ""]
     titles, rows = class_table(scores)
     if rows:
         lines += [*markdown_table(titles, rows), ""]

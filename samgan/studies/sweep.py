@@ -23,7 +23,7 @@ from samgan.files import atomic_write, locked
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, find_collapse
 from samgan.sampling import load_model, sample
-from samgan.scoring import Scores
+from samgan.scoring import Scores, scores_file
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_ray import run_on_ray
 from samgan.studies.sweep_row import Curve, RowDocument, ScoredAt, Trained
@@ -129,8 +129,9 @@ def _refuse_to_lose(job: Job, out: Path, scoring: Scoring) -> None:
     path = _path(job, out)
     if not Run(out / "runs" / job.key).last_step():
         raise SamganError(
-            f"{path} was made with other --features, --features-file, --count or --on-collapse, and its run is no "
-            "longer here to be scored again; give the same options as before, or delete the row to train it again"
+            f"{path} was made with other --features, --features-file, --count, --protocol or --on-collapse, and its "
+            "run is no longer here to be scored again; give the same options as before, or delete the row to train it "
+            "again"
         )
     if row.scores.features and not scoring.features:
         raise SamganError(
@@ -198,7 +199,8 @@ def _score_at(
     """Train to a part of the job's length, and score that; nothing if the run has passed it without scores."""
     folder = path / f"scores-{kimg:g}"
     part = dataclasses.replace(job, config=job.config.override({"training.kimg": kimg}))
-    if not (folder / "scores.json").exists():
+    document = folder / scores_file(scoring.protocol)
+    if not document.exists():
         begun = (path / "config.json").is_file()
         if begun and Run(path).last_step() > part.config.training.total_steps:
             say(f"samgan: {job.key} has passed {kimg:g} kimg, and cannot be scored there any more")
@@ -207,7 +209,7 @@ def _score_at(
         if run.last_step() < part.config.training.total_steps:  # ended at its collapse
             return []
         _score(run, data, scoring, resources.device, folder)
-    scores = Scores.read(folder / "scores.json")
+    scores = Scores.read(document)
     return [ScoredAt(kimg=kimg, scores=scores)]
 
 
@@ -235,7 +237,14 @@ def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_col
 def _score(run: Run, data: PreparedSet, scoring: Scoring, device: str, folder: Path | None = None) -> Scores:
     weights = Path(scoring.features_file) if scoring.features_file else None
     scores, _ = api.evaluate(
-        run.path, data, count=scoring.count, features=scoring.features, features_file=weights, device=device, out=folder
+        run.path,
+        data,
+        count=scoring.count,
+        features=scoring.features,
+        features_file=weights,
+        protocol=scoring.protocol,
+        device=device,
+        out=folder,
     )
     return scores
 

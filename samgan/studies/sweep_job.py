@@ -55,6 +55,7 @@ class Scoring:
     """[c h w] of the images that a module of features is tried on."""
     second_features: str | None = None
     """A named network whose scores are kept beside these; a row that has been scored without it is not scored again."""
+    protocol: str = "standard"
 
     @functools.cached_property
     def key(self) -> ScoredBy:
@@ -65,7 +66,9 @@ class Scoring:
             features = tuple(load_features(self.features).fingerprint(self.shape))
         elif self.features:
             sha256 = weights_sha256(self.features, Path(self.features_file) if self.features_file else None)
-        return ScoredBy(features=features, weights_sha256=sha256, count=self.count, computes=SCORING)
+        return ScoredBy(
+            features=features, weights_sha256=sha256, count=self.count, protocol=self.protocol, computes=SCORING
+        )
 
     def scored(self, row: RowDocument) -> bool:
         """Whether a row was scored in this way."""

@@ -24,6 +24,7 @@ class ScoredBy:
     weights_sha256: str | None = None
     """Of the weights of a named network."""
     count: int | None = None
+    protocol: str = "standard"
     computes: int
     """`samgan.scoring.SCORING` at that time."""
 
@@ -34,7 +35,7 @@ class ScoredBy:
             same = len(first) == len(second) and np.allclose(first, second, rtol=1e-3)
         else:
             same = first == second
-        rest = [(by.weights_sha256, by.count, by.computes) for by in (self, other)]
+        rest = [(by.weights_sha256, by.count, by.protocol, by.computes) for by in (self, other)]
         return bool(same) and rest[0] == rest[1]
 
 

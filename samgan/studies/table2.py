@@ -15,7 +15,7 @@ from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError, UsageError
 from samgan.files import Location
 from samgan.metrics.load_features import choose_features, default_features, say_features
-from samgan.scoring import check_inputs
+from samgan.scoring import check_inputs, most_images
 from samgan.studies.sweep import run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument
@@ -27,6 +27,8 @@ from samgan.training import Cost, check_fit, choose_length, plan
 from samgan.training.run import ON_COLLAPSE
 
 ENDLESS_KIMG = 1e6  # never reached; for runs whose length is in minutes
+TABLE_PROTOCOLS = ("standard", "paper")
+"""How rows may be scored; the legacy protocol has one distance only."""
 SUSTAINED_TFLOPS = 20.0
 """The speed of a GPU that a plan assumes. This is cautious: an H200 sustained 87 to 121 with rows at paper scale."""
 
@@ -64,7 +66,9 @@ class TableRequest:
     on_collapse: str = "warn"
     """As for `samgan.train`."""
     count: int | None = None
-    """Images per set for scores; None: half the real ones."""
+    """Images per set for scores; None: as many as the protocol has."""
+    protocol: str = "standard"
+    """"standard" or "paper", as for `samgan.evaluate`."""
     features: str | None = None
     """As for `samgan.evaluate`."""
     features_file: Path | None = None
@@ -98,6 +102,7 @@ class TableRequest:
         for name, word, allowed in (
             ("--scale", self.scale, tuple(RECIPE_SCALE)),
             ("--on-collapse", self.on_collapse, ON_COLLAPSE),
+            ("--protocol", self.protocol, TABLE_PROTOCOLS),
         ):
             if word not in allowed:
                 raise UsageError(f"{name} {word}: expected one of {', '.join(allowed)}")
@@ -176,7 +181,8 @@ def jobs_of(request: TableRequest, data: PreparedSet, faces: PreparedSet | None 
             shape = source.images.shape[1:]
             images = len(source.indices("train", config.data.classes))
             check_fit(config, (images, *shape))
-            check_inputs((images, *shape), (request.count or images // 2, *shape), count=request.count)
+            count = request.count or most_images(images, request.protocol)
+            check_inputs((images, *shape), (count, *shape), protocol=request.protocol, count=request.count)
             minutes = None if request.budget_minutes is None else float(request.budget_minutes)
             parts = tuple(kimg for kimg in sorted(set(request.score_at)) if kimg < config.training.kimg)
             jobs.append(Job(row.name, config, str(source.path.resolve()), source.sha256, minutes, parts))
@@ -194,7 +200,7 @@ def _choose_scoring(request: TableRequest, shape: tuple[int, int, int], out: Pat
         features = features or default_features(shape).name
     if request.second_features:
         choose_features(request.second_features, shape)  # refuses what is not there
-    return Scoring(features, weights, request.count, shape, request.second_features)
+    return Scoring(features, weights, request.count, shape, request.second_features, request.protocol)
 
 
 def _features_of_rows(out: Path) -> str | None:

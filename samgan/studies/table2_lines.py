@@ -42,6 +42,8 @@ class TableLine:
     scores: dict[str, Averaged] = field(default_factory=dict)
     ms_ssim_real: Averaged = Averaged()
     ms_ssim_generated: Averaged = Averaged()
+    floor_count: int | None = None
+    """Images of each set of the floor; None: as many as scores are taken at."""
     collapsed_seeds: int | None = None
     """Seeds with MG above MR by more than its 95 % interval: the paper's sign of a collapse."""
     flagged_seeds: int | None = None
@@ -80,6 +82,7 @@ def _columns() -> dict[str, Callable[[TableLine], Cell]]:
         found |= {name: _score(name, "value"), f"{name}_spread": _score(name, "spread")}
         if name in FLOORS:
             found[f"{name}_floor"] = _score(name, "floor")
+    found |= _fields("floor_count")
     found |= {**_likeness("real"), **_likeness("generated")}
     found["ms_ssim_generated_spread"] = operator.attrgetter("ms_ssim_generated.spread")
     found |= _fields("collapsed_seeds", "flagged_seeds", "ended_early_seeds", "failed_seeds")
@@ -146,6 +149,7 @@ def _line(row: Row, scored: list[Finished], failed: int) -> TableLine:
         scores={name: score(name) for name in SCORES},
         ms_ssim_real=_pairs([one.ms_ssim_real for one in scores]),
         ms_ssim_generated=_pairs([one.ms_ssim_generated for one in scores]),
+        floor_count=scores[0].floor_count,  # all rows of a sweep are scored in one way
         collapsed_seeds=sum(test.verdict == MODE_COLLAPSE for test in tests),
         flagged_seeds=sum(one.collapse is not None for one in trained),
         ended_early_seeds=sum(one.ended_early for one in trained),

@@ -130,7 +130,7 @@ def _cells(line: TableLine, scores: Sequence[Score]) -> list[str]:
         row.name,
         _paper(row.paper_fid),
         _with_spread(frechet),
-        _number(frechet.floor),
+        _number(frechet.floor) + (f" (at {line.floor_count})" if line.floor_count else ""),
         paper_pair,
         _number(line.ms_ssim_real.value) + _interval(line.ms_ssim_real),
         _with_spread(line.ms_ssim_generated) + _interval(line.ms_ssim_generated),
@@ -177,12 +177,14 @@ def _notes(rows: Sequence[RowDocument], command: str, jobs: int, of_paper: bool)
     names = {one.features.sha256: one.features.name for one in scored if one.features}
     features = sorted(names.values()) or ["none"]
     counts = sorted({one.count for one in scored})
+    halves = sorted({one.floor_count for one in scored if one.floor_count})
+    of_halves = f", at {', '.join(map(str, halves))} images per set: too high for distances at more images"
     notes = [
         f"Command: {command}",
         f"Processor: {several('processor')}; device: {several('device')}; source: {several('commit')}.",
         f"Frechet distance, KID, recall and coverage: features {', '.join(features)}, "
         f"{', '.join(map(str, counts))} images per set. The floor is the score of real images against other real "
-        "images.",
+        f"images{of_halves if halves else ''}.",
         *([NOT_COMPARABLE] if of_paper else []),
         "Spread: largest minus smallest value of the seeds. MS-SSIM: bounds of the 95 % interval of a run, as means "
         "over the seeds.",

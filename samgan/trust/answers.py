@@ -233,7 +233,9 @@ def uncertainty(record: Record) -> str:
     """What the scores say about their uncertainty."""
     if record.scores is None:
         return ""
-    return "MS-SSIM has an interval; every other score is given with that of equally many real images against real ones"
+    half, count = record.scores.floor_count, record.scores.count
+    many = "equally many" if half is None else f"{half}, not {count},"
+    return f"MS-SSIM has an interval; every other score is given with that of {many} real images against real ones"
 
 
 def results(record: Record) -> str:
@@ -245,7 +247,9 @@ def results(record: Record) -> str:
     if scores.ms_ssim_real and scores.ms_ssim_generated:
         parts.append(f"MS-SSIM {scores.ms_ssim_generated.mean:.3f} (real {scores.ms_ssim_real.mean:.3f})")
     parts += [f"{row.label} {row.value} (real {row.floor})" for row in _score_rows(scores)]
-    return f"{', '.join(parts)}; {scores.count} images against {scores.count}{_of_split(record)}"
+    half = scores.floor_count
+    of_real = "" if half is None else f" (real: {half} against {half}, other than MS-SSIM)"
+    return f"{', '.join(parts)}; {scores.count} images against {scores.count}{_of_split(record)}{of_real}"
 
 
 def _of_split(record: Record) -> str:

@@ -8,7 +8,7 @@ import yaml
 
 from samgan.errors import SamganError, UsageError, one_line
 from samgan.sampling import ShippedModel
-from samgan.scoring import SCORES, Scores
+from samgan.scoring import SCORES, Scores, floor_label
 from samgan.trust.record import Record
 
 LIBRARY, TASK, DRAFT = "samgan", "unconditional-image-generation", "draft"
@@ -137,13 +137,15 @@ def _metrics(scores: Scores) -> Iterator[dict[str, Any]]:
             if score.needs_features and features:
                 about |= {"features": features.name, "features_sha256": features.sha256}
             label, _ = score.shown(features)
-            yield from _with_floor(name, label, found.value, found.floor, about)
+            yield from _with_floor(name, label, found.value, found.floor, about, floor_label(scores))
 
 
-def _with_floor(name: str, label: str, value: float, floor: float, about: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _with_floor(
+    name: str, label: str, value: float, floor: float, about: dict[str, Any], called: str = "floor"
+) -> Iterator[dict[str, Any]]:
     """A score, and after it the same score of real images against other real images."""
     yield {"type": name, "name": label, "value": _short(value), "args": dict(about)}
-    yield {"type": f"{name}_floor", "name": f"{label}, real against real (floor)", "value": _short(floor)}
+    yield {"type": f"{name}_floor", "name": f"{label}, real against real ({called})", "value": _short(floor)}
 
 
 def _short(value: float) -> float:
