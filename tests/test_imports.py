@@ -12,7 +12,7 @@ PACKAGE = Path(samgan.__file__).parent
 # From the ground up. A wing, or a file that stands by itself, imports from the floors below its own only.
 FLOORS = (
     {"errors", "cache", "locks", "kernels"},
-    {"files", "terminal", "retired", "schema", "seeds"},
+    {"files", "terminal", "retired", "schema", "seeds", "grids"},
     {"documents", "launch", "config_training"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},
@@ -27,7 +27,7 @@ FLOORS = (
     {"trust"},
     {"training"},
     {"api"},
-    {"studies", "demonstration"},
+    {"studies", "demonstration", "studio"},
     {"commands"},
     {"__main__"},
 )
@@ -115,7 +115,10 @@ print(json.dumps(sorted(heavy & set(sys.modules))))
 """
 
 
-@pytest.mark.parametrize("module", ["samgan", "samgan.commands.main", "samgan.provenance.formats"])
+LIGHT = ["samgan", "samgan.commands.main", "samgan.provenance.formats", "samgan.pages", "samgan.runs.folder"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_starts_without_the_heavy_libraries(run_script, module):
     assert run_script(HEAVY.format(module=module)) == []
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from samgan import __version__
-from samgan.commands import data, images, scores, settings, studies, train
+from samgan.commands import data, images, scores, settings, studies, studio, train
 from samgan.commands.command import Command, Outcome
 from samgan.commands.completion import add_completion, add_settings, completion_script
 from samgan.commands.settings import split_settings
@@ -35,6 +35,7 @@ COMMANDS: tuple[Command, ...] = (
     *images.COMMANDS,
     *scores.COMMANDS,
     *studies.COMMANDS,
+    *studio.COMMANDS,
     *settings.COMMANDS,
     Command("completion", "print a script that lets bash, zsh or tcsh complete commands", _completion, add_completion),
 )

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from markupsafe import Markup
 
+from samgan.grids import image_grid, write_png
 from samgan.pages.page import render
-from samgan.pictures import image_grid, write_png
 
 Curve = list[tuple[float, float]]
 """Points (x, y), in order of x."""
@@ -51,7 +51,7 @@ def picture(
         columns: Images in a row.
         heading: Above the picture.
         caption: Below it.
-        description: What the images are, such as `samgan.pictures.SYNTHETIC`; kept in the picture's own metadata.
+        description: What the images are, such as `samgan.grids.SYNTHETIC`; kept in the picture's own metadata.
         magnify: Width of a pixel on the page.
         tell: Whether the description is also shown before the caption.
     """

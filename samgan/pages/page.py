@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from samgan import __version__
 from samgan.files import atomic_write
-from samgan.pictures import RESEARCH_ONLY
+from samgan.grids import RESEARCH_ONLY
 
 
 @functools.cache

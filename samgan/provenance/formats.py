@@ -26,7 +26,7 @@ def _write_pngs(folder: Path, samples: Iterable["Sample"], count: int) -> None:
 
 
 def _write_png(path: Path, sample: "Sample") -> None:
-    from samgan.pictures import write_png
+    from samgan.grids import write_png
 
     with open(path, "wb") as file:
         write_png(file, sample.image, sample.mark.entries())

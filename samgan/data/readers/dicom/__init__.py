@@ -19,11 +19,12 @@ from samgan.data.readers.dicom.pixels import PixelFormat, decode, read_format
 from samgan.data.readers.dicom.settings import fit_depth, note_darkness, read_display
 from samgan.data.readers.dicom.tables import Table, depth_of, read_table
 from samgan.data.readers.radiograph import BadImageError, Radiograph, Reading, Step
+from samgan.grids import SYNTHETIC
 
 __all__ = ["is_dicom", "open_dicom", "read_dicom"]
 
-MADE_BY_SAMGAN = "SYNTHETIC IMAGE made by a generative model (samgan)"
-"""How the comment of a sample begins; its own place, `samgan.pictures`, needs torch."""
+MADE_BY_SAMGAN = SYNTHETIC.partition(".")[0]
+"""How the comment of a sample begins."""
 RGB_FROM_YBR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]], dtype=np.float32)
 """ITU-R BT.601, full range, as DICOM PS3.3, C.7.6.3.1.2 has it."""
 

@@ -1,0 +1,240 @@
+"""What is below the root: prepared sets and runs, found by small files, and what these say at a glance."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from samgan.config import Config
+from samgan.data.documents import SetInfo
+from samgan.errors import SamganError, one_line
+from samgan.files import is_system_name
+from samgan.locks import find_holder
+from samgan.runs import Environment, Run
+from samgan.studio.places import Outside, Root
+
+DEPTH = 5
+"""Folders below the root that are looked into."""
+FOLDERS = 5000
+"""At most so many; a folder of images has few folders in it, but it may be a wrong root."""
+ENTRIES = 20_000
+"""Entries of one folder that are looked at."""
+REMEMBERED = 20_000
+"""Files whose content is remembered until they change."""
+
+State = Literal["running", "finished", "stopped", "damaged", "absent"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FoundSet:
+    """A prepared set."""
+
+    place: str
+    info: SetInfo | None = None
+    """None if it cannot be read."""
+    problem: str = ""
+    """Why not."""
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run, as far as it has come."""
+
+    place: str
+    state: State
+    problem: str = ""
+    """What is damaged."""
+    config: Config | None = None
+    environment: Environment | None = None
+    pid: int | None = None
+    """The process that trains; None if nobody does, or it is not known."""
+    line: dict[str, Any] = field(default_factory=dict)
+    """The newest line of the log; empty before the first."""
+    saved_step: int = 0
+    """Step of the newest checkpoint; 0 if there is none."""
+    changed: float = 0.0
+    """When the log was last written to, in seconds since 1970; 0: never."""
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of images seen."""
+        return float(self.line.get("images_seen", 0)) / 1000
+
+    @property
+    def goal_kimg(self) -> float:
+        """Where the run ends; 0 if its settings cannot be read."""
+        return self.config.training.kimg if self.config else 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the newest line."""
+        return float(self.line.get("images_per_second", 0.0))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the goal, at the speed of the whole run; None if nothing tells it."""
+        seconds, kimg = float(self.line.get("wall_seconds", 0.0)), self.kimg
+        return max(0.0, self.goal_kimg - kimg) * seconds / kimg if kimg > 0 and seconds > 0 else None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything below the root."""
+
+    sets: tuple[FoundSet, ...]
+    runs: tuple[FoundRun, ...]
+    notes: tuple[str, ...] = ()
+    """What was not looked at."""
+
+
+class Catalogue:
+    """Finds and describes sets and runs. What small files say is remembered until they change.
+
+    Several threads may use it: the worst that can happen is that a file is read twice.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.known: OrderedDict[tuple[str, str], tuple[tuple[int, ...], Any]] = OrderedDict()
+
+    def remembered(self, path: Path, what: str, read: Callable[[], T]) -> T:
+        """`read()`, or what it returned when the file last changed.
+
+        Raises:
+            Outside: A link leads it out of the root.
+            OSError: There is no such file.
+            SamganError: From `read`; it is not remembered.
+        """
+        self.root.check(path)
+        status = path.stat()
+        version = (status.st_mtime_ns, status.st_size, status.st_ino)
+        key = (os.fspath(path), what)
+        known = self.known.get(key)
+        if known is None or known[0] != version:
+            known = (version, read())
+            self.known[key] = known
+            while len(self.known) > REMEMBERED:
+                self.known.popitem(last=False)
+        value: T = known[1]
+        return value
+
+    def look(self) -> Found:
+        """Find all sets and runs; the runs that changed last come first."""
+        sets, runs = [], []
+        notes: list[str] = []
+        for path, kind in self._walk(notes.append):
+            if kind == "set":
+                sets.append(self.describe_set(self.root.place(path)))
+            else:
+                runs.append(self.describe_run(self.root.place(path)))
+        runs.sort(key=lambda run: (run.state != "running", -run.changed, run.place))
+        return Found(tuple(sorted(sets, key=lambda found: found.place)), tuple(runs), tuple(notes))
+
+    def sets(self) -> list[FoundSet]:
+        """All sets that can be read, without a look at the runs."""
+        places = [self.root.place(path) for path, kind in self._walk(lambda text: None) if kind == "set"]
+        return [found for found in map(self.describe_set, places) if found.info]
+
+    def _walk(self, note: Callable[[str], object]) -> Iterator[tuple[Path, str]]:
+        """Folders that are sets or runs. Links and hidden folders are not followed."""
+        waiting, seen, links, deep = [(self.root.path, 0)], 0, 0, 0
+        while waiting:
+            folder, depth = waiting.pop()
+            seen += 1
+            names, inside, more = self._list(folder)
+            if "config.json" in names and ("environment.json" in names or "checkpoints" in inside):
+                yield folder, "run"
+            elif "dataset.json" in names:
+                yield folder, "set"
+            else:
+                links += more
+                if depth == DEPTH:
+                    deep += len(inside)
+                elif seen + len(waiting) < FOLDERS:
+                    waiting += [(folder / name, depth + 1) for name in inside]
+                else:
+                    note(f"More than {FOLDERS:,} folders are here, and not all were looked into: name a smaller one.")
+                    return
+        if links:
+            note(f"Links to folders, which are not followed: {links}.")
+        if deep:
+            note(f"Folders more than {DEPTH} levels deep, which are not looked into: {deep}.")
+
+    def _list(self, folder: Path) -> tuple[frozenset[str], tuple[str, ...], int]:
+        """The telling files of a folder, its sub-folders, and the number of links to folders among its entries."""
+
+        def read() -> tuple[frozenset[str], tuple[str, ...], int]:
+            files, folders, links = set(), [], 0
+            with os.scandir(folder) as entries:
+                for _, entry in zip(range(ENTRIES), entries, strict=False):
+                    if entry.name in ("config.json", "environment.json", "dataset.json"):
+                        files.add(entry.name)
+                    elif entry.name.startswith(".") or is_system_name(entry.name):
+                        continue
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+                    elif entry.is_symlink() and entry.is_dir():
+                        links += 1
+            return frozenset(files), tuple(sorted(folders, reverse=True)), links
+
+        try:
+            return self.remembered(folder, "folders", read)
+        except (OSError, SamganError):  # deleted meanwhile, or not ours to read
+            return frozenset(), (), 0
+
+    def describe_set(self, place: str) -> FoundSet:
+        """Describe a prepared set by its dataset.json.
+
+        Raises:
+            Outside: The place is not below the root.
+        """
+        folder = self.root.find(place)
+        path = folder / "dataset.json"
+        try:
+            return FoundSet(place, self.remembered(path, "set", lambda: SetInfo.read(folder)))
+        except Outside:
+            raise
+        except FileNotFoundError:
+            return FoundSet(place, problem="There is no prepared set here (no dataset.json).")
+        except (OSError, SamganError, ValueError) as error:
+            return FoundSet(place, problem=_words(error))
+
+    def describe_run(self, place: str) -> FoundRun:
+        """Describe a run by its small files and the end of its log.
+
+        Raises:
+            Outside: The place is not below the root.
+        """
+        run = Run(self.root.find(place))
+        holder = find_holder(run.path / ".lock")
+        problems: list[str] = []
+
+        def read(name: str, what: str, reader: Callable[[], T]) -> T | None:
+            try:
+                return self.remembered(run.path / name, what, reader)
+            except FileNotFoundError:
+                return None  # not yet, or of an old run
+            except (OSError, SamganError, ValueError) as error:
+                problems.append(_words(error))
+                return None
+
+        config = read("config.json", "config", lambda: run.config)
+        state: State = "stopped" if config else "damaged" if problems else "absent"
+        environment = read("environment.json", "environment", lambda: run.environment)
+        line = read("stats.jsonl", "line", lambda: run.last_line() or {}) or {}
+        changed = read("stats.jsonl", "changed", lambda: (run.path / "stats.jsonl").stat().st_mtime) or 0.0
+        saved = read("checkpoints", "saved", run.last_step) or 0
+        if holder is not None:
+            state = "running"
+        elif config and saved >= config.training.total_steps:
+            state = "finished"
+        pid = holder.pid if holder else None
+        return FoundRun(place, state, " ".join(problems), config, environment, pid, line, saved, changed)
+
+
+def _words(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error) if isinstance(error, SamganError) else one_line(error)

@@ -1,0 +1,184 @@
+"""Data: a prepared set, what is in it, what was left out, and some of its images."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from samgan.data.documents import SPLITS, LeftOut, SetInfo
+from samgan.errors import SamganError, UsageError
+from samgan.studio.sets import Contents, choose, read_contents, sheet
+from samgan.studio.view import Page, asked, respond, studio_of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which images a sheet shows."""
+
+    class_name: str
+    """Empty: all classes."""
+    split: str
+    """Empty: both sides."""
+    seed: int
+    images: int
+    """How many there are to choose from."""
+
+
+SHEET = 48
+"""Images of a sheet; fewer of large ones."""
+COLUMNS = 8
+ROWS_SHOWN = 20
+
+
+def data(request: Request) -> Response:
+    """One set, or the list of sets."""
+    wanted = asked(request)
+    studio = studio_of(request)
+    if "set" not in wanted:
+        return respond(request, "sets.html", title="Data", page="/data", found=studio.catalogue.look())
+    place = wanted["set"]
+    described = studio.catalogue.describe_set(place)
+    info, problem, contents = described.info, described.problem, None
+    if info:
+        try:
+            contents = _contents(request, place, info)
+        except SamganError as error:
+            problem = str(error)
+    return respond(
+        request,
+        "data.html",
+        title=f"Data: {place}",
+        page="/data",
+        place=place,
+        info=info,
+        problem=problem,
+        contents=contents,
+        choice=_choice(wanted, contents),
+        splits=SPLITS,
+        counts=list(_counts(info)) if info else [],
+        sources=[astuple(found) for found in contents.sources] if contents else [],
+        left_out=list(_left_out(info.left_out)) if info and info.left_out else [],
+    )
+
+
+def sheet_part(request: Request) -> Response:
+    """The part of the page with random images, after another choice."""
+    wanted = asked(request)
+    info, place = _set(request, wanted)
+    choice = _choice(wanted, _contents(request, place, info))
+    return respond(request, "sheet_part.html", place=place, info=info, choice=choice, splits=SPLITS)
+
+
+def sheet_picture(request: Request) -> Response:
+    """Random images of a set as a PNG file."""
+    wanted = asked(request)
+    info, place = _set(request, wanted)
+    contents = _contents(request, place, info)
+    choice = _choice(wanted, contents)
+    if not choice.images:
+        raise UsageError("the set has no such images")
+    indices = contents.indices(choice.class_name, choice.split)
+    count = min(SHEET, max(4, SHEET * 128**2 // info.resolution**2))
+    chosen = choose(indices, count, choice.seed)
+    return _png(sheet(_folder(request, place), info, chosen, min(COLUMNS, count // 2)))
+
+
+def pair_picture(request: Request) -> Response:
+    """Two images of a set side by side."""
+    wanted = asked(request)
+    info, place = _set(request, wanted)
+    numbers = [_number(wanted, name) for name in ("a", "b")]
+    return _png(sheet(_folder(request, place), info, np.array(numbers), 2))
+
+
+def _png(content: bytes) -> Response:
+    return Response(content, media_type="image/png")
+
+
+def _set(request: Request, wanted: dict[str, str]) -> tuple[SetInfo, str]:
+    """The set that was asked for, and its place."""
+    place = wanted.get("set", "")
+    described = studio_of(request).catalogue.describe_set(place)
+    if described.info is None:
+        raise SamganError(described.problem)
+    return described.info, place
+
+
+def _folder(request: Request, place: str) -> Path:
+    """The folder of a set whose images do not lie elsewhere."""
+    root = studio_of(request).root
+    return root.check(root.find(place) / "images.npy").parent
+
+
+def _contents(request: Request, place: str, info: SetInfo) -> Contents:
+    studio = studio_of(request)
+    folder = studio.root.find(place)
+    try:
+        return studio.catalogue.remembered(
+            folder / "manifest.csv", f"contents {info.sha256}", lambda: read_contents(folder, info)
+        )
+    except FileNotFoundError:
+        raise SamganError("manifest.csv is missing: prepare the set again") from None
+
+
+def _choice(wanted: dict[str, str], contents: Contents | None) -> Choice:
+    class_name, split = wanted.get("class", ""), wanted.get("split", "")
+    images = len(contents.indices(class_name, split)) if contents else 0
+    return Choice(class_name, split, _number({"seed": "0", **wanted}, "seed"), images)
+
+
+def _number(wanted: dict[str, str], name: str) -> int:
+    text = wanted.get(name, "")
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UsageError(f"{name}: expected a whole number from 0 to 999999999")
+    return int(text)
+
+
+def _counts(info: SetInfo) -> Iterator[tuple[str, int, int, int]]:
+    """Rows of a table: images of each class by split, and of all."""
+    all_train = all_held_out = 0
+    for name in info.classes:
+        train, held_out = (info.counts[name].get(split, 0) for split in SPLITS)
+        yield name, train, held_out, train + held_out
+        all_train, all_held_out = all_train + train, all_held_out + held_out
+    yield "all", all_train, all_held_out, all_train + all_held_out
+
+
+def _left_out(left_out: LeftOut) -> Iterator[tuple[str, str]]:
+    """Rows of a table: what was left out, and why."""
+    if copies := left_out.exact_duplicates:
+        named = "; ".join(f"{copy.source} is the same as {copy.same_as}" for copy in copies[:3])
+        yield f"{len(copies):,} exact duplicates", f"Another file has the same pixels: {named}{_dots(copies, 3)}"
+    by_reason = Counter(file.reason.split(":")[0] for file in left_out.unused)
+    for reason, number in by_reason.most_common(ROWS_SHOWN):
+        first = next(file for file in left_out.unused if file.reason.startswith(reason))
+        yield f"{number:,} images", f"{reason}, such as {first.source}"
+    for file in left_out.bad_files[:ROWS_SHOWN]:
+        yield file.source, file.reason
+    if (more := len(left_out.bad_files) - ROWS_SHOWN) > 0:
+        yield f"{more:,} files more", "They cannot be read; dataset.json names them."
+    if left_out.ignored_by_suffix:
+        ordered = sorted(left_out.ignored_by_suffix.items(), key=lambda item: -item[1])[:ROWS_SHOWN]
+        named = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in ordered)
+        yield f"{sum(left_out.ignored_by_suffix.values()):,} other files", f"They are no images: {named}"
+
+
+def _dots(items: Sequence[object], shown: int) -> str:
+    return "; ..." if len(items) > shown else "."
+
+
+PAGE = Page(
+    "Data",
+    "/data",
+    (
+        Route("/data", data),
+        Route("/data/sheet", sheet_part),
+        Route("/data/sheet.png", sheet_picture),
+        Route("/data/pair.png", pair_picture),
+    ),
+)

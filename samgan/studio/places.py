@@ -1,0 +1,56 @@
+"""The folder that the studio shows: names of places below it, and no way out of it."""
+
+import os
+from pathlib import Path
+
+from samgan.errors import SamganError, UsageError, shown
+
+
+class Outside(SamganError):
+    """A place that is not below the root, or is not to be shown."""
+
+
+class Root:
+    """The folder that `samgan studio` was started with.
+
+    A place is text: the path below the root, with slashes. Links below the root may lead anywhere below it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.own = os.path.realpath(path)
+        self.path = Path(self.own)
+        if not self.path.is_dir():
+            raise UsageError(f"{path} is not a folder: samgan studio ROOT takes the one with your sets and runs")
+
+    def find(self, place: str) -> Path:
+        """The path of a place, whether something is there or not.
+
+        Raises:
+            Outside: It is not below the root, by its words or by links, or has a hidden part.
+        """
+        if place == ".":  # the root is a set or a run itself
+            return self.path
+        parts = place.split("/")
+        if not all(parts) or any(part.startswith(".") or "\\" in part or "\0" in part for part in parts):
+            raise Outside(f"{shown(place)!r} is not a place below the folder of this studio")
+        path = self.path.joinpath(*parts)
+        self.check(path)
+        return path
+
+    def check(self, path: Path) -> Path:
+        """Return a path below the root as it is, unless links lead it outside.
+
+        Raises:
+            Outside: They do.
+        """
+        try:
+            real = os.path.realpath(path)
+        except (OSError, ValueError):  # names that no system takes
+            real = ""
+        if real != self.own and not real.startswith(self.own.rstrip(os.sep) + os.sep):
+            raise Outside(f"{shown(path.name)} is a link to a place outside of the folder of this studio, or no path")
+        return path
+
+    def place(self, path: Path) -> str:
+        """The place of a path below the root."""
+        return path.relative_to(self.path).as_posix()

@@ -1,0 +1,131 @@
+"""What is in a prepared set: rows of its manifest, counted, and some of its images."""
+
+import io
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from samgan.data.dataset import take
+from samgan.data.documents import SPLITS, ManifestRow, SetInfo, read_manifest
+from samgan.errors import SamganError, UsageError, one_line
+from samgan.grids import image_grid, write_png
+
+SOURCES_SHOWN = 40
+PAIRS_SHOWN = 12
+REAL = "Real images of patients. Share them only as the terms of the data allow."
+
+
+@dataclass(frozen=True)
+class SourceCount:
+    """Images of one folder of the source, of one class and one side of the split."""
+
+    folder: str
+    class_name: str
+    split: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A near duplicate and the earlier image that it is like."""
+
+    image: ManifestRow
+    like: ManifestRow
+
+    @property
+    def words(self) -> str:
+        """What is wrong with the two, if anything is."""
+        wrong = []
+        if self.image.class_name != self.like.class_name:
+            wrong.append(f"two classes: {self.image.class_name} and {self.like.class_name}")
+        if self.image.split != self.like.split:
+            wrong.append("on both sides of the split")
+        return "; ".join(wrong)
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """The manifest of a set, without its rows."""
+
+    classes: tuple[str, ...]
+    class_of: np.ndarray
+    """Of each image, its place in `classes`."""
+    held_out: np.ndarray
+    """Of each image, whether it is held out."""
+    sources: tuple[SourceCount, ...]
+    """The largest first."""
+    more_sources: int
+    """How many are left out of `sources`."""
+    pairs: tuple[Pair, ...]
+    """Near duplicates, those with something wrong first; not all."""
+    wrong_pairs: int
+    """Near duplicates of another class or on the other side of the split."""
+
+    def indices(self, class_name: str, split: str) -> np.ndarray:
+        """Indices of images; empty text stands for all classes, or both sides of the split.
+
+        Raises:
+            UsageError: There is no such class or side.
+        """
+        if class_name not in ("", *self.classes) or split not in ("", *SPLITS):
+            raise UsageError("this set has no such class, or no such side of the split")
+        chosen = np.ones(len(self.class_of), dtype=bool)
+        if class_name:
+            chosen &= self.class_of == self.classes.index(class_name)
+        if split:
+            chosen &= self.held_out == (split == "holdout")
+        return np.flatnonzero(chosen)
+
+
+def read_contents(folder: Path, info: SetInfo) -> Contents:
+    """Read the manifest of a set.
+
+    Raises:
+        SamganError: It is missing or damaged.
+    """
+    try:
+        rows = read_manifest(folder / "manifest.csv", info.classes)
+    except (OSError, ValueError) as error:
+        raise SamganError(f"manifest.csv is damaged: {one_line(error)}") from None
+    counted = Counter((row.source.rpartition("/")[0] or ".", row.class_name, row.split) for row in rows)
+    ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    near = [Pair(row, rows[row.near_duplicate_of]) for row in rows if row.near_duplicate_of is not None]
+    near.sort(key=lambda pair: not pair.words)
+    places = {name: place for place, name in enumerate(info.classes)}
+    return Contents(
+        classes=info.classes,
+        class_of=np.array([places[row.class_name] for row in rows], dtype=np.int32),
+        held_out=np.array([row.split == "holdout" for row in rows], dtype=bool),
+        sources=tuple(SourceCount(*key, number) for key, number in ordered[:SOURCES_SHOWN]),
+        more_sources=max(0, len(ordered) - SOURCES_SHOWN),
+        pairs=tuple(near[:PAIRS_SHOWN]),
+        wrong_pairs=sum(bool(pair.words) for pair in near),
+    )
+
+
+def choose(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """At most `count` of the indices, at random."""
+    return np.random.default_rng(seed).permutation(indices)[:count]
+
+
+def sheet(folder: Path, info: SetInfo, indices: np.ndarray, columns: int) -> bytes:
+    """Some images of a set as a grid, in a PNG file that says whose pictures they are.
+
+    Raises:
+        SamganError: The images are missing or damaged, or there is no image with such an index.
+    """
+    try:
+        images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
+        if images.shape != (info.images, info.channels, info.resolution, info.resolution) or images.dtype != np.uint8:
+            raise ValueError(f"expected {info.images} images of {info.resolution} px, found {images.shape}")
+        chosen: UInt8[np.ndarray, "n c h w"] = take(images, indices)
+    except IndexError:
+        raise UsageError("there is no image with this number in the set") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise SamganError(f"images.npy is damaged: {one_line(error)}") from None
+    file = io.BytesIO()
+    write_png(file, image_grid(chosen, columns), {"Description": REAL})
+    return file.getvalue()

@@ -1,0 +1,136 @@
+"""What every page uses: the studio's state, what a request asks for, and templates to answer with."""
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import jinja2
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+import samgan.pages
+from samgan import __version__
+from samgan.errors import SamganError, UsageError, shown
+from samgan.grids import RESEARCH_ONLY, SYNTHETIC
+from samgan.studio.catalogue import Catalogue
+from samgan.studio.logs import Alarm
+from samgan.studio.places import Root
+from samgan.terminal import printable
+
+FORM_BYTES = 1 << 16
+TEMPLATES = (Path(__file__).with_name("templates"), Path(samgan.pages.__file__).with_name("templates"))
+"""Those of the studio, and those of the reports, whose parts and colours it shares."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the studio."""
+
+    name: str
+    """In the navigation; empty if it is not there."""
+    path: str
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What the pages know: the root, what is in it, and whether anything may be changed."""
+
+    root: Root
+    catalogue: Catalogue
+    read_only: bool
+    pages: tuple[Page, ...]
+    alarms: dict[str, Alarm] = field(default_factory=dict)
+    """By place of a run."""
+
+
+def studio_of(request: Request) -> Studio:
+    """The studio that a request was sent to."""
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+def asked(request: Request) -> dict[str, str]:
+    """What the address asks for, after `?`. Names of files may hold bytes that are no text."""
+    return dict(parse_qsl(request.url.query, errors="surrogateescape"))
+
+
+async def form(request: Request) -> dict[str, str]:
+    """The fields of a form that was sent; those that are empty are left out.
+
+    Raises:
+        UsageError: It is too long.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > FORM_BYTES:
+            raise UsageError("the form is too long")
+    return dict(parse_qsl(body.decode("latin-1"), errors="surrogateescape"))
+
+
+def link(path: str, **values: object) -> str:
+    """An address of the studio; values of None are left out."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return f"{path}?{urlencode(given, errors='surrogateescape')}" if given else path
+
+
+def respond(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """Answer with a filled template; one that extends `studio.html` also wants `title` and, as `page`, its path."""
+    studio = studio_of(request)
+    known = {"studio": studio, "version": __version__, "research_only": RESEARCH_ONLY, "synthetic": SYNTHETIC}
+    text = _templates().get_template(template).render(**known, **values)
+    return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
+
+
+def trouble(request: Request, error: Exception) -> HTMLResponse:
+    """Answer with what went wrong, as a page, or as a part of one if a part was asked for."""
+    status = 400 if isinstance(error, UsageError) else 404 if isinstance(error, FileNotFoundError) else 409
+    if isinstance(error, SamganError):
+        words = str(error)
+    else:
+        words = f"A file could not be read or written: {getattr(error, 'strerror', None) or type(error).__name__}."
+    part = request.headers.get("hx-request") == "true"
+    if part:
+        status = 200  # htmx shows nothing else
+    template = "trouble_part.html" if part else "trouble.html"
+    return respond(request, template, status=status, title="This did not work", page="", words=shown(words))
+
+
+def clock(seconds: float | None) -> str:
+    """A duration for a reader: "3 min", "2 h 05 min", "4 days"."""
+    if seconds is None:
+        return "not known"
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes / 60 / 24:.1f} days"
+
+
+def ago(moment: float) -> str:
+    """How long ago something was, in seconds since 1970; 0: never."""
+    return f"{clock(max(0.0, time.time() - moment))} ago" if moment else "never"
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: Mapping[str, Any] = {"shown": shown, "printable": printable, "clock": clock, "ago": ago}
+    environment.filters.update(filters)
+    environment.globals["link"] = link
+    return environment

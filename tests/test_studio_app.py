@@ -1,0 +1,425 @@
+"""The pages of the studio on real sets and on runs in every state: what is so is said, and nothing is ever a bug."""
+
+import csv
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("starlette", reason="the studio is not installed: pip install 'samgan[studio]'")
+pytest.importorskip("httpx", reason="starlette's client for tests needs httpx")
+pytest.importorskip("uvicorn", reason="the studio is not installed: pip install 'samgan[studio]'")
+
+from studio import ORIGIN, held, line, make_client, make_run
+
+import samgan.studio
+from samgan.commands.main import main
+from samgan.config import settings
+from samgan.data import prepare
+from samgan.errors import SamganError
+from samgan.studio import processes, settings_form
+from samgan.studio.places import Root
+
+STATIC = Path(samgan.studio.__file__).with_name("static")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, twelve_phantoms, tiny_config):
+    """A root with a set, and runs that were trained on it; not to be changed."""
+    root = tmp_path_factory.mktemp("studio")
+    prepared = prepare(twelve_phantoms, root / "sets" / "phantoms", resolution=32, workers=1)
+    make_run(root / "runs" / "first run", tiny_config, sha256=prepared.info.sha256, checkpoint=5)
+    return root
+
+
+@pytest.fixture
+def root(built, tmp_path):
+    """A copy of it."""
+    shutil.copytree(built, tmp_path / "root")
+    return tmp_path / "root"
+
+
+def words(answer):
+    """The text of a page, as it is read."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.text.partition("<main")[2]))
+
+
+def test_home_lists_sets_and_runs(built):
+    text = words(make_client(built).get("/"))
+    assert "sets/phantoms 12 32 px" in text
+    assert "runs/first run stopped 0.16 of 0.04" in text
+
+
+def test_an_empty_root_says_what_to_do(tmp_path):
+    client = make_client(tmp_path)
+    assert "samgan prepare" in words(client.get("/"))
+    for path in ("/data", "/train", "/time"):
+        assert "There is none" in words(client.get(path))
+    assert "no prepared set" in words(client.get("/start"))
+
+
+def test_data_shows_counts_sources_and_images_under_a_banner(built):
+    client = make_client(built)
+    page = client.get("/data", params={"set": "sets/phantoms"})
+    text = words(page)
+    assert "Pictures of patients are shown here" in text
+    rows = list(csv.DictReader((built / "sets/phantoms/manifest.csv").read_text("utf-8").splitlines()))
+    for name in {row["class"] for row in rows}:
+        count = sum(row["class"] == name for row in rows)
+        held_out = sum(row["class"] == name and row["split"] == "holdout" for row in rows)
+        assert f"{name} {count - held_out} {held_out} {count}" in text
+    source = re.search(r'src="(/data/sheet.png[^"]+)"', page.text)[1].replace("&amp;", "&")
+    picture = client.get(source)
+    assert picture.content.startswith(b"\x89PNG")
+    assert b"Real images of patients" in picture.content
+    assert picture.headers["cache-control"] == "no-store"
+    assert client.get(source.replace("seed=0", "seed=1")).content != picture.content
+    part = client.get("/data/sheet", params={"set": "sets/phantoms", "split": "holdout", "seed": "3"})
+    assert part.text.startswith('<div id="sheet">')
+
+
+@pytest.mark.parametrize("asked", [{"seed": "-1"}, {"seed": "x"}, {"class": "nothing"}, {"split": "nothing"}])
+def test_images_that_there_are_not_are_refused(built, asked):
+    client = make_client(built)
+    for path in ("/data/sheet", "/data/sheet.png", "/data"):
+        assert client.get(path, params={"set": "sets/phantoms", **asked}).status_code == 400
+    assert client.get("/data/pair.png", params={"set": "sets/phantoms", "a": "0", "b": "99999"}).status_code == 400
+
+
+def test_near_duplicates_stand_side_by_side_the_wrong_ones_first(root):
+    path = root / "sets" / "phantoms" / "manifest.csv"
+    rows = list(csv.reader(path.read_text("utf-8").splitlines()))
+    near, name = rows[0].index("near_duplicate_of"), rows[0].index("class")
+    first = next(row for row in rows[2:] if row[name] == rows[1][name])
+    other = next(row for row in rows[2:] if row[name] != rows[1][name])
+    first[near] = other[near] = "0"
+    split = rows[0].index("split")
+    first[split] = other[split] = rows[1][split]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    client = make_client(root)
+    page = client.get("/data", params={"set": "sets/phantoms"})
+    pairs = re.findall(r'src="(/data/pair.png[^"]+)"', page.text)
+    assert [re.search(r"a=(\d+)&amp;b=0", pair)[1] for pair in pairs] == [other[0], first[0]]
+    assert "two classes" in words(page)
+    assert client.get(pairs[0].replace("&amp;", "&")).content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "images.npy", "dataset.json"])
+@pytest.mark.parametrize("damage", ["missing", "half", "empty"])
+def test_a_damaged_set_is_called_damaged(root, name, damage):
+    path = root / "sets" / "phantoms" / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content[: len(content) // 2 if damage == "half" else 0])
+    client = make_client(root)
+    page = client.get("/data", params={"set": "sets/phantoms"})
+    assert page.status_code == 200
+    assert client.get("/").status_code == 200
+    picture = client.get("/data/sheet.png", params={"set": "sets/phantoms"})
+    assert picture.status_code in (404, 409)
+    assert re.search("damaged|missing|no prepared set|could not be read|not valid JSON", words(page) + words(picture))
+
+
+def test_a_run_shows_how_far_it_is(built):
+    text = words(make_client(built).get("/train", params={"run": "runs/first run"}))
+    assert "Nobody trains here now" in text
+    assert "8.0 images/s" in text
+    assert "step 5" in text
+    assert "Collapse no sign" in text
+    assert "sets/phantoms" in text
+    assert "SYNTHETIC IMAGE" in text
+    assert "training.batch_size 4" in text
+
+
+def test_the_part_that_changes_is_sent_only_if_it_changed(root):
+    client = make_client(root)
+    page = client.get("/train", params={"run": "runs/first run"}).text
+    address = re.search(r'hx-get="(/train/now[^"]+)"', page)[1].replace("&amp;", "&")
+    assert client.get(address).status_code == 204
+    with open(root / "runs/first run/stats.jsonl", "a", encoding="utf-8") as log:
+        log.write(json.dumps(line(41, images_per_second=77.7)) + "\n")
+    part = client.get(address)
+    assert "77.7 images/s" in part.text
+    assert part.text.count("<html") == 0
+
+
+def test_curves_come_in_pieces(root):
+    client = make_client(root)
+    first = client.get("/train/curves", params={"run": "runs/first run"}).json()
+    assert (first["again"], first["more"]) == (True, False)
+    assert first["curves"]["train"]["kimg"][-1] == 0.16
+    since = {"run": "runs/first run", "file": first["file"], "after": first["after"]}
+    assert client.get("/train/curves", params=since).json()["curves"]["train"] == {"kimg": []}
+    with open(root / "runs/first run/stats.jsonl", "a", encoding="utf-8") as log:
+        log.write(json.dumps(line(41)) + "\n")
+    then = client.get("/train/curves", params=since).json()
+    assert then["again"] is False
+    assert then["curves"]["train"]["kimg"] == [0.164]
+    assert client.get("/train/curves", params={"run": "runs/none"}).json()["curves"]["train"] == {"kimg": []}
+    assert client.get("/train/curves", params={**since, "after": "x"}).status_code == 400
+
+
+def test_a_collapse_is_an_alarm(root):
+    lines = [line(step, images_seen=1000 * step, sign_real=1.0) for step in range(1, 40)]
+    bad = {"kind": "scores", "ms_ssim_real": 0.3, "ms_ssim_generated": 0.95, "ms_ssim_gap": 0.65}
+    lines += [bad | {"step": step, "images_seen": 1000 * step} for step in range(12, 36, 4)]
+    (root / "runs/first run/stats.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines), "utf-8")
+    page = make_client(root).get("/train", params={"run": "runs/first run"})
+    assert 'role="alert">Collapsed at 20 kimg' in page.text
+
+
+def test_time_goes_through_the_snapshots_and_shows_patients_only_when_asked(built):
+    client = make_client(built)
+    page = client.get("/time", params={"run": "runs/first run"})
+    assert "snapshot 2 of 2" in words(page)
+    assert "real.png" not in page.text
+    assert "Pictures of patients" not in words(page)
+    assert "snapshot 1 of 2" in client.get("/time/frame", params={"run": "runs/first run", "at": "0"}).text
+    assert "snapshot 2 of 2" in client.get("/time/frame", params={"run": "runs/first run", "at": "99"}).text
+    assert client.get("/time", params={"run": "runs/first run", "at": "x"}).status_code == 400
+    real = client.get("/time", params={"run": "runs/first run", "real": "1"})
+    assert "Pictures of patients are shown here" in words(real)
+    source = re.search(r'src="(/train/grid.png[^"]+real.png)"', real.text)[1].replace("&amp;", "&")
+    assert client.get(source).headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/train", "/train/now", "/train/curves", "/time", "/time/frame"])
+def test_a_run_that_is_deleted_while_it_is_shown_is_no_bug(root, path):
+    client = make_client(root)
+    assert client.get("/train", params={"run": "runs/first run"}).status_code == 200
+    shutil.rmtree(root / "runs" / "first run")
+    assert client.get(path, params={"run": "runs/first run"}).status_code == 200
+    assert client.get("/train/grid.png", params={"run": "runs/first run", "name": "real.png"}).status_code == 409
+    assert "There is no run in this folder" in words(client.get("/train", params={"run": "runs/first run"}))
+
+
+def test_names_in_any_script_and_signs_of_html_are_text(tmp_path, tiny_config):
+    name = "Läufe & <b>Σ日本</b> 'é'"
+    make_run(tmp_path / name, tiny_config)
+    client = make_client(tmp_path)
+    home = client.get("/").text
+    assert "<b>" not in home
+    address = re.search(r'href="(/train\?run=[^"]+)"', home)[1].replace("&amp;", "&")
+    page = client.get(address)
+    assert page.status_code == 200
+    assert "<b>" not in page.text
+    assert "Nobody trains here now" in words(page)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems want names of files to be text")
+def test_names_that_are_no_text_have_pages(tmp_path, tiny_config):
+    make_run(tmp_path / "run-\udcff", tiny_config)
+    client = make_client(tmp_path)
+    address = re.search(r'href="(/train\?run=[^"]+)"', client.get("/").text)[1]
+    assert "Nobody trains here now" in words(client.get(address))
+
+
+def test_stop_asks_the_process_that_trains(root):
+    client, run = make_client(root), root / "runs" / "first run"
+    with held(run) as process:
+        page = client.get("/train", params={"run": "runs/first run"})
+        assert "running" in words(page)
+        if "/train/stop" not in page.text:
+            pytest.skip("this system does not tell who holds a lock")
+        answer = client.post("/train/stop", data={"run": "runs/first run"}, headers=ORIGIN)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/train?run=runs%2Ffirst+run")
+        process.wait(20)
+    assert (run / "stopped").exists()
+    again = client.post("/train/stop", data={"run": "runs/first run"}, headers=ORIGIN)
+    assert "Nobody is training in this run any more" in words(again)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Commands that would have been started."""
+    commands = []
+    monkeypatch.setattr(processes, "start", lambda root, place, words: commands.append((place, list(words))))
+    return commands
+
+
+def test_continue_resumes_a_stopped_run_on_its_own_set(root, started):
+    client = make_client(root)
+    answer = client.post("/train/resume", data={"run": "runs/first run"}, headers=ORIGIN)
+    assert answer.status_code == 303
+    out = root / "runs" / "first run"
+    assert started == [("runs/first run", ["train", str(root / "sets/phantoms"), f"--out={out}", "--resume"])]
+    shutil.rmtree(root / "sets")
+    client = make_client(root)
+    assert "its set has to be in the folder" in words(client.get("/train", params={"run": "runs/first run"}))
+    assert client.post("/train/resume", data={"run": "runs/first run"}, headers=ORIGIN).status_code == 409
+
+
+def test_the_form_has_every_setting_but_files_and_sizes(built):
+    page = make_client(built).get("/start").text
+    names = set(re.findall(r'name="((?:data|network|training)\.[a-z0-9_]+)"', page))
+    assert names == {setting.key for setting in settings()} - set(settings_form.HIDDEN)
+    for name in names:
+        assert f'<label for="{name}"' in page
+
+
+def test_start_starts_what_the_form_says(root, started):
+    form = {
+        "set": "sets/phantoms", "name": "runs/second", "preset": "samgan-8", "scale": "cpu", "minutes": "1,5",
+        "training.kimg": "2,5", "training.batch_size": "8", "network.generator_attention": "8, 16",
+        "network.spectral_norm": "both", "network.pixel_norm": "false", "data.classes": "A b; C",
+    }  # fmt: skip
+    answer = make_client(root).post("/start", data=form, headers=ORIGIN)
+    assert answer.headers["location"] == "/train?run=runs%2Fsecond"
+    ((place, command),) = started
+    assert place == "runs/second"
+    assert command[:2] == ["train", str(root / "sets/phantoms")]
+    assert set(command[2:]) == {
+        "--preset=samgan-8", "--scale=cpu", "--minutes=1.5", f"--out={root / 'runs/second'}", "--training.kimg=2.5",
+        "--training.batch_size=8", "--network.generator_attention=[8, 16]", "--network.spectral_norm=both",
+        "--network.pixel_norm=false", '--data.classes=["A b", "C"]',
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"set": "nothing"}, {"set": ""}, {"name": ""}, {"name": "../out"}, {"name": "runs/first run"}, {"name": ".x"},
+        {"preset": "--device=cuda"}, {"scale": "big"}, {"minutes": "-1"}, {"minutes": "1 --resume"},
+        {"training.kimg": "many"}, {"training.seed": "1.5"}, {"network.spectral_norm": "some"},
+    ],
+)  # fmt: skip
+def test_a_wrong_form_comes_back_with_words_and_with_what_was_typed(root, started, wrong):
+    form = {"set": "sets/phantoms", "name": "runs/second", "preset": "samgan-plus", "training.log_every_kimg": "0.123"}
+    answer = make_client(root).post("/start", data=form | wrong, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert 'class="outcome bad"' in answer.text
+    assert 'value="0.123"' in answer.text
+    assert started == []
+
+
+def test_cost_is_what_the_command_line_says_and_time_what_a_like_run_needed(root, monkeypatch, tiny_config):
+    documents, asked = [], []
+
+    def answer(words, seconds):
+        asked.append(list(words))
+        if not documents:
+            raise SamganError("training.kimg: 0.0 is not allowed")
+        return json.dumps(documents.pop())
+
+    monkeypatch.setattr(processes, "answer", answer)
+    cost = {"generator_parameters": 2000, "discriminator_parameters": 3000, "memory_bytes": 3 << 29}
+    documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost})
+    form = {"set": "sets/phantoms", "preset": "samgan-8", "training.kimg": "24"}
+    client = make_client(root)
+    page = client.post("/start/cost", data=form, headers=ORIGIN | {"hx-request": "true"})
+    data = str(root / "sets/phantoms")
+    assert asked == [["train", data, "--preset=samgan-8", "--training.kimg=24.0", "--dry-run", "--json"]]
+    text = re.sub(r"\s+", " ", page.text)
+    assert "24 kimg; 5,000 parameters; about 1.5 GB" in text
+    assert "About 50 min, at the speed of runs/first run" in text  # 8 images/s
+    assert "<html" not in text
+    documents.append({"config": tiny_config.override({"network.max_channels": 16}).to_dict(), **cost})
+    assert "how long it takes is not known" in words(client.post("/start/cost", data=form, headers=ORIGIN))
+    bad = client.post("/start/cost", data=form, headers=ORIGIN)
+    assert bad.status_code == 409
+    assert "training.kimg: 0.0 is not allowed" in words(bad)
+
+
+def test_a_process_outlives_the_studio_and_leaves_its_words(root):
+    """`samgan settings` stands for a training: it is quick."""
+    script = f"""
+from samgan.studio import processes
+from samgan.studio.places import Root
+processes.start(Root({str(root)!r}), "runs/new", ["settings"])
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)  # ends at once; its child goes on
+    shown = Root(root)
+    end = time.monotonic() + 60
+    while "training.keep_checkpoints" not in processes.said(shown, "runs/new") and time.monotonic() < end:
+        time.sleep(0.1)
+    text = words(make_client(root).get("/train", params={"run": "runs/new"}))
+    assert "There is no run in this folder, or not yet" in text
+    assert "training.keep_checkpoints" in text
+    assert processes.log_path(shown, "a/b") != processes.log_path(shown, "a-b")
+
+
+def test_what_a_training_said_has_no_signs_of_the_terminal(root):
+    path = processes.log_path(Root(root), "runs/first run")
+    path.parent.mkdir()
+    path.write_bytes(b"one\r\x1b[2Ktwo\r\x1b[2Kthree\n\x1b[31mred\x1b[0m \xff<b>\n")
+    page = make_client(root).get("/train", params={"run": "runs/first run"})
+    assert "three\nred" in page.text
+    assert "two" not in page.text.partition("<pre")[2].partition("</pre>")[0]
+    assert "<b>" not in page.text
+
+
+def test_a_command_that_cannot_be_started_is_told(root, monkeypatch):
+    (root / ".studio").write_text("in the way", "utf-8")  # as a full disk: the log cannot be written
+    client = make_client(root)
+    answer = client.post("/train/resume", data={"run": "runs/first run"}, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert "could not be started" in words(answer)
+
+
+def test_unknown_pages_are_said_to_be_unknown(built):
+    answer = make_client(built).get("/nothing")
+    assert answer.status_code == 404
+    assert "There is no such page" in words(answer)
+
+
+def test_pages_have_landmarks_headings_and_names(built):
+    client = make_client(built)
+    for path in ("/", "/data?set=sets/phantoms", "/train?run=runs/first run", "/start", "/time?run=runs/first run"):
+        text = client.get(path).text
+        for part in ('<html lang="en">', "<header", '<nav aria-label="Pages">', '<main id="main"', "<footer", "<h1>"):
+            assert text.count(part) == 1, (path, part)
+        assert all('alt="' in image for image in re.findall(r"<img [^>]+>", text))
+        assert 'name="viewport"' in text
+        assert "animation" not in text
+
+
+def test_vendored_files_are_those_of_the_table():
+    table = (STATIC / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \|.*`([\w.]+)` \| `([0-9a-f]{64})` \|$", table, flags=re.M)
+    assert {name for name, _, _ in rows} == {path.name for path in STATIC.iterdir() if ".min." in path.name}
+    for name, licence, sha256 in rows:
+        assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == sha256
+        assert (STATIC / licence).is_file()
+
+
+LIGHT = """
+import json, sys
+sys.path += sys.argv[2:]
+from studio import make_client
+client = make_client(sys.argv[1])
+for path in ("/", "/data?set=sets/phantoms", "/data/sheet.png?set=sets/phantoms", "/train?run=runs/first run",
+             "/train/curves?run=runs/first run", "/start", "/time?run=runs/first run"):
+    assert client.get(path).status_code == 200, path
+heavy = {"torch", "torchvision", "scipy", "skimage", "pydicom", "lightning_fabric"} & set(sys.modules)
+status = open("/proc/self/status").read() if sys.platform == "linux" else "VmRSS: 0"
+print(json.dumps([sorted(heavy), int(status.partition("VmRSS:")[2].split()[0]) // 1024]))
+"""
+
+
+def test_no_page_needs_torch(built, run_script):
+    installed = Path(importlib.util.find_spec("starlette").origin).parents[1]
+    heavy, megabytes = run_script(LIGHT, built, Path(__file__).parent, installed)
+    assert heavy == []
+    assert megabytes < 300
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys, monkeypatch):
+    assert main(["studio", str(tmp_path / "nothing")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert main(["studio", str(tmp_path), "--host", "192.0.2.1"]) == 2
+    assert "--i-know" in capsys.readouterr().err
+    assert main(["studio", str(tmp_path), "--host", "192.0.2.1", "--i-know", "--no-browser"]) == 1
+    assert "cannot be used" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "samgan.studio.serve", raising=False)
+    assert main(["studio", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "samgan: error: uvicorn is not installed: pip install 'samgan[studio]'\n"

@@ -1,0 +1,155 @@
+"""Sets and runs are found and described as they are: half-written, damaged, running, many."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+pytest.importorskip("starlette", reason="the studio is not installed: pip install 'samgan[studio]'")
+from studio import held, line, make_run
+
+from samgan.data import prepare
+from samgan.errors import SamganError
+from samgan.studio import processes
+from samgan.studio.catalogue import DEPTH, Catalogue
+from samgan.studio.places import Root
+
+TOTAL = 10
+"""Steps of tiny_config."""
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+def look(root):
+    return Catalogue(Root(root)).look()
+
+
+def test_sets_and_runs_are_found_wherever_they_are(root, tiny_config, twelve_phantoms):
+    prepare(twelve_phantoms, root / "a" / "b" / "set", resolution=32, workers=1)
+    make_run(root / "runs" / "one", tiny_config)
+    make_run(root / "läufe" / "zwei und drei", tiny_config)
+    make_run(root / "/".join("d" * (DEPTH + 1)), tiny_config)
+    (root / ".hidden").mkdir()
+    make_run(root / ".hidden" / "run", tiny_config)
+    (root / "other").mkdir()
+    (root / "other" / "config.json").write_text("{}", "utf-8")  # of another program
+    found = look(root)
+    assert [each.place for each in found.sets] == ["a/b/set"]
+    assert {each.place for each in found.runs} == {"runs/one", "läufe/zwei und drei"}
+    assert found.notes == (f"Folders more than {DEPTH} levels deep, which are not looked into: 1.",)
+
+
+def test_the_root_may_be_a_run_itself(root, tiny_config):
+    make_run(root / "run", tiny_config)
+    (described,) = look(root / "run").runs
+    assert (described.place, described.state) == (".", "stopped")
+
+
+@pytest.mark.parametrize(("checkpoint", "state"), [(None, "stopped"), (5, "stopped"), (TOTAL, "finished")])
+def test_a_run_that_nobody_trains_was_stopped_or_is_finished(root, tiny_config, checkpoint, state):
+    make_run(root / "run", tiny_config, checkpoint=checkpoint, lines=5)
+    (run,) = look(root).runs
+    assert (run.state, run.saved_step, run.kimg) == (state, checkpoint or 0, 0.02)
+    assert run.seconds_left == pytest.approx(2.5)
+
+
+def test_a_run_whose_lock_is_held_is_running(root, tiny_config):
+    run = make_run(root / "run", tiny_config)
+    catalogue = Catalogue(Root(root))
+    with held(run) as process:
+        described = catalogue.describe_run("run")
+        assert described.state == "running"
+        assert described.pid in (process.pid, None)  # only Linux tells it
+        again = catalogue.describe_run("run")  # the look did not take the lock away
+        assert again.state == "running"
+    assert catalogue.describe_run("run").state == "stopped"  # killed; its .lock stays
+    assert (run / ".lock").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="this system does not tell who holds a lock")
+def test_whoever_trains_is_asked_to_stop_and_nobody_else(root, tiny_config):
+    run = make_run(root / "run", tiny_config)
+    with held(run) as process:
+        processes.stop(run)
+        process.wait(20)
+        assert (run / "stopped").read_text() == "15"
+    with pytest.raises(SamganError, match="Nobody is training"):
+        processes.stop(run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"network": 3}', '{"unknown": 1}', "\x00", "null"])
+def test_damaged_settings_are_said_and_not_raised(root, tiny_config, text):
+    make_run(root / "run", tiny_config)
+    (root / "run" / "config.json").write_text(text, "utf-8")
+    (run,) = look(root).runs
+    assert run.state == "damaged"
+    assert run.problem
+
+
+@pytest.mark.parametrize("name", ["environment.json", "stats.jsonl", "checkpoints", "grids"])
+@pytest.mark.parametrize("damage", ["missing", "half", "folder"])
+def test_whatever_else_is_damaged_the_run_is_shown(root, tiny_config, name, damage):
+    path = make_run(root / "run", tiny_config) / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if damage == "half":
+        path.write_text('{"a', "utf-8")
+    elif damage == "folder":
+        path.mkdir()
+    described = Catalogue(Root(root)).describe_run("run")
+    assert described.state == "stopped"
+    assert described.config
+
+
+def test_what_is_not_there_is_absent(root):
+    assert Catalogue(Root(root)).describe_run("nothing").state == "absent"
+    assert "no prepared set" in Catalogue(Root(root)).describe_set("nothing").problem
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 1}', "[]"])
+def test_damaged_sets_are_said_and_not_raised(root, text):
+    (root / "set").mkdir()
+    (root / "set" / "dataset.json").write_text(text, "utf-8")
+    (described,) = look(root).sets
+    assert described.info is None
+    assert described.problem
+
+
+def test_what_changes_is_read_again(root, tiny_config):
+    run = make_run(root / "run", tiny_config, lines=3)
+    catalogue = Catalogue(Root(root))
+    assert catalogue.describe_run("run").line["step"] == 3
+    with open(run / "stats.jsonl", "a", encoding="utf-8") as log:
+        log.write(json.dumps(line(4)) + "\n")
+    assert catalogue.describe_run("run").line["step"] == 4
+    shutil.rmtree(run)
+    assert catalogue.describe_run("run").state == "absent"
+    assert catalogue.look().runs == ()
+
+
+QUICK = """
+import json, sys, time
+from samgan.studio.catalogue import Catalogue
+from samgan.studio.places import Root
+catalogue, times = Catalogue(Root(sys.argv[1])), []
+for _ in range(2):
+    start = time.process_time()
+    assert len(catalogue.look().runs) == 200
+    times.append(time.process_time() - start)
+print(json.dumps(times))
+"""
+
+
+def test_two_hundred_runs_are_found_in_less_than_a_third_of_a_second(root, tiny_config, run_script):
+    """In a process without checks of types, which make the tests slow."""
+    first = make_run(root / "run-0", tiny_config, lines=30, grids=0)
+    for number in range(1, 200):
+        shutil.copytree(first, root / f"run-{number}")
+    cold, warm = run_script(QUICK, root)
+    assert cold < 0.3
+    assert warm < 0.1
