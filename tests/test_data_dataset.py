@@ -161,6 +161,8 @@ MANIFEST_DAMAGES = {
     "a number": (change_row("width", "wide"), r"manifest.csv, line 5: .*'wide'"),
     "a split": (change_row("split", "../.."), r"unknown split '\.\./\.\.'"),
     "a class": (change_row("class", "COVID"), "unknown class 'COVID'"),
+    "an absolute source": (change_row("source", "/etc/hostname"), "the source '/etc/hostname', which is outside"),
+    "a source above": (change_row("source", "A/../../x.png"), r"the source 'A/\.\./\.\./x.png', which is outside"),
     "a neighbour": (change_row("near_duplicate_of", "12"), "unknown near_duplicate_of 12"),
     "a short row": (change_row("patient", "x\n"), "manifest.csv, line 5: tuple index out of range|index out of range"),
     "a column": (lambda out: (out / "manifest.csv").write_text("index,source\n"), "there is no column bits, class"),

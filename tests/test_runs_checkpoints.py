@@ -4,6 +4,7 @@ import itertools
 import os
 import pickle
 import random
+import zipfile
 
 import pytest
 import torch
@@ -80,6 +81,14 @@ def written(tmp_path, document, **options):
     return (tmp_path / "other.pt").read_bytes()
 
 
+def compressed(tmp_path):
+    written(tmp_path, WHOLE)
+    with zipfile.ZipFile(tmp_path / "other.pt") as stored, zipfile.ZipFile(tmp_path / "small.pt", "w") as small:
+        for part in stored.infolist():
+            small.writestr(part.filename, stored.read(part), zipfile.ZIP_DEFLATED)
+    return (tmp_path / "small.pt").read_bytes()
+
+
 WHOLE = {**STATE, "format": "samgan checkpoint 1"}
 FOREIGN = {
     "empty": lambda path: b"",
@@ -91,6 +100,7 @@ FOREIGN = {
     "module": lambda path: written(path, torch.nn.Linear(2, 2)),
     "no weights": lambda path: written(path, {key: value for key, value in WHOLE.items() if key != "generator"}),
     "legacy": lambda path: written(path, WHOLE, _use_new_zipfile_serialization=False),
+    "compressed": compressed,
     "pickle": lambda path: pickle.dumps(WHOLE),
     "malicious pickle": lambda path: pickle.dumps({**WHOLE, "x": Malicious(path / "made")}),
     "malicious torch file": lambda path: written(path, {**WHOLE, "x": Malicious(path / "made")}),

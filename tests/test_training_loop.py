@@ -200,7 +200,14 @@ def test_a_checkpoint_of_another_run_is_not_continued(tiny_config, images, tmp_p
     whole = TrainingState(tiny_config, CPU).state_dict()
     wider = TrainingState(tiny_config.override({"network.max_channels": 16}), CPU).state_dict()
     without = {key: value for key, value in whole.items() if key != "discriminator"}
-    for state in ({**wider, "config": whole["config"]}, without, {**whole, "generator_optimizer": None}):
+    name, value = next(iter(whole["ema_generator"].items()))
+    spoilt = {**whole["ema_generator"], name: torch.full_like(value, torch.nan)}
+    for state in (
+        {**wider, "config": whole["config"]},
+        without,
+        {**whole, "generator_optimizer": None},
+        {**whole, "ema_generator": spoilt},
+    ):
         save_checkpoint(path, state)
         with pytest.raises(SamganError, match="does not hold the training state of this configuration"):
             train_loop(tiny_config, images, run, fabric, Options(resume=True))

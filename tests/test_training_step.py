@@ -195,6 +195,22 @@ def test_both_learning_rates_are_used(tiny_config):
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("spoil", [lambda value: value.flatten()[:2], lambda value: value + torch.inf])
+def test_moments_that_are_not_those_of_the_weights_are_refused(tiny_config, images, optimizer, spoil):
+    """Fused Adam would write past the end of moments that are too small."""
+    config = tiny_config.override({"training.optimizer": optimizer})
+    state = TrainingState(config, CPU)
+    train_step(state, batches(config, images, 1)[0])
+    saved = state.state_dict()
+    TrainingState(config, CPU).load_state_dict(saved)
+    moments = saved["generator_optimizer"]["state"][0]
+    name = next(name for name in moments if name != "step")
+    moments[name] = spoil(moments[name])
+    with pytest.raises(ValueError, match=name):
+        TrainingState(config, CPU).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 def test_the_mapping_learns_at_a_tenth_of_the_rate(tiny_config, images, optimizer):
     config = tiny_config.override({"network": {"generator_blocks": "modulated", "mapping_layers": 2}})
     state = TrainingState(config.override({"training": {"optimizer": optimizer, "learning_rate": 1e-3}}), CPU)

@@ -313,6 +313,8 @@ def read_manifest(path: Path, classes: Collection[str]) -> list[ManifestRow]:
     ):
         if unknown := [value for value in found if value not in known]:
             raise ValueError(f"manifest.csv has an unknown {what} {unknown[0]!r}")
+    if outside := [row.source for row in rows if row.source.startswith("/") or ".." in row.source.split("/")]:
+        raise ValueError(f"manifest.csv has the source {outside[0]!r}, which is outside of the folder of images")
     return rows
 
 

@@ -77,6 +77,8 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkp
     problem: Exception
     try:
         with zipfile.ZipFile(path) as archive:  # torch does not check the checksums
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("its parts are compressed, as torch never writes them")  # a small file may hold a lot
             damaged = archive.testzip()
         if damaged:
             raise ValueError(f"its part {damaged} is damaged")

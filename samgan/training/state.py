@@ -112,8 +112,11 @@ class TrainingState:
                 self._load_optimizer(name.removesuffix("_optimizer"), part, state[name])
             elif part is not None:
                 part.load_state_dict(state[name])
-        if bad := self.nonfinite():
-            raise ValueError(f"weight {bad} is NaN or infinite")
+        for name in ("generator", "discriminator", "ema_generator"):
+            network = getattr(self, name)
+            for key, value in network.state_dict().items() if network else ():
+                if not torch.isfinite(value).all():
+                    raise ValueError(f"weight {name}.{key} is NaN or infinite")
 
     def _groups(self, network: Generator | Discriminator) -> list[tuple[list[torch.nn.Parameter], float]]:
         """Parameters that have one rate, and begin to learn at the same time."""

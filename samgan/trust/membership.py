@@ -44,9 +44,7 @@ def find_membership(
     if weights is None:
         raise SamganError(f"{source.checkpoint.path.name} holds no discriminator")
     config = source.model.config
-    discriminator = Discriminator(config.network)
-    discriminator.load_state_dict(weights)
-    discriminator.eval().requires_grad_(False).to(source.model.device)
+    discriminator = _load(config.network, weights, source.checkpoint.path.name).to(source.model.device)
     draw = np.random.default_rng(seed)
     kinds = training, held_out
     conditional = bool(config.network.num_classes)
@@ -67,6 +65,18 @@ def find_membership(
     of_members, of_others = (torch.cat(parts).numpy() for parts in logits)
     auc = membership_auc(of_members, of_others, *patients)
     return Membership(Estimate(*auc), len(of_members), auc.low > 0.5)
+
+
+def _load(config: NetworkConfig, weights: dict[str, Tensor], name: str) -> Discriminator:
+    discriminator = Discriminator(config)
+    try:
+        discriminator.load_state_dict(weights)
+    except (AttributeError, RuntimeError, TypeError):
+        raise SamganError(f"the discriminator in {name} does not fit its configuration") from None
+    for key, value in discriminator.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise SamganError(f"the discriminator in {name} is damaged: {key} is NaN or infinite; use another")
+    return discriminator.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
