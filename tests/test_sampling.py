@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-import samgan.pictures
+import samgan.grids
 import samgan.sampling.images
 import samgan.sampling.sheets
 from samgan import __version__
@@ -449,7 +449,7 @@ def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(samgan.pictures, "write_png", full)
+    monkeypatch.setattr(samgan.grids, "write_png", full)
     with pytest.raises(OSError, match="No space"):
         write_samples(model, tmp_path / "out", 2)
     assert list(tmp_path.iterdir()) == []

@@ -422,6 +422,7 @@ def checkpoints(out):
     return sorted(out.glob("runs/*/checkpoints/step-*.pt"))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_continues_to_the_same_result(data, tmp_path, no_features):
     out = tmp_path / "killed"
     process = sweep(tmp_path / "scripts", data, out, "none", LONGER, "row")

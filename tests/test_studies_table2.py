@@ -541,8 +541,9 @@ def test_a_doubled_set_is_shown_as_often_as_another_one(data):
         assert jobs["samgan-8"].config.training.kimg == pytest.approx(expected)
         assert jobs["samgan-8-doubled"].config.training.kimg == pytest.approx(2 * expected)
         assert jobs["samgan-8"].score_at == tuple(kimg for kimg in (0.1, 0.4) if kimg < expected)
-        planned = plan_rows(request, data)
-        assert [row.kimg for row in planned] == pytest.approx([expected, 2 * expected], abs=0.016)
+        if "epochs" in lengths:  # which needs the set
+            planned = plan_rows(dataclasses.replace(request, settings={"network.max_channels": 8}), data)
+            assert [row.kimg for row in planned] == pytest.approx([expected, 2 * expected], abs=0.016)
 
 
 def test_the_plan_of_epochs_needs_the_data(capsys):
