@@ -21,7 +21,7 @@ from samgan.commands.main import COMMANDS, main
 from samgan.commands.options import add_on_collapse
 from samgan.commands.settings import read_settings, split_settings
 from samgan.config import json_schema, settings
-from samgan.data import prepare
+from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import UsageError
 from samgan.metrics.feature_networks import FeaturesUnavailable
@@ -112,6 +112,23 @@ def test_dry_run_json_holds_parameters_flops_and_memory(capsys):
     assert plan["flops_per_step"] > 1e12
     assert plan["memory_bytes"] > 4 * 4 * (22_485_765 + 18_361_601)
     assert plan["config"]["training"]["learning_rate"] == 0.003
+
+
+def test_a_length_is_given_once(capsys, data, tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("training:\n  kimg: 50\n  epochs: 3\n")
+    both = "training.kimg and training.epochs both give the length; give only one of them"
+    command = ["train", data, "--dry-run", "--network.max_channels=16", "--preset", "samgan-8", "--scale", "cpu"]
+    for arguments in (["--config", file], ["--training.kimg=1", "--training.epochs=1"]):
+        status, _, error = run(capsys, *command, *arguments)
+        assert status == 2
+        assert both in error
+    assert run(capsys, *command, "--config", file, "--training.kimg=60")[1]["kimg"] == 60
+    file.write_text("training.kimg: 50\n")
+    images = len(PreparedSet.open(data).indices("train"))
+    status, plan, _ = run(capsys, *command, "--config", file, "--training.epochs=100")
+    assert plan["config"]["training"]["kimg"] == pytest.approx(0.1 * images)
+    assert plan["config"]["training"]["epochs"] is None
 
 
 def test_flags_win_over_yaml_and_yaml_over_the_preset(capsys, tmp_path):

@@ -104,11 +104,11 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
         if not isinstance(value, str | None):
             raise UsageError(f"{name}: {value!r} is not allowed; expected text")
         asked |= {name: value} if value is not None else {}
-    lengths = [key for key in ("training.kimg", "training.epochs") if key in options.settings]
-    if len(lengths) > 1:
-        raise UsageError("--training.kimg and --training.epochs both give the length; give only one of them")
-    if lengths == ["training.kimg"]:
-        asked.pop("training.epochs", None)
+    typed = [key for key in ("training.kimg", "training.epochs") if key in options.settings]
+    if typed == ["training.kimg"] and "training.epochs" in asked:
+        asked["training.epochs"] = None  # of a file: what is typed counts
+    if len(typed) != 1 and asked.get("training.epochs") is not None and "training.kimg" in asked:
+        raise UsageError("training.kimg and training.epochs both give the length; give only one of them")
     return asked
 
 

@@ -105,6 +105,8 @@ class _Spectral:
     def __init__(self, layers: _Layers) -> None:
         pairs = [pair for pair in zip(layers.firsts, layers.layers, strict=True) if pair[1].spectral]
         self.layers = [layer for _, layer in pairs]
+        for layer in self.layers:
+            assert layer.weight.permute(0, 2, 3, 1).is_contiguous(), "the kernels take weights with channels last"
         self.places = [layers.places[number] for number, _ in pairs]
         self.numbers = [number for number, _ in pairs]
         self.offsets = torch.tensor([place.offset for place in self.places])
