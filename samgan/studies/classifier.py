@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,16 @@ from torch.nn import functional as F
 from samgan.cache import cache_folder, tell_without_cache
 from samgan.devices import choose_precision
 from samgan.files import atomic_write
+from samgan.studies.class_losses import CLASS_LOSSES
+from samgan.studies.classifier_networks import CLASSIFIER_NETWORKS
 
-PROCEDURE = 1
+PROCEDURE = 2
 """Raised when anything about training a classifier changes, so that no older result is taken from the cache."""
-LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 BATCH_SIZE = 64
+Blend = Literal["mixup", "cutmix"]
+MIXUP_ALPHA, CUTMIX_ALPHA = 0.2, 1.0
+"""Of the Beta distributions of the shares, as in the papers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +34,12 @@ class Arm:
     real: bool = True
     synthetic: bool = False
     """Synthetic images fill each class up to the size of the largest one; without real images they replace them."""
-    weighted: bool = False
-    """Every class has the same weight in the loss."""
+    network: str = "resnet18"
+    """One of `CLASSIFIER_NETWORKS`."""
+    loss: str = "cross-entropy"
+    """One of `CLASS_LOSSES`."""
+    blend: Blend | None = None
+    """How images of a batch are blended with each other, and their classes with them."""
     balanced: bool = False
     """Every class is drawn equally often."""
     augmented: bool = False
@@ -53,7 +61,7 @@ class Arm:
 
 ARMS = {
     "real": Arm(),
-    "class weights": Arm(weighted=True),
+    "class weights": Arm(loss="class weights"),
     "oversampling": Arm(balanced=True),
     "augmentation": Arm(augmented=True),
     "augmentation, oversampling": Arm(augmented=True, balanced=True),
@@ -126,11 +134,11 @@ def train_classifier(
     device: str = "cpu",
     of_real: Bool[np.ndarray, " n"] | None = None,
 ) -> torch.nn.Module:
-    """Train torchvision's ResNet-18 from random weights.
+    """Train a classifier from random weights, or from those of ImageNet.
 
-    AdamW (1e-3, weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64, bf16 where the device has
-    instructions for it: the same for every arm, chosen before any was tested. Initial weights, batches and
-    augmentation depend on the seed only.
+    AdamW (1e-3, for ImageNet's weights 3e-4; weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64,
+    bf16 where the device has instructions for it: the same for every arm, chosen before any was tested. Initial
+    weights, batches, augmentation and blending depend on the seed only.
 
     Long because the whole recipe of training is in one place.
 
@@ -139,7 +147,7 @@ def train_classifier(
         labels: Their classes, 0 to `classes` - 1; images of every class.
         arm: How to train.
         classes: Number of classes.
-        seed: Of weights, batches and augmentation.
+        seed: Of weights, batches, augmentation and blending.
         steps: Steps of 64 images.
         device: Where it is trained.
         of_real: Which images are real; default: all.
@@ -147,21 +155,23 @@ def train_classifier(
     Returns:
         The network, ready for `predict`.
 
-    Source: He et al. 2016 (ResNet), Loshchilov and Hutter 2019 (AdamW).
-    """
-    from torchvision.models import resnet18
+    Raises:
+        FeaturesUnavailable: The weights of the arm's network are not installed.
 
-    where = torch.device(device)
+    Source: Loshchilov and Hutter 2019 (AdamW), Zhang et al. 2018 (mixup), Yun et al. 2019 (CutMix).
+    """
+    where, kind = torch.device(device), CLASSIFIER_NETWORKS[arm.network]
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)
-        network = resnet18(num_classes=classes)
-        network.conv1 = torch.nn.Conv2d(images.shape[1], 64, 7, stride=2, padding=3, bias=False)
-        network = network.to(where, memory_format=torch.channels_last).train()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+        network = kind.make(images.shape[1], classes).to(where).to(memory_format=torch.channels_last).train()
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=kind.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
+        )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        counts = np.bincount(labels, minlength=classes)
-        weights = torch.tensor(len(labels) / (classes * counts), dtype=torch.float32, device=where)
+        counts = torch.tensor(np.bincount(labels, minlength=classes), dtype=torch.float32, device=where)
+        loss_of = CLASS_LOSSES[arm.loss](counts)
         change = _augmentation() if arm.augmented else None
+        blend = _blending(arm.blend, classes)
         draw = np.random.default_rng(seed)
         every = np.arange(len(labels))
         half_bits = choose_precision("auto", device) == "bf16"
@@ -174,23 +184,22 @@ def train_classifier(
             batch = torch.from_numpy(images[index])
             if change is not None:
                 batch = torch.stack([change(image) for image in batch])
+            batch, wanted = blend(batch, torch.from_numpy(labels[index]))
             with torch.autocast(where.type, torch.bfloat16, enabled=half_bits):
-                logits = network(_normalised(batch).to(where)).float()
-            target = torch.from_numpy(labels[index]).to(where)
-            loss = F.cross_entropy(logits, target, weight=weights if arm.weighted else None)
+                logits = network(batch.to(where)).float()
+            loss = loss_of(logits, wanted.to(where))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-    trained: torch.nn.Module = network.eval()
-    return trained
+    return network.eval()
 
 
 @torch.inference_mode()
 def predict(network: torch.nn.Module, images: UInt8[np.ndarray, "n c h w"]) -> Float[np.ndarray, "n classes"]:
     """Probabilities of the classes."""
     where = next(network.parameters()).device
-    parts = [network(_normalised(part).to(where)).softmax(dim=1) for part in torch.from_numpy(images).split(256)]
+    parts = [network(part.to(where)).softmax(dim=1) for part in torch.from_numpy(images).split(256)]
     return torch.cat(parts).cpu().double().numpy()
 
 
@@ -209,8 +218,22 @@ def _batch(
     return np.array([draw.choice(of_class[draw.integers(len(of_class))]) for of_class in chosen])
 
 
-def _normalised(images: Tensor) -> Tensor:
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+def _blending(blend: Blend | None, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """From a batch and its classes to the batch that is shown and the probabilities that are wanted."""
+    if blend is None:
+        return lambda images, labels: (images, F.one_hot(labels, classes).float())
+    from torchvision.transforms import v2
+
+    if blend == "cutmix":
+        cut: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = v2.CutMix(alpha=CUTMIX_ALPHA, num_classes=classes)
+        return cut
+    mix = v2.MixUp(alpha=MIXUP_ALPHA, num_classes=classes)
+
+    def mixed(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        shown, wanted = mix(images.float(), labels)
+        return shown.round().to(torch.uint8), wanted
+
+    return mixed
 
 
 def _augmentation() -> Callable[[Tensor], Tensor]:
