@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import special
 
 from samgan.metrics.intervals import LEVEL, Share
@@ -37,6 +37,33 @@ def grouped_auc(
     )
     half = float(special.ndtri((1 + LEVEL) / 2)) * math.sqrt(variance)
     return Share(area, max(area - half, 0.0), min(area + half, 1.0))
+
+
+def patient_influence(
+    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], patients: Int[np.ndarray, " n"]
+) -> tuple[float, Float[np.ndarray, " patients"]]:
+    """The area under the ROC curve, and how much each patient pulls it up or down.
+
+    The sum of the squares of the second, over many patients, is the variance of the first. Influences of areas of the
+    same patients may be subtracted, and give the variance of the difference.
+
+    Args:
+        scores: of each image, finite.
+        positive: whether it is of the class that should score higher; both kinds occur.
+        patients: whom each image belongs to, counted from 0.
+
+    Returns:
+        The area; the influences, whose sum is 0.
+
+    Source: DeLong et al. 1988 (doi:10.2307/2531595); Obuchowski 1997 (doi:10.2307/2533958).
+    """
+    own, others = scores[positive], scores[~positive]
+    below, above = _placements(own, others), 1 - _placements(others, own)
+    area = float(below.mean())
+    of_images = np.empty(len(scores))
+    of_images[positive] = (below - area) / len(own)
+    of_images[~positive] = (above - area) / len(others)
+    return area, np.bincount(patients, of_images)
 
 
 def _placements(scores: np.ndarray, others: np.ndarray) -> Float[np.ndarray, " n"]:
