@@ -9,8 +9,8 @@ KERMANY is the folder of Kermany's chest X-rays (NORMAL, PNEUMONIA), ADULTS one 
     covid   NORMAL or COVID, of adults; the classes come from different hospitals, so origin alone tells them apart
 
 A third of the patients is fold 0, a third fold 1, a third fold 2. Classifiers that are trained on fold 1 are tested on
-fold 2, and the other way round; fold 0 is for choices, and is never tested on afterwards. Images of one patient, and near
-duplicates, are in one fold; which one, depends on a hash of the patient's name only. Sets are written to
+fold 2, and the other way round; fold 0 is for choices, and is never tested on afterwards. Images of one patient, and
+near duplicates, are in one fold; which one, depends on a hash of the patient's name only. Sets are written to
 WORK/QUESTION/FOLD-AGAINST/SIDE: trained on FOLD, held out AGAINST.
 """
 
