@@ -322,6 +322,11 @@ def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatc
             assert (tmp_path / name / file).read_bytes() == (FOLDER / "verdict" / name / file).read_bytes(), name
 
 
+def test_the_table_of_simulated_maps_is_that_of_its_records():
+    readme = (FOLDER / "balance" / "map" / "README.md").read_text()
+    assert load("balance/map", "table").table() in readme
+
+
 def test_the_tables_of_sizes_are_those_of_its_records():
     trials = load("sizes", "trials")
     assert trials.table() in (FOLDER / "sizes" / "README.md").read_text()

@@ -1,0 +1,75 @@
+"""Ways to train a classifier with few images of a class that the pilot tries: rivals, and uses of synthetic images."""
+
+from dataclasses import dataclass, replace
+
+from samgan.studies import Arm
+
+USUAL = Arm(augmented=True, balanced=True)
+"""Small turns, shifts and changes of exposure; every class drawn equally often."""
+PRETRAINED = replace(USUAL, network="lite0")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train a classifier."""
+
+    arm: Arm = USUAL
+    """Of a network that is trained; of a probe only whether it takes synthetic images."""
+    probe: bool = False
+    """A linear classifier of Lite0's frozen features instead of a network."""
+    smote: bool = False
+    images: str = "joint"
+    """Which synthetic images: a name of `IMAGES`."""
+    choice: str = "all"
+    """Of twice as many as are missing: all: the first half. boundary: the half of which a classifier of the real
+    images, trained by `PRETRAINED`, is least sure."""
+
+
+IMAGES = {
+    "joint": "one model that is told the class and sees all classes equally often",
+    "fine-tuned": "one model of all images that is not told the class, then fine-tuned to the small class",
+    "truncated": "as joint, with a truncation of 0.7",
+    "three models": "as joint, a third of the images from each of three seeds",
+    "between patients": "as joint, halfway between the styles of seeds that are nearest to two real images",
+}
+
+
+def _with(arm: Arm, **changes: object) -> Way:
+    return Way(replace(arm, synthetic=True, **changes))
+
+
+ALIKE = {"mixed": True}
+EVERYWHERE = {"mixed": True, "everywhere": True}
+FIRST = {"synthetic_first": True, "real_last": True}
+RIVALS: dict[str, Way] = {
+    "augmentation, oversampling": Way(),
+    "augmentation, class-balanced loss": Way(Arm(augmented=True, loss="class-balanced")),
+    "augmentation, logit adjustment": Way(Arm(augmented=True, loss="logit-adjusted")),
+    "augmentation, oversampling, focal loss": Way(replace(USUAL, loss="focal")),
+    "augmentation, oversampling, mixup": Way(replace(USUAL, blend="mixup")),
+    "augmentation, oversampling, CutMix": Way(replace(USUAL, blend="cutmix")),
+    "pretrained, augmentation, oversampling": Way(PRETRAINED),
+    "pretrained, augmentation, logit adjustment": Way(Arm(augmented=True, network="lite0", loss="logit-adjusted")),
+    "pretrained, augmentation, oversampling, mixup": Way(replace(PRETRAINED, blend="mixup")),
+    "pretrained, augmentation, oversampling, CutMix": Way(replace(PRETRAINED, blend="cutmix")),
+    "linear": Way(Arm(), probe=True),
+    "linear, SMOTE": Way(Arm(), probe=True, smote=True),
+}
+USES: dict[str, Way] = {
+    "synthetic fill up": _with(USUAL),
+    "synthetic and real alike": _with(USUAL, **ALIKE),
+    "synthetic and real alike in every class": _with(USUAL, **EVERYWHERE),
+    "pre-trained on synthetic": _with(USUAL, **FIRST),
+    "pretrained, synthetic fill up": _with(PRETRAINED),
+    "pretrained, synthetic and real alike": _with(PRETRAINED, **ALIKE),
+    "pretrained, synthetic and real alike in every class": _with(PRETRAINED, **EVERYWHERE),
+    "pretrained, then on synthetic, then on real": _with(PRETRAINED, **FIRST),
+    "linear, synthetic fill up": replace(_with(Arm()), probe=True),
+    **{
+        f"pretrained, synthetic and real alike: {images}": replace(_with(PRETRAINED, **ALIKE), images=images)
+        for images in IMAGES
+        if images != "joint"
+    },
+    "pretrained, synthetic and real alike: of the boundary": replace(_with(PRETRAINED, **ALIKE), choice="boundary"),
+}
+WAYS = {**RIVALS, **USES}
