@@ -2,12 +2,14 @@
 
     python results/sizes/trials.py pace 128 256 [--only NAME ...]
     python results/sizes/trials.py run SIZE SETS WORK --features FEATURES.pt [--only NAME ...] [--seed N] [--minutes N]
+    python results/sizes/trials.py keep SIZE SETS WORK --only NAME ... [--seed N] [--minutes N] [--grid]
     python results/sizes/trials.py table
 
 `pace` measures how many images a second one quiet core trains with each variant, all of one size by turns, and writes
 pace.csv beside this file. `run` trains each variant for as many images as that core trains in the minutes given, so the
 load of the machine changes how long a trial takes, but not what it trains; it can be stopped and called again. SETS is
-a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128, SETS/256. Lines of trials.csv
+a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128, SETS/256. `keep` writes what a
+trained run leaves here: its quick scores, to curves.csv, and with --grid a picture of its images. Lines of trials.csv
 are kept; `table` prints them as the tables of README.md.
 """
 
@@ -29,13 +31,16 @@ import numpy as np
 import torch
 
 from samgan.devices import keep_freed_memory, make_fabric
+from samgan.grids import image_grid, write_png
+from samgan.pictures import to_uint8
 from samgan.presets import preset_config
 from samgan.runs import Run, describe_environment
+from samgan.sampling import open_model, sample
 from samgan.scoring import Scores
 from samgan.training import Sampler, TrainingState, train_step
 
 HERE = Path(__file__).parent
-PACE, TRIALS = HERE / "pace.csv", HERE / "trials.csv"
+PACE, TRIALS, CURVES = HERE / "pace.csv", HERE / "trials.csv", HERE / "curves.csv"
 SCORES = ("frechet", "precision", "recall", "coverage")
 STEPS, WARM_UP = 24, 16
 """Of `pace`: steps of each variant in a round, and before the first; every eighth step has a penalty."""
@@ -57,6 +62,10 @@ class Variant:
 
 SMALL_FIRST = ((64, 0.4),)
 TWO_FIRST = ((64, 0.2), (128, 0.3))
+KEYS = ("data", "size", "variant", "seed", "minutes")
+"""What tells a trial from all others."""
+GRID = {128: 16, 256: 8, 512: 4}
+"""How many images a picture has, in two rows; of the seeds from 0 on."""
 PRESETS = (
     "samgan-plus-attention",
     "samgan-projected",
@@ -100,17 +109,20 @@ def main() -> None:
     step.add_argument("sizes", type=int, nargs="+")
     step.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     step.add_argument("--rounds", type=int, default=5, help="each has some steps of every variant (default: 5)")
-    step = steps.add_parser("run")
-    step.add_argument("size", type=int)
-    step.add_argument("sets", type=Path)
-    step.add_argument("work", type=Path)
-    step.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    trial = argparse.ArgumentParser(add_help=False)
+    trial.add_argument("size", type=int)
+    trial.add_argument("sets", type=Path)
+    trial.add_argument("work", type=Path)
+    trial.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    trial.add_argument("--classes", nargs="+", default=["PNEUMONIA"])
+    trial.add_argument("--minutes", type=float, default=20)
+    trial.add_argument("--seed", type=int, default=0)
+    trial.add_argument("--core", type=int, default=0, help="the core that trains (default: 0)")
+    step = steps.add_parser("run", parents=[trial])
     step.add_argument("--features", type=Path, required=True)
-    step.add_argument("--classes", nargs="+", default=["PNEUMONIA"])
-    step.add_argument("--minutes", type=float, default=20)
-    step.add_argument("--seed", type=int, default=0)
-    step.add_argument("--core", type=int, default=0, help="the core that trains (default: 0)")
     step.add_argument("--count", type=int, default=1000)
+    step = steps.add_parser("keep", parents=[trial])
+    step.add_argument("--grid", action="store_true")
     steps.add_parser("table")
     options = parser.parse_args()
     if options.step == "pace":
@@ -119,6 +131,9 @@ def main() -> None:
     elif options.step == "run":
         for name in options.only:
             run(name, options)
+    elif options.step == "keep":
+        for name in options.only:
+            keep(name, options)
     else:
         print(table())
 
@@ -184,11 +199,35 @@ def given_setting(argument: str) -> tuple[str, Any]:
 
 def run(name: str, options: argparse.Namespace) -> None:
     """Train and score one variant, unless trials.csv has it."""
-    variant, rows = VARIANTS[name], read(TRIALS)
-    data = options.sets.name
-    done = {(row["data"], row["size"], row["variant"], row["seed"], row["minutes"]) for row in rows}
-    if (data, str(options.size), name, str(options.seed), f"{options.minutes:g}") in done:
+    done = {tuple(row[key] for key in KEYS) for row in read(TRIALS)}
+    if tuple(described(name, options).values()) in done:
         return
+    out, total = trained(name, options)
+    score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
+    call(options.core, ["evaluate", out, "--data", options.sets / str(options.size), *score])
+    scores = Scores.read(out / "scores.json")
+    assert scores.mode_collapse is not None
+    row = {
+        **described(name, options),
+        "kimg": total,
+        "count": scores.count,
+        **{key: f"{scores.scores[key].value:.4f}" for key in SCORES},
+        "frechet_floor": f"{scores.scores['frechet'].floor:.4f}",
+        "ms_ssim_gap": f"{scores.mode_collapse.difference:+.4f}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    write(TRIALS, [*read(TRIALS), row])
+
+
+def described(name: str, options: argparse.Namespace) -> dict[str, str]:
+    """The values of `KEYS` of a trial."""
+    values = (options.sets.name, options.size, name, options.seed, f"{options.minutes:g}")
+    return dict(zip(KEYS, map(str, values), strict=True))
+
+
+def trained(name: str, options: argparse.Namespace) -> tuple[Path, int]:
+    """The last run of a trial, trained if it is not there in full, and the thousands of images of all its runs."""
+    variant = VARIANTS[name]
     shares = [*variant.first, (options.size, 1 - sum(share for _, share in variant.first))]
     parts = [(side, kimg_of(side, variant.arguments, share * options.minutes)) for side, share in shares]
     total, begin, past = sum(kimg for _, kimg in parts), list[Any](), ""
@@ -203,24 +242,26 @@ def run(name: str, options: argparse.Namespace) -> None:
         past += f"-{side}x{kimg}"
         out = train(side, kimg, [*variant.arguments, *begin], past, options)
         begin = ["--start", out]
-    score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
-    call(options.core, ["evaluate", out, "--data", options.sets / str(options.size), *score])
-    scores = Scores.read(out / "scores.json")
-    assert scores.mode_collapse is not None
-    row = {
-        "data": data,
-        "size": options.size,
-        "variant": name,
-        "seed": options.seed,
-        "minutes": f"{options.minutes:g}",
-        "kimg": total,
-        "count": scores.count,
-        **{key: f"{scores.scores[key].value:.4f}" for key in SCORES},
-        "frechet_floor": f"{scores.scores['frechet'].floor:.4f}",
-        "ms_ssim_gap": f"{scores.mode_collapse.difference:+.4f}",
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-    write(TRIALS, [*read(TRIALS), row])
+    return out, total
+
+
+def keep(name: str, options: argparse.Namespace) -> None:
+    """Write the quick scores of a run to curves.csv, in place of older ones of it, and a picture of its images."""
+    out, _ = trained(name, options)
+    own = described(name, options)
+    rows = [row for row in read(CURVES) if not own.items() <= row.items()]
+    for line in (line for line in Run(out).stats() if line["kind"] == "scores"):
+        values = {key: f"{line[key]:.4f}" for key in ("thumbnail_frechet", "swd", "ms_ssim_gap")}
+        rows.append({**own, "kimg": f"{line['images_seen'] / 1000:g}", **values})
+    write(CURVES, rows)
+    if options.grid:
+        model = open_model(out)
+        seeds = range(GRID[options.size])
+        labels = model.labels(seeds)
+        slug = re.sub(r"[^a-z0-9]+", "-", " ".join(own.values())).strip("-")
+        grid = image_grid(to_uint8(sample(model, seeds, labels)).numpy(), columns=len(seeds) // 2)
+        with open(HERE / f"{slug}.png", "wb") as file:
+            write_png(file, grid, model.mark(0).entries())
 
 
 def begin_with(sides: list[int], kimg: int) -> list[Any]:

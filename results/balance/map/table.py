@@ -1,6 +1,6 @@
 """Print simulation.csv as the table of README.md.
 
-    python results/balance/map/table.py
+python results/balance/map/table.py
 """
 
 import csv
