@@ -1,6 +1,6 @@
 """Measure the cost of presets at several image sizes: images per second, minutes for 100 kimg, and peak memory.
 
-    python benchmarks/bench_presets.py [--steps 30] [--json]
+    python benchmarks/bench_presets.py [--steps 30] [--json] [--only 128 256]
 
 Each measurement is a separate process that takes steps on random images with the allocator and precision of
 `samgan train`. Snapshots and their scores are not included.
@@ -23,11 +23,11 @@ from samgan.presets import ATTENTION, PLUS, preset_config
 from samgan.training import Sampler, TrainingState, plan, train_step
 
 NARROW = {"network.max_channels": 32, "training.batch_size": 8}  # what results/table2 was trained with
+OTHERS = ("samgan-projected", "samgan-vision", "samgan-alias-free", "r3gan")
 PRESETS: tuple[tuple[str, tuple[int, ...], dict[str, int]], ...] = (
-    (PLUS, (32, 64, 128, 256), {}),
-    ("samgan-alias-free", (64, 128, 256), {}),
-    ("r3gan", (64, 128, 256), {}),
-    *((f"{name}{ATTENTION}", (64,), {}) for name in (PLUS, "samgan-alias-free", "r3gan")),
+    (PLUS, (32, 64, 128, 256, 512), {}),
+    *((f"{name}{suffix}", (64, 128, 256), {}) for name in OTHERS for suffix in ("", ATTENTION)),
+    (f"{PLUS}{ATTENTION}", (64, 128, 256), {}),
     *((name, (64, 128), {}) for name in ("msg-gan-6", "samgan-8")),
     *((name, (64,), NARROW) for name in ("msg-gan-6", "samgan-8")),
 )
@@ -61,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    parser.add_argument("--only", type=int, nargs="+", help="sides of the images (default: all)")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -68,7 +69,7 @@ def main() -> None:
         return
     rows = []
     for preset, resolutions, settings in PRESETS:
-        for resolution in resolutions:
+        for resolution in (side for side in resolutions if options.only is None or side in options.only):
             config = preset_config(preset, "cpu", resolution).override(settings)
             command = [sys.executable, __file__, "--steps", str(options.steps), "--measure"]
             told = subprocess.run(
