@@ -66,6 +66,13 @@ def trained(data, folder):
     return folder / "run"
 
 
+def test_a_word_with_line_breaks_is_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["presets", "a\nb\x1b[2J"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "samgan: error: unrecognized arguments: a\\nb\\x1b[2J"
+
+
 def test_prepare_warns_of_patients_on_both_sides_of_the_sources_split(capsys, folder, tmp_path):
     for part in ("train", "test"):
         shutil.copytree(folder / "images", tmp_path / "images" / part)

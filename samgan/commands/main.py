@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from samgan import __version__
 from samgan.commands import data, images, scores, settings, studies, studio, train
@@ -192,6 +192,10 @@ class _Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(printable(message) if message else message, file)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and one line, also if there are line breaks in a word of the command line."""
+        super().error(shown(message))
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
