@@ -16,7 +16,7 @@ from typing import Any
 from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
-from samgan.files import NO_FOLLOW, Location, atomic_write, holds_something, is_system_name, locked, write_json
+from samgan.files import NO_FOLLOW, Location, atomic_write, holds_something, is_system_name, locked, naming, write_json
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
 
 LAST_BYTES = 16384  # holds several lines
@@ -129,7 +129,7 @@ class Run:
         """Append one line to `stats.jsonl`; a line torn by a crash stays as it is."""
         path = self.path / "stats.jsonl"
         text = json.dumps(line, allow_nan=False) + "\n"
-        with open(path, "ab+", opener=_open_itself) as file:
+        with naming(path), open(path, "ab+", opener=_open_itself) as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
