@@ -66,6 +66,8 @@ FAULTS = {
 SECONDS = 300
 AGAIN = re.compile(r"best\.json$|status\.json$|table\.(json|csv|md|html)$")
 """Files that one command writes more than once: they are compared only when it is done."""
+OF_SOURCE = re.compile(r"environment\.json$|report\.html$")
+"""Files that name the commit of the source, which may change meanwhile: only whether they are there counts."""
 ERROR = re.compile(r"samgan: error: ")
 OF_NO_USE = re.compile(r"(\.lock|\..*\.tmp|\.partial)$")
 """Names of files and folders that a command that was killed may leave, since no reader takes them."""
@@ -187,9 +189,14 @@ def _differences(tree: dict[str, str], plain: list[dict[str, str]], whole: bool 
             found += [f"{path} was left behind"] if whole and path.endswith(".tmp") else []
         elif path not in plain[0]:
             found.append(f"{path} should not be there")
-        elif plain[0][path] == plain[1].get(path) != hashed and (whole or not AGAIN.search(path)):
+        elif plain[0][path] == plain[1].get(path) != hashed and _is_due(path, whole):
             found.append(f"{path} is half-written, or another")
     return found + ([f"{path} is missing" for path in plain[0] if path not in tree] if whole else [])
+
+
+def _is_due(path: str, whole: bool) -> bool:
+    """Whether the content of a file must be that of an undisturbed command."""
+    return not OF_SOURCE.search(path) and (whole or not AGAIN.search(path))
 
 
 def _box(work: Path, name: str) -> Path:
