@@ -1,5 +1,6 @@
 # make demo: X-rays at once, then all four steps on phantoms. make test: all tests but the slow. make test-slow: these.
 # make docs: the documentation site, as docs/_build/html/index.html.
+# make fuzz: 10,000 damaged files and command lines (tests/fuzz).
 # make test-random: the property tests, on new random values. make check: style, types, import rules.
 # Each makes the virtual environment .venv first and installs what it needs; PYTHON chooses the interpreter.
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN = $(VENV)/bin
 # Compiled kernels make training faster; without a C compiler, samgan does without them.
 KERNELS = $(BIN)/python -m pip install --quiet ./kernels || echo "samgan-kernels was not built; training is slower without it"
 
-.PHONY: demo test test-random test-slow check docs clean
+.PHONY: demo test test-random test-slow fuzz check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/samgan demo --out demo/$$(date +%Y%m%d-%H%M%S)
@@ -22,6 +23,9 @@ test-random: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python -m fuzz --count 10000 --keep fuzz-findings
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

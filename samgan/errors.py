@@ -27,6 +27,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
+def shortened(text: str, most: int = 3000) -> str:
+    """A text without its middle if it has more than `most` characters: a file may hold long words, a remedy is last."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} [...] {text[-half:]}"
+
+
 def shown(text: str) -> str:
     r"""Text as a terminal may show it: control characters, and bytes that are not UTF-8, become escapes like \x1b.
 

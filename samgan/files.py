@@ -1,6 +1,7 @@
 """Write files so that a reader never sees half of one; hash JSON; tell which folders are new and which files junk."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -41,20 +42,40 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Whatever happens (an exception, a full disk, kill -9), `path` holds all of its old or all of its new content. What
     earlier calls for `path` left behind when they were killed is removed.
+
+    Raises:
+        OSError: It cannot be written; the error names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
     temporary = _temporary(path)
     try:
-        with _create(temporary) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            with _create(temporary) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of writing name the file. The system does when a file is opened, but not when a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether no space is left on a disk, or none of what a user may take of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The commands as a user types them: documents on standard output, one-line errors, exit statuses."""
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -64,6 +65,39 @@ def trained(data, folder):
         main(["train", str(data), "--preset", "samgan-8", "--scale", "cpu", "--out", str(folder / "run"), *TINY]) == 0
     )
     return folder / "run"
+
+
+def test_an_error_is_short_whatever_a_file_holds(capsys, data, tmp_path):
+    """The beginning says which file it is, the end what to do."""
+    shutil.copytree(data, tmp_path / "set")
+    info = json.loads((data / "dataset.json").read_text())
+    (tmp_path / "set/dataset.json").write_text(json.dumps({**info, "format": "x" * 10_000}))
+    assert main(["card", str(tmp_path / "set")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"samgan: error: {tmp_path / 'set'}")
+    assert "[...]" in said
+    assert said.count("\n") == 1
+    assert len(said) < 3100
+
+
+def test_a_full_disk_is_one_line_with_a_remedy(capsys, data, monkeypatch, tmp_path):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        assert main(["card", str(data), "--out", str(tmp_path / "CARD.md")]) == 1
+    said = capsys.readouterr().err
+    remedy = "free some space, then run the same command again"
+    assert said == f"samgan: error: No space left on device ({tmp_path / 'CARD.md'}): {remedy}\n"
+    assert main(["card", str(data), "--out", str(tmp_path / "CARD.md")]) == 0
+
+
+def test_a_word_with_line_breaks_is_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["presets", "a\nb\x1b[2J"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "samgan: error: unrecognized arguments: a\\nb\\x1b[2J"
 
 
 def test_prepare_warns_of_patients_on_both_sides_of_the_sources_split(capsys, folder, tmp_path):

@@ -65,6 +65,12 @@ def set_key(name, value):
     return change
 
 
+def declare_less_than_none(out):
+    """Let the header tell a length below 0, of which nothing can be mapped."""
+    data = (out / "images.npy").read_bytes()
+    (out / "images.npy").write_bytes(data.replace(b"(12, ", b"(-1, ", 1))
+
+
 def replace_by_npz(out):
     np.savez(out / "images.npz", np.load(out / "images.npy"))
     (out / "images.npz").replace(out / "images.npy")
@@ -92,6 +98,7 @@ DAMAGES = {
     "broken header": (break_header, "damaged"),
     "long header": (lengthen_header, "damaged"),
     "empty images": (lambda out: (out / "images.npy").write_bytes(b""), "damaged"),
+    "a negative length": (declare_less_than_none, "damaged"),
     "an npz": (replace_by_npz, "damaged"),
     "other images": (lambda out: np.save(out / "images.npy", np.zeros((12, 1, 8, 8), np.uint8)), "images.npy holds"),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from samgan.errors import SamganError
-from samgan.files import atomic_folder, atomic_write, check_new_folder, hash_json, locked, write_json
+from samgan.files import atomic_folder, atomic_write, check_new_folder, hash_json, is_full, locked, write_json
 
 
 def test_writes_and_makes_folders(tmp_path):
@@ -37,6 +37,30 @@ def test_failure_leaves_the_old_file(tmp_path, error, old):
         write()
     assert os.listdir(tmp_path) == (["file.bin"] if old else [])
     assert not old or path.read_bytes() == old
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch, call):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write():
+        with atomic_write(path) as file:
+            file.write(b"new")
+            if call == "write":
+                fail()
+
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    if call != "write":
+        monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+    assert is_full(caught.value)
+    assert caught.value.filename == str(path)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["file.bin"]
+    assert path.read_bytes() == b"old"
 
 
 def test_old_content_stands_until_the_end(tmp_path):

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from samgan.kernels import without_kernels
 from samgan.networks import (
@@ -314,3 +315,13 @@ def test_activations_by_kernels_equal_those_of_torch(function, channels):
             found.append(results)
     for fast, plain in zip(*found, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_a_layer_on_the_device_meta_has_no_iterations_to_do():
+    """Of a model that is opened, the shapes of the weights are asked for first; the iterations took a second."""
+    with torch.device("meta"):
+        layer = EqualizedConv2d(4, 8, 3, spectral=True)
+    with FlopCounterMode(display=False) as counted:
+        layer.power_iteration()
+    assert layer.u.is_meta
+    assert counted.get_total_flops() == 0

@@ -83,6 +83,23 @@ def test_stats_come_in_order_of_step_and_the_later_line_counts(run):
     assert len((run.path / "stats.jsonl").read_text().splitlines()) == 6  # append-only
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_resumed_run_cuts_its_log_back_to_what_is_saved(run, scored):
+    """Steps after the checkpoint of step 4 are done again, and its scores if the snapshot was cut off."""
+    kept = [line(2, x=1.1), line(2, "scores", y=2), line(4, x=3)]
+    for entry in (*kept, line(6, x=4), line(4, "scores", y=5), line(8, x=6)):
+        run.log(entry)
+    with open(run.path / "stats.jsonl", "ab") as file:
+        file.write(b'{"kind": "train", "st')
+    run.cut_log(4, scored=scored)
+    written = [json.loads(text) for text in (run.path / "stats.jsonl").read_text().splitlines()]
+    assert [entry for entry in written if entry["kind"] == "train"] == [line(2, x=1.1), line(4, x=3)]
+    assert [entry["step"] for entry in written if entry["kind"] == "scores"] == ([2, 4] if scored else [2])
+    before = (run.path / "stats.jsonl").stat()
+    run.cut_log(4, scored=scored)
+    assert (run.path / "stats.jsonl").stat() == before  # nothing to cut
+
+
 def test_the_last_line_is_of_training_and_found_in_a_long_file(run):
     assert run.last_line() is None
     for step in range(1, 2001):

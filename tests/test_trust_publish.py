@@ -254,6 +254,14 @@ def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path):
         samgan.publish(run.path, "shared/README.md", draft=True)
 
 
+def test_a_call_that_was_killed_does_not_stand_in_the_way(run, tmp_path):
+    out = tmp_path / "killed"
+    samgan.publish(run.path, out, draft=True)
+    (out / ".config.json.4242.tmp").write_text("{")  # of a process that is gone
+    samgan.publish(run.path, out, draft=True)
+    assert {path.name for path in out.iterdir()} == set(FILES)
+
+
 def test_a_published_folder_is_a_model_and_nothing_is_written_into_it(run, data):
     finished(run)
     source = Source.open("shared")

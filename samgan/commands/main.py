@@ -13,14 +13,15 @@ import sys
 import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from samgan import __version__
 from samgan.commands import data, images, scores, settings, studies, studio, train
 from samgan.commands.command import Command, Outcome
 from samgan.commands.completion import add_completion, add_settings, completion_script
 from samgan.commands.settings import split_settings
-from samgan.errors import SamganError, UsageError, shown
+from samgan.errors import SamganError, UsageError, shortened, shown
+from samgan.files import is_full
 from samgan.terminal import forget_unwritten, open_standard_files, printable, say
 
 
@@ -73,7 +74,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _stopped(error, 128 + number) if number else _fail(error, 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _fail(f"{error.strerror or error}{where}", 1)
+        remedy = ": free some space, then run the same command again" if is_full(error) else ""
+        return _fail(f"{error.strerror or error}{where}{remedy}", 1)
     except KeyboardInterrupt:
         return _stopped("interrupted", 130)
     except (MemoryError, RuntimeError) as error:
@@ -177,7 +179,7 @@ def _termination_unwinds() -> Iterator[None]:
 
 
 def _fail(message: object, status: int) -> int:
-    say(f"samgan: error: {shown(str(message))}")
+    say(f"samgan: error: {shortened(shown(str(message)))}")
     return status
 
 
@@ -192,6 +194,10 @@ class _Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(printable(message) if message else message, file)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and one line, also if there are line breaks in a word of the command line."""
+        super().error(shown(message))
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -46,7 +46,7 @@ class PreparedSet:
         try:
             images = np.lib.format.open_memmap(path / "images.npy", mode="r")  # np.load would accept an .npz too
             manifest = read_manifest(path / "manifest.csv", info.classes)
-        except (OSError, ValueError, tokenize.TokenError) as error:  # TokenError: from a damaged header
+        except (OSError, OverflowError, ValueError, tokenize.TokenError) as error:  # the second and last: its header
             raise SamganError(f"{path} is damaged: {one_line(error)}: {REMEDY}") from None
         expected = (info.images, info.channels, info.resolution, info.resolution)
         if images.shape != expected or images.dtype != np.uint8 or len(manifest) != len(images):

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.survey import forget_survey, survey_depth
 from samgan.data.write import write_set
 from samgan.errors import WARNING, SamganError, UsageError, shown
-from samgan.files import hash_json, is_system_name, locked
+from samgan.files import hash_json, is_full, is_system_name, locked
 
 PARTIAL = ".partial"
 
@@ -146,7 +145,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         write_set(out, chunks, selection)
         shutil.rmtree(out / PARTIAL)
     except OSError as error:
-        reason, remedy = error.strerror or str(error), "free some space" if _is_full(error) else "correct this"
+        reason, remedy = error.strerror or str(error), "free some space" if is_full(error) else "correct this"
         raise SamganError(
             f"{out} cannot be written ({reason}): {remedy}, then run the same command again; finished images are kept"
         ) from error
@@ -247,10 +246,6 @@ def _finished_set(out: Path, source: Source) -> PreparedSet | None:
 def _is_ours(name: str) -> bool:
     finished = name in (PARTIAL, ".lock", "images.npy", "manifest.csv", "dataset.json")
     return finished or is_system_name(name) or (name.startswith(".") and name.endswith(".tmp"))
-
-
-def _is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _too_many_bad(bad_files: list[BadFile], files: int, max_bad: float) -> SamganError:

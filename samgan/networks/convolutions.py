@@ -99,8 +99,8 @@ class EqualizedConv2d(nn.Module):
 
     @torch.no_grad()
     def power_iteration(self, count: int = 1) -> None:
-        """Move `u` and `v` towards the leading singular vectors; do nothing without spectral norm."""
-        if not self.spectral:
+        """Move `u` and `v` towards the leading singular vectors; nothing without spectral norm, or without values."""
+        if not self.spectral or self.weight.is_meta:
             return
         matrix = self.weight.flatten(1)
         for _ in range(count):

@@ -16,7 +16,7 @@ from typing import Any
 from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
-from samgan.files import NO_FOLLOW, Location, holds_something, is_system_name, locked, write_json
+from samgan.files import NO_FOLLOW, Location, atomic_write, holds_something, is_system_name, locked, naming, write_json
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
 
 LAST_BYTES = 16384  # holds several lines
@@ -34,8 +34,8 @@ class Run:
     """One training run on disk.
 
     Files: `config.json` (resolved configuration), `environment.json` (versions, device, data), `stats.jsonl`
-    (append-only; if a step appears twice after a resume, the later line counts), `checkpoints/step-*.pt`,
-    `checkpoints/best.json`, `grids/*.png`, `scores.json`, `report.html`.
+    (the log; each kind of line in order of step), `checkpoints/step-*.pt`, `checkpoints/best.json`, `grids/*.png`,
+    `scores.json`, `report.html`.
     """
 
     def __init__(self, path: Location) -> None:
@@ -129,12 +129,27 @@ class Run:
         """Append one line to `stats.jsonl`; a line torn by a crash stays as it is."""
         path = self.path / "stats.jsonl"
         text = json.dumps(line, allow_nan=False) + "\n"
-        with open(path, "ab+", opener=_open_itself) as file:
+        with naming(path), open(path, "ab+", opener=_open_itself) as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     text = "\n" + text
             file.write(text.encode())
+
+    def cut_log(self, step: int, *, scored: bool) -> None:
+        """Remove what a run that continues after `step` will write again, and lines that a crash has torn.
+
+        Args:
+            step: The step that the run continues after.
+            scored: Whether the snapshot of that step is complete; otherwise its scores are written again too.
+        """
+        path = self.path / "stats.jsonl"
+        if path.is_file():
+            lines = [line for line in self.stats() if line["step"] < step + (scored or line["kind"] != "scores")]
+            text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+            if text != path.read_bytes():
+                with atomic_write(path) as file:
+                    file.write(text)
 
     def stats(self) -> Iterator[dict[str, Any]]:
         """Lines of `stats.jsonl` in order of step; the last line of a kind for a step counts.

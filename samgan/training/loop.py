@@ -145,6 +145,8 @@ def train_loop(
         Log(run, state, options.loggers, options.minutes, options.quiet) as log,
         Snapshots(run, state, sampler.labels, log.loggers, options.scorer, options.watch, options.at_once) as snapshots,
     ):
+        if options.resume:
+            on_first_process(run.cut_log, state.step, scored=not cut_off)
         if state.step == 0:
             on_first_process(write_real_grid, run, sampler)
             if options.start and not path:

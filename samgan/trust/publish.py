@@ -16,6 +16,7 @@ from samgan.files import (
     check_new_folder,
     holds_something,
     is_system_name,
+    remove_leftovers,
     write_json,
 )
 from samgan.pictures import GRID_IMAGES
@@ -154,6 +155,8 @@ def _is_there(folder: Path) -> bool:
 
 def _check_same(folder: Path, model: Model) -> None:
     """Refuse a folder of another model, and files that would be shared with it by mistake."""
+    for name in FILES:
+        remove_leftovers(folder / name)  # of a call that was killed
     known = (*FILES, ".git", ".gitattributes", ".cache")  # of git, and of the Hub's own programs
     others = [path.name for path in folder.iterdir() if path.name not in known and not is_system_name(path.name)]
     if others:
