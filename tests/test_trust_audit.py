@@ -20,7 +20,7 @@ from samgan.runs import Run, record_best
 from samgan.trust import AuditDocument, audit, format_audit
 from samgan.trust.real_images import RealImages
 
-module = importlib.import_module("samgan.trust.audit")  # samgan.trust.audit itself is the function
+module = importlib.import_module("samgan.trust.auditing")
 
 COUNT, PLANTED = 150, 20
 
