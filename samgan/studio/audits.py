@@ -112,9 +112,9 @@ def _pairs(measured: Measured, kind: Kind) -> tuple[Pair, ...]:
 def _words(pair: Pair, kind: Kind) -> str:
     """Where the distance lies among those of held-out images."""
     if pair.farther is None:
-        return f"distance {pair.distance:.4f}"
+        return f"Distance {pair.distance:.4f}"
     others = "other " if kind == "held_out" else ""
-    return f"closer than {100 * pair.farther:.1f} % of {others}held-out images (distance {pair.distance:.4f})"
+    return f"Closer than {100 * pair.farther:.1f} % of {others}held-out images (distance {pair.distance:.4f})"
 
 
 def _synthetic(audit: AuditFolder, place: int) -> UInt8[np.ndarray, "c h w"]:

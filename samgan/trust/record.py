@@ -96,12 +96,7 @@ def read_record(
         raise UsageError(
             f"{source} was trained on other data than {data.path} (sha256 {trained_on[:12]}, not {data.sha256[:12]})"
         )
-    scores = Scores.read(files["scores"]) if "scores" in files else None
-    audit = AuditDocument.read(files["audit"]) if "audit" in files else None
-    utility = UtilityDocument.read(files["utility"]) if "utility" in files else None
-    for name, document in (("scores", scores), ("audit", audit), ("utility", utility)):
-        if document is not None:
-            _check_belongs(files[name], document, model, data.sha256 if data is not None else trained_on)
+    scores, audit, utility = _read_documents(files, model, data.sha256 if data is not None else trained_on)
     form = form or read_form(source if source.is_dir() else source.parent)
     written = form.answers if form else {}
     return Record(
@@ -115,6 +110,19 @@ def read_record(
         licence=licence or written.get(LICENCE, ""),
         answers=written,
     )
+
+
+def _read_documents(
+    files: Mapping[str, Path], model: Model | None, data_sha256: str
+) -> tuple[Scores | None, AuditDocument | None, UtilityDocument | None]:
+    """Read the documents that there are, and refuse those about another model or set."""
+    scores = Scores.read(files["scores"]) if "scores" in files else None
+    audit = AuditDocument.read(files["audit"]) if "audit" in files else None
+    utility = UtilityDocument.read(files["utility"]) if "utility" in files else None
+    for name, document in (("scores", scores), ("audit", audit), ("utility", utility)):
+        if document is not None:
+            _check_belongs(files[name], document, model, data_sha256)
+    return scores, audit, utility
 
 
 def _check_belongs(

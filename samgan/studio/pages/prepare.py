@@ -47,8 +47,9 @@ def _form(
     first = [field for field in fields if field.name in prepare_form.FIRST]
     more = [field for field in fields if field.name not in prepare_form.FIRST]
     return respond(
-        request, "prepare.html", status=status, title="Prepare a set", page="/data", typed=typed, first=first, more=more,
-        table_fields=prepare_form.TABLE, sources=studio.catalogue.folders()[:FOLDERS], found=found, trouble=trouble,
+        request, "prepare.html", status=status, title="Prepare a set", page="/data", typed=typed, first=first,
+        more=more, table_fields=prepare_form.TABLE, sources=studio.catalogue.folders()[:FOLDERS], found=found,
+        trouble=trouble,
         not_known=NOT_KNOWN,
     )  # fmt: skip
 

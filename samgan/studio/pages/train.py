@@ -16,7 +16,10 @@ from samgan.studio import processes
 from samgan.studio.catalogue import FoundRun, FoundSet
 from samgan.studio.grids import Grid, find_grids, grid_file
 from samgan.studio.logs import Alarm, curves, read_piece
-from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, asked_all, form, link, respond, studio_of
+
+MOST_TOGETHER = 15
+"""Runs whose curves are told apart by colour and dashes."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,17 @@ def train(request: Request) -> Response:
     tree = now.run.config.to_dict() if now.run.config else {}
     settings = [(key, json.dumps(value)) for key, value in flatten(tree).items()]
     return respond(request, "train.html", title=f"Run: {place}", page="/train", place=place, now=now, settings=settings)
+
+
+def together(request: Request) -> Response:
+    """Curves of several runs over each other."""
+    studio, places = studio_of(request), asked_all(request, "run")
+    if len(places) > MOST_TOGETHER:
+        raise UsageError(f"Choose at most {MOST_TOGETHER} runs.")
+    for place in places:
+        studio.root.find(place)
+    runs = studio.catalogue.look().runs
+    return respond(request, "together.html", title="Runs over each other", page="/train", places=places, runs=runs)
 
 
 def now_part(request: Request) -> Response:
@@ -151,6 +165,7 @@ PAGE = Page(
     "/train",
     (
         Route("/train", train),
+        Route("/train/together", together),
         Route("/train/now", now_part),
         Route("/train/curves", curves_json),
         Route("/train/grid.png", grid_picture),
