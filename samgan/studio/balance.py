@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from samgan.config import flatten
-from samgan.errors import SamganError
+from samgan.config import Config, flatten
+from samgan.errors import SamganError, UsageError
 from samgan.scoring.documents import Scores
 from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocument
 from samgan.studies.balance_words import HEADER, describe_plan, sentences, table_rows
@@ -192,11 +192,13 @@ def words_to_continue(plan: Plan, data: Path, out: Path) -> list[str]:
     Raises:
         SamganError: The plan is of another version.
     """
-    if "preset" not in plan.config:
-        raise SamganError("plan.json has no preset: go on with it on the command line")
-    config = {key: value for key, value in flatten(plan.config).items() if "." in key}
+    try:
+        tree = Config.from_dict(plan.config).to_dict()
+    except (KeyError, UsageError) as error:
+        raise SamganError(f"plan.json belongs to another version of samgan ({error}); name a new folder") from None
+    config = {key: value for key, value in flatten(tree).items() if "." in key}
     words = ["balance", str(data), str(out), f"--target={plan.target}", f"--minutes={plan.minutes!r}"]
-    words += [f"--confidence={plan.confidence!r}", f"--format={plan.file_format}", f"--preset={plan.config['preset']}"]
+    words += [f"--confidence={plan.confidence!r}", f"--format={plan.file_format}", f"--preset={tree['preset']}"]
     words += [f"--seeds={plan.utility.seeds}", f"--steps={plan.utility.steps}"]
     words += [f"--features={plan.features}"] if plan.features else []
     words += [f"--originals={plan.originals}"] if plan.originals else []

@@ -11,7 +11,7 @@ from samgan.studio.view import Page, asked, respond, studio_of
 def job_part(request: Request) -> Response:
     """What a command says by now; nothing if the browser shows it already."""
     wanted = asked(request)
-    job = find_job(studio_of(request), wanted.get("key", ""), wanted.get("back", ""))
+    job = find_job(studio_of(request), wanted.get("job", ""), wanted.get("back", ""))
     if wanted.get("seen") == job.seen:
         return Response(status_code=204)
     return respond(request, "job_part.html", job=job, asked=True)

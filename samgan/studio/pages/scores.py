@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
@@ -85,7 +86,13 @@ def _one(request: Request, place: str, name: str) -> Response:
     studio = studio_of(request)
     found, job = _document(studio, place, name), _job(studio, place, name)
     document = found.document
-    values = {"title": f"Scores: {place}", "page": "/scores", "found": found, "job": job, "asked": False}
+    values: dict[str, Any] = {
+        "title": f"Scores: {place}",
+        "page": "/scores",
+        "found": found,
+        "job": job,
+        "asked": False,
+    }
     if document is None:
         return respond(request, "scores.html", scores=None, **values)
     class_header, class_rows = class_table(document)
@@ -157,21 +164,19 @@ def _compared(known: Mapping[str, Scores]) -> Compared:
 
 def _differences(documents: Sequence[Scores]) -> list[str]:
     """What makes scores no longer comparable, in words."""
-    kinds = {
+    kinds: dict[str, list[str]] = {
         "protocol": [document.protocol for document in documents],
-        "images a set": [document.count for document in documents],
+        "images a set": [str(document.count) for document in documents],
         "size of the images": [f"{document.resolution} px" for document in documents],
         "features": [document.features.name if document.features else "none" for document in documents],
         "real images": [
-            f"{data.name}, {data.split}, {', '.join(data.classes)}" if (data := document.data) else "not known"
+            f"{data.name} ({data.sha256[:8]}), {data.split}, {', '.join(data.classes)}"
+            if (data := document.data)
+            else "not known"
             for document in documents
         ],
     }
-    return [
-        f"{what}: {'; '.join(dict.fromkeys(map(str, values)))}"
-        for what, values in kinds.items()
-        if len(set(values)) > 1
-    ]
+    return [f"{what}: {'; '.join(dict.fromkeys(values))}" for what, values in kinds.items() if len(set(values)) > 1]
 
 
 def _chart(known: Mapping[str, Scores]) -> Markup | None:
