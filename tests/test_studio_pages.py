@@ -412,7 +412,7 @@ def test_a_command_that_runs_is_followed_and_not_started_twice(root):
         child.wait(60)
     page = client.get("/scores", params={"at": RUN})
     assert "training.keep_checkpoints" in words(page)
-    assert "ended" in words(page)
+    assert "What the last command said" in words(page)
     part = client.get("/job", params={"job": f"evaluate {RUN} scores.json", "back": "/scores"})
     assert "Show what it found" in part.text
     assert client.get("/job", params={"job": "x", "back": "//evil.example"}).status_code == 400

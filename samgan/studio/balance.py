@@ -13,6 +13,7 @@ from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocu
 from samgan.studies.balance_words import HEADER, describe_plan, sentences, table_rows
 from samgan.studies.downstream_page import utility_sentences
 from samgan.studio.catalogue import Catalogue
+from samgan.studio.places import Root
 from samgan.studio.view import link
 from samgan.trust.documents import AuditDocument, ScreeningDocument
 from samgan.trust.utility_document import UtilityDocument
@@ -73,11 +74,11 @@ class Study:
         name, does = "Models", "one that is told the class, or one for each class that lacks images"
         if found.document is None:
             runs = sorted(self._folder("models"))
-            lines = [Line(f"models/{run}", link("/train", run=f"{self.place}/models/{run}")) for run in runs]
+            lines = [Line(f"models/{run}", link("/train", run=self._inside(f"models/{run}"))) for run in runs]
             return self._missing(name, does, found.problem, "training.json", tuple(lines))
         made: list[Line] = []
         for own, model in found.document.models.items():
-            path = "" if model.given else link("/train", run=f"{self.place}/{model.path}")
+            path = "" if model.given else link("/train", run=self._inside(model.path))
             made.append(Line(f"{own}: {Path(model.path).name}, sha256 {model.sha256[:12]}", path))
             made += [Line(note, warning=True) for note in model.notes]
         return Stage(name, does, "done", tuple(dict.fromkeys(made)))
@@ -124,14 +125,14 @@ class Study:
         done = "manifest.json" in self._folder("set")
         counts = self.end.counts if self.end else {}
         rows = tuple((name, f"{each.real:,}", f"{each.synthetic:,}") for name, each in counts.items())
-        lines = (Line(f"{self.place}/set"),) if done else ()
+        lines = (Line(self._inside("set")),) if done else ()
         return Stage("Set", does, "done" if done else "waiting", lines, ("class", "real", "synthetic"), rows)
 
     def _utility(self) -> Stage:
         name, does = "Utility", "whether the images help a classifier on patients that were held out"
         if not self.plan.utility.seeds:
             return Stage(name, does, "left out", (Line("It was not asked for."),))
-        found = self.catalogue.document(UtilityDocument, f"{self.place}/utility", "utility.json")
+        found = self.catalogue.document(UtilityDocument, self._inside("utility"), "utility.json")
         if found.document is None:
             return self._missing(name, does, found.problem, "utility/utility.json")
         return Stage(name, does, "done", tuple(map(Line, utility_sentences(found.document))))
@@ -148,7 +149,7 @@ class Study:
         """A stage with a document for each class that lacks images."""
         lines, there, damaged = [], 0, False
         for own in self.plan.missing:
-            place = f"{self.place}/{kind}/class-{self.names.index(own)}"
+            place = self._inside(f"{kind}/class-{self.names.index(own)}")
             found = read(place)
             if isinstance(found, str):
                 if f"{kind}.json" in self._folder(f"{kind}/class-{self.names.index(own)}"):
@@ -172,6 +173,9 @@ class Study:
             return Stage(name, does, "left out", self._skipped(name))
         return Stage(name, does, "waiting", lines)
 
+    def _inside(self, name: str) -> str:
+        return Root.inside(self.place, name)
+
     def _skipped(self, name: str) -> tuple[Line, ...]:
         """Why parts of a stage were left out."""
         skipped = self.end.skipped if self.end else ()
@@ -179,7 +183,7 @@ class Study:
 
     def _folder(self, name: str) -> set[str]:
         """Names in a folder of the study; none if there is no such folder."""
-        path = self.catalogue.root.find(f"{self.place}/{name}" if name else self.place)
+        path = self.catalogue.root.find(self._inside(name) if name else self.place)
         try:
             return {each.name for each in path.iterdir() if not each.name.startswith(".")}
         except OSError:
