@@ -474,3 +474,30 @@ def test_no_page_needs_torch(built, run_script):
 def test_the_scores_that_pages_read_are_those_of_the_command():
     assert Scores.from_dict(SCORES.to_dict(), "scores") == SCORES
     assert AuditDocument.from_dict(AUDIT.to_dict(), "audit") == AUDIT
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="few users may make links there")
+@pytest.mark.parametrize("file", ["scores.json", "audit.json", "audit.png", "audit-sign-offs.json", "card.json"])
+def test_links_that_lead_out_are_refused_and_the_lists_still_come(root, tmp_path, file):
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"secret": "of another folder"}', "utf-8")
+    (root / RUN / file).unlink(missing_ok=True)
+    (root / RUN / file).symlink_to(secret)
+    client = make_client(root)
+    for page in ("/scores", "/audit", "/card"):
+        assert client.get(page).status_code == 200
+        one = client.get(page, params={"at": RUN})
+        assert one.status_code in (200, 409)
+        assert "of another folder" not in one.text
+    if file == "audit.png":
+        asked = {"at": RUN, "by": "pixels", "kind": "synthetic", "n": "0"}
+        assert client.get("/audit/pair.png", params=asked).status_code == 409
+
+
+def test_a_run_leads_to_what_was_made_of_it(root):
+    client = make_client(root)
+    page = client.get("/train", params={"run": "runs/second"}).text
+    assert 'href="/scores?at=runs%2Fsecond">Scores<' in page
+    assert 'href="/audit?run=runs%2Fsecond">Audit it<' in page
+    assert 'value="runs/second" selected' in client.get("/audit", params={"run": "runs/second"}).text
+    assert "Audit it" not in make_client(root, read_only=True).get("/train", params={"run": "runs/second"}).text

@@ -179,8 +179,6 @@ class Catalogue:
         path = self.root.find(place) / name
         try:
             return FoundDocument(place, name, self.remembered(path, kind.KIND, lambda: kind.read(path)))
-        except Outside:
-            raise
         except FileNotFoundError:
             return FoundDocument(place, name, None, f"There is no {name} in {place}, or not any more.")
         except (OSError, SamganError, ValueError) as error:

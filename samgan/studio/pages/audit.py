@@ -18,6 +18,7 @@ from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_
 from samgan.trust.audit_words import HEADER, remarks, table_rows
 from samgan.trust.documents import AuditDocument
 from samgan.trust.sign_off import DECISIONS, SignOff, add_sign_off, hash_audit, read_sign_offs
+from samgan.trust.sign_off import FILE as SIGN_OFFS
 
 FILE = "audit.json"
 
@@ -46,7 +47,7 @@ class Signed:
 def audit(request: Request) -> Response:
     """The list with the form, or one audit."""
     wanted = asked(request)
-    return _one(request, wanted["at"]) if "at" in wanted else _list(request, {})
+    return _one(request, wanted["at"]) if "at" in wanted else _list(request, wanted)
 
 
 async def start(request: Request) -> Response:
@@ -148,6 +149,7 @@ def _sign(request: Request, typed: Mapping[str, str]) -> Response:
     studio, place = studio_of(request), typed.get("at", "")
     folder = studio.root.find(place)
     try:
+        studio.root.check(folder / SIGN_OFFS)
         decision = one_of("decision", typed.get("decision", ""), DECISIONS)
         sign_off = SignOff(
             name=typed.get("name", "").strip(),
@@ -165,6 +167,7 @@ def _sign(request: Request, typed: Mapping[str, str]) -> Response:
 def _signed(studio: Studio, place: str) -> list[Signed]:
     """Decisions on the audits of a folder, the newest first."""
     folder = studio.root.find(place)
+    studio.root.check(folder / SIGN_OFFS)
     known, sha256 = read_sign_offs(folder).sign_offs, hash_audit(folder)
     return [Signed(one, one.audit_sha256 != sha256) for one in reversed(known)]
 

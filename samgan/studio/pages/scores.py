@@ -47,7 +47,7 @@ def scores(request: Request) -> Response:
     wanted = asked(request)
     if "at" in wanted:
         return _one(request, wanted["at"], wanted.get("file", FILES["standard"]))
-    return _list(request, {})
+    return _list(request, wanted)
 
 
 def compare(request: Request) -> Response:

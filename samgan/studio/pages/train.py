@@ -55,7 +55,10 @@ def train(request: Request) -> Response:
     now = _now(studio, place)
     tree = now.run.config.to_dict() if now.run.config else {}
     settings = [(key, json.dumps(value)) for key, value in flatten(tree).items()]
-    return respond(request, "train.html", title=f"Run: {place}", page="/train", place=place, now=now, settings=settings)
+    return respond(
+        request, "train.html", title=f"Run: {place}", page="/train", place=place, now=now, settings=settings,
+        more=_more(studio, place) if now.run.saved_step else [],
+    )  # fmt: skip
 
 
 def together(request: Request) -> Response:
@@ -118,6 +121,20 @@ async def stop(request: Request) -> Response:
 async def resume(request: Request) -> Response:
     """Continue a run that was stopped."""
     return await run_in_threadpool(_resume, studio_of(request), (await form(request)).get("run", ""))
+
+
+def _more(studio: Studio, place: str) -> list[tuple[str, str]]:
+    """Words and addresses of what else there is about a run, or can be made of it."""
+    folder = studio.root.find(place)
+    found = []
+    for path, file, there, to_make in (
+        ("/scores", "scores.json", "Scores", "Score it"),
+        ("/audit", "audit.json", "Audit", "Audit it"),
+    ):
+        is_there = (folder / file).is_file()
+        if is_there or not studio.read_only:
+            found.append((there if is_there else to_make, link(path, **{"at" if is_there else "run": place})))
+    return [*found, ("Card", link("/card", at=place))]
 
 
 def _stop(studio: Studio, place: str) -> Response:
