@@ -294,6 +294,19 @@ def test_stages_of_a_balanced_set_show_their_results_and_the_next_one(root):
     assert "4 of 8 Audit" in words(client.get("/balance"))
 
 
+def test_a_stage_at_work_is_shown_once_and_sent_again_only_if_it_changed(root, monkeypatch):
+    monkeypatch.setattr(processes, "is_running", lambda root, place: place == "balance balanced")
+    client = make_client(root)
+    page = client.get("/balance", params={"at": "balanced"}).text
+    assert re.findall(r"aria-current=\"step\">\s*<h2>(\w+)", page) == ["Audit"]
+    assert 'action="/balance/continue"' not in page
+    address = re.search(r'hx-get="(/balance/now[^"]+)"', page)[1].replace("&amp;", "&")
+    assert client.get(address).status_code == 204
+    shutil.copytree(root / RUN, root / "balanced" / "audit" / f"class-{list(BALANCE.plan.classes).index(NAME)}")
+    assert "Audit" in client.get(address).text
+    assert re.findall(r"aria-current=\"step\">\s*<h2>(\w+)", client.get(address).text) == ["Set"]
+
+
 def test_a_finished_balanced_set_has_its_report(root):
     BALANCE.write(root / "balanced" / "balance.json")
     text = words(make_client(root).get("/balance", params={"at": "balanced"}))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from samgan.errors import SamganError, UsageError
-from samgan.files import check_new_folder
+from samgan.files import check_new_folder, hash_json
 from samgan.presets import PLUS, preset_names, scale_names
 from samgan.provenance import SET_FORMATS
 from samgan.studies.balance_documents import METHODS, Plan
@@ -42,6 +42,11 @@ class Now:
         """Whether nothing is left to do."""
         return bool(self.stages) and self.stages[-1].state == "done"
 
+    @property
+    def seen(self) -> str:
+        """A hash: equal if the page would show the same."""
+        return hash_json([self.problem, [asdict(stage) for stage in self.stages], self.job.seen])[:16]
+
 
 def balance(request: Request) -> Response:
     """The list with the form, or one study."""
@@ -53,9 +58,12 @@ def balance(request: Request) -> Response:
 
 
 def now_part(request: Request) -> Response:
-    """The part of the page that changes."""
+    """The part of the page that changes; nothing if the browser shows it already."""
     wanted = asked(request)
-    return respond(request, "balance_part.html", now=_now(studio_of(request), wanted.get("at", "")))
+    now = _now(studio_of(request), wanted.get("at", ""))
+    if wanted.get("seen") == now.seen:
+        return Response(status_code=204)
+    return respond(request, "balance_part.html", now=now)
 
 
 async def begin(request: Request) -> Response:
