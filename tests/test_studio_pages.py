@@ -316,12 +316,12 @@ def test_a_finished_balanced_set_has_its_report(root):
 
 def test_continue_asks_for_the_same_as_the_plan(root, started, monkeypatch):
     data = PreparedSet.open(root / "set")
-    plan = dataclasses.replace(BALANCE.plan, data=data.used())
+    plan = dataclasses.replace(BALANCE.plan, data=data.used(), features="radiograph")
     plan.write(root / "balanced" / "plan.json")
     answer = make_client(root).post("/balance/continue", data={"at": "balanced"}, headers=ORIGIN)
     assert answer.headers["location"] == "/balance?at=balanced"
     ((_, command),) = started
-    assert command == words_to_continue(plan, root / "set", root / "balanced")
+    assert command == words_to_continue(Root(root), plan, root / "set", root / "balanced")
     asked = []
     monkeypatch.setattr("samgan.studies.balance", lambda data, out, request: asked.append(request) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -330,6 +330,21 @@ def test_continue_asks_for_the_same_as_the_plan(root, started, monkeypatch):
     assert request.config == Config.from_dict(plan.config)
     assert (request.target, list(request.classes), request.minutes) == (plan.target, list(plan.classes), plan.minutes)
     assert (request.seeds, request.steps, request.features) == (plan.utility.seeds, plan.utility.steps, plan.features)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"features": "module.pt"}, {"originals": "/etc"}, {"runs": {"": "/tmp/model"}}, {"classes": {"--copies": None}}],
+)
+def test_a_plan_of_somebody_else_names_nothing_that_a_form_may_not_name(root, started, wrong):
+    data = PreparedSet.open(root / "set")
+    if "classes" in wrong:
+        wrong = {"classes": {name: next(iter(BALANCE.plan.classes.values())) for name in wrong["classes"]}}
+    right = {"data": data.used(), "features": "radiograph"}
+    dataclasses.replace(BALANCE.plan, **(right | wrong)).write(root / "balanced" / "plan.json")
+    answer = make_client(root).post("/balance/continue", data={"at": "balanced"}, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert started == []
 
 
 def test_begin_starts_what_the_form_says(root, started):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from samgan.config import Config, flatten
 from samgan.errors import SamganError, UsageError
+from samgan.metrics.constants import FEATURES
 from samgan.scoring.documents import Scores
 from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocument
 from samgan.studies.balance_words import HEADER, describe_plan, sentences, table_rows
@@ -190,12 +191,19 @@ class Study:
             return set()
 
 
-def words_to_continue(plan: Plan, data: Path, out: Path) -> list[str]:
+def words_to_continue(root: Root, plan: Plan, data: Path, out: Path) -> list[str]:
     """The command that goes on with a study, which must ask for the same as the one that began it.
 
     Raises:
-        SamganError: The plan is of another version.
+        SamganError: The plan is of another version, or names something that no form of the studio may name.
+        Outside: It names a file that is not below the root.
     """
+    for path in (plan.originals, *plan.runs.values()):
+        if path:
+            root.check(Path(path))
+    # A module of features runs code, and a name with a dash would be another option: this file may be of anybody.
+    if plan.features not in (None, *FEATURES) or any(name.startswith("-") for name in (*plan.classes, *plan.runs)):
+        raise SamganError("plan.json names features or classes that the studio does not hand on: use the command line")
     try:
         tree = Config.from_dict(plan.config).to_dict()
     except (KeyError, UsageError) as error:

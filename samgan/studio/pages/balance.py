@@ -135,7 +135,7 @@ def _go_on(studio: Studio, place: str) -> Response:
         raise SamganError(found.problem)
     if not now.data:
         raise SamganError("The set of this study is not in the folder of this studio: go on on the command line.")
-    words = words_to_continue(found.document, studio.root.find(now.data), studio.root.find(place))
+    words = words_to_continue(studio.root, found.document, studio.root.find(now.data), studio.root.find(place))
     return start_job(studio, now.job.key, words, now.job.back)
 
 

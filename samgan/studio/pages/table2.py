@@ -12,8 +12,18 @@ from samgan.studio.view import Page, Studio, asked, respond, studio_of
 
 FILE = "table.json"
 PICTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,120}\.png")
-SHOWN = ("name", "seeds", "frechet", "frechet_floor", "ms_ssim_real", "ms_ssim_generated", "collapsed_seeds", "kimg")
-"""Columns of a table of an earlier version, which has no text for readers."""
+KEY = re.compile(r"(.+)-seed([0-9]+)-[0-9a-f]{8}\.png")
+SHOWN = {
+    "name": "row",
+    "seeds": "seeds",
+    "frechet": "Frechet",
+    "frechet_floor": "floor",
+    "ms_ssim_real": "MS-SSIM real",
+    "ms_ssim_generated": "MS-SSIM generated",
+    "collapsed_seeds": "seeds with MG > MR",
+    "kimg": "kimg",
+}
+"""Columns of a table of an earlier version, which has no text for readers, and what they are called."""
 
 
 def table2(request: Request) -> Response:
@@ -47,20 +57,22 @@ def _text(table: Table) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and lines for readers."""
     if table.header:
         return table.header, [cells for cells in table.cells if len(cells) == len(table.header)]
-    return SHOWN, [tuple(_cell(line.get(name)) for name in SHOWN) for line in table.lines]
+    return tuple(SHOWN.values()), [tuple(_cell(line.get(name)) for name in SHOWN) for line in table.lines]
 
 
 def _cell(value: Cell) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _pictures(studio: Studio, place: str) -> list[str]:
-    """Names of the pictures of rows."""
+def _pictures(studio: Studio, place: str) -> list[tuple[str, str]]:
+    """The pictures of rows: their files, and which job each shows."""
     try:
         folder = studio.root.check(studio.root.find(place) / "rows")
-        return sorted(path.name for path in folder.iterdir() if PICTURE.fullmatch(path.name))
+        names = sorted(path.name for path in folder.iterdir() if PICTURE.fullmatch(path.name))
     except OSError:
         return []
+    found = ((name, KEY.fullmatch(name)) for name in names)
+    return [(name, f"{key[1]}, seed {key[2]}" if key else name.removesuffix(".png")) for name, key in found]
 
 
 PAGE = Page("Table 2", "/table2", (Route("/table2", table2), Route("/table2/row.png", row_picture)))
