@@ -161,6 +161,10 @@ class Catalogue:
         places = [self.root.place(path) for path, kind in self._walk(lambda text: None) if kind == "set"]
         return [found for found in map(self.describe_set, places) if found.info]
 
+    def set_of(self, sha256: str) -> FoundSet | None:
+        """The set with this hash, on which a model was trained; None if it is not below the root, or not known."""
+        return next((found for found in self.sets() if found.info and found.info.sha256 == sha256), None)
+
     def folders(self) -> list[str]:
         """Places of folders that are neither sets nor runs, in order."""
         own = self.root.path

@@ -111,11 +111,23 @@ def choose(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(indices)[:count]
 
 
+def sheet(folder: Path, info: SetInfo, indices: np.ndarray, columns: int) -> bytes:
+    """Some images of a set as a grid, in a PNG file that says whose pictures they are.
+
+    Raises:
+        SamganError: The images are missing or damaged, or there is no image with such an index.
+    """
+    file = io.BytesIO()
+    write_png(file, image_grid(images_of(folder, info, indices), columns), {"Description": REAL})
+    return file.getvalue()
+
+
 def images_of(folder: Path, info: SetInfo, indices: np.ndarray) -> UInt8[np.ndarray, "n c h w"]:
     """Some images of a set.
 
     Raises:
-        SamganError: The images are missing or damaged, or there is no image with such an index.
+        UsageError: There is no image with such an index.
+        SamganError: The images are missing or damaged.
     """
     try:
         images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
@@ -126,14 +138,3 @@ def images_of(folder: Path, info: SetInfo, indices: np.ndarray) -> UInt8[np.ndar
         raise UsageError("there is no image with this number in the set") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise SamganError(f"images.npy is damaged: {one_line(error)}") from None
-
-
-def sheet(folder: Path, info: SetInfo, indices: np.ndarray, columns: int) -> bytes:
-    """Some images of a set as a grid, in a PNG file that says whose pictures they are.
-
-    Raises:
-        SamganError: The images are missing or damaged, or there is no image with such an index.
-    """
-    file = io.BytesIO()
-    write_png(file, image_grid(images_of(folder, info, indices), columns), {"Description": REAL})
-    return file.getvalue()

@@ -11,7 +11,6 @@ from starlette.routing import Route
 
 from samgan.errors import SamganError
 from samgan.studio.audits import AuditFolder, ShownPair, measured_by, pair_png, shown_pairs
-from samgan.studio.catalogue import FoundSet
 from samgan.studio.choices import FEATURES, features_words, number, one_of, run_and_set, trained_runs
 from samgan.studio.jobs import Job, find_job, start_job
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
@@ -69,7 +68,7 @@ def pair_picture(request: Request) -> Response:
     document = studio.catalogue.document(AuditDocument, place, FILE)
     if document.document is None:
         raise SamganError(document.problem)
-    data = _data_of(studio, document.document)
+    data = studio.catalogue.set_of(document.document.data.sha256)
     if data is None or data.info is None:
         raise SamganError("The set of this audit is not in the folder of this studio.")
     root = studio.root
@@ -108,7 +107,7 @@ def _one(request: Request, place: str, typed: Mapping[str, str] | None = None, t
             signed = _signed(studio, place)
         except SamganError as error:
             problem = problem or str(error)
-    data = _data_of(studio, document) if document else None
+    data = studio.catalogue.set_of(document.data.sha256) if document else None
     groups = list(_groups(document, data is not None)) if document else []
     return respond(
         request, "audit.html", status=409 if trouble else 200, title=f"Audit: {place}", page="/audit", place=place,
@@ -174,12 +173,6 @@ def _signed(studio: Studio, place: str) -> list[Signed]:
 
 def _job(studio: Studio, place: str) -> Job:
     return find_job(studio, f"audit {place}", link("/audit", at=place))
-
-
-def _data_of(studio: Studio, document: AuditDocument) -> FoundSet | None:
-    """The set below the root that the audit compared with."""
-    sha256 = document.data.sha256
-    return next((found for found in studio.catalogue.sets() if found.info and found.info.sha256 == sha256), None)
 
 
 PAGE = Page(

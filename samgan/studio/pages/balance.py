@@ -97,10 +97,8 @@ def _now(studio: Studio, place: str) -> Now:
         problem = "" if job.running else found.problem  # the plan is the first thing that the command writes
         return Now(place, problem, [], job, "")
     stages = Study(studio.catalogue, place, found.document).stages(job.running)
-    sha256 = found.document.data.sha256
-    sets = (each for each in studio.catalogue.sets() if each.info and each.info.sha256 == sha256)
-    data = next((each.place for each in sets), "")
-    return Now(place, "", stages, job, data)
+    data = studio.catalogue.set_of(found.document.data.sha256)
+    return Now(place, "", stages, job, data.place if data else "")
 
 
 def _begin(request: Request, typed: Mapping[str, str]) -> Response:

@@ -130,9 +130,8 @@ def _words(studio: Studio, now: Now) -> list[str]:
     words = ["card", str(studio.root.find(now.place))]
     environment = studio.catalogue.describe_run(now.place).environment
     if now.is_run and environment and environment.data:
-        sha256 = environment.data.sha256
-        data = (found.place for found in studio.catalogue.sets() if found.info and found.info.sha256 == sha256)
-        words += [f"--data={studio.root.find(place)}" for place in list(data)[:1]]
+        data = studio.catalogue.set_of(environment.data.sha256)
+        words += [f"--data={studio.root.find(data.place)}"] if data else []
     return [*words, "--replace"] if now.edited else words
 
 
