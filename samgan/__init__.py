@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from samgan.errors import SamganError, UsageError
     from samgan.presets import preset_config
     from samgan.runs import Run
-    from samgan.scoring.evaluate import evaluate
-    from samgan.studies.balance import balance
+    from samgan.scoring.evaluation import evaluate
     from samgan.studies.balance_plan import BalanceRequest
+    from samgan.studies.balancing import balance
     from samgan.studies.downstream import utility
-    from samgan.studies.table2 import TableRequest, table2
+    from samgan.studies.table2_study import TableRequest, table2
     from samgan.training.run import train
-    from samgan.trust.audit import audit
-    from samgan.trust.publish import publish
+    from samgan.trust.auditing import audit
+    from samgan.trust.publishing import publish
 
 __version__ = "0.1.0"
 

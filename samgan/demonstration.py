@@ -21,7 +21,8 @@ from samgan.pictures import SYNTHETIC, image_grid, write_png
 from samgan.presets import preset_config
 from samgan.sampling import SHIPPED
 from samgan.scoring import Scores, evaluate
-from samgan.scoring.report import Story, summary
+from samgan.scoring.report import Story
+from samgan.scoring.words import summary
 from samgan.seeds import check_seed
 from samgan.training.run import train
 

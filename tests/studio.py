@@ -1,14 +1,23 @@
 """What the tests of the studio share: a root with a set and runs, and a client that has been let in."""
 
 import contextlib
+import dataclasses
+import hashlib
+import io
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from samgan.files import write_json
-from samgan.grids import write_png
+from samgan.grids import SYNTHETIC, image_grid, write_png
+from samgan.studies.balance_documents import BalanceDocument, TrainingDocument
+from samgan.studies.table2_document import JudgedClaim, Table
+from samgan.trust.card_form import CardForm, OpenItem
+from samgan.trust.documents import PairImages, ScreeningDocument
 
 HOST = "127.0.0.1:8017"
 TOKEN = "a-token-of-the-tests"
@@ -81,3 +90,68 @@ def held(folder):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+BALANCE = BalanceDocument.read(Path(__file__).parents[1] / "results" / "balance" / "125-patients" / "balance.json")
+"""A committed study, whose documents stand for those of any command."""
+(NAME,) = BALANCE.plan.missing
+SCORES, AUDIT = BALANCE.scores[NAME], BALANCE.audit[NAME]
+RUN = "runs/first"
+
+
+def write_audit(folder, data, audit=AUDIT):
+    """An audit of a set with pairs that are there: two synthetic ones, and one of held-out images."""
+    tiles = np.stack([np.full((1, 32, 32), grey, np.uint8) for grey in (40, 80)])
+    file = io.BytesIO()
+    write_png(file, image_grid(tiles, 2, gap=0), {"Description": SYNTHETIC})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "audit.png").write_bytes(file.getvalue())
+    first = dataclasses.replace(audit.pixels.pairs[0], place=7, training=0, mirrored=True, distance=0.01, farther=0.995)
+    second = dataclasses.replace(first, place=3, training=1, mirrored=False, distance=0.02, farther=0.9)
+    held_out = dataclasses.replace(second, image="row 2")
+    closer = dataclasses.replace(audit.pixels.closer, threshold=0.015)
+    measured = {"pairs": (first, second), "held_out_pairs": (held_out,), "closer": closer}
+    document = dataclasses.replace(
+        audit,
+        data=dataclasses.replace(audit.data, sha256=data.sha256),
+        pixels=dataclasses.replace(audit.pixels, **measured),
+        features=dataclasses.replace(audit.features, **measured),
+        images=PairImages("audit.png", 2, (3, 7), hashlib.sha256(file.getvalue()).hexdigest()),
+    )
+    document.write(folder / "audit.json")
+    return document
+
+
+def write_balance(folder):
+    """A study whose stages up to the screening are done."""
+    folder.mkdir(parents=True)
+    BALANCE.plan.write(folder / "plan.json")
+    TrainingDocument(models=BALANCE.training).write(folder / "training.json")
+    number = list(BALANCE.plan.classes).index(NAME)
+    (folder / "scores" / f"class-{number}").mkdir(parents=True)
+    SCORES.write(folder / "scores" / f"class-{number}" / "scores.json")
+    ScreeningDocument(classes=BALANCE.screening).write(folder / "screening.json")
+
+
+def write_documents(root, data):
+    """A document of every kind, in a root with the set `data` and the runs RUN and runs/second."""
+    for place in (RUN, "runs/second"):
+        SCORES.write(root / place / "scores.json")
+    write_audit(root / RUN, data)
+    write_balance(root / "balanced")
+    table = Table(
+        title="Table 2 of the paper",
+        command="samgan table2",
+        lines=({"name": "samgan-8", "frechet": 1.5},),
+        header=("row", "Frechet"),
+        cells=(("samgan-8", "1.500"),),
+        claims=(JudgedClaim("attention helps", "undecided at this scale", ("samgan-8 against samgan-1: +0.1",)),),
+        notes=("One seed of each.",),
+    )
+    (root / "sweep" / "rows").mkdir(parents=True)
+    table.write(root / "sweep" / "table.json")
+    shutil.copy(root / RUN / "audit.png", root / "sweep" / "rows" / "samgan-8-0.png")
+    (root / RUN / "MODEL_CARD.md").write_text("# A card, **OPEN**", "utf-8")
+    written = hashlib.sha256((root / RUN / "MODEL_CARD.md").read_bytes()).hexdigest()
+    items = (OpenItem("licence", "General", "licence of the model"), OpenItem("CLAIM: funding", "CLAIM", "44: funding"))
+    CardForm(card="MODEL_CARD.md", card_sha256=written, items=items, unused={}).write(root / RUN / "card.json")

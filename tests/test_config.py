@@ -27,7 +27,7 @@ from samgan.errors import UsageError
 from samgan.presets import preset_config, preset_names, scales_of
 from samgan.retired import RETIRED
 from samgan.sampling import SHIPPED
-from samgan.studies.table2 import ROWS
+from samgan.studies.table2_study import ROWS
 
 RESULTS = Path(__file__).parents[1] / "results"
 

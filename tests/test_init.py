@@ -38,9 +38,9 @@ def test_a_public_function_says_what_it_takes_and_gives(name):
 
 def test_names_of_commands_are_functions_also_after_their_modules_were_imported():
     for module in (
-        "samgan.trust.audit",
-        "samgan.studies.balance",
-        "samgan.studies.table2",
+        "samgan.trust.auditing",
+        "samgan.studies.balancing",
+        "samgan.studies.table2_study",
         "samgan.studies.downstream",
     ):
         importlib.import_module(module)

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import densenet121, resnet50
 
-from samgan.commands.options import FEATURES
 from samgan.errors import SamganError, UsageError
+from samgan.metrics.constants import FEATURES
 from samgan.metrics.feature_networks import NETWORKS, FeaturesUnavailable, Input, rad_dino
 from samgan.metrics.feature_networks.lite0 import EfficientNetLite0, _Convolution
 from samgan.metrics.load_features import load_features

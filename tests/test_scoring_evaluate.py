@@ -16,7 +16,7 @@ from samgan.networks import Generator
 from samgan.presets import preset_config
 from samgan.runs import Run, TrainedOn, describe_environment, save_checkpoint
 from samgan.scoring import Scores
-from samgan.scoring.evaluate import flattered
+from samgan.scoring.evaluation import flattered
 
 
 @pytest.fixture

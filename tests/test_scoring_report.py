@@ -19,7 +19,7 @@ from samgan.errors import SamganError
 from samgan.pages import figures
 from samgan.pictures import SYNTHETIC, image_grid
 from samgan.runs import Environment, TrainedOn
-from samgan.scoring import SCORES, Classes, FeaturesUsed, Scored, Scores, report, score_images, write_report
+from samgan.scoring import SCORES, Classes, FeaturesUsed, Scored, Scores, report, score_images, words, write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 HOSTILE = '</style><script>alert(\'x\')</script><img src=x onerror="alert(1)">" onload="x" &amp;$title | {} \x00'
@@ -366,14 +366,14 @@ def test_a_floor_at_fewer_images_is_no_yardstick(tmp_path, scores):
     assert "real against real (floor at 20 images)" in page.text
     assert "at 20 images per set. The generated ones are scored at 40" in page.text
     assert "times its floor" not in page.text
-    assert report.FLOOR not in page.text
+    assert words.FLOOR not in page.text
 
 
 def test_every_score_says_how_to_read_it(tmp_path, scores):
     given = replace(scores, scores={**dict.fromkeys(SCORES, Scored(1.0, 1.0)), **scores.scores})
     _, page = write(tmp_path, scores=given)
-    assert report.READING.keys() == {"MS-SSIM [95 %]", *SCORES}
-    for sentence in report.READING.values():
+    assert words.READING.keys() == {"MS-SSIM [95 %]", *SCORES}
+    for sentence in words.READING.values():
         assert page.text.count(sentence) == 1
 
 

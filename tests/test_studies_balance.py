@@ -30,7 +30,7 @@ from samgan.studies import BalanceDocument, BalanceRequest, balance, balance_sta
 from samgan.studies.balance_documents import Plan
 from samgan.trust import REASONS, Screen, Screened
 
-module = importlib.import_module("samgan.studies.balance")  # samgan.studies.balance itself is the function
+module = importlib.import_module("samgan.studies.balancing")
 
 COMMITTED = Path(__file__).parents[1] / "results" / "balance"
 SETTINGS = {"network.max_channels": 8, "network.mapping_layers": 0, "training.kimg": 0.032, "training.batch_size": 8}

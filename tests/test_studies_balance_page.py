@@ -5,7 +5,7 @@ from pathlib import Path
 
 from samgan.scoring import CollapseTest, Scored
 from samgan.studies import BalanceDocument
-from samgan.studies.balance_page import _sentences, doubts
+from samgan.studies.balance_words import doubts, sentences
 
 COMMITTED = Path(__file__).parents[1] / "results" / "balance"
 
@@ -25,6 +25,6 @@ def test_a_model_that_failed_as_a_whole_is_told():
 def test_the_report_names_the_features_of_its_scores():
     document = BalanceDocument.read(COMMITTED / "125-patients" / "balance.json")
     (scores,) = (found for found in document.scores.values() if found)
-    assert f"Frechet distance and recall are of {scores.features.name} features." in list(_sentences(document))
+    assert f"Frechet distance and recall are of {scores.features.name} features." in list(sentences(document))
     without = {name: found and dataclasses.replace(found, features=None) for name, found in document.scores.items()}
-    assert "Frechet" not in " ".join(_sentences(dataclasses.replace(document, scores=without)))
+    assert "Frechet" not in " ".join(sentences(dataclasses.replace(document, scores=without)))

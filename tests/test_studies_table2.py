@@ -224,6 +224,8 @@ def test_the_table_is_written_in_four_forms_that_agree(tmp_path):
     table, files = write_table(tmp_path, documents, command="samgan table2 <data>", title="A table", jobs=6)
     assert [file.name for file in files] == ["table.md", "table.csv", "table.json", "table.html"]
     assert Table.read(tmp_path / "table.json") == table
+    assert all(len(cells) == len(table.header) for cells in table.cells)
+    assert table.notes[0] in (tmp_path / "table.md").read_text()
     lines = table.lines
     asked = {"name", "seeds", "frechet", "frechet_floor", "ms_ssim_real", "ms_ssim_generated", "recall", "coverage"}
     assert asked | {"kimg", "wall_minutes", "paper_fid"} <= set(lines[0])

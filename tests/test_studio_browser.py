@@ -15,6 +15,7 @@ pytest.importorskip("playwright", reason="playwright, which drives the browser, 
 
 from conftest import REAL_IMAGES
 from playwright.sync_api import sync_playwright
+from studio import RUN, make_run, write_documents
 
 from samgan.data import prepare
 from samgan.studio import processes
@@ -23,13 +24,20 @@ from samgan.studio.places import Root
 
 pytestmark = pytest.mark.slow
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PAGES = (
+    *("/", "/data", "/data?set=set", "/prepare", "/train", f"/train?run={RUN}", "/start?set=set", "/time"),
+    *(f"/time?run={RUN}&real=1", f"/train/together?run={RUN}&run=runs/second", "/scores", f"/scores?at={RUN}"),
+    *(f"/scores/compare?of={RUN}/scores.json&of=runs/second/scores.json", "/audit", f"/audit?at={RUN}", "/balance"),
+    *("/balance?at=balanced", "/table2", "/table2?at=sweep", "/card", f"/card?at={RUN}"),
+)
+"""Every page of the studio."""
 PATIENCE = 120_000
 """Milliseconds that a training may take to begin or to end."""
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, twelve_phantoms):
-    """A root with a small set: of real X-rays where there are some, else of phantoms."""
+def root(tmp_path_factory, twelve_phantoms, tiny_config):
+    """A root with a small set, of real X-rays where there are some, else of phantoms; and a document of every kind."""
     folder, source = tmp_path_factory.mktemp("studio"), twelve_phantoms
     if REAL_IMAGES.is_dir():
         source = folder.parent / "xrays"
@@ -37,7 +45,11 @@ def root(tmp_path_factory, twelve_phantoms):
             (source / name).mkdir(parents=True)
             for path in sorted((REAL_IMAGES / name).iterdir())[:20]:
                 shutil.copy(path, source / name)
-    prepare(source, folder / "set", resolution=32, workers=1)
+    data = prepare(source, folder / "set", resolution=32, workers=1)
+    shutil.copytree(source, folder / "radiographs")
+    for place in (RUN, "runs/second"):
+        make_run(folder / place, tiny_config, sha256=data.sha256, checkpoint=5)
+    write_documents(folder, data)
     return folder
 
 
@@ -162,7 +174,7 @@ def test_a_day_without_a_mouse(enter, studio, root):
 def test_every_page_fits_a_phone_and_a_wall_in_the_dark(enter, width):
     page = enter(viewport={"width": width, "height": 900}, color_scheme="dark")
     start = page.url.rstrip("/")
-    for path in ("/", "/data", "/data?set=set", "/train", "/start?set=set", "/time", "/train?run=nothing"):
+    for path in (*PAGES, "/train?run=nothing"):
         page.goto(start + path)
         page.wait_for_load_state()
         root = "document.documentElement"
@@ -191,3 +203,98 @@ input()
     while catalogue.describe_run("runs/two").state == "running" and time.monotonic() < end:
         time.sleep(0.2)
     assert catalogue.describe_run("runs/two").state == "stopped"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_shuts_anybody_out(enter, scheme):
+    """By the rules of axe-core, which knows contrast, names, roles and landmarks: no finding is serious or critical."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    page = enter(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    start, found = page.url.rstrip("/"), []
+    for path in PAGES:
+        page.goto(start + path)
+        page.wait_for_load_state("networkidle")
+        page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+        for finding in axe.Axe().run(page).response["violations"]:
+            if finding["impact"] in ("serious", "critical"):
+                found.append((path, finding["id"], [node["html"][:200] for node in finding["nodes"]]))
+    assert found == []
+
+
+def test_runs_are_laid_over_each_other_without_a_mouse(enter):
+    page = enter()
+    page.goto(page.url + "train")
+    for place in (RUN, "runs/second"):
+        tab_to(page, f"input[type=checkbox][value='{place}']")
+        page.keyboard.press("Space")
+    tab_to(page, "#together")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#curves canvas")
+    figure = page.locator("#curves figure", has_text="Losses: generator")
+    assert figure.locator("figcaption").text_content().count("0.16 kimg") == 2
+    labels = {text.strip(" :") for text in figure.locator(".u-label").all_text_contents()}
+    assert {RUN, "runs/second"} <= labels
+
+
+def test_scores_are_compared_without_a_mouse(enter):
+    page = enter()
+    page.goto(page.url + "scores")
+    for place in (RUN, "runs/second"):
+        tab_to(page, f"input[type=checkbox][value='{place}/scores.json']")
+        page.keyboard.press("Space")
+    tab_to(page, "#compare")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Scores beside each other')")
+    assert page.locator("svg[role=img]").get_attribute("aria-label").count("runs/second") == 2
+
+
+def test_an_audit_is_signed_off_without_a_mouse(enter, root):
+    page = enter()
+    page.goto(page.url + f"audit?at={RUN}")
+    assert page.get_by_text("Pictures of patients are shown here").is_visible()
+    assert page.evaluate("document.querySelector('.pairs img').decode().then(() => true)")
+    type_into(page, "#name", "Ada")
+    tab_to(page, "#decision")
+    page.keyboard.type("not")
+    type_into(page, "#remark", "The first pair.")
+    tab_to(page, "#sign")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#signed dt:has-text('Ada')")
+    assert "not accepted" in page.locator("#signed dt").text_content()
+    assert (root / RUN / "audit-sign-offs.json").is_file()
+
+
+def test_a_folder_is_prepared_without_a_mouse(enter, root):
+    page = enter()
+    page.goto(page.url + "prepare")
+    type_into(page, "#source", "radiographs")
+    type_into(page, "#name", "prepared")
+    tab_to(page, "#resolution")
+    page.keyboard.type("32")
+    tab_to(page, "#ask-foresee")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#foreseen .outcome:has-text('images would be read')", timeout=PATIENCE)
+    assert not (root / "prepared").exists()
+    tab_to(page, "#begin-prepare")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Data: prepared')")
+    page.wait_for_selector("#job a, section h2:has-text('Counts')", timeout=PATIENCE)
+    page.goto(page.url)
+    page.wait_for_selector("section h2:has-text('Counts')")
+    assert (root / "prepared" / "dataset.json").is_file()
+
+
+def test_a_card_is_filled_in_and_a_stage_is_read_without_a_mouse(enter, root):
+    page = enter()
+    start = page.url
+    page.goto(f"{start}card?at={RUN}")
+    type_into(page, "textarea[name='answer:licence']", "cc-by-4.0")
+    tab_to(page, "#write-card")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("label.progress:has-text('1 of 2')")
+    page.wait_for_selector("#job .stopped, #job a", timeout=PATIENCE)
+    assert "samgan card" in page.locator("#job pre").text_content()  # its checkpoint is none, and it says so
+    page.goto(f"{start}balance?at=balanced")
+    tab_to(page, "a[href*='scores%2Fclass-']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Scores: balanced/scores/class-')")

@@ -212,5 +212,5 @@ def test_an_address_for_others_must_be_meant():
 
 
 def test_a_form_that_is_too_long_is_refused(root):
-    answer = make_client(root).post("/train/stop", data={"run": "x" * 100_000}, headers=ORIGIN)
+    answer = make_client(root).post("/train/stop", data={"run": "x" * 300_000}, headers=ORIGIN)
     assert answer.status_code == 400

@@ -20,7 +20,7 @@ from samgan.runs import Run, record_best
 from samgan.trust import AuditDocument, audit, format_audit
 from samgan.trust.real_images import RealImages
 
-module = importlib.import_module("samgan.trust.audit")  # samgan.trust.audit itself is the function
+module = importlib.import_module("samgan.trust.auditing")
 
 COUNT, PLANTED = 150, 20
 
@@ -58,6 +58,14 @@ def test_new_patients_raise_no_alarm(data, fresh, tmp_path):
     assert document.signs == ()
     assert document.verdict.startswith("No sign of memorisation")
     assert document.pixels.closer.count <= 7  # 1.5 are expected of 150
+    shares = [pair.farther for pair in document.pixels.pairs]
+    assert shares == sorted(shares, reverse=True)
+    assert 0.5 < shares[0] <= 1
+    with Image.open(page.with_name(document.images.file)) as opened:
+        kept = np.asarray(opened)
+        assert "SYNTHETIC" in opened.text["Description"]
+    assert list(document.images.places) == sorted({pair.place for pair in document.pixels.pairs[:16]})
+    assert (kept[:32, :32] == fresh[document.images.places[0], 0]).all()
     assert "No sign of memorisation" in page.read_text()
     assert [skipped.what for skipped in document.skipped] == [
         "nearest images by features",

@@ -20,6 +20,7 @@ from samgan.sampling import Model, Origin, check_origin, load_model, read_model,
 from samgan.scoring import FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.documents import Counts
 from samgan.trust import CHECKLISTS, CLAIM, OPEN, AuditDocument, Record, answers, escape, format_card, read_record
+from samgan.trust.card_form import CardForm
 from samgan.trust.utility_document import UtilityDocument
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -251,3 +252,34 @@ def test_a_utility_test_is_on_the_card_with_its_interval(run, data):
     decision = BALANCE["utility"]["decisions"]["auc"]
     assert f"{BALANCE['utility']['verdict']}; AUC {decision['mean']:+.4f} [{decision['low']:+.4f}, " in words
     assert f"{BALANCE['utility']['held_out']['patients']} held-out patients" in words
+
+
+def test_what_a_person_adds_is_on_the_card_that_is_written_again(run, data, tmp_path, capsys):
+    out = tmp_path / "card.md"
+    command = ["card", str(run.path), "--data", str(data.path), "--out", str(out)]
+    assert main(command) == 0
+    before = CardForm.read(tmp_path / "card.json")
+    assert before.left == len(before.items) == out.read_text().count(OPEN)
+    assert len({item.key for item in before.items}) == len(before.items)
+    written = {item.key: f"answer | {number}" for number, item in enumerate(before.items)}
+    replace(before.answered(written), unused={"CLAIM: of another version": "kept"}).write(tmp_path / "card.json")
+    assert main(command) == 0
+    after, card = CardForm.read(tmp_path / "card.json"), out.read_text()
+    assert OPEN not in card
+    assert all(f"answer \\| {number}" in card for number in range(1, len(before.items)))
+    assert 'license: "answer | 0"' in card
+    assert "by a person, 0 left to you" in card
+    assert after.left == 0
+    assert after.answers == written | {"CLAIM: of another version": "kept"}
+    capsys.readouterr()
+
+
+def test_a_card_that_was_edited_by_hand_is_not_replaced_unasked(run, data, tmp_path, capsys):
+    command = ["card", str(run.path), "--out", str(tmp_path / "card.md")]
+    assert main(command) == 0
+    (tmp_path / "card.md").write_text("mine")
+    assert main(command) == 1
+    assert "was edited by hand" in capsys.readouterr().err
+    assert (tmp_path / "card.md").read_text() == "mine"
+    assert main([*command, "--replace"]) == 0
+    assert "mine" not in (tmp_path / "card.md").read_text()[:100]

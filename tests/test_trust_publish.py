@@ -26,7 +26,7 @@ from samgan.scoring import FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.documents import Counts
 from samgan.trust import OPEN
 from samgan.trust.front_matter import LICENCES, join_card, split_card
-from samgan.trust.publish import BEGIN, FILES
+from samgan.trust.publishing import BEGIN, FILES
 
 NAME = "ward/x-rays"
 # What huggingface_hub 2.4 does with its own HTTP library when it uploads.
@@ -379,7 +379,7 @@ def test_a_folder_that_cannot_be_written_is_not_half_written(run, monkeypatch):
     def full(*_):
         raise OSError(28, "no space")
 
-    monkeypatch.setattr(sys.modules["samgan.trust.publish"], "write_sheet", full)
+    monkeypatch.setattr(sys.modules["samgan.trust.publishing"], "write_sheet", full)
     with pytest.raises(OSError, match="no space"):
         samgan.publish(run.path, "shared", draft=True)
     assert not Path("shared").exists()

@@ -35,7 +35,7 @@ class _Explain(argparse.Action):
 
 def _add_prepare(parser: argparse.ArgumentParser) -> None:
     from samgan.data.fit import FITS, NORMALIZERS
-    from samgan.data.options import BITS, CLASSES_FROM, DUPLICATES
+    from samgan.data.options import BITS, CLASSES_FROM, DUPLICATES, HELP
 
     text = "folder (its sub-folders are classes), .zip of such a folder, MedMNIST .npz, or medmnist:NAME; "
     parser.add_argument("source", help=f"{text}with --explain, one image file")
@@ -43,33 +43,26 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help=text)
     text = "show for one file every step from stored values to the picture, and write the picture; makes no set"
     parser.add_argument("--explain", action=_Explain, nargs=0, default=False, help=text)
-    parser.add_argument("--resolution", type=int, default=64, choices=SIDES[3:], help="side in pixels")
-    parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help="1 (grey) or 3 (colour)")
-    text = "how an image becomes square: its centre, black bars, or other proportions"
-    parser.add_argument("--fit", default="crop", choices=FITS, help=text)
-    text = "contrast of each image: as it is, 0.5 to 99.5 %% of its values, or adaptive histogram equalisation"
-    parser.add_argument("--normalize", default="none", choices=tuple(NORMALIZERS), help=text)
-    text = "bit depth of 16-bit grey PNG and TIFF and of arrays, which do not declare it (default: the smallest that "
-    text += "holds the largest value of the source)"
-    parser.add_argument("--bits", type=int, choices=BITS, metavar=f"{BITS[0]}-{BITS[-1]}", help=text)
-    text = "what to do with exact duplicates, and with a picture that lies in several classes"
-    parser.add_argument("--duplicates", default="drop", choices=DUPLICATES, help=text)
-    parser.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help="share of images to hold out")
-    text = "the first group that matches is the patient's name in a file's path (default: folders or a label table "
-    text += "that name patients, the PatientID of DICOM, or file names like those of the sets of Kermany and the NIH)"
-    parser.add_argument("--patient-regex", metavar="REGEX", help=text)
-    text = "largest share of unreadable files; with more of them, nothing is written"
-    parser.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=text)
-    text = "take images that say that they show no patient, as training images; otherwise they are an error"
-    parser.add_argument("--allow-synthetic", action="store_true", help=text)
-    text = "take each folder as a class, all images as one class, or the classes of a table; default: the folders, "
-    text += "unless they look like patients, splits, masks or something else"
-    parser.add_argument("--classes-from", choices=CLASSES_FROM, help=text)
+    told = {name: text.replace("%", "%%") for name, text in HELP.items()}
+    parser.add_argument("--resolution", type=int, default=64, choices=SIDES[3:], help=told["resolution"])
+    parser.add_argument("--channels", type=int, default=1, choices=(1, 3), help=told["channels"])
+    parser.add_argument("--fit", default="crop", choices=FITS, help=told["fit"])
+    parser.add_argument("--normalize", default="none", choices=tuple(NORMALIZERS), help=told["normalize"])
+    parser.add_argument("--bits", type=int, choices=BITS, metavar=f"{BITS[0]}-{BITS[-1]}", help=told["bits"])
+    parser.add_argument("--duplicates", default="drop", choices=DUPLICATES, help=told["duplicates"])
+    parser.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help=told["holdout"])
+    parser.add_argument("--patient-regex", metavar="REGEX", help=told["patient_regex"])
+    parser.add_argument("--max-bad", type=float, default=0.01, metavar="SHARE", help=told["max_bad"])
+    parser.add_argument("--allow-synthetic", action="store_true", help=told["allow_synthetic"])
+    parser.add_argument("--classes-from", choices=CLASSES_FROM, help=told["classes_from"])
     text = "replace a finished set in the folder that was made with other options, or of files that have changed since "
     text += "(runs that were trained on it can then not be continued)"
     parser.add_argument("--replace", action="store_true", help=text)
     parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per core)")
-    add_seed(parser, "seed of the split into training and held-out images")
+    text = "say what would be read, in which classes, and what is left out, from names, folders and tables; reads no "
+    text += "image and writes nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+    add_seed(parser, HELP["seed"])
     _add_labels(parser)
 
 
@@ -123,6 +116,13 @@ def _prepare(options: argparse.Namespace) -> Outcome:
         explanation = explain_file(options.source, options.out, **given(options, *pixels))
         return Outcome(explanation, explanation.to_text())
     decided = ("duplicates", "holdout", "patient_regex", "max_bad", "classes_from", "allow_synthetic", "seed")
+    if options.dry_run:
+        from samgan.data.foresee import foresee
+        from samgan.data.options import PrepareOptions
+
+        own = PrepareOptions(**given(options, *pixels, *decided))
+        foreseen = foresee(options.source, options.out, own, _label_options(options))
+        return Outcome(foreseen, "\n".join(map(shown, foreseen.to_text().splitlines())))
     asked = given(options, *pixels, *decided, "workers", "replace")
     prepared = prepare(options.source, options.out, **asked, labels=_label_options(options))
     return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))

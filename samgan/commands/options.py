@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from samgan.metrics.constants import FEATURES
 from samgan.presets import scale_names
 
 MODEL = (
@@ -30,10 +31,6 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_classes(parser: argparse.ArgumentParser, text: str) -> None:
     """Add --classes; the text says what they are for and which are the default."""
     parser.add_argument("--classes", nargs="+", metavar="NAME", default=(), help=text)
-
-
-FEATURES = ("radiograph", "inception", "lite0", "swav", "xrv", "rad-dino", "imagenet-inception")
-"""Names of the networks in `samgan.metrics.feature_networks`, which are not imported for a help text."""
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:

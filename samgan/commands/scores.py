@@ -16,7 +16,7 @@ from samgan.commands.options import (
     add_seed,
     given,
 )
-from samgan.errors import UsageError
+from samgan.errors import SamganError, UsageError
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -87,8 +87,10 @@ def _add_card(parser: argparse.ArgumentParser) -> None:
     text = "run folder or other name of a model (for a model card), or prepared set (for a data card)"
     parser.add_argument("source", metavar="RUN_OR_DATA", type=Path, help=text)
     _add_record(parser)
-    text = "file to write (default: MODEL_CARD.md or DATA_CARD.md in the folder of the source)"
+    text = "file to write (default: MODEL_CARD.md or DATA_CARD.md in the folder of the source); card.json beside it "
+    text += "keeps what you add, for the next time"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--replace", action="store_true", help="replace a card that was edited by hand")
 
 
 def _add_record(parser: argparse.ArgumentParser) -> None:
@@ -116,19 +118,27 @@ def _record_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _card(options: argparse.Namespace) -> Outcome:
-    from samgan.trust import OPEN, read_record, write_card
+    from samgan.trust import OPEN, make_form, read_record, write_card
+    from samgan.trust.card_form import FILE, read_form
 
-    record = read_record(options.source, **_record_options(options))
     folder = options.source if options.source.is_dir() else options.source.parent
     if not folder.exists():  # the name of a model
         folder = Path()
+    before = read_form(options.out.parent if options.out else folder)
+    record = read_record(options.source, **_record_options(options), form=before)
     path = options.out or folder / ("MODEL_CARD.md" if record.is_of_model else "DATA_CARD.md")
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder: name a file")
+    if before and before.card == path.name and before.is_edited(path.parent) and not options.replace:
+        raise SamganError(
+            f"{path} was edited by hand since samgan card wrote it: copy your edits to {FILE} or elsewhere, and say "
+            "--replace"
+        )
     write_card(path, record)
-    left = path.read_text(encoding="utf-8", errors="replace").count(OPEN)  # file names may not be UTF-8
-    text = f"{path}: {left} places marked {OPEN} are left for you to fill in"
-    return Outcome({"card": str(path), "open": left}, text)
+    form = make_form(path.name, record)
+    form.write(path.parent / FILE)
+    text = f"{path}: {form.left} places marked {OPEN} are left for you to fill in, there or in {FILE}"
+    return Outcome({"card": str(path), "open": form.left}, text)
 
 
 def _add_publish(parser: argparse.ArgumentParser) -> None:

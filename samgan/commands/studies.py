@@ -122,7 +122,7 @@ def _plan_lines(rows: "Sequence[PlannedRow]", pace: str) -> Iterator[str]:
 
 def _add_balance(parser: argparse.ArgumentParser) -> None:
     from samgan.provenance import SET_FORMATS
-    from samgan.studies.balance_plan import METHODS
+    from samgan.studies.balance_documents import METHODS
 
     parser.add_argument("data", type=Path, help="prepared set with two or more classes and with held-out images")
     parser.add_argument("out", type=Path, help="folder to write, or to continue")

@@ -18,6 +18,34 @@ CLASSES_FROM = ("folder", "none", "labels")
 """What `prepare` may be told to take the classes from."""
 SEVERAL = ("only-single", "first")
 UNCERTAIN = ("drop", "positive", "negative")
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "resolution": RESOLUTIONS,
+    "channels": (1, 3),
+    "fit": FITS,
+    "normalize": tuple(NORMALIZERS),
+    "duplicates": DUPLICATES,
+    "classes_from": (None, *CLASSES_FROM),
+}
+"""What options of `PrepareOptions` may be, where that is one of a few."""
+HELP = {
+    "resolution": "side in pixels",
+    "channels": "1 (grey) or 3 (colour)",
+    "fit": "how an image becomes square: its centre, black bars, or other proportions",
+    "normalize": "contrast of each image: as it is, 0.5 to 99.5 % of its values, or adaptive histogram equalisation",
+    "bits": "bit depth of 16-bit grey PNG and TIFF and of arrays, which do not declare it (default: the smallest that "
+    "holds the largest value of the source)",
+    "duplicates": "what to do with exact duplicates, and with a picture that lies in several classes",
+    "holdout": "share of images to hold out",
+    "patient_regex": "the first group that matches is the patient's name in a file's path (default: folders or a label "
+    "table that name patients, the PatientID of DICOM, or file names like those of the sets of Kermany and the NIH)",
+    "max_bad": "largest share of unreadable files; with more of them, nothing is written",
+    "classes_from": "take each folder as a class, all images as one class, or the classes of a table; default: the "
+    "folders, unless they look like patients, splits, masks or something else",
+    "seed": "seed of the split into training and held-out images",
+    "allow_synthetic": "take images that say that they show no patient, as training images; otherwise they are "
+    "an error",
+}
+"""What each option of `PrepareOptions` but the tables is, for a command and for a form."""
 
 
 class PixelOptions(NamedTuple):
@@ -91,15 +119,7 @@ class PrepareOptions:
 
     def check(self) -> None:
         """Raise UsageError for the first option that is out of range."""
-        allowed: dict[str, tuple[Any, ...]] = {
-            "resolution": RESOLUTIONS,
-            "channels": (1, 3),
-            "fit": FITS,
-            "normalize": tuple(NORMALIZERS),
-            "duplicates": DUPLICATES,
-            "classes_from": (None, *CLASSES_FROM),
-        }
-        for name, values in allowed.items():
+        for name, values in CHOICES.items():
             value = getattr(self, name)
             if value not in values:
                 raise UsageError(f"{name} {value!r}: expected one of {', '.join(map(str, values))}")

@@ -111,7 +111,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         opened = label_source(opened, labels)
         options = dataclasses.replace(options, labels=_publishable(labels, opened))
     fingerprint = fingerprint_of(options, opened.entries)
-    finished = _finished_set(out, opened)
+    finished = finished_set(out, opened)
     if finished and not replace:
         _refuse_another(finished, options, fingerprint)
     if finished and _is_right(finished, fingerprint):
@@ -123,7 +123,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     try:
         out.mkdir(parents=True, exist_ok=True)
         held.enter_context(locked(out, _busy(out)))
-        by_another = None if is_there else _finished_set(out, opened)  # since this call looked
+        by_another = None if is_there else finished_set(out, opened)  # since this call looked
         if by_another and not replace:
             _refuse_another(by_another, options, fingerprint)
         if by_another and _is_right(by_another, fingerprint):
@@ -221,8 +221,12 @@ def _publishable(labels: LabelOptions, labelled: Source) -> LabelOptions:
     return dataclasses.replace(labels, files=names, sha256=hashes)
 
 
-def _finished_set(out: Path, source: Source) -> PreparedSet | None:
-    """Return the set that `out` already holds, or None if there is none yet; refuse a folder with other files."""
+def finished_set(out: Path, source: Source) -> PreparedSet | None:
+    """Return the set that `out` already holds, or None if there is none yet.
+
+    Raises:
+        UsageError: It is no folder, or holds other files or a set of another source.
+    """
     if not out.exists():
         return None
     if not out.is_dir():

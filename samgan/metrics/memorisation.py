@@ -12,10 +12,10 @@ from torch import Tensor
 
 from samgan.errors import SamganError
 from samgan.metrics.auc import grouped_auc
+from samgan.metrics.constants import PERCENTILE
 from samgan.metrics.intervals import LEVEL, Share, share_of
 from samgan.metrics.nearest import Nearest
 
-PERCENTILE = 0.01
 PERMUTATIONS = 2000
 
 

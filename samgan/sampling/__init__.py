@@ -1,35 +1,41 @@
 """From a trained model to images."""
 
-from samgan.sampling.graphs import GRAPHS, GraphFormat, check_suffix, write_graph
-from samgan.sampling.images import (
-    FORWARD_BATCH,
-    forward_batch,
-    generate,
-    labels_like,
-    latents_of_seeds,
-    sample,
-    sample_batches,
-    truncated,
-)
-from samgan.sampling.model import (
-    MODEL_SUFFIX,
-    Labels,
-    Model,
-    check_origin,
-    find_file,
-    hash_weights,
-    is_model,
-    is_run,
-    load_model,
-    model_of,
-    open_model,
-    read_model,
-    write_model,
-)
-from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
-from samgan.sampling.shipped import SHIPPED, ShippedModel
-from samgan.sampling.source import Origin, Source
-from samgan.sampling.write import Written, write_samples, write_sheet
+from typing import TYPE_CHECKING
+
+from samgan.later import import_when_used
+from samgan.sampling.origin import Origin
+
+if TYPE_CHECKING:
+    from samgan.sampling.graphs import GRAPHS, GraphFormat, check_suffix, write_graph
+    from samgan.sampling.images import (
+        FORWARD_BATCH,
+        forward_batch,
+        generate,
+        labels_like,
+        latents_of_seeds,
+        sample,
+        sample_batches,
+        truncated,
+    )
+    from samgan.sampling.model import (
+        MODEL_SUFFIX,
+        Labels,
+        Model,
+        check_origin,
+        find_file,
+        hash_weights,
+        is_model,
+        is_run,
+        load_model,
+        model_of,
+        open_model,
+        read_model,
+        write_model,
+    )
+    from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
+    from samgan.sampling.shipped import SHIPPED, ShippedModel
+    from samgan.sampling.source import Source
+    from samgan.sampling.write import Written, write_samples, write_sheet
 
 __all__ = [
     "FORWARD_BATCH",
@@ -68,3 +74,17 @@ __all__ = [
     "write_samples",
     "write_sheet",
 ]
+# What makes images needs torch; a document about them does not.
+__getattr__ = import_when_used(
+    __name__,
+    (
+        "graphs",
+        "images",
+        "model",
+        "sheets",
+        "shipped",
+        "source",
+        "write",
+    ),
+    __all__,
+)

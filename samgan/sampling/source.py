@@ -1,7 +1,6 @@
 """Synthetic images from any source: a run, an exported model, a folder, an archive or an array."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +19,7 @@ from samgan.runs import Checkpoint, Run, choose_checkpoint
 from samgan.sampling.hub import hub_model, is_hub_name
 from samgan.sampling.images import sample_batches
 from samgan.sampling.model import Labels, Model, check_origin, is_model, is_run, model_of, open_model
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where synthetic images come from, as documents record it."""
-
-    name: str
-    """Name of the run, file or folder, without its parent folders."""
-    preset: str | None = None
-    images_seen: int | None = None
-    model_sha256: str | None = None
+from samgan.sampling.origin import Origin
 
 
 class Source:

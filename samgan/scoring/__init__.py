@@ -1,5 +1,8 @@
 """Scores of generated images against real ones."""
 
+from typing import TYPE_CHECKING
+
+from samgan.later import import_when_used
 from samgan.scoring.documents import (
     MODE_COLLAPSE,
     NO_MODE_COLLAPSE,
@@ -10,12 +13,15 @@ from samgan.scoring.documents import (
     Scored,
     Scores,
 )
-from samgan.scoring.evaluate import evaluate, scores_file
-from samgan.scoring.images import Classes, check_inputs, most_images, score_images
-from samgan.scoring.quick import CHOOSES_BEST, QuickScorer, QuickScores, ms_ssim_gaps, quick_scores
-from samgan.scoring.registry import SCORES, Score, Sets
-from samgan.scoring.report import curve_charts, write_report
+from samgan.scoring.registry import SCORES, Score
 from samgan.scoring.table import floor_label, format_table, number, score_rows
+
+if TYPE_CHECKING:
+    from samgan.scoring.evaluation import evaluate, scores_file
+    from samgan.scoring.images import Classes, check_inputs, most_images, score_images
+    from samgan.scoring.quick import CHOOSES_BEST, QuickScorer, QuickScores, ms_ssim_gaps, quick_scores
+    from samgan.scoring.report import curve_charts, write_report
+    from samgan.scoring.sets import Sets
 
 __all__ = [
     "CHOOSES_BEST",
@@ -47,3 +53,15 @@ __all__ = [
     "scores_file",
     "write_report",
 ]
+# What takes scores needs torch; a look at them does not.
+__getattr__ = import_when_used(
+    __name__,
+    (
+        "evaluation",
+        "images",
+        "quick",
+        "report",
+        "sets",
+    ),
+    __all__,
+)

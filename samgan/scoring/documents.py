@@ -53,6 +53,8 @@ class FeaturesUsed:
     name: str
     sha256: str
     dim: int | None
+    at_least: int = 0
+    """Side in pixels to which smaller images were enlarged; 0 also for documents of earlier versions."""
 
     @property
     def short(self) -> str:

@@ -11,6 +11,7 @@ from scipy import special
 from torch import Tensor
 
 from samgan.errors import SamganError, UsageError
+from samgan.metrics.feature_networks import NETWORKS
 from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.frechet import frechet_distance_per_batch
 from samgan.metrics.legacy import adjacent_ms_ssim
@@ -25,8 +26,10 @@ from samgan.scoring.documents import (
     Scored,
     Scores,
     Skipped,
+    short_name,
 )
-from samgan.scoring.registry import SCORES, Sets
+from samgan.scoring.registry import SCORES
+from samgan.scoring.sets import Sets
 
 Images = Tensor | np.ndarray  # uint8 [n c h w], checked when called
 
@@ -268,7 +271,8 @@ def _order(length: int, seed: int) -> Tensor:
 
 
 def _describe(features: FeatureExtractor) -> FeaturesUsed:
-    return FeaturesUsed(features.name, features.sha256, features.dim)
+    network = NETWORKS.get(short_name(features.name))
+    return FeaturesUsed(features.name, features.sha256, features.dim, network.input.at_least if network else 0)
 
 
 def as_tensor(images: Images) -> Tensor:

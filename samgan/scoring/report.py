@@ -17,9 +17,9 @@ from samgan.errors import SamganError
 from samgan.pages import Curve, chart, picture, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.runs import Environment
-from samgan.scoring.documents import MODE_COLLAPSE, Scores
-from samgan.scoring.registry import SCORES
-from samgan.scoring.table import Verdict, class_table, header, number, remarks, table_rows, verdicts
+from samgan.scoring.documents import Scores
+from samgan.scoring.table import class_table, header, remarks, verdicts
+from samgan.scoring.words import about_floor, read_rows, summary
 
 MAX_PICTURES = 64
 REAL = "Real images of the data set. They are part of this file: share it as the data's terms allow."
@@ -27,28 +27,6 @@ FIRST_CHARTS = 3
 """Charts that every reader sees; the others are folded up."""
 ROWS = 8
 """Snapshots to show at most in the picture of how training went."""
-FLOOR = (
-    "The floor is what other real images of the same data score. No model can be expected to be better than that, so "
-    "read each score beside its floor: the nearer, the better."
-)
-FLOOR_OF_HALVES = (
-    "The floor is what real images of the same data score against each other, at {half} images per set. The generated "
-    "ones are scored at {count}. Distances are larger at fewer images, so real images at {count} would be below this "
-    "floor: a distance equal to it is not yet that of real images."
-)
-READING = {
-    "MS-SSIM [95 %]": "How alike two images of a set are, from 0 to 1, with the 95 % interval. Generated images that "
-    "are more alike than real ones repeat themselves: that is mode collapse.",
-    "frechet": "How far both sets are apart, by what a network sees in them: quality and variety in one number.",
-    "kid_x1000": "The same question by another measure, which hardly depends on the number of images.",
-    "precision": "The share of generated images that could pass for real ones. Low: bad images.",
-    "recall": "The share of real images that the model could have made. Low: variety is missing.",
-    "density": "How crowded real images are around generated ones. High, with a low coverage: only the usual is made.",
-    "coverage": "The share of real images with a generated one close by. Low: variety is missing.",
-    "swd": "How far textures are apart, from fine (first) to coarse (last).",
-}
-"""How to read each score of `SCORES`, in a sentence or two; and MS-SSIM, by its label in the table."""
-
 # Title, vertical axis, names in stats.jsonl, how to read it. The first ones are for every reader.
 CHARTS = (
     (
@@ -176,9 +154,9 @@ def write_report(  # noqa: PLR0913 (what the page shows)
         pictures=_pictures(real, fake, story),
         examples=story.examples,
         progress=_progress(grids, config),
-        floor=_about_floor(scores) if scores else "",
+        floor=about_floor(scores) if scores else "",
         score_header=header(scores) if scores else (),
-        score_rows=_read_rows(scores) if scores else [],
+        score_rows=read_rows(scores) if scores else [],
         class_header=titles,
         class_rows=classes,
         verdicts=verdicts(scores) if scores else [],
@@ -201,41 +179,6 @@ def _introduction(scores: Scores | None, config: Config | None) -> list[str]:
         by = f", preset {config.preset}" if config else ""
         lines.append(f"Real: {scores.data.name}. Generated: {made.name}{by}{seen}.")
     return lines
-
-
-def _about_floor(scores: Scores) -> str:
-    """How to read a score beside its floor."""
-    half = scores.floor_count
-    return FLOOR if half is None else FLOOR_OF_HALVES.format(half=half, count=scores.count)
-
-
-def summary(scores: Scores) -> list[Verdict]:
-    """The outcome in words, for a reader who goes no further."""
-    found = []
-    if test := scores.mode_collapse:
-        collapsed = test.verdict == MODE_COLLAPSE
-        sentence = (
-            "Mode collapse: generated images are more alike than real ones. The model repeats itself."
-            if collapsed
-            else "No sign of mode collapse: generated images differ from each other as much as real ones do."
-        )
-        found.append(Verdict(sentence, collapsed))
-    if (score := scores.scores.get("frechet")) and score.floor > 0:
-        label, decimals = SCORES["frechet"].shown(scores.features)
-        value, floor = number(score.value, decimals), number(score.floor, decimals)
-        sentence = f"{label}: {score.value / score.floor:.1f} times its floor ({value} against {floor}). "
-        sentence += "Real images reach about 1."
-        if scores.floor_count is not None:  # a ratio of distances at different counts would flatter the model
-            sentence = f"{label}: {value} at {scores.count} images per set. Real images score {floor} against other "
-            sentence += f"real ones at {scores.floor_count} per set, and less at more."
-        found.append(Verdict(sentence, False))
-    return found
-
-
-def _read_rows(scores: Scores) -> list[tuple[str, str, Sequence[str]]]:
-    """The rows of the table: label, how to read the score, and the other columns."""
-    meaning = {record.shown(scores.features)[0]: READING.get(record.name, "") for record in SCORES.values()}
-    return [(label, (READING | meaning).get(label, ""), cells) for label, *cells in table_rows(scores)]
 
 
 def _progress(grids: Sequence[Path], config: Config | None) -> Markup | None:

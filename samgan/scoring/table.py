@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from samgan.metrics.feature_networks import NETWORKS
 from samgan.pages import cell, markdown_table
 from samgan.scoring.documents import MODE_COLLAPSE, FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.registry import SCORES
@@ -128,9 +127,7 @@ def _of_features(features: FeaturesUsed, resolution: int) -> str:
     text = f"Features: {features.name}, sha256 {features.sha256}."
     if features.name != "inception":
         text += " They are not those of published FIDs: compare these scores only with others by the same features."
-    network = NETWORKS.get(features.short)
-    if network and resolution < network.input.at_least:
-        side = network.input.at_least
+    if resolution < (side := features.at_least):
         text += f" Images of {resolution} px were enlarged to {side} px; how they do on such images is not known."
     return text
 

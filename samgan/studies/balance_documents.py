@@ -18,6 +18,8 @@ from samgan.trust import AuditDocument, ScreenedClass
 from samgan.trust.documents import SkippedPart
 from samgan.trust.utility_document import ClassImages, UtilityDocument
 
+METHODS = ("joint", "per-class", "fine-tuned")
+"""How the models of a balanced set are trained; `BalanceRequest.method` says what each means."""
 NAMES = "surrogateescape"  # files may have names that are not UTF-8
 
 

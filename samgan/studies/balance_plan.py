@@ -16,11 +16,9 @@ from samgan.metrics.load_features import choose_features, default_features, say_
 from samgan.presets import PLUS, preset_config
 from samgan.provenance import SET_FORMATS
 from samgan.sampling import check_origin, open_model
-from samgan.studies.balance_documents import ClassPlan, Plan, UtilityPlan
+from samgan.studies.balance_documents import METHODS, ClassPlan, Plan, UtilityPlan
 from samgan.studies.downstream import check_held_out
 from samgan.trust import check_enough
-
-METHODS = ("joint", "per-class", "fine-tuned")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,13 @@ import operator
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
-from samgan.documents import Document
 from samgan.scoring import MODE_COLLAPSE, SCORES, MeanOfPairs, Scored
 from samgan.studies.claims import rank_correlation
 from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
+from samgan.studies.table2_document import Cell
 from samgan.studies.table2_rows import ROWS, Row
-
-Cell = str | int | float | dict[str, float] | None
 
 FLOORS = ("frechet",)
 """Scores whose floor has a column, too."""
@@ -94,19 +92,6 @@ def _columns() -> dict[str, Callable[[TableLine], Cell]]:
 
 COLUMNS = _columns()
 """Columns of table.csv and table.json, in their order."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table(Document):
-    """table.json: the lines of the table, for other programs."""
-
-    KIND: ClassVar[str] = "a table of rows"
-    MADE_BY: ClassVar[str] = "samgan table2"
-
-    title: str
-    command: str
-    lines: tuple[dict[str, Cell], ...]
-    """Values by the names of `COLUMNS`."""
 
 
 def summarise(rows: Sequence[RowDocument]) -> list[TableLine]:

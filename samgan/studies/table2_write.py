@@ -16,7 +16,8 @@ from samgan.scoring import SCORES, Score, Scores
 from samgan.studies.claims import REFUTED, Verdict, judge_claims
 from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
 from samgan.studies.table2_alarms import ALARM_HEADER, alarm_lines, alarm_summary
-from samgan.studies.table2_lines import COLUMNS, Averaged, Correlation, Table, TableLine, rank_correlations, summarise
+from samgan.studies.table2_document import JudgedClaim, Table
+from samgan.studies.table2_lines import COLUMNS, Averaged, Correlation, TableLine, rank_correlations, summarise
 from samgan.studies.table2_rows import ROWS
 
 HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of full length of the paper's networks. "{REFUTED}" means that \
@@ -75,7 +76,17 @@ def write_table(
         alarm_summary=alarm_summary(rows),
         notes=_notes(rows, command, jobs or len(rows), of_paper),
     )
-    document = Table(title=title, command=command, lines=tuple(line.columns() for line in lines))
+    document = Table(
+        title=title,
+        command=command,
+        lines=tuple(line.columns() for line in lines),
+        header=tuple(result.header),
+        cells=tuple(map(tuple, result.cells)),
+        claims=tuple(JudgedClaim(found.sentence, found.word, tuple(found.evidence)) for found in result.verdicts),
+        ranks=tuple(result.ranks),
+        alarms=result.alarm_summary,
+        notes=tuple(result.notes),
+    )
     document.write(out / "table.json")
     for name, content in {"table.csv": _csv(lines), "table.md": _markdown(result)}.items():
         with atomic_write(out / name) as file:

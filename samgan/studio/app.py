@@ -12,11 +12,24 @@ from starlette.routing import Route
 from samgan.errors import SamganError
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.guard import Guard
-from samgan.studio.pages import data, home, start, times, train
+from samgan.studio.pages import audit, balance, card, data, home, job, prepare, scores, start, table2, times, train
 from samgan.studio.places import Root
 from samgan.studio.view import TEMPLATES, Studio, respond, trouble
 
-PAGES = (home.PAGE, data.PAGE, train.PAGE, start.PAGE, times.PAGE)
+PAGES = (
+    home.PAGE,
+    data.PAGE,
+    prepare.PAGE,
+    train.PAGE,
+    start.PAGE,
+    times.PAGE,
+    scores.PAGE,
+    audit.PAGE,
+    balance.PAGE,
+    table2.PAGE,
+    card.PAGE,
+    job.PAGE,
+)
 """All pages, in the order of a user's day."""
 STATIC = {path.name: path for path in sorted(Path(__file__).with_name("static").iterdir()) if path.suffix != ".md"}
 STATIC["page.css"] = TEMPLATES[1] / "style.css"

@@ -5,10 +5,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from samgan.config import Config
 from samgan.data.documents import SetInfo
+from samgan.documents import Document
 from samgan.errors import SamganError, one_line
 from samgan.files import is_system_name
 from samgan.locks import find_holder
@@ -24,8 +25,30 @@ ENTRIES = 20_000
 REMEMBERED = 20_000
 """Files whose content is remembered until they change."""
 
+TELLING = frozenset(
+    {
+        *("config.json", "environment.json", "dataset.json", "plan.json", "table.json", "card.json", "audit.json"),
+        *("scores.json", "scores-paper.json", "scores-legacy.json"),
+    }
+)
+"""Files that tell what a folder is, or that a page shows."""
+
 State = Literal["running", "finished", "stopped", "damaged", "absent"]
 T = TypeVar("T")
+D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True)
+class FoundDocument(Generic[D]):
+    """A document that a command wrote."""
+
+    place: str
+    """Of its folder."""
+    name: str
+    document: D | None
+    """None if it cannot be read."""
+    problem: str = ""
+    """Why not."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +161,51 @@ class Catalogue:
         places = [self.root.place(path) for path, kind in self._walk(lambda text: None) if kind == "set"]
         return [found for found in map(self.describe_set, places) if found.info]
 
-    def _walk(self, note: Callable[[str], object]) -> Iterator[tuple[Path, str]]:
-        """Folders that are sets or runs. Links and hidden folders are not followed."""
+    def set_of(self, sha256: str) -> FoundSet | None:
+        """The set with this hash, on which a model was trained; None if it is not below the root, or not known."""
+        return next((found for found in self.sets() if found.info and found.info.sha256 == sha256), None)
+
+    def folders(self) -> list[str]:
+        """Places of folders that are neither sets nor runs, in order."""
+        own = self.root.path
+        return sorted(
+            self.root.place(path)
+            for path, kind in self._walk(lambda text: None, every=True)
+            if not kind and path != own
+        )
+
+    def document(self, kind: type[D], place: str, name: str) -> FoundDocument[D]:
+        """Read a document of a folder, or say why it cannot be read.
+
+        Raises:
+            Outside: The place is not below the root.
+        """
+        path = self.root.find(place) / name
+        try:
+            return FoundDocument(place, name, self.remembered(path, kind.KIND, lambda: kind.read(path)))
+        except FileNotFoundError:
+            return FoundDocument(place, name, None, f"There is no {name} in {place}, or not any more.")
+        except (OSError, SamganError, ValueError) as error:
+            return FoundDocument(place, name, None, _words(error))
+
+    def documents(self, kind: type[D], *names: str) -> list[FoundDocument[D]]:
+        """All documents of these names, also those that cannot be read."""
+        return [self.document(kind, place, name) for place, name in self.holding(*names)]
+
+    def holding(self, *names: str) -> list[tuple[str, str]]:
+        """Places and names of files of these names, of which pages show the content; of `TELLING` only."""
+        return [
+            (self.root.place(path), name)
+            for path, _ in self._walk(lambda text: None, every=True)
+            for name in names
+            if name in self._list(path)[0]
+        ]
+
+    def _walk(self, note: Callable[[str], object], every: bool = False) -> Iterator[tuple[Path, str]]:
+        """Folders that are sets or runs, or every folder; what is in these is not looked into.
+
+        Links and hidden folders are not followed.
+        """
         waiting, seen, links, deep = [(self.root.path, 0)], 0, 0, 0
         while waiting:
             folder, depth = waiting.pop()
@@ -150,6 +216,8 @@ class Catalogue:
             elif "dataset.json" in names:
                 yield folder, "set"
             else:
+                if every:
+                    yield folder, ""
                 links += more
                 if depth == DEPTH:
                     deep += len(inside)
@@ -170,7 +238,7 @@ class Catalogue:
             files, folders, links = set(), [], 0
             with os.scandir(folder) as entries:
                 for _, entry in zip(range(ENTRIES), entries, strict=False):
-                    if entry.name in ("config.json", "environment.json", "dataset.json"):
+                    if entry.name in TELLING:
                         files.add(entry.name)
                     elif entry.name.startswith(".") or is_system_name(entry.name):
                         continue

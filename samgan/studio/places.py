@@ -51,6 +51,11 @@ class Root:
             raise Outside(f"{shown(path.name)} is a link to a place outside of the folder of this studio, or no path")
         return path
 
+    @staticmethod
+    def inside(place: str, name: str) -> str:
+        """The place of something in a place."""
+        return name if place == "." else f"{place}/{name}"
+
     def place(self, path: Path) -> str:
         """The place of a path below the root."""
         return path.relative_to(self.path).as_posix()

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from samgan.errors import SamganError, first_line
 from samgan.files import NO_FOLLOW
-from samgan.locks import find_holder
+from samgan.locks import HeldError, find_holder, lock
 from samgan.studio.places import Root
 
 FOLDER = ".studio"
@@ -37,8 +37,11 @@ def log_path(root: Root, place: str) -> Path:
 def start(root: Root, place: str, words: Sequence[str]) -> None:
     """Start `samgan WORDS`, with its output at the end of `log_path(root, place)`.
 
+    The command holds the lock of its log as long as it runs, so that `is_running` can tell it.
+
     Raises:
-        SamganError: It cannot be started, or its log cannot be written, as on a full disk.
+        SamganError: One that was started for this place is still running; or it cannot be started, or its log cannot
+            be written, as on a full disk.
     """
     path = log_path(root, place)
     try:
@@ -46,12 +49,20 @@ def start(root: Root, place: str, words: Sequence[str]) -> None:
         root.check(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_FOLLOW, 0o600)
         with os.fdopen(descriptor, "ab") as log:
+            lock(descriptor)
             log.write(f"$ samgan {' '.join(words)}\n".encode("utf-8", "surrogateescape"))
             log.flush()
             process = subprocess.Popen(_command(words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, **DETACHED)
+    except HeldError:
+        raise SamganError("What was started here before is still running: wait until it has ended.") from None
     except OSError as error:
         raise SamganError(f"samgan {words[0]} could not be started: {first_line(error)}") from None
     _children[:] = [*(child for child in _children if child.poll() is None), process]
+
+
+def is_running(root: Root, place: str) -> bool:
+    """Whether a command that was started for a place is still running; on Windows never, where no child has a lock."""
+    return find_holder(log_path(root, place)) is not None
 
 
 def said(root: Root, place: str) -> str:

@@ -117,15 +117,24 @@ def sheet(folder: Path, info: SetInfo, indices: np.ndarray, columns: int) -> byt
     Raises:
         SamganError: The images are missing or damaged, or there is no image with such an index.
     """
+    file = io.BytesIO()
+    write_png(file, image_grid(images_of(folder, info, indices), columns), {"Description": REAL})
+    return file.getvalue()
+
+
+def images_of(folder: Path, info: SetInfo, indices: np.ndarray) -> UInt8[np.ndarray, "n c h w"]:
+    """Some images of a set.
+
+    Raises:
+        UsageError: There is no image with such an index.
+        SamganError: The images are missing or damaged.
+    """
     try:
         images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
         if images.shape != (info.images, info.channels, info.resolution, info.resolution) or images.dtype != np.uint8:
             raise ValueError(f"expected {info.images} images of {info.resolution} px, found {images.shape}")
-        chosen: UInt8[np.ndarray, "n c h w"] = take(images, indices)
+        return take(images, indices)
     except IndexError:
         raise UsageError("there is no image with this number in the set") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise SamganError(f"images.npy is damaged: {one_line(error)}") from None
-    file = io.BytesIO()
-    write_png(file, image_grid(chosen, columns), {"Description": REAL})
-    return file.getvalue()

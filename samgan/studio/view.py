@@ -22,7 +22,7 @@ from samgan.studio.logs import Alarm
 from samgan.studio.places import Root
 from samgan.terminal import printable
 
-FORM_BYTES = 1 << 16
+FORM_BYTES = 1 << 18
 TEMPLATES = (Path(__file__).with_name("templates"), Path(samgan.pages.__file__).with_name("templates"))
 """Those of the studio, and those of the reports, whose parts and colours it shares."""
 
@@ -58,6 +58,12 @@ def studio_of(request: Request) -> Studio:
 def asked(request: Request) -> dict[str, str]:
     """What the address asks for, after `?`. Names of files may hold bytes that are no text."""
     return dict(parse_qsl(request.url.query, errors="surrogateescape"))
+
+
+def asked_all(request: Request, name: str) -> list[str]:
+    """All values of a name that the address asks for several times, in order and without repeats."""
+    pairs = parse_qsl(request.url.query, errors="surrogateescape")
+    return list(dict.fromkeys(value for key, value in pairs if key == name))
 
 
 async def form(request: Request) -> dict[str, str]:

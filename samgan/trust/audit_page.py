@@ -10,14 +10,11 @@ from markupsafe import Markup
 from torch import Tensor
 
 from samgan.pages import picture, write_page
-from samgan.trust.audit_words import HEADER, remarks, table_rows
+from samgan.trust.audit_words import HEADER, PAIR, PAIRS_SHOWN, REAL_PAIR, remarks, table_rows
 from samgan.trust.documents import AuditDocument, Pair
 
-PAIRS_SHOWN = 16
 PICTURES = "This page contains REAL training and held-out images. Share it only as the terms of the data allow."
 NO_PICTURES = "This page shows no images, but lists row numbers of training images. Protect it as you protect the data."
-PAIR = "A SYNTHETIC image (left) beside a REAL training image (right)."
-REAL_PAIR = "A REAL held-out image (left) beside a REAL training image (right)."
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,10 @@
 """Cards for a model or a set of images: they state what the record knows, and mark as open what a person has to add."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from samgan import __version__
@@ -11,10 +13,20 @@ from samgan.files import atomic_write
 from samgan.pages import markdown_table
 from samgan.pictures import RESEARCH_ONLY
 from samgan.trust import answers
-from samgan.trust.checklists import CHECKLISTS, Checklist
-from samgan.trust.record import Record
+from samgan.trust.card_form import CardForm, OpenItem
+from samgan.trust.checklists import CHECKLISTS, Checklist, Item
+from samgan.trust.record import ATTRIBUTION, LICENCE, Record
 
 OPEN = "**OPEN**"
+NOT_MEASURED = "not measured, or not given to this card"
+USE = OpenItem("intended use", "Intended use", "by whom, and for which question")
+SECTIONS = {
+    "Scores": answers.results,
+    "Memorisation": answers.memorisation,
+    "Whether the images help": answers.utility,
+    "Limits": answers.limits,
+}
+"""Headings, and what the record says below each."""
 SYNTHETIC = "Every image that samgan makes is synthetic, shows no real person, and says so in its metadata."
 
 
@@ -29,21 +41,17 @@ def format_card(record: Record) -> str:
     lines += [*markdown_table(("", ""), [(name, escape(value)) for name, value in _facts(record).items()]), ""]
     if record.synthetic or (record.is_of_model and record.data):
         lines += _classes(record)
+    by_whom = _written(record, USE.key) or f"{OPEN}: {USE.asks}."
     lines += [
-        "## Intended use",
+        f"## {USE.section}",
         "",
-        f"{answers.goal(record) or 'Research on radiographs'}. {OPEN}: by whom, and for which question.",
+        f"{answers.goal(record) or 'Research on radiographs'}. {by_whom}",
         "",
         "Not for diagnosis, not as test images, and not to be presented as images of patients.",
         "",
     ]
-    for heading, answer in (
-        ("Scores", answers.results),
-        ("Memorisation", answers.memorisation),
-        ("Whether the images help", answers.utility),
-        ("Limits", answers.limits),
-    ):
-        words = escape(answer(record)) or f"{OPEN}: not measured, or not given to this card."
+    for heading, answer in SECTIONS.items():
+        words = escape(answer(record)) or _written(record, heading) or f"{OPEN}: {NOT_MEASURED}."
         lines += [f"## {heading}", "", words, ""]
     for name, checklist in CHECKLISTS.items():
         lines += _answered(name, checklist, record)
@@ -53,7 +61,52 @@ def format_card(record: Record) -> str:
 def write_card(path: Path, record: Record) -> None:
     """Write `format_card`, atomically."""
     with atomic_write(path) as file:
-        file.write(format_card(record).encode("utf-8", "surrogateescape"))  # file names need not be UTF-8
+        file.write(_encoded(record))
+
+
+def make_form(card: str, record: Record) -> CardForm:
+    """The places that a card leaves open, with the answers that there are.
+
+    Args:
+        card: The name of its file.
+        record: What the card states.
+    """
+    places = list(_open_items(record))
+    known = {place.key: record.answers.get(place.key, "") for place in places}
+    known |= {LICENCE: record.licence, ATTRIBUTION: record.attribution}
+    return CardForm(
+        card=card,
+        card_sha256=hashlib.sha256(_encoded(record)).hexdigest(),
+        items=tuple(replace(place, answer=known[place.key]) for place in places),
+        unused={key: answer for key, answer in record.answers.items() if key not in known},
+    )
+
+
+def _encoded(record: Record) -> bytes:
+    return format_card(record).encode("utf-8", "surrogateescape")  # file names need not be UTF-8
+
+
+def _open_items(record: Record) -> Iterator[OpenItem]:
+    """Places that the record does not fill, in the order of the card."""
+    yield OpenItem(LICENCE, "General", "licence of the model or of the set, such as cc-by-4.0")
+    yield OpenItem(ATTRIBUTION, "General", "who made the images, and the terms they are under")
+    yield USE
+    for heading, answer in SECTIONS.items():
+        if not answer(record):
+            yield OpenItem(heading, heading, NOT_MEASURED)
+    for name, checklist in CHECKLISTS.items():
+        for item in checklist.items:
+            if not (item.answer and item.answer(record)):
+                yield OpenItem(_key(name, item), name, f"{item.number}: {item.asks}")
+
+
+def _key(checklist: str, item: Item) -> str:
+    return f"{checklist}: {item.asks}"
+
+
+def _written(record: Record, key: str) -> str:
+    """What a person wrote at an open place, safe for a card."""
+    return escape(record.answers.get(key, ""))
 
 
 def _head(record: Record) -> Iterator[str]:
@@ -127,15 +180,19 @@ def _classes(record: Record) -> list[str]:
 def _answered(name: str, checklist: Checklist, record: Record) -> list[str]:
     """A checklist with its answers."""
     found = [item.answer(record) if item.answer else "" for item in checklist.items]
+    written = [_written(record, _key(name, item)) for item in checklist.items]
     total, done = len(found), sum(map(bool, found))
+    by_hand = sum(bool(own) and not answer for own, answer in zip(written, found, strict=True))
     rows = [
-        (item.number, item.asks, escape(answer) if answer else OPEN)
-        for item, answer in zip(checklist.items, found, strict=True)
+        (item.number, item.asks, escape(answer) if answer else own or OPEN)
+        for item, answer, own in zip(checklist.items, found, written, strict=True)
     ]
+    of_people = f"{by_hand} by a person, " if by_hand else ""
+    left = total - done - by_hand
     return [
         f"## {name}",
         "",
-        f"{done} of {total} answered from the record, {total - done} left to you. {checklist.note}",
+        f"{done} of {total} answered from the record, {of_people}{left} left to you. {checklist.note}",
         "",
         *markdown_table(("", "asks for", "answer"), rows),
         "",

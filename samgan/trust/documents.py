@@ -63,6 +63,21 @@ class Pair:
     mirrored: bool
     """Whether the training image is nearer when it is turned left to right."""
     distance: float
+    farther: float | None = None
+    """Share of the held-out images that are farther from their nearest training image; None in earlier versions."""
+
+
+@dataclass(frozen=True)
+class PairImages:
+    """The PNG file beside audit.json that has the synthetic images of the closest pairs, without the real ones."""
+
+    file: str
+    columns: int
+    """The images lie row by row, without lines in between."""
+    places: tuple[int, ...]
+    """`Pair.place` of each, in order."""
+    sha256: str
+    """Of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +192,8 @@ class AuditDocument(Document):
     skipped: tuple[SkippedPart, ...] = ()
     samgan: str = ""
     """The version that made the audit."""
+    images: PairImages | None = None
+    """None if the audit was to show no pictures, or is of an earlier version."""
 
     @property
     def measures(self) -> dict[str, Measured]:

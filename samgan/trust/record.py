@@ -9,9 +9,12 @@ from samgan.errors import UsageError
 from samgan.runs import Environment, Run
 from samgan.sampling import Model, is_model, is_run, open_model
 from samgan.scoring import Scores
+from samgan.trust.card_form import CardForm, read_form
 from samgan.trust.documents import AuditDocument, ScreenedClass
 from samgan.trust.utility_document import UtilityDocument
 
+LICENCE, ATTRIBUTION = "licence", "attribution of the images"
+"""Keys of two places that every card has."""
 DOCUMENTS = ("scores", "audit", "utility")
 """Documents about a model that a card reads: names of their files."""
 
@@ -35,6 +38,8 @@ class Record:
     attribution: str = ""
     """Of the images, in the words of the card's author."""
     licence: str = ""
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """What a person wrote at places that the record leaves open, by `OpenItem.key`."""
 
     @property
     def is_of_model(self) -> bool:
@@ -55,6 +60,7 @@ def read_record(
     attribution: str = "",
     licence: str = "",
     checkpoint: str = "newest",
+    form: CardForm | None = None,
 ) -> Record:
     """Gather what is known about a model or a prepared set.
 
@@ -65,6 +71,7 @@ def read_record(
         attribution: Of the images.
         licence: Of the model or set.
         checkpoint: "newest", "best" or a checkpoint file, of a run.
+        form: What a person added to the card; default: card.json in the folder of the source, if it is there.
 
     Raises:
         UsageError: The source is none of these, or the set or a document belongs to another model or set.
@@ -89,12 +96,9 @@ def read_record(
         raise UsageError(
             f"{source} was trained on other data than {data.path} (sha256 {trained_on[:12]}, not {data.sha256[:12]})"
         )
-    scores = Scores.read(files["scores"]) if "scores" in files else None
-    audit = AuditDocument.read(files["audit"]) if "audit" in files else None
-    utility = UtilityDocument.read(files["utility"]) if "utility" in files else None
-    for name, document in (("scores", scores), ("audit", audit), ("utility", utility)):
-        if document is not None:
-            _check_belongs(files[name], document, model, data.sha256 if data is not None else trained_on)
+    scores, audit, utility = _read_documents(files, model, data.sha256 if data is not None else trained_on)
+    form = form or read_form(source if source.is_dir() else source.parent)
+    written = form.answers if form else {}
     return Record(
         model=model,
         environment=environment,
@@ -102,9 +106,23 @@ def read_record(
         scores=scores,
         audits={"": audit} if audit is not None else {},
         utility=utility,
-        attribution=attribution,
-        licence=licence,
+        attribution=attribution or written.get(ATTRIBUTION, ""),
+        licence=licence or written.get(LICENCE, ""),
+        answers=written,
     )
+
+
+def _read_documents(
+    files: Mapping[str, Path], model: Model | None, data_sha256: str
+) -> tuple[Scores | None, AuditDocument | None, UtilityDocument | None]:
+    """Read the documents that there are, and refuse those about another model or set."""
+    scores = Scores.read(files["scores"]) if "scores" in files else None
+    audit = AuditDocument.read(files["audit"]) if "audit" in files else None
+    utility = UtilityDocument.read(files["utility"]) if "utility" in files else None
+    for name, document in (("scores", scores), ("audit", audit), ("utility", utility)):
+        if document is not None:
+            _check_belongs(files[name], document, model, data_sha256)
+    return scores, audit, utility
 
 
 def _check_belongs(

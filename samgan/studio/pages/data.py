@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from samgan.data.documents import SPLITS, LeftOut, SetInfo
 from samgan.errors import SamganError, UsageError
+from samgan.studio.jobs import find_job
 from samgan.studio.sets import Contents, choose, read_contents, sheet
-from samgan.studio.view import Page, asked, respond, studio_of
+from samgan.studio.view import Page, asked, link, respond, studio_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ def data(request: Request) -> Response:
     place = wanted["set"]
     described = studio.catalogue.describe_set(place)
     info, problem, contents = described.info, described.problem, None
+    job = find_job(studio, f"prepare {place}", link("/data", set=place))
+    if job.running:
+        problem = ""  # the set is about to be there
     if info:
         try:
             contents = _contents(request, place, info)
@@ -63,6 +67,8 @@ def data(request: Request) -> Response:
         counts=list(_counts(info)) if info else [],
         sources=[astuple(found) for found in contents.sources] if contents else [],
         left_out=list(_left_out(info.left_out)) if info and info.left_out else [],
+        job=job,
+        asked=False,
     )
 
 

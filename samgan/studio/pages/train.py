@@ -16,7 +16,10 @@ from samgan.studio import processes
 from samgan.studio.catalogue import FoundRun, FoundSet
 from samgan.studio.grids import Grid, find_grids, grid_file
 from samgan.studio.logs import Alarm, curves, read_piece
-from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, asked_all, form, link, respond, studio_of
+
+MOST_TOGETHER = 15
+"""Runs whose curves are told apart by colour and dashes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,21 @@ def train(request: Request) -> Response:
     now = _now(studio, place)
     tree = now.run.config.to_dict() if now.run.config else {}
     settings = [(key, json.dumps(value)) for key, value in flatten(tree).items()]
-    return respond(request, "train.html", title=f"Run: {place}", page="/train", place=place, now=now, settings=settings)
+    return respond(
+        request, "train.html", title=f"Run: {place}", page="/train", place=place, now=now, settings=settings,
+        more=_more(studio, place) if now.run.saved_step else [],
+    )  # fmt: skip
+
+
+def together(request: Request) -> Response:
+    """Curves of several runs over each other."""
+    studio, places = studio_of(request), asked_all(request, "run")
+    if len(places) > MOST_TOGETHER:
+        raise UsageError(f"Choose at most {MOST_TOGETHER} runs.")
+    for place in places:
+        studio.root.find(place)
+    runs = studio.catalogue.look().runs
+    return respond(request, "together.html", title="Runs over each other", page="/train", places=places, runs=runs)
 
 
 def now_part(request: Request) -> Response:
@@ -106,6 +123,20 @@ async def resume(request: Request) -> Response:
     return await run_in_threadpool(_resume, studio_of(request), (await form(request)).get("run", ""))
 
 
+def _more(studio: Studio, place: str) -> list[tuple[str, str]]:
+    """Words and addresses of what else there is about a run, or can be made of it."""
+    folder = studio.root.find(place)
+    found = []
+    for path, file, there, to_make in (
+        ("/scores", "scores.json", "Scores", "Score it"),
+        ("/audit", "audit.json", "Audit", "Audit it"),
+    ):
+        is_there = (folder / file).is_file()
+        if is_there or not studio.read_only:
+            found.append((there if is_there else to_make, link(path, **{"at" if is_there else "run": place})))
+    return [*found, ("Card", link("/card", at=place))]
+
+
 def _stop(studio: Studio, place: str) -> Response:
     processes.stop(studio.root.find(place))
     return RedirectResponse(link("/train", run=place), 303)
@@ -151,6 +182,7 @@ PAGE = Page(
     "/train",
     (
         Route("/train", train),
+        Route("/train/together", together),
         Route("/train/now", now_part),
         Route("/train/curves", curves_json),
         Route("/train/grid.png", grid_picture),

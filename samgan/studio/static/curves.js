@@ -1,4 +1,4 @@
-// Curves of a run: asks for the next piece of its log again and again, and draws what has come.
+// Curves of one run, or of several over each other: asks for the next piece of each log again and again, and draws.
 "use strict";
 (() => {
   const box = document.getElementById("curves");
@@ -21,15 +21,37 @@
     { kind: "train", title: "Share of augmented images", names: { augment: "augmented" } },
   ];
   const HEIGHT = 240;
-  const known = { train: { kimg: [] }, scores: { kimg: [] } };
+  const COLOURS = 5;
+  const DASHES = [[], [8, 4], [2, 4]];
+  const runs = JSON.parse(box.dataset.runs).map(([name, address]) => ({
+    name,
+    address,
+    known: { train: { kimg: [] }, scores: { kimg: [] } },
+    file: 0,
+    after: 0,
+  }));
+  const together = runs.length > 1;
   const drawn = new Map();
-  let file = 0;
-  let after = 0;
+
+  // Of one run, a figure has several numbers; of several runs, one number of each.
+  function figures() {
+    if (!together) {
+      const lines = ({ names }) => Object.entries(names).map(([name, label]) => ({ run: runs[0], name, label }));
+      return FIGURES.map((figure) => ({ ...figure, lines: lines(figure) }));
+    }
+    return FIGURES.flatMap(({ kind, title, names }) =>
+      Object.entries(names).map(([name, label], _, all) => ({
+        kind,
+        title: all.length > 1 ? `${title}: ${label}` : title,
+        lines: runs.map((run) => ({ run, name, label: run.name })),
+      })),
+    );
+  }
 
   // Append a piece. After a resume, its first steps replace those that were known.
-  function take(piece) {
-    for (const kind of Object.keys(known)) {
-      const columns = known[kind];
+  function take(run, piece) {
+    for (const kind of Object.keys(run.known)) {
+      const columns = run.known[kind];
       const added = piece.curves[kind];
       if (piece.again) for (const name of Object.keys(columns)) columns[name] = [];
       if (!added.kimg.length) continue;
@@ -41,8 +63,8 @@
         columns[name] = before.concat(added[name] ?? added.kimg.map(() => null));
       }
     }
-    file = piece.file;
-    after = piece.after;
+    run.file = piece.file;
+    run.after = piece.after;
   }
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -50,11 +72,11 @@
   function options(figure, width) {
     const short = (_, values) => values.map((value) => (value === null ? "" : String(Number(value.toPrecision(4)))));
     const axis = { values: short, stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-    const series = Object.values(figure.names).map((label, index) => ({
+    const series = figure.lines.map(({ label }, index) => ({
       label,
-      stroke: colour(`--c${index}`),
+      stroke: colour(`--c${index % COLOURS}`),
       width: 1.6,
-      dash: index ? [8, 4] : [],
+      dash: DASHES[(together ? Math.floor(index / COLOURS) : index) % DASHES.length],
       spanGaps: true,
     }));
     return {
@@ -67,11 +89,17 @@
     };
   }
 
+  const column = (kind, { run, name }) => run.known[kind][name] ?? run.known[kind].kimg.map(() => null);
+
+  function columns({ kind, lines }) {
+    if (!together) return [runs[0].known[kind].kimg, ...lines.map((line) => column(kind, line))];
+    return uPlot.join(lines.map((line) => [line.run.known[kind].kimg, column(kind, line)]));
+  }
+
   function draw() {
-    for (const figure of FIGURES) {
-      const columns = known[figure.kind];
-      const names = Object.keys(figure.names).filter((name) => columns[name]?.some((value) => value !== null));
-      if (!names.length) continue;
+    for (const figure of figures()) {
+      const shown = figure.lines.filter((line) => column(figure.kind, line).some((value) => value !== null));
+      if (!shown.length) continue;
       let place = drawn.get(figure.title);
       if (!place) {
         const element = document.createElement("figure");
@@ -86,11 +114,16 @@
         drawn.set(figure.title, place);
         new ResizeObserver(() => place.chart?.setSize({ width: plot.clientWidth, height: HEIGHT })).observe(element);
       }
-      const data = [columns.kimg, ...Object.keys(figure.names).map((name) => columns[name] ?? [])];
+      const data = columns(figure);
       if (place.chart) place.chart.setData(data);
       else place.chart = new uPlot(options(figure, place.plot.clientWidth), data, place.plot);
-      const last = names.map((name) => `${figure.names[name]} ${columns[name].findLast((v) => v !== null).toPrecision(4)}`);
-      const text = `At ${columns.kimg.at(-1)} kimg: ${last.join(", ")}.`;
+      const last = shown.map((line) => {
+        const values = column(figure.kind, line);
+        const at = values.findLastIndex((value) => value !== null);
+        const kimg = together ? ` (${line.run.known[figure.kind].kimg[at]} kimg)` : "";
+        return `${line.label} ${values[at].toPrecision(4)}${kimg}`;
+      });
+      const text = together ? `Last: ${last.join(", ")}.` : `At ${data[0].at(-1)} kimg: ${last.join(", ")}.`;
       if (place.caption.textContent !== text) place.caption.textContent = text;
       place.plot.setAttribute("aria-label", `${figure.title}, over thousands of images seen. ${text}`);
     }
@@ -108,19 +141,29 @@
     words.hidden = !text;
   }
 
+  // Ask for the next piece of one log; whether there is more already.
+  async function next(run) {
+    const answer = await fetch(`${run.address}&file=${run.file}&after=${run.after}`);
+    if (!answer.ok) throw new Error(await answer.text());
+    const piece = await answer.json();
+    const news = piece.again || piece.curves.train.kimg.length || piece.curves.scores.kimg.length;
+    if (news) take(run, piece);
+    return { news, more: piece.more };
+  }
+
   async function step() {
-    let wait = document.querySelector("#now .state.running") ? 4000 : 20000;
+    let wait = together || document.querySelector("#now .state.running") ? 4000 : 20000;
     try {
-      const answer = await fetch(`${box.dataset.address}&file=${file}&after=${after}`);
-      if (!answer.ok) throw new Error(await answer.text());
-      const piece = await answer.json();
-      if (piece.again || piece.curves.train.kimg.length || piece.curves.scores.kimg.length) {
-        take(piece);
+      const found = [];
+      for (const run of runs) found.push(await next(run));
+      if (found.some(({ news }) => news)) {
         draw();
         requestAnimationFrame(point);
       }
-      if (piece.more) wait = 0;
-      say(known.train.kimg.length ? "" : "Nothing has been logged yet.");
+      if (found.some(({ more }) => more)) wait = 0;
+      const silent = runs.filter((run) => !run.known.train.kimg.length).map((run) => run.name);
+      if (together) say(silent.length ? `Nothing has been logged yet: ${silent.join(", ")}.` : "");
+      else say(silent.length ? "Nothing has been logged yet." : "");
     } catch {
       say("The studio does not answer. Trainings go on without it; start it again to look at them.");
       wait = 5000;

@@ -19,7 +19,7 @@ from samgan.scoring import check_inputs, most_images
 from samgan.studies.sweep import run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument
-from samgan.studies.table2_lines import Table
+from samgan.studies.table2_document import Table
 from samgan.studies.table2_rows import RECIPE_SCALE, ROWS, Row, check_settings, choose_rows
 from samgan.studies.table2_write import write_table
 from samgan.terminal import say

@@ -4,6 +4,8 @@ Every number is given together with the number for held-out real images, whose p
 docs/audit.md says what each one means and what it does not show.
 """
 
+import hashlib
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from samgan import __version__
 from samgan.data import PreparedSet
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError
-from samgan.files import Location
+from samgan.files import Location, atomic_write
+from samgan.grids import SYNTHETIC, image_grid, write_png
 from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.intervals import share_of
 from samgan.metrics.load_features import choose_features, say_features
@@ -27,9 +30,10 @@ from samgan.metrics.mirrored import count_mirrored, fit_sides
 from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features, nearest_image
 from samgan.metrics.planted import CHANGES, changed_copies
 from samgan.sampling import Source
-from samgan.trust.audit_page import PAIRS_SHOWN, Pictures, write_audit_page
+from samgan.trust.audit_limits import describe_limits
+from samgan.trust.audit_page import Pictures, write_audit_page
 from samgan.trust.audit_request import AuditRequest, check_range
-from samgan.trust.audit_words import describe_limits, describe_verdict
+from samgan.trust.audit_words import PAIRS_SHOWN, describe_verdict
 from samgan.trust.documents import (
     AlikeShares,
     AuditCounts,
@@ -41,6 +45,7 @@ from samgan.trust.documents import (
     MeasuredFeatures,
     MirroredShares,
     Pair,
+    PairImages,
     Quantiles,
     SkippedPart,
 )
@@ -65,7 +70,7 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
     device: str = "auto",
     pictures: bool = True,
 ) -> tuple[AuditDocument, Path]:
-    """Look for signs that synthetic images repeat training images; write audit.json and audit.html.
+    """Look for signs that synthetic images repeat training images; write audit.json, audit.html and audit.png.
 
     Args:
         source: A run folder, a file of `samgan export`, a folder of images or of samples.npz, an .npz, an .npy, or
@@ -101,6 +106,8 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
     fake = request.synthetic_images()
     folder.mkdir(parents=True, exist_ok=True)  # before the long part: if it cannot be made, fail now
     document = _compute(request, fake, extractor, why)
+    if pictures:
+        document = replace(document, images=_write_images(folder / "audit.png", document, fake))
     page = folder / "audit.html"
     write_audit_page(page, document, Pictures(fake, request.held_out.images, data.images) if pictures else None)
     document.write(folder / "audit.json")
@@ -189,8 +196,8 @@ def _measure(
         planted={name: float(hit.double().mean()) for name, hit in found.items()},
         distances=Distances(_quantiles(of_fake.distance), _quantiles(of_held_out.distance)),
         # All images that count as close, so that users can leave them out.
-        pairs=_pairs(of_fake, max(PAIRS_SHOWN, closer.count), training, names),
-        held_out_pairs=_pairs(of_held_out, HELD_OUT_PAIRS, training, rows),
+        pairs=_pairs(of_fake, max(PAIRS_SHOWN, closer.count), training, names, of_held_out.distance),
+        held_out_pairs=_pairs(of_held_out, HELD_OUT_PAIRS, training, rows, of_held_out.distance),
     )
 
 
@@ -203,7 +210,9 @@ def _described(sign: Sign) -> FoundSign:
     return FoundSign(Estimate(*sign.share), Estimate(*sign.expected), sign.count, sign.found, threshold)
 
 
-def _pairs(nearest: Nearest, count: int, training: RealImages, names: Sequence[str]) -> tuple[Pair, ...]:
+def _pairs(
+    nearest: Nearest, count: int, training: RealImages, names: Sequence[str], of_held_out: Float[Tensor, " m"]
+) -> tuple[Pair, ...]:
     """The `count` closest pairs, closest first."""
     order = nearest.distance.argsort(stable=True)[:count].tolist()
     return tuple(
@@ -213,9 +222,22 @@ def _pairs(nearest: Nearest, count: int, training: RealImages, names: Sequence[s
             training=int(training.indices[nearest.index[index]]),
             mirrored=bool(nearest.mirrored[index]),
             distance=float(nearest.distance[index]),
+            farther=float((of_held_out > nearest.distance[index]).double().mean()),
         )
         for index in order
     )
+
+
+def _write_images(path: Path, document: AuditDocument, fake: UInt8[Tensor, "n c h w"]) -> PairImages:
+    """Keep the synthetic images of the pairs that are shown, so that a page needs no model to show them again."""
+    found = {pair.place for measured in document.measures.values() for pair in measured.pairs[:PAIRS_SHOWN]}
+    places = tuple(sorted(found))
+    columns = math.ceil(math.sqrt(len(places)))
+    file = io.BytesIO()
+    write_png(file, image_grid(fake[list(places)].numpy(), columns, gap=0), {"Description": SYNTHETIC})
+    with atomic_write(path) as opened:
+        opened.write(file.getvalue())
+    return PairImages(path.name, columns, places, hashlib.sha256(file.getvalue()).hexdigest())
 
 
 def _mirrored(request: AuditRequest, fake: Tensor) -> MirroredShares:

@@ -1,0 +1,71 @@
+"""What forms choose from, and how a choice becomes words of a command."""
+
+import re
+from collections.abc import Collection, Mapping
+
+from samgan.errors import UsageError
+from samgan.metrics.constants import FEATURES
+from samgan.studio.catalogue import FoundRun
+from samgan.studio.view import Studio
+
+
+def trained_runs(studio: Studio) -> list[FoundRun]:
+    """Runs that have a checkpoint, those that changed last first."""
+    return [run for run in studio.catalogue.look().runs if run.saved_step]
+
+
+def run_and_set(studio: Studio, typed: Mapping[str, str]) -> tuple[str, str]:
+    """The places of the run and of the set of a form.
+
+    Raises:
+        UsageError: One of them is none.
+    """
+    run = studio.catalogue.describe_run(typed.get("run", ""))
+    if not run.saved_step:
+        raise UsageError("Choose a run that has a checkpoint.")
+    return run.place, chosen_set(studio, typed)
+
+
+def chosen_set(studio: Studio, typed: Mapping[str, str]) -> str:
+    """The place of the prepared set of a form.
+
+    Raises:
+        UsageError: It is none.
+    """
+    described = studio.catalogue.describe_set(typed.get("set", ""))
+    if described.info is None:
+        raise UsageError(f"Choose a prepared set. {described.problem}")
+    return described.place
+
+
+def one_of(name: str, chosen: str, known: Collection[str]) -> str:
+    """What was chosen.
+
+    Raises:
+        UsageError: It is none of what there is.
+    """
+    if chosen not in known:
+        raise UsageError(f"{name}: expected one of {', '.join(known)}")
+    return chosen
+
+
+def number(name: str, typed: str, whole: bool = True) -> str:
+    """A number from 0 on, with a point or a comma, as a command takes it.
+
+    Raises:
+        UsageError: It is no number, or too long.
+    """
+    typed = typed.strip().replace(",", ".")
+    if not re.fullmatch(r"[0-9]{1,9}" if whole else r"[0-9]{1,9}(\.[0-9]{1,9})?", typed):
+        raise UsageError(f"{name}: expected a {'whole ' if whole else ''}number, found {typed!r}")
+    return typed
+
+
+def features_words(typed: Mapping[str, str]) -> list[str]:
+    """The option of the features; none if the command is to choose.
+
+    Raises:
+        UsageError: There is no network of this name.
+    """
+    chosen = typed.get("features", "")
+    return [f"--features={one_of('features', chosen, FEATURES)}"] if chosen else []
