@@ -158,13 +158,61 @@ def test_a_day_without_a_mouse(enter, studio, root):
     page.wait_for_selector(".banner")
 
 
+def test_pictures_of_a_model_without_a_mouse(enter):
+    page = enter()
+    tab_to(page, "a[href='/generate']")
+    page.keyboard.press("Enter")
+    tab_to(page, "a[href='/generate?model=pneumonia-64']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#made .shots img", timeout=PATIENCE)
+    assert page.locator("#made .shots img").count() == 12
+    type_into(page, "#wish-seed", "41")
+    type_into(page, "#wish-count", "3")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#made strong:has-text('Seed 43')", timeout=PATIENCE)
+    assert page.locator("#made .shots img").count() == 3
+    assert "seed=41&count=3" in page.url  # so the browser can go back to it
+    assert page.evaluate("Promise.all([...document.images].map(i => i.decode())).then(() => true)")
+    type_into(page, "#wish-truncation", "7")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#made [role=alert]:has-text('truncation: expected')")
+    page.go_back()
+    page.wait_for_selector("#made strong:has-text('Seed 43')", timeout=PATIENCE)
+    with page.expect_download() as downloaded:
+        tab_to(page, "a[download][href*='format=dicom&'], a[download][href$='format=dicom']")
+        page.keyboard.press("Enter")
+    assert downloaded.value.suggested_filename.endswith("-seeds-41-43-dicom.zip")
+
+    tab_to(page, "#made a[href^='/generate/walk']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#walk-shown img", timeout=PATIENCE)
+    before = page.locator("#walk-shown img").get_attribute("src")
+    tab_to(page, "#walk-at")
+    page.keyboard.press("ArrowRight")
+    assert "1 of 16 steps from seed 41 to seed 42" in page.locator("#walk-words").text_content()
+    assert page.locator("#walk-shown img").get_attribute("src") != before
+
+
 @pytest.mark.parametrize("width", [390, 3840])
 def test_every_page_fits_a_phone_and_a_wall_in_the_dark(enter, width):
     page = enter(viewport={"width": width, "height": 900}, color_scheme="dark")
     start = page.url.rstrip("/")
-    for path in ("/", "/data", "/data?set=set", "/train", "/start?set=set", "/time", "/train?run=nothing"):
+    for path in (
+        "/",
+        "/data",
+        "/data?set=set",
+        "/train",
+        "/start?set=set",
+        "/time",
+        "/train?run=nothing",
+        "/generate",
+        "/generate?model=pneumonia-64",
+        "/generate/walk?model=pneumonia-64",
+    ):
         page.goto(start + path)
         page.wait_for_load_state()
+        if "model=" in path:
+            page.wait_for_selector("#made .shots", timeout=PATIENCE)
         root = "document.documentElement"
         assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0, path
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 19, 24)"

@@ -26,7 +26,7 @@ from samgan.sampling.model import (
     read_model,
     write_model,
 )
-from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
+from samgan.sampling.sheets import attention_sheet, interpolate, neighbours, scales_sheet
 from samgan.sampling.shipped import SHIPPED, ShippedModel
 from samgan.sampling.source import Origin, Source
 from samgan.sampling.write import Written, write_samples, write_sheet
@@ -57,6 +57,7 @@ __all__ = [
     "latents_of_seeds",
     "load_model",
     "model_of",
+    "neighbours",
     "open_model",
     "read_model",
     "sample",

@@ -12,18 +12,21 @@ from starlette.routing import Route
 from samgan.errors import SamganError
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.guard import Guard
-from samgan.studio.pages import data, home, start, times, train
+from samgan.studio.pages import data, generate, home, start, times, train
 from samgan.studio.places import Root
 from samgan.studio.view import TEMPLATES, Studio, respond, trouble
+from samgan.studio.worker import Worker
 
-PAGES = (home.PAGE, data.PAGE, train.PAGE, start.PAGE, times.PAGE)
+PAGES = (home.PAGE, data.PAGE, train.PAGE, start.PAGE, times.PAGE, generate.PAGE)
 """All pages, in the order of a user's day."""
 STATIC = {path.name: path for path in sorted(Path(__file__).with_name("static").iterdir()) if path.suffix != ".md"}
 STATIC["page.css"] = TEMPLATES[1] / "style.css"
 """Files of ours that a browser may load, by name."""
 
 
-def make_app(root: Root, *, hosts: Collection[str], token: str, read_only: bool = False) -> Guard:
+def make_app(
+    root: Root, *, hosts: Collection[str], token: str, read_only: bool = False, worker: Worker | None = None
+) -> Guard:
     """Make the application: all pages, behind the guard.
 
     Args:
@@ -31,6 +34,7 @@ def make_app(root: Root, *, hosts: Collection[str], token: str, read_only: bool 
         hosts: What a browser may call this server, such as "127.0.0.1:8017".
         token: The key of the first link.
         read_only: Whether to refuse everything but looking.
+        worker: Makes pictures; default: a new one.
     """
     app = Starlette(
         routes=[
@@ -40,7 +44,7 @@ def make_app(root: Root, *, hosts: Collection[str], token: str, read_only: bool 
         ],
         exception_handlers={SamganError: trouble, OSError: trouble, HTTPException: _unknown, Exception: _bug},
     )
-    app.state.studio = Studio(root, Catalogue(root), read_only, PAGES)
+    app.state.studio = Studio(root, Catalogue(root), read_only, PAGES, worker=worker or Worker())
     return Guard(app, hosts=hosts, token=token, read_only=read_only)
 
 

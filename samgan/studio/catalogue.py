@@ -21,6 +21,7 @@ FOLDERS = 5000
 """At most so many; a folder of images has few folders in it, but it may be a wrong root."""
 ENTRIES = 20_000
 """Entries of one folder that are looked at."""
+MODEL_SUFFIX = ".safetensors"
 REMEMBERED = 20_000
 """Files whose content is remembered until they change."""
 
@@ -128,7 +129,7 @@ class Catalogue:
         for path, kind in self._walk(notes.append):
             if kind == "set":
                 sets.append(self.describe_set(self.root.place(path)))
-            else:
+            elif kind == "run":
                 runs.append(self.describe_run(self.root.place(path)))
         runs.sort(key=lambda run: (run.state != "running", -run.changed, run.place))
         return Found(tuple(sorted(sets, key=lambda found: found.place)), tuple(runs), tuple(notes))
@@ -138,13 +139,22 @@ class Catalogue:
         places = [self.root.place(path) for path, kind in self._walk(lambda text: None) if kind == "set"]
         return [found for found in map(self.describe_set, places) if found.info]
 
+    def set_of(self, sha256: str) -> FoundSet | None:
+        """The set with this hash, on which a model was trained; None if it is not below the root, or not known."""
+        return next((found for found in self.sets() if found.info and found.info.sha256 == sha256), None)
+
+    def models(self) -> list[tuple[Path, str]]:
+        """Runs, as kind "run", and files that may be exported models, as kind "model"."""
+        return [(path, kind) for path, kind in self._walk(lambda text: None) if kind != "set"]
+
     def _walk(self, note: Callable[[str], object]) -> Iterator[tuple[Path, str]]:
-        """Folders that are sets or runs. Links and hidden folders are not followed."""
+        """Folders that are sets or runs, and files of weights. Links and hidden folders are not followed."""
         waiting, seen, links, deep = [(self.root.path, 0)], 0, 0, 0
         while waiting:
             folder, depth = waiting.pop()
             seen += 1
             names, inside, more = self._list(folder)
+            yield from ((folder / name, "model") for name in sorted(names) if name.endswith(MODEL_SUFFIX))
             if "config.json" in names and ("environment.json" in names or "checkpoints" in inside):
                 yield folder, "run"
             elif "dataset.json" in names:
@@ -174,6 +184,8 @@ class Catalogue:
                         files.add(entry.name)
                     elif entry.name.startswith(".") or is_system_name(entry.name):
                         continue
+                    elif entry.name.endswith(MODEL_SUFFIX) and entry.is_file(follow_symlinks=False):
+                        files.add(entry.name)
                     elif entry.is_dir(follow_symlinks=False):
                         folders.append(entry.name)
                     elif entry.is_symlink() and entry.is_dir():

@@ -111,6 +111,11 @@ def choose(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(indices)[:count]
 
 
+def image_of(folder: Path, info: SetInfo, row: int) -> bytes:
+    """One image of a set; as `sheet`."""
+    return sheet(folder, info, np.array([row]), 1)
+
+
 def sheet(folder: Path, info: SetInfo, indices: np.ndarray, columns: int) -> bytes:
     """Some images of a set as a grid, in a PNG file that says whose pictures they are.
 
