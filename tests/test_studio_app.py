@@ -406,7 +406,7 @@ from studio import make_client
 client = make_client(sys.argv[1])
 for path in ("/", "/data?set=sets/phantoms", "/data/sheet.png?set=sets/phantoms", "/train?run=runs/first run",
              "/train/curves?run=runs/first run", "/start", "/time?run=runs/first run", "/generate",
-             "/generate?model=pneumonia-64"):
+             "/generate?model=pneumonia-64", "/compare"):
     assert client.get(path).status_code == 200, path
 heavy = {"torch", "torchvision", "scipy", "skimage", "pydicom", "lightning_fabric"} & set(sys.modules)
 status = open("/proc/self/status").read() if sys.platform == "linux" else "VmRSS: 0"

@@ -15,8 +15,10 @@ pytest.importorskip("playwright", reason="playwright, which drives the browser, 
 
 from conftest import REAL_IMAGES
 from playwright.sync_api import sync_playwright
+from studio import train
 
-from samgan.data import prepare
+from samgan.data import SetInfo, prepare
+from samgan.runs.readers import ReaderTest
 from samgan.studio import processes
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.places import Root
@@ -35,9 +37,9 @@ def root(tmp_path_factory, twelve_phantoms):
         source = folder.parent / "xrays"
         for name in ("NORMAL", "PNEUMONIA"):
             (source / name).mkdir(parents=True)
-            for path in sorted((REAL_IMAGES / name).iterdir())[:20]:
+            for path in sorted((REAL_IMAGES / name).iterdir())[:30]:
                 shutil.copy(path, source / name)
-    prepare(source, folder / "set", resolution=32, workers=1)
+    prepare(source, folder / "set", resolution=32, holdout=0.5, workers=1)
     return folder
 
 
@@ -162,6 +164,7 @@ def test_pictures_of_a_model_without_a_mouse(enter):
     page = enter()
     tab_to(page, "a[href='/generate']")
     page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Generate')")
     tab_to(page, "a[href='/generate?model=pneumonia-64']")
     page.keyboard.press("Enter")
     page.wait_for_selector("#made .shots img", timeout=PATIENCE)
@@ -191,6 +194,44 @@ def test_pictures_of_a_model_without_a_mouse(enter):
     page.keyboard.press("ArrowRight")
     assert "1 of 16 steps from seed 41 to seed 42" in page.locator("#walk-words").text_content()
     assert page.locator("#walk-shown img").get_attribute("src") != before
+
+
+def test_a_reader_without_a_mouse(enter, root, tiny_config):
+    info = SetInfo.read(root / "set")
+    config = tiny_config.override({"network.num_classes": 2, "data.classes": list(info.classes)})
+    if not (root / "runs" / "read").exists():
+        train(root / "runs" / "read", config, sha256=info.sha256)
+    page = enter()
+    tab_to(page, "a[href='/compare']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Compare')")
+    tab_to(page, "a[href*='runs%2Fread']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#sides img", timeout=PATIENCE)
+    assert page.get_by_text("Pictures of patients are shown here").is_visible()
+    assert page.locator("#sides img").count() == 4
+    type_into(page, "#reader", "Reader Ä")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#test img", timeout=PATIENCE)
+    for n in range(40):
+        page.wait_for_selector(f"#test[aria-label='Picture {n + 1} of 40']")
+        page.wait_for_function("document.getElementById('blind').complete && document.activeElement.id === 'test'")
+        if n == 3:  # closed, and opened again
+            page.reload()
+            page.wait_for_function("document.getElementById('blind').complete && document.activeElement.id === 'test'")
+        if n == 5:
+            tab_to(page, "#say-real")
+            page.keyboard.press("Enter")
+        else:
+            page.keyboard.press("s" if n % 3 else "R")
+    page.wait_for_selector("#done")
+    (path,) = (root / "runs" / "read" / "reader-study").iterdir()
+    test = ReaderTest.read(path)
+    assert [shown.said_real for shown in test.pictures] == [n % 3 == 0 or n == 5 for n in range(40)]
+    assert f"{test.result.accuracy.count} of 40 right" in page.locator("#done").text_content()
+    tab_to(page, "main p > a[href^='/compare?']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("th:has-text('Reader Ä')")
 
 
 @pytest.mark.parametrize("width", [390, 3840])

@@ -12,12 +12,12 @@ from starlette.routing import Route
 from samgan.errors import SamganError
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.guard import Guard
-from samgan.studio.pages import data, generate, home, start, times, train
+from samgan.studio.pages import compare, data, generate, home, start, times, train
 from samgan.studio.places import Root
 from samgan.studio.view import TEMPLATES, Studio, respond, trouble
 from samgan.studio.worker import Worker
 
-PAGES = (home.PAGE, data.PAGE, train.PAGE, start.PAGE, times.PAGE, generate.PAGE)
+PAGES = (home.PAGE, data.PAGE, train.PAGE, start.PAGE, times.PAGE, generate.PAGE, compare.PAGE)
 """All pages, in the order of a user's day."""
 STATIC = {path.name: path for path in sorted(Path(__file__).with_name("static").iterdir()) if path.suffix != ".md"}
 STATIC["page.css"] = TEMPLATES[1] / "style.css"

@@ -12,6 +12,7 @@ from samgan.data.dataset import take
 from samgan.data.documents import SPLITS, ManifestRow, SetInfo, read_manifest
 from samgan.errors import SamganError, UsageError, one_line
 from samgan.grids import image_grid, write_png
+from samgan.studio.catalogue import Catalogue
 
 SOURCES_SHOWN = 40
 PAIRS_SHOWN = 12
@@ -106,6 +107,21 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
     )
 
 
+def contents_of(catalogue: Catalogue, place: str, info: SetInfo) -> Contents:
+    """What is in a set below the root, remembered until it changes.
+
+    Raises:
+        SamganError: The manifest is missing or damaged.
+    """
+    folder = catalogue.root.find(place)
+    try:
+        return catalogue.remembered(
+            folder / "manifest.csv", f"contents {info.sha256}", lambda: read_contents(folder, info)
+        )
+    except FileNotFoundError:
+        raise SamganError("manifest.csv is missing: prepare the set again") from None
+
+
 def choose(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
     """At most `count` of the indices, at random."""
     return np.random.default_rng(seed).permutation(indices)[:count]
@@ -122,15 +138,24 @@ def sheet(folder: Path, info: SetInfo, indices: np.ndarray, columns: int) -> byt
     Raises:
         SamganError: The images are missing or damaged, or there is no image with such an index.
     """
+    file = io.BytesIO()
+    write_png(file, image_grid(images_of(folder, info, indices), columns), {"Description": REAL})
+    return file.getvalue()
+
+
+def images_of(folder: Path, info: SetInfo, indices: np.ndarray) -> UInt8[np.ndarray, "n c h w"]:
+    """Some images of a set.
+
+    Raises:
+        UsageError: There is no image with such an index.
+        SamganError: The images are missing or damaged.
+    """
     try:
         images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
         if images.shape != (info.images, info.channels, info.resolution, info.resolution) or images.dtype != np.uint8:
             raise ValueError(f"expected {info.images} images of {info.resolution} px, found {images.shape}")
-        chosen: UInt8[np.ndarray, "n c h w"] = take(images, indices)
+        return take(images, indices)
     except IndexError:
         raise UsageError("there is no image with this number in the set") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise SamganError(f"images.npy is damaged: {one_line(error)}") from None
-    file = io.BytesIO()
-    write_png(file, image_grid(chosen, columns), {"Description": REAL})
-    return file.getvalue()

@@ -17,6 +17,7 @@ import samgan.pages
 from samgan import __version__
 from samgan.errors import SamganError, UsageError, shown
 from samgan.grids import RESEARCH_ONLY, SYNTHETIC
+from samgan.studio.blinded import Readers
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.logs import Alarm
 from samgan.studio.places import Root
@@ -50,6 +51,8 @@ class Studio:
     """By place of a run."""
     worker: Worker = field(default_factory=Worker)
     """Makes pictures."""
+    readers: Readers = field(default_factory=Readers)
+    """Their blinded tests."""
 
 
 def studio_of(request: Request) -> Studio:

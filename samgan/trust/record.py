@@ -7,6 +7,7 @@ from pathlib import Path
 from samgan.data import PreparedSet, SetInfo
 from samgan.errors import UsageError
 from samgan.runs import Environment, Run
+from samgan.runs.readers import ReaderTest, read_reader_tests
 from samgan.sampling import Model, is_model, is_run, open_model
 from samgan.scoring import Scores
 from samgan.trust.documents import AuditDocument, ScreenedClass
@@ -32,6 +33,10 @@ class Record:
     audits: Mapping[str, AuditDocument] = field(default_factory=dict)
     """By class; "" for all classes together."""
     utility: UtilityDocument | None = None
+    readers: tuple[ReaderTest, ...] = ()
+    """Blinded tests that are finished, of the weights of the model."""
+    other_readers: int = 0
+    """Number of tests of other weights of the run."""
     attribution: str = ""
     """Of the images, in the words of the card's author."""
     licence: str = ""
@@ -72,10 +77,12 @@ def read_record(
     """
     files = {name: path for name, path in (documents or {}).items() if path is not None}
     model = environment = None
+    tests: tuple[ReaderTest, ...] = ()
     if is_model(source):
         model = open_model(source, checkpoint)
         if is_run(source):
             environment = Run.open(source).environment
+            tests = read_reader_tests(source)
             beside = {name: source / f"{name}.json" for name in DOCUMENTS}
             files = {name: path for name, path in beside.items() if path.is_file()} | files
     elif (source / "dataset.json").is_file():
@@ -95,6 +102,7 @@ def read_record(
     for name, document in (("scores", scores), ("audit", audit), ("utility", utility)):
         if document is not None:
             _check_belongs(files[name], document, model, data.sha256 if data is not None else trained_on)
+    own_tests = tuple(test for test in tests if model is not None and test.model_sha256 == model.sha256)
     return Record(
         model=model,
         environment=environment,
@@ -102,6 +110,8 @@ def read_record(
         scores=scores,
         audits={"": audit} if audit is not None else {},
         utility=utility,
+        readers=own_tests,
+        other_readers=len(tests) - len(own_tests),
         attribution=attribution,
         licence=licence,
     )
