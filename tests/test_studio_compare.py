@@ -123,6 +123,7 @@ def test_a_whole_test_is_a_document_and_part_of_the_card(root, worker):
 
     page = client.get(location).text
     assert f"{right} of {PICTURES} right" in page
+    assert "Leave the test" not in page
     assert f"{right} of {PICTURES}:" in client.get("/compare", params={"model": "both"}).text
     record = read_record(root / "both")
     assert record.readers == (test,)

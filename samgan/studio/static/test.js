@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const KEYS = { r: "say-real", s: "say-synthetic" };
-  const focus = () => document.getElementById("test")?.focus({ preventScroll: true });
+  const focus = () => document.getElementById("test")?.focus(); // and into view
   document.addEventListener("keydown", (event) => {
     const id = KEYS[event.key.toLowerCase()];
     const inside = document.activeElement?.closest("#test");
