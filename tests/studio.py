@@ -24,14 +24,14 @@ TOKEN = "a-token-of-the-tests"
 ORIGIN = {"origin": f"http://{HOST}"}
 
 
-def make_client(root, *, read_only=False, enter=True):
+def make_client(root, *, read_only=False, enter=True, worker=None):
     """A client of a studio, with the cookie if it enters."""
     from starlette.testclient import TestClient
 
     from samgan.studio.app import make_app
     from samgan.studio.places import Root
 
-    app = make_app(Root(root), hosts=[HOST, "localhost:8017"], token=TOKEN, read_only=read_only)
+    app = make_app(Root(root), hosts=[HOST, "localhost:8017"], token=TOKEN, read_only=read_only, worker=worker)
     client = TestClient(app, base_url=f"http://{HOST}", follow_redirects=False)
     if enter:
         assert client.get("/", params={"key": TOKEN}).status_code == 200
@@ -59,6 +59,43 @@ def line(step, **more):
     known = {"kind": "train", "step": step, "images_seen": 4 * step, "wall_seconds": 0.5 * step}
     known |= {"images_per_second": 8.0, "loss_discriminator": 0.5, "loss_generator": 1.0 + step % 7}
     return known | {"gradient_generator": 1.0, "sign_real": 0.1, "gamma": {}} | more
+
+
+def make_worker():
+    """A worker whose process is this one: quick, but every task and answer is a line of JSON, as between two."""
+    import msgspec
+
+    from samgan.studio.maker import Maker, answer
+    from samgan.studio.tasks import Answer
+    from samgan.studio.worker import Worker
+
+    maker = Maker()
+
+    class Inside(Worker):
+        asked = 0
+
+        def _ask(self, task):
+            self.asked += 1
+            done, files = answer(maker, msgspec.json.encode(task))
+            return msgspec.json.decode(msgspec.json.encode(done), type=Answer), files
+
+    return Inside()
+
+
+def train(folder, config, *, seed=0, step=3, sha256=""):
+    """A run with weights that were never trained."""
+    import torch
+
+    from samgan.networks import Generator
+    from samgan.runs import Run, TrainedOn, describe_environment, save_checkpoint
+
+    if not folder.exists():
+        Run.create(folder, config, describe_environment("cpu", TrainedOn("set", sha256) if sha256 else None))
+    torch.manual_seed(seed)
+    weights = Generator(config.network).state_dict()
+    state = {"config": config.to_dict(), "step": step, "images_seen": 4 * step}
+    save_checkpoint(Run(folder).checkpoint_path(step), {**state, "generator": weights, "ema_generator": weights})
+    return folder
 
 
 def picture(path, grey):

@@ -373,7 +373,15 @@ def test_unknown_pages_are_said_to_be_unknown(built):
 
 def test_pages_have_landmarks_headings_and_names(built):
     client = make_client(built)
-    for path in ("/", "/data?set=sets/phantoms", "/train?run=runs/first run", "/start", "/time?run=runs/first run"):
+    for path in (
+        "/",
+        "/data?set=sets/phantoms",
+        "/train?run=runs/first run",
+        "/start",
+        "/time?run=runs/first run",
+        "/generate",
+        "/generate?model=pneumonia-64",
+    ):
         text = client.get(path).text
         for part in ('<html lang="en">', "<header", '<nav aria-label="Pages">', '<main id="main"', "<footer", "<h1>"):
             assert text.count(part) == 1, (path, part)
@@ -397,7 +405,8 @@ sys.path += sys.argv[2:]
 from studio import make_client
 client = make_client(sys.argv[1])
 for path in ("/", "/data?set=sets/phantoms", "/data/sheet.png?set=sets/phantoms", "/train?run=runs/first run",
-             "/train/curves?run=runs/first run", "/start", "/time?run=runs/first run"):
+             "/train/curves?run=runs/first run", "/start", "/time?run=runs/first run", "/generate",
+             "/generate?model=pneumonia-64", "/compare"):
     assert client.get(path).status_code == 200, path
 heavy = {"torch", "torchvision", "scipy", "skimage", "pydicom", "lightning_fabric"} & set(sys.modules)
 status = open("/proc/self/status").read() if sys.platform == "linux" else "VmRSS: 0"

@@ -15,9 +15,10 @@ pytest.importorskip("playwright", reason="playwright, which drives the browser, 
 
 from conftest import REAL_IMAGES
 from playwright.sync_api import sync_playwright
-from studio import RUN, make_run, write_documents
+from studio import RUN, make_run, train, write_documents
 
-from samgan.data import prepare
+from samgan.data import SetInfo, prepare
+from samgan.runs.readers import ReaderTest
 from samgan.studio import processes
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.places import Root
@@ -28,7 +29,8 @@ PAGES = (
     *("/", "/data", "/data?set=set", "/prepare", "/train", f"/train?run={RUN}", "/start?set=set", "/time"),
     *(f"/time?run={RUN}&real=1", f"/train/together?run={RUN}&run=runs/second", "/scores", f"/scores?at={RUN}"),
     *(f"/scores/compare?of={RUN}/scores.json&of=runs/second/scores.json", "/audit", f"/audit?at={RUN}", "/balance"),
-    *("/balance?at=balanced", "/table2", "/table2?at=sweep", "/card", f"/card?at={RUN}"),
+    *("/balance?at=balanced", "/table2", "/table2?at=sweep", "/card", f"/card?at={RUN}", "/compare"),
+    *("/generate", "/generate?model=pneumonia-64", "/generate/walk?model=pneumonia-64"),
 )
 """Every page of the studio."""
 PATIENCE = 120_000
@@ -43,9 +45,9 @@ def root(tmp_path_factory, twelve_phantoms, tiny_config):
         source = folder.parent / "xrays"
         for name in ("NORMAL", "PNEUMONIA"):
             (source / name).mkdir(parents=True)
-            for path in sorted((REAL_IMAGES / name).iterdir())[:20]:
+            for path in sorted((REAL_IMAGES / name).iterdir())[:30]:
                 shutil.copy(path, source / name)
-    data = prepare(source, folder / "set", resolution=32, workers=1)
+    data = prepare(source, folder / "set", resolution=32, holdout=0.5, workers=1)
     shutil.copytree(source, folder / "radiographs")
     for place in (RUN, "runs/second"):
         make_run(folder / place, tiny_config, sha256=data.sha256, checkpoint=5)
@@ -170,6 +172,80 @@ def test_a_day_without_a_mouse(enter, studio, root):
     page.wait_for_selector(".banner")
 
 
+def test_pictures_of_a_model_without_a_mouse(enter):
+    page = enter()
+    tab_to(page, "a[href='/generate']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Generate')")
+    tab_to(page, "a[href='/generate?model=pneumonia-64']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#made .shots img", timeout=PATIENCE)
+    assert page.locator("#made .shots img").count() == 12
+    type_into(page, "#wish-seed", "41")
+    type_into(page, "#wish-count", "3")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#made strong:has-text('Seed 43')", timeout=PATIENCE)
+    assert page.locator("#made .shots img").count() == 3
+    assert "seed=41&count=3" in page.url  # so the browser can go back to it
+    assert page.evaluate("Promise.all([...document.images].map(i => i.decode())).then(() => true)")
+    type_into(page, "#wish-truncation", "7")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#made [role=alert]:has-text('truncation: expected')")
+    page.go_back()
+    page.wait_for_selector("#made strong:has-text('Seed 43')", timeout=PATIENCE)
+    with page.expect_download() as downloaded:
+        tab_to(page, "a[download][href*='format=dicom&'], a[download][href$='format=dicom']")
+        page.keyboard.press("Enter")
+    assert downloaded.value.suggested_filename.endswith("-seeds-41-43-dicom.zip")
+
+    tab_to(page, "#made a[href^='/generate/walk']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#walk-shown img", timeout=PATIENCE)
+    before = page.locator("#walk-shown img").get_attribute("src")
+    tab_to(page, "#walk-at")
+    page.keyboard.press("ArrowRight")
+    assert "1 of 16 steps from seed 41 to seed 42" in page.locator("#walk-words").text_content()
+    assert page.locator("#walk-shown img").get_attribute("src") != before
+
+
+def test_a_reader_without_a_mouse(enter, root, tiny_config):
+    info = SetInfo.read(root / "set")
+    config = tiny_config.override({"network.num_classes": 2, "data.classes": list(info.classes)})
+    if not (root / "runs" / "read").exists():
+        train(root / "runs" / "read", config, sha256=info.sha256)
+    page = enter()
+    tab_to(page, "a[href='/compare']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Compare')")
+    tab_to(page, "a[href*='runs%2Fread']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#sides img", timeout=PATIENCE)
+    assert page.get_by_text("Pictures of patients are shown here").is_visible()
+    assert page.locator("#sides img").count() == 4
+    type_into(page, "#reader", "Reader Ä")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#test img", timeout=PATIENCE)
+    for n in range(40):
+        page.wait_for_selector(f"#test[aria-label='Picture {n + 1} of 40']")
+        page.wait_for_function("document.getElementById('blind').complete && document.activeElement.id === 'test'")
+        if n == 3:  # closed, and opened again
+            page.reload()
+            page.wait_for_function("document.getElementById('blind').complete && document.activeElement.id === 'test'")
+        if n == 5:
+            tab_to(page, "#say-real")
+            page.keyboard.press("Enter")
+        else:
+            page.keyboard.press("s" if n % 3 else "R")
+    page.wait_for_selector("#done")
+    (path,) = (root / "runs" / "read" / "reader-study").iterdir()
+    test = ReaderTest.read(path)
+    assert [shown.said_real for shown in test.pictures] == [n % 3 == 0 or n == 5 for n in range(40)]
+    assert f"{test.result.accuracy.count} of 40 right" in page.locator("#done").text_content()
+    tab_to(page, "main p > a[href^='/compare?']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("th:has-text('Reader Ä')")
+
+
 @pytest.mark.parametrize("width", [390, 3840])
 def test_every_page_fits_a_phone_and_a_wall_in_the_dark(enter, width):
     page = enter(viewport={"width": width, "height": 900}, color_scheme="dark")
@@ -177,6 +253,8 @@ def test_every_page_fits_a_phone_and_a_wall_in_the_dark(enter, width):
     for path in (*PAGES, "/train?run=nothing"):
         page.goto(start + path)
         page.wait_for_load_state()
+        if "model=" in path:
+            page.wait_for_selector("#made .shots", timeout=PATIENCE)
         root = "document.documentElement"
         assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0, path
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 19, 24)"

@@ -83,7 +83,9 @@ def test_a_foreign_host_is_refused_as_dns_rebinding(root, host):
         ORIGIN | {"sec-fetch-site": "same-site"},
     ],
 )
-@pytest.mark.parametrize("path", ["/train/stop", "/train/resume", "/start", "/start/cost"])
+@pytest.mark.parametrize(
+    "path", ["/train/stop", "/train/resume", "/start", "/start/cost", "/compare/start", "/compare/answer"]
+)
 def test_what_changes_something_must_come_from_our_own_page(root, headers, path):
     assert make_client(root).post(path, data={"run": "run"}, headers=headers).status_code == 403
 
@@ -93,7 +95,9 @@ def test_other_methods_are_refused(root, method):
     assert make_client(root).request(method, "/train/stop", headers=ORIGIN).status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/train/stop", "/train/resume", "/start", "/start/cost"])
+@pytest.mark.parametrize(
+    "path", ["/train/stop", "/train/resume", "/start", "/start/cost", "/compare/start", "/compare/answer"]
+)
 def test_in_read_only_mode_nothing_can_be_changed(root, path):
     client = make_client(root, read_only=True)
     assert client.post(path, data={"run": "run"}, headers=ORIGIN).status_code == 403
@@ -105,7 +109,7 @@ def test_in_read_only_mode_nothing_can_be_changed(root, path):
 
 def test_a_get_changes_nothing(root):
     client = make_client(root)
-    for path in ("/train/stop", "/train/resume", "/start/cost"):
+    for path in ("/train/stop", "/train/resume", "/start/cost", "/compare/start", "/compare/answer"):
         assert client.get(path, params={"run": "run"}).status_code in (404, 405)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         read_model,
         write_model,
     )
-    from samgan.sampling.sheets import attention_sheet, interpolate, scales_sheet
+    from samgan.sampling.sheets import attention_sheet, interpolate, neighbours, scales_sheet
     from samgan.sampling.shipped import SHIPPED, ShippedModel
     from samgan.sampling.source import Source
     from samgan.sampling.write import Written, write_samples, write_sheet
@@ -63,6 +63,7 @@ __all__ = [
     "latents_of_seeds",
     "load_model",
     "model_of",
+    "neighbours",
     "open_model",
     "read_model",
     "sample",

@@ -36,6 +36,27 @@ def interpolate(model: Model, seeds: Sequence[int], steps: int, label: int | Non
     return torch.cat([pyramid[-1] for pyramid in generate(model.generator, latents, labels)])
 
 
+def neighbours(
+    model: Model, seed: int, count: int, degrees: float, label: int | None = None
+) -> Float[Tensor, "n c h w"]:
+    """`count` images of latents that lie `degrees` away from that of a seed, each in a direction of its own.
+
+    Directions are at right angles to the latent, and drawn from the seed: the same seed has the same neighbours, and
+    more of them begin with fewer. Latents of two seeds are about 90 degrees apart.
+
+    All have class `label`; default: the class of the seed.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    centre, *directions = (torch.randn(model.generator.latent_size, generator=draw) for _ in range(1 + count))
+    centre = F.normalize(centre, dim=0)  # the first draw is the latent of the seed; the generator scales latents itself
+    across = F.normalize(torch.stack([d - (d @ centre) * centre for d in directions]), dim=1)
+    angle = math.radians(degrees)
+    latents = math.cos(angle) * centre + math.sin(angle) * across
+    labels = model.labels([seed]) if label is None else torch.tensor([label])
+    labels = None if labels is None else labels.expand(count)
+    return torch.cat([pyramid[-1] for pyramid in generate(model.generator, latents, labels)])
+
+
 def scales_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "m c h w"]:
     """Every scale of each seed's pyramid, enlarged by repeating pixels; a row per scale, a column per seed."""
     latents = latents_of_seeds(seeds, model.generator.latent_size)

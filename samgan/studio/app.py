@@ -12,18 +12,36 @@ from starlette.routing import Route
 from samgan.errors import SamganError
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.guard import Guard
-from samgan.studio.pages import audit, balance, card, data, home, job, prepare, scores, start, table2, times, train
+from samgan.studio.pages import (
+    audit,
+    balance,
+    card,
+    compare,
+    data,
+    generate,
+    home,
+    job,
+    prepare,
+    scores,
+    start,
+    table2,
+    times,
+    train,
+)
 from samgan.studio.places import Root
 from samgan.studio.view import TEMPLATES, Studio, respond, trouble
+from samgan.studio.worker import Worker
 
 PAGES = (
     home.PAGE,
-    data.PAGE,
     prepare.PAGE,
+    data.PAGE,
     train.PAGE,
     start.PAGE,
     times.PAGE,
+    compare.PAGE,
     scores.PAGE,
+    generate.PAGE,
     audit.PAGE,
     balance.PAGE,
     table2.PAGE,
@@ -36,7 +54,9 @@ STATIC["page.css"] = TEMPLATES[1] / "style.css"
 """Files of ours that a browser may load, by name."""
 
 
-def make_app(root: Root, *, hosts: Collection[str], token: str, read_only: bool = False) -> Guard:
+def make_app(
+    root: Root, *, hosts: Collection[str], token: str, read_only: bool = False, worker: Worker | None = None
+) -> Guard:
     """Make the application: all pages, behind the guard.
 
     Args:
@@ -44,6 +64,7 @@ def make_app(root: Root, *, hosts: Collection[str], token: str, read_only: bool 
         hosts: What a browser may call this server, such as "127.0.0.1:8017".
         token: The key of the first link.
         read_only: Whether to refuse everything but looking.
+        worker: Makes pictures; default: a new one.
     """
     app = Starlette(
         routes=[
@@ -53,7 +74,7 @@ def make_app(root: Root, *, hosts: Collection[str], token: str, read_only: bool 
         ],
         exception_handlers={SamganError: trouble, OSError: trouble, HTTPException: _unknown, Exception: _bug},
     )
-    app.state.studio = Studio(root, Catalogue(root), read_only, PAGES)
+    app.state.studio = Studio(root, Catalogue(root), read_only, PAGES, worker=worker or Worker())
     return Guard(app, hosts=hosts, token=token, read_only=read_only)
 
 

@@ -22,6 +22,7 @@ FOLDERS = 5000
 """At most so many; a folder of images has few folders in it, but it may be a wrong root."""
 ENTRIES = 20_000
 """Entries of one folder that are looked at."""
+MODEL_SUFFIX = ".safetensors"
 REMEMBERED = 20_000
 """Files whose content is remembered until they change."""
 
@@ -151,7 +152,7 @@ class Catalogue:
         for path, kind in self._walk(notes.append):
             if kind == "set":
                 sets.append(self.describe_set(self.root.place(path)))
-            else:
+            elif kind == "run":
                 runs.append(self.describe_run(self.root.place(path)))
         runs.sort(key=lambda run: (run.state != "running", -run.changed, run.place))
         return Found(tuple(sorted(sets, key=lambda found: found.place)), tuple(runs), tuple(notes))
@@ -196,13 +197,18 @@ class Catalogue:
         """Places and names of files of these names, of which pages show the content; of `TELLING` only."""
         return [
             (self.root.place(path), name)
-            for path, _ in self._walk(lambda text: None, every=True)
+            for path, kind in self._walk(lambda text: None, every=True)
+            if kind != "model"
             for name in names
             if name in self._list(path)[0]
         ]
 
+    def models(self) -> list[tuple[Path, str]]:
+        """Runs, as kind "run", and files that may be exported models, as kind "model"."""
+        return [(path, kind) for path, kind in self._walk(lambda text: None) if kind != "set"]
+
     def _walk(self, note: Callable[[str], object], every: bool = False) -> Iterator[tuple[Path, str]]:
-        """Folders that are sets or runs, or every folder; what is in these is not looked into.
+        """Folders that are sets or runs, and files of weights; or every folder. Nothing in them is looked into.
 
         Links and hidden folders are not followed.
         """
@@ -211,6 +217,7 @@ class Catalogue:
             folder, depth = waiting.pop()
             seen += 1
             names, inside, more = self._list(folder)
+            yield from ((folder / name, "model") for name in sorted(names) if name.endswith(MODEL_SUFFIX))
             if "config.json" in names and ("environment.json" in names or "checkpoints" in inside):
                 yield folder, "run"
             elif "dataset.json" in names:
@@ -242,6 +249,8 @@ class Catalogue:
                         files.add(entry.name)
                     elif entry.name.startswith(".") or is_system_name(entry.name):
                         continue
+                    elif entry.name.endswith(MODEL_SUFFIX) and entry.is_file(follow_symlinks=False):
+                        files.add(entry.name)
                     elif entry.is_dir(follow_symlinks=False):
                         folders.append(entry.name)
                     elif entry.is_symlink() and entry.is_dir():

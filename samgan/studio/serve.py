@@ -12,6 +12,7 @@ import uvicorn
 from samgan.errors import SamganError, UsageError, first_line
 from samgan.studio.app import make_app
 from samgan.studio.places import Root
+from samgan.studio.worker import Worker
 from samgan.terminal import say
 
 LOOPBACK = "127.0.0.1"
@@ -47,10 +48,10 @@ def serve(root: Root, *, host: str = LOOPBACK, port: int = 0, read_only: bool = 
         UsageError: `host` is no address, or stands for all addresses.
         SamganError: The port is in use.
     """
-    with _listen(host, port) as listener:
+    with _listen(host, port) as listener, contextlib.closing(Worker()) as worker:
         address = Address(host, listener.getsockname()[1])
         token = secrets.token_urlsafe(32)
-        app = make_app(root, hosts=address.names, token=token, read_only=read_only)
+        app = make_app(root, hosts=address.names, token=token, read_only=read_only, worker=worker)
         url = f"http://{address.names[0]}/"
         say(f"samgan studio shows {root.path}{' (read-only)' if read_only else ''}; Ctrl-C ends it, trainings go on:")
         say(f"  {url}?key={token}")

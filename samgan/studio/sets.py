@@ -12,6 +12,7 @@ from samgan.data.dataset import take
 from samgan.data.documents import SPLITS, ManifestRow, SetInfo, read_manifest
 from samgan.errors import SamganError, UsageError, one_line
 from samgan.grids import image_grid, write_png
+from samgan.studio.catalogue import Catalogue
 
 SOURCES_SHOWN = 40
 PAIRS_SHOWN = 12
@@ -106,9 +107,29 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
     )
 
 
+def contents_of(catalogue: Catalogue, place: str, info: SetInfo) -> Contents:
+    """What is in a set below the root, remembered until it changes.
+
+    Raises:
+        SamganError: The manifest is missing or damaged.
+    """
+    folder = catalogue.root.find(place)
+    try:
+        return catalogue.remembered(
+            folder / "manifest.csv", f"contents {info.sha256}", lambda: read_contents(folder, info)
+        )
+    except FileNotFoundError:
+        raise SamganError("manifest.csv is missing: prepare the set again") from None
+
+
 def choose(indices: np.ndarray, count: int, seed: int) -> np.ndarray:
     """At most `count` of the indices, at random."""
     return np.random.default_rng(seed).permutation(indices)[:count]
+
+
+def image_of(folder: Path, info: SetInfo, row: int) -> bytes:
+    """One image of a set; as `sheet`."""
+    return sheet(folder, info, np.array([row]), 1)
 
 
 def sheet(folder: Path, info: SetInfo, indices: np.ndarray, columns: int) -> bytes:

@@ -17,9 +17,11 @@ import samgan.pages
 from samgan import __version__
 from samgan.errors import SamganError, UsageError, shown
 from samgan.grids import RESEARCH_ONLY, SYNTHETIC
+from samgan.studio.blinded import Readers
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.logs import Alarm
 from samgan.studio.places import Root
+from samgan.studio.worker import Worker
 from samgan.terminal import printable
 
 FORM_BYTES = 1 << 18
@@ -47,6 +49,10 @@ class Studio:
     pages: tuple[Page, ...]
     alarms: dict[str, Alarm] = field(default_factory=dict)
     """By place of a run."""
+    worker: Worker = field(default_factory=Worker)
+    """Makes pictures."""
+    readers: Readers = field(default_factory=Readers)
+    """Their blinded tests."""
 
 
 def studio_of(request: Request) -> Studio:
@@ -78,6 +84,12 @@ async def form(request: Request) -> dict[str, str]:
         if len(body) > FORM_BYTES:
             raise UsageError("the form is too long")
     return dict(parse_qsl(body.decode("latin-1"), errors="surrogateescape"))
+
+
+def is_part(request: Request) -> bool:
+    """Whether a script of the page asks for a part of it, and not the browser for the whole, as when going back."""
+    given = request.headers
+    return given.get("hx-request") == "true" and given.get("hx-history-restore-request") != "true"
 
 
 def link(path: str, **values: object) -> str:

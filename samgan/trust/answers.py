@@ -262,6 +262,30 @@ def memorisation(record: Record) -> str:
     return " ".join(f"{name}: {audit.verdict}" if name else audit.verdict for name, audit in record.audits.items())
 
 
+def readers(record: Record) -> str:
+    """What readers found in blinded tests of real and synthetic pictures."""
+    parts = []
+    for test in record.readers:
+        found = test.result
+        assert found is not None
+        right, real, made = found.accuracy, found.real_called_real, found.synthetic_called_synthetic
+        against = "held-out" if test.split == "holdout" else "training"
+        words = (
+            f"{test.reader} ({test.started[:10]}): {right.count} of {right.total} pictures named rightly, "
+            f"{100 * right.value:.0f} % [{100 * right.low:.0f}, {100 * right.high:.0f}]; "
+            f"{real.count} of {real.total} real ({against}) and {made.count} of {made.total} synthetic images"
+        )
+        if found.median_seconds is not None:
+            words += f"; median {found.median_seconds:.1f} s a picture"
+        if found.classes:
+            by_class = (f"{name} {rate.count} of {rate.total}" for name, rate in found.classes.items())
+            words += f"; by class: {', '.join(by_class)}"
+        parts.append(f"{words}.")
+    if record.other_readers:
+        parts.append(f"Tests of other weights of this run, which do not count here: {record.other_readers}.")
+    return " ".join(parts)
+
+
 def utility(record: Record) -> str:
     """Whether synthetic images helped a classifier."""
     found = record.utility

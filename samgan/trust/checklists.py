@@ -79,7 +79,7 @@ MI_CLAIM_GEN = (
     Item("data and resources", "architecture and optimisation", answers.training),
     Item("evaluation", "metrics of quality and diversity", answers.results),
     Item("evaluation", "benefit for the task, on held-out patients", answers.utility),
-    Item("evaluation", "judgement by clinicians"),
+    Item("evaluation", "judgement by clinicians", answers.readers),
     Item("examination", "memorisation and privacy", answers.memorisation),
     Item("examination", "bias among groups of patients"),
     Item("examination", "known failures", answers.limits),

@@ -7,6 +7,7 @@ from pathlib import Path
 from samgan.data import PreparedSet, SetInfo
 from samgan.errors import UsageError
 from samgan.runs import Environment, Run
+from samgan.runs.readers import ReaderTest, read_reader_tests
 from samgan.sampling import Model, is_model, is_run, open_model
 from samgan.scoring import Scores
 from samgan.trust.card_form import CardForm, read_form
@@ -35,6 +36,10 @@ class Record:
     audits: Mapping[str, AuditDocument] = field(default_factory=dict)
     """By class; "" for all classes together."""
     utility: UtilityDocument | None = None
+    readers: tuple[ReaderTest, ...] = ()
+    """Blinded tests that are finished, of the weights of the model."""
+    other_readers: int = 0
+    """Number of tests of other weights of the run."""
     attribution: str = ""
     """Of the images, in the words of the card's author."""
     licence: str = ""
@@ -79,10 +84,12 @@ def read_record(
     """
     files = {name: path for name, path in (documents or {}).items() if path is not None}
     model = environment = None
+    tests: tuple[ReaderTest, ...] = ()
     if is_model(source):
         model = open_model(source, checkpoint)
         if is_run(source):
             environment = Run.open(source).environment
+            tests = read_reader_tests(source)
             beside = {name: source / f"{name}.json" for name in DOCUMENTS}
             files = {name: path for name, path in beside.items() if path.is_file()} | files
     elif (source / "dataset.json").is_file():
@@ -91,14 +98,10 @@ def read_record(
         data = PreparedSet.open(source)
     else:
         raise UsageError(f"{source}: expected a run folder, a .safetensors file or a prepared set")
-    trained_on = next(iter(model.trained_on), "") if model else ""
-    if data is not None and trained_on and trained_on != data.sha256:
-        raise UsageError(
-            f"{source} was trained on other data than {data.path} (sha256 {trained_on[:12]}, not {data.sha256[:12]})"
-        )
-    scores, audit, utility = _read_documents(files, model, data.sha256 if data is not None else trained_on)
+    scores, audit, utility = _read_documents(files, model, _data_sha256(source, model, data))
     form = form or read_form(source if source.is_dir() else source.parent)
     written = form.answers if form else {}
+    own_tests = tuple(test for test in tests if model is not None and test.model_sha256 == model.sha256)
     return Record(
         model=model,
         environment=environment,
@@ -106,10 +109,24 @@ def read_record(
         scores=scores,
         audits={"": audit} if audit is not None else {},
         utility=utility,
+        readers=own_tests,
+        other_readers=len(tests) - len(own_tests),
         attribution=attribution or written.get(ATTRIBUTION, ""),
         licence=licence or written.get(LICENCE, ""),
         answers=written,
     )
+
+
+def _data_sha256(source: Path, model: Model | None, data: PreparedSet | None) -> str:
+    """The hash of the set that the card is about, or that the model was trained on; empty if it is not known."""
+    trained_on = next(iter(model.trained_on), "") if model else ""
+    if data is None:
+        return trained_on
+    if trained_on and trained_on != data.sha256:
+        raise UsageError(
+            f"{source} was trained on other data than {data.path} (sha256 {trained_on[:12]}, not {data.sha256[:12]})"
+        )
+    return data.sha256
 
 
 def _read_documents(

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from samgan.data.documents import SPLITS, LeftOut, SetInfo
 from samgan.errors import SamganError, UsageError
 from samgan.studio.jobs import find_job
-from samgan.studio.sets import Contents, choose, read_contents, sheet
+from samgan.studio.sets import Contents, choose, contents_of, sheet
 from samgan.studio.view import Page, asked, link, respond, studio_of
 
 
@@ -122,14 +122,7 @@ def _folder(request: Request, place: str) -> Path:
 
 
 def _contents(request: Request, place: str, info: SetInfo) -> Contents:
-    studio = studio_of(request)
-    folder = studio.root.find(place)
-    try:
-        return studio.catalogue.remembered(
-            folder / "manifest.csv", f"contents {info.sha256}", lambda: read_contents(folder, info)
-        )
-    except FileNotFoundError:
-        raise SamganError("manifest.csv is missing: prepare the set again") from None
+    return contents_of(studio_of(request).catalogue, place, info)
 
 
 def _choice(wanted: dict[str, str], contents: Contents | None) -> Choice:

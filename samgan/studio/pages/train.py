@@ -172,9 +172,7 @@ def _now(studio: Studio, place: str) -> Now:
 def _data_of(studio: Studio, run: FoundRun) -> FoundSet | None:
     """The set below the root that a run trains on."""
     sha256 = run.environment.data.sha256 if run.environment and run.environment.data else ""
-    if not sha256:
-        return None
-    return next((found for found in studio.catalogue.sets() if found.info and found.info.sha256 == sha256), None)
+    return studio.catalogue.set_of(sha256) if sha256 else None
 
 
 PAGE = Page(
