@@ -6,6 +6,7 @@ Each host has its own name, addresses and ports. Nothing reaches another network
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -33,10 +34,28 @@ def why_not():
     if missing := [name for name in ("ip", "tc", "unshare") if shutil.which(name) is None]:
         return f"{missing[0]} is not installed (packages iproute2 and util-linux)"
     try:
+        remove_left_behind()
         with Network(1):
             return None
     except (OSError, subprocess.CalledProcessError) as error:
         return f"no network namespace can be made here: {getattr(error, 'stderr', '') or error}"
+
+
+def remove_left_behind():
+    """Remove networks of processes that were killed before they could."""
+    for line in ip("netns", "list").splitlines():
+        found = re.match(r"samgan(\d+)-", line)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            remove(line.split()[0])
+
+
+def remove(space):
+    """End what runs in a namespace, and remove it with its links."""
+    with contextlib.suppress(subprocess.CalledProcessError):
+        for pid in ip("netns", "pids", space).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        ip("netns", "delete", space)
 
 
 @dataclass(frozen=True)
@@ -131,11 +150,7 @@ class Network:
     def close(self):
         """End what runs on the hosts, and remove them."""
         for space in [*(host.space for host in self.hosts), self.switch]:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                for pid in ip("netns", "pids", space).split():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
-                ip("netns", "delete", space)
+            remove(space)
 
     def by_hand(self, host, hosts=None):
         """The variables that somebody sets who starts the processes by hand."""

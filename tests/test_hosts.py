@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import hosts as laboratory
 import pytest
 import torch
-from hosts import ROOT, Network
+from hosts import ROOT, Network, finish
 
 import samgan.hosts
 from samgan.data import prepare
@@ -268,3 +269,86 @@ def test_an_error_of_one_process_is_told_to_the_others_and_one_of_all_is_not(soo
     with pytest.raises(RuntimeError, match="a defect"), attended(first):
         raise RuntimeError("a defect")
     second.end(failed=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_three_hosts_a_slow_link_and_the_variables_of_slurm_compute_what_one_process_does(laboratory_of):
+    lab, network = laboratory_of, laboratory_of.network
+    lab.alone("one", double=True)
+    lab.together("three", 3, double=True)
+    lab.together("slurm", 2, double=True)
+    for number, job in enumerate(lab.rounds[-1]):
+        step = {"SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "job", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0"}
+        step |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2"}
+        step |= {"SLURM_PROCID": str(number), "SLURM_NODEID": str(number)}
+        job["environment"] = step | {"SLURM_NODELIST": ",".join(host.address for host in network.hosts[:2])}
+    rounds = lab.run(timeout=400)
+    assert [job["status"] for jobs in rounds for job in jobs] == [0] * 6, rounds
+    network.hosts[1].slow_down("delay", "20ms", "5ms", "loss", "2%")
+    lab.together("slow", 2, double=True)
+    (slow,) = lab.run(timeout=400)
+    assert [job["status"] for job in slow] == [0, 0], slow
+    for run in ("three", "slurm", "slow"):
+        assert_equal(lab.state("one"), lab.state(run), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_that_lost_a_host_goes_on_with_any_number_of_hosts(laboratory_of):
+    lab = laboratory_of
+    lab.alone("one", double=True)
+    lab.together("two", 2, double=True)
+    lab.together("killed", 2, double=True, events=[(1, 15, "kill -9 PID")])
+    one, two, killed = lab.run(timeout=400)
+    assert [job["status"] for job in one + two + killed] == [0, 0, 0, 1, -9]
+    for run in ("alone", "three", "again"):
+        shutil.copytree(lab.folder / "killed", lab.folder / run)
+    lab.together("alone", 1, "--resume", double=True)
+    lab.together("again", 2, "--resume", double=True)
+    lab.together("three", 3, "--resume", double=True)
+    rounds = lab.run(timeout=400)
+    assert [job["status"] for jobs in rounds for job in jobs] == [0] * 6, rounds
+    assert_equal(lab.state("two"), lab.state("again"))  # bit for bit
+    for run in ("alone", "three"):
+        assert_equal(lab.state("one"), lab.state(run), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_who_is_cut_off_or_was_first_is_named_within_half_a_minute(laboratory_of):
+    lab, network = laboratory_of, laboratory_of.network
+    lab.together("first", 3, events=[(0, 15, "kill -9 PID")])
+    cut = f"ip -n {network.switch} link set port2 down"
+    lab.together("cut", 3, events=[(1, 15, cut)])
+    first, cut = lab.run(timeout=400)
+    assert [job["status"] for job in first] == [-9, 1, 1]
+    assert [job["status"] for job in cut] == [1, 1, 1]
+    for job in first[1:]:
+        (line,) = errors(job["said"])
+        assert "host 0 (node-0) is gone" in line
+    for job, name in zip(cut, ("host 2 (node-2)", "host 2 (node-2)", "host 0 (node-0)"), strict=True):
+        (line,) = errors(job["said"])
+        assert f"{name} has not answered for 20 seconds" in line
+    assert max(job["seconds"] for job in first + cut) < 30
+    for run in ("first", "cut"):
+        assert lab.state(run, 10)["step"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_commands_by_hand_and_by_torchrun_train_together(network, data, tmp_path):
+    hosts = network.hosts[:2]
+    command = ["train", data, *TINY, "--hosts", 2, "--processes", 1, "--out"]
+    by_hand = [sys.executable, "-m", "samgan", *command, tmp_path / "hand"]
+    done = finish(network.start(by_hand, hosts=hosts), 200)
+    assert [status for status, *_ in done] == [0, 0], done
+    started = []
+    for host in hosts:
+        words = ["--nnodes=2", "--nproc-per-node=1", f"--node-rank={host.number}", f"--master-addr={hosts[0].address}"]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", *words, "--master-port=29500", "-m", "samgan"]
+        started.append(host.start([*torchrun, *command, tmp_path / "torchrun"]))
+    done = finish(started, 200)
+    assert [status for status, *_ in done] == [0, 0], done
+    runs = [load_checkpoint(Run.open(tmp_path / run).checkpoint_path(STEPS)).state for run in ("hand", "torchrun")]
+    assert_equal(*runs)
