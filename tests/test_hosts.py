@@ -273,7 +273,7 @@ def test_an_error_of_one_process_is_told_to_the_others_and_one_of_all_is_not(soo
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_three_hosts_a_slow_link_and_the_variables_of_slurm_compute_what_one_process_does(laboratory_of):
+def test_three_hosts_and_two_with_the_variables_of_slurm_compute_what_one_process_does(laboratory_of):
     lab, network = laboratory_of, laboratory_of.network
     lab.alone("one", double=True)
     lab.together("three", 3, double=True)
@@ -285,12 +285,23 @@ def test_three_hosts_a_slow_link_and_the_variables_of_slurm_compute_what_one_pro
         job["environment"] = step | {"SLURM_NODELIST": ",".join(host.address for host in network.hosts[:2])}
     rounds = lab.run(timeout=400)
     assert [job["status"] for jobs in rounds for job in jobs] == [0] * 6, rounds
-    network.hosts[1].slow_down("delay", "20ms", "5ms", "loss", "2%")
-    lab.together("slow", 2, double=True)
-    (slow,) = lab.run(timeout=400)
-    assert [job["status"] for job in slow] == [0, 0], slow
-    for run in ("three", "slurm", "slow"):
+    for run in ("three", "slurm"):
         assert_equal(lab.state("one"), lab.state(run), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_slow_and_lossy_link_loses_nobody(laboratory_of):
+    lab = laboratory_of
+    try:
+        lab.network.hosts[1].slow_down("delay", "20ms", "5ms", "loss", "2%")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this kernel cannot slow a link down: {error.stderr.decode().strip()}")
+    lab.alone("one", double=True)
+    lab.together("slow", 2, double=True)
+    one, slow = lab.run(timeout=400)
+    assert [job["status"] for job in one + slow] == [0, 0, 0], slow
+    assert_equal(lab.state("one"), lab.state("slow"), 1e-5)
 
 
 @pytest.mark.slow
