@@ -70,17 +70,15 @@ def make_fabric(
         raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
     from lightning_fabric import Fabric  # takes a second or two, and only training needs it
 
-    from samgan.launch import choose_environment, name_interface, without_overrides
+    from samgan.launch import Together, choose_environment, without_overrides
 
     environment = choose_environment(processes, hosts)
-    if hosts > 1 and device == "cpu":
-        name_interface()
     with without_overrides():
         return Fabric(
             accelerator=device,
             devices=processes,
             num_nodes=hosts,
-            strategy="ddp" if processes * hosts > 1 else "auto",
+            strategy=Together() if processes * hosts > 1 else "auto",
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             plugins=[environment],
         )

@@ -11,7 +11,9 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 
+import torch
 from lightning_fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -20,8 +22,11 @@ from lightning_fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
+from lightning_fabric.strategies import DDPStrategy
+from torch.distributed import PrefixStore, Store, TCPStore
 
 from samgan.errors import UsageError
+from samgan.hosts import NotMet, Place, Watch, join, listen, receive
 
 PARENT = "SAMGAN_PARENT"
 """The environment variable by which a process that this program started knows it: the number of its parent."""
@@ -104,13 +109,73 @@ def choose_environment(processes: int, hosts: int) -> ClusterEnvironment:
     return OwnProcesses(processes, hosts)
 
 
-def name_interface() -> None:
+class Together(DDPStrategy):
+    """Several processes, which meet before torch connects them, and watch over each other.
+
+    Only the start of the processes, devices and precision are Fabric's: gradients are averaged by
+    `samgan.distributed`.
+    """
+
+    watch: Watch | None = None
+    """Over the other processes, from the launch on."""
+
+    def setup_environment(self) -> None:
+        """Meet the other processes.
+
+        Raises:
+            NotMet: Some have not come, or the port of the first host is taken.
+        """
+        found = self.cluster_environment
+        assert found is not None
+        found.set_global_rank(self.node_rank * self.num_processes + self.local_rank)
+        found.set_world_size(self.num_nodes * self.num_processes)
+        place = Place(found.global_rank(), self.node_rank, self.num_nodes, self.num_processes)
+        address = found.main_address
+        backend = "nccl" if self.root_device.type == "cuda" else "gloo"
+        if place.hosts > 1 and backend == "gloo":
+            name_interface(address)
+        try:
+            self.watch, store = _meet(found, address, place)
+        except NotMet:
+            for process in getattr(self.launcher, "procs", ()):  # they would wait for this one
+                process.terminate()
+            raise
+        # Who is lost is for the watch to say: the first process may take its time over a snapshot.
+        torch.distributed.init_process_group(
+            backend, store=store, rank=place.rank, world_size=place.world, timeout=timedelta(days=1)
+        )
+        self.watch.reached()
+        super().setup_environment()
+
+
+def _meet(found: ClusterEnvironment, address: str, place: Place) -> tuple[Watch, Store]:
+    """The watch over the other processes, and where torch tells them how to reach each other."""
+    agent, port = None, found.main_port
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun itself listens at this port
+        agent = PrefixStore(
+            f"samgan {os.environ.get('TORCHELASTIC_RESTART_COUNT')}",
+            TCPStore(address, port, None, False, wait_for_workers=False),
+        )
+    if place.rank > 0:
+        watch, port = join(address, int(agent.get("port")) if agent else port, place)
+        return watch, agent or TCPStore(address, port, None, False, wait_for_workers=False)
+    listener = listen(0 if agent else port)
+    if agent:
+        agent.set("port", str(listener.getsockname()[1]))
+    store = agent or TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    return receive(listener, place, 0 if isinstance(store, PrefixStore) else store.port), store
+
+
+def name_interface(address: str) -> None:
     """Tell Gloo by which network interface the first host is reached, unless the environment does.
 
     Gloo takes the address of the host's own name otherwise. On many machines that is 127.0.0.1 or 127.0.1.1, which no
     other host can reach.
+
+    Args:
+        address: IPv4 address or name of the first host.
     """
-    if INTERFACE not in os.environ and (name := interface_to(os.environ.get("MASTER_ADDR", ""))):
+    if INTERFACE not in os.environ and (name := interface_to(address)):
         os.environ[INTERFACE] = name
 
 

@@ -13,7 +13,8 @@ PACKAGE = Path(samgan.__file__).parent
 FLOORS = (
     {"errors", "cache", "later", "locks", "kernels"},
     {"files", "terminal", "retired", "schema", "seeds", "grids"},
-    {"documents", "launch", "config_training"},
+    {"documents", "hosts", "config_training"},
+    {"launch"},
     {"devices", "distributed", "pictures", "config"},
     {"presets"},
     {"pages"},

@@ -115,12 +115,12 @@ def test_several_hosts_need_to_know_each_other(environment, odd, message):
 def test_the_interface_to_the_first_host_is_named(environment, monkeypatch):
     assert interface_to("127.0.0.1") == "lo"
     assert interface_to("") is interface_to("no.such.host.invalid") is None
-    environment({**GOOD, "MASTER_ADDR": "127.0.0.1"})
+    environment({})
     monkeypatch.delenv(INTERFACE, raising=False)
-    name_interface()
+    name_interface("127.0.0.1")
     assert os.environ[INTERFACE] == "lo"
     monkeypatch.setenv(INTERFACE, "ib0")
-    name_interface()
+    name_interface("127.0.0.1")
     assert os.environ[INTERFACE] == "ib0"
 
 

@@ -17,6 +17,7 @@ from samgan.devices import choose_precision, keep_freed_memory, make_fabric
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
+from samgan.hosts import attended
 from samgan.networks import load_pretrained
 from samgan.runs import (
     CollapseWatch,
@@ -141,8 +142,14 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         quiet=quiet,
         recipe=recipe,
     )
-    fabric.launch()
-    run = _train(request, fabric)
+    try:
+        fabric.launch()
+        run = _train(request, fabric)
+    except Exception as error:
+        # The host's first process reports it; the launcher would kill that process if another one failed.
+        if fabric.local_rank > 0 and getattr(error, "on_all_processes", False):
+            sys.exit(0)
+        raise
     if fabric.global_rank > 0:
         sys.exit(0)
     return run
@@ -162,6 +169,7 @@ def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
     config, data = request.config, request.data
     with contextlib.ExitStack() as held:
         held.callback(leave)
+        held.enter_context(attended(getattr(fabric.strategy, "watch", None)))
         goes_on = request.resume and bool(Run.open(request.out).checkpoints())
         origin = _find_origin(request.start) if request.start and not goes_on else None
         if origin:
@@ -174,29 +182,23 @@ def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
             if request.resume:
                 run.rewrite_config(config)
 
-        try:
-            on_first_process(open_run)
-            run = Run.open(request.out)
-            watch = None if request.on_collapse == "ignore" else CollapseWatch(run, stops=request.on_collapse == "stop")
-            options = Options(
-                indices=request.indices,
-                labels=data.labels(config.data.classes) if config.network.num_classes else None,
-                resume=request.resume,
-                start=origin.path if origin else None,
-                minutes=request.minutes,
-                scorer=_scorer(data, config),
-                watch=watch,
-                at_once=request.on_collapse == "stop",
-                recipe=request.recipe,
-                loggers=request.loggers,
-                quiet=request.quiet,
-            )
-            train_loop(config, data.images, run, fabric, options)
-        except Exception as error:
-            # The host's first process reports it; the launcher would kill that process if another one failed.
-            if fabric.local_rank > 0 and getattr(error, "on_all_processes", False):
-                sys.exit(0)
-            raise
+        on_first_process(open_run)
+        run = Run.open(request.out)
+        watch = None if request.on_collapse == "ignore" else CollapseWatch(run, stops=request.on_collapse == "stop")
+        options = Options(
+            indices=request.indices,
+            labels=data.labels(config.data.classes) if config.network.num_classes else None,
+            resume=request.resume,
+            start=origin.path if origin else None,
+            minutes=request.minutes,
+            scorer=_scorer(data, config),
+            watch=watch,
+            at_once=request.on_collapse == "stop",
+            recipe=request.recipe,
+            loggers=request.loggers,
+            quiet=request.quiet,
+        )
+        train_loop(config, data.images, run, fabric, options)
     return run
 
 
