@@ -1,6 +1,7 @@
 """The demo: X-rays at once, a training to watch, and a report that says what was drawn and what is synthetic."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -108,3 +109,28 @@ def test_the_help_names_the_defaults(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert f"in thousands of images (default: {demonstration.KIMG:g})" in said
     assert f"not reached earlier (default: {demonstration.MINUTES:g})" in said
+
+
+def test_the_studio_opens_on_what_the_demo_made(capsys, monkeypatch, done):
+    pytest.importorskip("uvicorn", reason="the studio is not installed: pip install 'samgan[studio]'")
+    from studio import make_client
+
+    folder, document, _ = done
+    shown = []
+    monkeypatch.setattr(demonstration, "demo", lambda out, **options: document)
+    monkeypatch.setattr("samgan.studio.serve.serve", lambda root: shown.append((root.path, capsys.readouterr().err)))
+    assert main(["demo", "--out", str(folder), "--studio", *SHORT]) == 0
+    ((root, said),) = shown
+    assert root == folder.resolve()
+    assert document.to_text().splitlines()[0] in said  # what the demo found comes first
+    home = make_client(folder).get("/").text
+    for place in (document.run.name, "data"):
+        assert f"{place}</a>" in home
+
+
+def test_without_the_packages_of_the_studio_no_minutes_are_spent(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "samgan.studio.serve", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--studio"]) == 1
+    assert "samgan[studio]" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

@@ -83,6 +83,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "8 channels or more": ("--network.min_channels=8",),
     "penalty of 0.1": ("--training.penalty_weight=0.1",),
     "rate 0.004": ("--training.learning_rate=0.004",),
+    "rate that falls from 60 kimg on": ("--training.rate_decay_kimg=60",),
     "batch of 16": ("--training.batch_size=16",),
     "batch of 4": ("--training.batch_size=4",),
     "noise in the largest images": ("--network.noise=all",),

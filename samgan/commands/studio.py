@@ -22,14 +22,24 @@ def _add_studio(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="only print the link")
 
 
-def _studio(options: argparse.Namespace) -> Outcome:
+def check_studio() -> None:
+    """Refuse to go on without the packages of the studio.
+
+    Raises:
+        SamganError: One is not installed.
+    """
     try:
-        from samgan.studio.places import Root
-        from samgan.studio.serve import check_host, serve
+        import samgan.studio.serve  # noqa: F401
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "samgan":
             raise
         raise SamganError(f"{error.name} is not installed: pip install 'samgan[studio]'") from None
+
+
+def _studio(options: argparse.Namespace) -> Outcome:
+    check_studio()
+    from samgan.studio.places import Root
+    from samgan.studio.serve import check_host, serve
     from samgan.terminal import say
 
     root = Root(options.root)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_classes, add_device, add_on_collapse, add_preset, add_seed, given
 from samgan.commands.settings import configuration, describe_settings, given_settings
+from samgan.commands.studio import check_studio
 from samgan.config import Config, settings
 from samgan.errors import UsageError
 from samgan.presets import PLUS
@@ -121,14 +122,26 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kimg", type=float, metavar="N", help=text)
     text = "end training after N minutes, if --kimg is not reached earlier (default: 2.4)"
     parser.add_argument("--minutes", type=float, metavar="N", help=text)
+    text = "then open the studio on the demo's set and run, in the browser; Ctrl-C ends it"
+    parser.add_argument("--studio", action="store_true", help=text)
     add_device(parser)
 
 
 def _demo(options: argparse.Namespace) -> Outcome:
     from samgan.demonstration import demo
 
+    if options.studio:
+        check_studio()  # before minutes are spent
     asked = {name: value for name in ("kimg", "minutes") if (value := getattr(options, name)) is not None}
     done = demo(options.out, **asked, **given(options, "seed", "device"))
+    if options.studio:
+        from samgan.studio.places import Root
+        from samgan.studio.serve import serve
+        from samgan.terminal import say
+
+        say(done.to_text())
+        serve(Root(options.out))
+        return Outcome(done, "The studio has ended.")
     return Outcome(done, done.to_text())
 
 
