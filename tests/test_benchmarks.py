@@ -41,6 +41,7 @@ def test_the_processor_is_named_with_its_instructions(tmp_path):
 TINY = {"preset": "samgan-plus", "resolution": 32, "settings": {"network.max_channels": 8, "network.num_classes": 0}}
 
 
+@pytest.mark.slow
 def test_contenders_take_turns():
     from contenders import Contender, Together, compete, ratio
 
@@ -194,6 +195,7 @@ def test_a_session_on_a_gpu_takes_rows_in_turn_and_goes_on_in_the_next_call(tmp_
     assert session("third", "1.5")[0].returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     torch.version.cuda is None, reason="the size of a process without tensors was measured with a CUDA build of torch"
 )

@@ -656,7 +656,7 @@ def test_without_the_inception_scores_are_by_the_features_that_come_with_samgan(
     status, scores, error = run(capsys, "evaluate", trained, "--data", data, "--out", tmp_path / "scores")
     assert status == 0
     assert list(scores["scores"]) == ["frechet", "kid_x1000", "precision", "recall", "density", "coverage", "swd"]
-    assert scores["features"] == {"name": "radiograph", "sha256": radiograph, "dim": 256}
+    assert scores["features"] == {"name": "radiograph", "sha256": radiograph, "dim": 256, "at_least": 64}
     (why,) = error.splitlines()
     assert why.startswith("samgan: features: radiograph, which come with samgan; --features inception downloads ")
     assert why.endswith("images of 32 px are enlarged to 64 px, and how they do on such images is not known")
@@ -767,7 +767,7 @@ def test_options_that_repeat_have_one_text(capsys):
     differ = {option for option, found in texts.items() if len(found) > 1}
     assert differ <= {
         *("--classes", "--count", "--data", "--kimg", "--minutes", "--out", "--preset", "--run", "--scale", "--seed"),
-        *("--seeds", "--dry-run", "--format", "--protocol"),
+        *("--seeds", "--dry-run", "--format", "--protocol", "--replace"),
     }
     assert len(texts["--features"]) == len(texts["--device"]) == len(texts["--checkpoint"]) == 1
 

@@ -4,6 +4,8 @@ import hashlib
 import re
 from pathlib import Path
 
+import pytest
+
 from samgan.data import prepare
 from samgan.data.inspection import inspect
 from samgan.data.inspection.documents import FACTS
@@ -19,6 +21,7 @@ def test_a_real_set_gives_the_same_bytes_as_ever(real_images_folder, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_what_the_page_says_gives_its_classes_away_is_found(real_images_folder, tmp_path):
     document, _ = inspect(prepare(real_images_folder, tmp_path), pictures=False)
     page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")

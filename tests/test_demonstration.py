@@ -129,7 +129,7 @@ def test_the_studio_opens_on_what_the_demo_made(capsys, monkeypatch, done):
 
 
 def test_without_the_packages_of_the_studio_no_minutes_are_spent(capsys, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "samgan.studio.serve", None)
+    monkeypatch.delitem(sys.modules, "samgan.studio.serve", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["demo", "--out", str(tmp_path / "demo"), "--studio"]) == 1
     assert "samgan[studio]" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def test_a_generator_like_the_data_scores_its_floor():
     assert scores.count == 80
     assert asdict(scores.counts) == {"real": 160, "fake": 80}
     assert scores.resolution == 32
-    assert asdict(scores.features) == {"name": "stub", "sha256": "ab" * 32, "dim": 4}
+    assert asdict(scores.features) == {"name": "stub", "sha256": "ab" * 32, "dim": 4, "at_least": 0}
     assert scores.skipped == ()
     assert scores.mode_collapse.verdict == "no sign of mode collapse"
     for name in ("precision", "recall", "density", "coverage"):

@@ -451,6 +451,7 @@ def worker_of(key):
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
 def test_two_workers_of_ray_share_a_sweep_and_a_lost_one_is_replaced(data, tmp_path):
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")

@@ -534,6 +534,7 @@ def test_the_plan_of_the_papers_scale_needs_no_data(capsys):
     assert cost["gpu_hours"] == pytest.approx(hours, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_doubled_set_is_shown_as_often_as_another_one(data):
     data = PreparedSet.open(data)
     images = len(data.indices("train"))

@@ -592,6 +592,7 @@ def stopped_runs(tiny_config, images, run_script, tmp_path_factory):
     return folder, run_script(DRIVER, folder)
 
 
+@pytest.mark.slow  # test_faults.py has fifty kills among the default tests
 @pytest.mark.parametrize(
     ("name", "exits"),
     [
@@ -624,6 +625,7 @@ def test_stopped_and_resumed_run_ends_in_the_same_bytes(stopped_runs, name, exit
     assert last["loss_generator"] == list(expected.stats())[-1]["loss_generator"]
 
 
+@pytest.mark.slow
 def test_a_signal_saves_the_last_step(stopped_runs):
     saved = stopped_runs[1]["saved"]
     assert len(saved) == 4
@@ -632,6 +634,7 @@ def test_a_signal_saves_the_last_step(stopped_runs):
     assert any(step % 3 for step, _ in saved)  # not only where a snapshot was due anyway
 
 
+@pytest.mark.slow
 def test_runs_were_killed_while_another_thread_scored(stopped_runs):
     unfinished = stopped_runs[1]["unfinished"]
     assert len(unfinished) == 3
