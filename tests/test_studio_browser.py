@@ -165,7 +165,9 @@ def test_a_day_without_a_mouse(enter, studio, root):
     page.keyboard.press("ArrowLeft")
     page.wait_for_function("shown => document.querySelector('#frame img').getAttribute('src') !== shown", arg=shown)
     assert page.evaluate("document.querySelector('#frame img').decode().then(() => true)")
-    page.wait_for_function("document.querySelector('#curves .u-value')?.textContent.startsWith('0')")  # the cursor
+    page.wait_for_function(
+        "() => document.querySelector('#curves .u-value')?.textContent.startsWith('0')"
+    )  # the cursor
     assert page.locator(".banner").count() == 0
     tab_to(page, "a[href*='real=1']")
     page.keyboard.press("Enter")
@@ -227,10 +229,14 @@ def test_a_reader_without_a_mouse(enter, root, tiny_config):
     page.wait_for_selector("#test img", timeout=PATIENCE)
     for n in range(40):
         page.wait_for_selector(f"#test[aria-label='Picture {n + 1} of 40']")
-        page.wait_for_function("document.getElementById('blind').complete && document.activeElement.id === 'test'")
+        page.wait_for_function(
+            "() => document.getElementById('blind').complete && document.activeElement.id === 'test'"
+        )
         if n == 3:  # closed, and opened again
             page.reload()
-            page.wait_for_function("document.getElementById('blind').complete && document.activeElement.id === 'test'")
+            page.wait_for_function(
+                "() => document.getElementById('blind').complete && document.activeElement.id === 'test'"
+            )
         if n == 5:
             tab_to(page, "#say-real")
             page.keyboard.press("Enter")
