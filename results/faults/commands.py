@@ -24,6 +24,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -159,7 +160,8 @@ def _try(work: Path, name: str, number: int, seed: int, counts: dict[str, int], 
         wrong += _differences(_tree(box), plain, whole=True)
     elif len(words.splitlines()) != 1 or not ERROR.match(words):
         wrong.append(f"the same command again ended with {again}: {words[-300:]}")
-    errors = [line for line in said.splitlines() if ERROR.match(line)]
+    shown = said.replace(sys.prefix, ".venv")  # the log tells nothing of the machine's folders
+    errors = [line for line in shown.splitlines() if ERROR.match(line)]
     refused = "same" if again == 0 else words.strip()
     shutil.rmtree(box)
     return Fault(
