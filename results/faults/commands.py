@@ -24,7 +24,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
