@@ -87,7 +87,7 @@ class Nearest(msgspec.Struct, frozen=True, tag=True):
     """Whether to compare features, too."""
 
 
-Task = Seeds | Sheet | Walk | Around | Files | Nearest
+Task = Making | Files | Nearest
 
 
 class Picture(msgspec.Struct, frozen=True):
