@@ -90,6 +90,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "augmentation, target 0.6": ("--training.augment_target=0.6",),
     "half-life of 1 kimg": ("--training.ema_halflife_kimg=1",),
 }
+SAME_PACE = ("--training.learning_rate=", "--training.rate_decay_kimg=", "--training.ema_halflife_kimg=")
+"""Settings that change numbers and no operation, so that the pace is that of the recipe as it is."""
 VARIANTS: dict[str, Variant] = {
     "as it is": Variant(),
     "64 px first": Variant(first=SMALL_FIRST),
@@ -144,7 +146,7 @@ def measure_paces(size: int, names: list[str], rounds: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     settings = {
-        (side, VARIANTS[name].arguments)
+        (side, paced(VARIANTS[name].arguments))
         for name in names
         for side in (size, *(smaller for smaller, _ in VARIANTS[name].first))
     }
@@ -270,6 +272,11 @@ def begin_with(sides: list[int], kimg: int) -> list[Any]:
     return [f"--training.first_sides={sides}".replace(" ", ""), f"--training.first_kimg={kimg}"]
 
 
+def paced(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the settings that the pace depends on."""
+    return tuple(argument for argument in arguments if not argument.startswith(SAME_PACE))
+
+
 def kimg_of(side: int, arguments: tuple[str, ...], minutes: float) -> int:
     """What one quiet core trains in so many minutes."""
     return round(minutes / minutes_of(side, arguments))
@@ -277,10 +284,11 @@ def kimg_of(side: int, arguments: tuple[str, ...], minutes: float) -> int:
 
 def minutes_of(side: int, arguments: tuple[str, ...]) -> float:
     """What one quiet core takes for a thousand images."""
+    settings = " ".join(paced(arguments))
     for row in read(PACE):
-        if (row["side"], row["settings"]) == (str(side), " ".join(arguments)):
+        if (row["side"], row["settings"]) == (str(side), settings):
             return 1000 / 60 / float(row["images_per_second"])
-    raise SystemExit(f"{PACE.name} has no pace of {side} px {' '.join(arguments)}: run `trials.py pace` first")
+    raise SystemExit(f"{PACE.name} has no pace of {side} px {settings}: run `trials.py pace` first")
 
 
 def train(side: int, kimg: int, settings: list[Any], past: str, options: argparse.Namespace) -> Path:
