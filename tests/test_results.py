@@ -329,7 +329,27 @@ def test_the_table_of_simulated_maps_is_that_of_its_records():
 
 def test_the_tables_of_sizes_are_those_of_its_records():
     trials = load("sizes", "trials")
-    assert trials.table() in (FOLDER / "sizes" / "README.md").read_text()
+    readme = (FOLDER / "sizes" / "README.md").read_text()
+    assert trials.table() in readme
+    assert trials.attention_table() in readme
+
+
+def test_trials_with_attention_stand_beside_those_without_it(monkeypatch, tmp_path):
+    trials = load("sizes", "trials")
+    monkeypatch.setattr(trials, "TRIALS", tmp_path / "trials.csv")
+    monkeypatch.setattr(trials, "CURVES", tmp_path / "curves.csv")
+    key = {"data": "kermany", "size": "128", "seed": "0", "minutes": "20"}
+    scores = {"precision": ".9", "recall": ".5", "coverage": ".7"}
+    pair = {"samgan-vision": ("44", ".6", "1.5"), "samgan-vision-attention": ("30", ".8", "1.25")}
+    trials.write(
+        trials.TRIALS,
+        [{**key, "variant": name, "kimg": kimg, "frechet": far, **scores} for name, (kimg, far, _) in pair.items()],
+    )
+    curves = [{**key, "variant": name, "kimg": "20", "thumbnail_frechet": near} for name, (_, _, near) in pair.items()]
+    later = {**key, "variant": "samgan-vision", "kimg": "40", "thumbnail_frechet": "1"}
+    trials.write(trials.CURVES, [*curves, later])
+    told = "| 44, 30 | 0.600, 0.800 | 0.500, 0.500 | 0.700, 0.700 | 20 | 1.50, 1.25 |"
+    assert trials.attention_table().splitlines()[2:] == [f"| samgan-vision | kermany, 128 px | 0 | 20 {told}"]
 
 
 def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp_path):

@@ -92,6 +92,11 @@ CHANGES: dict[str, tuple[str, ...]] = {
 }
 SAME_PACE = ("--training.learning_rate=", "--training.rate_decay_kimg=", "--training.ema_halflife_kimg=")
 """Settings that change numbers and no operation, so that the pace is that of the recipe as it is."""
+WITH_ATTENTION = {
+    "as it is": "samgan-plus-attention",
+    **{name: f"{name}-attention" for name in PRESETS if f"{name}-attention" in PRESETS},
+}
+"""Trials that differ in self-attention alone: without it, and with it."""
 VARIANTS: dict[str, Variant] = {
     "as it is": Variant(),
     "64 px first": Variant(first=SMALL_FIRST),
@@ -138,7 +143,7 @@ def main() -> None:
         for name in options.only:
             keep(name, options)
     else:
-        print(table())
+        print(table(), attention_table(), sep="\n")
 
 
 def measure_paces(size: int, names: list[str], rounds: int) -> None:
@@ -332,6 +337,34 @@ def table() -> str:
             told = f"| {row['variant']} | {row['seed']} | {row['minutes']} | {float(row['kimg']):.0f} | {scores} |"
             lines.append(f"{told} {float(row['ms_ssim_gap']):+.3f} |")
         lines.append("")
+    return "\n".join(lines)
+
+
+def attention_table() -> str:
+    """Trials with self-attention beside those without, where both are there: at equal minutes, and at equal kimg."""
+    lines = [
+        "| preset | data, size | seed | minutes | kimg | Frechet | recall | coverage | at kimg | thumbnail Frechet |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    rows, curves = read(TRIALS), read(CURVES)
+    for plain in (row for row in rows if row["variant"] in WITH_ATTENTION):
+        own = {key: plain[key] for key in KEYS}
+        other = {**own, "variant": WITH_ATTENTION[plain["variant"]]}
+        for attended in (row for row in rows if other.items() <= row.items()):
+            told = [plain["variant"].replace("as it is", "samgan-plus"), f"{plain['data']}, {plain['size']} px"]
+            told += [plain["seed"], plain["minutes"]]
+            told += [f"{plain['kimg']}, {attended['kimg']}"]
+            told += [
+                f"{float(plain[key]):.3f}, {float(attended[key]):.3f}" for key in ("frechet", "recall", "coverage")
+            ]
+            without, with_attention = (
+                {row["kimg"]: float(row["thumbnail_frechet"]) for row in curves if of.items() <= row.items()}
+                for of in (own, other)
+            )
+            common = sorted(without.keys() & with_attention.keys(), key=float)
+            at = common[-1] if common else ""
+            told += [at, f"{without[at]:.2f}, {with_attention[at]:.2f}" if common else "not kept"]
+            lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines)
 
 
