@@ -103,6 +103,7 @@ VARIANTS: dict[str, Variant] = {
     "64 px first, in one run": Variant(first=SMALL_FIRST, in_one_run=True),
     "64 and 128 px first": Variant(first=TWO_FIRST),
     "64 and 128 px first, in one run": Variant(first=TWO_FIRST, in_one_run=True),
+    **{name: Variant(change) for name, change in CHANGES.items()},
     **{f"{name}, 64 px first": Variant(change, SMALL_FIRST, True) for name, change in CHANGES.items()},
     **{f"{name}, 64 and 128 px first": Variant(change, TWO_FIRST, True) for name, change in CHANGES.items()},
     **{name: Variant((f"--preset={name}",)) for name in PRESETS},
