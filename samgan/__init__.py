@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from samgan.presets import preset_config
     from samgan.runs import Run
     from samgan.scoring.evaluation import evaluate
+    from samgan.studies.balance_advice import advise
     from samgan.studies.balance_plan import BalanceRequest
     from samgan.studies.balancing import balance
     from samgan.studies.downstream import utility
@@ -39,6 +40,7 @@ _PUBLIC = {
     "SamganError": "samgan.errors.SamganError",
     "TableRequest": "samgan.studies.TableRequest",
     "UsageError": "samgan.errors.UsageError",
+    "advise": "samgan.studies.advise",
     "audit": "samgan.trust.audit",
     "balance": "samgan.studies.balance",
     "demo": "samgan.demonstration.demo",
@@ -64,6 +66,7 @@ __all__ = [
     "SamganError",
     "TableRequest",
     "UsageError",
+    "advise",
     "audit",
     "balance",
     "demo",

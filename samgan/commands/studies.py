@@ -23,6 +23,7 @@ from samgan.errors import UsageError
 from samgan.presets import PLUS
 
 if TYPE_CHECKING:
+    from samgan.data import PreparedSet
     from samgan.studies import PlannedRow, TableRequest
 
 
@@ -125,7 +126,10 @@ def _add_balance(parser: argparse.ArgumentParser) -> None:
     from samgan.studies.balance_documents import METHODS
 
     parser.add_argument("data", type=Path, help="prepared set with two or more classes and with held-out images")
-    parser.add_argument("out", type=Path, help="folder to write, or to continue")
+    text = "folder to write, or to continue (not needed with --advise)"
+    parser.add_argument("out", type=Path, nargs="?", help=text)
+    text = "say what is known of whether synthetic images will help with such a set, and make nothing"
+    parser.add_argument("--advise", action="store_true", help=text)
     text = (
         "images that each class is to have: equal (as many as the largest class), a number, or a share of the largest "
     )
@@ -160,6 +164,10 @@ def _balance(options: argparse.Namespace) -> Outcome:
     from samgan.studies import BalanceRequest, balance, format_balance
 
     data = PreparedSet.open(options.data)
+    if options.advise:
+        return _advice(data, options)
+    if options.out is None:
+        raise UsageError("samgan balance DATA OUT: both are needed, except with --advise")
     runs = _models(options.runs, list(options.classes) or data.classes)
     config = configuration(given_settings(options), data)
     names: tuple[str, ...] = (
@@ -176,6 +184,20 @@ def _balance(options: argparse.Namespace) -> Outcome:
     request = BalanceRequest(config=config, runs=runs, **given(options, *names))
     document, page = balance(data, options.out, request)
     return Outcome(document, f"{format_balance(document)}\n{page}")
+
+
+def _advice(data: "PreparedSet", options: argparse.Namespace) -> Outcome:
+    """What is known of such a set; of a folder that was begun, its plan says which images are missing."""
+    from samgan.studies import advise, missing_images
+    from samgan.studies.balance_documents import Plan
+
+    if options.out is not None and (options.out / "plan.json").exists():
+        missing = Plan.read(options.out / "plan.json").missing
+    else:
+        names = list(options.classes) or data.classes
+        missing = missing_images({name: len(data.indices("train", [name])) for name in names}, options.target)
+    advice = advise(data, missing)
+    return Outcome(dataclasses.asdict(advice), "\n".join(advice.lines))
 
 
 def _models(words: Sequence[str], classes: Sequence[str]) -> dict[str, Path]:

@@ -4,8 +4,8 @@ import base64
 import io
 import itertools
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -32,6 +32,16 @@ class _Tick(NamedTuple):
     label: str
     axis: bool
     """Whether it is the zero line."""
+
+
+class HeatCell(NamedTuple):
+    """One cell of a heat map."""
+
+    value: float | None
+    """None: not measured; the cell has no colour."""
+    lines: tuple[str, ...]
+    """What is written in it, two lines at most."""
+    hatched: bool = False
 
 
 def picture(
@@ -221,6 +231,62 @@ def intervals(title: str, unit: str, values: Mapping[str, tuple[float, float, fl
         ],
         left=left,
         bottom=30 + row * len(values),
+    )
+
+
+def heat_map(
+    title: str,
+    above: str,
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[HeatCell | None]],
+    full: float,
+    reading: str,
+) -> Markup:
+    """A figure of cells whose colour tells a number: one colour above 0 and another below, paler nearer to 0.
+
+    Args:
+        title: Above the figure.
+        above: What the columns are.
+        columns: Their names, one to five.
+        rows: By name, which stands above the row and may have about 80 characters: one cell for each column; None:
+            there is none.
+        full: The absolute value that has the full colour, as have larger ones.
+        reading: How to read it.
+    """
+    left, right, row, high = 12, 628, 76, 48
+    width = (right - left) / len(columns)
+    drawn, spoken = [], []
+    for index, (name, cells) in enumerate(rows.items()):
+        y = 50 + row * index
+        drawn.append({"name": name, "y": y + 14, "cells": list[dict[str, Any]]()})
+        for place, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+            if cell is None:
+                continue
+            value = cell.value or 0.0
+            drawn[-1]["cells"].append(
+                {
+                    "x": f"{left + place * width + 2:.1f}",
+                    "middle": f"{left + (place + 0.5) * width:.1f}",
+                    "y": y + 20,
+                    "style": "none" if cell.value is None else "h0" if value >= 0 else "h1",
+                    "strength": f"{0.75 * min(abs(value) / full, 1.0):.2f}",
+                    "hatched": cell.hatched,
+                    "lines": cell.lines,
+                }
+            )
+            spoken.append(f"{name}, {column}: {' '.join(cell.lines)}")
+    return render(
+        "heat_map.html",
+        title=title,
+        above=above,
+        columns=[(f"{left + (place + 0.5) * width:.1f}", name) for place, name in enumerate(columns)],
+        rows=drawn,
+        width=f"{width - 4:.1f}",
+        high=high,
+        bottom=50 + row * len(rows) + 4,
+        name="-".join(title.lower().split()),
+        reading=reading,
+        spoken=f"{title}. {'; '.join(spoken)}.",
     )
 
 

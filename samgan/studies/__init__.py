@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING
 
 from samgan.later import import_when_used
+from samgan.studies.balance_advice import Advice, advise, short_advice
 from samgan.studies.balance_documents import BalanceDocument
 from samgan.studies.balance_words import format_balance
 from samgan.studies.downstream_page import format_utility
 from samgan.studies.table2_document import Table
+from samgan.studies.utility_map import UtilityMap, read_utility_map
 from samgan.trust.utility_document import COMPARED, UTILITY_SCORES
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ __all__ = [
     "UNDECIDED",
     "UTILITY_SCORES",
     "WITH_SYNTHETIC",
+    "Advice",
     "Arm",
     "BalanceDocument",
     "BalanceRequest",
@@ -63,6 +66,8 @@ __all__ = [
     "TableLine",
     "TableRequest",
     "Trained",
+    "UtilityMap",
+    "advise",
     "alarm_lines",
     "alarm_summary",
     "balance",
@@ -80,7 +85,9 @@ __all__ = [
     "predict",
     "rank_correlation",
     "rank_correlations",
+    "read_utility_map",
     "run_sweep",
+    "short_advice",
     "summarise",
     "table2",
     "train_classifier",

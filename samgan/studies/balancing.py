@@ -11,6 +11,7 @@ from samgan.data import PreparedSet
 from samgan.devices import choose_device
 from samgan.errors import SamganError
 from samgan.files import Location
+from samgan.studies.balance_advice import short_advice
 from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocument
 from samgan.studies.balance_page import write_report
 from samgan.studies.balance_plan import BalanceRequest, keep_plan, make_plan
@@ -55,6 +56,8 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
         request = replace(request, features=Plan.read(out / "plan.json").features)
     plan = make_plan(data, request, device)
     keep_plan(plan, out)
+    if not (out / "training.json").is_file():
+        say(f"samgan: {short_advice()}")  # before hours are spent
     work = Work(data, out, plan, device, request.features_file)
     work.models = stage(out / "training.json", "training", TrainingDocument, lambda: train_models(work)).models
     check_classes(out / "training.json", work.models, plan)

@@ -77,17 +77,28 @@ def gain_in_auc(
         patients: Whom each image belongs to, counted from 0.
 
     Returns:
-        The difference of the mean over classes of each against the rest, and the part of each patient.
+        The difference of the areas that `area_and_influence` gives, and of its influences.
     """
-    classes = range(ours.shape[1]) if ours.shape[1] > 2 else (1,)
-    count = int(patients.max()) + 1
-    gain, influence = 0.0, np.zeros(count)
-    for k in classes:
-        for predicted, sign in ((ours, 1), (theirs, -1)):
-            area, parts = patient_influence(predicted[:, k], truth == k, patients)
-            gain += sign * area / len(classes)
-            influence += sign * parts / len(classes)
-    return gain, influence
+    (area, influence), (other, of_other) = (area_and_influence(p, truth, patients) for p in (ours, theirs))
+    return area - other, influence - of_other
+
+
+def area_and_influence(
+    predicted: Float[np.ndarray, "n classes"], truth: Int[np.ndarray, " n"], patients: Int[np.ndarray, " n"]
+) -> tuple[float, Float[np.ndarray, " patients"]]:
+    """The area under the ROC curve of one classifier, and the influence of each patient on it.
+
+    Args:
+        predicted: Probabilities.
+        truth: Classes.
+        patients: Whom each image belongs to, counted from 0.
+
+    Returns:
+        Of more than two classes, the mean over each against the rest. The influences have the sum 0.
+    """
+    classes = range(predicted.shape[1]) if predicted.shape[1] > 2 else (1,)
+    areas, influences = zip(*(patient_influence(predicted[:, k], truth == k, patients) for k in classes), strict=True)
+    return sum(areas) / len(classes), np.mean(influences, axis=0)
 
 
 def estimate_gains(draws: Sequence[DrawnGain]) -> list[CellGain]:

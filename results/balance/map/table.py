@@ -1,15 +1,49 @@
-"""Print simulation.csv as the table of README.md.
+"""The tables and the page of the map, and what travels with the package, all made from records.
 
-python results/balance/map/table.py
+python results/balance/map/table.py          # prints the tables of README.md and of docs/balance.md
+python results/balance/map/table.py write    # writes map.html, and utility_map.json in the package
 """
 
 import csv
+import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+import records
+from markupsafe import Markup
+from records import Cell, UseGain
+
+from samgan.pages import HeatCell, heat_map, markdown_table, write_page
+from samgan.studies import BalanceDocument
+from samgan.studies.utility_map import KNOWN_HEADER, PATH, PlannedCell, Question, UtilityMap, Verdict, known_rows
+from samgan.trust.utility_document import DECIDES, HARMS, HELPS, UNDECIDED
+
 HERE = Path(__file__).parent
+PAGE = HERE / "map.html"
+EARLIER = HERE.parent
+"""The folder of verdicts that are older than the map."""
+ENOUGH = 0.01
+"""A cell in which no gain as small as this could be shown says little: it is hatched."""
+FULL = 0.05
+"""The difference in AUC that has the full colour."""
+EASY = "pneumonia or none, children of one hospital"
+TEXTS = {
+    "virus": ("the cause of a pneumonia, bacteria or virus, children of one hospital", "hard"),
+    "three": ("no pneumonia, one by bacteria or one by a virus, children of one hospital", "hard"),
+    "covid": ("COVID or none, adults; each class comes from other hospitals, so origin may give it away", "unclear"),
+}
+READING = (
+    "A number is the AUC with synthetic images minus that of the strongest way without, with its interval of 95 %.",
+    "Blue: better with them; orange: worse. A star: shown, with at most 5 % of false discoveries over the map.",
+    f"Hatched: only a gain above {ENOUGH:g} would have been shown in four cases of five. If no difference is shown "
+    "there, there may still be one.",
+    "A cell is measured when all its draws of patients are done, and stands here from then on.",
+)
+HEADER = ("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable", "verdict")
 
 
-def table() -> str:
+def simulation_table() -> str:
     """One line for each number of patients, and one for all."""
     with open(HERE / "simulation.csv", newline="") as file:
         return "\n".join(_line(row) for row in csv.DictReader(file))
@@ -22,5 +56,162 @@ def _line(row: dict[str, str]) -> str:
     return f"| {' | '.join([row['gains'], row['patients'], *shares, false, *errors])} |"
 
 
+def measured() -> list[UseGain]:
+    """The gains in the cells that are complete."""
+    return records.gains(records.read(records.CELLS), records.read_choices())
+
+
+def map_table(found: Iterable[UseGain]) -> str:
+    """One line for each cell and use that was measured, or that none was."""
+    rows = map_rows(found)
+    return "\n".join(markdown_table(HEADER, rows)) if rows else f"Of {len(records.MAP)} cells, none is measured."
+
+
+def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
+    """What was measured, by `HEADER`."""
+    return [
+        (
+            one.cell.question,
+            str(one.cell.side),
+            str(one.cell.patients),
+            one.use,
+            one.rival,
+            f"{one.rival_auc:.3f}",
+            f"{one.gain.mean:+.4f} [{one.gain.low:+.4f}, {one.gain.high:+.4f}]",
+            f"{one.gain.p:.3f}",
+            f"{one.gain.detectable:.4f}",
+            word(one),
+        )
+        for one in found
+    ]
+
+
+def word(one: UseGain) -> str:
+    """The verdict."""
+    return UNDECIDED if not one.gain.shown else HELPS if one.gain.mean > 0 else HARMS
+
+
+def utility_map(found: Iterable[UseGain]) -> UtilityMap:
+    """What travels with the package: the verdicts of the map, and the earlier ones."""
+    found = list(found)
+    questions = [Question("pneumonia", EASY, "easy", tuple(earlier()), ())]
+    for name, (text, difficulty) in TEXTS.items():
+        own = [one for one in found if one.cell.question == name]
+        done = {one.cell for one in own}
+        planned = [PlannedCell(c.side, c.patients) for c in records.MAP if c.question == name and c not in done]
+        questions.append(Question(name, text, difficulty, tuple(map(_verdict, own)), tuple(planned)))
+    return UtilityMap(questions=tuple(questions))
+
+
+def _verdict(one: UseGain) -> Verdict:
+    gain = one.gain
+    return Verdict(
+        source="map/cells.jsonl",
+        side=one.cell.side,
+        images=None,
+        patients=one.cell.patients,
+        use=one.use,
+        rival=one.rival,
+        rival_auc=round(one.rival_auc, 4),
+        gain=round(gain.mean, 5),
+        low=round(gain.low, 5),
+        high=round(gain.high, 5),
+        verdict=word(one),
+        detectable=round(gain.detectable, 5),
+        draws=gain.draws,
+    )
+
+
+def earlier() -> Iterable[Verdict]:
+    """The verdicts of results/balance: one model and one draw of patients each.
+
+    The case that chose again among images of a model of another case is left out.
+    """
+    for path in sorted(EARLIER.glob("*/balance.json")):
+        document = BalanceDocument.read(path)
+        utility, plan = document.utility, document.plan
+        if utility is None or plan.method == "given":
+            continue
+        decision, case = utility.decisions[DECIDES], path.parent.name
+        uses, rivals = Counter[str](), Counter[str]()
+        for pair in decision.chosen:
+            uses[pair.synthetic] += pair.times
+            rivals[pair.classical] += pair.times
+        rival = rivals.most_common(1)[0][0]
+        yield Verdict(
+            source=case,
+            side=plan.config["network"]["resolution"],
+            images=utility.classes[utility.smallest].real,
+            patients=int(case.split("-")[0]) if case.endswith("-patients") else None,
+            use=uses.most_common(1)[0][0],
+            rival=rival,
+            rival_auc=round(utility.intervals[rival][DECIDES].mean, 4),
+            gain=round(decision.mean, 5),
+            low=round(decision.low, 5),
+            high=round(decision.high, 5),
+            verdict=decision.verdict,
+            # As for a normal distribution: 1.96 + 0.84 standard errors, of which half the interval has 1.96.
+            detectable=round((decision.high - decision.low) / 2 * 2.80 / 1.96, 5),
+            draws=1,
+        )
+
+
+def known_table(known: UtilityMap) -> str:
+    """What travels with the package, as docs/balance.md has it."""
+    return "\n".join(markdown_table(KNOWN_HEADER, known_rows(known)))
+
+
+def figure(question: str, found: Iterable[UseGain]) -> Markup:
+    """The cells of one question: patients from left to right, a row for each size and use."""
+    own = {(one.cell, one.use): one for one in found if one.cell.question == question}
+    choice = records.read_choices().get(question)
+    counts = sorted({count for counts in records.PATIENTS.values() for count in counts})
+    rows: dict[str, list[HeatCell | None]] = {}
+    for side in records.PATIENTS:
+        for use in choice.uses if choice else ("",):
+            cells = [Cell(question, side, count) for count in counts]
+            name = f"{side} px: {use}" if use else f"{side} px"
+            rows[name] = [_drawn(own.get((cell, use))) if cell in records.MAP else None for cell in cells]
+    reading = f"Question: {TEXTS[question][0]} ({TEXTS[question][1]})."
+    names = [str(count) for count in counts]
+    return heat_map(question, "patients of the small class", names, rows, FULL, reading)
+
+
+def _drawn(one: UseGain | None) -> HeatCell:
+    if one is None:
+        return HeatCell(None, ("not measured",))
+    gain = one.gain
+    lines = (f"{gain.mean:+.3f}{' *' * gain.shown}", f"[{gain.low:+.3f}, {gain.high:+.3f}]")
+    return HeatCell(gain.mean, lines, hatched=gain.detectable > ENOUGH)
+
+
+def main(words: list[str]) -> None:
+    """See the module's text."""
+    found = measured()
+    known = utility_map(found)
+    if words == ["write"]:
+        write(found, known)
+    elif words:
+        raise SystemExit(f"table.py {' '.join(words)}: expected nothing, or write")
+    else:
+        print(simulation_table(), map_table(found), known_table(known), sep="\n\n")
+
+
+def write(found: list[UseGain], known: UtilityMap) -> None:
+    """Write the page, and what travels with the package."""
+    write_page(
+        PAGE,
+        "utility_map.html",
+        "When do synthetic radiographs help a classifier?",
+        reading=READING,
+        figures=[figure(question, found) for question in records.SMALL],
+        known_header=KNOWN_HEADER,
+        known=list(known_rows(known)),
+        header=HEADER,
+        rows=map_rows(found),
+    )
+    known.write(PATH)
+
+
 if __name__ == "__main__":
-    print(table())
+    main(sys.argv[1:])

@@ -1,0 +1,223 @@
+"""A draw of few patients: its prepared set, its generators, their images, and classifiers of these."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from records import SMALL, Budget, Cell
+from ways import PRETRAINED, Way
+
+from samgan.data import PreparedSet
+from samgan.metrics.features import extract
+from samgan.metrics.load_features import load_features
+from samgan.pictures import to_uint8
+from samgan.runs import Run
+from samgan.sampling import Model, open_model, sample
+from samgan.sampling.images import generate, latents_of_seeds, truncated
+from samgan.studies import classify, predict, train_classifier
+from samgan.studies.downstream import training_images
+from samgan.studies.probe import probe
+
+TOLD = ["--data.class_sampling=balanced", "--training.augment_target=0.6"]
+PSI = 0.7
+MARGIN = 2
+"""Of a choice among synthetic images, so many times as many as are missing are made."""
+POOL = 2048
+"""Seeds among which those nearest to real images are looked for."""
+METHODS = {"joint": "joint", "truncated": "joint", "between patients": "joint", "fine-tuned": "fine-tuned"}
+
+
+class OutOfTime(Exception):
+    """The time that was given is over; what is done is kept."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how long work is done."""
+
+    sets: Path
+    """The folder that sets.py wrote."""
+    work: Path
+    budget: Budget
+    device: str = "cpu"
+    end: float = float("inf")
+    """By `time.monotonic`, in seconds."""
+
+    def check(self) -> None:
+        """Begin nothing new when time is over."""
+        if time.monotonic() >= self.end:
+            raise OutOfTime
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Few patients of the small class, and all of the others."""
+
+    cell: Cell
+    folds: str
+    number: int
+    place: Place
+
+    @property
+    def small(self) -> str:
+        """The class with few patients."""
+        return SMALL[self.cell.question]
+
+    @property
+    def folder(self) -> Path:
+        """Where its set, generators and images are."""
+        cell = self.cell
+        return self.place.work / cell.question / self.folds / str(cell.side) / f"{cell.patients}-{self.number}"
+
+    def open(self) -> PreparedSet:
+        """The prepared set of this draw; the same patients at every size."""
+        out = self.folder / "set"
+        if not (out / "dataset.json").exists():
+            source = self.place.sets / self.cell.question / self.folds / str(self.cell.side)
+            few = ["--patients", f"{self.small}={self.cell.patients}", "--seed", self.number]
+            call(["subset", source, out, *few], self.place)
+        return PreparedSet.open(out)
+
+
+def classified(draw: Draw, data: PreparedSet, way: Way, generator: int | None, seed: int) -> np.ndarray:
+    """Probabilities of the held-out images, by one classifier."""
+    names, budget = data.classes, draw.place.budget
+    real = {name: data.select("train", [name]) for name in names}
+    largest = max(map(len, real.values()))
+    lacking = {name: largest - len(images) for name, images in real.items()}
+    made = {}
+    if generator is not None:
+        for name in names if way.arm.whole else [name for name, count in lacking.items() if count]:
+            wanted = largest if way.arm.whole else lacking[name]
+            made[name] = chosen(draw, data, way, generator, name, wanted)
+    images, labels, of_real = training_images(way.arm, real, made, lacking)
+    test = data.select("holdout")
+    draw.place.check()
+    if not way.probe:
+        asked = {"seed": seed, "steps": budget.steps, "device": draw.place.device}
+        return classify(images, labels, of_real, test, way.arm, len(names), **asked)
+    eyes = load_features("lite0", device=draw.place.device)
+    features, of_test = (extract(eyes, torch.from_numpy(part)).double().cpu().numpy() for part in (images, test))
+    patients = [data.manifest[i].patient for name in names for i in data.indices("train", [name])]
+    groups = np.full(len(labels), "", object)
+    groups[of_real] = patients
+    smote_seed = seed if way.smote else None
+    return probe(features, labels, list(groups), of_test, len(names), of_real=of_real, smote_seed=smote_seed)
+
+
+def chosen(draw: Draw, data: PreparedSet, way: Way, generator: int, name: str, count: int) -> np.ndarray:
+    """The synthetic images of one class that a way takes."""
+    if way.choice == "all":
+        return synthetic(draw, data, way.images, generator, name, count)
+    pool = synthetic(draw, data, way.images, generator, name, MARGIN * count)
+    real = [data.select("train", [other]) for other in data.classes]
+    labels = np.repeat(np.arange(len(real)), [len(part) for part in real])
+    asked = {"seed": 1000, "steps": draw.place.budget.steps, "device": draw.place.device}
+    judge = train_classifier(np.concatenate(real), labels, PRETRAINED, len(real), **asked)
+    sure = predict(judge, pool)[:, data.classes.index(name)]
+    return pool[np.sort(np.argsort(np.abs(sure - 0.5))[:count])]
+
+
+def synthetic(draw: Draw, data: PreparedSet, kind: str, generator: int, name: str, count: int) -> np.ndarray:
+    """Synthetic images of a class, of one kind of `IMAGES`; they are kept."""
+    path = draw.folder / f"{kind}-{generator}-{name}-{count}-{length(draw)}.npy".replace(" ", "-")
+    if not path.exists():
+        if kind == "three models":
+            seeds, share = [generator + 1000 * more for more in range(3)], -(-count // 3)
+            models = (model(draw, data, "joint", name, seed) for seed in seeds)
+            found = np.concatenate([images_of(one, kind, name, share, data) for one in models])[:count]
+        else:
+            found = images_of(model(draw, data, METHODS[kind], name, generator), kind, name, count, data)
+        new = path.with_suffix(".new.npy")
+        np.save(new, found)
+        new.replace(path)
+    return np.load(path)
+
+
+def images_of(one: Model, kind: str, name: str, count: int, data: PreparedSet) -> np.ndarray:
+    """Images of the seeds from 0 on."""
+    labels = one.labels(range(count), name) if one.classes else None
+    if kind == "between patients":
+        return between(one, name, count, data)
+    made = sample(truncated(one, PSI) if kind == "truncated" else one, range(count), labels)
+    return to_uint8(made).numpy()
+
+
+def between(one: Model, name: str, count: int, data: PreparedSet) -> np.ndarray:
+    """Images halfway between two seeds, each of them the nearest one to a real image by Lite0's features."""
+    pool = range(POOL)
+    label = None if not one.classes else one.labels(pool, name)
+    eyes = load_features("lite0")
+    real = extract(eyes, torch.from_numpy(data.select("train", [name])))
+    of_seeds = extract(eyes, to_uint8(sample(one, pool, label)))
+    nearest = torch.cdist(real, of_seeds).argmin(1).numpy()
+    draw = np.random.default_rng(0)
+    pairs = np.stack([draw.choice(nearest, size=2, replace=len(nearest) < 2) for _ in range(count)])
+    ends = latents_of_seeds(pairs.ravel().tolist(), one.generator.latent_size).unflatten(0, (count, 2))
+    # Latents lie near a sphere, so the middle of two is brought back to their usual length.
+    middle = ends.sum(1) / 2**0.5
+    own = None if label is None else label[:1].expand(count)
+    return to_uint8(torch.cat([pyramid[-1] for pyramid in generate(one.generator, middle, own)])).numpy()
+
+
+def model(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Model:
+    """The model of a method, trained if it is not there; for `fine-tuned` that of a class."""
+    place, base = draw.place, draw.folder / f"{method}-{seed}-{length(draw)}"
+    kimg, own = place.budget.kimg, [f"--training.seed={seed}"]
+    if method == "joint":
+        return open_model(train(base, data, kimg, [*TOLD, *own], place), device=place.device)
+    train(base, data, kimg, ["--network.num_classes=0", *own], place)
+    start = ["--start", base, "--classes", name, "--training.augment_target=0.6", *own]
+    tuned = train(base.with_name(f"{base.name}-{name}"), data, place.budget.fine_tuned_kimg, start, place)
+    return open_model(tuned, device=place.device)
+
+
+def length(draw: Draw) -> str:
+    """How long a draw's generators are trained, as a part of a name: those of a trial are never taken for the map's."""
+    return f"{draw.place.budget.kimg:g}-{draw.place.budget.fine_tuned_kimg:g}-kimg"
+
+
+def train(out: Path, data: PreparedSet, kimg: float, settings: list[Any], place: Place) -> Path:
+    """Train a run, or go on with it."""
+    begun = (out / "config.json").exists()
+    if begun and Run.open(out).is_over():
+        return out
+    more = ["--resume"] if begun else [*settings, f"--training.kimg={kimg}"]
+    call(["train", data.path, "--out", out, "--device", place.device, *more], place)
+    return out
+
+
+def call(words: Sequence[Any], place: Place) -> None:
+    """Run samgan; when time is over, it is asked to stop, and keeps what it has done.
+
+    Raises:
+        OutOfTime: Time is over.
+        SystemExit: It failed.
+    """
+    place.check()
+    command = [sys.executable, "-m", "samgan", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as program:
+        try:
+            program.wait(None if place.end == float("inf") else place.end - time.monotonic())
+        except BaseException as error:  # also when this program is stopped
+            program.terminate()
+            program.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise OutOfTime from None
+            raise
+    if program.returncode:
+        raise SystemExit(f"samgan {' '.join(map(str, words))}: status {program.returncode}")
+
+
+def stay_on(core: int) -> None:
+    """Use one core, here and in programs that are called."""
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
