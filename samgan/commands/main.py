@@ -22,7 +22,7 @@ from samgan.commands.completion import add_completion, add_settings, completion_
 from samgan.commands.settings import split_settings
 from samgan.errors import LONGEST, SamganError, UsageError, shortened, shown
 from samgan.files import is_full
-from samgan.terminal import forget_unwritten, open_standard_files, printable, say
+from samgan.terminal import ending_signals, forget_unwritten, open_standard_files, printable, say
 
 
 def _completion(options: argparse.Namespace) -> Outcome:
@@ -163,7 +163,7 @@ def _print(text: str) -> int:
 
 @contextlib.contextmanager
 def _termination_unwinds() -> Iterator[None]:
-    """On SIGTERM, run every `finally`, so that no temporary files stay. Training handles the signal itself."""
+    """On SIGTERM or SIGHUP, run every `finally`, so that no temporary files stay. Training handles them itself."""
 
     def leave(number: int, frame: object) -> None:
         sys.exit(128 + number)
@@ -171,11 +171,12 @@ def _termination_unwinds() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield
         return
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in ending_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: object, status: int) -> int:
