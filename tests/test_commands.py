@@ -68,6 +68,22 @@ def trained(data, folder):
     return folder / "run"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+def test_folders_with_pictures_of_patients_are_for_their_user(data, trained, tmp_path):
+    assert main(["subset", str(data), str(tmp_path / "part"), "--images", "NORMAL=5"]) == 0
+    for name in ("scores", "audit"):
+        command = ["evaluate" if name == "scores" else "audit", str(trained), "--data", str(data), "--split", "all"]
+        words = command if name == "scores" else command[:-2]
+        assert main([*words, "--count", "8", "--features", "radiograph", "--out", str(tmp_path / name)]) == 0
+    for folder in (data, trained, *tmp_path.iterdir()):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
+
+
+def test_a_run_tells_no_folder_of_the_machine(trained):
+    for path in trained.rglob("*"):
+        assert not path.is_file() or bytes(trained.parent) not in path.read_bytes(), path
+
+
 @pytest.mark.parametrize("held", ["x" * 10_000, "word " * 2_000, "\x1b" * 10_000], ids=["word", "words", "escapes"])
 def test_an_error_is_short_whatever_a_file_holds(capsys, data, tmp_path, held):
     """The beginning says which file it is, the end what to do."""
@@ -846,7 +862,7 @@ def test_sampling_that_is_terminated_leaves_nothing_behind(trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (1, 129)])  # 1: SIGHUP
 def test_a_signal_stops_a_run_that_resume_finishes(data, tmp_path, number, status):
     command = [sys.executable, "-m", "samgan", "train", str(data), "--out", str(tmp_path / "run")]
     start = [*command, "--scale", "cpu", *TINY, "--training.kimg=100", "--training.log_every_kimg=0.004"]
