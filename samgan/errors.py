@@ -1,6 +1,13 @@
 """The two exceptions that reach a user as one line without a traceback, and text that is safe to print in that line."""
 
+import re
 import unicodedata
+
+LONGEST = 500
+"""Characters of a line that says what is wrong, with the program's name."""
+LONGEST_WORDS = (200, 100, 60)
+"""Characters that its words are cut to, one after the other, until it is short enough."""
+LEFT_OUT = "[...]"
 
 WARNING = "WARNING: "
 """Begins a sentence about a fault that can spoil results; other sentences say what was decided."""
@@ -27,10 +34,23 @@ def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def shortened(text: str, most: int = 3000) -> str:
-    """A text without its middle if it has more than `most` characters: a file may hold long words, a remedy is last."""
-    half = most // 2
-    return text if len(text) <= most else f"{text[:half]} [...] {text[-half:]}"
+def shortened(text: str, most: int = LONGEST) -> str:
+    """A line of at most `most` characters that keeps its beginning and its end: the remedy comes last.
+
+    Long words, such as paths, lose their middle first; where that is not enough, the whole text does.
+    """
+    for longest in LONGEST_WORDS:
+        if len(text) <= most:
+            return text
+        text = "".join(_without_middle(piece, longest) for piece in re.split(r"(\s+)", text))
+    return _without_middle(text, most)
+
+
+def _without_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    half = (most - len(LEFT_OUT)) // 2
+    return f"{text[:half]}{LEFT_OUT}{text[-half:]}"
 
 
 def shown(text: str) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,9 @@ from samgan.locks import NON_BLOCKING, HeldError, can_lock_folders, lock, unlock
 
 Location = str | os.PathLike[str]
 """A file or folder that a function of `samgan.api` reads or writes."""
+
+PRIVATE = 0o700
+"""Mode of a folder that will hold pictures or names of patients. A folder that is there already keeps its own."""
 
 SYSTEM_NAMES = frozenset(
     {
@@ -79,11 +82,15 @@ def is_full(error: OSError) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
     """Make a temporary folder beside `path`; on success rename it to `path`, on failure remove it.
 
     So `path` is missing, as it was or complete, whatever happens. What earlier calls for `path` left behind when they
     were killed is removed.
+
+    Args:
+        path: A new folder, or one that is empty; that keeps the rights that its maker gave it.
+        mode: Rights of a new folder, before the umask; `PRIVATE` if it will hold pictures of patients.
 
     Raises:
         SamganError: `path` is in use, at the start or at the end.
@@ -93,11 +100,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     remove_leftovers(path)
     temporary = _temporary(path)
     _clear(temporary)
-    temporary.mkdir()
+    temporary.mkdir(mode)
     try:
         with _held(temporary):
             yield temporary
             check_new_folder(path)
+            if path.exists():
+                shutil.copymode(path, temporary)
             _move_into_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -233,6 +242,11 @@ def _lock(path: Path, busy: str) -> int:
             if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor)):
                 return descriptor
         os.close(descriptor)  # the process that held it has removed it: take the lock of the new file
+
+
+def without_folders(words: Sequence[str]) -> tuple[str, ...]:
+    """A command as it may be published: of each path only the last name, since folders tell names of people."""
+    return tuple(re.sub(r"^((?:--[^=]*|\w+)=)?.*[/\\](?=[^/\\])", r"\1", word.rstrip("/\\") or word) for word in words)
 
 
 def write_json(path: str | os.PathLike[str], document: Any) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
 
 DEAF = (OSError, ValueError)
 """What writing to a stream raises when nobody can hear it: a full disk, a closed pipe, a closed file."""
+
+
+def ending_signals() -> tuple[int, ...]:
+    """Signals that ask to end: SIGTERM, and SIGHUP of a terminal that is closed, unless it is ignored (nohup)."""
+    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
+    heard = hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN
+    return (signal.SIGTERM, hang_up) if heard else (signal.SIGTERM,)
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from samgan.errors import SamganError
-from samgan.files import atomic_folder, atomic_write, check_new_folder, hash_json, is_full, locked, write_json
+from samgan.files import (
+    PRIVATE,
+    atomic_folder,
+    atomic_write,
+    check_new_folder,
+    hash_json,
+    is_full,
+    locked,
+    without_folders,
+    write_json,
+)
 
 
 def test_writes_and_makes_folders(tmp_path):
@@ -270,3 +280,35 @@ def test_a_lock_that_was_left_behind_keeps_its_content(tmp_path):
     with locked(tmp_path, "busy"):
         pass
     assert other.read_bytes() == b"whose?"
+
+
+def rights(path):
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+@pytest.mark.parametrize("made_by_hand", [None, 0o750, 0o700])
+def test_a_private_folder_is_for_its_user_unless_they_made_it(tmp_path, made_by_hand):
+    out = tmp_path / "set"
+    if made_by_hand:
+        out.mkdir()
+        out.chmod(made_by_hand)
+    with atomic_folder(out, PRIVATE) as folder:
+        assert rights(folder) == 0o700  # also while it is written
+        (folder / "images.npy").touch()
+    assert rights(out) == (made_by_hand or 0o700)
+
+
+def test_a_command_is_published_without_folders():
+    words = [
+        "train",
+        "/home/ann/set",
+        "--out=../ann/run/",
+        "--run",
+        "A=/ann/x",
+        r"C:\ann\set",
+        "--training.kimg=1",
+        "/",
+    ]
+    told = ("train", "set", "--out=run", "--run", "A=x", "set", "--training.kimg=1", "/")
+    assert without_folders(words) == told

@@ -20,9 +20,9 @@ from samgan.commands import data, images, scores, settings, studies, studio, tra
 from samgan.commands.command import Command, Outcome
 from samgan.commands.completion import add_completion, add_settings, completion_script
 from samgan.commands.settings import split_settings
-from samgan.errors import SamganError, UsageError, shortened, shown
+from samgan.errors import LONGEST, SamganError, UsageError, shortened, shown
 from samgan.files import is_full
-from samgan.terminal import forget_unwritten, open_standard_files, printable, say
+from samgan.terminal import ending_signals, forget_unwritten, open_standard_files, printable, say
 
 
 def _completion(options: argparse.Namespace) -> Outcome:
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 2 wrong use, 128 + n stopped by signal n.
     """
     open_standard_files()
-    warnings.showwarning = lambda message, *_, **__: say(f"samgan: warning: {shown(str(message))}")
+    warnings.showwarning = lambda message, *_, **__: say(shortened(f"samgan: warning: {shown(str(message))}"))
     try:
         return _run(arguments)
     finally:  # argparse ends by SystemExit, and may have printed
@@ -163,7 +163,7 @@ def _print(text: str) -> int:
 
 @contextlib.contextmanager
 def _termination_unwinds() -> Iterator[None]:
-    """On SIGTERM, run every `finally`, so that no temporary files stay. Training handles the signal itself."""
+    """On SIGTERM or SIGHUP, run every `finally`, so that no temporary files stay. Training handles them itself."""
 
     def leave(number: int, frame: object) -> None:
         sys.exit(128 + number)
@@ -171,21 +171,22 @@ def _termination_unwinds() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield
         return
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in ending_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: object, status: int) -> int:
-    say(f"samgan: error: {shortened(shown(str(message)))}")
+    say(shortened(f"samgan: error: {shown(str(message))}"))
     return status
 
 
 def _stopped(message: object, status: int) -> int:
     """Say that somebody stopped the command, which is no error of it."""
-    say(f"samgan: {shown(str(message))}")
+    say(shortened(f"samgan: {shown(str(message))}"))
     return status
 
 
@@ -196,8 +197,8 @@ class _Parser(argparse.ArgumentParser):
         super()._print_message(printable(message) if message else message, file)
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and one line, also if there are line breaks in a word of the command line."""
-        super().error(shown(message))
+        """Print the usage and one line, also if there are line breaks in a word of the command line, or it is long."""
+        super().error(shortened(shown(message), LONGEST - len(f"{self.prog}: error: ")))
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):

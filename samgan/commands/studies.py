@@ -20,6 +20,7 @@ from samgan.commands.options import (
 )
 from samgan.commands.settings import configuration, given_settings
 from samgan.errors import UsageError
+from samgan.files import without_folders
 from samgan.presets import PLUS
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _table2(options: argparse.Namespace) -> Outcome:
         "cores_per_job",
     )
     names += ("gpus_per_job", "device")
-    request = TableRequest(**given(options, *names), command=shlex.join(["samgan", *sys.argv[1:]]))
+    request = TableRequest(**given(options, *names), command=shlex.join(["samgan", *without_folders(sys.argv[1:])]))
     if options.dry_run:
         return _plan(options.data, request)
     if options.data is None or options.out is None:

@@ -19,7 +19,7 @@ from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.survey import forget_survey, survey_depth
 from samgan.data.write import write_set
 from samgan.errors import WARNING, SamganError, UsageError, shown
-from samgan.files import hash_json, is_full, is_system_name, locked
+from samgan.files import PRIVATE, hash_json, is_full, is_system_name, locked
 
 PARTIAL = ".partial"
 
@@ -121,7 +121,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     del finished  # Windows replaces no file that is mapped
     held = contextlib.ExitStack()
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(PRIVATE, parents=True, exist_ok=True)
         held.enter_context(locked(out, _busy(out)))
         by_another = None if is_there else finished_set(out, opened)  # since this call looked
         if by_another and not replace:

@@ -14,7 +14,7 @@ from samgan.data.options import RESOLUTIONS
 from samgan.data.selection import count
 from samgan.data.write import finish_set, write_images
 from samgan.errors import UsageError
-from samgan.files import atomic_folder, check_new_folder, naming
+from samgan.files import PRIVATE, atomic_folder, check_new_folder, naming
 from samgan.seeds import check_seed
 
 AT_ONCE = 64
@@ -80,7 +80,7 @@ def subset(
     )
     if data.info.synthetic is None:  # prepared by an earlier version, which did not look
         info = dataclasses.replace(info, synthetic=None)
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, PRIVATE) as folder:
         with naming(out), open(folder / "images.npy", "wb") as file:
             shape = (len(order), data.channels, side, side)
             parts = (take(data.images, np.array(order[at : at + AT_ONCE])) for at in range(0, len(order), AT_ONCE))

@@ -45,6 +45,7 @@ class Environment(Document):
     """Cores that the process may use."""
     device: str = ""
     command: tuple[str, ...] = ()
+    """Without folders."""
     data: TrainedOn | None = None
     start: Start | None = None
 

@@ -16,7 +16,18 @@ from typing import Any
 from samgan import __version__
 from samgan.config import Config
 from samgan.errors import SamganError
-from samgan.files import NO_FOLLOW, Location, atomic_write, holds_something, is_system_name, locked, naming, write_json
+from samgan.files import (
+    NO_FOLLOW,
+    PRIVATE,
+    Location,
+    atomic_write,
+    holds_something,
+    is_system_name,
+    locked,
+    naming,
+    without_folders,
+    write_json,
+)
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
 
 LAST_BYTES = 16384  # holds several lines
@@ -53,7 +64,8 @@ class Run:
             raise SamganError(
                 f"{run.path} exists and is not empty; name a new folder, or continue the run in it with --resume"
             )
-        run.checkpoint_folder.mkdir(parents=True, exist_ok=True)
+        run.path.mkdir(PRIVATE, parents=True, exist_ok=True)  # a grid of real images will be in it
+        run.checkpoint_folder.mkdir(exist_ok=True)
         (environment or Environment()).write(run.path / "environment.json")
         write_json(run.path / "config.json", config.to_dict())  # last, since it makes the folder a run
         return run
@@ -280,7 +292,7 @@ def describe_environment(device: str, data: TrainedOn | None, start: Start | Non
         processor=_processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         device=device,
-        command=("samgan" if program.stem == "__main__" else program.name, *sys.argv[1:]),
+        command=("samgan" if program.stem == "__main__" else program.name, *without_folders(sys.argv[1:])),
         data=data,
         start=start,
     )

@@ -14,7 +14,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import UsageError
-from samgan.files import Location
+from samgan.files import PRIVATE, Location
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.load_features import choose_features, say_features
 from samgan.sampling import Source, labels_like
@@ -117,7 +117,9 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     for sentence in said:
         say(f"samgan: {sentence}")
     say_features(extractor, reason)
-    folder.mkdir(parents=True, exist_ok=True)  # before the long part: a place that cannot be written is told now
+    folder.mkdir(
+        PRIVATE, parents=True, exist_ok=True
+    )  # before the long part: a place that cannot be written is told now
     scores = score_images(
         real=real,
         fake=fake,

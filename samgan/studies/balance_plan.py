@@ -11,7 +11,7 @@ from samgan import __version__
 from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
-from samgan.files import check_new_folder
+from samgan.files import PRIVATE, check_new_folder
 from samgan.metrics.load_features import choose_features, default_features, say_features
 from samgan.presets import PLUS, preset_config
 from samgan.provenance import SET_FORMATS
@@ -196,7 +196,6 @@ def _check_originals(originals: Path, data: PreparedSet, names: Sequence[str]) -
 
 def _check_links(out: Path) -> None:
     """Refuse links where none can be made before the training: Windows asks for a right that few users have."""
-    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as folder:
         try:
             (Path(folder) / "link").symlink_to(out)
@@ -215,6 +214,7 @@ def keep_plan(plan: Plan, out: Path) -> None:
     path = out / "plan.json"
     if not path.is_file():
         check_new_folder(out, "it was not begun by samgan balance: name a new folder")
+        out.mkdir(PRIVATE, parents=True, exist_ok=True)  # the set will be in it
         if plan.originals and not plan.copies:
             _check_links(out)
         plan.write(path)

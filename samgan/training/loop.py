@@ -18,6 +18,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.networks import load_smaller, reason_not_to_grow
 from samgan.runs import Run, load_checkpoint, newest_checkpoint
 from samgan.sampling import MODEL_SUFFIX, read_model
+from samgan.terminal import ending_signals
 from samgan.training.batches import Sampler
 from samgan.training.log import Log, say
 from samgan.training.loggers import Logger
@@ -125,7 +126,7 @@ def train_loop(
     Raises:
         UsageError: Images or labels do not fit the network, or the batch does not fit the processes.
         SamganError: A loss or weight became NaN or infinite; the last checkpoint is intact.
-        Interrupted: SIGINT or SIGTERM arrived; the last step is saved.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the last step is saved.
     """
     indices = options.indices
     check_fit(config, (len(images if indices is None else indices), *images.shape[1:]), world_size())
@@ -260,7 +261,7 @@ def _restore(state: TrainingState, path: Path) -> None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of exiting; a second SIGINT interrupts at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP instead of exiting; a second SIGINT interrupts at once."""
     received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
@@ -269,7 +270,7 @@ def _signals() -> Iterator[list[int]]:
         received.append(number)
 
     try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, *ending_signals())}
     except ValueError:  # not in the main thread: the caller handles signals
         yield received
         return

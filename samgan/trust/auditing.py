@@ -20,7 +20,7 @@ from samgan import __version__
 from samgan.data import PreparedSet
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError
-from samgan.files import Location, atomic_write
+from samgan.files import PRIVATE, Location, atomic_write
 from samgan.grids import SYNTHETIC, image_grid, write_png
 from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.intervals import share_of
@@ -104,7 +104,7 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
     say_features(extractor, why)
     request = AuditRequest.open(opened, data, classes=classes, count=count, seed=seed)
     fake = request.synthetic_images()
-    folder.mkdir(parents=True, exist_ok=True)  # before the long part: if it cannot be made, fail now
+    folder.mkdir(PRIVATE, parents=True, exist_ok=True)  # before the long part: if it cannot be made, fail now
     document = _compute(request, fake, extractor, why)
     if pictures:
         document = replace(document, images=_write_images(folder / "audit.png", document, fake))

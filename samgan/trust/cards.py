@@ -3,13 +3,13 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from samgan import __version__
 from samgan.errors import shown
-from samgan.files import atomic_write
+from samgan.files import atomic_write, without_folders
 from samgan.pages import markdown_table
 from samgan.pictures import RESEARCH_ONLY
 from samgan.trust import answers
@@ -152,15 +152,10 @@ def _facts(record: Record) -> dict[str, str]:
         "quality of the files": answers.file_quality(record),
         "passed over in metadata": answers.notes(record),
         "warnings of samgan prepare": answers.warnings(record),
-        "command": _command(environment.command) if environment else "",
+        "command": " ".join(without_folders(environment.command)) if environment else "",
     }
     always = {"licence": record.licence or OPEN, "attribution of the images": record.attribution or OPEN}
     return {name: value for name, value in facts.items() if value} | always
-
-
-def _command(words: Sequence[str]) -> str:
-    """The command without folders, which are private."""
-    return " ".join(re.sub(r"^((?:--[^=]*|\w+)=)?.*/", r"\1", word) for word in words)
 
 
 def _classes(record: Record) -> list[str]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from samgan.commands.main import main
 from samgan.data import PreparedSet
-from samgan.errors import SamganError
+from samgan.errors import LONGEST, SamganError
 
 from .kinds import Case, make_case
 from .mutate import SCRIPT
@@ -28,7 +28,6 @@ MEMORY = 2 << 30
 ADDRESS_SPACE = 3 << 30  # more than MEMORY, so that a command that takes it is noticed, and ends
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 ERROR = re.compile(r"samgan( [a-z0-9]+)?: error: ")
-LONGEST = 4000
 
 
 @dataclass(frozen=True)
