@@ -29,17 +29,20 @@ from samgan.errors import SamganError, UsageError, one_line
 from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.load_features import choose_features
 from samgan.metrics.nearest import Nearest as NearestImages
+from samgan.networks import attention_gammas
 from samgan.pictures import image_grid, to_uint8, write_png
 from samgan.provenance import Sample
 from samgan.runs import Run
 from samgan.sampling import (
     Model,
+    attention_sheet,
     check_origin,
     interpolate,
     is_run,
     neighbours,
     open_model,
     sample,
+    scales_sheet,
     truncated,
     write_samples,
 )
@@ -51,6 +54,7 @@ from samgan.studio.tasks import (
     Failed,
     Files,
     Found,
+    Inside,
     Made,
     Near,
     Nearest,
@@ -88,20 +92,23 @@ class Maker:
         """
         model = self.model(task.of.weights if isinstance(task, Nearest) else task.weights)
         known: dict[type, Callable[[Any, Model], tuple[Answer, list[bytes]]]] = {
-            Seeds: _seeds, Sheet: _sheet, Walk: _walk, Around: _around, Files: _files, Nearest: self._nearest,
+            Seeds: _seeds, Sheet: _sheet, Walk: _walk, Around: _around, Inside: _inside, Files: _files,
+            Nearest: self._nearest,
         }  # fmt: skip
         return known[type(task)](task, model)
 
     def model(self, weights: Weights) -> Model:
-        """The model, read anew only if its file or the newest checkpoint has changed.
+        """The model, read anew only if its file or checkpoint has changed.
 
         Raises:
             SamganError: It cannot be read, or has other weights than were asked for.
         """
         path = Path(os.fsdecode(weights.path))
-        key = (path, _version(path), weights.truncation)
+        named = Run(path).checkpoint_folder / weights.checkpoint if weights.checkpoint else None
+        key = (path, named, _version(named or path), weights.truncation)
         if key not in self.models:
-            model = truncated(open_model(path, device=choose_device("auto")), weights.truncation)
+            model = open_model(path, str(named or "newest"), device=choose_device("auto"))
+            model = truncated(model, weights.truncation)
             while len(self.models) > 1:
                 del self.models[next(iter(self.models))]
             self.models[key] = model
@@ -209,6 +216,27 @@ def _around(task: Around, model: Model) -> tuple[Answer, list[bytes]]:
         words = f"neighbour {number} of seed {task.seed}, {task.degrees:g} degrees away"
         picture = Picture(task.seed, text.get("Class", ""), words)
         made.append((picture, _png(image, text | {"Latent": words})))
+    return _made(model, made)
+
+
+def _inside(task: Inside, model: Model) -> tuple[Answer, list[bytes]]:
+    seeds = list(task.seeds)
+    labels = _labels(model, seeds, task.class_name)
+    if task.what == "scales":
+        sheet = scales_sheet(model, seeds, labels)
+        words = [f"images at {side} px" for side in model.config.network.image_sides]
+    else:
+        sheet = attention_sheet(model, seeds, labels)
+        gates = {side: float(gamma) for side, gamma in attention_gammas(model.generator).items()}
+        words = ["the images", *(f"attention at {side} px, gate {gate:.3g}" for side, gate in gates.items())]
+        if len(sheet) == len(seeds):
+            raise UsageError("The generator of this model has no attention that compares places of an image.")
+    label = int(labels[0]) if labels is not None and task.class_name else None  # without a name, classes take turns
+    text = model.mark(seeds[0], label).entries() | {"Seed": f"{seeds[0]}..."}
+    made = []
+    for row, shows in zip(to_uint8(sheet).split(len(seeds)), words, strict=True):
+        grid = image_grid(row.numpy(), len(seeds))
+        made.append((Picture(seeds[0], task.class_name, shows), _png(grid, text | {"Shows": shows})))
     return _made(model, made)
 
 

@@ -159,9 +159,9 @@ class Worker:
         self._process = None
 
 
-def weights(path: Path, sha256: str = "", truncation: float = 1.0) -> Weights:
+def weights(path: Path, sha256: str = "", truncation: float = 1.0, checkpoint: str = "") -> Weights:
     """The weights of a task."""
-    return Weights(bytes(path), sha256, truncation)
+    return Weights(bytes(path), sha256, truncation, checkpoint)
 
 
 def _read(stream: IO[bytes]) -> tuple[Answer, list[bytes]] | None:
