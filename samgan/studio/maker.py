@@ -1,6 +1,7 @@
 """The process that makes pictures: `python -m samgan.studio.maker` reads tasks from its input, and answers each.
 
-A task is a line of JSON; an answer is a line of JSON, followed by the files that it announces. The process ends when
+A task is a line of JSON; an answer is a line of JSON, followed by the files that it announces. Before it, lines may say
+how far a task is. The process ends when
 its input ends, even in the middle of a task, and after `IDLE` seconds without one.
 """
 
@@ -60,13 +61,14 @@ from samgan.studio.tasks import (
     Nearest,
     Packed,
     Picture,
+    Progress,
     Seeds,
     Sheet,
     Task,
     Walk,
     Weights,
 )
-from samgan.trust.nearest_training import RealSplit, nearest_by_features, nearest_by_pixels
+from samgan.trust.nearest_training import RealSplit, nearest_by_features, nearest_by_pixels, training_features
 
 IDLE = 120.0
 """Seconds without a task, after which the process ends."""
@@ -76,9 +78,13 @@ IDLE = 120.0
 class Maker:
     """Does tasks, and remembers the model and the comparisons of the last ones."""
 
+    tell: Callable[[str], None] = lambda words: None
+    """Called with how far a task is that takes long, in words."""
     models: dict[tuple[object, ...], Model] = field(default_factory=dict)
     held_out: dict[tuple[object, ...], Float[Tensor, " m"]] = field(default_factory=dict)
     """Distances of held-out images to training images, by set, classes and measure."""
+    training: dict[tuple[object, ...], Float[Tensor, "n d"]] = field(default_factory=dict)
+    """Features of training images, by set, classes and network; those of the last comparison only."""
     extractors: dict[tuple[int, ...], tuple[FeatureExtractor | None, str]] = field(default_factory=dict)
 
     def do(self, task: Task) -> tuple[Answer, list[bytes]]:
@@ -132,8 +138,10 @@ class Maker:
         image = torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0).copy())[None]
         held_out = torch.from_numpy(data.take(real.held_out))
         key = (data.sha256, tuple(classes))
+        self.tell(f"Comparing pixels with {len(real.training):,} training images.")
         found = nearest_by_pixels(image, real)
         if (key, "pixels") not in self.held_out and len(held_out):
+            self.tell(f"Comparing pixels of {len(held_out)} held-out images; this is done once.")
             self.held_out[key, "pixels"] = nearest_by_pixels(held_out, real).distance
         near = [_near("in pixels", found, self.held_out.get((key, "pixels")))]
         if task.features:
@@ -141,14 +149,29 @@ class Maker:
             if extractor is None:
                 notes.append(f"Features were not compared: {why}.")
             else:
-                found = nearest_by_features(extract(extractor, image, cache=False), real, extractor)
                 named = (key, extractor.sha256)
+                training = self._training(named, real, extractor)
+                found = nearest_by_features(extract(extractor, image, cache=False), real, training)
                 if named not in self.held_out and len(held_out):
+                    self.tell(f"Computing features of {len(held_out)} held-out images.")
                     features = extract(extractor, held_out)
-                    self.held_out[named] = nearest_by_features(features, real, extractor).distance
+                    self.held_out[named] = nearest_by_features(features, real, training).distance
                 measure = f"by {short_name(extractor.name)} features"
                 near.append(_near(measure, found, self.held_out.get(named)))
         return Found(model.sha256, len(real.training), tuple(near), tuple(notes)), []
+
+    def _training(
+        self, named: tuple[object, ...], real: RealSplit, extractor: FeatureExtractor
+    ) -> Float[Tensor, "n d"]:
+        """The features of all training images, which stay in memory: one comparison is likely to follow another."""
+        if named not in self.training:
+            count = len(real.training)
+
+            def tell(done: int) -> None:
+                self.tell(f"Features of {done:,} of {count:,} training images are there; this is done once.")
+
+            self.training = {named: training_features(real, extractor, tell)}
+        return self.training[named]
 
     def _extractor(self, shape: tuple[int, ...]) -> tuple[FeatureExtractor | None, str]:
         if shape not in self.extractors:
@@ -298,7 +321,12 @@ def _made(model: Model, made: Iterable[tuple[Picture, bytes]]) -> tuple[Answer, 
 
 def serve(lines: "queue.SimpleQueue[bytes]", out: IO[bytes] | io.BytesIO, idle: float = IDLE) -> None:
     """Answer tasks until there is none for `idle` seconds."""
-    maker = Maker()
+
+    def tell(words: str) -> None:
+        out.write(msgspec.json.encode(Progress(words)) + b"\n")
+        out.flush()
+
+    maker = Maker(tell)
     while True:
         try:
             line = lines.get(timeout=idle)

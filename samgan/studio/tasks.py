@@ -164,6 +164,12 @@ class Found(msgspec.Struct, frozen=True, tag=True):
     """What was left out, and why."""
 
 
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """How far a task is that takes long; its answer comes later."""
+
+    words: str
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """It could not be done."""
 
@@ -173,3 +179,5 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 Answer = Made | Packed | Found | Failed
+Said = Answer | Progress
+"""What a line of the process that makes pictures may be."""

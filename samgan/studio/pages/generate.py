@@ -1,5 +1,6 @@
 """Generate: pictures of a model's seeds, ways from one to another, neighbours, the nearest training image, files."""
 
+import html
 import os
 import re
 import shutil
@@ -166,6 +167,11 @@ def nearest(request: Request) -> Response:
     )  # fmt: skip
 
 
+def progress(request: Request) -> Response:
+    """How far the comparison is that is being made, in words."""
+    return Response(html.escape(studio_of(request).worker.progress), media_type="text/html")
+
+
 def picture(request: Request) -> Response:
     """One picture that was made, with its mark."""
     wish, sha256, number = _one(request, asked(request))
@@ -247,6 +253,7 @@ PAGE = Page(
         Route("/generate/walk", walk),
         Route("/generate/around", around),
         Route("/generate/nearest", nearest),
+        Route("/generate/progress", progress),
         Route("/generate/picture.png", picture),
         Route("/generate/training.png", training_picture),
         Route("/generate/file", file),
