@@ -245,10 +245,10 @@ def test_attention_sheet_shows_what_an_alias_free_generator_attends_to_within_th
     config = dataclasses.replace(model.config, network=network)
     other = dataclasses.replace(model, generator=Generator(network).eval(), config=config)
     sides = {8: 36, 16: 52}
-    maps = {side: torch.full((2, canvas**2, canvas**2 // 4), 0.1) for side, canvas in sides.items()}
+    maps = {side: torch.full((2, 1, canvas**2 // 4), 0.1) for side, canvas in sides.items()}
     for side, canvas in sides.items():
-        maps[side][:, canvas**2 // 2 + canvas // 2, 5 * canvas // 2 + 5] = 1.0
-    monkeypatch.setattr("samgan.sampling.sheets.attention_maps", lambda *_: maps)
+        maps[side][:, 0, 5 * canvas // 2 + 5] = 1.0
+    monkeypatch.setattr("samgan.sampling.sheets.attention_maps", lambda *_, **__: maps)
     sheet = attention_sheet(other, [1, 2])
     assert sheet.shape == (6, 1, 32, 32)
     for row, side in ((2, 8), (4, 16)):

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -23,16 +24,19 @@ from studio import make_client, make_worker, train
 from samgan import api
 from samgan.data import PreparedSet, prepare
 from samgan.errors import SamganError, UsageError
+from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.nearest import nearest_image
 from samgan.networks import Generator
+from samgan.pictures import to_uint8
 from samgan.provenance import read_samples
 from samgan.sampling import MODEL_SUFFIX, SHIPPED, load_model, neighbours, sample
 from samgan.sampling.model import MODEL_FORMAT
 from samgan.studio import catalogue, models
 from samgan.studio.catalogue import Catalogue
+from samgan.studio.maker import Maker
 from samgan.studio.models import find_models
 from samgan.studio.places import Root
-from samgan.studio.tasks import Made, Seeds
+from samgan.studio.tasks import Made, Nearest, Seeds
 from samgan.studio.worker import Worker, weights
 from samgan.trust.nearest_training import RealSplit, nearest_by_pixels
 
@@ -215,6 +219,58 @@ def test_nearest_in_parts_is_nearest_at_once(root, monkeypatch):
     expected = nearest_image(images, torch.from_numpy(data.take(real.training)))
     torch.testing.assert_close(found.distance, expected.distance)
     assert found.index.tolist() == real.training[expected.index].tolist()
+
+
+def test_features_of_training_images_are_computed_once_for_all_pictures(root, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAMGAN_CACHE", str(tmp_path))
+    computed, said, plain = [], [], FeatureExtractor.__call__
+    monkeypatch.setattr(
+        FeatureExtractor, "__call__", lambda self, images: computed.append(len(images)) or plain(self, images)
+    )
+
+    def ask(maker, number):
+        pictures = Seeds(weights(root / "runs/a run"), (1, 2))
+        computed.clear()
+        return maker.do(Nearest(pictures, number, bytes(root / "set"), features=True))[0].near[1]
+
+    maker, data = Maker(said.append), PreparedSet.open(root / "set")
+    first, real = ask(maker, 0), RealSplit.of(data)
+    assert sum(computed) == 1 + len(real.training) + len(real.held_out)
+    assert f"Features of 0 of {len(real.training)} training images are there; this is done once." in said
+    (extractor, _) = next(iter(maker.extractors.values()))
+    own = extractor(to_uint8(sample(load_model_of(root), [1])))
+    distances = torch.cdist(own, extractor(torch.from_numpy(data.take(real.training))))[0]
+    assert first.row == real.training[int(distances.argmin())]
+    ask(maker, 1)
+    assert computed == [1]  # the picture alone
+    assert ask(Maker(), 0) == first  # another process
+    assert computed == [1]
+
+
+def test_a_page_that_waits_says_how_far_the_comparison_is(root, tmp_path):
+    go_on, failed = tmp_path / "go on", json.dumps({"type": "Failed", "words": "done"})
+    progress = json.dumps({"type": "Progress", "words": "256 of <3,080>"})
+    worker = odd(
+        f"import os; print({progress!r}, flush=True)\n    while not os.path.exists({str(go_on)!r}): time.sleep(0.01)"
+        f"\n    print({failed!r}, flush=True)"
+    )
+    client, caught = make_client(root, worker=worker), []
+
+    def wait():
+        with pytest.raises(SamganError) as error:
+            worker.do(TASK)
+        caught.append(str(error.value))
+
+    thread, end = threading.Thread(target=wait), time.monotonic() + 20
+    thread.start()
+    while not (shown := client.get("/generate/progress").text) and time.monotonic() < end:
+        time.sleep(0.01)
+    go_on.touch()
+    thread.join(20)
+    worker.close()
+    assert shown == "256 of &lt;3,080&gt;"
+    assert caught == ["done"]
+    assert client.get("/generate/progress").text == ""
 
 
 def test_a_model_whose_set_is_elsewhere_has_nothing_to_compare_with(client):

@@ -21,6 +21,7 @@ from samgan.scoring import FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.documents import Counts
 from samgan.trust import CHECKLISTS, CLAIM, OPEN, AuditDocument, Record, answers, escape, format_card, read_record
 from samgan.trust.card_form import CardForm
+from samgan.trust.sign_off import SignOff, add_sign_off, hash_audit
 from samgan.trust.utility_document import UtilityDocument
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -252,6 +253,29 @@ def test_a_utility_test_is_on_the_card_with_its_interval(run, data):
     decision = BALANCE["utility"]["decisions"]["auc"]
     assert f"{BALANCE['utility']['verdict']}; AUC {decision['mean']:+.4f} [{decision['low']:+.4f}, " in words
     assert f"{BALANCE['utility']['held_out']['patients']} held-out patients" in words
+
+
+def test_a_sign_off_is_on_the_card_of_the_audit_that_was_signed(run, data, tmp_path, capsys):
+    audit(run, data).write(tmp_path / "audit.json")
+    documents = {"audit": tmp_path / "audit.json"}
+    assert "Sign-off of the audit" not in format_card(read_record(run.path, data, documents))
+    own = hash_audit(tmp_path / "audit.json")
+    first = SignOff("Dr. <b>A|B</b>", "2026-01-31", "not accepted", "Pair 3\n# is close.", own)
+    for sign_off in (first, replace(first, name="C", decision="accepted", remark="")):
+        add_sign_off(tmp_path, sign_off)
+    part = sections(format_card(read_record(run.path, data, documents)))["Sign-off of the audit"]
+    assert "2026-01-31: not accepted (Pair 3 # is close.)" in part.replace("\\#", "#")
+    assert f"C, 2026-01-31: accepted; audit.json with SHA-256 {own[:16]}." in part
+    assert "<b>" not in part
+
+    replace(audit(run, data), seed=9).write(tmp_path / "audit.json")  # made again: nobody has signed this one
+    part = sections(format_card(read_record(run.path, data, documents)))["Sign-off of the audit"]
+    assert "Decisions on earlier audits, which do not count here: 2." in part
+    assert "accepted" not in part
+    (tmp_path / "audit-sign-offs.json").write_text("{", "utf-8")
+    command = ["card", str(run.path), "--data", str(data.path), "--out", str(tmp_path / "card.md")]
+    assert main([*command, "--audit", str(tmp_path / "audit.json")]) == 1
+    assert "audit-sign-offs.json is not valid JSON" in capsys.readouterr().err
 
 
 def test_what_a_person_adds_is_on_the_card_that_is_written_again(run, data, tmp_path, capsys):

@@ -99,12 +99,19 @@ class SelfAttention(nn.Module):
         y = F.conv2d(o.mT.unflatten(2, x.shape[2:]), self.gamma * out)
         return y.add_(x) if y.dtype == x.dtype else y + x
 
-    def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
-        """Beta of eq. 3, for pictures and as a plain reference. Rows are query positions j and sum to 1."""
+    def attention_maps(
+        self, x: Float[Tensor, "n c h w"], queries: slice = slice(None)
+    ) -> Float[Tensor, "n queries keys"]:
+        """Beta of eq. 3, for pictures and as a plain reference. Rows are query positions j and sum to 1.
+
+        Args:
+            x: The input.
+            queries: Which positions, counted row by row; default: all.
+        """
         query, key = self.query(x), self.key(x)
         if self.pooled:
             key = F.max_pool2d(key, 2)
-        return torch.einsum("ncj,nci->nji", query.flatten(2), key.flatten(2)).softmax(dim=-1)
+        return torch.einsum("ncj,nci->nji", query.flatten(2)[:, :, queries], key.flatten(2)).softmax(dim=-1)
 
 
 class LinearAttention(SelfAttention):
@@ -124,9 +131,11 @@ class LinearAttention(SelfAttention):
         o = (summaries @ query.softmax(dim=1)).unflatten(2, x.shape[2:])
         return F.conv2d(o, self.gamma * self.out.effective_weight()) + x
 
-    def attention_maps(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n queries keys"]:
+    def attention_maps(
+        self, x: Float[Tensor, "n c h w"], queries: slice = slice(None)
+    ) -> Float[Tensor, "n queries keys"]:
         """The equivalent weights of pairs, which `forward` never forms; rows sum to 1."""
-        query, key = self.query(x).flatten(2), self.key(x).flatten(2)
+        query, key = self.query(x).flatten(2)[:, :, queries], self.key(x).flatten(2)
         return query.softmax(dim=1).mT @ key.softmax(dim=2)
 
 

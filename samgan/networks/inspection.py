@@ -25,12 +25,14 @@ def _layers(network: Generator | Discriminator) -> dict[int, nn.Module]:
     return {4 << scale: block.get_submodule("attention") for scale, block in enumerate(network.blocks)}
 
 
-def attention_maps(network: Generator | Discriminator, *inputs: Any) -> dict[int, Tensor]:
+def attention_maps(network: Generator | Discriminator, *inputs: Any, from_centre: bool = False) -> dict[int, Tensor]:
     """Where each layer of self, linear or dual attention looks, for pictures.
 
     Args:
         network: Either network.
         inputs: The arguments of its forward pass.
+        from_centre: Only where the position right below the centre looks. Maps of all positions of an image take
+            gigabytes at 256 px.
 
     Returns:
         By resolution: beta of eq. 3, [n, queries, keys], with positions row by row; with pooling, keys have half the
@@ -43,7 +45,10 @@ def attention_maps(network: Generator | Discriminator, *inputs: Any) -> dict[int
         if isinstance(found, SelfAttention):  # or a subclass
 
             def keep(layer: SelfAttention, arguments: tuple[Tensor], side: int = place) -> None:
-                maps[side] = layer.attention_maps(arguments[0])
+                height, width = arguments[0].shape[2:]
+                centre = height // 2 * width + width // 2
+                queries = slice(centre, centre + 1) if from_centre else slice(None)
+                maps[side] = layer.attention_maps(arguments[0], queries)
 
             hooks.append(found.register_forward_pre_hook(keep))
     try:

@@ -75,13 +75,12 @@ def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -
     latents = latents_of_seeds(seeds, model.generator.latent_size)
     labels = model.labels(seeds) if labels is None else labels
     maps = attention_maps(
-        model.generator, latents.to(model.device), None if labels is None else labels.to(model.device)
+        model.generator, latents.to(model.device), None if labels is None else labels.to(model.device), from_centre=True
     )
     images = sample(model, seeds, labels)
     rows = [images]
     for resolution, beta in maps.items():
-        side = math.isqrt(beta.shape[1])
-        centre = beta[:, side * side // 2 + side // 2].float().cpu()
+        centre = beta[:, 0].float().cpu()
         centre = 2 * centre / centre.amax(dim=1, keepdim=True) - 1
         keys = math.isqrt(centre.shape[1])
         margin = round(keys * _margin(model.generator, resolution))

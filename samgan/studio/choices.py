@@ -61,6 +61,30 @@ def number(name: str, typed: str, whole: bool = True) -> str:
     return typed
 
 
+def whole_number(wanted: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    """A number that an address or a form asks for; `default` if it is left out.
+
+    Raises:
+        UsageError: It is no whole number, or not from `low` to `high`.
+    """
+    text = wanted.get(name, "").strip() or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) < 11 and low <= int(text) <= high):
+        raise UsageError(f"{name}: expected a whole number from {low} to {high}")
+    return int(text)
+
+
+def weights_hash(wanted: Mapping[str, str]) -> str:
+    """The whole hash of a model's weights, as the addresses of its pictures name them.
+
+    Raises:
+        UsageError: It is none.
+    """
+    text = wanted.get("sha256", "")
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise UsageError("sha256: expected the hash of the model's weights")
+    return text
+
+
 def features_words(typed: Mapping[str, str]) -> list[str]:
     """The option of the features; none if the command is to choose.
 

@@ -1,6 +1,7 @@
 """The process that makes pictures: `python -m samgan.studio.maker` reads tasks from its input, and answers each.
 
-A task is a line of JSON; an answer is a line of JSON, followed by the files that it announces. The process ends when
+A task is a line of JSON; an answer is a line of JSON, followed by the files that it announces. Before it, lines may say
+how far a task is. The process ends when
 its input ends, even in the middle of a task, and after `IDLE` seconds without one.
 """
 
@@ -29,17 +30,20 @@ from samgan.errors import SamganError, UsageError, one_line
 from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.load_features import choose_features
 from samgan.metrics.nearest import Nearest as NearestImages
+from samgan.networks import attention_gammas
 from samgan.pictures import image_grid, to_uint8, write_png
 from samgan.provenance import Sample
 from samgan.runs import Run
 from samgan.sampling import (
     Model,
+    attention_sheet,
     check_origin,
     interpolate,
     is_run,
     neighbours,
     open_model,
     sample,
+    scales_sheet,
     truncated,
     write_samples,
 )
@@ -51,18 +55,20 @@ from samgan.studio.tasks import (
     Failed,
     Files,
     Found,
+    Inside,
     Made,
     Near,
     Nearest,
     Packed,
     Picture,
+    Progress,
     Seeds,
     Sheet,
     Task,
     Walk,
     Weights,
 )
-from samgan.trust.nearest_training import RealSplit, nearest_by_features, nearest_by_pixels
+from samgan.trust.nearest_training import RealSplit, nearest_by_features, nearest_by_pixels, training_features
 
 IDLE = 120.0
 """Seconds without a task, after which the process ends."""
@@ -72,9 +78,13 @@ IDLE = 120.0
 class Maker:
     """Does tasks, and remembers the model and the comparisons of the last ones."""
 
+    tell: Callable[[str], None] = lambda words: None
+    """Called with how far a task is that takes long, in words."""
     models: dict[tuple[object, ...], Model] = field(default_factory=dict)
     held_out: dict[tuple[object, ...], Float[Tensor, " m"]] = field(default_factory=dict)
     """Distances of held-out images to training images, by set, classes and measure."""
+    training: dict[tuple[object, ...], Float[Tensor, "n d"]] = field(default_factory=dict)
+    """Features of training images, by set, classes and network; those of the last comparison only."""
     extractors: dict[tuple[int, ...], tuple[FeatureExtractor | None, str]] = field(default_factory=dict)
 
     def do(self, task: Task) -> tuple[Answer, list[bytes]]:
@@ -88,20 +98,23 @@ class Maker:
         """
         model = self.model(task.of.weights if isinstance(task, Nearest) else task.weights)
         known: dict[type, Callable[[Any, Model], tuple[Answer, list[bytes]]]] = {
-            Seeds: _seeds, Sheet: _sheet, Walk: _walk, Around: _around, Files: _files, Nearest: self._nearest,
+            Seeds: _seeds, Sheet: _sheet, Walk: _walk, Around: _around, Inside: _inside, Files: _files,
+            Nearest: self._nearest,
         }  # fmt: skip
         return known[type(task)](task, model)
 
     def model(self, weights: Weights) -> Model:
-        """The model, read anew only if its file or the newest checkpoint has changed.
+        """The model, read anew only if its file or checkpoint has changed.
 
         Raises:
             SamganError: It cannot be read, or has other weights than were asked for.
         """
         path = Path(os.fsdecode(weights.path))
-        key = (path, _version(path), weights.truncation)
+        named = Run(path).checkpoint_folder / weights.checkpoint if weights.checkpoint else None
+        key = (path, named, _version(named or path), weights.truncation)
         if key not in self.models:
-            model = truncated(open_model(path, device=choose_device("auto")), weights.truncation)
+            model = open_model(path, str(named or "newest"), device=choose_device("auto"))
+            model = truncated(model, weights.truncation)
             while len(self.models) > 1:
                 del self.models[next(iter(self.models))]
             self.models[key] = model
@@ -125,8 +138,10 @@ class Maker:
         image = torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0).copy())[None]
         held_out = torch.from_numpy(data.take(real.held_out))
         key = (data.sha256, tuple(classes))
+        self.tell(f"Comparing pixels with {len(real.training):,} training images.")
         found = nearest_by_pixels(image, real)
         if (key, "pixels") not in self.held_out and len(held_out):
+            self.tell(f"Comparing pixels of {len(held_out)} held-out images; this is done once.")
             self.held_out[key, "pixels"] = nearest_by_pixels(held_out, real).distance
         near = [_near("in pixels", found, self.held_out.get((key, "pixels")))]
         if task.features:
@@ -134,14 +149,29 @@ class Maker:
             if extractor is None:
                 notes.append(f"Features were not compared: {why}.")
             else:
-                found = nearest_by_features(extract(extractor, image, cache=False), real, extractor)
                 named = (key, extractor.sha256)
+                training = self._training(named, real, extractor)
+                found = nearest_by_features(extract(extractor, image, cache=False), real, training)
                 if named not in self.held_out and len(held_out):
+                    self.tell(f"Computing features of {len(held_out)} held-out images.")
                     features = extract(extractor, held_out)
-                    self.held_out[named] = nearest_by_features(features, real, extractor).distance
+                    self.held_out[named] = nearest_by_features(features, real, training).distance
                 measure = f"by {short_name(extractor.name)} features"
                 near.append(_near(measure, found, self.held_out.get(named)))
         return Found(model.sha256, len(real.training), tuple(near), tuple(notes)), []
+
+    def _training(
+        self, named: tuple[object, ...], real: RealSplit, extractor: FeatureExtractor
+    ) -> Float[Tensor, "n d"]:
+        """The features of all training images, which stay in memory: one comparison is likely to follow another."""
+        if named not in self.training:
+            count = len(real.training)
+
+            def tell(done: int) -> None:
+                self.tell(f"Features of {done:,} of {count:,} training images are there; this is done once.")
+
+            self.training = {named: training_features(real, extractor, tell)}
+        return self.training[named]
 
     def _extractor(self, shape: tuple[int, ...]) -> tuple[FeatureExtractor | None, str]:
         if shape not in self.extractors:
@@ -212,6 +242,27 @@ def _around(task: Around, model: Model) -> tuple[Answer, list[bytes]]:
     return _made(model, made)
 
 
+def _inside(task: Inside, model: Model) -> tuple[Answer, list[bytes]]:
+    seeds = list(task.seeds)
+    labels = _labels(model, seeds, task.class_name)
+    if task.what == "scales":
+        sheet = scales_sheet(model, seeds, labels)
+        words = [f"images at {side} px" for side in model.config.network.image_sides]
+    else:
+        sheet = attention_sheet(model, seeds, labels)
+        gates = {side: float(gamma) for side, gamma in attention_gammas(model.generator).items()}
+        words = ["the images", *(f"attention at {side} px, gate {gate:.3g}" for side, gate in gates.items())]
+        if len(sheet) == len(seeds):
+            raise UsageError("The generator of this model has no attention that compares places of an image.")
+    label = int(labels[0]) if labels is not None and task.class_name else None  # without a name, classes take turns
+    text = model.mark(seeds[0], label).entries() | {"Seed": f"{seeds[0]}..."}
+    made = []
+    for row, shows in zip(to_uint8(sheet).split(len(seeds)), words, strict=True):
+        grid = image_grid(row.numpy(), len(seeds))
+        made.append((Picture(seeds[0], task.class_name, shows), _png(grid, text | {"Shows": shows})))
+    return _made(model, made)
+
+
 def _files(task: Files, model: Model) -> tuple[Answer, list[bytes]]:
     check_seed(task.seed, task.count)
     folder = Path(os.fsdecode(task.folder))
@@ -270,7 +321,12 @@ def _made(model: Model, made: Iterable[tuple[Picture, bytes]]) -> tuple[Answer, 
 
 def serve(lines: "queue.SimpleQueue[bytes]", out: IO[bytes] | io.BytesIO, idle: float = IDLE) -> None:
     """Answer tasks until there is none for `idle` seconds."""
-    maker = Maker()
+
+    def tell(words: str) -> None:
+        out.write(msgspec.json.encode(Progress(words)) + b"\n")
+        out.flush()
+
+    maker = Maker(tell)
     while True:
         try:
             line = lines.get(timeout=idle)

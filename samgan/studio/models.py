@@ -11,12 +11,15 @@ import samgan
 from samgan.config import Config
 from samgan.errors import SamganError, UsageError, shown
 from samgan.grids import grid_images
+from samgan.runs import Run
 from samgan.studio.catalogue import MODEL_SUFFIX, Catalogue
 
 SHIPPED = Path(samgan.__file__).with_name("models")
 """Where the models lie that come with samgan; in forms, the name of one stands for it if nothing here has that name."""
 FORMAT = "samgan model 1"
 """What a file of `samgan export` says of itself (`samgan.sampling.model`, which needs torch)."""
+COMPARING = ("self", "linear", "dual")
+"""Kinds of attention that compare places of an image, so that there are maps to show."""
 STYLED = ("modulated", "alias-free")
 """Blocks of generators whose images can be moved towards the mean style."""
 
@@ -57,9 +60,39 @@ class FoundModel:
         return network.generator_blocks in STYLED and network.mapping_layers > 0
 
     @property
+    def attends(self) -> bool:
+        """Whether its generator has attention of which maps can be shown."""
+        network = self.config.network
+        return bool(network.generator_attention) and network.attention_kind in COMPARING
+
+    @property
     def most(self) -> int:
         """Pictures that a page shows at once."""
         return grid_images(self.side)
+
+
+@dataclass(frozen=True)
+class FoundCheckpoint:
+    """A checkpoint of a run."""
+
+    name: str
+    """Of its file."""
+    kimg: float
+    """Thousands of images that were seen before."""
+
+
+def find_checkpoints(catalogue: Catalogue, model: FoundModel) -> list[FoundCheckpoint]:
+    """The checkpoints that a run has kept, oldest first.
+
+    Raises:
+        Outside: A link leads one out of the root.
+    """
+    run = Run(model.path)
+    for path in run.checkpoints():
+        catalogue.root.check(path)
+    batch = model.config.training.batch_size
+    steps = ((path.name, int(path.stem.removeprefix("step-"))) for path in run.checkpoints())
+    return [FoundCheckpoint(name, step * batch / 1000) for name, step in steps]
 
 
 def find_models(catalogue: Catalogue) -> list[FoundModel]:

@@ -3,6 +3,8 @@
 Paths are bytes, as the system has them: JSON writes those as base64, and names of files need not be text.
 """
 
+from typing import Literal
+
 import msgspec
 
 
@@ -15,6 +17,8 @@ class Weights(msgspec.Struct, frozen=True):
     """The beginning of the hash that its weights must have; empty: any."""
     truncation: float = 1.0
     """As for `samgan.sampling.truncated`."""
+    checkpoint: str = ""
+    """Name of a file among the checkpoints of a run; empty: the newest."""
 
 
 class Seeds(msgspec.Struct, frozen=True, tag=True):
@@ -58,6 +62,19 @@ class Around(msgspec.Struct, frozen=True, tag=True):
     class_name: str = ""
 
 
+class Inside(msgspec.Struct, frozen=True, tag=True):
+    """Make pictures of what is within a generator, each a row of images, one for each seed.
+
+    They are its images at every scale, smallest first; or its images, then for each layer of attention where it looks
+    from the centre of the image.
+    """
+
+    weights: Weights
+    seeds: tuple[int, ...]
+    what: Literal["scales", "attention"]
+    class_name: str = ""
+
+
 class Files(msgspec.Struct, frozen=True, tag=True):
     """Write the files of `samgan sample` into a folder, and pack them into one if there are several."""
 
@@ -70,7 +87,7 @@ class Files(msgspec.Struct, frozen=True, tag=True):
     class_name: str = ""
 
 
-Making = Seeds | Sheet | Walk | Around
+Making = Seeds | Sheet | Walk | Around | Inside
 """Tasks whose answer is `Made`."""
 
 
@@ -147,6 +164,12 @@ class Found(msgspec.Struct, frozen=True, tag=True):
     """What was left out, and why."""
 
 
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """How far a task is that takes long; its answer comes later."""
+
+    words: str
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """It could not be done."""
 
@@ -156,3 +179,5 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 Answer = Made | Packed | Found | Failed
+Said = Answer | Progress
+"""What a line of the process that makes pictures may be."""

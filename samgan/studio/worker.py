@@ -15,7 +15,7 @@ from typing import IO
 import msgspec
 
 from samgan.errors import SamganError, UsageError, first_line
-from samgan.studio.tasks import Answer, Failed, Made, Making, Task, Weights
+from samgan.studio.tasks import Answer, Failed, Made, Making, Progress, Said, Task, Weights
 
 PATIENCE = 600.0
 """Seconds for one task; the features of a large set take the longest."""
@@ -44,6 +44,8 @@ class Worker:
         self._waiting = threading.BoundedSemaphore(WAITING)
         self._kept: OrderedDict[tuple[Making, int], bytes] = OrderedDict()
         self._keeping = threading.Lock()
+        self.progress = ""
+        """How far the present task is, in words; empty if it has not said so."""
 
     def do(self, task: Task) -> tuple[Answer, list[bytes]]:
         """Do a task.
@@ -121,9 +123,10 @@ class Worker:
                 with contextlib.suppress(OSError):  # it has ended: reading tells
                     _stream(process.stdin).write(line)
                     _stream(process.stdin).flush()
-                answered = _read(_stream(process.stdout))
+                answered = self._read(_stream(process.stdout))
             finally:
                 timer.cancel()
+                self.progress = ""
             if answered is not None:
                 return answered
             self._forget(process)
@@ -132,6 +135,23 @@ class Worker:
             if status := process.returncode:
                 raise SamganError(f"The process that makes pictures ended {_how(status)}. {AGAIN}")
         raise SamganError(f"The process that makes pictures gives no answer. {AGAIN}")
+
+    def _read(self, stream: IO[bytes]) -> tuple[Answer, list[bytes]] | None:
+        """The answer to a task, and its files; None if the stream ends before."""
+        while True:
+            line = stream.readline()
+            if not line.endswith(b"\n"):
+                return None
+            try:
+                said = msgspec.json.decode(line, type=Said)
+            except msgspec.MsgspecError:
+                return None
+            if not isinstance(said, Progress):
+                break
+            self.progress = said.words
+        files = [stream.read(size) for size in said.sizes] if isinstance(said, Made) else []
+        complete = not isinstance(said, Made) or tuple(map(len, files)) == said.sizes
+        return (said, files) if complete else None
 
     def _running(self) -> "subprocess.Popen[bytes]":
         process = self._process
@@ -159,23 +179,9 @@ class Worker:
         self._process = None
 
 
-def weights(path: Path, sha256: str = "", truncation: float = 1.0) -> Weights:
+def weights(path: Path, sha256: str = "", truncation: float = 1.0, checkpoint: str = "") -> Weights:
     """The weights of a task."""
-    return Weights(bytes(path), sha256, truncation)
-
-
-def _read(stream: IO[bytes]) -> tuple[Answer, list[bytes]] | None:
-    """The answer to a task, and its files; None if the stream ends before."""
-    line = stream.readline()
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        answer = msgspec.json.decode(line, type=Answer)
-    except msgspec.MsgspecError:
-        return None
-    files = [stream.read(size) for size in answer.sizes] if isinstance(answer, Made) else []
-    complete = not isinstance(answer, Made) or tuple(map(len, files)) == answer.sizes
-    return (answer, files) if complete else None
+    return Weights(bytes(path), sha256, truncation, checkpoint)
 
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:

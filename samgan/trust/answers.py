@@ -262,6 +262,18 @@ def memorisation(record: Record) -> str:
     return " ".join(f"{name}: {audit.verdict}" if name else audit.verdict for name, audit in record.audits.items())
 
 
+def sign_offs(record: Record) -> str:
+    """Who looked at the audit of memorisation, when, and what they decided; names are as they were typed."""
+    parts = [
+        f"{one.name}, {one.date}: {one.decision}{f' ({one.remark})' if one.remark else ''}; audit.json with SHA-256 "
+        f"{one.audit_sha256[:16]}."
+        for one in record.sign_offs
+    ]
+    if record.other_sign_offs:
+        parts.append(f"Decisions on earlier audits, which do not count here: {record.other_sign_offs}.")
+    return " ".join(parts)
+
+
 def readers(record: Record) -> str:
     """What readers found in blinded tests of real and synthetic pictures."""
     parts = []

@@ -55,6 +55,8 @@ def format_card(record: Record) -> str:
     for heading, answer in SECTIONS.items():
         words = escape(answer(record)) or _written(record, heading) or f"{OPEN}: {NOT_MEASURED}."
         lines += [f"## {heading}", "", words, ""]
+        if heading == "Memorisation" and (signed := escape(answers.sign_offs(record))):
+            lines += ["## Sign-off of the audit", "", signed, ""]
         if heading == "Memorisation" and record.readers:
             lines += ["## Readers", "", READERS, "", escape(answers.readers(record)), ""]
     for name, checklist in CHECKLISTS.items():

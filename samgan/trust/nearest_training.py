@@ -13,7 +13,7 @@ from torch import Tensor
 
 from samgan.data import PreparedSet
 from samgan.errors import SamganError
-from samgan.metrics.features import FeatureExtractor, extract
+from samgan.metrics.features import CACHE_CHUNK, FeatureExtractor, extract
 from samgan.metrics.nearest import Nearest, nearest_features, nearest_image
 
 READ_AT_ONCE = 1024
@@ -66,16 +66,37 @@ def nearest_by_pixels(images: UInt8[Tensor, "n c h w"], real: RealSplit) -> Near
     return _over_parts(real, lambda part: nearest_image(images, torch.from_numpy(real.data.take(part))))
 
 
-def nearest_by_features(features: Float[Tensor, "n d"], real: RealSplit, extractor: FeatureExtractor) -> Nearest:
+def training_features(
+    real: RealSplit, extractor: FeatureExtractor, tell: Callable[[int], None] = lambda done: None
+) -> Float[Tensor, "n d"]:
+    """The features of all training images, in the order of `real.training`.
+
+    They are kept in the cache of `extract`, which audits and scores share. So only the first call for a set computes
+    them, even if it was interrupted.
+
+    Args:
+        real: The images.
+        extractor: From `samgan.metrics.load_features`.
+        tell: Called with the number of images that are done, every `CACHE_CHUNK` images.
+    """
+    found = []
+    for start in range(0, len(real.training), CACHE_CHUNK):
+        tell(start)
+        rows = real.training[start : start + CACHE_CHUNK]
+        found.append(extract(extractor, torch.from_numpy(real.data.take(rows))))
+    return torch.cat(found)
+
+
+def nearest_by_features(features: Float[Tensor, "n d"], real: RealSplit, training: Float[Tensor, "m d"]) -> Nearest:
     """The nearest training image of each image by `nearest_features`; `index` is the row of the manifest.
 
-    Features of training images are cached, so only the first call for a set takes long.
+    Args:
+        features: Of the images.
+        real: The real images.
+        training: From `training_features`.
     """
-
-    def find(part: Int[np.ndarray, " k"]) -> Nearest:
-        return nearest_features(features, extract(extractor, torch.from_numpy(real.data.take(part))))
-
-    return _over_parts(real, find)
+    found = nearest_features(features, training)
+    return Nearest(found.distance, torch.from_numpy(real.training)[found.index], found.mirrored)
 
 
 def _over_parts(real: RealSplit, find: Callable[[Int[np.ndarray, " k"]], Nearest]) -> Nearest:

@@ -12,6 +12,7 @@ from samgan.sampling import Model, is_model, is_run, open_model
 from samgan.scoring import Scores
 from samgan.trust.card_form import CardForm, read_form
 from samgan.trust.documents import AuditDocument, ScreenedClass
+from samgan.trust.sign_off import SignOff, hash_audit, read_sign_offs
 from samgan.trust.utility_document import UtilityDocument
 
 LICENCE, ATTRIBUTION = "licence", "attribution of the images"
@@ -40,6 +41,10 @@ class Record:
     """Blinded tests that are finished, of the weights of the model."""
     other_readers: int = 0
     """Number of tests of other weights of the run."""
+    sign_offs: tuple[SignOff, ...] = ()
+    """Decisions on the audit of `audits`, the oldest first."""
+    other_sign_offs: int = 0
+    """Number of decisions on earlier audits."""
     attribution: str = ""
     """Of the images, in the words of the card's author."""
     licence: str = ""
@@ -99,6 +104,9 @@ def read_record(
     else:
         raise UsageError(f"{source}: expected a run folder, a .safetensors file or a prepared set")
     scores, audit, utility = _read_documents(files, model, _data_sha256(source, model, data))
+    decisions = read_sign_offs(files["audit"].parent).sign_offs if audit else ()
+    sha256 = hash_audit(files["audit"]) if audit else ""
+    signed = tuple(one for one in decisions if one.audit_sha256 == sha256)
     form = form or read_form(source if source.is_dir() else source.parent)
     written = form.answers if form else {}
     own_tests = tuple(test for test in tests if model is not None and test.model_sha256 == model.sha256)
@@ -111,6 +119,8 @@ def read_record(
         utility=utility,
         readers=own_tests,
         other_readers=len(tests) - len(own_tests),
+        sign_offs=signed,
+        other_sign_offs=len(decisions) - len(signed),
         attribution=attribution or written.get(ATTRIBUTION, ""),
         licence=licence or written.get(LICENCE, ""),
         answers=written,

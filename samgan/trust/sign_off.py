@@ -41,16 +41,16 @@ class SignOffs(Document):
     sign_offs: tuple[SignOff, ...]
 
 
-def hash_audit(folder: Path) -> str:
-    """SHA-256 of audit.json, in hexadecimal.
+def hash_audit(path: Path) -> str:
+    """SHA-256 of a file of `samgan audit`, in hexadecimal.
 
     Raises:
         SamganError: It is not there, or cannot be read.
     """
     try:
-        return hashlib.sha256((folder / "audit.json").read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise SamganError(f"{folder / 'audit.json'} cannot be read: {error.strerror}") from None
+        raise SamganError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def read_sign_offs(folder: Path) -> SignOffs:
@@ -82,7 +82,7 @@ def add_sign_off(folder: Path, sign_off: SignOff) -> None:
     if day > date.today():
         raise UsageError(f"date: {sign_off.date} is in the future")
     with _adding:
-        if hash_audit(folder) != sign_off.audit_sha256:
+        if hash_audit(folder / "audit.json") != sign_off.audit_sha256:
             raise SamganError("The audit was made again since you opened this page: look at it again, then sign.")
         known = read_sign_offs(folder)
         SignOffs(sign_offs=(*known.sign_offs, sign_off)).write(folder / FILE)

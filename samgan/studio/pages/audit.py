@@ -103,7 +103,7 @@ def _one(request: Request, place: str, typed: Mapping[str, str] | None = None, t
     document, signed, sha256, problem = found.document, [], "", trouble
     if document:
         try:
-            sha256 = hash_audit(studio.root.find(place))
+            sha256 = hash_audit(studio.root.find(place) / FILE)
             signed = _signed(studio, place)
         except SamganError as error:
             problem = problem or str(error)
@@ -167,7 +167,7 @@ def _signed(studio: Studio, place: str) -> list[Signed]:
     """Decisions on the audits of a folder, the newest first."""
     folder = studio.root.find(place)
     studio.root.check(folder / SIGN_OFFS)
-    known, sha256 = read_sign_offs(folder).sign_offs, hash_audit(folder)
+    known, sha256 = read_sign_offs(folder).sign_offs, hash_audit(folder / FILE)
     return [Signed(one, one.audit_sha256 != sha256) for one in reversed(known)]
 
 

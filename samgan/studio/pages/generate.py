@@ -1,5 +1,6 @@
 """Generate: pictures of a model's seeds, ways from one to another, neighbours, the nearest training image, files."""
 
+import html
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from samgan.errors import SamganError, UsageError
 from samgan.provenance import FORMATS
 from samgan.seeds import SEEDS
+from samgan.studio.choices import weights_hash, whole_number
 from samgan.studio.models import FoundModel, find_model, find_models
 from samgan.studio.sets import image_of
 from samgan.studio.tasks import Around, Files, Found, Made, Making, Nearest, Packed, Seeds, Walk
@@ -165,6 +167,11 @@ def nearest(request: Request) -> Response:
     )  # fmt: skip
 
 
+def progress(request: Request) -> Response:
+    """How far the comparison is that is being made, in words."""
+    return Response(html.escape(studio_of(request).worker.progress), media_type="text/html")
+
+
 def picture(request: Request) -> Response:
     """One picture that was made, with its mark."""
     wish, sha256, number = _one(request, asked(request))
@@ -180,7 +187,7 @@ def training_picture(request: Request) -> Response:
     if described.info is None:
         raise SamganError(described.problem)
     folder = studio.root.check(studio.root.find(place) / "images.npy").parent
-    row = _number(wanted, "row", 0, 0, max(0, described.info.images - 1))
+    row = whole_number(wanted, "row", 0, 0, max(0, described.info.images - 1))
     return Response(image_of(folder, described.info, row), media_type="image/png")
 
 
@@ -192,7 +199,7 @@ def file(request: Request) -> Response:
     if file_format not in OFFERED:
         raise UsageError(f"format: expected one of {', '.join(OFFERED)}")
     folder = Path(tempfile.mkdtemp(prefix="samgan-studio-"))
-    used = weights(wish.model.path, _hash(wanted), wish.truncation)
+    used = weights(wish.model.path, weights_hash(wanted), wish.truncation)
     try:
         packed, _ = studio.worker.do(Files(used, wish.seed, wish.count, file_format, bytes(folder), wish.class_name))
         if not isinstance(packed, Packed) or packed.name != os.path.basename(packed.name):
@@ -213,7 +220,7 @@ def _one(request: Request, wanted: dict[str, str]) -> tuple[Wish, str, int]:
     if kind not in PATHS:
         raise UsageError(f"kind: expected one of {', '.join(PATHS)}")
     wish = _wish(find_model(studio_of(request).catalogue, wanted.get("model", "")), kind, wanted)
-    return wish, _hash(wanted), _number(wanted, "n", 0, 0, 999)
+    return wish, weights_hash(wanted), whole_number(wanted, "n", 0, 0, 999)
 
 
 def _wish(model: FoundModel, kind: Kind, wanted: dict[str, str]) -> Wish:
@@ -225,31 +232,17 @@ def _wish(model: FoundModel, kind: Kind, wanted: dict[str, str]) -> Wish:
     class_name = wanted.get("class", "")
     if class_name and class_name not in model.classes:
         raise UsageError("class: the model has no such class")
-    count = _number(wanted, "count", min(SHOWN, model.most), 1, model.most)
+    count = whole_number(wanted, "count", min(SHOWN, model.most), 1, model.most)
     text = wanted.get("truncation", "").strip().replace(",", ".") or "1"
     if not re.fullmatch(r"(0?\.[0-9]{1,4}|0|1|1\.0{1,4}|0\.)", text):
         raise UsageError("truncation: expected a number from 0 (the mean image) to 1 (as trained)")
     truncation = float(text)
     if truncation != 1 and not model.can_truncate:
         raise UsageError("truncation: this model has no styles that could be moved towards their mean; leave it at 1")
-    seed = _number(wanted, "seed", 0, 0, SEEDS - (count if kind == "seeds" else 1))
-    to = _number(wanted, "to", min(seed + 1, SEEDS - 1), 0, SEEDS - 1)
-    degrees = _number(wanted, "degrees", DEGREES[1], 1, 90)
+    seed = whole_number(wanted, "seed", 0, 0, SEEDS - (count if kind == "seeds" else 1))
+    to = whole_number(wanted, "to", min(seed + 1, SEEDS - 1), 0, SEEDS - 1)
+    degrees = whole_number(wanted, "degrees", DEGREES[1], 1, 90)
     return Wish(kind, model, class_name, truncation, seed, count, to, degrees)
-
-
-def _number(wanted: dict[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = wanted.get(name, "").strip() or str(default)
-    if not (text.isascii() and text.isdigit() and len(text) < 11 and low <= int(text) <= high):
-        raise UsageError(f"{name}: expected a whole number from {low} to {high}")
-    return int(text)
-
-
-def _hash(wanted: dict[str, str]) -> str:
-    text = wanted.get("sha256", "")
-    if not re.fullmatch("[0-9a-f]{64}", text):
-        raise UsageError("sha256: expected the hash of the model's weights")
-    return text
 
 
 PAGE = Page(
@@ -260,6 +253,7 @@ PAGE = Page(
         Route("/generate/walk", walk),
         Route("/generate/around", around),
         Route("/generate/nearest", nearest),
+        Route("/generate/progress", progress),
         Route("/generate/picture.png", picture),
         Route("/generate/training.png", training_picture),
         Route("/generate/file", file),
