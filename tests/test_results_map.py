@@ -117,6 +117,8 @@ def test_generators_of_a_draw_are_averaged(records):
     more = [replace(r, key=replace(r.key, generator=1), scores={"auc": 0.0}) for r in every if r.key.way == USE]
     (one,), (two,) = records.gains(every, choices), records.gains([*every, *more], choices)
     assert two.gain.mean == pytest.approx((one.gain.mean - 0.75) / 2, abs=0.002)
+    unfinished = [r for r in more if r.key.seed == 0]
+    assert records.gains([*every, *unfinished], choices) == records.gains(every, choices)
 
 
 def test_the_pilot_chooses_the_best_on_average_and_only_when_it_is_complete(records, scripts):
