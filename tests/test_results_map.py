@@ -208,14 +208,14 @@ def folds(tmp_path):
 def short(records, scripts, monkeypatch):
     """Trains eight images, by networks of eight channels, in this process; what was called."""
     called = []
-    small = ["--network.max_channels=8", "--network.mapping_layers=0", "--training.batch_size=8", "--quiet"]
+    small = ["--network.max_channels=8", "--network.mapping_layers=0", "--training.batch_size=8"]
 
     def call(words, place):
         place.check()
         words = [*map(str, words)]
         called.append(words)
         fresh = words[0] == "train" and "--resume" not in words
-        assert main([*words, *(small[:-1] if fresh and "--start" not in words else [])]) == 0
+        assert main([*words, *(small if fresh else [])]) == 0
 
     monkeypatch.setattr(scripts.draws, "call", call)
     monkeypatch.setattr(scripts.draws, "POOL", 16)
