@@ -10,7 +10,7 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError
-from samgan.studies import advise, read_utility_map, short_advice
+from samgan.studies import BalanceRequest, advise, balance, read_utility_map, short_advice
 from samgan.studies.utility_map import PATH, PlannedCell, Question, UtilityMap, Verdict, known_rows
 from samgan.trust.utility_document import HARMS, HELPS, UNDECIDED
 
@@ -26,15 +26,15 @@ def known(*questions):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("advice")
-    write_phantoms(folder / "images", 30, resolution=32)
+    write_phantoms(folder / "images", 40, resolution=32)
     prepare(folder / "images", folder / "all", resolution=32, holdout=0.3, workers=1)
-    return subset(PreparedSet.open(folder / "all"), folder / "data", images={"NORMAL": 12})
+    return subset(PreparedSet.open(folder / "all"), folder / "data", images={"NORMAL": 24})
 
 
 def test_a_case_like_the_set_is_named_and_what_is_not_measured_too(data):
-    advice = advise(data, {"NORMAL": 9, "PNEUMONIA": 0}, known(EASY, HARD))
+    advice = advise(data, {"NORMAL": 4, "PNEUMONIA": 0}, known(EASY, HARD))
     text = "\n".join(advice.lines)
-    assert [(one.name, one.images, one.patients, one.missing) for one in advice.small] == [("NORMAL", 12, 12, 9)]
+    assert [(one.name, one.images, one.patients, one.missing) for one in advice.small] == [("NORMAL", 24, 24, 4)]
     assert (advice.side, advice.measured, advice.helps) == (32, 2, 0)
     assert (
         "With 32 px and about as many as NORMAL has (sick or not, easy): of 2 cases, they helped in 0, harmed" in text
@@ -45,16 +45,16 @@ def test_a_case_like_the_set_is_named_and_what_is_not_measured_too(data):
     assert "one draw of patients" in text
 
 
-@pytest.mark.parametrize("other", [{"side": 64}, {"images": 100}, {"images": 5}, {"images": None, "patients": 25}])
+@pytest.mark.parametrize("other", [{"side": 64}, {"images": 50}, {"images": 11}, {"images": None, "patients": 50}])
 def test_a_case_of_another_size_is_not_taken_for_the_set_s(data, other):
-    advice = advise(data, {"NORMAL": 9}, known(replace(EASY, verdicts=(replace(CASE, **other),))))
+    advice = advise(data, {"NORMAL": 4}, known(replace(EASY, verdicts=(replace(CASE, **other),))))
     assert "No measured case has 32 px and about as many patients or images as NORMAL." in advice.lines
 
 
 def test_a_gain_on_a_hard_question_is_told(data):
     gain = replace(CASE, patients=20, images=None, gain=0.03, low=0.01, high=0.05, verdict=HELPS, draws=4)
     hard = replace(HARD, verdicts=(gain,), open=(PlannedCell(32, 10),))
-    text = "\n".join(advise(data, {"NORMAL": 9}, known(EASY, hard)).lines)
+    text = "\n".join(advise(data, {"NORMAL": 4}, known(EASY, hard)).lines)
     assert "They helped with: which germ, 20 patients, 32 px, by a use (+0.0300 in AUC)." in text
     assert "Some cases of the measured questions are not measured yet" in text
     for untrue in ("nobody has measured", "expect no gain", "Not measured:"):
@@ -69,7 +69,7 @@ def test_a_gain_on_a_hard_question_is_told(data):
 
 def test_without_any_measurement_it_says_so(data):
     assert short_advice(known(HARD)).startswith("Do synthetic images help a classifier? Not measured yet.")
-    assert "Not measured: which germ (hard)." in advise(data, {"NORMAL": 9}, known(HARD)).lines
+    assert "Not measured: which germ (hard)." in advise(data, {"NORMAL": 4}, known(HARD)).lines
 
 
 def test_what_came_with_samgan_is_checked_when_it_is_read(tmp_path):
@@ -89,10 +89,23 @@ def test_the_command_says_it_and_makes_nothing(data, tmp_path, capsys):
     out = tmp_path / "balanced"
     assert main(["balance", str(data.path), "--advise", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["small"] == [{"name": "NORMAL", "images": 12, "patients": 12, "missing": 9}]
-    assert said["lines"] == list(advise(data, {"NORMAL": 9}).lines)
-    assert main(["balance", str(data.path), str(out), "--advise", "--target", "15"]) == 0
-    assert "NORMAL has 12 training images of 12 patients, and lacks 3." in capsys.readouterr().out
+    assert said["small"] == [{"name": "NORMAL", "images": 24, "patients": 24, "missing": 4}]
+    assert said["lines"] == list(advise(data, {"NORMAL": 4}).lines)
+    assert main(["balance", str(data.path), str(out), "--advise", "--target", "26"]) == 0
+    assert "NORMAL has 24 training images of 24 patients, and lacks 2." in capsys.readouterr().out
     assert not out.exists()
     assert main(["balance", str(data.path)]) == 2
     assert "both are needed, except with --advise" in capsys.readouterr().err
+
+
+def test_balance_says_it_in_short_before_it_spends_time(data, tmp_path, monkeypatch, capsys):
+    def stop(work):
+        raise SamganError("stopped here")
+
+    monkeypatch.setattr("samgan.studies.balancing.train_models", stop)
+    request = BalanceRequest(seeds=0, device="cpu")
+    with pytest.raises(SamganError, match="stopped here"):
+        balance(data, tmp_path / "balanced", request)
+    said = capsys.readouterr().err
+    assert f"samgan: {short_advice()}\n" in said
+    assert said.index(short_advice()) < said.index("samgan: training")

@@ -258,12 +258,13 @@ def heat_map(
     drawn, spoken = [], []
     for index, (name, cells) in enumerate(rows.items()):
         y = 50 + row * index
-        drawn.append({"name": name, "y": y + 14, "cells": list[dict[str, Any]]()})
+        own: list[dict[str, Any]] = []
+        drawn.append({"name": name, "y": y + 14, "cells": own})
         for place, (column, cell) in enumerate(zip(columns, cells, strict=True)):
             if cell is None:
                 continue
             value = cell.value or 0.0
-            drawn[-1]["cells"].append(
+            own.append(
                 {
                     "x": f"{left + place * width + 2:.1f}",
                     "middle": f"{left + (place + 0.5) * width:.1f}",

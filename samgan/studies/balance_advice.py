@@ -78,7 +78,7 @@ def short_advice(known: UtilityMap | None = None) -> str:
 
 def _told(verdicts: Sequence[Verdict]) -> str:
     """How often there was which verdict."""
-    counts = Counter(found.verdict for found in verdicts)
+    counts = Counter[str](found.verdict for found in verdicts)
     return (
         f"of {len(verdicts)} cases, they helped in {counts[HELPS]}, harmed in {counts[HARMS]}, and no difference was "
         f"shown in {counts[UNDECIDED]}"

@@ -105,7 +105,7 @@ def read_utility_map() -> UtilityMap:
 def known_rows(known: UtilityMap) -> Iterator[tuple[str, ...]]:
     """What is known, as rows by `KNOWN_HEADER`: one for each question and size."""
     for question in known.questions:
-        for side in sorted({case.side for case in (*question.verdicts, *question.open)}):
+        for side in sorted({case.side for case in question.verdicts} | {cell.side for cell in question.open}):
             found = [case for case in question.verdicts if case.side == side]
             planned = [case.patients for case in question.open if case.side == side]
             if found:

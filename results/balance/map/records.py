@@ -184,8 +184,8 @@ def gains(records: Sequence[Classifier], choices: dict[str, Choice]) -> list[Use
             whole = []
             for folds in FOLDS:
                 ours, theirs = (of_draws[cell, folds, way] for way in (use, choice.rival))
-                pairs = [(ours[draw], theirs[draw]) for draw in sorted(ours.keys() & theirs.keys())]
-                whole.append([pair for pair in pairs if _is_whole(*pair)])
+                pairs = [(_whole(ours[draw]), theirs[draw]) for draw in sorted(ours.keys() & theirs.keys())]
+                whole.append([pair for pair in pairs if pair[0] and len(pair[1]) >= SEEDS])
             if min(map(len, whole)) < DRAWS:
                 continue
             # Uses of one draw share its patients and its rival, so each estimates the spread of draws by itself.
@@ -198,10 +198,11 @@ def gains(records: Sequence[Classifier], choices: dict[str, Choice]) -> list[Use
     return [UseGain(*what, auc, gain) for what, auc, gain in zip(told, rivals, found, strict=True)]
 
 
-def _is_whole(ours: Sequence[Classifier], theirs: Sequence[Classifier]) -> bool:
-    """Whether a draw has all the classifiers that the protocol asks for."""
-    of_generators = Counter(record.key.generator for record in ours)
-    return len(theirs) >= SEEDS and len(of_generators) >= GENERATORS and min(of_generators.values()) >= SEEDS
+def _whole(ours: Sequence[Classifier]) -> list[Classifier]:
+    """Those of generators with as many classifiers as the protocol asks for; none if there are too few generators."""
+    counts = Counter(record.key.generator for record in ours)
+    whole = {generator for generator, count in counts.items() if count >= SEEDS}
+    return [record for record in ours if record.key.generator in whole] if len(whole) >= GENERATORS else []
 
 
 def _gain(name: str, spread: str, fold: int, ours: Sequence[Classifier], theirs: Sequence[Classifier]) -> DrawnGain:
