@@ -17,9 +17,10 @@ DEAF = (OSError, ValueError)
 
 def ending_signals() -> tuple[int, ...]:
     """Signals that ask to end: SIGTERM, and SIGHUP of a terminal that is closed, unless it is ignored (nohup)."""
-    hang_up = getattr(signal, "SIGHUP", None)  # Windows has none
-    heard = hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN
-    return (signal.SIGTERM, hang_up) if heard else (signal.SIGTERM,)
+    hang_up: int | None = getattr(signal, "SIGHUP", None)
+    if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN:  # Windows has none
+        return (signal.SIGTERM,)
+    return signal.SIGTERM, hang_up
 
 
 def printable(text: str) -> str:

@@ -1,5 +1,6 @@
 """The scripts of results/faults: fifty kills of training lose nothing; what they compare; tables and logs agree."""
 
+import csv
 import dataclasses
 import importlib.util
 import json
@@ -51,6 +52,15 @@ def test_fifty_kills_of_five_configurations_lose_nothing(tmp_path):
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_commands_that_are_killed_or_refused_a_write_lose_nothing(tmp_path):
     result = call("commands", tmp_path / "work", "--faults", 2, "--log", tmp_path / "log.csv")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which("strace") is None, reason="for Linux")
+def test_a_run_that_is_stopped_or_hung_up_loses_nothing(tmp_path):
+    names = ["SIGHUP", "SIGSTOP and SIGCONT", "umask 077", "64 open files"]
+    result = call("conditions", tmp_path / "work", "--log", tmp_path / "log.csv", "--only", *names)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -116,3 +126,5 @@ def test_the_tables_are_those_of_the_logs():
     rows = kills.read_log(FOLDER / "kills.csv")
     assert len(rows) == len({dataclasses.astuple(row)[:4] for row in rows})  # no kill is counted twice
     assert [row for row in rows if row.lost] == []
+    with open(FOLDER / "conditions.csv", encoding="utf-8", newline="") as file:
+        assert [row for row in csv.DictReader(file) if row["lost"]] == []

@@ -117,7 +117,7 @@ def test_the_container_installs_locked_versions_that_the_package_allows():
     for needed in map(Requirement, [*PROJECT["dependencies"], *extras["dicom"], *extras["tables"]]):
         version, _ = (hashed | torch)[needed.name.lower().replace("_", "-")]
         assert needed.specifier.contains(version), needed
-    # Nothing of CUDA is in the file with hashes: it comes with torch, from the index that the builder of the image names.
+    # Nothing of CUDA is in the file with hashes: it comes with torch, from the index that the builder names.
     assert not [name for name in hashed if re.match("nvidia|cuda|triton|torch(vision)?$", name)]
     installed = [line for line in text_of("Containerfile").splitlines() if "pip install" in line and "/tmp/" in line]
     assert "--require-hashes --no-deps --requirement /tmp/requirements-container.txt" in installed[0]

@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from commands import COMMANDS, Fault  # noqa: E402
 from commands import read_log as read_faults  # noqa: E402
+from conditions import Outcome  # noqa: E402
+from conditions import read_log as read_conditions  # noqa: E402
 from kills import CONFIGURATIONS, Kill  # noqa: E402
 from kills import read_log as read_kills  # noqa: E402
 
@@ -53,6 +55,12 @@ def rows_of_faults(faults: Sequence[Fault]) -> Iterator[tuple[str, ...]]:
         yield what, f"{len(rows)}", told, _lost([row.wrong for row in rows])
 
 
+def rows_of_conditions(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
+    """A row for each condition."""
+    for row in outcomes:
+        yield row.condition, "1", row.happened, _lost([row.lost])
+
+
 def rows_of_fuzz(file: Path) -> Iterator[tuple[str, ...]]:
     """One row for all inputs of the fuzzer."""
     rows = list(csv.DictReader(file.read_text("utf-8").splitlines()))
@@ -73,6 +81,7 @@ def _lost(said: Sequence[str]) -> str:
 def table() -> str:
     """The tables as Markdown, of the logs that are there."""
     rows = [*rows_of_kills(read_kills(HERE / "kills.csv")), *rows_of_faults(read_faults(HERE / "commands.csv"))]
+    rows += rows_of_conditions(read_conditions(HERE / "conditions.csv"))
     if (HERE / "fuzz.csv").is_file():
         rows += rows_of_fuzz(HERE / "fuzz.csv")
     lines = [HEAD, ("---", "--:", "---", "---"), *rows]
