@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from PIL import Image
 
 import samgan
 from samgan.commands.main import COMMANDS
@@ -90,6 +91,16 @@ def test_diagrams_are_drawn_from_what_the_pages_say():
 def test_no_address_is_fetched_by_drawings():
     for path in diagrams.DIAGRAMS.iterdir():
         assert set(re.findall(r"https?://[^\"' )]+", path.read_text("utf-8"))) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_pictures_of_the_studio_are_small_and_say_what_they_show():
+    named = {path.name for path in (DOCS / "pictures").glob("studio-*.png")}
+    assert named == {Path(link).name for link in links(DOCS / "studio.md") if link.endswith(".png")}
+    for name in named:
+        path = DOCS / "pictures" / name
+        assert path.stat().st_size <= 120_000, name
+        with Image.open(path) as picture:
+            assert picture.text["Description"].startswith("A page of samgan studio."), name
 
 
 def test_the_workflow_builds_the_site_as_make_does():

@@ -210,6 +210,22 @@ def test_pictures_of_a_model_without_a_mouse(enter):
     assert page.locator("#walk-shown img").get_attribute("src") != before
 
 
+def test_scales_and_attention_of_a_checkpoint_without_a_mouse(enter, root, tiny_config):
+    train(root / "runs" / "inside", tiny_config)
+    page = enter()
+    page.goto(page.url + "time?run=runs/inside")
+    tab_to(page, "#show-scales")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#inside .rows img", timeout=PATIENCE)
+    assert page.locator("#inside .rows img").count() == 4
+    tab_to(page, "#show-attention")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#inside figcaption:has-text('Attention at 16 px')", timeout=PATIENCE)
+    assert page.locator("#inside .rows img").count() == 3
+    assert page.evaluate("Promise.all([...document.images].map(i => i.decode())).then(() => true)")
+    assert page.locator(".banner").count() == 0
+
+
 def test_a_reader_without_a_mouse(enter, root, tiny_config):
     info = SetInfo.read(root / "set")
     config = tiny_config.override({"network.num_classes": 2, "data.classes": list(info.classes)})

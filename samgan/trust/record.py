@@ -104,9 +104,7 @@ def read_record(
     else:
         raise UsageError(f"{source}: expected a run folder, a .safetensors file or a prepared set")
     scores, audit, utility = _read_documents(files, model, _data_sha256(source, model, data))
-    decisions = read_sign_offs(files["audit"].parent).sign_offs if audit else ()
-    sha256 = hash_audit(files["audit"]) if audit else ""
-    signed = tuple(one for one in decisions if one.audit_sha256 == sha256)
+    signed, earlier = _sign_offs(files["audit"]) if audit else ((), 0)
     form = form or read_form(source if source.is_dir() else source.parent)
     written = form.answers if form else {}
     own_tests = tuple(test for test in tests if model is not None and test.model_sha256 == model.sha256)
@@ -120,11 +118,18 @@ def read_record(
         readers=own_tests,
         other_readers=len(tests) - len(own_tests),
         sign_offs=signed,
-        other_sign_offs=len(decisions) - len(signed),
+        other_sign_offs=earlier,
         attribution=attribution or written.get(ATTRIBUTION, ""),
         licence=licence or written.get(LICENCE, ""),
         answers=written,
     )
+
+
+def _sign_offs(audit: Path) -> tuple[tuple[SignOff, ...], int]:
+    """The decisions on an audit, and the number of those on earlier ones."""
+    known, sha256 = read_sign_offs(audit.parent).sign_offs, hash_audit(audit)
+    signed = tuple(one for one in known if one.audit_sha256 == sha256)
+    return signed, len(known) - len(signed)
 
 
 def _data_sha256(source: Path, model: Model | None, data: PreparedSet | None) -> str:
