@@ -117,9 +117,7 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     for sentence in said:
         say(f"samgan: {sentence}")
     say_features(extractor, reason)
-    folder.mkdir(
-        PRIVATE, parents=True, exist_ok=True
-    )  # before the long part: a place that cannot be written is told now
+    folder.mkdir(PRIVATE, parents=True, exist_ok=True)  # before the long part: if it cannot be made, fail now
     scores = score_images(
         real=real,
         fake=fake,
