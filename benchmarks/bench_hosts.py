@@ -65,7 +65,7 @@ def measure(side: int, count: int, options: argparse.Namespace) -> Point:
         lines = (folder / f"run-{2 * options.steps}" / "stats.jsonl").read_text().splitlines()
         trained = [line for line in map(json.loads, lines) if line["kind"] == "train"]
     rate = trained[-1]["images_per_second"] if count <= len(os.sched_getaffinity(0)) else None
-    return Point(side, count, rate, (sent[1] - sent[0]) / options.steps)
+    return Point(side, count, rate, max(0, sent[1] - sent[0]) / options.steps)  # one host sends a few bytes by itself
 
 
 def _train(network: Network, folder: Path, steps: int, options: argparse.Namespace) -> None:

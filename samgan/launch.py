@@ -99,6 +99,8 @@ def choose_environment(processes: int, hosts: int) -> ClusterEnvironment:
         if started == 1 and asked != 1:
             continue  # it started this process only, so the others are up to us
         if started == asked > 1:
+            if name == "srun":
+                _check_step_of_slurm(processes, hosts)
             return environment()
         if started != asked and (asked > 1 or name == "torchrun"):
             raise UsageError(
@@ -222,6 +224,19 @@ def _is_step_of_slurm() -> bool:
     names = ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS")
     shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     return all(os.environ.get(name, "").isdigit() for name in names) and not shell
+
+
+def _check_step_of_slurm(processes: int, hosts: int) -> None:
+    """Check that srun has spread its tasks evenly, as `srun -n 2` does on one host."""
+    spread = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    expected = f"{processes}(x{hosts})" if hosts > 1 else str(processes)
+    if spread and spread != expected:
+        raise UsageError(
+            f"--processes {processes} --hosts {hosts}: expected {expected} tasks on each node, found {spread} "
+            f"(SLURM_STEP_TASKS_PER_NODE): start it with srun --nodes={hosts} --ntasks-per-node={processes}"
+        )
+    # Lightning wants this variable, which srun sets only if it was given --ntasks-per-node.
+    os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(processes))
 
 
 def _number(name: str, default: int) -> int:

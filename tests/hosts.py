@@ -31,7 +31,7 @@ def why_not():
         return "network namespaces are of Linux"
     if os.geteuid() != 0:
         return "only root may make network namespaces"
-    if missing := [name for name in ("ip", "tc", "unshare") if shutil.which(name) is None]:
+    if missing := [name for name in ("ip", "unshare") if shutil.which(name) is None]:
         return f"{missing[0]} is not installed (packages iproute2 and util-linux)"
     try:
         remove_left_behind()
@@ -100,12 +100,25 @@ class Host:
         """Cut the link to the switch, on the side of the switch: this host only hears no more."""
         ip("-n", self.switch, "link", "set", f"port{self.number}", "down")
 
-    def slow_down(self, *words):
-        """Make the link slow, or lossy, in both directions, by words of `tc netem`."""
-        ends = (self.space, "eth0"), (self.switch, f"port{self.number}")
-        for space, device in ends:
-            command = ["tc", "-n", space, "qdisc", "replace", "dev", device, "root", "netem", *words]
-            subprocess.run(command, check=True, capture_output=True)
+    def slow_down(self, delay, loss):
+        """Replace the link by one that delays every frame by so many seconds, and drops a part of them, `loss`.
+
+        Raises:
+            OSError: It cannot be made here.
+        """
+        port = f"port{self.number}"
+        ip("-n", self.space, "link", "delete", "eth0")
+        words = [self.space, "eth0", self.switch, port, str(delay), str(loss)]
+        link = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests/slow_link.py"), *words], stdout=subprocess.PIPE, start_new_session=True
+        )
+        with link.stdout:
+            if not link.stdout.readline():
+                raise OSError("no tap device can be made here")
+        ip("-n", self.space, "addr", "add", f"{self.address}/24", "dev", "eth0")
+        ip("-n", self.space, "link", "set", "eth0", "up")
+        ip("-n", self.switch, "link", "set", port, "master", "bridge0", "up")
+        return link
 
     def sent(self):
         """Bytes that this host has sent over its link so far."""

@@ -289,19 +289,51 @@ def test_three_hosts_and_two_with_the_variables_of_slurm_compute_what_one_proces
         assert_equal(lab.state("one"), lab.state(run), 1e-5)
 
 
+def slowed(network, delay, loss):
+    try:
+        return network.hosts[1].slow_down(delay, loss)
+    except OSError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_slow_and_lossy_link_loses_nobody(laboratory_of):
     lab = laboratory_of
+    link = slowed(lab.network, 0.02, 0.02)
     try:
-        lab.network.hosts[1].slow_down("delay", "20ms", "5ms", "loss", "2%")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"this kernel cannot slow a link down: {error.stderr.decode().strip()}")
-    lab.alone("one", double=True)
-    lab.together("slow", 2, double=True)
-    one, slow = lab.run(timeout=400)
+        begun = time.monotonic()
+        ping = ["ip", "netns", "exec", lab.network.hosts[0].space, "bash", "-c"]
+        closed = f"exec 3<>/dev/tcp/{lab.network.hosts[1].address}/9"  # nobody listens there: the answer comes at once
+        subprocess.run([*ping, closed], capture_output=True, check=False)
+        assert time.monotonic() - begun > 0.04, "the link is not slow"
+        lab.alone("one", double=True)
+        lab.together("slow", 2, double=True)
+        one, slow = lab.run(timeout=600)
+    finally:
+        link.kill()
+        link.wait()
     assert [job["status"] for job in one + slow] == [0, 0, 0], slow
     assert_equal(lab.state("one"), lab.state("slow"), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_host_whose_slow_link_then_loses_everything_is_named_within_half_a_minute(laboratory_of):
+    lab = laboratory_of
+    link = slowed(lab.network, 0.02, 0.02)
+    stops = f"kill -STOP {link.pid}"  # the link stays up, and nothing comes through any more
+    lab.together("stopped", 2, events=[(0, 15, stops)])
+    try:
+        (stopped,) = lab.run(timeout=600)
+    finally:
+        link.kill()
+        link.wait()
+    assert [job["status"] for job in stopped] == [1, 1]
+    for job, name in zip(stopped, ("host 1 (node-1)", "host 0 (node-0)"), strict=True):
+        (line,) = errors(job["said"])
+        assert f"{name} has not answered for 20 seconds" in line
+        assert job["seconds"] < 30
 
 
 @pytest.mark.slow

@@ -90,6 +90,18 @@ def test_another_number_is_refused_in_one_line(environment, variables, processes
     assert "\n" not in str(e.value)
 
 
+def test_srun_needs_no_tasks_per_node_but_must_spread_its_tasks_evenly(environment):
+    plain = {name: value for name, value in STEP.items() if name != "SLURM_NTASKS_PER_NODE"}
+    environment({**plain, "SLURM_NTASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"})
+    assert type(choose_environment(2, 1)) is SLURMEnvironment
+    environment({**plain, "SLURM_NTASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"})
+    assert type(choose_environment(2, 2)) is SLURMEnvironment
+    for spread in ("3,1", "4"):
+        environment({**plain, "SLURM_NTASKS": "4", "SLURM_STEP_TASKS_PER_NODE": spread})
+        with pytest.raises(UsageError, match=rf"expected 2\(x2\) tasks .*found {spread} .*srun --nodes=2 --ntasks-per"):
+            choose_environment(2, 2)
+
+
 GOOD = {"MASTER_ADDR": "10.1.2.3", "MASTER_PORT": "29500", "NODE_RANK": "1"}
 
 

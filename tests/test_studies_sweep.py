@@ -7,11 +7,13 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from samgan.metrics.feature_networks import NETWORKS
 from samgan.metrics.load_features import Default
 from samgan.runs import Collapse, Run
 from samgan.scoring import Scores
-from samgan.studies import Job, Resources, RowDocument, ScoredBy, Scoring, finished, run_sweep
+from samgan.studies import Job, Resources, RowDocument, ScoredBy, Scoring, finished, run_sweep, sweep_ray
 from samgan.studies.sweep_ray import cores_of_a_job
 from samgan.studies.sweep_status import Status
 from samgan.training import Interrupted
@@ -282,6 +284,27 @@ def test_a_job_takes_what_one_machine_has(resources, cores):
     assert cores_of_a_job(nodes, resources) == cores
     with pytest.raises(UsageError, match="20 CPU and 1 GPU of one machine, but the machines have 16 CPU and 2 GPU, 32"):
         cores_of_a_job(nodes, Resources(cores=20, gpus=1.0))
+
+
+def test_lost_machines_of_a_cluster_are_named_once_and_a_lost_head_ends_the_sweep(monkeypatch, capsys):
+    nodes = [{"Alive": name != "b", "NodeID": name, "NodeManagerAddress": name} for name in "ab"]
+    left = []
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        context = SimpleNamespace(gcs_address=address)
+        ray = SimpleNamespace(get_runtime_context=lambda: context, nodes=lambda: nodes, shutdown=lambda: left.append(1))
+        health = sweep_ray._Health(ray)
+        health.look()
+        health.look()
+        health.close()
+    assert capsys.readouterr().err == "samgan: b is lost from the Ray cluster; its jobs go on elsewhere\n"
+    assert left == [1]
+    health.look()  # it may come back
+    monkeypatch.setattr(sweep_ray, "SILENCE", 0.0)
+    with pytest.raises(SamganError, match=f"head of the Ray cluster, {address}, is lost .*the same command goes on"):
+        health.look()
+    health.close()
+    assert left == [1], "Ray would wait for the head, and end the process"
 
 
 def test_a_stop_from_outside_survives_pickling_by_a_worker():

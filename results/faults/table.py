@@ -16,6 +16,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+from cluster import Disturbed  # noqa: E402
+from cluster import read_log as read_sweeps  # noqa: E402
 from commands import COMMANDS, Fault  # noqa: E402
 from commands import read_log as read_faults  # noqa: E402
 from conditions import Outcome  # noqa: E402
@@ -61,6 +63,17 @@ def rows_of_conditions(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]
         yield row.condition, "1", row.happened, _lost([row.lost])
 
 
+def rows_of_sweeps(sweeps: Sequence[Disturbed]) -> Iterator[tuple[str, ...]]:
+    """One row for all sweeps on a Ray cluster."""
+    if not sweeps:
+        return
+    words = " ".join(row.kills for row in sweeps).split()
+    killed = ", ".join(f"{words.count(name)} x {name}" for name in ("worker", "machine", "head"))
+    again = sum(row.commands - 1 for row in sweeps)
+    told = f"killed: {killed}; all sweeps came to their end; commands given again: {again}"
+    yield "table2 on Ray, three hosts: kill -9", f"{len(sweeps)}", told, _lost([row.lost for row in sweeps])
+
+
 def rows_of_fuzz(file: Path) -> Iterator[tuple[str, ...]]:
     """One row for all inputs of the fuzzer."""
     rows = list(csv.DictReader(file.read_text("utf-8").splitlines()))
@@ -82,6 +95,7 @@ def table() -> str:
     """The tables as Markdown, of the logs that are there."""
     rows = [*rows_of_kills(read_kills(HERE / "kills.csv")), *rows_of_faults(read_faults(HERE / "commands.csv"))]
     rows += rows_of_conditions(read_conditions(HERE / "conditions.csv"))
+    rows += rows_of_sweeps(read_sweeps(HERE / "cluster.csv"))
     if (HERE / "fuzz.csv").is_file():
         rows += rows_of_fuzz(HERE / "fuzz.csv")
     lines = [HEAD, ("---", "--:", "---", "---"), *rows]

@@ -54,9 +54,11 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot-every-kimg", type=float, metavar="N", help=text)
     text = "run jobs on Ray: local (on this machine), auto (the cluster that runs here) or the address of a cluster"
     parser.add_argument("--ray", metavar="ADDRESS", help=text)
-    text = "CPU cores of a job (default: all cores of this machine)"
+    text = "run jobs as an array of Slurm (partition, account and time limit: SBATCH_PARTITION and so on)"
+    parser.add_argument("--slurm", action="store_true", help=text)
+    text = "CPU cores of a job (default: all cores of this machine; with --slurm as many as Slurm gives)"
     parser.add_argument("--cores-per-job", type=int, metavar="N", help=text)
-    parser.add_argument("--gpus-per-job", type=float, default=0.0, metavar="N", help="GPUs of a job on Ray")
+    parser.add_argument("--gpus-per-job", type=float, default=0.0, metavar="N", help="GPUs of a job on Ray or Slurm")
     text = "images per set for scores (default: half the real ones; all with --protocol paper)"
     parser.add_argument("--count", type=int, metavar="N", help=text)
     text = "standard, or paper: score all generated against all real images, with the floor at half of them"
@@ -65,7 +67,7 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     text = "also keep scores by these features in the records of rows (rows/*.json)"
     parser.add_argument("--second-features", metavar="NAME", help=text)
     add_on_collapse(parser)
-    text = "print parameters, FLOPs, memory and GPU-hours, and train nothing"
+    text = "print parameters, FLOPs, memory and GPU-hours, with --slurm also the script for sbatch; train nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
     add_device(parser)
     parser.epilog = (
@@ -89,25 +91,32 @@ def _table2(options: argparse.Namespace) -> Outcome:
         "features_file",
         "second_features",
         "ray",
+        "slurm",
         "cores_per_job",
     )
     names += ("gpus_per_job", "device")
     request = TableRequest(**given(options, *names), command=shlex.join(["samgan", *without_folders(sys.argv[1:])]))
     if options.dry_run:
-        return _plan(options.data, request)
+        return _plan(options.data, options.out, request)
     if options.data is None or options.out is None:
         raise UsageError("samgan table2 DATA --out FOLDER: both are needed, except with --dry-run")
     table, files = table2(options.data, options.out, request)
     return Outcome(table.to_dict(), f"{files[0].read_text('utf-8')}\n{files[-1]}")
 
 
-def _plan(data: Path | None, request: "TableRequest") -> Outcome:
+def _plan(data: Path | None, out: Path | None, request: "TableRequest") -> Outcome:
     from samgan.data import PreparedSet
-    from samgan.studies import SUSTAINED_TFLOPS, plan_rows
+    from samgan.studies import SUSTAINED_TFLOPS, plan_rows, slurm_script
+
+    lines = []
+    if request.slurm:
+        if data is None or out is None:
+            raise UsageError("samgan table2 DATA --out FOLDER --slurm --dry-run: the script needs both")
+        lines = ["", slurm_script(data, out, request) or "Every job is done; nothing would be submitted."]
 
     rows = plan_rows(request, PreparedSet.open(data) if data else None)
     pace = f" on a GPU that sustains {SUSTAINED_TFLOPS:g} TFLOP/s (an assumption)" * (request.budget_minutes is None)
-    return Outcome([dataclasses.asdict(row) for row in rows], "\n".join(_plan_lines(rows, pace)))
+    return Outcome([dataclasses.asdict(row) for row in rows], "\n".join([*_plan_lines(rows, pace), *lines]))
 
 
 def _plan_lines(rows: "Sequence[PlannedRow]", pace: str) -> Iterator[str]:

@@ -33,7 +33,15 @@ if TYPE_CHECKING:
     from samgan.studies.table2_alarms import alarm_lines, alarm_summary
     from samgan.studies.table2_lines import COLUMNS, TableLine, rank_correlations, summarise
     from samgan.studies.table2_rows import ROWS, choose_rows
-    from samgan.studies.table2_study import SUSTAINED_TFLOPS, PlannedRow, TableRequest, jobs_of, plan_rows, table2
+    from samgan.studies.table2_study import (
+        SUSTAINED_TFLOPS,
+        PlannedRow,
+        TableRequest,
+        jobs_of,
+        plan_rows,
+        slurm_script,
+        table2,
+    )
     from samgan.studies.table2_write import write_table
 
 __all__ = [
@@ -88,6 +96,7 @@ __all__ = [
     "read_utility_map",
     "run_sweep",
     "short_advice",
+    "slurm_script",
     "summarise",
     "table2",
     "train_classifier",

@@ -1,4 +1,4 @@
-"""Train and score many configurations: one after another in this process, or as jobs of Ray on one machine or many.
+"""Train and score many configurations: one after another in this process, or as jobs of Ray or Slurm on many machines.
 
 A sweep is a folder. While a job trains, its run is in `runs/KEY/`. When it has been scored, the folder has one document
 (`rows/KEY.json`) and one picture (`rows/KEY.png`) of it. KEY ends in a hash of everything that decides what is computed
@@ -27,6 +27,7 @@ from samgan.scoring import Scores, scores_file
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_ray import run_on_ray
 from samgan.studies.sweep_row import Curve, RowDocument, ScoredAt, Trained
+from samgan.studies.sweep_slurm import run_on_slurm
 from samgan.studies.sweep_status import Status
 from samgan.terminal import say
 
@@ -61,7 +62,7 @@ def run_sweep(
         One row for each job. The next call tries failed jobs again.
 
     Raises:
-        UsageError: Ray is not installed, or a job asks for more than any machine has.
+        UsageError: Ray is not installed, there is no Slurm, or a job asks for more than any machine has.
         SamganError: Another sweep uses the folder; the cluster cannot be reached; a row cannot be read; or a row was
             scored in another way and cannot be scored again, because its run is gone or features are missing.
         Interrupted: A signal arrived; the same call continues.
@@ -72,25 +73,22 @@ def run_sweep(
         pending = [job for job in jobs if found[job.key] is None]
         for job in pending:
             _refuse_to_lose(job, out, scoring)
-        with Status(jobs, out, found, 1 if resources.ray is None else None):
-            run = _run_here if resources.ray is None else run_on_ray
-            for row in run(run_job, pending, out, scoring, resources, on_collapse):
+        with Status(jobs, out, found, 1 if resources.here else None):
+            for row in _run(pending, out, scoring, resources, on_collapse):
                 found[row.key] = row
                 if report:
                     report([row for row in found.values() if row])
         return [row for row in found.values() if row]
 
 
-def _run_here(
-    run: Callable[[Job, Path, Scoring, Resources, str], RowDocument],
-    pending: Sequence[Job],
-    out: Path,
-    scoring: Scoring,
-    resources: Resources,
-    on_collapse: str,
+def _run(
+    pending: Sequence[Job], out: Path, scoring: Scoring, resources: Resources, on_collapse: str
 ) -> Iterator[RowDocument]:
-    for job in pending:
-        yield run(job, out, scoring, resources, on_collapse)
+    if resources.here:
+        return (run_job(job, out, scoring, resources, on_collapse) for job in pending)
+    if resources.slurm:
+        return run_on_slurm(pending, out, scoring, resources, on_collapse)
+    return run_on_ray(run_job, pending, out, scoring, resources, on_collapse)
 
 
 def finished(job: Job, out: Path, scoring: Scoring, on_collapse: str = "warn") -> RowDocument | None:

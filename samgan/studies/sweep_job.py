@@ -1,5 +1,6 @@
 """What a sweep runs, how it scores, and where: the records that `run_sweep` is given."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,5 +85,17 @@ class Resources:
     cores: int | None = None
     """CPU cores of each job; None: all of this machine."""
     gpus: float = 0.0
-    """GPUs of each job, on Ray."""
+    """GPUs of each job, on Ray or Slurm."""
     device: str = "auto"
+    slurm: bool = False
+    """Whether jobs run as an array of Slurm."""
+
+    @property
+    def here(self) -> bool:
+        """Whether jobs run in this process."""
+        return self.ray is None and not self.slurm
+
+    def on_another_machine(self) -> "Resources":
+        """The same for a job on another machine, which takes no GPU that it was not given."""
+        device = "cpu" if self.device == "auto" and not self.gpus else self.device
+        return dataclasses.replace(self, device=device)

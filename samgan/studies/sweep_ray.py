@@ -1,6 +1,10 @@
 """Run the jobs of a sweep as tasks of Ray, on this machine or on a cluster."""
 
+import contextlib
 import dataclasses
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +13,12 @@ from samgan.errors import SamganError, UsageError, first_line
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument
 from samgan.studies.sweep_status import REFRESH_SECONDS
+from samgan.terminal import say
 from samgan.training import Interrupted
 
 LOST_WORKERS = 20
+SILENCE = 20.0
+"""A head that does not answer for so many seconds is lost. Ray ends this process after 60, without an exception."""
 
 
 def run_on_ray(
@@ -25,21 +32,30 @@ def run_on_ray(
     """Run jobs as tasks of Ray, and yield their rows as they end.
 
     If the worker of a job is lost, the job is started again on another one, and continues from its last checkpoint.
+
+    Raises:
+        UsageError: Ray is not installed, or a job asks for more than any machine has.
+        SamganError: The cluster cannot be reached, or its head is lost.
     """
     ray = _start(resources)
-    try:
+    # Ray prints what happens to its machines, where the result of the command belongs.
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.closing(_Health(ray)) as health,
+    ):
         cores = cores_of_a_job(ray.nodes(), resources)
         task = ray.remote(
             num_cpus=cores, num_gpus=resources.gpus, max_retries=LOST_WORKERS, retry_exceptions=[Interrupted]
         )(run_job)
-        device = "cpu" if resources.device == "auto" and not resources.gpus else resources.device
-        resources = dataclasses.replace(resources, cores=cores, device=device)
+        resources = dataclasses.replace(resources.on_another_machine(), cores=cores)
         waiting = {
             task.options(name=job.key).remote(job, out.resolve(), scoring, resources, on_collapse): job
             for job in pending
         }
         while waiting:
             done, _ = ray.wait(list(waiting), timeout=REFRESH_SECONDS)
+            health.look()
             for reference in done:
                 job = waiting.pop(reference)
                 try:
@@ -47,8 +63,43 @@ def run_on_ray(
                 except ray.exceptions.RayError as error:
                     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
                     yield RowDocument(name=job.name, seed=job.seed, key=job.key, scoring=scoring.key, failed=reason)
-    finally:
-        ray.shutdown()
+
+
+class _Health:
+    """Says which machines of the cluster are lost; at its end, the cluster is left."""
+
+    def __init__(self, ray: Any) -> None:
+        self.ray = ray
+        self.head: str = ray.get_runtime_context().gcs_address
+        self.heard = time.monotonic()
+        self.lost: set[str] = set()
+
+    def look(self) -> None:
+        """Look once.
+
+        Raises:
+            SamganError: The head has not answered for `SILENCE`.
+        """
+        host, _, port = self.head.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            if time.monotonic() - self.heard < SILENCE:
+                return
+            raise SamganError(
+                f"the head of the Ray cluster, {self.head}, is lost ({error.strerror or error}); start the cluster "
+                "again, then the same command goes on"
+            ) from None
+        self.heard = time.monotonic()
+        for node in self.ray.nodes():
+            if not node["Alive"] and node["NodeID"] not in self.lost:
+                self.lost.add(node["NodeID"])
+                say(f"samgan: {node['NodeManagerAddress']} is lost from the Ray cluster; its jobs go on elsewhere")
+
+    def close(self) -> None:
+        """Leave the cluster; Ray would wait for a head that is lost, and end this process."""
+        if time.monotonic() - self.heard < SILENCE:
+            self.ray.shutdown()
 
 
 def cores_of_a_job(nodes: Sequence[dict[str, Any]], resources: Resources) -> int:

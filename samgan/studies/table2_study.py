@@ -4,6 +4,7 @@
 the paper says about them, and `table2_write` writes the result.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import Location
 from samgan.metrics.load_features import choose_features, default_features, say_features
 from samgan.scoring import check_inputs, most_images
-from samgan.studies.sweep import run_sweep
+from samgan.studies.sweep import finished, run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument
+from samgan.studies.sweep_slurm import ArrayDocument, slurm_folder
 from samgan.studies.table2_document import Table
 from samgan.studies.table2_rows import RECIPE_SCALE, ROWS, Row, check_settings, choose_rows
 from samgan.studies.table2_write import write_table
@@ -80,9 +82,11 @@ class TableRequest:
     cores_per_job: int | None = None
     """CPU cores of a job; None: all of this machine."""
     gpus_per_job: float = 0.0
-    """GPUs of a job, on Ray."""
+    """GPUs of a job, on Ray or Slurm."""
     device: str = "auto"
     """Where networks run."""
+    slurm: bool = False
+    """Run jobs as an array of Slurm."""
     command: str = ""
     """The command that the table shows."""
 
@@ -99,6 +103,10 @@ class TableRequest:
             raise UsageError("--score-at counts kimg, and --budget-minutes minutes; give --kimg or --epochs instead")
         if wrong := [kimg for kimg in self.score_at if not kimg > 0]:
             raise UsageError(f"--score-at {wrong[0]:g}: expected more than 0")
+        if self.slurm and self.ray is not None:
+            raise UsageError("--ray and --slurm both say where jobs run; give only one of them")
+        if self.slurm and self.gpus_per_job != int(self.gpus_per_job):
+            raise UsageError(f"--gpus-per-job {self.gpus_per_job:g}: expected a whole number with --slurm")
         for name, word, allowed in (
             ("--scale", self.scale, tuple(RECIPE_SCALE)),
             ("--on-collapse", self.on_collapse, ON_COLLAPSE),
@@ -147,12 +155,7 @@ def table2(data: Location, out: Location, request: TableRequest | None = None) -
     """
     keep_freed_memory()
     request, out = request or TableRequest(), Path(out)
-    radiographs = PreparedSet.open(Path(data))
-    faces = PreparedSet.open(request.faces) if request.faces else None
-    jobs = jobs_of(request, radiographs, faces)
-    scoring = _choose_scoring(request, radiographs.images.shape[1:], out)
-    device = choose_device(request.device) if request.ray is None else request.device
-    resources = Resources(request.ray, request.cores_per_job, request.gpus_per_job, device)
+    jobs, scoring, resources = _sweep_of(data, out, request)
 
     def write(rows: Sequence[RowDocument]) -> tuple[Table, list[Path]]:
         of_paper = any(not ROWS[row.name].is_recipe for row in rows)
@@ -164,6 +167,39 @@ def table2(data: Location, out: Location, request: TableRequest | None = None) -
     if all(row.scores is None for row in rows):
         raise SamganError(f"every job failed; the first: {rows[0].failed}")
     return written
+
+
+def _sweep_of(data: Location, out: Path, request: TableRequest) -> tuple[list[Job], Scoring, Resources]:
+    """What to run, how to score it, and where to run it."""
+    radiographs = PreparedSet.open(Path(data))
+    faces = PreparedSet.open(request.faces) if request.faces else None
+    jobs = jobs_of(request, radiographs, faces)
+    scoring = _choose_scoring(request, radiographs.images.shape[1:], out)
+    resources = Resources(request.ray, request.cores_per_job, request.gpus_per_job, request.device, slurm=request.slurm)
+    if resources.here:
+        resources = dataclasses.replace(resources, device=choose_device(request.device))
+    return jobs, scoring, resources
+
+
+def slurm_script(data: Location, out: Location, request: TableRequest) -> str | None:
+    """The script that `table2` would give to sbatch now; None if every job is done. Nothing is written.
+
+    Jobs that an earlier call has submitted, and that still wait or run, are in it, too, because Slurm is not asked.
+
+    Args:
+        data: As for `table2`.
+        out: As for `table2`.
+        request: As for `table2`.
+
+    Raises:
+        UsageError: As for `table2`.
+        SamganError: A row cannot be read.
+    """
+    jobs, scoring, resources = _sweep_of(data, Path(out), request)
+    pending = [job for job in jobs if finished(job, Path(out), scoring, request.on_collapse) is None]
+    if not pending:
+        return None
+    return ArrayDocument.of(pending, scoring, resources, request.on_collapse).script(slurm_folder(Path(out)))
 
 
 def jobs_of(request: TableRequest, data: PreparedSet, faces: PreparedSet | None = None) -> list[Job]:
