@@ -93,8 +93,7 @@ def read_record(
     if is_model(source):
         model = open_model(source, checkpoint)
         if is_run(source):
-            environment = Run.open(source).environment
-            tests = read_reader_tests(source)
+            environment, tests = Run.open(source).environment, read_reader_tests(source)
             beside = {name: source / f"{name}.json" for name in DOCUMENTS}
             files = {name: path for name, path in beside.items() if path.is_file()} | files
     elif (source / "dataset.json").is_file():
