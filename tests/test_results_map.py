@@ -208,7 +208,7 @@ def folds(tmp_path):
 def short(records, scripts, monkeypatch):
     """Trains eight images, by networks of eight channels, in this process; what was called."""
     called = []
-    small = ["--network.max_channels=8", "--network.mapping_layers=0", "--training.batch_size=8"]
+    small = ["--network.max_channels=8", "--network.mapping_layers=1", "--training.batch_size=8"]
 
     def call(words, place):
         place.check()
