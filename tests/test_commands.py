@@ -575,7 +575,14 @@ def test_a_set_that_classes_swallowed_is_pointed_out(capsys, data, tmp_path):
     assert f"--classes took {data} as a class" in error
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    ],
+)
 def test_too_little_memory_is_told_in_one_line(capsys, trained, tmp_path, monkeypatch, error):
     def fail(*_, **__):
         raise error

@@ -271,10 +271,10 @@ def read_only(box: Box) -> Outcome:
 
 
 def little_memory(box: Box) -> Outcome:
-    """Address spaces of many sizes (ulimit -v), down from what training takes; then without a limit."""
+    """Address spaces of many sizes (ulimit -v), up to what training takes; then without a limit."""
     ends: dict[str, list[int]] = {}
     said = wrong = ""
-    for size in (1500, 2000, 2500, 3000, 3500):
+    for size in (1000, 2000, 3000, 3500, 4000, 4500, 5000, 6000):
 
         def limit(size: int = size) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (size << 20,) * 2)

@@ -78,6 +78,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _fail(f"{error.strerror or error}{where}{remedy}", 1)
     except KeyboardInterrupt:
         return _stopped("interrupted", 130)
+    except ImportError as error:
+        if "map segment" not in str(error):  # the loader's words where address space is short
+            raise
+        return _fail(f"out of memory while libraries were loaded ({error}): free some, or raise ulimit -v", 1)
     except (MemoryError, RuntimeError) as error:
         # torch's own has this name on a GPU; on a CPU it is a plain RuntimeError.
         if not isinstance(error, MemoryError) and not re.search("OutOfMemory|allocate memory", repr(error)):

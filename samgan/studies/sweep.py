@@ -19,7 +19,7 @@ import torch
 from samgan import api
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, first_line
-from samgan.files import atomic_write, locked
+from samgan.files import PRIVATE, atomic_write, locked
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, find_collapse
 from samgan.sampling import load_model, sample
@@ -67,7 +67,7 @@ def run_sweep(
             scored in another way and cannot be scored again, because its run is gone or features are missing.
         Interrupted: A signal arrived; the same call continues.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(PRIVATE, parents=True, exist_ok=True)
     with locked(out, f"{out} is in use by another sweep; wait for it to end, or stop it"):
         found = {job.key: finished(job, out, scoring, on_collapse) for job in jobs}
         pending = [job for job in jobs if found[job.key] is None]
