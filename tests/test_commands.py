@@ -869,7 +869,10 @@ def test_sampling_that_is_terminated_leaves_nothing_behind(trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (1, 129)])  # 1: SIGHUP
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(1, 129, id="SIGHUP", marks=pytest.mark.slow)],
+)
 def test_a_signal_stops_a_run_that_resume_finishes(data, tmp_path, number, status):
     command = [sys.executable, "-m", "samgan", "train", str(data), "--out", str(tmp_path / "run")]
     start = [*command, "--scale", "cpu", *TINY, "--training.kimg=100", "--training.log_every_kimg=0.004"]
@@ -945,6 +948,7 @@ def test_of_two_processes_one_tells_what_went_wrong(data, tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_from_the_command_line_train_what_one_does(data, tmp_path):
     import torch
 

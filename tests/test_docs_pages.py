@@ -13,6 +13,7 @@ from samgan.presets import PRESETS
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+@pytest.mark.slow
 def test_the_python_example_runs_as_a_script(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), flags=re.S)
     length = '"training.kimg": 400'

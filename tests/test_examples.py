@@ -42,6 +42,7 @@ def test_it_says_nothing_of_the_machine_that_ran_it(notebook):
     assert not re.findall(r"(?<![\w./-])/(?:home|tmp|root|work|usr|var)/", text)
 
 
+@pytest.mark.slow
 def test_its_cells_run(notebook, tmp_path, monkeypatch):
     """The same cells with a shorter training, and without Jupyter."""
     monkeypatch.chdir(tmp_path)

@@ -169,6 +169,7 @@ def test_what_more_real_patients_are_worth_is_told_with_its_interval(tmp_path, m
     assert {few for _, few, _ in asked} == {len(whole.indices("train", ["NORMAL"])), 5}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_how_often_images_of_a_small_class_repeat_is_told_for_each_way(scores, tiny_config, tmp_path, monkeypatch):
     runs = load("balance")
@@ -320,11 +321,6 @@ def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatc
     for name in written:
         for file in ("table.md", "table.csv", "table.json"):
             assert (tmp_path / name / file).read_bytes() == (FOLDER / "verdict" / name / file).read_bytes(), name
-
-
-def test_the_table_of_simulated_maps_is_that_of_its_records():
-    readme = (FOLDER / "balance" / "map" / "README.md").read_text()
-    assert load("balance/map", "table").table() in readme
 
 
 def test_the_tables_of_sizes_are_those_of_its_records():

@@ -62,14 +62,15 @@ def tiny(preset, side, classes, **others):
     return preset_config(preset, "cpu").override({"network": network, "data": {"classes": list("abc")[:classes]}})
 
 
-# Three that together have every kind of layer, and 64 and 256 px; tracing them takes seconds.
+# Three that together have every kind of layer; tracing them takes seconds.
 TINY = {
     "samgan-plus at 64 px": tiny("samgan-plus", 64, 3, noise="all"),
-    "samgan-8 at 256 px": tiny("samgan-8", 256, 2),
+    "samgan-8 at 32 px": tiny("samgan-8", 32, 2),
     "samgan-alias-free at 32 px": tiny("samgan-alias-free", 32, 3, generator_attention=[8]),
 }
 MORE = {
     "samgan-plus at 256 px": tiny("samgan-plus", 256, 0),
+    "samgan-8 at 256 px": tiny("samgan-8", 256, 2),
     "samgan-8 at 64 px": tiny("samgan-8", 64, 0, image_activation="tanh", image_channels=3),
     "r3gan at 64 px": tiny("r3gan", 64, 2, generator_attention=[16]),
     "msg-gan-6 at 64 px": tiny("msg-gan-6", 64, 2),

@@ -88,7 +88,8 @@ class EqualizedConv2d(nn.Module):
         if spectral:
             self.register_buffer("u", F.normalize(torch.randn(ends[0]), dim=0))
             self.register_buffer("v", F.normalize(torch.randn(self.weight[0].numel()), dim=0))
-            self.power_iteration(15)  # torch.nn.utils.spectral_norm also starts with 15
+            if type(self.weight.data) is Tensor:  # not one without values, with which `samgan.training.cost` plans
+                self.power_iteration(15)  # torch.nn.utils.spectral_norm also starts with 15
 
     u: Tensor
     v: Tensor

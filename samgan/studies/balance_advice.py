@@ -45,6 +45,9 @@ def advise(data: PreparedSet, missing: dict[str, int], known: UtilityMap | None 
         missing: By class, how many images it lacks, as from `samgan.studies.missing_images`.
         known: The map; default: the one that came with samgan.
 
+    Returns:
+        The small classes, how many verdicts there are, and what they say of such a set, in sentences.
+
     Raises:
         SamganError: The map that came with samgan is damaged.
     """
