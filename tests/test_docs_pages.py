@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from samgan.data.chunks import CHUNK_IMAGES
 from samgan.data.phantom import write_phantoms
 from samgan.presets import PRESETS
