@@ -105,7 +105,7 @@ def test_discoveries_are_those_of_benjamini_and_hochberg():
         0.5719,
         0.6528,
         0.759,
-        1,
+        1.0,
     ]
     assert _discoveries(p[::-1])[::-1] == [True] * 4 + [False] * 11
     assert _discoveries([0.5, 0.9]) == [False, False]
