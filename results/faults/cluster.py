@@ -23,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from samgan.data import prepare, write_phantoms
@@ -246,9 +246,9 @@ def _untimed(tree: object) -> object:
     return [_untimed(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def _wait_for(condition: object, seconds: float = LONGEST_WAIT) -> None:
+def _wait_for(condition: Callable[[], bool], seconds: float = LONGEST_WAIT) -> None:
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > end:
             raise SystemExit(f"nothing happened within {seconds:g} seconds")
         time.sleep(0.1)

@@ -62,6 +62,7 @@ class Variant:
 
 SMALL_FIRST = ((64, 0.4),)
 TWO_FIRST = ((64, 0.2), (128, 0.3))
+LOSSES = ("loss_discriminator", "loss_generator")
 KEYS = ("data", "size", "variant", "seed", "minutes")
 """What tells a trial from all others."""
 GRID = {128: 16, 256: 8, 512: 4}
@@ -255,13 +256,20 @@ def trained(name: str, options: argparse.Namespace) -> tuple[Path, int]:
 
 
 def keep(name: str, options: argparse.Namespace) -> None:
-    """Write the quick scores of a run to curves.csv, in place of older ones of it, and a picture of its images."""
+    """Write the quick scores and last losses at each snapshot to curves.csv, and a picture of the images.
+
+    They take the place of older ones of the same run.
+    """
     out, _ = trained(name, options)
     own = described(name, options)
     rows = [row for row in read(CURVES) if not own.items() <= row.items()]
-    for line in (line for line in Run(out).stats() if line["kind"] == "scores"):
-        values = {key: f"{line[key]:.4f}" for key in ("thumbnail_frechet", "swd", "ms_ssim_gap")}
-        rows.append({**own, "kimg": f"{line['images_seen'] / 1000:g}", **values})
+    losses: dict[str, str] = {}
+    for line in Run(out).stats():
+        if line["kind"] == "train":
+            losses = {key: f"{line[key]:.4f}" for key in LOSSES}
+        else:
+            values = {key: f"{line[key]:.4f}" for key in ("thumbnail_frechet", "swd", "ms_ssim_gap")}
+            rows.append({**own, "kimg": f"{line['images_seen'] / 1000:g}", **values, **losses})
     write(CURVES, rows)
     if options.grid:
         model = open_model(out)
