@@ -92,6 +92,13 @@ class TrainingConfig:
         unique=True,
     )
     first_kimg: float = setting(60.0, "how many thousand images are shown at each of first_sides", above=0, maximum=1e9)
+    first_penalty_power: float = setting(
+        0.0,
+        "at each of first_sides, the weight of the penalty is smaller by this power of the side; 2: in proportion to "
+        "the pixels",
+        minimum=0,
+        maximum=8,
+    )
     augment_target: float = setting(
         0.0,
         "the share of augmented images of each class is adapted until the mean sign of the discriminator's logits of "

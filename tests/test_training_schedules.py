@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import samgan.networks.grouped
-from samgan.config import TrainingConfig
+from samgan.config import Config, TrainingConfig
 from samgan.errors import UsageError
 from samgan.presets import preset_config
 from samgan.training import Sampler, TrainingState, train_step
@@ -79,8 +79,9 @@ def test_first_sides_that_cannot_be(settings, words):
 
 def test_without_a_burn_in_nothing_changes():
     training = TrainingConfig(penalty_every=8)
+    expected = (1.0, training.penalty_weight * 8, training.adam_betas[1])
     for images in (0, 1000, 10**8):
-        assert scheduled(training, images) == (1.0, training.penalty_weight * 8, training.adam_betas[1])
+        assert scheduled(Config(training=training), images) == expected
 
 
 def test_a_burn_in_is_half_a_cosine_and_ends():
@@ -93,18 +94,30 @@ def test_a_burn_in_is_half_a_cosine_and_ends():
         10**9: (0.25, 8, 0.99),
     }
     for images, values in expected.items():
-        for found, value in zip(scheduled(training, images), values, strict=True):
+        for found, value in zip(scheduled(Config(training=training), images), values, strict=True):
             if value is not None:
                 assert found == pytest.approx(value, rel=1e-12)
 
 
 def test_a_burn_in_of_no_length_is_over():
-    assert scheduled(TrainingConfig(**BURN_IN), 0) == pytest.approx((0.25, 8, 0.99))
+    assert scheduled(Config(training=TrainingConfig(**BURN_IN)), 0) == pytest.approx((0.25, 8, 0.99))
 
 
 def test_both_falls_of_the_rate_multiply():
     training = TrainingConfig(burn_in_kimg=4.0, rate_decay_kimg=10.0, **BURN_IN)
-    assert scheduled(training, 40_000).rate_factor == pytest.approx(0.25 / 2)
+    assert scheduled(Config(training=training), 40_000).rate_factor == pytest.approx(0.25 / 2)
+
+
+def test_a_penalty_may_weigh_less_at_smaller_images():
+    config = preset_config(resolution=256).override(
+        {"training.first_sides": [64, 128], "training.first_kimg": 2, "training.penalty_weight": 0.32}
+    )
+    times = (0, 1999, 2000, 4000, 10**9)
+    every = config.training.penalty_every
+    assert [scheduled(config, images).penalty_weight / every for images in times] == [0.32] * 5
+    config = config.override({"training.first_penalty_power": 2})
+    found = [scheduled(config, images).penalty_weight / every for images in times]
+    assert found == pytest.approx([0.02, 0.02, 0.08, 0.32, 0.32])
 
 
 def small(name="r3gan", **changes):
@@ -149,7 +162,7 @@ def test_a_run_within_its_burn_in_continues_bit_for_bit(name, pictures):
 def test_a_step_uses_the_rates_and_beta2_of_its_time(pictures):
     config = small()
     state = trained(config, pictures, 5)
-    now = scheduled(config.training, 16)  # of the last step
+    now = scheduled(config, 16)  # of the last step
     for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
         (group,) = optimizer.param_groups
         assert group["lr"] == pytest.approx(now.rate_factor * config.training.learning_rate)

@@ -91,7 +91,16 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "augmentation, target 0.6": ("--training.augment_target=0.6",),
     "half-life of 1 kimg": ("--training.ema_halflife_kimg=1",),
 }
-SAME_PACE = ("--training.learning_rate=", "--training.rate_decay_kimg=", "--training.ema_halflife_kimg=")
+SAME_PACE = tuple(
+    f"--training.{name}="
+    for name in (
+        "learning_rate",
+        "rate_decay_kimg",
+        "ema_halflife_kimg",
+        "penalty_weight",
+        "first_penalty_power",
+    )
+)
 """Settings that change numbers and no operation, so that the pace is that of the recipe as it is."""
 WITH_ATTENTION = {
     "as it is": "samgan-plus-attention",
@@ -107,6 +116,12 @@ VARIANTS: dict[str, Variant] = {
     **{name: Variant(change) for name, change in CHANGES.items()},
     **{f"{name}, 64 px first": Variant(change, SMALL_FIRST, True) for name, change in CHANGES.items()},
     **{f"{name}, 64 and 128 px first": Variant(change, TWO_FIRST, True) for name, change in CHANGES.items()},
+    "penalty that grows with the image, 64 px first": Variant(
+        ("--training.penalty_weight=0.08", "--training.first_penalty_power=2"), SMALL_FIRST, True
+    ),
+    "penalty that grows with the image, 64 and 128 px first": Variant(
+        ("--training.penalty_weight=0.32", "--training.first_penalty_power=2"), TWO_FIRST, True
+    ),
     **{name: Variant((f"--preset={name}",)) for name in PRESETS},
 }
 

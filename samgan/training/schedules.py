@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from samgan.config import Config, TrainingConfig
+from samgan.config import Config
 
 
 def sides_at(config: Config, images_seen: int) -> tuple[int, ...]:
@@ -28,18 +28,20 @@ class Scheduled(NamedTuple):
     beta2: float
 
 
-def scheduled(training: TrainingConfig, images_seen: int) -> Scheduled:
+def scheduled(config: Config, images_seen: int) -> Scheduled:
     """What a step uses after `images_seen` images. It does not depend on how long the run will be.
 
     During the burn-in, a value goes from its first to its last along half a cosine,
 
         v = first + (last - first) (1 - cos(pi images_seen / burn_in)) / 2,
 
-    and stays there. Besides, learning rates may fall with the square root of the images seen, from a reference on.
+    and stays there. Besides, learning rates may fall with the square root of the images seen, from a reference on, and
+    the penalty may weigh less while training begins with smaller images.
 
     Source: burn-in: Huang et al. 2024 (R3GAN), appendix; the half-life of its averaged generator grows in the same way,
         for which there is `training.ema_ramp` here. Square root: Karras et al. 2024 (EDM2).
     """
+    training = config.training
     share = images_seen / (1000 * training.burn_in_kimg) if training.burn_in_kimg else 1.0
     burnt_in = 0.5 - 0.5 * math.cos(math.pi * min(share, 1.0))
 
@@ -51,6 +53,7 @@ def scheduled(training: TrainingConfig, images_seen: int) -> Scheduled:
     if reference:
         rate_factor *= max(images_seen / reference, 1.0) ** -0.5
     weight = between(training.penalty_weight, training.burnt_in_penalty_weight)
+    weight *= (sides_at(config, images_seen)[-1] / config.network.resolution) ** training.first_penalty_power
     return Scheduled(
         rate_factor, weight * training.penalty_every, between(training.adam_betas[1], training.burnt_in_beta2)
     )

@@ -132,7 +132,7 @@ def train_step(
     if state.recipe.before_step is not None:
         state.recipe.before_step(state.images_seen)
     probability = state.augment.of(batch.labels)
-    now = scheduled(state.config.training, state.images_seen)
+    now = scheduled(state.config, state.images_seen)
     scales = len(sides_at(state.config, state.images_seen))
     penalised = state.recipe.penalty is not None and state.step % state.config.training.penalty_every == 0
     weight = now.penalty_weight if penalised else None
