@@ -384,7 +384,7 @@ def test_a_folder_is_prepared_without_a_mouse(enter, root):
     assert (root / "prepared" / "dataset.json").is_file()
 
 
-def test_a_card_is_filled_in_and_a_stage_is_read_without_a_mouse(enter, root):
+def test_a_card_is_filled_in_advice_is_asked_for_and_a_stage_is_read_without_a_mouse(enter, root):
     page = enter()
     start = page.url
     page.goto(f"{start}card?at={RUN}")
@@ -394,6 +394,10 @@ def test_a_card_is_filled_in_and_a_stage_is_read_without_a_mouse(enter, root):
     page.wait_for_selector("label.progress:has-text('1 of 2')")
     page.wait_for_selector("#job .stopped, #job a", timeout=PATIENCE)
     assert "samgan card" in page.locator("#job pre").text_content()  # its checkpoint is none, and it says so
+    page.goto(f"{start}balance")
+    tab_to(page, "#ask-advice")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#advice li:has-text('Your set:')", timeout=PATIENCE)
     page.goto(f"{start}balance?at=balanced")
     tab_to(page, "a[href*='scores%2Fclass-']")
     page.keyboard.press("Enter")

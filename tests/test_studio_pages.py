@@ -26,6 +26,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.options import PrepareOptions
 from samgan.scoring import Scores
+from samgan.studies import advise, short_advice
 from samgan.studio import prepare_form, processes
 from samgan.studio.balance import words_to_continue
 from samgan.studio.places import Root
@@ -143,6 +144,7 @@ def test_evaluate_starts_what_the_form_says(root, started):
         ("/audit/start", {"run": ".hidden"}), ("/audit/start", {"features": "my.pt"}),
         ("/balance/begin", {"name": "../out"}), ("/balance/begin", {"name": "runs"}),
         ("/balance/begin", {"target": "--device=cuda"}), ("/balance/begin", {"method": "magic"}),
+        ("/balance/advise", {"set": "../set"}), ("/balance/advise", {"target": "--device=cuda"}),
         ("/prepare", {"source": "/etc"}), ("/prepare", {"source": "nothing"}), ("/prepare", {"name": "set"}),
         ("/prepare", {"resolution": "65"}), ("/prepare", {"labels": "../labels.csv"}),
         ("/prepare", {"holdout": "half"}),
@@ -350,6 +352,22 @@ def test_begin_starts_what_the_form_says(root, started):
     ((_, command),) = started
     assert command[:3] == ["balance", str(root / "set"), str(root / "new")]
     assert {"--target=0.5", "--method=per-class", "--minutes=1.5", "--seeds=0"} < set(command)
+
+
+def test_what_is_known_of_a_set_is_said_before_anything_begins(root, started):
+    client = make_client(root)
+    assert short_advice().partition(" More:")[0] in words(client.get("/balance"))
+    form = {"set": "set", "target": "400"}
+    lines = advise(PreparedSet.open(root / "set"), {NAME: 1}).lines
+    for headers, whole in (({}, True), ({"hx-request": "true"}, False)):
+        answer = client.post("/balance/advise", data=form, headers=ORIGIN | headers)
+        assert answer.status_code == 200
+        assert lines[-1] in answer.text
+        assert f"Your set: {NAME} has" in answer.text
+        assert ("<h1>" in answer.text) == whole
+    wrong = client.post("/balance/advise", data=form | {"target": "1"}, headers=ORIGIN | {"hx-request": "true"})
+    assert "every class already has 1 training images or more" in wrong.text
+    assert started == []
 
 
 def test_the_table_says_what_its_document_says(built):

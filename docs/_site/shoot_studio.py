@@ -3,7 +3,7 @@
     samgan studio ROOT --port 8017 --read-only --no-browser
     python docs/_site/shoot_studio.py "http://127.0.0.1:8017/?key=..." RUN [--browser chromium]
 
-The link is the one that the studio prints. RUN is a run below ROOT, with its audit, its scores and its set.
+The link is the one that the studio prints. RUN is a run below ROOT, with its audit, its scores, its card and its set.
 docs/pictures/README.md says which ROOT and RUN the committed pictures show.
 """
 
@@ -27,6 +27,8 @@ COLOURS = 128
 LARGEST = 120_000
 REAL = {"compare"}
 """Pictures that show patients, too."""
+PHANTOMS = {"data", "balance"}
+"""Pictures of pages that are about phantoms."""
 KERMANY = "Kermany, Zhang and Goldbaum (2018), doi 10.17632/rscbjbr9sj.2, CC BY 4.0, resized"
 PATIENCE = 300_000
 """Milliseconds for a page whose pictures are made on demand."""
@@ -43,6 +45,8 @@ def pages(run: str) -> dict[str, tuple[str, str, str]]:
         "scales": (f"/time?run={place}", "#show-scales", "#inside .rows img"),
         "scores": (f"/scores?at={place}", "", "table"),
         "audit": (f"/audit?at={place}", "", ".pairs img"),
+        "balance": ("/balance?at=demo/balanced", "", "table"),
+        "card": (f"/card?at={place}", "", "form"),
         "table2": ("/table2?at=results/table2", "", "table"),
         "generate": (f"/generate?model={place}", "", "#made .shots img"),
         "compare": (f"/compare?model={place}", "", "#sides img"),
@@ -66,7 +70,7 @@ def write(picture: Image.Image, name: str) -> None:
     """Write a picture as large as its file may be, with what it shows in its metadata."""
     text = PngImagePlugin.PngInfo()
     real = f" Real X-rays beside them: {KERMANY}." if name in REAL else ""
-    shown = "Phantoms, which a formula drew." if name == "data" else f"X-rays, if there are any: {SYNTHETIC}{real}"
+    shown = "Phantoms, which a formula drew." if name in PHANTOMS else f"X-rays, if there are any: {SYNTHETIC}{real}"
     text.add_text("Description", f"A page of samgan studio. {shown}")
     for width in SHOWN:
         size = width, width * picture.height // picture.width

@@ -1,9 +1,11 @@
 """Balance: the stages of `samgan balance` with their results, a form that begins it, and a button that goes on."""
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +15,9 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import check_new_folder, hash_json
 from samgan.presets import PLUS, preset_names, scale_names
 from samgan.provenance import SET_FORMATS
+from samgan.studies import Advice, short_advice
 from samgan.studies.balance_documents import METHODS, Plan
+from samgan.studio import processes
 from samgan.studio.balance import Stage, Study, words_to_continue
 from samgan.studio.choices import FEATURES, chosen_set, features_words, number, one_of
 from samgan.studio.jobs import Job, find_job, start_job
@@ -24,6 +28,9 @@ METHOD_WORDS = {
     "per-class": "one model for each class that lacks images",
     "fine-tuned": "the same, each begun with a model of all images",
 }
+
+PATIENCE = 60.0
+"""Seconds for an answer to what is known of a set, which a command reads."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,18 @@ async def begin(request: Request) -> Response:
     return await run_in_threadpool(_begin, request, typed)
 
 
+async def advise(request: Request) -> Response:
+    """What is known of whether synthetic images will help with the set of the form."""
+    typed = await form(request)
+    return await run_in_threadpool(_advise, request, typed)
+
+
 async def go_on(request: Request) -> Response:
     """Give the command of a study again."""
     return await run_in_threadpool(_go_on, studio_of(request), (await form(request)).get("at", ""))
 
 
-def _list(request: Request, typed: Mapping[str, str], trouble: str = "") -> Response:
+def _list(request: Request, typed: Mapping[str, str], trouble: str = "", advice: Sequence[str] = ()) -> Response:
     studio = studio_of(request)
     studies = studio.catalogue.documents(Plan, "plan.json")
     begun = [_now(studio, found.place) for found in studies]
@@ -86,7 +99,8 @@ def _list(request: Request, typed: Mapping[str, str], trouble: str = "") -> Resp
     return respond(
         request, "balance_list.html", status=409 if trouble else 200, title="Balance", page="/balance", begun=begun,
         typed={**suggested, **typed}, trouble=trouble, sets=sets, methods=METHOD_WORDS, formats=SET_FORMATS,
-        presets=preset_names(), scales=scale_names(), features=FEATURES,
+        presets=preset_names(), scales=scale_names(), features=FEATURES, advice=advice, in_short=_in_short(),
+        advice_trouble="",
     )  # fmt: skip
 
 
@@ -99,6 +113,28 @@ def _now(studio: Studio, place: str) -> Now:
     stages = Study(studio.catalogue, place, found.document).stages(job.running)
     data = studio.catalogue.set_of(found.document.data.sha256)
     return Now(place, "", stages, job, data.place if data else "")
+
+
+def _in_short() -> str:
+    """What `samgan balance` says before it begins; on the page, a button tells more."""
+    try:
+        return short_advice().partition(" More:")[0]
+    except SamganError as error:  # a damaged installation: the form is there all the same
+        return str(error)
+
+
+def _advise(request: Request, typed: Mapping[str, str]) -> Response:
+    studio, trouble = studio_of(request), ""
+    advice: Sequence[str] = ()
+    try:
+        words = ["balance", str(studio.root.find(chosen_set(studio, typed))), f"--target={_target(typed)}"]
+        text = processes.answer([*words, "--advise", "--json"], PATIENCE)
+        advice = msgspec.convert(json.loads(text), Advice).lines
+    except (SamganError, ValueError) as error:
+        trouble = str(error)
+    if request.headers.get("hx-request") == "true":
+        return respond(request, "advice_part.html", in_short=_in_short(), advice=advice, advice_trouble=trouble)
+    return _list(request, typed, trouble, advice)
 
 
 def _begin(request: Request, typed: Mapping[str, str]) -> Response:
@@ -149,6 +185,7 @@ PAGE = Page(
         Route("/balance", balance),
         Route("/balance/now", now_part),
         Route("/balance/begin", begin, methods=["POST"]),
+        Route("/balance/advise", advise, methods=["POST"]),
         Route("/balance/continue", go_on, methods=["POST"]),
     ),
 )
