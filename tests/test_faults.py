@@ -25,6 +25,8 @@ def script(name):
     return module
 
 
+sys.path.insert(0, str(FOLDER))  # where the scripts find each other
+fault_log = script("fault_log")
 kills = script("kills")
 
 
@@ -38,7 +40,7 @@ def call(name, *words):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks processes")
 def test_fifty_kills_of_five_configurations_lose_nothing(tmp_path):
     result = call("kills", tmp_path / "work", "--kills", 50, "--log", tmp_path / "log.csv")
-    rows = kills.read_log(tmp_path / "log.csv")
+    rows = fault_log.read_log(tmp_path / "log.csv", kills.Kill)
     assert [row for row in rows if row.lost] == [], result.stderr
     assert result.returncode == 0, result.stdout + result.stderr
     assert {row.configuration for row in rows} == set(kills.CONFIGURATIONS)
@@ -123,7 +125,7 @@ def test_the_tables_are_those_of_the_logs():
         check=True,
     ).stdout
     assert made.strip() in (FOLDER / "README.md").read_text("utf-8")
-    rows = kills.read_log(FOLDER / "kills.csv")
+    rows = fault_log.read_log(FOLDER / "kills.csv", kills.Kill)
     assert len(rows) == len({dataclasses.astuple(row)[:4] for row in rows})  # no kill is counted twice
     assert [row for row in rows if row.lost] == []
     with open(FOLDER / "conditions.csv", encoding="utf-8", newline="") as file:

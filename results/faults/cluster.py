@@ -13,7 +13,6 @@ on where it ends.
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import json
 import os
@@ -25,6 +24,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from fault_log import append, read_log
 
 from samgan.data import prepare, write_phantoms
 
@@ -125,9 +126,9 @@ def disturb_sweeps(work: Path, log: Path, sweeps: int, seed: int = 0) -> list[Di
             _, said = process.communicate(timeout=LONGEST_WAIT)
             if process.returncode:
                 raise SystemExit(f"the undisturbed sweep failed: {said}")
-        for number in range(len([row for row in read_log(log) if row.seed == seed]) + 1, sweeps + 1):
+        for number in range(len([row for row in read_log(log, Disturbed) if row.seed == seed]) + 1, sweeps + 1):
             added.append(_disturb(cluster, work, number, seed))
-            _append(log, added[-1])
+            append(log, added[-1])
             print(added[-1], flush=True)
     return added
 
@@ -252,24 +253,6 @@ def _wait_for(condition: Callable[[], bool], seconds: float = LONGEST_WAIT) -> N
         if time.monotonic() > end:
             raise SystemExit(f"nothing happened within {seconds:g} seconds")
         time.sleep(0.1)
-
-
-def read_log(log: Path) -> list[Disturbed]:
-    """All rows of the log so far."""
-    if not log.is_file():
-        return []
-    types = {field.name: field.type for field in dataclasses.fields(Disturbed)}
-    with open(log, encoding="utf-8", newline="") as file:
-        return [Disturbed(**{name: types[name](text) for name, text in row.items()}) for row in csv.DictReader(file)]
-
-
-def _append(log: Path, row: Disturbed) -> None:
-    is_new = not log.is_file()
-    with open(log, "a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            writer.writerow(field.name for field in dataclasses.fields(Disturbed))
-        writer.writerow(dataclasses.astuple(row))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,6 @@ if nothing had happened, or say in one line what to remove.
 """
 
 import argparse
-import csv
 import dataclasses
 import hashlib
 import importlib
@@ -28,6 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from fault_log import append, read_log
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from fuzz.world import BALANCE, TABLE2, TINY, make_world
@@ -107,7 +107,7 @@ def try_commands(work: Path, log: Path, faults: int, seed: int, names: Sequence[
             importlib.import_module(name)
         except Exception:  # some can only be imported by others
             continue
-    done, added = read_log(log), []
+    done, added = read_log(log, Fault), []
     plain: dict[str, tuple[dict[str, int], list[dict[str, str]]]] = {}
     for number in range(1, faults + 1):
         for name in names:
@@ -116,7 +116,7 @@ def try_commands(work: Path, log: Path, faults: int, seed: int, names: Sequence[
             if name not in plain:
                 plain[name] = _undisturbed(work, name)
             row = _try(work, name, number, seed, *plain[name])
-            _append(log, row)
+            append(log, row)
             added.append(row)
             print(f"{name} {number}: {row.fault} at {row.call}: {row.wrong or 'well'}", flush=True)
     return added
@@ -261,24 +261,6 @@ def _fork(live, folder: Path | None, said: Path | None = None) -> int:
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-def read_log(log: Path) -> list[Fault]:
-    """All rows of the log so far."""
-    if not log.is_file():
-        return []
-    types = {field.name: field.type for field in dataclasses.fields(Fault)}
-    with open(log, encoding="utf-8", newline="") as file:
-        return [Fault(**{name: types[name](text) for name, text in row.items()}) for row in csv.DictReader(file)]
-
-
-def _append(log: Path, row: Fault) -> None:
-    is_new = not log.is_file()
-    with open(log, "a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            writer.writerow(field.name for field in dataclasses.fields(Fault))
-        writer.writerow(dataclasses.astuple(row))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

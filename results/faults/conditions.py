@@ -12,7 +12,6 @@ log byte for byte. A command that cannot go on must say so in one line, without 
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import json
 import os
@@ -29,6 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from commands import ERROR
+from fault_log import read_log, replace
 from kills import COMMON, CONFIGURATIONS, _compare
 
 from samgan.data import PreparedSet, prepare, write_phantoms
@@ -319,24 +319,10 @@ def try_conditions(work: Path, log: Path, names: Sequence[str]) -> list[Outcome]
     for name in names:
         row = dataclasses.replace(CONDITIONS[name](Box(work, name)), condition=name)
         rows.append(row)
-        _write(log, {**{old.condition: old for old in read_log(log)}, name: row})
+        known = {old.condition: old for old in read_log(log, Outcome)} | {name: row}
+        replace(log, (known[each] for each in CONDITIONS if each in known))
         print(f"{name}: {row.lost or row.happened}", flush=True)
     return rows
-
-
-def read_log(log: Path) -> list[Outcome]:
-    """All rows of the log so far."""
-    if not log.is_file():
-        return []
-    with open(log, encoding="utf-8", newline="") as file:
-        return [Outcome(**row) for row in csv.DictReader(file)]
-
-
-def _write(log: Path, rows: Mapping[str, Outcome]) -> None:
-    with open(log, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in dataclasses.fields(Outcome))
-        writer.writerows(dataclasses.astuple(rows[name]) for name in CONDITIONS if name in rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

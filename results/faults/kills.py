@@ -15,7 +15,6 @@ command `samgan train` with its own arguments.
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import importlib
 import json
@@ -31,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from fault_log import append, read_log
 
 import samgan.training.snapshots
 from samgan.commands.main import main as samgan_main
@@ -100,7 +100,7 @@ def kill_runs(
     if not (work / "set").exists():
         write_phantoms(work / "images", 12, 32)
         prepare(work / "images", work / "set", resolution=32, workers=1)
-    done = [row for row in read_log(log) if row.seed == seed]
+    done = [row for row in read_log(log, Kill) if row.seed == seed]
     shares = {name: kills // len(names) + (place < kills % len(names)) for place, name in enumerate(names)}
     seconds: dict[str, float] = {}
     added: list[Kill] = []
@@ -114,7 +114,7 @@ def kill_runs(
                 seconds[name] = _undisturbed(work, name)
             number = max((row.run for row in own[name]), default=0) + 1
             rows = _kill_one_run(work, name, number, seed, shares[name] - len(own[name]), seconds[name])
-            _append(log, rows)
+            append(log, *rows)
             added += rows
             told = {row.lost for row in rows} - {""}
             print(f"{name}: {len(own[name]) + len(rows)} kills{f'; LOST: {told}' if told else ''}", flush=True)
@@ -328,24 +328,6 @@ def _check_log(path: Path, expected: Path) -> Iterator[str]:
     )
     if numbers != wanted:
         yield "numbers of the log"
-
-
-def read_log(log: Path) -> list[Kill]:
-    """All rows of the log so far."""
-    if not log.is_file():
-        return []
-    types = {field.name: field.type for field in dataclasses.fields(Kill)}
-    with open(log, encoding="utf-8", newline="") as file:
-        return [Kill(**{name: types[name](text) for name, text in row.items()}) for row in csv.DictReader(file)]
-
-
-def _append(log: Path, rows: Sequence[Kill]) -> None:
-    is_new = not log.is_file()
-    with open(log, "a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            writer.writerow(field.name for field in dataclasses.fields(Kill))
-        writer.writerows(dataclasses.astuple(row) for row in rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

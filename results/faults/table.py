@@ -17,13 +17,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from cluster import Disturbed  # noqa: E402
-from cluster import read_log as read_sweeps  # noqa: E402
 from commands import COMMANDS, Fault  # noqa: E402
-from commands import read_log as read_faults  # noqa: E402
 from conditions import Outcome  # noqa: E402
-from conditions import read_log as read_conditions  # noqa: E402
+from fault_log import read_log  # noqa: E402
 from kills import CONFIGURATIONS, Kill  # noqa: E402
-from kills import read_log as read_kills  # noqa: E402
 
 MARKS = "<!-- table.py writes this part -->\n", "<!-- end of that part -->\n"
 HEAD = ("what was done", "how often", "what happened", "lost")
@@ -93,9 +90,9 @@ def _lost(said: Sequence[str]) -> str:
 
 def table() -> str:
     """The tables as Markdown, of the logs that are there."""
-    rows = [*rows_of_kills(read_kills(HERE / "kills.csv")), *rows_of_faults(read_faults(HERE / "commands.csv"))]
-    rows += rows_of_conditions(read_conditions(HERE / "conditions.csv"))
-    rows += rows_of_sweeps(read_sweeps(HERE / "cluster.csv"))
+    rows = [*rows_of_kills(read_log(HERE / "kills.csv", Kill)), *rows_of_faults(read_log(HERE / "commands.csv", Fault))]
+    rows += rows_of_conditions(read_log(HERE / "conditions.csv", Outcome))
+    rows += rows_of_sweeps(read_log(HERE / "cluster.csv", Disturbed))
     if (HERE / "fuzz.csv").is_file():
         rows += rows_of_fuzz(HERE / "fuzz.csv")
     lines = [HEAD, ("---", "--:", "---", "---"), *rows]
