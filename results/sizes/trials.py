@@ -90,7 +90,11 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "noise in the largest images": ("--network.noise=all",),
     "augmentation, target 0.6": ("--training.augment_target=0.6",),
     "half-life of 1 kimg": ("--training.ema_halflife_kimg=1",),
+    "half-life of 20 kimg": ("--training.ema_halflife_kimg=20",),
 }
+GROWING_128 = ("--training.penalty_weight=0.08", "--training.first_penalty_power=2")
+GROWING_256 = ("--training.penalty_weight=0.32", "--training.first_penalty_power=2")
+"""A penalty in proportion to the pixels, which is that of samgan-plus at 64 px."""
 SAME_PACE = tuple(
     f"--training.{name}="
     for name in (
@@ -116,11 +120,16 @@ VARIANTS: dict[str, Variant] = {
     **{name: Variant(change) for name, change in CHANGES.items()},
     **{f"{name}, 64 px first": Variant(change, SMALL_FIRST, True) for name, change in CHANGES.items()},
     **{f"{name}, 64 and 128 px first": Variant(change, TWO_FIRST, True) for name, change in CHANGES.items()},
-    "penalty that grows with the image, 64 px first": Variant(
-        ("--training.penalty_weight=0.08", "--training.first_penalty_power=2"), SMALL_FIRST, True
+    "growing penalty, 64 px first": Variant(GROWING_128, SMALL_FIRST, True),
+    "growing penalty, half-life of 20 kimg, 64 px first": Variant(
+        (*GROWING_128, "--training.ema_halflife_kimg=20"), SMALL_FIRST, True
     ),
-    "penalty that grows with the image, 64 and 128 px first": Variant(
-        ("--training.penalty_weight=0.32", "--training.first_penalty_power=2"), TWO_FIRST, True
+    "growing penalty, 64 and 128 px first": Variant(GROWING_256, TWO_FIRST, True),
+    "growing penalty, noise in the largest images, 64 and 128 px first": Variant(
+        (*GROWING_256, "--network.noise=all"), TWO_FIRST, True
+    ),
+    "growing penalty, noise, half-life of 20 kimg, 64 and 128 px first": Variant(
+        (*GROWING_256, "--network.noise=all", "--training.ema_halflife_kimg=20"), TWO_FIRST, True
     ),
     **{name: Variant((f"--preset={name}",)) for name in PRESETS},
 }
