@@ -1,11 +1,12 @@
 """Kill workers, machines and the head of a Ray cluster in the middle of a sweep, and compare its table at the end.
 
-    sudo python results/faults/cluster.py WORK_FOLDER [--sweeps 20] [--seed 0]
+    sudo python results/faults/cluster.py WORK_FOLDER [--sweeps 2] [--kills 20] [--seed 0]
 
 The cluster has three hosts with two workers each. They are network namespaces of this machine (`tests/hosts.py`), and
-each has a folder of its own for Ray. In each sweep (`samgan table2 --ray`), a worker, a machine other than the first,
-and the head are killed by SIGKILL, in an order and at moments that are drawn from the seed. A machine that was killed
-comes back. If the command ends, the cluster is started anew, and the same command is given again until it is done.
+each has a folder of its own for Ray. In each sweep (`samgan table2 --ray`, 20 jobs), workers, machines other than the
+first, and the head are killed by SIGKILL, in an order and at moments that are drawn from the seed. A machine that was
+killed comes back. If the command ends, the cluster is started anew, and the same command is given again until it is
+done.
 
 What became of each sweep is added to cluster.csv in this file's folder (`--log` names another one); a later call goes
 on where it ends.
@@ -36,13 +37,16 @@ from hosts import Host, Network, ip, why_not  # noqa: E402
 LOG = Path(__file__).parent / "cluster.csv"
 ROWS = ("msg-gan-6", "msg-gan-7", "samgan-5", "samgan-8")
 STEPS, BATCH = 30, 4
+SEEDS = 5
 SETTINGS = (
+    f"--seeds={SEEDS}",
     *(f"--kimg={STEPS * BATCH / 1000}", "--snapshot-every-kimg=0.04", "--device=cpu", "--count=8"),
     *(f"--training.batch_size={BATCH}", "--network.max_channels=8", "--training.log_every_kimg=0.02"),
     *("--training.precision=fp32", "--cores-per-job=1"),
 )
 VICTIMS = ("worker", "machine", "head")
 LONGEST_WAIT = 600.0
+MOST_COMMANDS = 40
 TIMED = {"wall_minutes", "wall_seconds", "images_per_second", "commit"}
 """What depends on the time in rows, logs and tables."""
 RAY = str(Path(sys.executable).parent / "ray")
@@ -56,7 +60,7 @@ class Disturbed:
     seed: int
     sweep: int
     kills: str
-    """What was killed, in this order, with the number of rows that were done."""
+    """What was killed, in this order, with the number of jobs that were done."""
     commands: int
     """How often the command had to be given until the sweep was done."""
     seconds: float
@@ -111,7 +115,7 @@ class Cluster:
         return False
 
 
-def disturb_sweeps(work: Path, log: Path, sweeps: int, seed: int = 0) -> list[Disturbed]:
+def disturb_sweeps(work: Path, log: Path, sweeps: int, kills: int, seed: int = 0) -> list[Disturbed]:
     """Disturb sweeps until the log has so many; returns the rows of this call."""
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "set").exists():
@@ -127,14 +131,14 @@ def disturb_sweeps(work: Path, log: Path, sweeps: int, seed: int = 0) -> list[Di
             if process.returncode:
                 raise SystemExit(f"the undisturbed sweep failed: {said}")
         for number in range(len([row for row in read_log(log, Disturbed) if row.seed == seed]) + 1, sweeps + 1):
-            added.append(_disturb(cluster, work, number, seed))
+            added.append(_disturb(cluster, work, number, kills, seed))
             append(log, added[-1])
             print(added[-1], flush=True)
     return added
 
 
-def _disturb(cluster: Cluster, work: Path, number: int, seed: int) -> Disturbed:
-    """Kill a worker, a machine and the head while a sweep runs, and let it end."""
+def _disturb(cluster: Cluster, work: Path, number: int, kills: int, seed: int) -> Disturbed:
+    """Kill workers, machines and the head by turns while a sweep runs, and let it end."""
     draw = random.Random(f"{seed} {number}")
     name, begun = f"sweep-{number}", time.monotonic()
     out = work / name
@@ -142,8 +146,9 @@ def _disturb(cluster: Cluster, work: Path, number: int, seed: int) -> Disturbed:
     cluster.start_all()
     process, commands, killed, wrong = _command(cluster, work, name), 1, [], []
     first_seen: dict[str, bytes] = {}
-    for victim in draw.sample(VICTIMS, len(VICTIMS)):
-        running = len(_logged(out)) + draw.randrange(1, 8)  # so many lines of logs later
+    victims = [victim for _ in range(0, kills, len(VICTIMS)) for victim in draw.sample(VICTIMS, len(VICTIMS))]
+    for victim in victims[:kills]:
+        running = len(_logged(out)) + draw.randrange(1, 9)  # so many lines of logs later
         _wait_for(lambda to=running, of=process: _look(out, first_seen) or len(_logged(out)) >= to or _over(of))
         if process.poll() is None and _kill(cluster, victim, draw):
             killed.append(f"{victim} ({len(first_seen)})")
@@ -153,7 +158,7 @@ def _disturb(cluster: Cluster, work: Path, number: int, seed: int) -> Disturbed:
             process, commands = _again(cluster, work, name, process, wrong), commands + 1
     while True:
         _wait_for(lambda of=process: _look(out, first_seen) or _over(of))
-        if _is_done(out) or commands > 9:
+        if _is_done(out) or commands > MOST_COMMANDS:
             break
         process, commands = _again(cluster, work, name, process, wrong), commands + 1
     _, said = process.communicate()
@@ -185,7 +190,7 @@ def _again(
 
 
 def _is_done(out: Path) -> bool:
-    return len(list(out.glob("rows/*.json"))) == len(ROWS)
+    return len(list(out.glob("rows/*.json"))) == len(ROWS) * SEEDS
 
 
 def _kill(cluster: Cluster, victim: str, draw: random.Random) -> bool:
@@ -259,13 +264,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line; the status is 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, metavar="WORK_FOLDER")
-    parser.add_argument("--sweeps", type=int, default=20, help="in all, those in the log included (default: 20)")
+    parser.add_argument("--sweeps", type=int, default=2, help="in all, those in the log included (default: 2)")
+    parser.add_argument("--kills", type=int, default=20, help="in each sweep (default: 20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, default=LOG)
     options = parser.parse_args(arguments)
     if reason := why_not():
         parser.error(reason)
-    rows = disturb_sweeps(options.work.resolve(), options.log, options.sweeps, options.seed)
+    rows = disturb_sweeps(options.work.resolve(), options.log, options.sweeps, options.kills, options.seed)
     return int(any(row.lost for row in rows))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from cluster import Disturbed  # noqa: E402
+from cluster import VICTIMS, Disturbed  # noqa: E402
 from commands import COMMANDS, Fault  # noqa: E402
 from conditions import Outcome  # noqa: E402
 from fault_log import read_log  # noqa: E402
@@ -65,10 +65,12 @@ def rows_of_sweeps(sweeps: Sequence[Disturbed]) -> Iterator[tuple[str, ...]]:
     if not sweeps:
         return
     words = " ".join(row.kills for row in sweeps).split()
-    killed = ", ".join(f"{words.count(name)} x {name}" for name in ("worker", "machine", "head"))
+    counts = {name: words.count(name) for name in VICTIMS}
+    killed = ", ".join(f"{count} x {name}" for name, count in counts.items())
     again = sum(row.commands - 1 for row in sweeps)
-    told = f"killed: {killed}; all sweeps came to their end; commands given again: {again}"
-    yield "table2 on Ray, three hosts: kill -9", f"{len(sweeps)}", told, _lost([row.lost for row in sweeps])
+    told = f"{killed} in {len(sweeps)} sweep{'s' * (len(sweeps) > 1)}; all came to their end"
+    told += f"; commands given again: {again}"
+    yield "table2 on Ray, three hosts: kill -9", f"{sum(counts.values())}", told, _lost([row.lost for row in sweeps])
 
 
 def rows_of_fuzz(file: Path) -> Iterator[tuple[str, ...]]:
