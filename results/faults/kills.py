@@ -35,6 +35,7 @@ from fault_log import append, read_log
 import samgan.training.snapshots
 from samgan.commands.main import main as samgan_main
 from samgan.data import prepare, write_phantoms
+from samgan.hosts import ARRIVAL
 from samgan.runs import Run
 
 LOG = Path(__file__).parent / "kills.csv"
@@ -64,8 +65,8 @@ CONFIGURATIONS = {
 CALLS = ("open", "fsync", "replace", "unlink")
 HUNG, EXCEPTION = 99, 98
 LEFT_ALONE = {-signal.SIGKILL: "", 0: "done", 1: "error", EXCEPTION: "exception", HUNG: "hung"}
-LEFT_ALONE_SECONDS = 120.0
-"""Within this time, a process must end whose partner was killed."""
+LEFT_ALONE_SECONDS = ARRIVAL + 60
+"""A process must end within this time after its partner was killed; it waits that long for one that has not come yet."""
 
 
 @dataclasses.dataclass(frozen=True)
