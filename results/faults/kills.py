@@ -66,7 +66,7 @@ CALLS = ("open", "fsync", "replace", "unlink")
 HUNG, EXCEPTION = 99, 98
 LEFT_ALONE = {-signal.SIGKILL: "", 0: "done", 1: "error", EXCEPTION: "exception", HUNG: "hung"}
 LEFT_ALONE_SECONDS = ARRIVAL + 60
-"""A process must end within this time after its partner was killed; it waits that long for one that has not come yet."""
+"""A process must end within this time after its partner was killed: it waits so long for one that has not come yet."""
 
 
 @dataclasses.dataclass(frozen=True)
