@@ -395,6 +395,7 @@ def test_a_card_is_filled_in_advice_is_asked_for_and_a_stage_is_read_without_a_m
     page.wait_for_selector("#job .stopped, #job a", timeout=PATIENCE)
     assert "samgan card" in page.locator("#job pre").text_content()  # its checkpoint is none, and it says so
     page.goto(f"{start}balance")
+    type_into(page, "#target", "40")
     tab_to(page, "#ask-advice")
     page.keyboard.press("Enter")
     page.wait_for_selector("#advice li:has-text('Your set:')", timeout=PATIENCE)
