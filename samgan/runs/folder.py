@@ -15,6 +15,7 @@ from typing import Any
 
 from samgan import __version__
 from samgan.config import Config
+from samgan.documents import parse_json
 from samgan.errors import SamganError
 from samgan.files import (
     NO_FOLLOW,
@@ -227,7 +228,7 @@ class Run:
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            document = json.loads(path.read_text("utf-8"))
+            document = parse_json(path.read_bytes())
         except FileNotFoundError:
             raise SamganError(f"{path} is missing; is {self.path} a run folder?") from None
         except (ValueError, RecursionError) as error:
