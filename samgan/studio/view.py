@@ -113,11 +113,15 @@ def trouble(request: Request, error: Exception) -> HTMLResponse:
         words = str(error)
     else:
         words = f"A file could not be read or written: {getattr(error, 'strerror', None) or type(error).__name__}."
-    part = request.headers.get("hx-request") == "true"
-    if part:
-        status = 200  # htmx shows nothing else
-    template = "trouble_part.html" if part else "trouble.html"
-    return respond(request, template, status=status, title="This did not work", page="", words=shown(words))
+    return explain(request, shown(words), status=status)
+
+
+def explain(request: Request, words: str, *, status: int, title: str = "This did not work") -> HTMLResponse:
+    """Answer with a page that says what is wrong; or with a part of one that does, in place of the one asked for."""
+    if request.headers.get("hx-request") != "true":
+        return respond(request, "trouble.html", status=status, title=title, page="", words=words, place="")
+    place = request.headers.get("hx-target", "")  # the next answer goes there, too
+    return respond(request, "trouble_part.html", words=words, place=place)  # status 200: htmx shows nothing else
 
 
 def clock(seconds: float | None) -> str:
