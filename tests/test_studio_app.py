@@ -444,6 +444,25 @@ def test_no_page_needs_torch(built, run_script):
     assert megabytes < 300
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--i-know"], None),
+        (["--host", "::1", "--i-know"], None),
+        (["--host", "192.0.2.1", "--i-know"], "look at the pictures of your patients, and start and stop trainings."),
+        (["--host", "192.0.2.1", "--i-know", "--read-only"], "look at the pictures of your patients. Nothing is enc"),
+    ],
+)
+def test_what_an_address_for_others_means_is_said_and_only_then(tmp_path, capsys, monkeypatch, options, said):
+    served = []
+    monkeypatch.setattr("samgan.studio.serve.serve", lambda root, **how: served.append(how))
+    assert main(["studio", str(tmp_path), *options]) == 0
+    assert len(served) == 1
+    err = capsys.readouterr().err
+    assert ("Other machines" in err) == (said is not None)
+    assert (said or "") in err
+
+
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys, monkeypatch):
     assert main(["studio", str(tmp_path / "nothing")]) == 2
     assert "is not a folder" in capsys.readouterr().err
