@@ -1,6 +1,7 @@
 """Scores, audits, balanced sets, tables, cards and the form to prepare: what the documents say is what pages show."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -579,3 +580,21 @@ def test_what_is_no_run_has_no_snapshots_yet_to_come(root, place):
     assert "no snapshot yet" not in text
     (root / RUN / "grids").rename(root / "grids")
     assert "This run has no snapshot yet" in words(client.get("/time", params={"run": RUN}))
+
+
+def test_a_full_disk_is_told_in_words(root, started, monkeypatch):
+    def fail(document, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    for kind in (CardForm, SignOffs):
+        monkeypatch.setattr(kind, "write", fail)
+    client = make_client(root)
+    own = hashlib.sha256((root / RUN / "audit.json").read_bytes()).hexdigest()
+    seen = re.search(r'name="seen" value="(\w+)"', client.get("/card", params={"at": RUN}).text)[1]
+    for path, form in (("/audit/sign", SIGNED | {"audit": own}), ("/card/write", {"at": RUN, "seen": seen})):
+        answer = client.post(path, data=form, headers=ORIGIN)
+        assert answer.status_code == 409
+        said = "A file could not be read or written: No space left on device. Free some space, then do it again."
+        assert said in words(answer)
+        assert "Errno" not in answer.text
+    assert started == []

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from samgan.errors import SamganError, shown
 from samgan.files import hash_json
 from samgan.studio.jobs import Job, find_job, start_job
-from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 from samgan.trust.card_form import FILE, CardForm, OpenItem
 
 LONGEST = 4000
@@ -135,7 +135,7 @@ def _write(request: Request, typed: Mapping[str, str]) -> Response:
         job = _job(studio, place)
         return start_job(studio, job.key, _words(studio, now), job.back)
     except (SamganError, OSError) as error:
-        return _one(request, place, typed, str(error))
+        return _one(request, place, typed, words_of(error))
 
 
 def _words(studio: Studio, now: Now) -> list[str]:
