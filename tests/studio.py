@@ -24,15 +24,17 @@ TOKEN = "a-token-of-the-tests"
 ORIGIN = {"origin": f"http://{HOST}"}
 
 
-def make_client(root, *, read_only=False, enter=True, worker=None):
-    """A client of a studio, with the cookie if it enters."""
+def make_client(root, *, read_only=False, enter=True, worker=None, show_bugs=True):
+    """A client of a studio, with the cookie if it enters. A bug of a page fails the test if bugs are to be shown."""
     from starlette.testclient import TestClient
 
     from samgan.studio.app import make_app
     from samgan.studio.places import Root
 
     app = make_app(Root(root), hosts=[HOST, "localhost:8017"], token=TOKEN, read_only=read_only, worker=worker)
-    client = TestClient(app, base_url=f"http://{HOST}", follow_redirects=False)
+    client = TestClient(
+        app, base_url=f"http://{HOST}", follow_redirects=False, raise_server_exceptions=show_bugs
+    )  # fmt: skip
     if enter:
         assert client.get("/", params={"key": TOKEN}).status_code == 200
     return client

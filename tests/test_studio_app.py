@@ -25,6 +25,7 @@ from samgan.config import settings
 from samgan.data import prepare
 from samgan.errors import SamganError
 from samgan.studio import processes, settings_form
+from samgan.studio.catalogue import Catalogue
 from samgan.studio.places import Root
 
 STATIC = Path(samgan.studio.__file__).with_name("static")
@@ -371,6 +372,26 @@ def test_unknown_pages_are_said_to_be_unknown(built):
     assert "There is no such page" in words(answer)
 
 
+def test_a_part_that_cannot_be_made_says_so_in_its_place(built, monkeypatch):
+    """A script of the page shows nothing but answers with status 200."""
+
+    def fail(catalogue, place):
+        raise RuntimeError
+
+    monkeypatch.setattr(Catalogue, "describe_run", fail)
+    client = make_client(built, show_bugs=False)
+    now, part = {"run": "runs/first run"}, {"hx-request": "true", "hx-target": "now"}
+    answer = client.get("/train/now", params=now, headers=part)
+    assert (answer.status_code, answer.text.count("<html")) == (200, 0)
+    assert 'role="alert" id="now">samgan studio made a mistake (RuntimeError)' in answer.text
+    assert "There is no such page" in client.get("/nothing", headers=part).text
+    assert client.get("/nothing", headers=part).status_code == 200
+    assert "<b>" not in client.get("/nothing", headers=part | {"hx-target": '"><b>'}).text
+    page = client.get("/train/now", params=now)
+    assert page.status_code == 500
+    assert "made a mistake (RuntimeError)" in words(page)
+
+
 def test_pages_have_landmarks_headings_and_names(built):
     client = make_client(built)
     for path in (
@@ -387,6 +408,8 @@ def test_pages_have_landmarks_headings_and_names(built):
             assert text.count(part) == 1, (path, part)
         assert all('alt="' in image for image in re.findall(r"<img [^>]+>", text))
         assert 'name="viewport"' in text
+        assert '<script defer src="/static/contact.js">' in text
+        assert 'id="contact" role="alert" hidden></p>' in text
         assert "animation" not in text
 
 
@@ -419,6 +442,25 @@ def test_no_page_needs_torch(built, run_script):
     heavy, megabytes = run_script(LIGHT, built, Path(__file__).parent, installed)
     assert heavy == []
     assert megabytes < 300
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--i-know"], None),
+        (["--host", "::1", "--i-know"], None),
+        (["--host", "192.0.2.1", "--i-know"], "look at the pictures of your patients, and start and stop trainings."),
+        (["--host", "192.0.2.1", "--i-know", "--read-only"], "look at the pictures of your patients. Nothing is enc"),
+    ],
+)
+def test_what_an_address_for_others_means_is_said_and_only_then(tmp_path, capsys, monkeypatch, options, said):
+    served = []
+    monkeypatch.setattr("samgan.studio.serve.serve", lambda root, **how: served.append(how))
+    assert main(["studio", str(tmp_path), *options]) == 0
+    assert len(served) == 1
+    err = capsys.readouterr().err
+    assert ("Other machines" in err) == (said is not None)
+    assert (said or "") in err
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys, monkeypatch):

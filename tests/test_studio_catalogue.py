@@ -132,6 +132,33 @@ def test_what_changes_is_read_again(root, tiny_config):
     assert catalogue.look().runs == ()
 
 
+def test_folders_that_cannot_be_read_are_said(root, tiny_config, monkeypatch):
+    make_run(root / "run", tiny_config)
+    (root / "closed").mkdir()
+    look_into = os.scandir
+
+    def refuse(path):
+        if path == root / "closed":
+            raise PermissionError(13, "Permission denied")
+        return look_into(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = look(root)
+    assert [run.place for run in found.runs] == ["run"]
+    assert found.notes == ("Folders that cannot be read, such as closed: 1.",)
+
+
+def test_a_root_that_is_gone_is_not_an_empty_one(root, tiny_config):
+    make_run(root / "run", tiny_config)
+    catalogue = Catalogue(Root(root))
+    moved = root.rename(root.with_name("moved"))
+    for ask in (catalogue.look, catalogue.sets, catalogue.folders, catalogue.models):
+        with pytest.raises(SamganError, match=r"The folder of this studio, .*root, cannot be read: No such file"):
+            ask()
+    moved.rename(root)
+    assert [run.place for run in catalogue.look().runs] == ["run"]
+
+
 QUICK = """
 import json, sys, time
 from samgan.studio.catalogue import Catalogue

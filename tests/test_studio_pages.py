@@ -1,6 +1,7 @@
 """Scores, audits, balanced sets, tables, cards and the form to prepare: what the documents say is what pages show."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -544,3 +545,56 @@ def test_a_run_leads_to_what_was_made_of_it(root):
     assert 'href="/audit?run=runs%2Fsecond">Audit it<' in page
     assert 'value="runs/second" selected' in client.get("/audit", params={"run": "runs/second"}).text
     assert "Audit it" not in make_client(root, read_only=True).get("/train", params={"run": "runs/second"}).text
+
+
+def test_a_root_that_is_gone_is_said_and_not_shown_as_empty(root):
+    client = make_client(root)
+    root.rename(root.with_name("moved"))
+    for path in ("/", "/data", "/train", "/start", "/time", "/scores", "/audit", "/balance", "/table2", "/card",
+                 "/compare", "/generate", "/prepare"):  # fmt: skip
+        answer = client.get(path)
+        assert answer.status_code == 409, path
+        assert "cannot be read: No such file or directory" in words(answer), path
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("gone", "There is no folder gone"), ("demo", "demo is neither a run nor a prepared set")]
+)
+def test_what_is_neither_run_nor_set_has_no_card(root, started, place, why):
+    (root / "demo").mkdir()
+    client = make_client(root)
+    page = client.get("/card", params={"at": place})
+    assert words(page).count(why) == 1
+    assert 'action="/card/write"' not in page.text
+    answer = client.post("/card/write", data={"at": place}, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert words(answer).count(why) == 1
+    assert started == []
+
+
+@pytest.mark.parametrize("place", ["gone", "set"])
+def test_what_is_no_run_has_no_snapshots_yet_to_come(root, place):
+    client = make_client(root)
+    text = words(client.get("/time", params={"run": place}))
+    assert f"There is no run in {place}, or not any more." in text
+    assert "no snapshot yet" not in text
+    (root / RUN / "grids").rename(root / "grids")
+    assert "This run has no snapshot yet" in words(client.get("/time", params={"run": RUN}))
+
+
+def test_a_full_disk_is_told_in_words(root, started, monkeypatch):
+    def fail(document, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    for kind in (CardForm, SignOffs):
+        monkeypatch.setattr(kind, "write", fail)
+    client = make_client(root)
+    own = hashlib.sha256((root / RUN / "audit.json").read_bytes()).hexdigest()
+    seen = re.search(r'name="seen" value="(\w+)"', client.get("/card", params={"at": RUN}).text)[1]
+    for path, form in (("/audit/sign", SIGNED | {"audit": own}), ("/card/write", {"at": RUN, "seen": seen})):
+        answer = client.post(path, data=form, headers=ORIGIN)
+        assert answer.status_code == 409
+        said = "A file could not be read or written: No space left on device. Free some space, then do it again."
+        assert said in words(answer)
+        assert "Errno" not in answer.text
+    assert started == []

@@ -29,7 +29,7 @@ from samgan.studio.pages import (
     train,
 )
 from samgan.studio.places import Root
-from samgan.studio.view import TEMPLATES, Studio, respond, trouble
+from samgan.studio.view import TEMPLATES, Studio, explain, trouble
 from samgan.studio.worker import Worker
 
 PAGES = (
@@ -92,9 +92,9 @@ def _icon(request: Request) -> Response:
 
 def _unknown(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
-    return respond(request, "trouble.html", status=status, title="Not found", page="", words="There is no such page.")
+    return explain(request, "There is no such page.", status=status, title="Not found")
 
 
 def _bug(request: Request, error: Exception) -> Response:
     words = f"samgan studio made a mistake ({type(error).__name__}); its terminal says more. Trainings go on."
-    return respond(request, "trouble.html", status=500, title="This did not work", page="", words=words)
+    return explain(request, words, status=500)

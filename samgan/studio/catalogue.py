@@ -1,5 +1,6 @@
 """What is below the root: prepared sets and runs, found by small files, and what these say at a glance."""
 
+import contextlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 from samgan.config import Config
 from samgan.data.documents import SetInfo
 from samgan.documents import Document
-from samgan.errors import SamganError, one_line
+from samgan.errors import SamganError, one_line, shown
 from samgan.files import is_system_name
 from samgan.locks import find_holder
 from samgan.runs import Environment, Run
@@ -195,13 +196,13 @@ class Catalogue:
 
     def holding(self, *names: str) -> list[tuple[str, str]]:
         """Places and names of files of these names, of which pages show the content; of `TELLING` only."""
-        return [
-            (self.root.place(path), name)
-            for path, kind in self._walk(lambda text: None, every=True)
-            if kind != "model"
-            for name in names
-            if name in self._list(path)[0]
-        ]
+        found = []
+        for path, kind in self._walk(lambda text: None, every=True):
+            if kind != "model":
+                with contextlib.suppress(OSError, Outside):  # deleted meanwhile
+                    there = self._list(path)[0]
+                    found += [(self.root.place(path), name) for name in names if name in there]
+        return found
 
     def models(self) -> list[tuple[Path, str]]:
         """Runs, as kind "run", and files that may be exported models, as kind "model"."""
@@ -211,12 +212,22 @@ class Catalogue:
         """Folders that are sets or runs, and files of weights; or every folder. Nothing in them is looked into.
 
         Links and hidden folders are not followed.
+
+        Raises:
+            SamganError: The root itself cannot be read.
         """
+        self._check_root()
         waiting, seen, links, deep = [(self.root.path, 0)], 0, 0, 0
+        unread: list[str] = []
         while waiting:
             folder, depth = waiting.pop()
             seen += 1
-            names, inside, more = self._list(folder)
+            try:
+                names, inside, more = self._list(folder)
+            except (OSError, SamganError) as error:
+                if not isinstance(error, FileNotFoundError):  # deleted meanwhile
+                    unread.append(self.root.place(folder))
+                continue
             yield from ((folder / name, "model") for name in sorted(names) if name.endswith(MODEL_SUFFIX))
             if "config.json" in names and ("environment.json" in names or "checkpoints" in inside):
                 yield folder, "run"
@@ -237,9 +248,23 @@ class Catalogue:
             note(f"Links to folders, which are not followed: {links}.")
         if deep:
             note(f"Folders more than {DEPTH} levels deep, which are not looked into: {deep}.")
+        if unread:
+            note(f"Folders that cannot be read, such as {shown(min(unread))}: {len(unread)}.")
+
+    def _check_root(self) -> None:
+        try:
+            self._list(self.root.path)
+        except (OSError, SamganError) as error:
+            why = getattr(error, "strerror", None) or one_line(error)
+            raise SamganError(f"The folder of this studio, {self.root.path}, cannot be read: {why}") from None
 
     def _list(self, folder: Path) -> tuple[frozenset[str], tuple[str, ...], int]:
-        """The telling files of a folder, its sub-folders, and the number of links to folders among its entries."""
+        """The telling files of a folder, its sub-folders, and the number of links to folders among its entries.
+
+        Raises:
+            OSError: It was deleted meanwhile, or is not ours to read.
+            Outside: A link has taken its place.
+        """
 
         def read() -> tuple[frozenset[str], tuple[str, ...], int]:
             files, folders, links = set(), [], 0
@@ -257,10 +282,7 @@ class Catalogue:
                         links += 1
             return frozenset(files), tuple(sorted(folders, reverse=True)), links
 
-        try:
-            return self.remembered(folder, "folders", read)
-        except (OSError, SamganError):  # deleted meanwhile, or not ours to read
-            return frozenset(), (), 0
+        return self.remembered(folder, "folders", read)
 
     def describe_set(self, place: str) -> FoundSet:
         """Describe a prepared set by its dataset.json.

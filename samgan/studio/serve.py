@@ -84,6 +84,17 @@ def check_host(host: str, known: bool) -> None:
         )
 
 
+def describe_reach(host: str, read_only: bool) -> str:
+    """What it means that other machines can reach an address; empty for one of this machine alone."""
+    if ip_address(host).is_loopback:
+        return ""
+    does = "look at the pictures of your patients" + ("" if read_only else ", and start and stop trainings")
+    return (
+        f"Other machines can reach {host}: whoever has the link can {does}. Nothing is encrypted, so whoever reads the "
+        "connection can take the link, too. Keep it secret."
+    )
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

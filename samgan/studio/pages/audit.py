@@ -13,7 +13,7 @@ from samgan.errors import SamganError
 from samgan.studio.audits import AuditFolder, ShownPair, measured_by, pair_png, shown_pairs
 from samgan.studio.choices import FEATURES, features_words, number, one_of, run_and_set, trained_runs
 from samgan.studio.jobs import Job, find_job, start_job
-from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 from samgan.trust.audit_words import HEADER, remarks, table_rows
 from samgan.trust.documents import AuditDocument
 from samgan.trust.sign_off import DECISIONS, SignOff, add_sign_off, hash_audit, read_sign_offs
@@ -159,7 +159,7 @@ def _sign(request: Request, typed: Mapping[str, str]) -> Response:
         )
         add_sign_off(folder, sign_off)
     except (SamganError, OSError) as error:
-        return _one(request, place, typed, str(error))
+        return _one(request, place, typed, words_of(error))
     return RedirectResponse(f"{link('/audit', at=place)}#signed", 303)
 
 
