@@ -121,6 +121,9 @@ def test_a_mark_without_what_it_needs_is_refused():
     ):
         with pytest.raises(SamganError, match=reason):
             Mark.from_entries({**entries, **change})
+    place = {"Seed": "7...", "Latent": "neighbour 2 of seed 7"}
+    assert Mark.from_entries(entries | place) == Mark("a" * 64, "tiny", 16, 7, latent="neighbour 2 of seed 7")
+    assert Mark.from_entries(entries | place).entries() == entries | place
     del entries["Model-Preset"]
     with pytest.raises(SamganError, match="damaged"):
         Mark.from_entries(entries)

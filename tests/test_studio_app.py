@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import html
 import importlib.util
 import json
 import re
@@ -111,6 +112,53 @@ def test_near_duplicates_stand_side_by_side_the_wrong_ones_first(root):
     assert [re.search(r"a=(\d+)&amp;b=0", pair)[1] for pair in pairs] == [other[0], first[0]]
     assert "two classes" in words(page)
     assert client.get(pairs[0].replace("&amp;", "&")).content.startswith(b"\x89PNG")
+
+
+def test_all_contradictions_and_near_duplicates_can_be_seen_part_by_part(root, monkeypatch):
+    folder = root / "sets" / "phantoms"
+    rows = list(csv.reader((folder / "manifest.csv").read_text("utf-8").splitlines()))
+    near, name, source = (rows[0].index(column) for column in ("near_duplicate_of", "class", "source"))
+    of_class = {row[name]: row for row in rows[1:]}
+    one, other = list(of_class.values())[:2]
+    for row in rows[2:]:
+        row[near] = "0"
+    with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    info = json.loads((folder / "dataset.json").read_text("utf-8"))
+    exact = [{"files": [f"a/{n}.png", f"b/{n}.png"], "classes": [one[name], other[name]]} for n in range(13)]
+    alike = {"files": [one[source], other[source]], "classes": [one[name], other[name]]}
+    leak = {"what": "patients", "count": 4, "examples": [[one[source], other[source]], ["gone.png", one[source]]]}
+    info |= {"contradictions": exact, "near_contradictions": [alike], "leaks": [leak]}
+    (folder / "dataset.json").write_text(json.dumps(info), "utf-8")
+    client = make_client(root)
+
+    page = client.get("/data", params={"set": "sets/phantoms"})
+    assert "14 pictures in more than one class" in words(page)
+    beside = f'src="/data/pair.png?set=sets%2Fphantoms&amp;a={one[0]}&amp;b={other[0]}"'
+    assert page.text.partition('id="contradictions"')[0].count(beside) == 1  # of the leak
+    seen, address = [], "/data?set=sets/phantoms"
+    for count in (12, 2):
+        part = client.get(address).text.partition('id="contradictions"')[2].partition(">Counts<")[0]
+        seen += re.findall(r"([a-z]/[0-9]+[.]png) ", part)
+        assert part.count("<figure>") == count
+        address = html.unescape(re.search(r'id="contradictions-more" href="([^"#]+)#', part)[1])
+    assert seen == [file for found in exact for file in found["files"]]
+    assert part.count("left out</strong>") == 1
+    assert part.count(beside) == 1
+    assert "The first ones again" in part
+    assert address == "/data?set=sets%2Fphantoms&contradictions=0"
+
+    monkeypatch.setattr("samgan.studio.pages.data.PAIRS_SHOWN", 4)
+    pairs, total = [], len(rows) - 2
+    for number in range(-(-total // 4)):
+        part = client.get("/data/pairs", params={"set": "sets/phantoms", "pairs": number}).text
+        assert part.startswith('<div id="pairs">')
+        pairs += re.findall(r"a=(\d+)&amp;b=0", part)
+        assert f"of {total}." in part
+    assert sorted(map(int, pairs)) == list(range(1, total + 1))
+    far = client.get("/data/pairs", params={"set": "sets/phantoms", "pairs": "999"}).text
+    assert far == part  # the last ones
+    assert client.get("/data/pairs", params={"set": "sets/phantoms", "pairs": "-1"}).status_code == 400
 
 
 @pytest.mark.parametrize("name", ["manifest.csv", "images.npy", "dataset.json"])

@@ -13,8 +13,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("starlette", reason="the studio is not installed: pip install 'samgan[studio]'")
 pytest.importorskip("httpx", reason="starlette's client for tests needs httpx")
@@ -152,6 +154,59 @@ def test_downloads_are_what_samgan_sample_writes(root, client, tmp_path, file_fo
             np.testing.assert_array_equal(ours.image, theirs.image)
 
 
+def download(client, text, file_format, folder):
+    """The files behind a button of the page, in a new folder."""
+    folder.mkdir()
+    address = html.unescape(re.search(rf'href="(/generate/file[^"]+format={file_format})"', text)[1])
+    answer = client.get(address)
+    name = re.fullmatch(r'attachment; filename="(samgan-[^"]+)"', answer.headers["content-disposition"])[1]
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            archive.extractall(folder)
+    else:
+        (folder / name).write_bytes(answer.content)
+    return name, sorted(folder.iterdir(), key=lambda path: path.stem)
+
+
+@pytest.mark.parametrize("file_format", ["png", "png16", "dicom", "dicom16", "npz"])
+def test_a_walk_and_neighbours_are_files_that_say_where_they_are(root, client, tmp_path, file_format):
+    ways = (
+        ("/generate/walk", {"to": "8"}, "from-3-to-8", [f"{n} of 16 steps from seed 3 to seed 8" for n in range(17)]),
+        ("/generate/around", {"degrees": "40"}, "around-3-40-degrees",
+         ["", *(f"neighbour {n} of seed 3, 40 degrees away" for n in range(1, 9))]),
+    )  # fmt: skip
+    for path, own, named, places in ways:
+        text, pictures = made(client, path=path, model="runs/a run", seed="3", truncation="0.5", **own)
+        name, files = download(client, text, file_format, tmp_path / named)
+        assert f"-{named}-{file_format}." in name
+        images, marks = zip(*(found for file in files for found in read_samples(file)), strict=True)
+        assert [mark.latent for mark in marks] == places
+        assert {mark.model_sha256 for mark in marks} == {load_model_of(root).sha256}
+        assert {(mark.seed, mark.truncation) for mark in marks} == {(3, 0.5)}
+        assert [mark.of(image) for image, mark in zip(images, marks, strict=True)] == list(marks)
+        shown = [np.asarray(Image.open(io.BytesIO(client.get(address).content))) for address in pictures]
+        scale = 257 if file_format.endswith("16") else 1
+        for image, seen in zip(images, shown, strict=True):
+            assert np.abs(image[0] / scale - seen).max() <= (scale > 1)
+        if file_format == "png":
+            assert [file.read_bytes() for file in files] == [client.get(address).content for address in pictures]
+        if file_format == "dicom":
+            numbers = [pydicom.dcmread(file) for file in files]
+            assert len({str(found.SOPInstanceUID) for found in numbers}) == len(places)
+            assert [found.InstanceNumber for found in numbers] == [None if place else 3 for place in places]
+
+
+def test_each_step_of_a_walk_says_what_it_is_without_scripts(root, client):
+    page = client.get("/generate/walk", params={"model": "runs/a run", "seed": "3", "to": "8", "now": "1"}).text
+    steps = re.findall(r"<li><figure>.*?</figure></li>", page, flags=re.S)
+    assert len(steps) == 17
+    for number, step in enumerate(steps):
+        assert f"<strong>Step {number}</strong> of 16" in step
+        assert load_model_of(root).sha256[:12] in step
+        (address,) = re.findall(r'<a href="(/generate/nearest[^"]+)"', step)
+        assert f"&n={number}" in html.unescape(address)
+
+
 def test_no_files_are_left_behind(client, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     text, _ = made(client, model="runs/a run", count="2")
@@ -162,8 +217,6 @@ def test_no_files_are_left_behind(client, monkeypatch, tmp_path):
 
 
 def test_a_walk_begins_and_ends_at_its_seeds(root, client):
-    from PIL import Image
-
     _, pictures = made(client, path="/generate/walk", model="plain", seed="3", to="8")
     assert len(pictures) == 17
     ends = [np.asarray(Image.open(io.BytesIO(client.get(pictures[n]).content)), int) for n in (0, 16)]

@@ -74,6 +74,19 @@ def test_samples_of_every_format_are_regenerated(run, folder):
     assert set(verdicts(*paths)) == {"marked"}
 
 
+def test_an_image_that_no_seed_makes_is_checked_and_not_made_again(run, folder, tmp_path):
+    source = folder / "png" / "seed-00000040.png"
+    beside = rewrite(source, tmp_path / "beside.png", latent="neighbour 2 of seed 40, 20 degrees away")
+    assert verdicts(beside) == ["marked"]
+    (finding,) = api.verify([beside], run.path, device="cpu")
+    assert finding.verdict == "not checked"
+    assert "degrees away, class PNEUMONIA: not checked: not the image of a seed" in format_findings([finding])
+    ((image, mark),) = read_samples(beside)
+    with open(beside, "wb") as file:
+        write_png(file, image ^ 1, mark.entries())
+    assert verdicts(beside) == verdicts(beside, run=run.path) == ["altered"]
+
+
 def test_images_of_a_run_with_classes_are_made_again_as_the_class_they_say(tiny_config, tmp_path):
     config = tiny_config.override({"network.num_classes": 3, "data.classes": ["a", "b", "c"]})
     run = make_run(tmp_path / "run", config)

@@ -40,6 +40,8 @@ class Mark:
     software: str = SOFTWARE
     truncation: float = 1.0
     """How far from the mean style the image is, from 0 to 1; 1: not truncated."""
+    latent: str = ""
+    """Where the latent is, in words that name the seed, if it is not that of the seed; no seed makes such an image."""
 
     def of(self, image: np.ndarray) -> "Mark":
         """The mark with the hash of `image`."""
@@ -54,10 +56,11 @@ class Mark:
             "Model-SHA256": self.model_sha256,
             "Model-Preset": self.preset,
             "Model-Images-Seen": str(self.images_seen),
-            "Seed": str(self.seed),
+            "Seed": f"{self.seed}..." if self.latent else str(self.seed),
         }
         psi = "" if self.truncation == 1 else str(self.truncation)
-        optional = {"Truncation": psi, "Class": self.class_name, "Pixels-SHA256": self.pixels_sha256}
+        optional = {"Latent": self.latent, "Truncation": psi, "Class": self.class_name}
+        optional["Pixels-SHA256"] = self.pixels_sha256
         return entries | {key: value for key, value in optional.items() if value}
 
     @classmethod
@@ -71,18 +74,20 @@ class Mark:
             if entries.get("Description") == SYNTHETIC:
                 raise SamganError("it says that samgan made it, but names no model and no seed")
             return None
-        if str(entries.get("Seed", "")).endswith("..."):
+        latent = str(entries.get("Latent", ""))
+        if str(entries.get("Seed", "")).endswith("...") and not latent:
             raise SamganError("a sheet of several images: name the files of the single images instead")
         try:
             mark = cls(
                 str(entries["Model-SHA256"]),
                 str(entries["Model-Preset"]),
                 int(entries["Model-Images-Seen"]),
-                int(entries["Seed"]),
+                int(str(entries["Seed"]).removesuffix("..." if latent else "")),
                 str(entries.get("Class", "")),
                 str(entries.get("Pixels-SHA256", "")),
                 str(entries["Software"]),
                 float(entries.get("Truncation", 1)),
+                latent,
             )
         except (KeyError, ValueError, TypeError):
             raise SamganError("its mark is damaged: expected a model, a seed and the number of images seen") from None
@@ -106,8 +111,9 @@ class Sample(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of its file, without the suffix."""
-        return f"seed-{self.mark.seed:08d}"
+        """Name of its file, without the suffix, in the order of seeds and of steps."""
+        words = re.findall("[a-z]+|[0-9]+", self.mark.latent)
+        return "-".join([f"seed-{self.mark.seed:08d}", *(word.zfill(2) if word.isdigit() else word for word in words)])
 
 
 class StoredSample(NamedTuple):

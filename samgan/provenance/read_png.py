@@ -14,7 +14,7 @@ PLAIN_GAMMA = 0.45455
 """What the specification of PNG recommends, and a viewer without colour management shows."""
 ENTRIES = frozenset(
     ["Description", "Synthetic", "Software", "Model-SHA256", "Model-Preset", "Model-Images-Seen", "Seed", "Class"]
-) | {"Pixels-SHA256", "Truncation"}
+) | {"Latent", "Pixels-SHA256", "Truncation"}
 """Names of a mark's entries."""
 NAMES_SHOWN = 3
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from samgan.sampling.sheets import attention_sheet, interpolate, neighbours, scales_sheet
     from samgan.sampling.shipped import SHIPPED, ShippedModel
     from samgan.sampling.source import Source
-    from samgan.sampling.write import Written, write_samples, write_sheet
+    from samgan.sampling.write import Written, check_format, write_samples, write_sheet
 
 __all__ = [
     "FORWARD_BATCH",
@@ -50,6 +50,7 @@ __all__ = [
     "Source",
     "Written",
     "attention_sheet",
+    "check_format",
     "check_origin",
     "check_suffix",
     "find_file",

@@ -13,7 +13,7 @@ from samgan.errors import UsageError
 from samgan.files import atomic_folder, check_new_folder, write_json
 from samgan.networks import SelfAttention
 from samgan.pictures import to_integers, write_png
-from samgan.provenance import FORMATS, Sample
+from samgan.provenance import FORMATS, Format, Sample
 from samgan.sampling.images import forward_batch, sample_batches
 from samgan.sampling.model import Labels, Model
 from samgan.sampling.sheets import SHEETS
@@ -74,24 +74,34 @@ def write_samples(
         SamganError: `out` exists and is not empty.
         UsageError: Unknown format, sheet or class, 16 bits with 3 channels, or no attention maps to show.
     """
-    if file_format not in FORMATS:
-        raise UsageError(f"file format {file_format!r} is not one of {', '.join(FORMATS)}")
+    form = check_format(model, file_format)
     if unknown := [name for name in sheets if name not in SHEETS]:
         raise UsageError(f"sheet {unknown[0]!r} is not one of {', '.join(SHEETS)}")
     check_new_folder(out)
-    bits = FORMATS[file_format].bits
-    if bits == 16 and model.config.network.image_channels != 1:
-        raise UsageError(f"--format {file_format} supports only 1 channel; use {file_format.removesuffix('16')} or npz")
     if "attention" in sheets and not any(isinstance(layer, SelfAttention) for layer in model.generator.modules()):
         raise UsageError(f"the generator of preset {model.config.preset} has no layer that makes attention maps")
     seeds = range(seed, seed + count)
     labels = model.labels(seeds, class_name)
     written = _describe(model, seeds, labels, file_format, class_name)
     with atomic_folder(out) as folder:
-        FORMATS[file_format].write(folder, _marked_samples(model, seeds, labels, bits), count)
+        form.write(folder, _marked_samples(model, seeds, labels, form.bits), count)
         _write_sheets(folder / "sheets", model, seeds, labels, sheets)
         write_json(folder / "samples.json", written.to_dict())
     return written
+
+
+def check_format(model: Model, file_format: str) -> Format:
+    """The format of this name, in which images of the model can be written.
+
+    Raises:
+        UsageError: There is none, or it has 16 bits and the images have several channels.
+    """
+    if file_format not in FORMATS:
+        raise UsageError(f"file format {file_format!r} is not one of {', '.join(FORMATS)}")
+    form = FORMATS[file_format]
+    if form.bits == 16 and model.config.network.image_channels != 1:
+        raise UsageError(f"--format {file_format} supports only 1 channel; use {file_format.removesuffix('16')} or npz")
+    return form
 
 
 def _describe(model: Model, seeds: range, labels: Labels, file_format: str, class_name: str | None) -> Written:

@@ -5,6 +5,7 @@ how far a task is. The process ends when
 its input ends, even in the middle of a task, and after `IDLE` seconds without one.
 """
 
+import dataclasses
 import io
 import os
 import queue
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -31,12 +32,13 @@ from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.load_features import choose_features
 from samgan.metrics.nearest import Nearest as NearestImages
 from samgan.networks import attention_gammas
-from samgan.pictures import image_grid, to_uint8, write_png
+from samgan.pictures import image_grid, to_integers, to_uint8, write_png
 from samgan.provenance import Sample
 from samgan.runs import Run
 from samgan.sampling import (
     Model,
     attention_sheet,
+    check_format,
     check_origin,
     interpolate,
     is_run,
@@ -96,7 +98,7 @@ class Maker:
         Raises:
             SamganError: It cannot be done.
         """
-        model = self.model(task.of.weights if isinstance(task, Nearest) else task.weights)
+        model = self.model(task.of.weights if isinstance(task, Nearest | Files) else task.weights)
         known: dict[type, Callable[[Any, Model], tuple[Answer, list[bytes]]]] = {
             Seeds: _seeds, Sheet: _sheet, Walk: _walk, Around: _around, Inside: _inside, Files: _files,
             Nearest: self._nearest,
@@ -215,31 +217,40 @@ def _sheet(task: Sheet, model: Model) -> tuple[Answer, list[bytes]]:
 
 
 def _walk(task: Walk, model: Model) -> tuple[Answer, list[bytes]]:
-    ends = [task.first, task.last]
-    labels = _labels(model, ends, task.class_name)
-    label = None if labels is None else int(labels[0])
-    images = to_uint8(interpolate(model, ends, task.steps, label)).numpy()
-    text = model.mark(task.first, label).entries() | {"Seed": f"{task.first}..."}
-    made = []
-    for step, image in enumerate(images):
-        words = f"{step} of {task.steps} steps from seed {task.first} to seed {task.last}"
-        picture = Picture(task.first, text.get("Class", ""), words)
-        made.append((picture, _png(image, text | {"Latent": words})))
-    return _made(model, made)
+    return _made(model, _shown(_on_the_way(task, model)))
 
 
 def _around(task: Around, model: Model) -> tuple[Answer, list[bytes]]:
+    return _made(model, _shown(_beside(task, model)))
+
+
+def _shown(samples: Iterable[Sample]) -> Iterator[tuple[Picture, bytes]]:
+    for image, mark in samples:
+        yield Picture(mark.seed, mark.class_name, mark.latent), _png(image, mark.entries())
+
+
+def _on_the_way(task: Walk, model: Model, bits: int = 8) -> Iterator[Sample]:
+    """Images from one seed to another, both ends among them."""
+    labels = _labels(model, [task.first, task.last], task.class_name)
+    label = None if labels is None else int(labels[0])
+    images = interpolate(model, [task.first, task.last], task.steps, label)
+    for step, image in enumerate(to_integers(images, bits)):
+        words = f"{step} of {task.steps} steps from seed {task.first} to seed {task.last}"
+        mark = dataclasses.replace(model.mark(task.first, label), latent=words)
+        yield Sample(image, mark.of(image))
+
+
+def _beside(task: Around, model: Model, bits: int = 8) -> Iterator[Sample]:
+    """The image of a seed, then its neighbours."""
     labels = _labels(model, [task.seed], task.class_name)
     label = None if labels is None else int(labels[0])
-    own = sample(model, [task.seed], labels)
-    made = list(_samples(model, [task.seed], labels, own))
-    text = model.mark(task.seed, label).entries() | {"Seed": f"{task.seed}..."}
-    images = to_uint8(neighbours(model, task.seed, task.count, task.degrees, label)).numpy()
-    for number, image in enumerate(images, 1):
+    mark = model.mark(task.seed, label)
+    (own,) = to_integers(sample(model, [task.seed], labels), bits)
+    yield Sample(own, mark.of(own))
+    images = neighbours(model, task.seed, task.count, task.degrees, label)
+    for number, image in enumerate(to_integers(images, bits), 1):
         words = f"neighbour {number} of seed {task.seed}, {task.degrees:g} degrees away"
-        picture = Picture(task.seed, text.get("Class", ""), words)
-        made.append((picture, _png(image, text | {"Latent": words})))
-    return _made(model, made)
+        yield Sample(image, dataclasses.replace(mark, latent=words).of(image))
 
 
 def _inside(task: Inside, model: Model) -> tuple[Answer, list[bytes]]:
@@ -264,12 +275,21 @@ def _inside(task: Inside, model: Model) -> tuple[Answer, list[bytes]]:
 
 
 def _files(task: Files, model: Model) -> tuple[Answer, list[bytes]]:
-    check_seed(task.seed, task.count)
-    folder = Path(os.fsdecode(task.folder))
+    folder, of = Path(os.fsdecode(task.folder)), task.of
     samples = folder / "samples"
-    write_samples(
-        model, samples, task.count, seed=task.seed, file_format=task.file_format, class_name=task.class_name or None
-    )
+    if isinstance(of, Seeds):
+        check_seed(of.seeds[0], len(of.seeds))
+        class_name = of.classes[0] if of.classes else None
+        write_samples(
+            model, samples, len(of.seeds), seed=of.seeds[0], file_format=task.file_format, class_name=class_name
+        )
+    else:
+        form = check_format(model, task.file_format)
+        samples.mkdir()
+        if isinstance(of, Walk):
+            form.write(samples, _on_the_way(of, model, form.bits), of.steps + 1)
+        else:
+            form.write(samples, _beside(of, model, form.bits), of.count + 1)
     paths = sorted(path for path in samples.rglob("*") if path.is_file())
     images = [path for path in paths if path.name != "samples.json"]
     if len(images) == 1:

@@ -15,7 +15,8 @@ from samgan.grids import image_grid, write_png
 from samgan.studio.catalogue import Catalogue
 
 SOURCES_SHOWN = 40
-PAIRS_SHOWN = 12
+PAIRS_KEPT = 2000
+"""Near duplicates of a set that can be looked at, those with something wrong first."""
 REAL = "Real images of patients. Share them only as the terms of the data allow."
 
 
@@ -61,9 +62,13 @@ class Contents:
     more_sources: int
     """How many are left out of `sources`."""
     pairs: tuple[Pair, ...]
-    """Near duplicates, those with something wrong first; not all."""
+    """Near duplicates, those with something wrong first; `PAIRS_KEPT` at most."""
+    near_duplicates: int
+    """How many there are."""
     wrong_pairs: int
     """Near duplicates of another class or on the other side of the split."""
+    row_of: dict[str, int]
+    """Rows of the files that dataset.json names as contradictions or examples of leaks, if they are in the set."""
 
     def indices(self, class_name: str, split: str) -> np.ndarray:
         """Indices of images; empty text stands for all classes, or both sides of the split.
@@ -81,6 +86,34 @@ class Contents:
         return np.flatnonzero(chosen)
 
 
+@dataclass(frozen=True)
+class Contradicted:
+    """A picture, or near duplicates, in more than one class."""
+
+    files: tuple[tuple[str, str], ...]
+    """Each with its class."""
+    exact: bool
+    """Whether the pixels are the same."""
+    rows: tuple[int, int] | None
+    """Of two of its images that have different classes; None if they are not in the set."""
+
+
+def contradicted(info: SetInfo, contents: Contents | None) -> list[Contradicted]:
+    """All contradictions of a set, exact ones first."""
+    rows = contents.row_of if contents else {}
+    kinds = ((info.contradictions or (), True), (info.near_contradictions or (), False))
+    every = []
+    for found, exact in ((found, exact) for kind, exact in kinds for found in kind):
+        first_of: dict[str, int] = {}
+        files = tuple(zip(found.files, found.classes, strict=False))
+        for file, name in files:
+            if file in rows:
+                first_of.setdefault(name, rows[file])
+        one, other = [*first_of.values(), None, None][:2]
+        every.append(Contradicted(files, exact, None if one is None or other is None else (one, other)))
+    return every
+
+
 def read_contents(folder: Path, info: SetInfo) -> Contents:
     """Read the manifest of a set.
 
@@ -95,6 +128,10 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     near = [Pair(row, rows[row.near_duplicate_of]) for row in rows if row.near_duplicate_of is not None]
     near.sort(key=lambda pair: not pair.words)
+    named = {
+        file for found in (*(info.contradictions or ()), *(info.near_contradictions or ())) for file in found.files
+    }
+    named |= {file for leak in info.leaks or () for example in leak.examples for file in example}
     places = {name: place for place, name in enumerate(info.classes)}
     return Contents(
         classes=info.classes,
@@ -102,8 +139,10 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
         held_out=np.array([row.split == "holdout" for row in rows], dtype=bool),
         sources=tuple(SourceCount(*key, number) for key, number in ordered[:SOURCES_SHOWN]),
         more_sources=max(0, len(ordered) - SOURCES_SHOWN),
-        pairs=tuple(near[:PAIRS_SHOWN]),
+        pairs=tuple(near[:PAIRS_KEPT]),
+        near_duplicates=len(near),
         wrong_pairs=sum(bool(pair.words) for pair in near),
+        row_of={row.source: row.index for row in rows if row.source in named},
     )
 
 

@@ -76,15 +76,15 @@ class Inside(msgspec.Struct, frozen=True, tag=True):
 
 
 class Files(msgspec.Struct, frozen=True, tag=True):
-    """Write the files of `samgan sample` into a folder, and pack them into one if there are several."""
+    """Write pictures as files into a folder, and pack them into one if there are several."""
 
-    weights: Weights
-    seed: int
-    count: int
+    of: Seeds | Walk | Around
+    """The task that makes the pictures. Its seeds follow one another, and have one class or are in turn of each; then
+    the files are those of `samgan sample`."""
     file_format: str
+    """A key of `samgan.provenance.FORMATS`."""
     folder: bytes
     """An empty folder."""
-    class_name: str = ""
 
 
 Making = Seeds | Sheet | Walk | Around | Inside

@@ -29,6 +29,8 @@ VERDICTS = {
 """The verdicts on an image, and the words for each."""
 GOOD = ("regenerated", "marked")
 """Verdicts on images that are what they claim to be."""
+NOT_OF_A_SEED = "not the image of a seed, so it is not made again"
+"""Said of images whose marks say where their latents are."""
 ROWS_SHOWN = 20
 """The largest number of rows that `format_findings` lists for one file."""
 
@@ -85,7 +87,9 @@ def verify_files(files: Sequence[Path], models: Iterator[Model] | None = None) -
             number = row if len(found) > 1 else None
             detail = "; ".join((*stored.faults, *stored.notes))
             findings.append(Finding(str(file), number, mark, "marked" if unchanged else "altered", detail))
-            if models is not None:
+            if mark.latent and unchanged and models is not None:
+                findings[-1].verdict, findings[-1].detail = "not checked", _add(NOT_OF_A_SEED, stored)
+            elif not mark.latent and models is not None:
                 waiting.append((findings[-1], stored))
         if len(waiting) >= FORWARD_BATCH:
             _make_again(waiting, find)
@@ -200,11 +204,14 @@ def _count(findings: Sequence[Finding]) -> str:
 
 
 def _sentence(finding: Finding) -> str:
-    outcome = VERDICTS[finding.verdict] + (f": {shown(finding.detail)}" if finding.detail else "")
-    if finding.mark is None:
+    mark, words = finding.mark, VERDICTS[finding.verdict]
+    if mark and mark.latent and finding.verdict == "marked":
+        words = f"as its mark says; {NOT_OF_A_SEED}"
+    outcome = words + (f": {shown(finding.detail)}" if finding.detail else "")
+    if mark is None:
         return outcome
-    mark = finding.mark
     of_class = f", class {shown(mark.class_name)}" if mark.class_name else ""
     origin = f"preset {shown(mark.preset)}, {mark.images_seen / 1000:g} kimg, model {mark.model_sha256[:12]}"
     of_class += "" if mark.truncation == 1 else f", truncation {mark.truncation:g}"
-    return f"synthetic, {origin}, seed {mark.seed}{of_class}: {outcome}"
+    place = shown(mark.latent) if mark.latent else f"seed {mark.seed}"
+    return f"synthetic, {origin}, {place}{of_class}: {outcome}"

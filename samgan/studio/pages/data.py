@@ -13,7 +13,7 @@ from starlette.routing import Route
 from samgan.data.documents import SPLITS, LeftOut, SetInfo
 from samgan.errors import SamganError, UsageError
 from samgan.studio.jobs import find_job
-from samgan.studio.sets import Contents, choose, contents_of, sheet
+from samgan.studio.sets import Contents, choose, contents_of, contradicted, sheet
 from samgan.studio.view import Page, asked, link, respond, studio_of
 
 
@@ -30,10 +30,36 @@ class Choice:
     """How many there are to choose from."""
 
 
+@dataclass(frozen=True)
+class Some:
+    """Some of many things, which a page shows part by part."""
+
+    name: str
+    """In addresses."""
+    shown: Sequence[object]
+    first: int
+    """Place of the first of them, from 0."""
+    total: int
+    size: int
+    """The largest number that is shown at once."""
+
+    @property
+    def before(self) -> int | None:
+        """The part before this one, counted from 0; None if there is none."""
+        return self.first // self.size - 1 if self.first else None
+
+    @property
+    def after(self) -> int:
+        """The part after this one; the first after the last."""
+        return (self.first // self.size + 1) % max(1, -(-self.total // self.size))
+
+
 SHEET = 48
 """Images of a sheet; fewer of large ones."""
 COLUMNS = 8
 ROWS_SHOWN = 20
+PAIRS_SHOWN = 12
+"""Of near duplicates, and of contradictions."""
 
 
 def data(request: Request) -> Response:
@@ -62,6 +88,8 @@ def data(request: Request) -> Response:
         info=info,
         problem=problem,
         contents=contents,
+        pairs=_some("pairs", contents.pairs if contents else (), wanted),
+        contradictions=_some("contradictions", contradicted(info, contents) if info else (), wanted),
         choice=_choice(wanted, contents),
         splits=SPLITS,
         counts=list(_counts(info)) if info else [],
@@ -78,6 +106,33 @@ def sheet_part(request: Request) -> Response:
     info, place = _set(request, wanted)
     choice = _choice(wanted, _contents(request, place, info))
     return respond(request, "sheet_part.html", place=place, info=info, choice=choice, splits=SPLITS)
+
+
+def pairs_part(request: Request) -> Response:
+    """The part of the page with near duplicates, other ones."""
+    wanted = asked(request)
+    info, place = _set(request, wanted)
+    contents = _contents(request, place, info)
+    return respond(
+        request, "pairs_part.html", place=place, contents=contents, pairs=_some("pairs", contents.pairs, wanted)
+    )
+
+
+def contradictions_part(request: Request) -> Response:
+    """The part of the page with pictures in several classes, other ones."""
+    wanted = asked(request)
+    info, place = _set(request, wanted)
+    every = contradicted(info, _contents(request, place, info))
+    return respond(
+        request, "contradictions_part.html", place=place, contradictions=_some("contradictions", every, wanted)
+    )
+
+
+def _some(name: str, every: Sequence[object], wanted: dict[str, str]) -> Some:
+    """The part of them that the address asks for; the last one, if the set has fewer by now."""
+    last = max(0, len(every) - 1) // PAIRS_SHOWN
+    first = PAIRS_SHOWN * min(last, _number({name: "0", **wanted}, name))
+    return Some(name, every[first : first + PAIRS_SHOWN], first, len(every), PAIRS_SHOWN)
 
 
 def sheet_picture(request: Request) -> Response:
@@ -177,6 +232,8 @@ PAGE = Page(
     (
         Route("/data", data),
         Route("/data/sheet", sheet_part),
+        Route("/data/pairs", pairs_part),
+        Route("/data/contradictions", contradictions_part),
         Route("/data/sheet.png", sheet_picture),
         Route("/data/pair.png", pair_picture),
     ),

@@ -20,7 +20,7 @@ from samgan.seeds import SEEDS
 from samgan.studio.choices import weights_hash, whole_number
 from samgan.studio.models import FoundModel, find_model, find_models
 from samgan.studio.sets import image_of
-from samgan.studio.tasks import Around, Files, Found, Made, Making, Nearest, Packed, Seeds, Walk
+from samgan.studio.tasks import Around, Files, Found, Made, Nearest, Packed, Seeds, Walk
 from samgan.studio.view import Page, asked, is_part, link, respond, studio_of
 from samgan.studio.worker import weights
 
@@ -73,17 +73,26 @@ class Wish:
 
     def picture(self, made: Made | Found, number: int) -> str:
         """The address of one of the pictures that were made."""
-        return link("/generate/picture.png", **self._of(made.sha256, number))
+        return link("/generate/picture.png", **self._of(made.sha256), n=number)
 
     def nearest(self, sha256: str, number: int, **values: object) -> str:
         """The address of the page with the training image that is nearest to one of the pictures."""
-        return link("/generate/nearest", **{**self._of(sha256, number), **values})
+        return link("/generate/nearest", **{**self._of(sha256), "n": number, **values})
 
     def file(self, made: Made, file_format: str) -> str:
         """The address of the files of the pictures that were made."""
-        return link("/generate/file", **self._common(), count=self.count, sha256=made.sha256, format=file_format)
+        return link("/generate/file", **self._of(made.sha256), format=file_format)
 
-    def task(self, sha256: str = "") -> Making:
+    @property
+    def file_name(self) -> str:
+        """What the name of such a file says of its pictures."""
+        if self.kind == "walk":
+            return f"from-{self.seed}-to-{self.to}"
+        if self.kind == "around":
+            return f"around-{self.seed}-{self.degrees}-degrees"
+        return f"seed-{self.seed}" if self.count == 1 else f"seeds-{self.seed}-{self.seed + self.count - 1}"
+
+    def task(self, sha256: str = "") -> Seeds | Walk | Around:
         """What the worker has to do, with weights of this hash."""
         used = weights(self.model.path, sha256, self.truncation)
         if self.kind == "walk":
@@ -93,9 +102,9 @@ class Wish:
         seeds = tuple(range(self.seed, self.seed + self.count))
         return Seeds(used, seeds, (self.class_name,) * len(seeds) if self.class_name else ())
 
-    def _of(self, sha256: str, number: int) -> dict[str, object]:
+    def _of(self, sha256: str) -> dict[str, object]:
         own = {"kind": self.kind, "count": self.count, "to": self.to, "degrees": self.degrees}
-        return {**self._common(), **own, "sha256": sha256, "n": number}
+        return {**self._common(), **own, "sha256": sha256}
 
     def _common(self) -> dict[str, object]:
         truncation = f"{self.truncation:g}" if self.truncation != 1 else None
@@ -192,24 +201,21 @@ def training_picture(request: Request) -> Response:
 
 
 def file(request: Request) -> Response:
-    """The files that `samgan sample` writes for some seeds: one, or an archive of several."""
+    """The files of the pictures that were made: one, or an archive of several."""
     wanted, studio = asked(request), studio_of(request)
-    wish = _wish(find_model(studio.catalogue, wanted.get("model", "")), "seeds", wanted)
+    wish, sha256, _ = _one(request, wanted)
     file_format = wanted.get("format", "")
     if file_format not in OFFERED:
         raise UsageError(f"format: expected one of {', '.join(OFFERED)}")
     folder = _new_folder()
-    used = weights(wish.model.path, weights_hash(wanted), wish.truncation)
     try:
-        packed, _ = studio.worker.do(Files(used, wish.seed, wish.count, file_format, bytes(folder), wish.class_name))
+        packed, _ = studio.worker.do(Files(wish.task(sha256), file_format, bytes(folder)))
         if not isinstance(packed, Packed) or packed.name != os.path.basename(packed.name):
             raise SamganError("The files could not be written.")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    last = wish.seed + wish.count - 1
-    seeds = f"seed-{wish.seed}" if wish.count == 1 else f"seeds-{wish.seed}-{last}"
-    name = f"samgan-{packed.sha256[:8]}-{seeds}-{file_format}{Path(packed.name).suffix}"
+    name = f"samgan-{packed.sha256[:8]}-{wish.file_name}-{file_format}{Path(packed.name).suffix}"
     done = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
     return FileResponse(folder / packed.name, filename=name, background=done, media_type="application/octet-stream")
 
