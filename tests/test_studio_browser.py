@@ -1,5 +1,6 @@
 """The studio in a real browser, with the keyboard alone: look at a set, train on it, watch, stop, go through time."""
 
+import json
 import os
 import re
 import shutil
@@ -15,15 +16,21 @@ pytest.importorskip("playwright", reason="playwright, which drives the browser, 
 
 from conftest import REAL_IMAGES
 from playwright.sync_api import sync_playwright
-from studio import RUN, held, make_run, train, write_documents
+from studio import ORIGIN, RUN, held, make_client, make_run, make_worker, train, write_documents
 
 from samgan.data import SetInfo, prepare
+from samgan.data.phantom import write_phantoms
+from samgan.locks import lock
+from samgan.runs import Run
 from samgan.runs.readers import ReaderTest
+from samgan.sampling import load_model
 from samgan.studio import processes
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.places import Root
 
 pytestmark = pytest.mark.slow
+JUDGED = "runs/judged"
+"""A run with weights, with a blinded test that is finished and one that is not."""
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = (
     *("/", "/data", "/data?set=set", "/prepare", "/train", f"/train?run={RUN}", "/start?set=set", "/time"),
@@ -31,18 +38,23 @@ PAGES = (
     *(f"/scores/compare?of={RUN}/scores.json&of=runs/second/scores.json", "/audit", f"/audit?at={RUN}", "/balance"),
     *("/balance?at=balanced", "/table2", "/table2?at=sweep", "/card", f"/card?at={RUN}", "/compare"),
     *("/generate", "/generate?model=pneumonia-64", "/generate/walk?model=pneumonia-64"),
+    *("/generate/around?model=pneumonia-64", f"/compare?model={JUDGED}"),
 )
-"""Every page of the studio."""
+"""Every page of the studio; `more_pages` has those whose addresses depend on weights and tests."""
+SLOW_PARTS = {"/generate/nearest": "#near .pair", "/generate": "#made .shots", "/compare?": "#sides img"}
+"""What comes later on pages whose pictures are made first."""
 PATIENCE = 120_000
 """Milliseconds that a training may take to begin or to end."""
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, twelve_phantoms, tiny_config):
+def root(tmp_path_factory, tiny_config):
     """A root with a small set, of real X-rays where there are some, else of phantoms; and a document of every kind."""
-    folder, source = tmp_path_factory.mktemp("studio"), twelve_phantoms
-    if REAL_IMAGES.is_dir():
-        source = folder.parent / "xrays"
+    folder = tmp_path_factory.mktemp("studio")
+    source = folder.parent / "xrays"
+    if not REAL_IMAGES.is_dir():
+        write_phantoms(source, 30, 32)
+    else:
         for name in ("NORMAL", "PNEUMONIA"):
             (source / name).mkdir(parents=True)
             for path in sorted((REAL_IMAGES / name).iterdir())[:30]:
@@ -52,7 +64,52 @@ def root(tmp_path_factory, twelve_phantoms, tiny_config):
     for place in (RUN, "runs/second"):
         make_run(folder / place, tiny_config, sha256=data.sha256, checkpoint=5)
     write_documents(folder, data)
+    info = json.loads((folder / "set" / "dataset.json").read_text("utf-8"))
+    names = [row.source for row in data.manifest]
+    several = [{"files": [f"a/{n}.png", f"b/{n}.png"], "classes": list(data.classes)} for n in range(13)]
+    leak = {"what": "patients", "count": 1, "examples": [[names[0], names[-1]]]}
+    (folder / "set" / "dataset.json").write_text(
+        json.dumps(info | {"contradictions": several, "leaks": [leak]}), "utf-8"
+    )
+    both = tiny_config.override({"network.num_classes": 2, "data.classes": list(data.classes)})
+    train(folder / JUDGED, both, sha256=data.sha256)
+    client = make_client(folder, worker=make_worker())
+    for reader in ("Ada", "Ben"):
+        client.post("/compare/start", data={"model": JUDGED, "reader": reader}, headers=ORIGIN)
+    (path,) = (folder / JUDGED / "reader-study").glob("ada-*")
+    test = ReaderTest.read(path)
+    while test.result is None:
+        test = test.answer(said_real=test.answered % 3 == 0, seconds=2.0)
+    test.write(path)
     return folder
+
+
+@pytest.fixture
+def more_pages(root):
+    """Pages whose addresses depend on weights and tests; for the first two a command and a training run."""
+    sha256 = load_model(Run.open(root / JUDGED)).sha256
+    tests = sorted(path.stem for path in (root / JUDGED / "reader-study").iterdir())
+    log = processes.log_path(Root(root), "audit runs/second")
+    log.parent.mkdir(exist_ok=True)
+    with open(log, "wb") as file, held(root / "runs" / "second"):
+        file.write(b"$ samgan audit runs/second\n")
+        file.flush()
+        lock(file.fileno())
+        yield (
+            *("/audit?at=runs/second", "/train?run=runs/second"),
+            f"/generate/nearest?model={JUDGED}&kind=seeds&sha256={sha256}&n=1",
+            *(f"/compare/test?run={JUDGED}&test={name}" for name in tests),
+        )
+    log.unlink()
+
+
+def settle(page, path):
+    """Wait for what comes after the page itself."""
+    page.wait_for_load_state("networkidle")
+    slow = "model=" in path and next((part for start, part in SLOW_PARTS.items() if path.startswith(start)), None)
+    if slow:
+        page.wait_for_selector(slow, timeout=PATIENCE)
+        page.wait_for_load_state("networkidle")
 
 
 @pytest.fixture(scope="module")
@@ -269,14 +326,12 @@ def test_a_reader_without_a_mouse(enter, root, tiny_config):
 
 
 @pytest.mark.parametrize("width", [390, 3840])
-def test_every_page_fits_a_phone_and_a_wall_in_the_dark(enter, width):
+def test_every_page_fits_a_phone_and_a_wall_in_the_dark(enter, more_pages, width):
     page = enter(viewport={"width": width, "height": 900}, color_scheme="dark")
     start = page.url.rstrip("/")
-    for path in (*PAGES, "/train?run=nothing"):
+    for path in (*more_pages, *PAGES, "/train?run=nothing"):
         page.goto(start + path)
-        page.wait_for_load_state()
-        if "model=" in path:
-            page.wait_for_selector("#made .shots", timeout=PATIENCE)
+        settle(page, path)
         root = "document.documentElement"
         assert page.evaluate(f"{root}.scrollWidth - {root}.clientWidth") == 0, path
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 19, 24)"
@@ -306,14 +361,16 @@ input()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_shuts_anybody_out(enter, scheme):
+def test_no_page_shuts_anybody_out(enter, more_pages, scheme):
     """By the rules of axe-core, which knows contrast, names, roles and landmarks: no finding is serious or critical."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page = enter(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
     start, found = page.url.rstrip("/"), []
-    for path in PAGES:
+    for path in (*more_pages, *PAGES):
         page.goto(start + path)
-        page.wait_for_load_state("networkidle")
+        settle(page, path)
+        if path in more_pages[:2]:
+            assert page.locator(".state.running").first.is_visible()
         page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
         for finding in axe.Axe().run(page).response["violations"]:
             if finding["impact"] in ("serious", "critical"):
@@ -334,6 +391,61 @@ def test_runs_are_laid_over_each_other_without_a_mouse(enter):
     assert figure.locator("figcaption").text_content().count("0.16 kimg") == 2
     labels = {text.strip(" :") for text in figure.locator(".u-label").all_text_contents()}
     assert {RUN, "runs/second"} <= labels
+
+
+def test_near_duplicates_and_contradictions_are_turned_over_without_a_mouse(enter):
+    page = enter()
+    page.goto(page.url + "data?set=set")
+    assert page.locator("#contradictions figure").count() == 12
+    for count in (1, 12):
+        tab_to(page, "#contradictions-more")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "count => document.querySelectorAll('#contradictions figure').length === count", arg=count
+        )
+        page.wait_for_function("() => document.activeElement.id === 'contradictions-more'")
+
+
+def test_a_table_of_a_sweep_is_read_without_a_mouse(enter):
+    page = enter()
+    tab_to(page, "a[href='/table2']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Table 2')")
+    tab_to(page, "a[href='/table2?at=sweep']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Table 2: sweep')")
+    assert page.locator(".said dt").text_content() == "attention helps: undecided at this scale"
+    assert page.locator("td:has-text('1.500')").is_visible()
+    page.locator(".strips img").scroll_into_view_if_needed()
+    assert page.evaluate("document.querySelector('.strips img').decode().then(() => true)")
+    tab_to(page, "main a[href='/table2']")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("a[href='/table2?at=sweep']")
+
+
+def test_a_run_is_scored_and_audited_without_a_mouse(enter, root):
+    page = enter()
+    start = page.url
+    for name, button, count, written in (
+        ("scores", "#evaluate", "8", "scores.json"),
+        ("audit", "#begin-audit", "8", "audit.json"),
+    ):
+        page.goto(start + name)
+        tab_to(page, "#run")
+        page.keyboard.type(JUDGED)
+        tab_to(page, "#set")
+        page.keyboard.type("set")
+        type_into(page, "#count", count)
+        tab_to(page, button)
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"h1:has-text('{JUDGED}')")
+        page.wait_for_selector("#job a", timeout=PATIENCE)
+        assert (root / JUDGED / written).is_file(), page.locator("#job pre").text_content()
+        tab_to(page, "#job a")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("main section table")
+    assert page.get_by_text("Pictures of patients are shown here").is_visible()
+    assert page.evaluate("document.querySelector('.pairs img').decode().then(() => true)")
 
 
 def test_scores_are_compared_without_a_mouse(enter):

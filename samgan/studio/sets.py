@@ -34,18 +34,13 @@ class SourceCount:
 class Pair:
     """A near duplicate and the earlier image that it is like."""
 
-    image: ManifestRow
-    like: ManifestRow
-
-    @property
-    def words(self) -> str:
-        """What is wrong with the two, if anything is."""
-        wrong = []
-        if self.image.class_name != self.like.class_name:
-            wrong.append(f"two classes: {self.image.class_name} and {self.like.class_name}")
-        if self.image.split != self.like.split:
-            wrong.append("on both sides of the split")
-        return "; ".join(wrong)
+    image: int
+    """Row of the manifest."""
+    like: int
+    wrong: str
+    """What is wrong with the two, in words; empty if nothing is."""
+    files: str
+    """Both, in words."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +121,12 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
         raise SamganError(f"manifest.csv is damaged: {one_line(error)}") from None
     counted = Counter((row.source.rpartition("/")[0] or ".", row.class_name, row.split) for row in rows)
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-    near = [Pair(row, rows[row.near_duplicate_of]) for row in rows if row.near_duplicate_of is not None]
-    near.sort(key=lambda pair: not pair.words)
+    near = [(row, rows[row.near_duplicate_of]) for row in rows if row.near_duplicate_of is not None]
+    wrong = [_wrong(*pair) for pair in near]
+    order = sorted(range(len(near)), key=lambda place: not wrong[place])[:PAIRS_KEPT]
+    # new texts and numbers only: a few objects of the rows that stay would keep the memory of all of them
+    numbers = np.array([(image.index, like.index) for image, like in near]).reshape(-1, 2)[order].tolist()
+    words = [(wrong[place], f"{near[place][0].source} is like {near[place][1].source}") for place in order]
     named = {
         file for found in (*(info.contradictions or ()), *(info.near_contradictions or ())) for file in found.files
     }
@@ -139,11 +138,21 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
         held_out=np.array([row.split == "holdout" for row in rows], dtype=bool),
         sources=tuple(SourceCount(*key, number) for key, number in ordered[:SOURCES_SHOWN]),
         more_sources=max(0, len(ordered) - SOURCES_SHOWN),
-        pairs=tuple(near[:PAIRS_KEPT]),
+        pairs=tuple(Pair(*rows, *said) for rows, said in zip(numbers, words, strict=True)),
         near_duplicates=len(near),
-        wrong_pairs=sum(bool(pair.words) for pair in near),
+        wrong_pairs=sum(map(bool, wrong)),
         row_of={row.source: row.index for row in rows if row.source in named},
     )
+
+
+def _wrong(image: ManifestRow, like: ManifestRow) -> str:
+    """What is wrong with near duplicates; empty if nothing is."""
+    wrong = []
+    if image.class_name != like.class_name:
+        wrong.append(f"two classes: {image.class_name} and {like.class_name}")
+    if image.split != like.split:
+        wrong.append("on both sides of the split")
+    return "; ".join(wrong)
 
 
 def contents_of(catalogue: Catalogue, place: str, info: SetInfo) -> Contents:
