@@ -25,6 +25,7 @@ from samgan.commands.settings import configuration, given_settings
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.options import PrepareOptions
+from samgan.errors import SamganError
 from samgan.scoring import Scores
 from samgan.studies import advise, short_advice
 from samgan.studio import prepare_form, processes
@@ -333,10 +334,19 @@ def test_continue_asks_for_the_same_as_the_plan(root, started):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"features": "module.pt"}, {"originals": "/etc"}, {"runs": {"": "/tmp/model"}}, {"classes": {"--copies": None}}],
-)
-def test_a_plan_of_somebody_else_names_nothing_that_a_form_may_not_name(root, started, wrong):
+    [
+        {"features": "module.pt"}, {"originals": "/etc"}, {"originals": "{root}/runs"}, {"runs": {"": "/tmp/model"}},
+        {"runs": {"": "hf:somebody/model"}}, {"classes": {"--copies": None}},
+        {"config": {"network": {"vision_file": "/etc/x.pt"}}}, {"config": {"network": {"vision_file": "{root}/x.pt"}}},
+    ],
+)  # fmt: skip
+def test_a_plan_of_somebody_else_names_nothing_that_a_form_may_not_name(root, started, wrong, monkeypatch):
     data = PreparedSet.open(root / "set")
+    monkeypatch.chdir(root)
+    (root / "runs" / "out").symlink_to("/etc")
+    wrong = json.loads(json.dumps(wrong).replace("{root}", str(root)))
+    if "config" in wrong:
+        wrong = {"config": Config.from_dict(BALANCE.plan.config).override(wrong["config"]).to_dict()}
     if "classes" in wrong:
         wrong = {"classes": {name: next(iter(BALANCE.plan.classes.values())) for name in wrong["classes"]}}
     right = {"data": data.used(), "features": "radiograph"}
@@ -535,6 +545,78 @@ def test_links_that_lead_out_are_refused_and_the_lists_still_come(root, tmp_path
     if file == "audit.png":
         asked = {"at": RUN, "by": "pixels", "kind": "synthetic", "n": "0"}
         assert client.get("/audit/pair.png", params=asked).status_code == 409
+
+
+FORM = {"run": RUN, "set": "set", "name": "new", "source": "runs", "at": RUN, "resolution": "32"}
+RUN_FILE, SET_FILE = f"{RUN}/checkpoints/step-00000005.pt", "set/images.npy"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="few users may make links there")
+@pytest.mark.parametrize(
+    ("path", "linked"),
+    [
+        ("/start", SET_FILE), ("/start", "set/manifest.csv"), ("/start/cost", SET_FILE),
+        ("/balance/begin", SET_FILE), ("/balance/advise", SET_FILE), ("/balance/continue", SET_FILE),
+        ("/balance/continue", "balanced/models/class-0"),
+        ("/scores/evaluate", SET_FILE), ("/scores/evaluate", RUN_FILE),
+        ("/audit/start", SET_FILE), ("/audit/start", RUN_FILE),
+        ("/train/resume", SET_FILE), ("/train/resume", RUN_FILE),
+        ("/card/write", SET_FILE), ("/card/write", f"{RUN}/reader-study"),
+        ("/prepare", "runs/deep/er/xrays"), ("/prepare/foresee", "runs/deep/er/xray.png"),
+    ],
+)  # fmt: skip
+def test_no_command_is_started_on_what_a_link_leads_to_outside(root, tmp_path, started, monkeypatch, path, linked):
+    """What a page refuses to show, a command that it starts must not read either."""
+    asked = []
+
+    def answer(command, seconds):
+        asked.append(command)
+        raise SamganError("it was asked")
+
+    monkeypatch.setattr(processes, "answer", answer)
+    if path == "/balance/continue":
+        data = PreparedSet.open(root / "set").used()
+        dataclasses.replace(BALANCE.plan, data=data, features="radiograph").write(root / "balanced" / "plan.json")
+    form = FORM | ({"at": "balanced"} if path.startswith("/balance") else {})
+    if path == "/card/write":
+        form["seen"] = re.search(r'name="seen" value="(\w+)"', make_client(root).get("/card", params=form).text)[1]
+    make_client(root).post(path, data=form, headers=ORIGIN)
+    assert len(started) + len(asked) == 1  # without a link it is done
+    inside, outside = root / linked, tmp_path / "outside"
+    inside.parent.mkdir(parents=True, exist_ok=True)
+    if inside.exists():
+        inside.rename(outside)
+    else:
+        outside.mkdir()
+    inside.symlink_to(outside)
+    answer = make_client(root).post(path, data=form, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert "outside of the folder of this studio" in words(answer)
+    assert len(started) + len(asked) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="few users may make links there")
+def test_links_of_a_source_that_stay_inside_are_followed_to_their_end(root, tmp_path, started):
+    (root / "xrays" / ".venv").mkdir(parents=True)
+    (root / "xrays" / ".venv" / "python").symlink_to(sys.executable)  # hidden: no command reads it
+    (root / "xrays" / "more").symlink_to(root / "others")
+    (root / "xrays" / "round").symlink_to(root / "xrays" / "round")
+    (root / "others").mkdir()
+    (root / "others" / "back").symlink_to(root / "xrays")
+    form = FORM | {"source": "xrays"}
+    assert make_client(root).post("/prepare", data=form, headers=ORIGIN).status_code == 303
+    (root / "others" / "z").symlink_to(tmp_path)
+    answer = make_client(root).post("/prepare", data=form | {"name": "newer"}, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert "others/z is a link" in words(answer) or "more/z is a link" in words(answer)
+    assert len(started) == 1
+
+
+def test_a_run_whose_own_settings_name_a_file_outside_is_not_continued(root, started, tiny_config):
+    tree = tiny_config.override({"network.vision_file": "/etc/x.pt"}).to_dict()
+    (root / RUN / "config.json").write_text(json.dumps(tree), "utf-8")
+    assert make_client(root).post("/train/resume", data={"run": RUN}, headers=ORIGIN).status_code == 409
+    assert started == []
 
 
 def test_a_run_leads_to_what_was_made_of_it(root):

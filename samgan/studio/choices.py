@@ -15,26 +15,30 @@ def trained_runs(studio: Studio) -> list[FoundRun]:
 
 
 def run_and_set(studio: Studio, typed: Mapping[str, str]) -> tuple[str, str]:
-    """The places of the run and of the set of a form.
+    """The places of the run and of the set of a form, for a command to read.
 
     Raises:
         UsageError: One of them is none.
+        Outside: One of them, or a link in it, leads out of the root.
     """
     run = studio.catalogue.describe_run(typed.get("run", ""))
     if not run.saved_step:
         raise UsageError("Choose a run that has a checkpoint.")
+    studio.root.check_tree(studio.root.find(run.place))
     return run.place, chosen_set(studio, typed)
 
 
 def chosen_set(studio: Studio, typed: Mapping[str, str]) -> str:
-    """The place of the prepared set of a form.
+    """The place of the prepared set of a form, for a command to read.
 
     Raises:
         UsageError: It is none.
+        Outside: It, or a link in it, leads out of the root.
     """
     described = studio.catalogue.describe_set(typed.get("set", ""))
     if described.info is None:
         raise UsageError(f"Choose a prepared set. {described.problem}")
+    studio.root.check_tree(studio.root.find(described.place))
     return described.place
 
 

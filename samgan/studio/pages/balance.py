@@ -169,7 +169,8 @@ def _go_on(studio: Studio, place: str) -> Response:
         raise SamganError(found.problem)
     if not now.data:
         raise SamganError("The set of this study is not in the folder of this studio: go on on the command line.")
-    words = words_to_continue(studio.root, found.document, studio.root.find(now.data), studio.root.find(place))
+    data, out = (studio.root.check_tree(studio.root.find(each)) for each in (now.data, place))
+    words = words_to_continue(studio.root, found.document, data, out)
     return start_job(studio, now.job.key, words, now.job.back)
 
 

@@ -127,11 +127,12 @@ def _write(request: Request, typed: Mapping[str, str]) -> Response:
 
 
 def _words(studio: Studio, now: Now) -> list[str]:
-    words = ["card", str(studio.root.find(now.place))]
+    root = studio.root
+    words = ["card", str(root.check_tree(root.find(now.place)))]
     environment = studio.catalogue.describe_run(now.place).environment
     if now.is_run and environment and environment.data:
         data = studio.catalogue.set_of(environment.data.sha256)
-        words += [f"--data={studio.root.find(data.place)}"] if data else []
+        words += [f"--data={root.check_tree(root.find(data.place))}"] if data else []
     return [*words, "--replace"] if now.edited else words
 
 

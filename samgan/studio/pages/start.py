@@ -16,6 +16,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import check_new_folder
 from samgan.presets import PLUS, preset_names, scale_names
 from samgan.studio import processes, settings_form
+from samgan.studio.choices import chosen_set
 from samgan.studio.settings_form import FIRST, Field
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
 
@@ -123,11 +124,9 @@ def _words(studio: Studio, typed: Mapping[str, str]) -> list[str]:
 
     Raises:
         UsageError: One of them is not what it may be.
+        Outside: The set, or a link in it, leads out of the root.
     """
-    described = studio.catalogue.describe_set(typed.get("set", ""))
-    if described.info is None:
-        raise UsageError(f"Choose a prepared set. {described.problem}")
-    words = ["train", str(studio.root.find(described.place))]
+    words = ["train", str(studio.root.find(chosen_set(studio, typed)))]
     for name, known in (("preset", preset_names()), ("scale", scale_names())):
         chosen = typed.get(name, "")
         if chosen and chosen not in known:
