@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ from samgan.scoring import Scores
 from samgan.studies import advise, short_advice
 from samgan.studio import prepare_form, processes
 from samgan.studio.balance import words_to_continue
-from samgan.studio.places import Root
+from samgan.studio.places import Outside, Root
 from samgan.trust import AuditDocument
 from samgan.trust.card_form import CardForm
 from samgan.trust.sign_off import SignOffs
@@ -545,6 +546,64 @@ def test_links_that_lead_out_are_refused_and_the_lists_still_come(root, tmp_path
     if file == "audit.png":
         asked = {"at": RUN, "by": "pixels", "kind": "synthetic", "n": "0"}
         assert client.get("/audit/pair.png", params=asked).status_code == 409
+
+
+LISTS = (
+    *("/", "/data", "/prepare", "/train", "/start", "/time", "/compare", "/scores", "/generate", "/audit", "/balance"),
+    *("/table2", "/card"),
+)
+"""Pages that look at everything below the root."""
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="it separates folders there")
+def test_a_name_with_a_backslash_is_a_name(root):
+    (root / "odd\\name").mkdir()
+    (root / "set").rename(root / "odd\\name" / "set")
+    (root / "runs").rename(root / "odd\\runs")
+    client = make_client(root)
+    assert [client.get(page).status_code for page in LISTS] == [200] * len(LISTS)
+    home = client.get("/")
+    address = re.search(r'href="(/data\?set=[^"]+)"', home.text)[1].replace("&amp;", "&")
+    assert "Pictures of patients are shown here" in words(client.get(address))
+    address = re.search(r'href="(/train\?run=[^"]+)"', home.text)[1].replace("&amp;", "&")
+    assert "Nobody trains here now" in words(client.get(address))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="few users may make links there")
+@pytest.mark.parametrize(
+    ("linked", "page", "place"),
+    [
+        ("other/dataset.json", "/data", {"set": "other"}), (f"{RUN}/MODEL_CARD.md", "/card", {"at": RUN}),
+        ("set/DATA_CARD.md", "/card", {"at": "set"}), ("balanced/models", "/balance", {"at": "balanced"}),
+    ],
+)  # fmt: skip
+def test_a_link_that_leads_out_is_told_at_its_place_and_closes_no_other_page(root, tmp_path, linked, page, place):
+    if page == "/balance":
+        (root / "balanced" / "training.json").unlink()
+    (root / "other").mkdir()
+    (root / linked).unlink(missing_ok=True)
+    (root / linked).symlink_to(tmp_path)
+    client = make_client(root)
+    assert [client.get(path).status_code for path in LISTS] == [200] * len(LISTS)
+    assert f"{linked} is a link to a place outside" in words(client.get(page))
+    assert f"{linked} is a link to a place outside" in words(client.get(page, params=place))
+
+
+def test_a_folder_in_whose_place_a_link_came_meanwhile_is_left_out_with_a_note(root, monkeypatch):
+    find = Root.find
+
+    def late(self, place):
+        if place in ("set", "sweep", "runs/second"):
+            raise Outside(f"{place} is a link to a place outside")
+        return find(self, place)
+
+    monkeypatch.setattr(Root, "find", late)
+    client = make_client(root)
+    assert [client.get(page).status_code for page in LISTS] == [200] * len(LISTS)
+    home = words(client.get("/"))
+    assert "Not shown: set is a link to a place outside." in home
+    assert "Not shown: runs/second is a link" in home
+    assert RUN in home
 
 
 FORM = {"run": RUN, "set": "set", "name": "new", "source": "runs", "at": RUN, "resolution": "32"}

@@ -1,5 +1,6 @@
 """What is below the root: prepared sets and runs, found by small files, and what these say at a glance."""
 
+import functools
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -147,20 +148,22 @@ class Catalogue:
 
     def look(self) -> Found:
         """Find all sets and runs; the runs that changed last come first."""
-        sets, runs = [], []
+        sets: list[FoundSet] = []
+        runs: list[FoundRun] = []
         notes: list[str] = []
         for path, kind in self._walk(notes.append):
             if kind == "set":
-                sets.append(self.describe_set(self.root.place(path)))
+                sets += self._described(self.describe_set, self.root.place(path), notes.append)
             elif kind == "run":
-                runs.append(self.describe_run(self.root.place(path)))
+                runs += self._described(self.describe_run, self.root.place(path), notes.append)
         runs.sort(key=lambda run: (run.state != "running", -run.changed, run.place))
         return Found(tuple(sorted(sets, key=lambda found: found.place)), tuple(runs), tuple(notes))
 
     def sets(self) -> list[FoundSet]:
         """All sets that can be read, without a look at the runs."""
         places = [self.root.place(path) for path, kind in self._walk(lambda text: None) if kind == "set"]
-        return [found for found in map(self.describe_set, places) if found.info]
+        found = (each for place in places for each in self._described(self.describe_set, place))
+        return [each for each in found if each.info]
 
     def set_of(self, sha256: str) -> FoundSet | None:
         """The set with this hash, on which a model was trained; None if it is not below the root, or not known."""
@@ -191,7 +194,10 @@ class Catalogue:
 
     def documents(self, kind: type[D], *names: str) -> list[FoundDocument[D]]:
         """All documents of these names, also those that cannot be read."""
-        return [self.document(kind, place, name) for place, name in self.holding(*names)]
+        found: list[FoundDocument[D]] = []
+        for place, name in self.holding(*names):
+            found += self._described(functools.partial(self.document, kind, name=name), place)
+        return found
 
     def holding(self, *names: str) -> list[tuple[str, str]]:
         """Places and names of files of these names, of which pages show the content; of `TELLING` only."""
@@ -206,6 +212,15 @@ class Catalogue:
     def models(self) -> list[tuple[Path, str]]:
         """Runs, as kind "run", and files that may be exported models, as kind "model"."""
         return [(path, kind) for path, kind in self._walk(lambda text: None) if kind != "set"]
+
+    def _described(
+        self, describe: Callable[[str], T], place: str, note: Callable[[str], object] = lambda text: None
+    ) -> Iterator[T]:
+        """What is said of a folder that was found; only a note if a link has taken its place since."""
+        try:
+            yield describe(place)
+        except Outside as error:
+            note(f"Not shown: {error}.")
 
     def _walk(self, note: Callable[[str], object], every: bool = False) -> Iterator[tuple[Path, str]]:
         """Folders that are sets or runs, and files of weights; or every folder. Nothing in them is looked into.
@@ -272,8 +287,6 @@ class Catalogue:
         path = folder / "dataset.json"
         try:
             return FoundSet(place, self.remembered(path, "set", lambda: SetInfo.read(folder)))
-        except Outside:
-            raise
         except FileNotFoundError:
             return FoundSet(place, problem="There is no prepared set here (no dataset.json).")
         except (OSError, SamganError, ValueError) as error:

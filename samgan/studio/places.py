@@ -32,7 +32,7 @@ class Root:
         if place == ".":  # the root is a set or a run itself
             return self.path
         parts = place.split("/")
-        if not all(parts) or any(part.startswith(".") or "\\" in part or "\0" in part for part in parts):
+        if not all(parts) or any(part.startswith(".") or os.sep in part or "\0" in part for part in parts):
             raise Outside(f"{shown(place)!r} is not a place below the folder of this studio")
         path = self.path.joinpath(*parts)
         self.check(path)

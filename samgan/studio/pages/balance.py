@@ -21,6 +21,7 @@ from samgan.studio import processes
 from samgan.studio.balance import Stage, Study, words_to_continue
 from samgan.studio.choices import FEATURES, chosen_set, features_words, number, one_of
 from samgan.studio.jobs import Job, find_job, start_job
+from samgan.studio.places import Outside
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
 
 METHOD_WORDS = {
@@ -110,7 +111,10 @@ def _now(studio: Studio, place: str) -> Now:
     if found.document is None:
         problem = "" if job.running else found.problem  # the plan is the first thing that the command writes
         return Now(place, problem, [], job, "")
-    stages = Study(studio.catalogue, place, found.document).stages(job.running)
+    try:
+        stages = Study(studio.catalogue, place, found.document).stages(job.running)
+    except Outside as error:
+        return Now(place, str(error), [], job, "")
     data = studio.catalogue.set_of(found.document.data.sha256)
     return Now(place, "", stages, job, data.place if data else "")
 

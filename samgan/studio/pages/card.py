@@ -12,6 +12,7 @@ from starlette.routing import Route
 from samgan.errors import SamganError
 from samgan.files import hash_json
 from samgan.studio.jobs import Job, find_job, start_job
+from samgan.studio.places import Outside
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
 from samgan.trust.card_form import FILE, CardForm, OpenItem
 
@@ -80,6 +81,13 @@ def _one(request: Request, place: str, typed: Mapping[str, str] | None = None, t
 def _now(studio: Studio, place: str) -> Now:
     folder = studio.root.find(place)
     is_run = studio.catalogue.describe_run(place).state != "absent"
+    try:
+        return _card(studio, place, folder, is_run)
+    except Outside as error:  # the card is a link
+        return Now(place, None, str(error), False, "", is_run)
+
+
+def _card(studio: Studio, place: str, folder: Path, is_run: bool) -> Now:
     path = folder / FILE
     if not path.is_file():
         text = _text(studio, folder / ("MODEL_CARD.md" if is_run else "DATA_CARD.md"))
