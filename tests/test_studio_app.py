@@ -285,11 +285,33 @@ def test_start_starts_what_the_form_says(root, started):
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("0,5; 0,9", [0.5, 0.9]), ("0,5;0,9", [0.5, 0.9]), ("0.5; 0.9", [0.5, 0.9]), ("0.5, 0.9", [0.5, 0.9]),
+        ("0,5, 0,9", [0.5, 0.9]), ("0,5", [0.5]),
+    ],
+)  # fmt: skip
+def test_a_list_of_numbers_may_have_german_commas(typed, meant):
+    (field,) = (field for field in settings_form.fields() if field.key == "training.adam_betas")
+    assert field.word(typed) == f"--training.adam_betas={json.dumps(meant)}"
+
+
+def test_a_list_of_names_or_whole_numbers_may_have_either_sign_between():
+    fields = {field.key: field for field in settings_form.fields()}
+    assert fields["network.generator_attention"].word("8,16, 32") == "--network.generator_attention=[8, 16, 32]"
+    assert fields["network.generator_attention"].word("8;16") == "--network.generator_attention=[8, 16]"
+    assert fields["data.classes"].word("A, b, C") == '--data.classes=["A", "b", "C"]'
+    assert fields["data.classes"].word("A, b; C") == '--data.classes=["A, b", "C"]'
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"set": "nothing"}, {"set": ""}, {"name": ""}, {"name": "../out"}, {"name": "runs/first run"}, {"name": ".x"},
         {"preset": "--device=cuda"}, {"scale": "big"}, {"minutes": "-1"}, {"minutes": "1 --resume"},
         {"training.kimg": "many"}, {"training.seed": "1.5"}, {"network.spectral_norm": "some"},
+        {"training.kimg": "nan"}, {"training.kimg": "-inf"}, {"training.kimg": "1e999"},
+        {"training.adam_betas": "0.5,0.9"}, {"training.adam_betas": "0,5 0,9"}, {"training.adam_betas": "0.5; nan"},
     ],
 )  # fmt: skip
 def test_a_wrong_form_comes_back_with_words_and_with_what_was_typed(root, started, wrong):

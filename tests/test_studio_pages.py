@@ -149,7 +149,7 @@ def test_evaluate_starts_what_the_form_says(root, started):
         ("/balance/advise", {"set": "../set"}), ("/balance/advise", {"target": "--device=cuda"}),
         ("/prepare", {"source": "/etc"}), ("/prepare", {"source": "nothing"}), ("/prepare", {"name": "set"}),
         ("/prepare", {"resolution": "65"}), ("/prepare", {"labels": "../labels.csv"}),
-        ("/prepare", {"holdout": "half"}),
+        ("/prepare", {"holdout": "half"}), ("/prepare", {"holdout": "nan"}),
     ],
 )  # fmt: skip
 def test_a_wrong_form_is_refused_in_words_and_starts_nothing(root, started, path, form):

@@ -1,5 +1,6 @@
 """What forms choose from, and how a choice becomes words of a command."""
 
+import math
 import re
 from collections.abc import Collection, Mapping
 
@@ -51,6 +52,20 @@ def one_of(name: str, chosen: str, known: Collection[str]) -> str:
     if chosen not in known:
         raise UsageError(f"{name}: expected one of {', '.join(known)}")
     return chosen
+
+
+def read_number(typed: str, whole: bool) -> int | float:
+    """A number as people type it, with a point or a comma.
+
+    Raises:
+        ValueError: It is none, or not finite.
+    """
+    if whole:
+        return int(typed)
+    value = float(typed.replace(",", "."))
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, found {typed!r}")
+    return value
 
 
 def number(name: str, typed: str, whole: bool = True) -> str:
