@@ -24,14 +24,17 @@ TOKEN = "a-token-of-the-tests"
 ORIGIN = {"origin": f"http://{HOST}"}
 
 
-def make_client(root, *, read_only=False, enter=True, worker=None):
+def make_client(root, *, read_only=False, open_to_others=False, enter=True, worker=None):
     """A client of a studio, with the cookie if it enters."""
     from starlette.testclient import TestClient
 
     from samgan.studio.app import make_app
     from samgan.studio.places import Root
 
-    app = make_app(Root(root), hosts=[HOST, "localhost:8017"], token=TOKEN, read_only=read_only, worker=worker)
+    app = make_app(
+        Root(root), hosts=[HOST, "localhost:8017"], token=TOKEN, read_only=read_only, open_to_others=open_to_others,
+        worker=worker,
+    )  # fmt: skip
     client = TestClient(app, base_url=f"http://{HOST}", follow_redirects=False)
     if enter:
         assert client.get("/", params={"key": TOKEN}).status_code == 200

@@ -27,6 +27,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.options import PrepareOptions
 from samgan.errors import SamganError
+from samgan.metrics.weights_here import INCEPTION_FILE
 from samgan.scoring import Scores
 from samgan.studies import advise, short_advice
 from samgan.studio import prepare_form, processes
@@ -546,6 +547,55 @@ def test_links_that_lead_out_are_refused_and_the_lists_still_come(root, tmp_path
     if file == "audit.png":
         asked = {"at": RUN, "by": "pixels", "kind": "synthetic", "n": "0"}
         assert client.get("/audit/pair.png", params=asked).status_code == 409
+
+
+@pytest.fixture
+def few_weights(tmp_path, monkeypatch):
+    """An empty folder of torch.hub."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "torch" / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("page", "action"),
+    [("/scores", "/scores/evaluate"), ("/audit", "/audit/start"), ("/balance", "/balance/begin")],
+)
+def test_only_features_whose_weights_are_here_are_offered_and_taken(root, started, few_weights, page, action):
+    """Others would be downloaded by the command."""
+    client = make_client(root)
+
+    def offered():
+        chosen = re.search(r'<select id="features".*?</select>', client.get(page).text)[0]
+        return re.findall(r"<option[^>]*>([\w-]+)</option>", chosen)
+
+    assert "radiograph" in offered()
+    assert not {"inception", "imagenet-inception", "swav", "xrv", "rad-dino"} & set(offered())
+    form = FORM | {"features": "inception"}
+    answer = client.post(action, data=form, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert "features: expected one of" in words(answer)
+    assert started == []
+    (few_weights / INCEPTION_FILE).touch()
+    assert "inception" in offered()
+    assert client.post(action, data=form, headers=ORIGIN).status_code == 303
+
+
+def test_a_study_is_not_continued_with_features_that_would_be_downloaded(root, started, few_weights):
+    plan = dataclasses.replace(BALANCE.plan, data=PreparedSet.open(root / "set").used(), features="inception")
+    plan.write(root / "balanced" / "plan.json")
+    for status in (409, 303):
+        answer = make_client(root).post("/balance/continue", data={"at": "balanced"}, headers=ORIGIN)
+        assert answer.status_code == status
+        (few_weights / INCEPTION_FILE).touch()
+    assert len(started) == 1
+
+
+def test_a_page_says_that_nothing_leaves_the_machine_only_if_that_is_so(built):
+    assert "Nothing leaves this machine." in make_client(built).get("/").text
+    page = make_client(built, open_to_others=True).get("/").text
+    assert "Nothing leaves this machine." not in page
+    assert "Other machines can reach this studio, and nothing is encrypted." in page
 
 
 LISTS = (

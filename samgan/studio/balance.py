@@ -8,7 +8,7 @@ from typing import Literal
 
 from samgan.config import Config, flatten
 from samgan.errors import SamganError, UsageError
-from samgan.metrics.constants import FEATURES
+from samgan.metrics.weights_here import features_here
 from samgan.sampling.hub import PREFIX as HUB
 from samgan.scoring.documents import Scores
 from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocument
@@ -204,9 +204,13 @@ def words_to_continue(root: Root, plan: Plan, data: Path, out: Path) -> list[str
             raise SamganError(f"plan.json names {path}, which would be downloaded: use the command line")
         if path:
             root.check_tree(Path(path))
-    # A module of features runs code, and a name with a dash would be another option: this file may be of anybody.
-    if plan.features not in (None, *FEATURES) or any(name.startswith("-") for name in (*plan.classes, *plan.runs)):
-        raise SamganError("plan.json names features or classes that the studio does not hand on: use the command line")
+    # This file may be of anybody: a module of features runs code, and a name with a dash would be another option.
+    if plan.features not in (None, *features_here()):
+        raise SamganError(
+            "plan.json names features whose weights are not on this machine, or a file of them: use the command line"
+        )
+    if any(name.startswith("-") for name in (*plan.classes, *plan.runs)):
+        raise SamganError("plan.json names classes that the studio does not hand on: use the command line")
     try:
         tree = Config.from_dict(plan.config).to_dict()
     except (KeyError, UsageError) as error:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from samgan.errors import UsageError
-from samgan.metrics.constants import FEATURES
+from samgan.metrics.weights_here import features_here
 from samgan.studio.catalogue import FoundRun
 from samgan.studio.view import Studio
 
@@ -108,7 +108,7 @@ def features_words(typed: Mapping[str, str]) -> list[str]:
     """The option of the features; none if the command is to choose.
 
     Raises:
-        UsageError: There is no network of this name.
+        UsageError: There is no network of this name, or its weights would have to be downloaded first.
     """
     chosen = typed.get("features", "")
-    return [f"--features={one_of('features', chosen, FEATURES)}"] if chosen else []
+    return [f"--features={one_of('features', chosen, features_here())}"] if chosen else []
