@@ -21,6 +21,8 @@ from samgan.trust.documents import PairImages, ScreeningDocument
 
 HOST = "127.0.0.1:8017"
 TOKEN = "a-token-of-the-tests"
+PROCESSOR = "a processor of the tests"
+"""That runs of `make_run` were trained on."""
 ORIGIN = {"origin": f"http://{HOST}"}
 
 
@@ -45,7 +47,8 @@ def make_run(folder, config, *, lines=40, grids=2, checkpoint=None, sha256=""):
     """A run folder as training leaves it, without its weights."""
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "grids").mkdir()
-    write_json(folder / "environment.json", {"schema": 1, "samgan": "0", "data": {"name": "set", "sha256": sha256}})
+    environment = {"schema": 1, "samgan": "0", "data": {"name": "set", "sha256": sha256}}
+    write_json(folder / "environment.json", environment | {"device": "cpu", "processor": PROCESSOR})
     write_json(folder / "config.json", config.to_dict())
     with open(folder / "stats.jsonl", "w", encoding="utf-8") as log:
         for step in range(1, lines + 1):
@@ -120,9 +123,9 @@ with locked(pathlib.Path(sys.argv[1]), "busy"):
 
 
 @contextlib.contextmanager
-def held(folder):
-    """Another process that holds the lock of a run, and notes that it was asked to stop."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE)
+def held(folder, *words):
+    """Another process that holds the lock of a run, and notes that it was asked to stop; `words` end its command."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), *words], stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"held\n"
         yield process

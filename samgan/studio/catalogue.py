@@ -1,9 +1,10 @@
 """What is below the root: prepared sets and runs, found by small files, and what these say at a glance."""
 
 import functools
+import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -15,6 +16,7 @@ from samgan.errors import SamganError, one_line
 from samgan.files import is_system_name
 from samgan.locks import find_holder
 from samgan.runs import Environment, Run
+from samgan.studio import processes
 from samgan.studio.places import Outside, Root
 
 DEPTH = 5
@@ -76,6 +78,8 @@ class FoundRun:
     environment: Environment | None = None
     pid: int | None = None
     """The process that trains; None if nobody does, or it is not known."""
+    minutes: float | None = None
+    """Minutes of training after which that process ends; None: no limit, or it is not known."""
     line: dict[str, Any] = field(default_factory=dict)
     """The newest line of the log; empty before the first."""
     saved_step: int = 0
@@ -100,9 +104,12 @@ class FoundRun:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the goal, at the speed of the whole run; None if nothing tells it."""
+        """Until the goal, at the speed of the whole run, or until time is up; None if nothing tells it."""
         seconds, kimg = float(self.line.get("wall_seconds", 0.0)), self.kimg
-        return max(0.0, self.goal_kimg - kimg) * seconds / kimg if kimg > 0 and seconds > 0 else None
+        if kimg <= 0 or seconds <= 0:
+            return None
+        left = (self.goal_kimg - kimg) * seconds / kimg
+        return max(0.0, left if self.minutes is None else min(left, 60 * self.minutes - seconds))
 
 
 @dataclass(frozen=True)
@@ -322,7 +329,26 @@ class Catalogue:
         elif config and saved >= config.training.total_steps:
             state = "finished"
         pid = holder.pid if holder else None
-        return FoundRun(place, state, " ".join(problems), config, environment, pid, line, saved, changed)
+        minutes = None
+        if holder is not None:  # a later process may have been given others than the first
+            command = processes.command_of(pid) if pid else ()
+            minutes = _minutes(command or (environment.command if environment else ()))
+        return FoundRun(place, state, " ".join(problems), config, environment, pid, minutes, line, saved, changed)
+
+
+def _minutes(command: Sequence[str]) -> float | None:
+    """The --minutes of a command that trains one model: those of `samgan balance` are of several together."""
+    if not {"train", "demo"} & set(command):
+        return None
+    for place, word in enumerate(command):
+        name, _, value = word.partition("=")
+        if name == "--minutes":
+            try:
+                minutes = float(value or command[place + 1])
+            except (IndexError, ValueError):
+                return None
+            return minutes if 0 < minutes < math.inf else None
+    return None
 
 
 def _words(error: Exception) -> str:
