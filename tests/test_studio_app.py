@@ -18,7 +18,7 @@ pytest.importorskip("starlette", reason="the studio is not installed: pip instal
 pytest.importorskip("httpx", reason="starlette's client for tests needs httpx")
 pytest.importorskip("uvicorn", reason="the studio is not installed: pip install 'samgan[studio]'")
 
-from studio import ORIGIN, held, line, make_client, make_run
+from studio import ORIGIN, PROCESSOR, held, line, make_client, make_run
 
 import samgan.studio
 from samgan.commands.main import main
@@ -334,11 +334,33 @@ def test_start_starts_what_the_form_says(root, started):
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("0,5; 0,9", [0.5, 0.9]), ("0,5;0,9", [0.5, 0.9]), ("0.5; 0.9", [0.5, 0.9]), ("0.5, 0.9", [0.5, 0.9]),
+        ("0,5, 0,9", [0.5, 0.9]), ("0,5", [0.5]),
+    ],
+)  # fmt: skip
+def test_a_list_of_numbers_may_have_german_commas(typed, meant):
+    (field,) = (field for field in settings_form.fields() if field.key == "training.adam_betas")
+    assert field.word(typed) == f"--training.adam_betas={json.dumps(meant)}"
+
+
+def test_a_list_of_names_or_whole_numbers_may_have_either_sign_between():
+    fields = {field.key: field for field in settings_form.fields()}
+    assert fields["network.generator_attention"].word("8,16, 32") == "--network.generator_attention=[8, 16, 32]"
+    assert fields["network.generator_attention"].word("8;16") == "--network.generator_attention=[8, 16]"
+    assert fields["data.classes"].word("A, b, C") == '--data.classes=["A", "b", "C"]'
+    assert fields["data.classes"].word("A, b; C") == '--data.classes=["A, b", "C"]'
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"set": "nothing"}, {"set": ""}, {"name": ""}, {"name": "../out"}, {"name": "runs/first run"}, {"name": ".x"},
         {"preset": "--device=cuda"}, {"scale": "big"}, {"minutes": "-1"}, {"minutes": "1 --resume"},
         {"training.kimg": "many"}, {"training.seed": "1.5"}, {"network.spectral_norm": "some"},
+        {"training.kimg": "nan"}, {"training.kimg": "-inf"}, {"training.kimg": "1e999"},
+        {"training.adam_betas": "0.5,0.9"}, {"training.adam_betas": "0,5 0,9"}, {"training.adam_betas": "0.5; nan"},
     ],
 )  # fmt: skip
 def test_a_wrong_form_comes_back_with_words_and_with_what_was_typed(root, started, wrong):
@@ -361,6 +383,7 @@ def test_cost_is_what_the_command_line_says_and_time_what_a_like_run_needed(root
 
     monkeypatch.setattr(processes, "answer", answer)
     cost = {"generator_parameters": 2000, "discriminator_parameters": 3000, "memory_bytes": 3 << 29}
+    cost |= {"device": "cpu", "processor": PROCESSOR}
     documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost})
     form = {"set": "sets/phantoms", "preset": "samgan-8", "training.kimg": "24"}
     client = make_client(root)
@@ -371,6 +394,17 @@ def test_cost_is_what_the_command_line_says_and_time_what_a_like_run_needed(root
     assert "24 kimg; 5,000 parameters; about 1.5 GB" in text
     assert "About 50 min, at the speed of runs/first run" in text  # 8 images/s
     assert "<html" not in text
+    for minutes, expected in {
+        "12,5": "It ends after 12 min, as the minutes say, at about 6 kimg", "60": "About 50 min, at the speed of"
+    }.items():  # fmt: skip
+        documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost})
+        text = words(client.post("/start/cost", data=form | {"minutes": minutes}, headers=ORIGIN))
+        assert expected in text
+        assert ("It ends after" in text) == (minutes == "12,5")
+    for other in ({"device": "cuda"}, {"processor": "another"}):
+        documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost, **other})
+        text = words(client.post("/start/cost", data=form | {"minutes": "5"}, headers=ORIGIN))
+        assert "how long it takes is not known. It ends after 5 min" in text
     documents.append({"config": tiny_config.override({"network.max_channels": 16}).to_dict(), **cost})
     assert "how long it takes is not known" in words(client.post("/start/cost", data=form, headers=ORIGIN))
     bad = client.post("/start/cost", data=form, headers=ORIGIN)

@@ -72,6 +72,40 @@ def test_a_run_whose_lock_is_held_is_running(root, tiny_config):
     assert (run / ".lock").exists()
 
 
+NEEDS_LOCKS = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="only Linux tells who holds a lock")
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "seconds"),
+    [
+        ((), ("train", "--minutes=0.05"), 1.0),  # 2 of 3 seconds are over
+        (("samgan", "train", "--minutes=9"), ("train", "--minutes", "0.05"), 1.0),
+        (("samgan", "train", "--minutes=0.05"), ("train", "--resume"), 3.0),  # continued, to the end
+        ((), ("balance", "--minutes=0.05"), 3.0),  # several models share these
+        ((), ("train", "--minutes=9"), 3.0), ((), ("train", "--minutes=nan"), 3.0), ((), ("train", "--minutes"), 3.0),
+        ((), ("train", "--minutes=0.01"), 0.0),
+    ],
+)  # fmt: skip
+@NEEDS_LOCKS
+def test_a_run_ends_when_the_minutes_of_its_process_are_over(root, tiny_config, first, now, seconds):
+    run = make_run(root / "run", tiny_config.override({"training.kimg": 0.04}), lines=4)
+    tree = json.loads((run / "environment.json").read_text("utf-8"))
+    (run / "environment.json").write_text(json.dumps(tree | {"command": first}), "utf-8")
+    catalogue = Catalogue(Root(root))
+    with held(run, *now):
+        assert catalogue.describe_run("run").seconds_left == pytest.approx(seconds)
+    assert catalogue.describe_run("run").seconds_left == pytest.approx(3.0)  # nobody limits it any more
+
+
+def test_where_processes_keep_their_words_the_minutes_are_those_of_the_first_command(root, tiny_config, monkeypatch):
+    run = make_run(root / "run", tiny_config, lines=4)
+    tree = json.loads((run / "environment.json").read_text("utf-8"))
+    (run / "environment.json").write_text(json.dumps(tree | {"command": ["samgan", "train", "--minutes=1"]}), "utf-8")
+    monkeypatch.setattr(processes, "command_of", lambda pid: ())
+    with held(run):
+        assert Catalogue(Root(root)).describe_run("run").minutes == 1.0
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="this system does not tell who holds a lock")
 def test_whoever_trains_is_asked_to_stop_and_nobody_else(root, tiny_config):
     run = make_run(root / "run", tiny_config)

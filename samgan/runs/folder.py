@@ -290,7 +290,7 @@ def describe_environment(device: str, data: TrainedOn | None, start: Start | Non
         python=platform.python_version(),
         packages={name: metadata.version(name) for name in packages} | _kernels(),
         platform=platform.platform(),
-        processor=_processor(),
+        processor=processor_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         device=device,
         command=("samgan" if program.stem == "__main__" else program.name, *without_folders(sys.argv[1:])),
@@ -306,7 +306,8 @@ def _kernels() -> dict[str, str]:
     return {} if version is None else {"samgan-kernels": version}
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor of this machine, as environment.json has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

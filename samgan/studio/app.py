@@ -55,7 +55,13 @@ STATIC["page.css"] = TEMPLATES[1] / "style.css"
 
 
 def make_app(
-    root: Root, *, hosts: Collection[str], token: str, read_only: bool = False, worker: Worker | None = None
+    root: Root,
+    *,
+    hosts: Collection[str],
+    token: str,
+    read_only: bool = False,
+    open_to_others: bool = False,
+    worker: Worker | None = None,
 ) -> Guard:
     """Make the application: all pages, behind the guard.
 
@@ -64,6 +70,7 @@ def make_app(
         hosts: What a browser may call this server, such as "127.0.0.1:8017".
         token: The key of the first link.
         read_only: Whether to refuse everything but looking.
+        open_to_others: Whether other machines can reach it; every page then says so.
         worker: Makes pictures; default: a new one.
     """
     app = Starlette(
@@ -74,7 +81,7 @@ def make_app(
         ],
         exception_handlers={SamganError: trouble, OSError: trouble, HTTPException: _unknown, Exception: _bug},
     )
-    app.state.studio = Studio(root, Catalogue(root), read_only, PAGES, worker=worker or Worker())
+    app.state.studio = Studio(root, Catalogue(root), read_only, PAGES, open_to_others, worker=worker or Worker())
     return Guard(app, hosts=hosts, token=token, read_only=read_only)
 
 

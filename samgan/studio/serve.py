@@ -51,7 +51,10 @@ def serve(root: Root, *, host: str = LOOPBACK, port: int = 0, read_only: bool = 
     with _listen(host, port) as listener, contextlib.closing(Worker()) as worker:
         address = Address(host, listener.getsockname()[1])
         token = secrets.token_urlsafe(32)
-        app = make_app(root, hosts=address.names, token=token, read_only=read_only, worker=worker)
+        app = make_app(
+            root, hosts=address.names, token=token, read_only=read_only,
+            open_to_others=not ip_address(host).is_loopback, worker=worker,
+        )  # fmt: skip
         url = f"http://{address.names[0]}/"
         say(f"samgan studio shows {root.path}{' (read-only)' if read_only else ''}; Ctrl-C ends it, trainings go on:")
         say(f"  {url}?key={token}")

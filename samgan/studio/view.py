@@ -48,6 +48,8 @@ class Studio:
     catalogue: Catalogue
     read_only: bool
     pages: tuple[Page, ...]
+    open_to_others: bool = False
+    """Whether other machines can reach it."""
     alarms: dict[str, Alarm] = field(default_factory=dict)
     """By place of a run."""
     worker: Worker = field(default_factory=Worker)

@@ -10,8 +10,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from samgan.errors import SamganError
+from samgan.metrics.weights_here import features_here
 from samgan.studio.audits import AuditFolder, ShownPair, measured_by, pair_png, shown_pairs
-from samgan.studio.choices import FEATURES, features_words, number, one_of, run_and_set, trained_runs
+from samgan.studio.choices import features_words, number, one_of, run_and_set, trained_runs
 from samgan.studio.jobs import Job, find_job, start_job
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 from samgan.trust.audit_words import HEADER, remarks, table_rows
@@ -93,7 +94,7 @@ def _list(request: Request, typed: Mapping[str, str], trouble: str = "") -> Resp
         listed.append((found, next((one for one in signed if not one.earlier), None)))
     return respond(
         request, "audit_list.html", status=409 if trouble else 200, title="Audit", page="/audit", listed=listed,
-        typed=typed, trouble=trouble, runs=trained_runs(studio), sets=studio.catalogue.sets(), features=FEATURES,
+        typed=typed, trouble=trouble, runs=trained_runs(studio), sets=studio.catalogue.sets(), features=features_here(),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from samgan.errors import SamganError, shown
 from samgan.files import hash_json
 from samgan.studio.jobs import Job, find_job, start_job
+from samgan.studio.places import Outside
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 from samgan.trust.card_form import FILE, CardForm, OpenItem
 
@@ -82,6 +83,13 @@ def _one(request: Request, place: str, typed: Mapping[str, str] | None = None, t
 def _now(studio: Studio, place: str) -> Now:
     folder = studio.root.find(place)
     is_run = studio.catalogue.describe_run(place).state != "absent"
+    try:
+        return _card(studio, place, folder, is_run)
+    except Outside as error:  # the card is a link
+        return Now(place, None, str(error), False, "", is_run)
+
+
+def _card(studio: Studio, place: str, folder: Path, is_run: bool) -> Now:
     path = folder / FILE
     if not path.is_file():
         text = _text(studio, folder / ("MODEL_CARD.md" if is_run else "DATA_CARD.md"))
@@ -139,11 +147,12 @@ def _write(request: Request, typed: Mapping[str, str]) -> Response:
 
 
 def _words(studio: Studio, now: Now) -> list[str]:
-    words = ["card", str(studio.root.find(now.place))]
+    root = studio.root
+    words = ["card", str(root.check_tree(root.find(now.place)))]
     environment = studio.catalogue.describe_run(now.place).environment
     if now.is_run and environment and environment.data:
         data = studio.catalogue.set_of(environment.data.sha256)
-        words += [f"--data={studio.root.find(data.place)}"] if data else []
+        words += [f"--data={root.check_tree(root.find(data.place))}"] if data else []
     return [*words, "--replace"] if now.edited else words
 
 
