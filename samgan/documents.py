@@ -6,6 +6,7 @@ against its type annotation, so code that holds a document can rely on all of it
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -107,13 +108,40 @@ def read_json(path: Path, remedy: str) -> Any:
         SamganError: The file is missing, cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes(), parse_int=_whole_number)
+        return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise SamganError(f"{path} does not exist; {remedy}") from None
     except OSError as error:
         raise SamganError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise SamganError(f"{path} is not valid JSON ({' '.join(str(error).split())}); {remedy}") from None
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON as standards have it: finite numbers, of 64 bits at most, and text that can be written again.
+
+    Names of files that are no text in UTF-8 come as Python has them, with a surrogate from U+DC80 on for each byte.
+
+    Raises:
+        ValueError: It is no such JSON.
+        RecursionError: It is nested too deeply.
+    """
+    text = content.decode(json.detect_encoding(content))
+    tree = json.loads(text, parse_int=_whole_number, parse_float=_finite, parse_constant=_finite)
+    if "\\ud" in text.casefold():
+        try:
+            json.dumps(tree, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"half a character, {error.object[error.start]!r}") from None
+    return tree
+
+
+def _finite(words: str) -> float:
+    """Parse a number with a decimal point; NaN, Infinity and what is too large for 64 bits are none."""
+    number = float(words)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {words[:20]} is not finite")
+    return number
 
 
 def _whole_number(digits: str) -> int:

@@ -21,18 +21,25 @@ from samgan.trust.documents import PairImages, ScreeningDocument
 
 HOST = "127.0.0.1:8017"
 TOKEN = "a-token-of-the-tests"
+PROCESSOR = "a processor of the tests"
+"""That runs of `make_run` were trained on."""
 ORIGIN = {"origin": f"http://{HOST}"}
 
 
-def make_client(root, *, read_only=False, enter=True, worker=None):
-    """A client of a studio, with the cookie if it enters."""
+def make_client(root, *, read_only=False, open_to_others=False, enter=True, worker=None, show_bugs=True):
+    """A client of a studio, with the cookie if it enters. A bug of a page fails the test if bugs are to be shown."""
     from starlette.testclient import TestClient
 
     from samgan.studio.app import make_app
     from samgan.studio.places import Root
 
-    app = make_app(Root(root), hosts=[HOST, "localhost:8017"], token=TOKEN, read_only=read_only, worker=worker)
-    client = TestClient(app, base_url=f"http://{HOST}", follow_redirects=False)
+    app = make_app(
+        Root(root), hosts=[HOST, "localhost:8017"], token=TOKEN, read_only=read_only, open_to_others=open_to_others,
+        worker=worker,
+    )  # fmt: skip
+    client = TestClient(
+        app, base_url=f"http://{HOST}", follow_redirects=False, raise_server_exceptions=show_bugs
+    )  # fmt: skip
     if enter:
         assert client.get("/", params={"key": TOKEN}).status_code == 200
     return client
@@ -42,7 +49,8 @@ def make_run(folder, config, *, lines=40, grids=2, checkpoint=None, sha256=""):
     """A run folder as training leaves it, without its weights."""
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "grids").mkdir()
-    write_json(folder / "environment.json", {"schema": 1, "samgan": "0", "data": {"name": "set", "sha256": sha256}})
+    environment = {"schema": 1, "samgan": "0", "data": {"name": "set", "sha256": sha256}}
+    write_json(folder / "environment.json", environment | {"device": "cpu", "processor": PROCESSOR})
     write_json(folder / "config.json", config.to_dict())
     with open(folder / "stats.jsonl", "w", encoding="utf-8") as log:
         for step in range(1, lines + 1):
@@ -117,9 +125,9 @@ with locked(pathlib.Path(sys.argv[1]), "busy"):
 
 
 @contextlib.contextmanager
-def held(folder):
-    """Another process that holds the lock of a run, and notes that it was asked to stop."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE)
+def held(folder, *words):
+    """Another process that holds the lock of a run, and notes that it was asked to stop; `words` end its command."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), *words], stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"held\n"
         yield process

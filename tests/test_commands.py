@@ -25,10 +25,11 @@ from samgan.commands.settings import read_settings, split_settings
 from samgan.config import json_schema, settings
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
+from samgan.devices import choose_device
 from samgan.errors import UsageError
 from samgan.metrics.feature_networks import FeaturesUnavailable
 from samgan.presets import PRESETS, preset_config
-from samgan.runs import Collapse, Run
+from samgan.runs import Collapse, Run, describe_environment
 from samgan.sampling import load_model
 from samgan.training.run import ON_COLLAPSE
 
@@ -183,6 +184,11 @@ def test_dry_run_json_holds_parameters_flops_and_memory(capsys):
     assert plan["flops_per_step"] > 1e12
     assert plan["memory_bytes"] > 4 * 4 * (22_485_765 + 18_361_601)
     assert plan["config"]["training"]["learning_rate"] == 0.003
+    here = describe_environment(choose_device("auto"), None)  # what a run will say of itself
+    assert (plan["device"], plan["processor"]) == (here.device, here.processor)
+    small = ("--preset", "samgan-8", "--scale", "cpu", "--network.max_channels=16")
+    _, plan, _ = run(capsys, "train", *small, "--dry-run", "--device", "cuda")
+    assert plan["device"] == "cuda"  # of another machine
 
 
 def test_a_length_is_given_once(capsys, data, tmp_path):

@@ -99,6 +99,10 @@ DAMAGES = {
     "long header": (lengthen_header, "damaged"),
     "empty images": (lambda out: (out / "images.npy").write_bytes(b""), "damaged"),
     "a negative length": (declare_less_than_none, "damaged"),
+    "other splits": (
+        set_key("counts", {"NORMAL": {"holdout": 0, "1": 6}, "PNEUMONIA": {}}),
+        "expected train and holdout",
+    ),
     "an npz": (replace_by_npz, "damaged"),
     "other images": (lambda out: np.save(out / "images.npy", np.zeros((12, 1, 8, 8), np.uint8)), "images.npy holds"),
 }

@@ -79,7 +79,13 @@ def test_what_is_no_such_document_is_refused_in_one_line(tree, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[9223372036854775808]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[9223372036854775808]"),
+        *(b"[NaN]", b"[-Infinity]", b"[1e999]", b'["\\ud800"]', b'{"\\uDC00": 1}'),
+    ],
+)
 def test_what_is_not_json_is_refused_in_one_line(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(SamganError, match=r"a\.json is not valid JSON .*; do so") as caught:
@@ -89,3 +95,9 @@ def test_what_is_not_json_is_refused_in_one_line(tmp_path, content):
         read_json(tmp_path / "gone.json", "do so")
     with pytest.raises(SamganError, match="cannot be read"):
         read_json(tmp_path, "do so")
+
+
+def test_a_name_that_is_no_text_is_read_as_it_was_written(tmp_path):
+    names = ["\udcff.png", "\U0001fac1", "\\ud800"]
+    (tmp_path / "a.json").write_text(json.dumps(names))
+    assert read_json(tmp_path / "a.json", "do so") == names

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -22,6 +23,7 @@ from samgan.metrics.load_features import (
     say_features,
     weights_sha256,
 )
+from samgan.metrics.weights_here import features_here, torch_hub_folder
 
 
 @pytest.fixture(autouse=True)
@@ -306,3 +308,32 @@ def test_radiograph_features_see_small_images_enlarged(radiograph):
     torch.testing.assert_close(extractor(images), extractor(enlarged), rtol=0, atol=0.05)
     assert extractor(images).shape == (3, 256)
     assert extractor(noise(2, size=128)).shape == (2, 256)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_features_that_are_here_are_those_that_networks_find_without_a_network(there):
+    empty = hashlib.sha256(b"").hexdigest()
+    folder = torch_hub_folder()
+    found = set()
+    for network in NETWORKS.values():
+        if there and network.url:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / file_name(network)).touch()
+        with contextlib.suppress(FeaturesUnavailable):
+            known = dataclasses.replace(network, sha256=empty)
+            known.find(known)
+            found.add(known.name)
+    assert set(features_here()) == found
+    assert "radiograph" in found
+    assert ({"inception", "imagenet-inception"} <= found) == there
+
+
+@pytest.mark.parametrize(
+    "given", [{"TORCH_HOME": "/a"}, {"TORCH_HOME": "~/a"}, {"XDG_CACHE_HOME": "/b"}, {"XDG_CACHE_HOME": "~/b"}, {}]
+)
+def test_the_folder_of_torch_hub_is_known_without_torch(given, monkeypatch):
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert str(torch_hub_folder()) == os.path.join(torch.hub.get_dir(), "checkpoints")

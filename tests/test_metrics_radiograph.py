@@ -15,7 +15,8 @@ from samgan.metrics.features import extract
 from samgan.metrics.frechet import frechet_distance
 from samgan.metrics.load_features import load_features
 from samgan.metrics.prdc import prdc
-from samgan.metrics.radiograph import FILE, SHA256
+from samgan.metrics.radiograph import SHA256
+from samgan.metrics.weights_here import RADIOGRAPH_FILE
 
 FOLDER = Path(__file__).parents[1] / "results" / "features"
 
@@ -58,15 +59,15 @@ def test_features_do_not_depend_on_the_batch(extractor):
 
 
 def test_the_file_is_small_and_the_one_that_was_validated(extractor):
-    assert FILE.stat().st_size < 3e6
+    assert RADIOGRAPH_FILE.stat().st_size < 3e6
     assert (extractor.name, extractor.sha256) == ("radiograph", SHA256)
-    card = FILE.with_suffix(".md").read_text(encoding="utf-8")
+    card = RADIOGRAPH_FILE.with_suffix(".md").read_text(encoding="utf-8")
     assert SHA256 in card
     assert SHA256[:8] in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 def test_other_weights_are_named(tmp_path):
-    weights = load_file(FILE)
+    weights = load_file(RADIOGRAPH_FILE)
     weights["squeeze.bias"] += 1
     save_file(weights, tmp_path / "other.safetensors")
     extractor = load_features("radiograph", features_file=tmp_path / "other.safetensors")

@@ -471,12 +471,13 @@ def test_a_file_of_a_stage_that_was_edited_by_hand_is_refused_in_one_line(data, 
         (rows(), unfit),
         (rows(header, first), unfit),
         (rows(header, first, first, *rest), unfit),
+        (rows(header, first.replace(",0,", ",\udcff,", 1), second, *rest), "screening.csv: cannot read the list"),
         (rows(header, first.replace(",0,", f",{1 << 64},", 1), second, *rest), "screening.csv|" + unfit),
         (rows(header, first.replace(",0,", ",x,", 1), second, *rest), "Expected int, got str - at seed"),
         (rows(header.replace("seed", "sown"), first, second, *rest), "no column 'seed'"),
     ):
         whole = (out / name).read_text()
-        (out / name).write_text(content)
+        (out / name).write_text(content, errors="surrogateescape")
         with pytest.raises(SamganError, match=words) as refused:
             balance(data, out, asked)
         assert "\n" not in str(refused.value)

@@ -18,7 +18,7 @@ pytest.importorskip("starlette", reason="the studio is not installed: pip instal
 pytest.importorskip("httpx", reason="starlette's client for tests needs httpx")
 pytest.importorskip("uvicorn", reason="the studio is not installed: pip install 'samgan[studio]'")
 
-from studio import ORIGIN, held, line, make_client, make_run
+from studio import ORIGIN, PROCESSOR, held, line, make_client, make_run
 
 import samgan.studio
 from samgan.commands.main import main
@@ -26,6 +26,7 @@ from samgan.config import settings
 from samgan.data import prepare
 from samgan.errors import SamganError
 from samgan.studio import processes, settings_form
+from samgan.studio.catalogue import Catalogue
 from samgan.studio.places import Root
 
 STATIC = Path(samgan.studio.__file__).with_name("static")
@@ -333,11 +334,33 @@ def test_start_starts_what_the_form_says(root, started):
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("0,5; 0,9", [0.5, 0.9]), ("0,5;0,9", [0.5, 0.9]), ("0.5; 0.9", [0.5, 0.9]), ("0.5, 0.9", [0.5, 0.9]),
+        ("0,5, 0,9", [0.5, 0.9]), ("0,5", [0.5]),
+    ],
+)  # fmt: skip
+def test_a_list_of_numbers_may_have_german_commas(typed, meant):
+    (field,) = (field for field in settings_form.fields() if field.key == "training.adam_betas")
+    assert field.word(typed) == f"--training.adam_betas={json.dumps(meant)}"
+
+
+def test_a_list_of_names_or_whole_numbers_may_have_either_sign_between():
+    fields = {field.key: field for field in settings_form.fields()}
+    assert fields["network.generator_attention"].word("8,16, 32") == "--network.generator_attention=[8, 16, 32]"
+    assert fields["network.generator_attention"].word("8;16") == "--network.generator_attention=[8, 16]"
+    assert fields["data.classes"].word("A, b, C") == '--data.classes=["A", "b", "C"]'
+    assert fields["data.classes"].word("A, b; C") == '--data.classes=["A, b", "C"]'
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"set": "nothing"}, {"set": ""}, {"name": ""}, {"name": "../out"}, {"name": "runs/first run"}, {"name": ".x"},
         {"preset": "--device=cuda"}, {"scale": "big"}, {"minutes": "-1"}, {"minutes": "1 --resume"},
         {"training.kimg": "many"}, {"training.seed": "1.5"}, {"network.spectral_norm": "some"},
+        {"training.kimg": "nan"}, {"training.kimg": "-inf"}, {"training.kimg": "1e999"},
+        {"training.adam_betas": "0.5,0.9"}, {"training.adam_betas": "0,5 0,9"}, {"training.adam_betas": "0.5; nan"},
     ],
 )  # fmt: skip
 def test_a_wrong_form_comes_back_with_words_and_with_what_was_typed(root, started, wrong):
@@ -360,6 +383,7 @@ def test_cost_is_what_the_command_line_says_and_time_what_a_like_run_needed(root
 
     monkeypatch.setattr(processes, "answer", answer)
     cost = {"generator_parameters": 2000, "discriminator_parameters": 3000, "memory_bytes": 3 << 29}
+    cost |= {"device": "cpu", "processor": PROCESSOR}
     documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost})
     form = {"set": "sets/phantoms", "preset": "samgan-8", "training.kimg": "24"}
     client = make_client(root)
@@ -370,6 +394,17 @@ def test_cost_is_what_the_command_line_says_and_time_what_a_like_run_needed(root
     assert "24 kimg; 5,000 parameters; about 1.5 GB" in text
     assert "About 50 min, at the speed of runs/first run" in text  # 8 images/s
     assert "<html" not in text
+    for minutes, expected in {
+        "12,5": "It ends after 12 min, as the minutes say, at about 6 kimg", "60": "About 50 min, at the speed of"
+    }.items():  # fmt: skip
+        documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost})
+        text = words(client.post("/start/cost", data=form | {"minutes": minutes}, headers=ORIGIN))
+        assert expected in text
+        assert ("It ends after" in text) == (minutes == "12,5")
+    for other in ({"device": "cuda"}, {"processor": "another"}):
+        documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost, **other})
+        text = words(client.post("/start/cost", data=form | {"minutes": "5"}, headers=ORIGIN))
+        assert "how long it takes is not known. It ends after 5 min" in text
     documents.append({"config": tiny_config.override({"network.max_channels": 16}).to_dict(), **cost})
     assert "how long it takes is not known" in words(client.post("/start/cost", data=form, headers=ORIGIN))
     bad = client.post("/start/cost", data=form, headers=ORIGIN)
@@ -419,6 +454,26 @@ def test_unknown_pages_are_said_to_be_unknown(built):
     assert "There is no such page" in words(answer)
 
 
+def test_a_part_that_cannot_be_made_says_so_in_its_place(built, monkeypatch):
+    """A script of the page shows nothing but answers with status 200."""
+
+    def fail(catalogue, place):
+        raise RuntimeError
+
+    monkeypatch.setattr(Catalogue, "describe_run", fail)
+    client = make_client(built, show_bugs=False)
+    now, part = {"run": "runs/first run"}, {"hx-request": "true", "hx-target": "now"}
+    answer = client.get("/train/now", params=now, headers=part)
+    assert (answer.status_code, answer.text.count("<html")) == (200, 0)
+    assert 'role="alert" id="now">samgan studio made a mistake (RuntimeError)' in answer.text
+    assert "There is no such page" in client.get("/nothing", headers=part).text
+    assert client.get("/nothing", headers=part).status_code == 200
+    assert "<b>" not in client.get("/nothing", headers=part | {"hx-target": '"><b>'}).text
+    page = client.get("/train/now", params=now)
+    assert page.status_code == 500
+    assert "made a mistake (RuntimeError)" in words(page)
+
+
 def test_pages_have_landmarks_headings_and_names(built):
     client = make_client(built)
     for path in (
@@ -435,6 +490,8 @@ def test_pages_have_landmarks_headings_and_names(built):
             assert text.count(part) == 1, (path, part)
         assert all('alt="' in image for image in re.findall(r"<img [^>]+>", text))
         assert 'name="viewport"' in text
+        assert '<script defer src="/static/contact.js">' in text
+        assert 'id="contact" role="alert" hidden></p>' in text
         assert "animation" not in text
 
 
@@ -467,6 +524,25 @@ def test_no_page_needs_torch(built, run_script):
     heavy, megabytes = run_script(LIGHT, built, Path(__file__).parent, installed)
     assert heavy == []
     assert megabytes < 300
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--i-know"], None),
+        (["--host", "::1", "--i-know"], None),
+        (["--host", "192.0.2.1", "--i-know"], "look at the pictures of your patients, and start and stop trainings."),
+        (["--host", "192.0.2.1", "--i-know", "--read-only"], "look at the pictures of your patients. Nothing is enc"),
+    ],
+)
+def test_what_an_address_for_others_means_is_said_and_only_then(tmp_path, capsys, monkeypatch, options, said):
+    served = []
+    monkeypatch.setattr("samgan.studio.serve.serve", lambda root, **how: served.append(how))
+    assert main(["studio", str(tmp_path), *options]) == 0
+    assert len(served) == 1
+    err = capsys.readouterr().err
+    assert ("Other machines" in err) == (said is not None)
+    assert (said or "") in err
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys, monkeypatch):

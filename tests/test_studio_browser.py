@@ -515,3 +515,60 @@ def test_a_card_is_filled_in_advice_is_asked_for_and_a_stage_is_read_without_a_m
     tab_to(page, "a[href*='scores%2Fclass-']")
     page.keyboard.press("Enter")
     page.wait_for_selector("h1:has-text('Scores: balanced/scores/class-')")
+
+
+def serve(root, port):
+    """A server of its own, and the link that it prints."""
+    command = [sys.executable, "-m", "samgan", "studio", str(root), f"--port={port}", "--no-browser"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    said = [process.stderr.readline() for _ in range(2)]
+    return process, re.search(r"http://\S+", said[1])[0]
+
+
+def test_pages_say_that_the_studio_is_gone_or_was_started_again(browser, tmp_path, tiny_config):
+    """One asks by itself (a run that is trained), one never does (Home), one is asked by a button (Prepare)."""
+    run = make_run(tmp_path / "root" / "run", tiny_config)
+    context, servers = browser.new_context(), []
+    try:
+        with held(run) as training:
+            server, link = serve(run.parent, 0)
+            servers.append(server)
+            start = link.partition("?")[0]
+            first = context.new_page()
+            first.goto(link)
+            first.wait_for_url(start)
+            pages = {path: context.new_page() for path in ("", "prepare", "train?run=run")}
+            for path, page in pages.items():
+                page.goto(start + path)
+                page.wait_for_load_state("networkidle")
+                assert page.locator("#contact").is_hidden()
+            shown = pages["train?run=run"]
+            assert shown.locator("#now .state.running").is_visible()
+
+            server.kill()
+            server.wait()
+            training.kill()
+            training.wait()
+            for field in ("#source", "#name"):
+                pages["prepare"].locator(field).fill("radiographs")
+            pages["prepare"].locator("#ask-foresee").click()
+            for page in pages.values():
+                page.wait_for_selector("main.old #contact:has-text('The studio does not answer')")
+                assert "What stands here is not newer than" in page.locator("#contact").text_content()
+
+            server, link = serve(run.parent, re.search(r":(\d+)/", start)[1])
+            servers.append(server)
+            for page in pages.values():
+                page.wait_for_selector("main.old #contact:has-text('Open the link that samgan studio printed')")
+                assert "started again" in page.locator("#contact").text_content()
+            assert shown.locator("#now .state.running").is_visible()  # not known better, and called old
+
+            first.goto(link)
+            for page in pages.values():
+                page.wait_for_selector("main:not(.old) #contact", state="hidden")
+            shown.wait_for_selector("#now .state.stopped")
+    finally:
+        context.close()
+        for server in servers:
+            server.kill()
+            server.communicate()

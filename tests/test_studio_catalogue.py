@@ -72,6 +72,40 @@ def test_a_run_whose_lock_is_held_is_running(root, tiny_config):
     assert (run / ".lock").exists()
 
 
+NEEDS_LOCKS = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="only Linux tells who holds a lock")
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "seconds"),
+    [
+        ((), ("train", "--minutes=0.05"), 1.0),  # 2 of 3 seconds are over
+        (("samgan", "train", "--minutes=9"), ("train", "--minutes", "0.05"), 1.0),
+        (("samgan", "train", "--minutes=0.05"), ("train", "--resume"), 3.0),  # continued, to the end
+        ((), ("balance", "--minutes=0.05"), 3.0),  # several models share these
+        ((), ("train", "--minutes=9"), 3.0), ((), ("train", "--minutes=nan"), 3.0), ((), ("train", "--minutes"), 3.0),
+        ((), ("train", "--minutes=0.01"), 0.0),
+    ],
+)  # fmt: skip
+@NEEDS_LOCKS
+def test_a_run_ends_when_the_minutes_of_its_process_are_over(root, tiny_config, first, now, seconds):
+    run = make_run(root / "run", tiny_config.override({"training.kimg": 0.04}), lines=4)
+    tree = json.loads((run / "environment.json").read_text("utf-8"))
+    (run / "environment.json").write_text(json.dumps(tree | {"command": first}), "utf-8")
+    catalogue = Catalogue(Root(root))
+    with held(run, *now):
+        assert catalogue.describe_run("run").seconds_left == pytest.approx(seconds)
+    assert catalogue.describe_run("run").seconds_left == pytest.approx(3.0)  # nobody limits it any more
+
+
+def test_where_processes_keep_their_words_the_minutes_are_those_of_the_first_command(root, tiny_config, monkeypatch):
+    run = make_run(root / "run", tiny_config, lines=4)
+    tree = json.loads((run / "environment.json").read_text("utf-8"))
+    (run / "environment.json").write_text(json.dumps(tree | {"command": ["samgan", "train", "--minutes=1"]}), "utf-8")
+    monkeypatch.setattr(processes, "command_of", lambda pid: ())
+    with held(run):
+        assert Catalogue(Root(root)).describe_run("run").minutes == 1.0
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="this system does not tell who holds a lock")
 def test_whoever_trains_is_asked_to_stop_and_nobody_else(root, tiny_config):
     run = make_run(root / "run", tiny_config)
@@ -130,6 +164,33 @@ def test_what_changes_is_read_again(root, tiny_config):
     shutil.rmtree(run)
     assert catalogue.describe_run("run").state == "absent"
     assert catalogue.look().runs == ()
+
+
+def test_folders_that_cannot_be_read_are_said(root, tiny_config, monkeypatch):
+    make_run(root / "run", tiny_config)
+    (root / "closed").mkdir()
+    look_into = os.scandir
+
+    def refuse(path):
+        if path == root / "closed":
+            raise PermissionError(13, "Permission denied")
+        return look_into(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = look(root)
+    assert [run.place for run in found.runs] == ["run"]
+    assert found.notes == ("Folders that cannot be read, such as closed: 1.",)
+
+
+def test_a_root_that_is_gone_is_not_an_empty_one(root, tiny_config):
+    make_run(root / "run", tiny_config)
+    catalogue = Catalogue(Root(root))
+    moved = root.rename(root.with_name("moved"))
+    for ask in (catalogue.look, catalogue.sets, catalogue.folders, catalogue.models):
+        with pytest.raises(SamganError, match=r"The folder of this studio, .*root, cannot be read: No such file"):
+            ask()
+    moved.rename(root)
+    assert [run.place for run in catalogue.look().runs] == ["run"]
 
 
 QUICK = """

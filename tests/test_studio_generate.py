@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -520,3 +521,18 @@ def test_the_process_ends_when_it_is_idle():
     assert answer["type"] == "Failed"
     assert "made a mistake" in answer["words"]
     assert isinstance(Made("", 0, (), ()), Made)
+
+
+def test_no_space_for_files_to_download_is_told_in_words(root, client, monkeypatch):
+    text = client.get("/generate", params={"model": "plain", "count": "1"}, headers=PART).text
+    address = html.unescape(re.search(r'href="(/generate/file[^"]+format=png)"', text)[1])
+
+    def fail():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", fail)
+    answer = client.get(address)
+    assert answer.status_code == 409
+    assert "There is no space for the files" in answer.text
+    assert "usable" not in answer.text

@@ -33,6 +33,14 @@ def test_without_the_key_nothing_is_shown(root, path):
     assert "run" not in answer.text.split("samgan studio printed")[0]
 
 
+def test_a_part_is_refused_in_words_that_its_page_can_show(root):
+    """As for a page that was open when the studio was started again; contact.js shows the words."""
+    answer = make_client(root, enter=False).get("/train/now", params={"run": "run"}, headers={"hx-request": "true"})
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "text/plain; charset=utf-8")
+    assert answer.text.startswith("Refused: ")
+    assert "Open the link that samgan studio printed when it last started" in answer.text
+
+
 @pytest.mark.parametrize("key", ["", "wrong", TOKEN[:-1], TOKEN + "x", "é"])
 def test_a_wrong_key_is_refused_and_gives_no_cookie(root, key):
     client = make_client(root, enter=False)

@@ -1,9 +1,11 @@
 """Scores, audits, balanced sets, tables, cards and the form to prepare: what the documents say is what pages show."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,11 +27,13 @@ from samgan.commands.settings import configuration, given_settings
 from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.options import PrepareOptions
+from samgan.errors import SamganError
+from samgan.metrics.weights_here import INCEPTION_FILE
 from samgan.scoring import Scores
 from samgan.studies import advise, short_advice
 from samgan.studio import prepare_form, processes
 from samgan.studio.balance import words_to_continue
-from samgan.studio.places import Root
+from samgan.studio.places import Outside, Root
 from samgan.trust import AuditDocument
 from samgan.trust.card_form import CardForm
 from samgan.trust.sign_off import SignOffs
@@ -147,7 +151,7 @@ def test_evaluate_starts_what_the_form_says(root, started):
         ("/balance/advise", {"set": "../set"}), ("/balance/advise", {"target": "--device=cuda"}),
         ("/prepare", {"source": "/etc"}), ("/prepare", {"source": "nothing"}), ("/prepare", {"name": "set"}),
         ("/prepare", {"resolution": "65"}), ("/prepare", {"labels": "../labels.csv"}),
-        ("/prepare", {"holdout": "half"}),
+        ("/prepare", {"holdout": "half"}), ("/prepare", {"holdout": "nan"}),
     ],
 )  # fmt: skip
 def test_a_wrong_form_is_refused_in_words_and_starts_nothing(root, started, path, form):
@@ -333,10 +337,19 @@ def test_continue_asks_for_the_same_as_the_plan(root, started):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"features": "module.pt"}, {"originals": "/etc"}, {"runs": {"": "/tmp/model"}}, {"classes": {"--copies": None}}],
-)
-def test_a_plan_of_somebody_else_names_nothing_that_a_form_may_not_name(root, started, wrong):
+    [
+        {"features": "module.pt"}, {"originals": "/etc"}, {"originals": "{root}/runs"}, {"runs": {"": "/tmp/model"}},
+        {"runs": {"": "hf:somebody/model"}}, {"classes": {"--copies": None}},
+        {"config": {"network": {"vision_file": "/etc/x.pt"}}}, {"config": {"network": {"vision_file": "{root}/x.pt"}}},
+    ],
+)  # fmt: skip
+def test_a_plan_of_somebody_else_names_nothing_that_a_form_may_not_name(root, started, wrong, monkeypatch):
     data = PreparedSet.open(root / "set")
+    monkeypatch.chdir(root)
+    (root / "runs" / "out").symlink_to("/etc")
+    wrong = json.loads(json.dumps(wrong).replace("{root}", str(root)))
+    if "config" in wrong:
+        wrong = {"config": Config.from_dict(BALANCE.plan.config).override(wrong["config"]).to_dict()}
     if "classes" in wrong:
         wrong = {"classes": {name: next(iter(BALANCE.plan.classes.values())) for name in wrong["classes"]}}
     right = {"data": data.used(), "features": "radiograph"}
@@ -537,6 +550,185 @@ def test_links_that_lead_out_are_refused_and_the_lists_still_come(root, tmp_path
         assert client.get("/audit/pair.png", params=asked).status_code == 409
 
 
+@pytest.fixture
+def few_weights(tmp_path, monkeypatch):
+    """An empty folder of torch.hub."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "torch" / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("page", "action"),
+    [("/scores", "/scores/evaluate"), ("/audit", "/audit/start"), ("/balance", "/balance/begin")],
+)
+def test_only_features_whose_weights_are_here_are_offered_and_taken(root, started, few_weights, page, action):
+    """Others would be downloaded by the command."""
+    client = make_client(root)
+
+    def offered():
+        chosen = re.search(r'<select id="features".*?</select>', client.get(page).text)[0]
+        return re.findall(r"<option[^>]*>([\w-]+)</option>", chosen)
+
+    assert "radiograph" in offered()
+    assert not {"inception", "imagenet-inception", "swav", "xrv", "rad-dino"} & set(offered())
+    form = FORM | {"features": "inception"}
+    answer = client.post(action, data=form, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert "features: expected one of" in words(answer)
+    assert started == []
+    (few_weights / INCEPTION_FILE).touch()
+    assert "inception" in offered()
+    assert client.post(action, data=form, headers=ORIGIN).status_code == 303
+
+
+def test_a_study_is_not_continued_with_features_that_would_be_downloaded(root, started, few_weights):
+    plan = dataclasses.replace(BALANCE.plan, data=PreparedSet.open(root / "set").used(), features="inception")
+    plan.write(root / "balanced" / "plan.json")
+    for status in (409, 303):
+        answer = make_client(root).post("/balance/continue", data={"at": "balanced"}, headers=ORIGIN)
+        assert answer.status_code == status
+        (few_weights / INCEPTION_FILE).touch()
+    assert len(started) == 1
+
+
+def test_a_page_says_that_nothing_leaves_the_machine_only_if_that_is_so(built):
+    assert "Nothing leaves this machine." in make_client(built).get("/").text
+    page = make_client(built, open_to_others=True).get("/").text
+    assert "Nothing leaves this machine." not in page
+    assert "Other machines can reach this studio, and nothing is encrypted." in page
+
+
+LISTS = (
+    *("/", "/data", "/prepare", "/train", "/start", "/time", "/compare", "/scores", "/generate", "/audit", "/balance"),
+    *("/table2", "/card"),
+)
+"""Pages that look at everything below the root."""
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="it separates folders there")
+def test_a_name_with_a_backslash_is_a_name(root):
+    (root / "odd\\name").mkdir()
+    (root / "set").rename(root / "odd\\name" / "set")
+    (root / "runs").rename(root / "odd\\runs")
+    client = make_client(root)
+    assert [client.get(page).status_code for page in LISTS] == [200] * len(LISTS)
+    home = client.get("/")
+    address = re.search(r'href="(/data\?set=[^"]+)"', home.text)[1].replace("&amp;", "&")
+    assert "Pictures of patients are shown here" in words(client.get(address))
+    address = re.search(r'href="(/train\?run=[^"]+)"', home.text)[1].replace("&amp;", "&")
+    assert "Nobody trains here now" in words(client.get(address))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="few users may make links there")
+@pytest.mark.parametrize(
+    ("linked", "page", "place"),
+    [
+        ("other/dataset.json", "/data", {"set": "other"}), (f"{RUN}/MODEL_CARD.md", "/card", {"at": RUN}),
+        ("set/DATA_CARD.md", "/card", {"at": "set"}), ("balanced/models", "/balance", {"at": "balanced"}),
+    ],
+)  # fmt: skip
+def test_a_link_that_leads_out_is_told_at_its_place_and_closes_no_other_page(root, tmp_path, linked, page, place):
+    if page == "/balance":
+        (root / "balanced" / "training.json").unlink()
+    (root / "other").mkdir()
+    (root / linked).unlink(missing_ok=True)
+    (root / linked).symlink_to(tmp_path)
+    client = make_client(root)
+    assert [client.get(path).status_code for path in LISTS] == [200] * len(LISTS)
+    assert f"{linked} is a link to a place outside" in words(client.get(page))
+    assert f"{linked} is a link to a place outside" in words(client.get(page, params=place))
+
+
+def test_a_folder_in_whose_place_a_link_came_meanwhile_is_left_out_with_a_note(root, monkeypatch):
+    find = Root.find
+
+    def late(self, place):
+        if place in ("set", "sweep", "runs/second"):
+            raise Outside(f"{place} is a link to a place outside")
+        return find(self, place)
+
+    monkeypatch.setattr(Root, "find", late)
+    client = make_client(root)
+    assert [client.get(page).status_code for page in LISTS] == [200] * len(LISTS)
+    home = words(client.get("/"))
+    assert "Not shown: set is a link to a place outside." in home
+    assert "Not shown: runs/second is a link" in home
+    assert RUN in home
+
+
+FORM = {"run": RUN, "set": "set", "name": "new", "source": "runs", "at": RUN, "resolution": "32"}
+RUN_FILE, SET_FILE = f"{RUN}/checkpoints/step-00000005.pt", "set/images.npy"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="few users may make links there")
+@pytest.mark.parametrize(
+    ("path", "linked"),
+    [
+        ("/start", SET_FILE), ("/start", "set/manifest.csv"), ("/start/cost", SET_FILE),
+        ("/balance/begin", SET_FILE), ("/balance/advise", SET_FILE), ("/balance/continue", SET_FILE),
+        ("/balance/continue", "balanced/models/class-0"),
+        ("/scores/evaluate", SET_FILE), ("/scores/evaluate", RUN_FILE),
+        ("/audit/start", SET_FILE), ("/audit/start", RUN_FILE),
+        ("/train/resume", SET_FILE), ("/train/resume", RUN_FILE),
+        ("/card/write", SET_FILE), ("/card/write", f"{RUN}/reader-study"),
+        ("/prepare", "runs/deep/er/xrays"), ("/prepare/foresee", "runs/deep/er/xray.png"),
+    ],
+)  # fmt: skip
+def test_no_command_is_started_on_what_a_link_leads_to_outside(root, tmp_path, started, monkeypatch, path, linked):
+    """What a page refuses to show, a command that it starts must not read either."""
+    asked = []
+
+    def answer(command, seconds):
+        asked.append(command)
+        raise SamganError("it was asked")
+
+    monkeypatch.setattr(processes, "answer", answer)
+    if path == "/balance/continue":
+        data = PreparedSet.open(root / "set").used()
+        dataclasses.replace(BALANCE.plan, data=data, features="radiograph").write(root / "balanced" / "plan.json")
+    form = FORM | ({"at": "balanced"} if path.startswith("/balance") else {})
+    if path == "/card/write":
+        form["seen"] = re.search(r'name="seen" value="(\w+)"', make_client(root).get("/card", params=form).text)[1]
+    make_client(root).post(path, data=form, headers=ORIGIN)
+    assert len(started) + len(asked) == 1  # without a link it is done
+    inside, outside = root / linked, tmp_path / "outside"
+    inside.parent.mkdir(parents=True, exist_ok=True)
+    if inside.exists():
+        inside.rename(outside)
+    else:
+        outside.mkdir()
+    inside.symlink_to(outside)
+    answer = make_client(root).post(path, data=form, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert "outside of the folder of this studio" in words(answer)
+    assert len(started) + len(asked) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="few users may make links there")
+def test_links_of_a_source_that_stay_inside_are_followed_to_their_end(root, tmp_path, started):
+    (root / "xrays" / ".venv").mkdir(parents=True)
+    (root / "xrays" / ".venv" / "python").symlink_to(sys.executable)  # hidden: no command reads it
+    (root / "xrays" / "more").symlink_to(root / "others")
+    (root / "xrays" / "round").symlink_to(root / "xrays" / "round")
+    (root / "others").mkdir()
+    (root / "others" / "back").symlink_to(root / "xrays")
+    form = FORM | {"source": "xrays"}
+    assert make_client(root).post("/prepare", data=form, headers=ORIGIN).status_code == 303
+    (root / "others" / "z").symlink_to(tmp_path)
+    answer = make_client(root).post("/prepare", data=form | {"name": "newer"}, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert "others/z is a link" in words(answer) or "more/z is a link" in words(answer)
+    assert len(started) == 1
+
+
+def test_a_run_whose_own_settings_name_a_file_outside_is_not_continued(root, started, tiny_config):
+    tree = tiny_config.override({"network.vision_file": "/etc/x.pt"}).to_dict()
+    (root / RUN / "config.json").write_text(json.dumps(tree), "utf-8")
+    assert make_client(root).post("/train/resume", data={"run": RUN}, headers=ORIGIN).status_code == 409
+    assert started == []
+
+
 def test_a_run_leads_to_what_was_made_of_it(root):
     client = make_client(root)
     page = client.get("/train", params={"run": "runs/second"}).text
@@ -544,3 +736,56 @@ def test_a_run_leads_to_what_was_made_of_it(root):
     assert 'href="/audit?run=runs%2Fsecond">Audit it<' in page
     assert 'value="runs/second" selected' in client.get("/audit", params={"run": "runs/second"}).text
     assert "Audit it" not in make_client(root, read_only=True).get("/train", params={"run": "runs/second"}).text
+
+
+def test_a_root_that_is_gone_is_said_and_not_shown_as_empty(root):
+    client = make_client(root)
+    root.rename(root.with_name("moved"))
+    for path in ("/", "/data", "/train", "/start", "/time", "/scores", "/audit", "/balance", "/table2", "/card",
+                 "/compare", "/generate", "/prepare"):  # fmt: skip
+        answer = client.get(path)
+        assert answer.status_code == 409, path
+        assert "cannot be read: No such file or directory" in words(answer), path
+
+
+@pytest.mark.parametrize(
+    ("place", "why"), [("gone", "There is no folder gone"), ("demo", "demo is neither a run nor a prepared set")]
+)
+def test_what_is_neither_run_nor_set_has_no_card(root, started, place, why):
+    (root / "demo").mkdir()
+    client = make_client(root)
+    page = client.get("/card", params={"at": place})
+    assert words(page).count(why) == 1
+    assert 'action="/card/write"' not in page.text
+    answer = client.post("/card/write", data={"at": place}, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert words(answer).count(why) == 1
+    assert started == []
+
+
+@pytest.mark.parametrize("place", ["gone", "set"])
+def test_what_is_no_run_has_no_snapshots_yet_to_come(root, place):
+    client = make_client(root)
+    text = words(client.get("/time", params={"run": place}))
+    assert f"There is no run in {place}, or not any more." in text
+    assert "no snapshot yet" not in text
+    (root / RUN / "grids").rename(root / "grids")
+    assert "This run has no snapshot yet" in words(client.get("/time", params={"run": RUN}))
+
+
+def test_a_full_disk_is_told_in_words(root, started, monkeypatch):
+    def fail(document, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    for kind in (CardForm, SignOffs):
+        monkeypatch.setattr(kind, "write", fail)
+    client = make_client(root)
+    own = hashlib.sha256((root / RUN / "audit.json").read_bytes()).hexdigest()
+    seen = re.search(r'name="seen" value="(\w+)"', client.get("/card", params={"at": RUN}).text)[1]
+    for path, form in (("/audit/sign", SIGNED | {"audit": own}), ("/card/write", {"at": RUN, "seen": seen})):
+        answer = client.post(path, data=form, headers=ORIGIN)
+        assert answer.status_code == 409
+        said = "A file could not be read or written: No space left on device. Free some space, then do it again."
+        assert said in words(answer)
+        assert "Errno" not in answer.text
+    assert started == []

@@ -224,6 +224,9 @@ def test_a_card_of_another_model_or_of_other_scores_is_refused(run, capsys):
     card.write_text(text.replace("(real 0.031)", "(real 0.131)"))
     with pytest.raises(SamganError, match="has other scores than the run has now"):
         samgan.publish(run.path, "shared")
+    card.write_text(f"{text}\n<Script>alert(1)</script>\n")
+    with pytest.raises(SamganError, match=r"README\.md holds a script"):
+        samgan.publish(run.path, "shared")
     card.write_text(text.replace("license: cc-by-4.0\n", ""))
     with pytest.raises(SamganError, match="no licence; name it with --licence"):
         samgan.publish(run.path, "shared")

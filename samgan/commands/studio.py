@@ -39,13 +39,13 @@ def check_studio() -> None:
 def _studio(options: argparse.Namespace) -> Outcome:
     check_studio()
     from samgan.studio.places import Root
-    from samgan.studio.serve import check_host, serve
+    from samgan.studio.serve import check_host, describe_reach, serve
     from samgan.terminal import say
 
     root = Root(options.root)
     check_host(options.host, options.i_know)
-    if options.i_know:
-        say(f"Other machines can reach {options.host}. Nothing is encrypted; keep the link secret.")
+    if reach := describe_reach(options.host, options.read_only):
+        say(reach)
     serve(root, host=options.host, port=options.port, read_only=options.read_only, browser=not options.no_browser)
     return Outcome({"root": str(root.path)}, "The studio has ended; what it started goes on.")
 

@@ -55,7 +55,7 @@ def _train(options: argparse.Namespace) -> Outcome:
         prepared = PreparedSet.open(options.data)
     config = _configuration(options, prepared)
     if options.dry_run:
-        return _dry_run(config, prepared, options.processes * options.hosts)
+        return _dry_run(config, prepared, options.processes * options.hosts, options.device)
     if prepared is None:
         if options.classes and Path(options.classes[-1]).is_dir():
             raise UsageError(f"--classes took {options.classes[-1]} as a class: name the prepared set before --classes")
@@ -81,7 +81,9 @@ def _configuration(options: argparse.Namespace, data: "PreparedSet | None") -> C
     return configuration(asked, data)
 
 
-def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> Outcome:
+def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int, device: str) -> Outcome:
+    from samgan.devices import choose_device
+    from samgan.runs import processor_name
     from samgan.training import check_fit, choose_classes, choose_length, plan
 
     if prepared is not None:
@@ -102,7 +104,8 @@ def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int) -> 
         f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB ({_beside_free(cost['memory_bytes'])})",
         f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
     ]
-    return Outcome({"config": tree, **cost}, "\n".join(lines))
+    machine = {"device": choose_device("auto") if device == "auto" else device, "processor": processor_name()}
+    return Outcome({"config": tree, **cost, **machine}, "\n".join(lines))
 
 
 def _beside_free(needed: int) -> str:

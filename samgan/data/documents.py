@@ -226,6 +226,9 @@ class SetInfo:
                 raise ValueError(f"{odd[0]!r} is not the name of a class")  # it could be the path of another folder
             if set(info.counts) != set(info.classes):
                 raise ValueError("classes and counts name different classes")
+            for name, counts in info.counts.items():
+                if set(counts) != set(SPLITS):
+                    raise ValueError(f"counts of {name}: expected {' and '.join(SPLITS)}, found {', '.join(counts)}")
         except msgspec.ValidationError as error:
             raise SamganError(f"{path} is damaged: {explain(error)}: {REMEDY}") from None
         except ValueError as error:

@@ -1,13 +1,10 @@
 """The built-in features: a small network that was trained on chest X-rays and on faults planted in them."""
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FILE = Path(__file__).parents[1] / "models" / "radiograph-features.safetensors"
 SHA256 = "a843e2a22055c1fde3cedfc0de90f217a2000e3124c8f2724f1f269c6cfcbe92"
 SMALLEST = 64
 """Side in pixels; smaller images are enlarged to it."""

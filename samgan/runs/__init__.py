@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from samgan.runs.collapse import Collapse, CollapseWatch, find_collapse
 from samgan.runs.documents import Best, Environment, Start, TrainedOn
-from samgan.runs.folder import Run, describe_environment
+from samgan.runs.folder import Run, describe_environment, processor_name
 
 if TYPE_CHECKING:
     from samgan.runs.checkpoints import (
@@ -31,6 +31,7 @@ __all__ = [
     "find_collapse",
     "load_checkpoint",
     "newest_checkpoint",
+    "processor_name",
     "prune_checkpoints",
     "record_best",
     "save_checkpoint",

@@ -15,6 +15,7 @@ from typing import Any
 
 from samgan import __version__
 from samgan.config import Config
+from samgan.documents import parse_json
 from samgan.errors import SamganError
 from samgan.files import (
     NO_FOLLOW,
@@ -227,7 +228,7 @@ class Run:
     def _read(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            document = json.loads(path.read_text("utf-8"))
+            document = parse_json(path.read_bytes())
         except FileNotFoundError:
             raise SamganError(f"{path} is missing; is {self.path} a run folder?") from None
         except (ValueError, RecursionError) as error:
@@ -289,7 +290,7 @@ def describe_environment(device: str, data: TrainedOn | None, start: Start | Non
         python=platform.python_version(),
         packages={name: metadata.version(name) for name in packages} | _kernels(),
         platform=platform.platform(),
-        processor=_processor(),
+        processor=processor_name(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         device=device,
         command=("samgan" if program.stem == "__main__" else program.name, *without_folders(sys.argv[1:])),
@@ -305,7 +306,8 @@ def _kernels() -> dict[str, str]:
     return {} if version is None else {"samgan-kernels": version}
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor of this machine, as environment.json has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -211,7 +211,7 @@ def read_candidates(path: Path) -> list[Candidate]:
         with open(path, newline="", encoding="utf-8", errors=NAMES) as file:
             rows = list(csv.DictReader(file))
         return [msgspec.convert(_values(row), Candidate, strict=False) for row in rows]
-    except (OSError, csv.Error, KeyError, msgspec.ValidationError) as error:
+    except (OSError, csv.Error, KeyError, UnicodeError, msgspec.ValidationError) as error:
         told = explain(error) if isinstance(error, msgspec.ValidationError) else str(error)
         reason = f"no column {told}" if isinstance(error, KeyError) else " ".join(told.split())
         raise SamganError(f"{path}: cannot read the list of screened images ({reason}); {remedy}") from None

@@ -90,7 +90,7 @@ def write_table(
     document.write(out / "table.json")
     for name, content in {"table.csv": _csv(lines), "table.md": _markdown(result)}.items():
         with atomic_write(out / name) as file:
-            file.write(content.encode())
+            file.write(content.encode("utf-8", "backslashreplace"))
     _write_page(out / "table.html", result, rows, out / "rows")
     return document, [out / f"table.{suffix}" for suffix in ("md", "csv", "json", "html")]
 

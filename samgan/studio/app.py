@@ -29,7 +29,7 @@ from samgan.studio.pages import (
     train,
 )
 from samgan.studio.places import Root
-from samgan.studio.view import TEMPLATES, Studio, respond, trouble
+from samgan.studio.view import TEMPLATES, Studio, explain, trouble
 from samgan.studio.worker import Worker
 
 PAGES = (
@@ -55,7 +55,13 @@ STATIC["page.css"] = TEMPLATES[1] / "style.css"
 
 
 def make_app(
-    root: Root, *, hosts: Collection[str], token: str, read_only: bool = False, worker: Worker | None = None
+    root: Root,
+    *,
+    hosts: Collection[str],
+    token: str,
+    read_only: bool = False,
+    open_to_others: bool = False,
+    worker: Worker | None = None,
 ) -> Guard:
     """Make the application: all pages, behind the guard.
 
@@ -64,6 +70,7 @@ def make_app(
         hosts: What a browser may call this server, such as "127.0.0.1:8017".
         token: The key of the first link.
         read_only: Whether to refuse everything but looking.
+        open_to_others: Whether other machines can reach it; every page then says so.
         worker: Makes pictures; default: a new one.
     """
     app = Starlette(
@@ -74,7 +81,7 @@ def make_app(
         ],
         exception_handlers={SamganError: trouble, OSError: trouble, HTTPException: _unknown, Exception: _bug},
     )
-    app.state.studio = Studio(root, Catalogue(root), read_only, PAGES, worker=worker or Worker())
+    app.state.studio = Studio(root, Catalogue(root), read_only, PAGES, open_to_others, worker=worker or Worker())
     return Guard(app, hosts=hosts, token=token, read_only=read_only)
 
 
@@ -92,9 +99,9 @@ def _icon(request: Request) -> Response:
 
 def _unknown(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
-    return respond(request, "trouble.html", status=status, title="Not found", page="", words="There is no such page.")
+    return explain(request, "There is no such page.", status=status, title="Not found")
 
 
 def _bug(request: Request, error: Exception) -> Response:
     words = f"samgan studio made a mistake ({type(error).__name__}); its terminal says more. Trainings go on."
-    return respond(request, "trouble.html", status=500, title="This did not work", page="", words=words)
+    return explain(request, words, status=500)

@@ -8,7 +8,8 @@ from typing import Literal
 
 from samgan.config import Config, flatten
 from samgan.errors import SamganError, UsageError
-from samgan.metrics.constants import FEATURES
+from samgan.metrics.weights_here import features_here
+from samgan.sampling.hub import PREFIX as HUB
 from samgan.scoring.documents import Scores
 from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocument
 from samgan.studies.balance_words import HEADER, describe_plan, sentences, table_rows
@@ -196,19 +197,27 @@ def words_to_continue(root: Root, plan: Plan, data: Path, out: Path) -> list[str
 
     Raises:
         SamganError: The plan is of another version, or names something that no form of the studio may name.
-        Outside: It names a file that is not below the root.
+        Outside: It names a folder that is not below the root, or from which a link leads out of it.
     """
     for path in (plan.originals, *plan.runs.values()):
+        if path and path.startswith(HUB):
+            raise SamganError(f"plan.json names {path}, which would be downloaded: use the command line")
         if path:
-            root.check(Path(path))
-    # A module of features runs code, and a name with a dash would be another option: this file may be of anybody.
-    if plan.features not in (None, *FEATURES) or any(name.startswith("-") for name in (*plan.classes, *plan.runs)):
-        raise SamganError("plan.json names features or classes that the studio does not hand on: use the command line")
+            root.check_tree(Path(path))
+    # This file may be of anybody: a module of features runs code, and a name with a dash would be another option.
+    if plan.features not in (None, *features_here()):
+        raise SamganError(
+            "plan.json names features whose weights are not on this machine, or a file of them: use the command line"
+        )
+    if any(name.startswith("-") for name in (*plan.classes, *plan.runs)):
+        raise SamganError("plan.json names classes that the studio does not hand on: use the command line")
     try:
         tree = Config.from_dict(plan.config).to_dict()
     except (KeyError, UsageError) as error:
         raise SamganError(f"plan.json belongs to another version of samgan ({error}); name a new folder") from None
     config = {key: value for key, value in flatten(tree).items() if "." in key}
+    if config["network.vision_file"] is not None:
+        raise SamganError("plan.json names a file of weights, which the studio does not hand on: use the command line")
     words = ["balance", str(data), str(out), f"--target={plan.target}", f"--minutes={plan.minutes!r}"]
     words += [f"--confidence={plan.confidence!r}", f"--format={plan.file_format}", f"--preset={tree['preset']}"]
     words += [f"--seeds={plan.utility.seeds}", f"--steps={plan.utility.steps}"]

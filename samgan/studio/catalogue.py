@@ -1,8 +1,11 @@
 """What is below the root: prepared sets and runs, found by small files, and what these say at a glance."""
 
+import contextlib
+import functools
+import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -10,10 +13,11 @@ from typing import Any, Generic, Literal, TypeVar
 from samgan.config import Config
 from samgan.data.documents import SetInfo
 from samgan.documents import Document
-from samgan.errors import SamganError, one_line
+from samgan.errors import SamganError, one_line, shown
 from samgan.files import is_system_name
 from samgan.locks import find_holder
 from samgan.runs import Environment, Run
+from samgan.studio import processes
 from samgan.studio.places import Outside, Root
 
 DEPTH = 5
@@ -75,6 +79,8 @@ class FoundRun:
     environment: Environment | None = None
     pid: int | None = None
     """The process that trains; None if nobody does, or it is not known."""
+    minutes: float | None = None
+    """Minutes of training after which that process ends; None: no limit, or it is not known."""
     line: dict[str, Any] = field(default_factory=dict)
     """The newest line of the log; empty before the first."""
     saved_step: int = 0
@@ -99,9 +105,12 @@ class FoundRun:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the goal, at the speed of the whole run; None if nothing tells it."""
+        """Until the goal, at the speed of the whole run, or until time is up; None if nothing tells it."""
         seconds, kimg = float(self.line.get("wall_seconds", 0.0)), self.kimg
-        return max(0.0, self.goal_kimg - kimg) * seconds / kimg if kimg > 0 and seconds > 0 else None
+        if kimg <= 0 or seconds <= 0:
+            return None
+        left = (self.goal_kimg - kimg) * seconds / kimg
+        return max(0.0, left if self.minutes is None else min(left, 60 * self.minutes - seconds))
 
 
 @dataclass(frozen=True)
@@ -147,20 +156,22 @@ class Catalogue:
 
     def look(self) -> Found:
         """Find all sets and runs; the runs that changed last come first."""
-        sets, runs = [], []
+        sets: list[FoundSet] = []
+        runs: list[FoundRun] = []
         notes: list[str] = []
         for path, kind in self._walk(notes.append):
             if kind == "set":
-                sets.append(self.describe_set(self.root.place(path)))
+                sets += self._described(self.describe_set, self.root.place(path), notes.append)
             elif kind == "run":
-                runs.append(self.describe_run(self.root.place(path)))
+                runs += self._described(self.describe_run, self.root.place(path), notes.append)
         runs.sort(key=lambda run: (run.state != "running", -run.changed, run.place))
         return Found(tuple(sorted(sets, key=lambda found: found.place)), tuple(runs), tuple(notes))
 
     def sets(self) -> list[FoundSet]:
         """All sets that can be read, without a look at the runs."""
         places = [self.root.place(path) for path, kind in self._walk(lambda text: None) if kind == "set"]
-        return [found for found in map(self.describe_set, places) if found.info]
+        found = (each for place in places for each in self._described(self.describe_set, place))
+        return [each for each in found if each.info]
 
     def set_of(self, sha256: str) -> FoundSet | None:
         """The set with this hash, on which a model was trained; None if it is not below the root, or not known."""
@@ -191,32 +202,54 @@ class Catalogue:
 
     def documents(self, kind: type[D], *names: str) -> list[FoundDocument[D]]:
         """All documents of these names, also those that cannot be read."""
-        return [self.document(kind, place, name) for place, name in self.holding(*names)]
+        found: list[FoundDocument[D]] = []
+        for place, name in self.holding(*names):
+            found += self._described(functools.partial(self.document, kind, name=name), place)
+        return found
 
     def holding(self, *names: str) -> list[tuple[str, str]]:
         """Places and names of files of these names, of which pages show the content; of `TELLING` only."""
-        return [
-            (self.root.place(path), name)
-            for path, kind in self._walk(lambda text: None, every=True)
-            if kind != "model"
-            for name in names
-            if name in self._list(path)[0]
-        ]
+        found = []
+        for path, kind in self._walk(lambda text: None, every=True):
+            if kind != "model":
+                with contextlib.suppress(OSError, Outside):  # deleted meanwhile
+                    there = self._list(path)[0]
+                    found += [(self.root.place(path), name) for name in names if name in there]
+        return found
 
     def models(self) -> list[tuple[Path, str]]:
         """Runs, as kind "run", and files that may be exported models, as kind "model"."""
         return [(path, kind) for path, kind in self._walk(lambda text: None) if kind != "set"]
 
+    def _described(
+        self, describe: Callable[[str], T], place: str, note: Callable[[str], object] = lambda text: None
+    ) -> Iterator[T]:
+        """What is said of a folder that was found; only a note if a link has taken its place since."""
+        try:
+            yield describe(place)
+        except Outside as error:
+            note(f"Not shown: {error}.")
+
     def _walk(self, note: Callable[[str], object], every: bool = False) -> Iterator[tuple[Path, str]]:
         """Folders that are sets or runs, and files of weights; or every folder. Nothing in them is looked into.
 
         Links and hidden folders are not followed.
+
+        Raises:
+            SamganError: The root itself cannot be read.
         """
+        self._check_root()
         waiting, seen, links, deep = [(self.root.path, 0)], 0, 0, 0
+        unread: list[str] = []
         while waiting:
             folder, depth = waiting.pop()
             seen += 1
-            names, inside, more = self._list(folder)
+            try:
+                names, inside, more = self._list(folder)
+            except (OSError, SamganError) as error:
+                if not isinstance(error, FileNotFoundError):  # deleted meanwhile
+                    unread.append(self.root.place(folder))
+                continue
             yield from ((folder / name, "model") for name in sorted(names) if name.endswith(MODEL_SUFFIX))
             if "config.json" in names and ("environment.json" in names or "checkpoints" in inside):
                 yield folder, "run"
@@ -237,9 +270,23 @@ class Catalogue:
             note(f"Links to folders, which are not followed: {links}.")
         if deep:
             note(f"Folders more than {DEPTH} levels deep, which are not looked into: {deep}.")
+        if unread:
+            note(f"Folders that cannot be read, such as {shown(min(unread))}: {len(unread)}.")
+
+    def _check_root(self) -> None:
+        try:
+            self._list(self.root.path)
+        except (OSError, SamganError) as error:
+            why = getattr(error, "strerror", None) or one_line(error)
+            raise SamganError(f"The folder of this studio, {self.root.path}, cannot be read: {why}") from None
 
     def _list(self, folder: Path) -> tuple[frozenset[str], tuple[str, ...], int]:
-        """The telling files of a folder, its sub-folders, and the number of links to folders among its entries."""
+        """The telling files of a folder, its sub-folders, and the number of links to folders among its entries.
+
+        Raises:
+            OSError: It was deleted meanwhile, or is not ours to read.
+            Outside: A link has taken its place.
+        """
 
         def read() -> tuple[frozenset[str], tuple[str, ...], int]:
             files, folders, links = set(), [], 0
@@ -257,10 +304,7 @@ class Catalogue:
                         links += 1
             return frozenset(files), tuple(sorted(folders, reverse=True)), links
 
-        try:
-            return self.remembered(folder, "folders", read)
-        except (OSError, SamganError):  # deleted meanwhile, or not ours to read
-            return frozenset(), (), 0
+        return self.remembered(folder, "folders", read)
 
     def describe_set(self, place: str) -> FoundSet:
         """Describe a prepared set by its dataset.json.
@@ -272,8 +316,6 @@ class Catalogue:
         path = folder / "dataset.json"
         try:
             return FoundSet(place, self.remembered(path, "set", lambda: SetInfo.read(folder)))
-        except Outside:
-            raise
         except FileNotFoundError:
             return FoundSet(place, problem="There is no prepared set here (no dataset.json).")
         except (OSError, SamganError, ValueError) as error:
@@ -309,7 +351,26 @@ class Catalogue:
         elif config and saved >= config.training.total_steps:
             state = "finished"
         pid = holder.pid if holder else None
-        return FoundRun(place, state, " ".join(problems), config, environment, pid, line, saved, changed)
+        minutes = None
+        if holder is not None:  # a later process may have been given others than the first
+            command = processes.command_of(pid) if pid else ()
+            minutes = _minutes(command or (environment.command if environment else ()))
+        return FoundRun(place, state, " ".join(problems), config, environment, pid, minutes, line, saved, changed)
+
+
+def _minutes(command: Sequence[str]) -> float | None:
+    """The --minutes of a command that trains one model: those of `samgan balance` are of several together."""
+    if not {"train", "demo"} & set(command):
+        return None
+    for place, word in enumerate(command):
+        name, _, value = word.partition("=")
+        if name == "--minutes":
+            try:
+                minutes = float(value or command[place + 1])
+            except (IndexError, ValueError):
+                return None
+            return minutes if 0 < minutes < math.inf else None
+    return None
 
 
 def _words(error: Exception) -> str:

@@ -1,10 +1,11 @@
 """What forms choose from, and how a choice becomes words of a command."""
 
+import math
 import re
 from collections.abc import Collection, Mapping
 
 from samgan.errors import UsageError
-from samgan.metrics.constants import FEATURES
+from samgan.metrics.weights_here import features_here
 from samgan.studio.catalogue import FoundRun
 from samgan.studio.view import Studio
 
@@ -15,26 +16,30 @@ def trained_runs(studio: Studio) -> list[FoundRun]:
 
 
 def run_and_set(studio: Studio, typed: Mapping[str, str]) -> tuple[str, str]:
-    """The places of the run and of the set of a form.
+    """The places of the run and of the set of a form, for a command to read.
 
     Raises:
         UsageError: One of them is none.
+        Outside: One of them, or a link in it, leads out of the root.
     """
     run = studio.catalogue.describe_run(typed.get("run", ""))
     if not run.saved_step:
         raise UsageError("Choose a run that has a checkpoint.")
+    studio.root.check_tree(studio.root.find(run.place))
     return run.place, chosen_set(studio, typed)
 
 
 def chosen_set(studio: Studio, typed: Mapping[str, str]) -> str:
-    """The place of the prepared set of a form.
+    """The place of the prepared set of a form, for a command to read.
 
     Raises:
         UsageError: It is none.
+        Outside: It, or a link in it, leads out of the root.
     """
     described = studio.catalogue.describe_set(typed.get("set", ""))
     if described.info is None:
         raise UsageError(f"Choose a prepared set. {described.problem}")
+    studio.root.check_tree(studio.root.find(described.place))
     return described.place
 
 
@@ -47,6 +52,20 @@ def one_of(name: str, chosen: str, known: Collection[str]) -> str:
     if chosen not in known:
         raise UsageError(f"{name}: expected one of {', '.join(known)}")
     return chosen
+
+
+def read_number(typed: str, whole: bool) -> int | float:
+    """A number as people type it, with a point or a comma.
+
+    Raises:
+        ValueError: It is none, or not finite.
+    """
+    if whole:
+        return int(typed)
+    value = float(typed.replace(",", "."))
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, found {typed!r}")
+    return value
 
 
 def number(name: str, typed: str, whole: bool = True) -> str:
@@ -89,7 +108,7 @@ def features_words(typed: Mapping[str, str]) -> list[str]:
     """The option of the features; none if the command is to choose.
 
     Raises:
-        UsageError: There is no network of this name.
+        UsageError: There is no network of this name, or its weights would have to be downloaded first.
     """
     chosen = typed.get("features", "")
-    return [f"--features={one_of('features', chosen, FEATURES)}"] if chosen else []
+    return [f"--features={one_of('features', chosen, features_here())}"] if chosen else []

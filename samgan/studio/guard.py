@@ -28,7 +28,10 @@ ANSWERS = {
 }
 """Headers of every answer."""
 READING = ("GET", "HEAD")
-ENTER = "Open the link that samgan studio printed when it started: it has the key."
+ENTER = (
+    "this browser has no key for the studio, as after the studio was started again. "
+    "Open the link that samgan studio printed when it last started: it has the key."
+)
 # The first step on our own origin: a browser that came from elsewhere would not send a strict cookie with a redirect.
 WELCOME = (
     '<!DOCTYPE html><meta http-equiv="refresh" content="0; url=/"><title>samgan studio</title><a href="/">Enter</a>'

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from samgan.data.options import CHOICES, HELP, PrepareOptions
 from samgan.errors import UsageError
+from samgan.studio.choices import read_number
 from samgan.studio.places import Root
 
 FIRST = ("resolution", "holdout", "classes_from")
@@ -52,7 +53,7 @@ class Field:
             return option if self.kind == "yes" else f"{option}={typed}"
         if self.kind in ("whole", "number"):
             try:
-                value = int(typed) if self.kind == "whole" else float(typed.replace(",", "."))
+                value = read_number(typed, whole=self.kind == "whole")
             except ValueError:
                 raise UsageError(f"{self.label}: expected a number, found {typed!r}") from None
             return f"{option}={value}"

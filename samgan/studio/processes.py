@@ -100,6 +100,15 @@ def answer(words: Sequence[str], seconds: float) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
+def command_of(pid: int) -> tuple[str, ...]:
+    """The words of a process; none if this system does not tell them."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ()
+    return tuple(word.decode("utf-8", "replace") for word in words[:-1])
+
+
 def stop(run: Path) -> None:
     """Ask the process that trains in a run folder to stop: it finishes its step and writes a checkpoint.
 

@@ -51,7 +51,10 @@ def serve(root: Root, *, host: str = LOOPBACK, port: int = 0, read_only: bool = 
     with _listen(host, port) as listener, contextlib.closing(Worker()) as worker:
         address = Address(host, listener.getsockname()[1])
         token = secrets.token_urlsafe(32)
-        app = make_app(root, hosts=address.names, token=token, read_only=read_only, worker=worker)
+        app = make_app(
+            root, hosts=address.names, token=token, read_only=read_only,
+            open_to_others=not ip_address(host).is_loopback, worker=worker,
+        )  # fmt: skip
         url = f"http://{address.names[0]}/"
         say(f"samgan studio shows {root.path}{' (read-only)' if read_only else ''}; Ctrl-C ends it, trainings go on:")
         say(f"  {url}?key={token}")
@@ -82,6 +85,17 @@ def check_host(host: str, known: bool) -> None:
             f"--host {host} lets other machines reach the pictures of your patients, unencrypted; whoever has the link "
             "can look at them and start and stop trainings. If that is what you want, add --i-know"
         )
+
+
+def describe_reach(host: str, read_only: bool) -> str:
+    """What it means that other machines can reach an address; empty for one of this machine alone."""
+    if ip_address(host).is_loopback:
+        return ""
+    does = "look at the pictures of your patients" + ("" if read_only else ", and start and stop trainings")
+    return (
+        f"Other machines can reach {host}: whoever has the link can {does}. Nothing is encrypted, so whoever reads the "
+        "connection can take the link, too. Keep it secret."
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

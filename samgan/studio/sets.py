@@ -126,7 +126,7 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
     order = sorted(range(len(near)), key=lambda place: not wrong[place])[:PAIRS_KEPT]
     # new texts and numbers only: a few objects of the rows that stay would keep the memory of all of them
     numbers = np.array([(image.index, like.index) for image, like in near]).reshape(-1, 2)[order].tolist()
-    files = [f"{near[place][0].source} is like {near[place][1].source}" for place in order]
+    words = [f"{near[place][0].source} is like {near[place][1].source}" for place in order]
     named = {
         file for found in (*(info.contradictions or ()), *(info.near_contradictions or ())) for file in found.files
     }
@@ -139,8 +139,8 @@ def read_contents(folder: Path, info: SetInfo) -> Contents:
         sources=tuple(SourceCount(*key, number) for key, number in ordered[:SOURCES_SHOWN]),
         more_sources=max(0, len(ordered) - SOURCES_SHOWN),
         pairs=tuple(
-            Pair(image, like, wrong[place], words)
-            for (image, like), place, words in zip(numbers, order, files, strict=True)
+            Pair(image, like, wrong[place], files)
+            for place, (image, like), files in zip(order, numbers, words, strict=True)
         ),
         near_duplicates=len(near),
         wrong_pairs=sum(map(bool, wrong)),

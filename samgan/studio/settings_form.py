@@ -1,12 +1,14 @@
 """A form from the settings' schema: fields, and what was typed into them as words of a command."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from samgan.config import json_schema
 from samgan.errors import UsageError
+from samgan.studio.choices import read_number
 
 HIDDEN = ("network.vision_file", "network.resolution", "network.image_channels")
 """A file, which no form names; and what the set decides."""
@@ -47,16 +49,24 @@ class Field:
             return f"--{self.key}={typed}"
         if self.kind == "number":
             return f"--{self.key}={self._number(typed)}"
-        parts = [part.strip() for part in typed.replace(";", ",").split(",")]
+        if ";" in typed:
+            between = ";"
+        elif self.whole or self.text:
+            between = ","
+        else:
+            between = r",\s"  # one without a space may be a decimal comma
+        parts = [part.strip() for part in re.split(between, typed)]
         items = [part if self.text else self._number(part) for part in parts if part]
         return f"--{self.key}={json.dumps(items)}"
 
     def _number(self, typed: str) -> int | float:
         """A number, with a point or a comma."""
         try:
-            return int(typed) if self.whole else float(typed.replace(",", "."))
+            return read_number(typed, self.whole)
         except ValueError:
             expected = "a whole number" if self.whole else "a number"
+            if self.kind == "list":
+                expected += ", or several with a semicolon between them"
             raise UsageError(f"{self.key}: expected {expected}, found {typed!r}") from None
 
 

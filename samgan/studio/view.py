@@ -16,6 +16,7 @@ from starlette.routing import Route
 import samgan.pages
 from samgan import __version__
 from samgan.errors import SamganError, UsageError, shown
+from samgan.files import is_full
 from samgan.grids import RESEARCH_ONLY, SYNTHETIC
 from samgan.studio.blinded import Readers
 from samgan.studio.catalogue import Catalogue
@@ -47,6 +48,8 @@ class Studio:
     catalogue: Catalogue
     read_only: bool
     pages: tuple[Page, ...]
+    open_to_others: bool = False
+    """Whether other machines can reach it."""
     alarms: dict[str, Alarm] = field(default_factory=dict)
     """By place of a run."""
     worker: Worker = field(default_factory=Worker)
@@ -109,15 +112,23 @@ def respond(request: Request, template: str, *, status: int = 200, **values: Any
 def trouble(request: Request, error: Exception) -> HTMLResponse:
     """Answer with what went wrong, as a page, or as a part of one if a part was asked for."""
     status = 400 if isinstance(error, UsageError) else 404 if isinstance(error, FileNotFoundError) else 409
+    return explain(request, shown(words_of(error)), status=status)
+
+
+def words_of(error: Exception) -> str:
+    """What went wrong, for a reader."""
     if isinstance(error, SamganError):
-        words = str(error)
-    else:
-        words = f"A file could not be read or written: {getattr(error, 'strerror', None) or type(error).__name__}."
-    part = request.headers.get("hx-request") == "true"
-    if part:
-        status = 200  # htmx shows nothing else
-    template = "trouble_part.html" if part else "trouble.html"
-    return respond(request, template, status=status, title="This did not work", page="", words=shown(words))
+        return str(error)
+    remedy = " Free some space, then do it again." if isinstance(error, OSError) and is_full(error) else ""
+    return f"A file could not be read or written: {getattr(error, 'strerror', None) or type(error).__name__}.{remedy}"
+
+
+def explain(request: Request, words: str, *, status: int, title: str = "This did not work") -> HTMLResponse:
+    """Answer with a page that says what is wrong; or with a part of one that does, in place of the one asked for."""
+    if request.headers.get("hx-request") != "true":
+        return respond(request, "trouble.html", status=status, title=title, page="", words=words, place="")
+    place = request.headers.get("hx-target", "")  # the next answer goes there, too
+    return respond(request, "trouble_part.html", words=words, place=place)  # status 200: htmx shows nothing else
 
 
 def clock(seconds: float | None) -> str:

@@ -195,8 +195,10 @@ def _check_unused(card: Path, attribution: str, documents: Mapping[str, Path | N
 
 
 def _check_card(body: str, record: Record, where: str) -> None:
-    """Refuse the card of another model, and one with other scores than those of the front matter."""
+    """Refuse the card of another model, one with other scores than those of the front matter, and one with a script."""
     assert record.model is not None
+    if re.search("<script", body, re.IGNORECASE):
+        raise SamganError(f"{where} holds a script (<script>), which no card needs: remove it")
     if record.model.sha256 not in body:
         raise SamganError(
             f"{where} is not the card of this model: expected its sha256 {record.model.sha256[:12]}... in it; make one "

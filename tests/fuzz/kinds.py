@@ -62,7 +62,14 @@ KINDS = (
     Kind("dataset.json", ("set/dataset.json",), mutate.damage_json, OF_SET, (SET, RUN, "many"), weight=3),
     Kind("manifest.csv", ("set/manifest.csv",), mutate.damage_table, OF_SET, (SET, RUN, "many"), weight=2),
     Kind("images.npy", ("set/images.npy",), mutate.damage_array, OF_SET, (SET, RUN, "many")),
-    Kind("config.json", ("run/config.json",), mutate.damage_json, OF_RUN, (RUN, SET, "png"), weight=3),
+    Kind(
+        "config.json",
+        ("run/config.json",),
+        mutate.damage_json,
+        (*OF_RUN, "train set --out run --resume"),
+        (RUN, SET, "png"),
+        weight=3,
+    ),
     Kind(
         "small files of a run",
         ("run/environment.json", "run/checkpoints/best.json"),

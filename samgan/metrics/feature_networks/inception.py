@@ -8,6 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from samgan.metrics.feature_networks.record import FeatureNetwork, Input, StateDict
 from samgan.metrics.feature_networks.weights import downloaded, in_hub_folder
+from samgan.metrics.weights_here import IMAGENET_INCEPTION_FILE, INCEPTION_FILE
 
 
 class _First(nn.Module):
@@ -66,7 +67,7 @@ INCEPTION = FeatureNetwork(
     description="the Inception v3 of every published FID, trained on ImageNet",
     dim=2048,
     input=Input(channels=3),
-    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    url=f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}",
     megabytes=96,
     licence="Apache-2.0",
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
@@ -80,7 +81,7 @@ IMAGENET_INCEPTION = FeatureNetwork(
     description="torchvision's Inception v3 up to Mixed_6e, trained on ImageNet; for --protocol legacy only",
     dim=768,
     input=Input(channels=3, mean=(127.5,), std=(127.5,), size=299, antialias=False),
-    url="https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+    url=f"https://download.pytorch.org/models/{IMAGENET_INCEPTION_FILE}",
     megabytes=109,
     licence="BSD-3-Clause",
     sha256="0cc3c7bd",  # the digits in the file's name

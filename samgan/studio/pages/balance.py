@@ -13,14 +13,16 @@ from starlette.routing import Route
 
 from samgan.errors import SamganError, UsageError
 from samgan.files import check_new_folder, hash_json
+from samgan.metrics.weights_here import features_here
 from samgan.presets import PLUS, preset_names, scale_names
 from samgan.provenance import SET_FORMATS
 from samgan.studies import Advice, short_advice
 from samgan.studies.balance_documents import METHODS, Plan
 from samgan.studio import processes
 from samgan.studio.balance import Stage, Study, words_to_continue
-from samgan.studio.choices import FEATURES, chosen_set, features_words, number, one_of
+from samgan.studio.choices import chosen_set, features_words, number, one_of
 from samgan.studio.jobs import Job, find_job, start_job
+from samgan.studio.places import Outside
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
 
 METHOD_WORDS = {
@@ -99,7 +101,7 @@ def _list(request: Request, typed: Mapping[str, str], trouble: str = "", advice:
     return respond(
         request, "balance_list.html", status=409 if trouble else 200, title="Balance", page="/balance", begun=begun,
         typed={**suggested, **typed}, trouble=trouble, sets=sets, methods=METHOD_WORDS, formats=SET_FORMATS,
-        presets=preset_names(), scales=scale_names(), features=FEATURES, advice=advice, in_short=_in_short(),
+        presets=preset_names(), scales=scale_names(), features=features_here(), advice=advice, in_short=_in_short(),
         advice_trouble="",
     )  # fmt: skip
 
@@ -110,7 +112,10 @@ def _now(studio: Studio, place: str) -> Now:
     if found.document is None:
         problem = "" if job.running else found.problem  # the plan is the first thing that the command writes
         return Now(place, problem, [], job, "")
-    stages = Study(studio.catalogue, place, found.document).stages(job.running)
+    try:
+        stages = Study(studio.catalogue, place, found.document).stages(job.running)
+    except Outside as error:
+        return Now(place, str(error), [], job, "")
     data = studio.catalogue.set_of(found.document.data.sha256)
     return Now(place, "", stages, job, data.place if data else "")
 
@@ -169,7 +174,8 @@ def _go_on(studio: Studio, place: str) -> Response:
         raise SamganError(found.problem)
     if not now.data:
         raise SamganError("The set of this study is not in the folder of this studio: go on on the command line.")
-    words = words_to_continue(studio.root, found.document, studio.root.find(now.data), studio.root.find(place))
+    data, out = (studio.root.check_tree(studio.root.find(each)) for each in (now.data, place))
+    words = words_to_continue(studio.root, found.document, data, out)
     return start_job(studio, now.job.key, words, now.job.back)
 
 

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from samgan.errors import SamganError
+from samgan.errors import SamganError, shown
 from samgan.files import hash_json
 from samgan.studio.jobs import Job, find_job, start_job
-from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
+from samgan.studio.places import Outside
+from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 from samgan.trust.card_form import FILE, CardForm, OpenItem
 
 LONGEST = 4000
@@ -67,6 +68,8 @@ async def write(request: Request) -> Response:
 def _one(request: Request, place: str, typed: Mapping[str, str] | None = None, trouble: str = "") -> Response:
     studio = studio_of(request)
     now = _now(studio, place)
+    if problem := _absent(studio, place):
+        now = replace(now, problem=problem)
     if typed is not None and now.form:
         items = tuple(replace(item, answer=typed.get(PREFIX + item.key, "")) for item in now.form.items)
         now = replace(now, form=replace(now.form, items=items))
@@ -80,6 +83,13 @@ def _one(request: Request, place: str, typed: Mapping[str, str] | None = None, t
 def _now(studio: Studio, place: str) -> Now:
     folder = studio.root.find(place)
     is_run = studio.catalogue.describe_run(place).state != "absent"
+    try:
+        return _card(studio, place, folder, is_run)
+    except Outside as error:  # the card is a link
+        return Now(place, None, str(error), False, "", is_run)
+
+
+def _card(studio: Studio, place: str, folder: Path, is_run: bool) -> Now:
     path = folder / FILE
     if not path.is_file():
         text = _text(studio, folder / ("MODEL_CARD.md" if is_run else "DATA_CARD.md"))
@@ -97,6 +107,16 @@ def _now(studio: Studio, place: str) -> Now:
     return Now(place, own, "", edited, _text(studio, folder / own.card), is_run)
 
 
+def _absent(studio: Studio, place: str) -> str:
+    """Why a place can have no card; empty if it can."""
+    folder = studio.root.find(place)
+    if not folder.is_dir():
+        return f"There is no folder {shown(place)} in the folder of this studio, or not any more."
+    if studio.catalogue.describe_run(place).state == "absent" and not (folder / "dataset.json").is_file():
+        return f"{shown(place)} is neither a run nor a prepared set, so it has no card."
+    return ""
+
+
 def _text(studio: Studio, path: Path) -> str:
     try:
         with open(studio.root.check(path), "rb") as opened:
@@ -109,8 +129,8 @@ def _write(request: Request, typed: Mapping[str, str]) -> Response:
     studio, place = studio_of(request), typed.get("at", "")
     try:
         now = _now(studio, place)
-        if now.problem:
-            raise SamganError(now.problem)
+        if problem := _absent(studio, place) or now.problem:
+            raise SamganError(problem)
         if now.edited and typed.get("replace") != "yes":
             raise SamganError("The card was edited by hand. Say below that it may be replaced, or edit it there.")
         if now.form:
@@ -123,15 +143,16 @@ def _write(request: Request, typed: Mapping[str, str]) -> Response:
         job = _job(studio, place)
         return start_job(studio, job.key, _words(studio, now), job.back)
     except (SamganError, OSError) as error:
-        return _one(request, place, typed, str(error))
+        return _one(request, place, typed, words_of(error))
 
 
 def _words(studio: Studio, now: Now) -> list[str]:
-    words = ["card", str(studio.root.find(now.place))]
+    root = studio.root
+    words = ["card", str(root.check_tree(root.find(now.place)))]
     environment = studio.catalogue.describe_run(now.place).environment
     if now.is_run and environment and environment.data:
         data = studio.catalogue.set_of(environment.data.sha256)
-        words += [f"--data={studio.root.find(data.place)}"] if data else []
+        words += [f"--data={root.check_tree(root.find(data.place))}"] if data else []
     return [*words, "--replace"] if now.edited else words
 
 

@@ -207,7 +207,7 @@ def file(request: Request) -> Response:
     file_format = wanted.get("format", "")
     if file_format not in OFFERED:
         raise UsageError(f"format: expected one of {', '.join(OFFERED)}")
-    folder = Path(tempfile.mkdtemp(prefix="samgan-studio-"))
+    folder = _new_folder()
     try:
         packed, _ = studio.worker.do(Files(wish.task(sha256), file_format, bytes(folder)))
         if not isinstance(packed, Packed) or packed.name != os.path.basename(packed.name):
@@ -218,6 +218,16 @@ def file(request: Request) -> Response:
     name = f"samgan-{packed.sha256[:8]}-{wish.file_name}-{file_format}{Path(packed.name).suffix}"
     done = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
     return FileResponse(folder / packed.name, filename=name, background=done, media_type="application/octet-stream")
+
+
+def _new_folder() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="samgan-studio-"))
+    except OSError:
+        raise SamganError(
+            "There is no space for the files in any folder for temporary files: free some, or start samgan studio "
+            "with TMPDIR set to another folder."
+        ) from None
 
 
 def _one(request: Request, wanted: dict[str, str]) -> tuple[Wish, str, int]:

@@ -83,7 +83,7 @@ def _words(studio: Studio, typed: Mapping[str, str]) -> list[str]:
 
     Raises:
         UsageError: Something is missing, or is not what it may be.
-        Outside: A place is not below the root.
+        Outside: A place is not below the root, or a link in the source leads out of it.
     """
     source, place = (typed.get(name, "").strip().strip("/") for name in ("source", "name"))
     if not source:
@@ -93,6 +93,7 @@ def _words(studio: Studio, typed: Mapping[str, str]) -> list[str]:
     path = studio.root.find(source)
     if not path.exists():
         raise UsageError(f"{source}: there is no such folder or file below the folder of this studio")
+    studio.root.check_tree(path)
     return ["prepare", str(path), str(studio.root.find(place)), *prepare_form.words(studio.root, typed)]
 
 

@@ -11,12 +11,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from samgan.errors import SamganError, UsageError
+from samgan.metrics.weights_here import features_here
 from samgan.pages import intervals
 from samgan.scoring.documents import Scores
 from samgan.scoring.table import Verdict, class_table, header, remarks, table_rows, verdicts
 from samgan.scoring.words import about_floor, read_rows, summary
 from samgan.studio.catalogue import FoundDocument
-from samgan.studio.choices import FEATURES, features_words, number, one_of, run_and_set, trained_runs
+from samgan.studio.choices import features_words, number, one_of, run_and_set, trained_runs
 from samgan.studio.jobs import Job, find_job, start_job
 from samgan.studio.view import Page, Studio, asked, asked_all, form, link, respond, studio_of
 
@@ -78,7 +79,7 @@ def _list(request: Request, typed: Mapping[str, str], trouble: str = "") -> Resp
     return respond(
         request, "scores_list.html", status=409 if trouble else 200, title="Scores", page="/scores", listed=listed,
         typed=typed, trouble=trouble, runs=trained_runs(studio), sets=studio.catalogue.sets(), protocols=FILES,
-        splits=SPLITS, features=FEATURES,
+        splits=SPLITS, features=features_here(),
     )  # fmt: skip
 
 

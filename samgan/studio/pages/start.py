@@ -16,6 +16,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import check_new_folder
 from samgan.presets import PLUS, preset_names, scale_names
 from samgan.studio import processes, settings_form
+from samgan.studio.choices import chosen_set
 from samgan.studio.settings_form import FIRST, Field
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
 
@@ -32,9 +33,16 @@ class Cost:
     memory_bytes: int
     kimg: float
     seconds: float | None
-    """At the speed that a run with the same networks had here; None if there is none."""
+    """Until then, at the speed of a run with the same networks and batch on such a machine; None if there is none."""
     measured_in: str
     """That run's place."""
+    limit: float | None = None
+    """Seconds after which it ends in any case; None: there is no limit."""
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the limit comes before all kimg are done, as far as that is known."""
+        return self.limit is not None and (self.seconds is None or self.limit < self.seconds)
 
 
 def start(request: Request) -> Response:
@@ -84,19 +92,24 @@ def _cost_page(request: Request, typed: Mapping[str, str]) -> Response:
 
 
 def _cost(studio: Studio, typed: Mapping[str, str]) -> Cost:
+    minutes = _minutes(typed)
     text = processes.answer([*_words(studio, typed), "--dry-run", "--json"], PATIENCE)
     document = json.loads(text)
     config = Config.from_dict(document["config"])
     speed, place = 0.0, ""
     for run in studio.catalogue.look().runs:
-        same = run.config and run.config.network == config.network
-        if same and run.config and run.config.training.batch_size == config.training.batch_size:
+        if not run.config or not run.environment or run.config.network != config.network:
+            continue
+        machine = (run.environment.device.partition(":")[0], run.environment.processor)  # cuda:0 is a cuda
+        same_batch = run.config.training.batch_size == config.training.batch_size
+        if same_batch and machine == (document["device"], document["processor"]):
             speed, place = run.images_per_second, run.place
         if speed:
             break
     parameters = document["generator_parameters"] + document["discriminator_parameters"]
     seconds = 1000 * config.training.kimg / speed if speed else None
-    return Cost(parameters, document["memory_bytes"], config.training.kimg, seconds, place)
+    limit = 60 * float(minutes) if minutes else None
+    return Cost(parameters, document["memory_bytes"], config.training.kimg, seconds, place, limit)
 
 
 def _begin(request: Request, typed: Mapping[str, str]) -> Response:
@@ -108,14 +121,24 @@ def _begin(request: Request, typed: Mapping[str, str]) -> Response:
         out = studio.root.find(place)
         check_new_folder(out)
         words = [*_words(studio, typed), f"--out={out}"]
-        if minutes := typed.get("minutes", "").strip():
-            if not re.fullmatch(r"[0-9]{1,7}([.,][0-9]{1,3})?", minutes):
-                raise UsageError(f"minutes: expected a number, found {minutes!r}")
-            words.append(f"--minutes={minutes.replace(',', '.')}")
+        if minutes := _minutes(typed):
+            words.append(f"--minutes={minutes}")
         processes.start(studio.root, place, words)
     except (SamganError, OSError) as error:
         return _form(request, typed, trouble=str(error), status=409)
     return RedirectResponse(link("/train", run=place), 303)
+
+
+def _minutes(typed: Mapping[str, str]) -> str:
+    """The minutes of a form, as a command takes them; empty if there is no limit.
+
+    Raises:
+        UsageError: They are no number.
+    """
+    minutes = typed.get("minutes", "").strip()
+    if minutes and not re.fullmatch(r"[0-9]{1,7}([.,][0-9]{1,3})?", minutes):
+        raise UsageError(f"minutes: expected a number, found {minutes!r}")
+    return minutes.replace(",", ".")
 
 
 def _words(studio: Studio, typed: Mapping[str, str]) -> list[str]:
@@ -123,11 +146,9 @@ def _words(studio: Studio, typed: Mapping[str, str]) -> list[str]:
 
     Raises:
         UsageError: One of them is not what it may be.
+        Outside: The set, or a link in it, leads out of the root.
     """
-    described = studio.catalogue.describe_set(typed.get("set", ""))
-    if described.info is None:
-        raise UsageError(f"Choose a prepared set. {described.problem}")
-    words = ["train", str(studio.root.find(described.place))]
+    words = ["train", str(studio.root.find(chosen_set(studio, typed)))]
     for name, known in (("preset", preset_names()), ("scale", scale_names())):
         chosen = typed.get(name, "")
         if chosen and chosen not in known:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, shown
 from samgan.grids import grid_images
 from samgan.seeds import SEEDS
 from samgan.studio.choices import weights_hash, whole_number
@@ -15,7 +15,7 @@ from samgan.studio.grids import Grid, find_grids, has_real_grid
 from samgan.studio.models import FoundCheckpoint, FoundModel, find_checkpoints, find_model
 from samgan.studio.places import Root
 from samgan.studio.tasks import Inside, Made
-from samgan.studio.view import Page, Studio, asked, is_part, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, explain, is_part, link, respond, studio_of
 from samgan.studio.worker import weights
 
 COLUMNS = 8
@@ -86,6 +86,9 @@ def times(request: Request) -> Response:
         return respond(request, "times_runs.html", title="Time", page="/time", found=studio.catalogue.look())
     place = wanted["run"]
     frame = _frame(studio.root, place, wanted)
+    if not frame.grids and studio.catalogue.describe_run(place).state == "absent":
+        words = f"There is no run in {shown(place)}, or not any more."
+        return explain(request, words, status=200, title=f"Time: {place}")
     kept = _kept(studio, place)
     look, made, trouble = None, None, ""
     if "show" in wanted:

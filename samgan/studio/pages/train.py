@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -148,7 +149,10 @@ def _resume(studio: Studio, place: str) -> Response:
     if run.state != "stopped" or data is None:
         raise SamganError("Only a run that was stopped, and whose set is in the folder of this studio, can continue.")
     root = studio.root
-    processes.start(root, place, ["train", str(root.find(data.place)), f"--out={root.find(place)}", "--resume"])
+    folder, out = (root.check_tree(root.find(each)) for each in (data.place, place))
+    if run.config and (file := run.config.network.vision_file):
+        root.check(Path(file))
+    processes.start(root, place, ["train", str(folder), f"--out={out}", "--resume"])
     return RedirectResponse(link("/train", run=place), 303)
 
 

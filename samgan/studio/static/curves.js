@@ -165,7 +165,8 @@
       if (together) say(silent.length ? `Nothing has been logged yet: ${silent.join(", ")}.` : "");
       else say(silent.length ? "Nothing has been logged yet." : "");
     } catch {
-      say("The studio does not answer. Trainings go on without it; start it again to look at them.");
+      say("The studio sent no newer part of the curves.");
+      document.dispatchEvent(new Event("samgan:failed"));
       wait = 5000;
     }
     setTimeout(step, document.hidden ? Math.max(wait, 20000) : wait);
