@@ -779,10 +779,14 @@ def test_a_full_disk_is_told_in_words(root, started, monkeypatch):
 
     for kind in (CardForm, SignOffs):
         monkeypatch.setattr(kind, "write", fail)
+    monkeypatch.setattr(processes, "start", lambda root, place, words: fail(words, place))
     client = make_client(root)
     own = hashlib.sha256((root / RUN / "audit.json").read_bytes()).hexdigest()
     seen = re.search(r'name="seen" value="(\w+)"', client.get("/card", params={"at": RUN}).text)[1]
-    for path, form in (("/audit/sign", SIGNED | {"audit": own}), ("/card/write", {"at": RUN, "seen": seen})):
+    for path, form in (
+        ("/audit/sign", SIGNED | {"audit": own}), ("/card/write", {"at": RUN, "seen": seen}),
+        ("/prepare", {"source": "runs", "name": "new"}), ("/start", {"set": "set", "name": "runs/new"}),
+    ):  # fmt: skip
         answer = client.post(path, data=form, headers=ORIGIN)
         assert answer.status_code == 409
         said = "A file could not be read or written: No space left on device. Free some space, then do it again."

@@ -15,7 +15,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import check_new_folder
 from samgan.studio import prepare_form, processes
 from samgan.studio.jobs import find_job, start_job
-from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 
 PATIENCE = 300.0
 """Seconds for an answer to what would become of a folder: it may hold 100,000 files on a slow disk."""
@@ -75,7 +75,7 @@ def _begin(request: Request, typed: Mapping[str, str]) -> Response:
         job = find_job(studio, f"prepare {place}", link("/data", set=place))
         return start_job(studio, job.key, words, job.back)
     except (SamganError, OSError) as error:
-        return _form(request, typed, trouble=str(error), status=409)
+        return _form(request, typed, trouble=words_of(error), status=409)
 
 
 def _words(studio: Studio, typed: Mapping[str, str]) -> list[str]:

@@ -18,7 +18,7 @@ from samgan.presets import PLUS, preset_names, scale_names
 from samgan.studio import processes, settings_form
 from samgan.studio.choices import chosen_set
 from samgan.studio.settings_form import FIRST, Field
-from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 
 PATIENCE = 180.0
 """Seconds for an answer to what a training would cost: it has to start torch."""
@@ -125,7 +125,7 @@ def _begin(request: Request, typed: Mapping[str, str]) -> Response:
             words.append(f"--minutes={minutes}")
         processes.start(studio.root, place, words)
     except (SamganError, OSError) as error:
-        return _form(request, typed, trouble=str(error), status=409)
+        return _form(request, typed, trouble=words_of(error), status=409)
     return RedirectResponse(link("/train", run=place), 303)
 
 
