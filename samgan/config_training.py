@@ -94,8 +94,8 @@ class TrainingConfig:
     first_kimg: float = setting(60.0, "how many thousand images are shown at each of first_sides", above=0, maximum=1e9)
     first_penalty_power: float = setting(
         0.0,
-        "at each of first_sides, the weight of the penalty is smaller by this power of the side; 2: in proportion to "
-        "the pixels",
+        "at each of first_sides, the weight of the penalty is multiplied by (side / resolution) to this power; 0: not "
+        "changed, 2: in proportion to the pixels",
         minimum=0,
         maximum=8,
     )

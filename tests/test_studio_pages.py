@@ -339,7 +339,8 @@ def test_continue_asks_for_the_same_as_the_plan(root, started):
     "wrong",
     [
         {"features": "module.pt"}, {"originals": "/etc"}, {"originals": "{root}/runs"}, {"runs": {"": "/tmp/model"}},
-        {"runs": {"": "hf:somebody/model"}}, {"classes": {"--copies": None}},
+        {"runs": {"": "hf:somebody/model"}}, {"runs": {"": "./hf:somebody/model"}}, {"classes": {"--copies": None}},
+        {"runs": {"PNEUMONIA": "{root}/runs/first", "": "--features=runs/x.pt"}},
         {"config": {"network": {"vision_file": "/etc/x.pt"}}}, {"config": {"network": {"vision_file": "{root}/x.pt"}}},
     ],
 )  # fmt: skip

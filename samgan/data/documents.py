@@ -228,7 +228,9 @@ class SetInfo:
                 raise ValueError("classes and counts name different classes")
             for name, counts in info.counts.items():
                 if set(counts) != set(SPLITS):
-                    raise ValueError(f"counts of {name}: expected {' and '.join(SPLITS)}, found {', '.join(counts)}")
+                    raise ValueError(
+                        f"counts of {name}: expected {' and '.join(SPLITS)}, found {', '.join(counts) or 'none'}"
+                    )
         except msgspec.ValidationError as error:
             raise SamganError(f"{path} is damaged: {explain(error)}: {REMEDY}") from None
         except ValueError as error:

@@ -1,6 +1,7 @@
 """How far a balanced set is: the stages of `samgan balance` with their results, and the command that continues it."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Literal
 from samgan.config import Config, flatten
 from samgan.errors import SamganError, UsageError
 from samgan.metrics.weights_here import features_here
-from samgan.sampling.hub import PREFIX as HUB
 from samgan.scoring.documents import Scores
 from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocument
 from samgan.studies.balance_words import HEADER, describe_plan, sentences, table_rows
@@ -200,8 +200,8 @@ def words_to_continue(root: Root, plan: Plan, data: Path, out: Path) -> list[str
         Outside: It names a folder that is not below the root, or from which a link leads out of it.
     """
     for path in (plan.originals, *plan.runs.values()):
-        if path and path.startswith(HUB):
-            raise SamganError(f"plan.json names {path}, which would be downloaded: use the command line")
+        if path and not os.path.isabs(path):  # it could be another option, or a model of a hub
+            raise SamganError(f"plan.json names {path}: expected a whole path, from / on; use the command line")
         if path:
             root.check_tree(Path(path))
     # This file may be of anybody: a module of features runs code, and a name with a dash would be another option.

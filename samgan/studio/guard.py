@@ -29,7 +29,7 @@ ANSWERS = {
 """Headers of every answer."""
 READING = ("GET", "HEAD")
 ENTER = (
-    "this browser has no key for the studio, as after the studio was started again. "
+    "this browser has no key for the studio, perhaps because the studio was started again. "
     "Open the link that samgan studio printed when it last started: it has the key."
 )
 # The first step on our own origin: a browser that came from elsewhere would not send a strict cookie with a redirect.
