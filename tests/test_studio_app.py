@@ -404,7 +404,7 @@ def test_cost_is_what_the_command_line_says_and_time_what_a_like_run_needed(root
     for other in ({"device": "cuda"}, {"processor": "another"}):
         documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost, **other})
         text = words(client.post("/start/cost", data=form | {"minutes": "5"}, headers=ORIGIN))
-        assert "how long it takes is not known. It ends after 5 min" in text
+        assert "how long it takes is not known. It ends after 5 min, as the minutes say, at the latest." in text
     documents.append({"config": tiny_config.override({"network.max_channels": 16}).to_dict(), **cost})
     assert "how long it takes is not known" in words(client.post("/start/cost", data=form, headers=ORIGIN))
     bad = client.post("/start/cost", data=form, headers=ORIGIN)
@@ -463,9 +463,12 @@ def test_a_part_that_cannot_be_made_says_so_in_its_place(built, monkeypatch):
     monkeypatch.setattr(Catalogue, "describe_run", fail)
     client = make_client(built, show_bugs=False)
     now, part = {"run": "runs/first run"}, {"hx-request": "true", "hx-target": "now"}
-    answer = client.get("/train/now", params=now, headers=part)
+    answer = client.get("/train/now", params=now | {"seen": "0"}, headers=part)
     assert (answer.status_code, answer.text.count("<html")) == (200, 0)
-    assert 'role="alert" id="now">samgan studio made a mistake (RuntimeError)' in answer.text
+    assert 'role="alert" id="now"' in answer.text
+    assert ">samgan studio made a mistake (RuntimeError)" in answer.text
+    assert 'hx-get="/train/now?run=runs%2Ffirst+run" hx-trigger="every' in answer.text  # it goes on asking
+    assert "hx-get" not in client.get("/nothing", headers=part).text
     assert "There is no such page" in client.get("/nothing", headers=part).text
     assert client.get("/nothing", headers=part).status_code == 200
     assert "<b>" not in client.get("/nothing", headers=part | {"hx-target": '"><b>'}).text

@@ -82,6 +82,7 @@ NEEDS_LOCKS = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="only
         (("samgan", "train", "--minutes=9"), ("train", "--minutes", "0.05"), 1.0),
         (("samgan", "train", "--minutes=0.05"), ("train", "--resume"), 3.0),  # continued, to the end
         ((), ("balance", "--minutes=0.05"), 3.0),  # several models share these
+        ((), ("balance", "train", "demo", "--minutes=0.05"), 3.0),  # a set and a folder of these names
         ((), ("train", "--minutes=9"), 3.0), ((), ("train", "--minutes=nan"), 3.0), ((), ("train", "--minutes"), 3.0),
         ((), ("train", "--minutes=0.01"), 0.0),
     ],

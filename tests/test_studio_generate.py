@@ -534,5 +534,5 @@ def test_no_space_for_files_to_download_is_told_in_words(root, client, monkeypat
     monkeypatch.setattr(tempfile, "_get_default_tempdir", fail)
     answer = client.get(address)
     assert answer.status_code == 409
-    assert "There is no space for the files" in answer.text
+    assert "No folder for temporary files can be written to" in answer.text
     assert "usable" not in answer.text

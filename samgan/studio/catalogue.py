@@ -358,9 +358,14 @@ class Catalogue:
         return FoundRun(place, state, " ".join(problems), config, environment, pid, minutes, line, saved, changed)
 
 
+TRAINS = ("train", "demo", "balance", "table2")
+"""Commands that train."""
+
+
 def _minutes(command: Sequence[str]) -> float | None:
     """The --minutes of a command that trains one model: those of `samgan balance` are of several together."""
-    if not {"train", "demo"} & set(command):
+    # The first of these words is the command; after it, a folder may have such a name.
+    if next((word for word in command if word in TRAINS), "") not in ("train", "demo"):
         return None
     for place, word in enumerate(command):
         name, _, value = word.partition("=")

@@ -123,12 +123,21 @@ def words_of(error: Exception) -> str:
     return f"A file could not be read or written: {getattr(error, 'strerror', None) or type(error).__name__}.{remedy}"
 
 
+ASKING = ("/job", "/train/now", "/balance/now")
+"""Addresses of parts of pages that ask for themselves again and again."""
+
+
 def explain(request: Request, words: str, *, status: int, title: str = "This did not work") -> HTMLResponse:
     """Answer with a page that says what is wrong; or with a part of one that does, in place of the one asked for."""
     if request.headers.get("hx-request") != "true":
-        return respond(request, "trouble.html", status=status, title=title, page="", words=words, place="")
+        own = {"title": title, "page": "", "words": words, "place": "", "again": ""}
+        return respond(request, "trouble.html", status=status, **own)
     place = request.headers.get("hx-target", "")  # the next answer goes there, too
-    return respond(request, "trouble_part.html", words=words, place=place)  # status 200: htmx shows nothing else
+    # A part that asks by itself has to go on with it, and without saying what it has seen: it no longer shows that.
+    url = request.url.remove_query_params("seen")
+    again = f"{url.path}?{url.query}" if request.method == "GET" and url.path in ASKING else ""
+    # Status 200: htmx shows nothing else.
+    return respond(request, "trouble_part.html", words=words, place=place, again=again)
 
 
 def clock(seconds: float | None) -> str:

@@ -225,8 +225,8 @@ def _new_folder() -> Path:
         return Path(tempfile.mkdtemp(prefix="samgan-studio-"))
     except OSError:
         raise SamganError(
-            "There is no space for the files in any folder for temporary files: free some, or start samgan studio "
-            "with TMPDIR set to another folder."
+            "No folder for temporary files can be written to, so there are no files to download. Free some space, or "
+            "start samgan studio with TMPDIR set to another folder."
         ) from None
 
 
