@@ -455,7 +455,17 @@ def test_prepare_says_what_would_happen_and_starts_what_the_form_says(root, star
     assert [*command, "--dry-run", "--json"] == asked[0]
     assert {"--resolution=32", "--holdout=0.25", "--allow-synthetic"} < set(command)
     table = prepare_form.words(Root(root), {"labels": "labels.csv", "image_column": "file", "label_column": "a, b"})
-    assert table == [f"--labels={root / 'labels.csv'}", "--image-column=file", "--label-column", "a", "b"]
+    assert table == [f"--labels={root / 'labels.csv'}", "--image-column=file", "--label-column=a", "--label-column=b"]
+
+
+def test_no_column_of_a_form_is_another_option(root):
+    (root / "labels.csv").write_text("file,class\n", "utf-8")
+    columns = {"label_column": "class, --labels=/etc/passwd, --replace", "image_column": "--replace"}
+    typed = {"labels": "labels.csv", **columns}
+    options = _parse(["prepare", "source", "new", *prepare_form.words(Root(root), typed)])
+    assert options.labels == [str(root / "labels.csv")]
+    assert options.label_column == ["class", "--labels=/etc/passwd", "--replace"]
+    assert not options.replace
 
 
 def test_a_command_that_runs_is_followed_and_not_started_twice(root):

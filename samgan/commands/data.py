@@ -80,7 +80,7 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image-column", metavar="NAME", help=text)
     text = "column of labels (several in a cell: A|B, A;B or a list), or several columns, one for each finding, that "
     text += "hold 1, 0, -1 (uncertain) or nothing"
-    group.add_argument("--label-column", nargs="+", default=[], metavar="NAME", help=text)
+    group.add_argument("--label-column", action="extend", nargs="+", default=[], metavar="NAME", help=text)
     group.add_argument("--patient-column", metavar="NAME", help="column of patients; the set has hashes only")
     group.add_argument("--split-column", metavar="NAME", help="column with train, val, test, ...")
     group.add_argument("--view-column", metavar="NAME", help="column of views")

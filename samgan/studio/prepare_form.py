@@ -89,8 +89,7 @@ def _table_words(root: Root, typed: Mapping[str, str]) -> Iterator[str]:
     yield f"--labels={table}"
     columns = [part.strip() for part in given.pop("label_column", "").split(",") if part.strip()]
     yield from (f"--{name.replace('_', '-')}={value}" for name, value in given.items())
-    if columns:
-        yield from ("--label-column", *columns)
+    yield from (f"--label-column={column}" for column in columns)  # alone, one with a dash would be another option
 
 
 def _field(own: "dataclasses.Field[object]", kind: object) -> Field:
