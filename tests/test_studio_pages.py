@@ -482,7 +482,8 @@ def test_a_command_that_runs_is_followed_and_not_started_twice(root):
     assert "What the last command said" in words(page)
     part = client.get("/job", params={"job": f"evaluate {RUN} scores.json", "back": "/scores"})
     assert "Show what it found" in part.text
-    assert client.get("/job", params={"job": "x", "back": "//evil.example"}).status_code == 400
+    for back in ("//evil.example", "/\\evil.example", "/\t/evil.example", "evil"):
+        assert client.get("/job", params={"job": "x", "back": back}).status_code == 400
 
 
 HOLD = """

@@ -1,5 +1,6 @@
 """Commands that were started from a page, other than trainings: whether they still run, and what they say."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ def find_job(studio: Studio, key: str, back: str) -> Job:
     Raises:
         UsageError: `back` is no address of this studio.
     """
-    if not back.startswith("/") or back.startswith("//"):
+    if not re.match(r"/(?![/\\])[!-~]*\Z", back):  # browsers read a backslash as a slash, and leave out tabs
         raise UsageError("back: expected an address of this studio")
     return Job(key, back, processes.is_running(studio.root, key), processes.said(studio.root, key))
 
