@@ -24,7 +24,7 @@ import samgan.studio
 from samgan.commands.main import main
 from samgan.config import settings
 from samgan.data import prepare
-from samgan.errors import SamganError
+from samgan.errors import SamganError, UsageError
 from samgan.studio import processes, settings_form
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.places import Root
@@ -353,6 +353,14 @@ def test_a_list_of_names_or_whole_numbers_may_have_either_sign_between():
     assert fields["data.classes"].word("A, b; C") == '--data.classes=["A, b", "C"]'
 
 
+def test_a_number_that_could_be_thousands_is_asked_for_again():
+    (field,) = (field for field in settings_form.fields() if field.key == "training.kimg")
+    with pytest.raises(UsageError, match=r"10,000 can be read in two ways: write 10000, or 10\.0000 for a fraction"):
+        field.word("10,000")
+    for typed, meant in {"10000": 10000.0, "10.0000": 10.0, "10,0000": 10.0, "0,125": 0.125, "1000,5": 1000.5}.items():
+        assert field.word(typed) == f"--training.kimg={meant}"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -360,6 +368,7 @@ def test_a_list_of_names_or_whole_numbers_may_have_either_sign_between():
         {"preset": "--device=cuda"}, {"scale": "big"}, {"minutes": "-1"}, {"minutes": "1 --resume"},
         {"training.kimg": "many"}, {"training.seed": "1.5"}, {"network.spectral_norm": "some"},
         {"training.kimg": "nan"}, {"training.kimg": "-inf"}, {"training.kimg": "1e999"},
+        {"training.kimg": "10,000"}, {"training.kimg": "2.500"}, {"minutes": "1,000"}, {"training.seed": "1.000"},
         {"training.adam_betas": "0.5,0.9"}, {"training.adam_betas": "0,5 0,9"}, {"training.adam_betas": "0.5; nan"},
     ],
 )  # fmt: skip

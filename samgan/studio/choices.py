@@ -54,12 +54,31 @@ def one_of(name: str, chosen: str, known: Collection[str]) -> str:
     return chosen
 
 
-def read_number(typed: str, whole: bool) -> int | float:
+THOUSANDS = re.compile(r"([1-9][0-9]{0,2})[.,]([0-9]{3})")
+"""What is a thousand or more in one language, and less in another."""
+
+
+def check_one_meaning(name: str, typed: str) -> None:
+    """Refuse a number such as 10,000 or 2.500, which some read as thousands and others as a fraction.
+
+    Raises:
+        UsageError: It is such a number.
+    """
+    if found := THOUSANDS.fullmatch(typed.strip()):
+        one, other = found.groups()
+        raise UsageError(
+            f"{name}: {found[0]} can be read in two ways: write {one}{other}, or {one}.{other}0 for a fraction"
+        )
+
+
+def read_number(name: str, typed: str, whole: bool) -> int | float:
     """A number as people type it, with a point or a comma.
 
     Raises:
         ValueError: It is none, or not finite.
+        UsageError: It can be read in two ways.
     """
+    check_one_meaning(name, typed)
     if whole:
         return int(typed)
     value = float(typed.replace(",", "."))
@@ -72,8 +91,9 @@ def number(name: str, typed: str, whole: bool = True) -> str:
     """A number from 0 on, with a point or a comma, as a command takes it.
 
     Raises:
-        UsageError: It is no number, or too long.
+        UsageError: It is no number, is too long, or can be read in two ways.
     """
+    check_one_meaning(name, typed)
     typed = typed.strip().replace(",", ".")
     if not re.fullmatch(r"[0-9]{1,9}" if whole else r"[0-9]{1,9}(\.[0-9]{1,9})?", typed):
         raise UsageError(f"{name}: expected a {'whole ' if whole else ''}number, found {typed!r}")

@@ -53,7 +53,7 @@ class Field:
             return option if self.kind == "yes" else f"{option}={typed}"
         if self.kind in ("whole", "number"):
             try:
-                value = read_number(typed, whole=self.kind == "whole")
+                value = read_number(self.label, typed, whole=self.kind == "whole")
             except ValueError:
                 raise UsageError(f"{self.label}: expected a number, found {typed!r}") from None
             return f"{option}={value}"

@@ -62,7 +62,7 @@ class Field:
     def _number(self, typed: str) -> int | float:
         """A number, with a point or a comma."""
         try:
-            return read_number(typed, self.whole)
+            return read_number(self.key, typed, self.whole)
         except ValueError:
             expected = "a whole number" if self.whole else "a number"
             if self.kind == "list":

@@ -1,7 +1,6 @@
 """Start: a form for a new training, what it would cost, and its start."""
 
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import check_new_folder
 from samgan.presets import PLUS, preset_names, scale_names
 from samgan.studio import processes, settings_form
-from samgan.studio.choices import chosen_set
+from samgan.studio.choices import chosen_set, number
 from samgan.studio.settings_form import FIRST, Field
 from samgan.studio.view import Page, Studio, asked, form, link, respond, studio_of, words_of
 
@@ -136,9 +135,7 @@ def _minutes(typed: Mapping[str, str]) -> str:
         UsageError: They are no number.
     """
     minutes = typed.get("minutes", "").strip()
-    if minutes and not re.fullmatch(r"[0-9]{1,7}([.,][0-9]{1,3})?", minutes):
-        raise UsageError(f"minutes: expected a number, found {minutes!r}")
-    return minutes.replace(",", ".")
+    return number("minutes", minutes, whole=False) if minutes else ""
 
 
 def _words(studio: Studio, typed: Mapping[str, str]) -> list[str]:
