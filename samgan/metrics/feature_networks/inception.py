@@ -8,7 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from samgan.metrics.feature_networks.record import FeatureNetwork, Input, StateDict
 from samgan.metrics.feature_networks.weights import downloaded, in_hub_folder
-from samgan.metrics.weights_here import IMAGENET_INCEPTION_FILE, INCEPTION_FILE
+from samgan.metrics.weights_here import IMAGENET_INCEPTION_FILE, INCEPTION_FILE, INCEPTION_SHA256
 
 
 class _First(nn.Module):
@@ -70,7 +70,7 @@ INCEPTION = FeatureNetwork(
     url=f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}",
     megabytes=96,
     licence="Apache-2.0",
-    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    sha256=INCEPTION_SHA256,
     build=_build_inception,
     find=downloaded,
 )
