@@ -224,9 +224,23 @@ def test_a_card_of_another_model_or_of_other_scores_is_refused(run, capsys):
     card.write_text(text.replace("(real 0.031)", "(real 0.131)"))
     with pytest.raises(SamganError, match="has other scores than the run has now"):
         samgan.publish(run.path, "shared")
-    card.write_text(f"{text}\n<Script>alert(1)</script>\n")
-    with pytest.raises(SamganError, match=r"README\.md holds a script"):
-        samgan.publish(run.path, "shared")
+    for active in (
+        *(
+            "<Script>alert(1)</script>",
+            "<img src=x onerror=alert(1)>",
+            '<a href="JavaScript:alert(1)">',
+            "<iframe src=x>",
+        ),
+        *("[a](javascript:alert(1))", "<svg/onload=alert(1)>", "<meta http-equiv=refresh>", '<p\nonclick = "x()">'),
+    ):
+        card.write_text(f"{text}\n{active}\n")
+        with pytest.raises(SamganError, match=r"README\.md holds '.*', which may run or load something in a browser"):
+            samgan.publish(run.path, "shared")
+    harmless = "\n<details><summary>once = 1</summary></details> <img src=grid.png alt='on = x'> 1 <b, on = off\n"
+    card.write_text(text + harmless)
+    samgan.publish(run.path, "shared")
+    assert harmless in card.read_text()
+    text = card.read_text()
     card.write_text(text.replace("license: cc-by-4.0\n", ""))
     with pytest.raises(SamganError, match="no licence; name it with --licence"):
         samgan.publish(run.path, "shared")

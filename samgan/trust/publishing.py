@@ -8,7 +8,7 @@ from typing import Any
 
 from samgan import __version__
 from samgan.data import PreparedSet
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, shown
 from samgan.files import (
     Location,
     atomic_folder,
@@ -33,6 +33,11 @@ FILES = (CARD, WEIGHTS_FILE, CONFIG, GRID)
 LINES_NAMED = 8
 BEGIN, END = "<!-- samgan publish writes this part anew -->", "<!-- end of that part -->"
 NO_NAME = "OWNER/NAME"
+ACTIVE = re.compile(
+    r"<(base|embed|form|iframe|link|meta|object|script|style|svg)\b|<[a-z][^>]*[\s/\"']on[a-z]+\s*=|\bjavascript:",
+    re.IGNORECASE,
+)
+"""HTML that runs a script, or loads or hides something. A hub does not show it, but other readers may."""
 
 
 @dataclass(frozen=True)
@@ -195,10 +200,10 @@ def _check_unused(card: Path, attribution: str, documents: Mapping[str, Path | N
 
 
 def _check_card(body: str, record: Record, where: str) -> None:
-    """Refuse the card of another model, one with other scores than those of the front matter, and one with a script."""
+    """Refuse the card of another model, one with other scores than those of the front matter, and active HTML."""
     assert record.model is not None
-    if re.search("<script", body, re.IGNORECASE):
-        raise SamganError(f"{where} holds a script (<script>), which no card needs: remove it")
+    if found := ACTIVE.search(body):
+        raise SamganError(f"{where} holds {shown(found[0])!r}, which may run or load something in a browser: remove it")
     if record.model.sha256 not in body:
         raise SamganError(
             f"{where} is not the card of this model: expected its sha256 {record.model.sha256[:12]}... in it; make one "
