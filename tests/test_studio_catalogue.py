@@ -42,7 +42,7 @@ def test_sets_and_runs_are_found_wherever_they_are(root, tiny_config, twelve_pha
     found = look(root)
     assert [each.place for each in found.sets] == ["a/b/set"]
     assert {each.place for each in found.runs} == {"runs/one", "läufe/zwei und drei"}
-    assert found.notes == (f"Folders more than {DEPTH} levels deep, which are not looked into: 1.",)
+    assert found.notes == (f"1 folder is more than {DEPTH} levels deep and not looked into.",)
 
 
 def test_the_root_may_be_a_run_itself(root, tiny_config):
@@ -169,18 +169,33 @@ def test_what_changes_is_read_again(root, tiny_config):
 
 def test_folders_that_cannot_be_read_are_said(root, tiny_config, monkeypatch):
     make_run(root / "run", tiny_config)
-    (root / "closed").mkdir()
+    for number in range(5):
+        (root / f"closed {number}").mkdir()
+    closed = [root / "closed 4"]
     look_into = os.scandir
 
     def refuse(path):
-        if path == root / "closed":
+        if path in closed:
             raise PermissionError(13, "Permission denied")
         return look_into(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
     found = look(root)
     assert [run.place for run in found.runs] == ["run"]
-    assert found.notes == ("Folders that cannot be read, such as closed: 1.",)
+    assert found.notes == ("1 folder cannot be read: closed 4.",)
+    closed[:] = [root / f"closed {number}" for number in range(5)]
+    assert look(root).notes == ("5 folders cannot be read: closed 0, closed 1, closed 2, and 2 more.",)
+
+
+def test_files_of_a_large_folder_that_were_not_looked_at_are_said(root, monkeypatch):
+    monkeypatch.setattr("samgan.studio.catalogue.ENTRIES", 3)
+    for number in range(3):
+        (root / f"{number}.png").touch()
+    assert look(root).notes == ()
+    (root / "3.png").touch()
+    assert look(root).notes == (
+        "1 folder has more than 3 files, and not all were looked at: the folder of this studio.",
+    )
 
 
 def test_a_root_that_is_gone_is_not_an_empty_one(root, tiny_config):

@@ -187,7 +187,7 @@ def test_links_that_lead_outside_are_refused(root, tmp_path):
     assert "stats.jsonl is a link to a place outside" in page.text
     home = client.get("/")
     assert "linked" not in home.text
-    assert "Links to folders, which are not followed: 1." in home.text
+    assert "1 link to a folder is not followed." in home.text
 
 
 def test_links_within_the_root_are_followed(root):

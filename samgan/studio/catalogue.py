@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 from collections import OrderedDict
@@ -26,6 +27,8 @@ FOLDERS = 5000
 """At most so many; a folder of images has few folders in it, but it may be a wrong root."""
 ENTRIES = 20_000
 """Entries of one folder that are looked at."""
+NAMED = 3
+"""Folders that a note names."""
 MODEL_SUFFIX = ".safetensors"
 REMEMBERED = 20_000
 """Files whose content is remembered until they change."""
@@ -121,6 +124,33 @@ class Found:
     runs: tuple[FoundRun, ...]
     notes: tuple[str, ...] = ()
     """What was not looked at."""
+
+
+@dataclass
+class _Passed:
+    """What was passed over on a walk."""
+
+    links: int = 0
+    """To folders."""
+    deep: int = 0
+    """Folders that are too deep."""
+    unread: list[str] = field(default_factory=list)
+    """Places of folders that cannot be read."""
+    large: list[str] = field(default_factory=list)
+    """Places of folders of which only a part was looked at."""
+
+    def sentences(self) -> Iterator[str]:
+        """The same, for a reader."""
+        if self.links:
+            yield f"{_counted(self.links, 'link to a folder is', 'links to folders are')} not followed."
+        if self.deep:
+            number = _counted(self.deep, "folder is", "folders are")
+            yield f"{number} more than {DEPTH} levels deep and not looked into."
+        if self.unread:
+            yield f"{_counted(len(self.unread), 'folder', 'folders')} cannot be read: {_named(self.unread)}."
+        if self.large:
+            number = _counted(len(self.large), "folder has", "folders have")
+            yield f"{number} more than {ENTRIES:,} files, and not all were looked at: {_named(self.large)}."
 
 
 class Catalogue:
@@ -239,16 +269,15 @@ class Catalogue:
             SamganError: The root itself cannot be read.
         """
         self._check_root()
-        waiting, seen, links, deep = [(self.root.path, 0)], 0, 0, 0
-        unread: list[str] = []
+        waiting, seen, passed = [(self.root.path, 0)], 0, _Passed()
         while waiting:
             folder, depth = waiting.pop()
             seen += 1
             try:
-                names, inside, more = self._list(folder)
+                names, inside, more, whole = self._list(folder)
             except (OSError, SamganError) as error:
                 if not isinstance(error, FileNotFoundError):  # deleted meanwhile
-                    unread.append(self.root.place(folder))
+                    passed.unread.append(self.root.place(folder))
                 continue
             yield from ((folder / name, "model") for name in sorted(names) if name.endswith(MODEL_SUFFIX))
             if "config.json" in names and ("environment.json" in names or "checkpoints" in inside):
@@ -258,20 +287,17 @@ class Catalogue:
             else:
                 if every:
                     yield folder, ""
-                links += more
+                passed.links += more
+                passed.large += [] if whole else [self.root.place(folder)]
                 if depth == DEPTH:
-                    deep += len(inside)
+                    passed.deep += len(inside)
                 elif seen + len(waiting) < FOLDERS:
                     waiting += [(folder / name, depth + 1) for name in inside]
                 else:
                     note(f"More than {FOLDERS:,} folders are here, and not all were looked into: name a smaller one.")
                     return
-        if links:
-            note(f"Links to folders, which are not followed: {links}.")
-        if deep:
-            note(f"Folders more than {DEPTH} levels deep, which are not looked into: {deep}.")
-        if unread:
-            note(f"Folders that cannot be read, such as {shown(min(unread))}: {len(unread)}.")
+        for sentence in passed.sentences():
+            note(sentence)
 
     def _check_root(self) -> None:
         try:
@@ -280,18 +306,18 @@ class Catalogue:
             why = getattr(error, "strerror", None) or one_line(error)
             raise SamganError(f"The folder of this studio, {self.root.path}, cannot be read: {why}") from None
 
-    def _list(self, folder: Path) -> tuple[frozenset[str], tuple[str, ...], int]:
-        """The telling files of a folder, its sub-folders, and the number of links to folders among its entries.
+    def _list(self, folder: Path) -> tuple[frozenset[str], tuple[str, ...], int, bool]:
+        """The telling files of a folder, its sub-folders, the number of links to folders, and whether these are all.
 
         Raises:
             OSError: It was deleted meanwhile, or is not ours to read.
             Outside: A link has taken its place.
         """
 
-        def read() -> tuple[frozenset[str], tuple[str, ...], int]:
+        def read() -> tuple[frozenset[str], tuple[str, ...], int, bool]:
             files, folders, links = set(), [], 0
             with os.scandir(folder) as entries:
-                for _, entry in zip(range(ENTRIES), entries, strict=False):
+                for entry in itertools.islice(entries, ENTRIES):
                     if entry.name in TELLING:
                         files.add(entry.name)
                     elif entry.name.startswith(".") or is_system_name(entry.name):
@@ -302,7 +328,8 @@ class Catalogue:
                         folders.append(entry.name)
                     elif entry.is_symlink() and entry.is_dir():
                         links += 1
-            return frozenset(files), tuple(sorted(folders, reverse=True)), links
+                whole = next(entries, None) is None
+            return frozenset(files), tuple(sorted(folders, reverse=True)), links, whole
 
         return self.remembered(folder, "folders", read)
 
@@ -376,6 +403,18 @@ def _minutes(command: Sequence[str]) -> float | None:
                 return None
             return minutes if 0 < minutes < math.inf else None
     return None
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    """A number and what it counts."""
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def _named(places: list[str]) -> str:
+    """Some of several places, in words."""
+    more = len(places) - NAMED
+    names = ("the folder of this studio" if place == "." else shown(place) for place in sorted(places)[:NAMED])
+    return ", ".join(names) + (f", and {more:,} more" if more > 0 else "")
 
 
 def _words(error: Exception) -> str:
