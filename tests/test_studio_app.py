@@ -307,6 +307,19 @@ def test_continue_resumes_a_stopped_run_on_its_own_set(root, started):
     assert client.post("/train/resume", data={"run": "runs/first run"}, headers=ORIGIN).status_code == 409
 
 
+@pytest.mark.parametrize(("minutes", "handed_on"), [("30", ["--minutes=30.0"]), ("0.001", [])])
+def test_continue_keeps_the_limit_of_the_run_unless_it_is_over(root, started, minutes, handed_on):
+    file = root / "runs/first run/environment.json"
+    tree = json.loads(file.read_text("utf-8")) | {"command": ["samgan", "train", "set", f"--minutes={minutes}"]}
+    file.write_text(json.dumps(tree), "utf-8")
+    client = make_client(root)
+    page = words(client.get("/train", params={"run": "runs/first run"}))
+    assert ("or until it has trained for 30 min in all, as it was begun" in page) == bool(handed_on)
+    client.post("/train/resume", data={"run": "runs/first run"}, headers=ORIGIN)
+    ((_, command),) = started
+    assert command[command.index("--resume") + 1 :] == handed_on
+
+
 def test_the_form_has_every_setting_but_files_and_sizes(built):
     page = make_client(built).get("/start").text
     names = set(re.findall(r'name="((?:data|network|training)\.[a-z0-9_]+)"', page))

@@ -83,7 +83,8 @@ class FoundRun:
     pid: int | None = None
     """The process that trains; None if nobody does, or it is not known."""
     minutes: float | None = None
-    """Minutes of training after which that process ends; None: no limit, or it is not known."""
+    """Minutes of training after which that process ends, or one that continues as the run was begun; None: no limit,
+    or it is not known."""
     line: dict[str, Any] = field(default_factory=dict)
     """The newest line of the log; empty before the first."""
     saved_step: int = 0
@@ -378,10 +379,11 @@ class Catalogue:
         elif config and saved >= config.training.total_steps:
             state = "finished"
         pid = holder.pid if holder else None
-        minutes = None
-        if holder is not None:  # a later process may have been given others than the first
-            command = processes.command_of(pid) if pid else ()
-            minutes = _minutes(command or (environment.command if environment else ()))
+        # a process that continues a run may have been given others than the first
+        command = processes.command_of(pid) if pid else ()
+        minutes = _minutes(command or (environment.command if environment else ()))
+        if holder is None and minutes is not None and 60 * minutes <= float(line.get("wall_seconds", 0.0)):
+            minutes = None  # they are over
         return FoundRun(place, state, " ".join(problems), config, environment, pid, minutes, line, saved, changed)
 
 

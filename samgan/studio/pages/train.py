@@ -152,7 +152,8 @@ def _resume(studio: Studio, place: str) -> Response:
     folder, out = (root.check_tree(root.find(each)) for each in (data.place, place))
     if run.config and (file := run.config.network.vision_file):
         root.check(Path(file))
-    processes.start(root, place, ["train", str(folder), f"--out={out}", "--resume"])
+    limit = [f"--minutes={run.minutes!r}"] if run.minutes is not None else []
+    processes.start(root, place, ["train", str(folder), f"--out={out}", "--resume", *limit])
     return RedirectResponse(link("/train", run=place), 303)
 
 
