@@ -5,6 +5,7 @@ import hashlib
 import html
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from samgan.commands.main import main
 from samgan.config import settings
 from samgan.data import prepare
 from samgan.errors import SamganError, UsageError
+from samgan.locks import lock
 from samgan.studio import processes, settings_form
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.places import Root
@@ -450,6 +452,28 @@ processes.start(Root({str(root)!r}), "runs/new", ["settings"])
     assert "There is no run in this folder, or not yet" in text
     assert "training.keep_checkpoints" in text
     assert processes.log_path(shown, "a/b") != processes.log_path(shown, "a-b")
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("runs/new", "starting The command has begun; the run is not there yet."),
+        ("runs/first run", "A command that was started here is still at work: it is about to train, or to end."),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="no child has a lock there")
+def test_a_run_whose_command_has_not_begun_to_train_is_not_called_missing_or_stopped(root, place, sentence):
+    path, client = processes.log_path(Root(root), place), make_client(root)
+    path.parent.mkdir()
+    with open(path, "ab") as log:
+        lock(log.fileno())
+        page = client.get("/train", params={"run": place})
+        assert sentence in words(page)
+        assert 'hx-trigger="every 4s"' in page.text
+        assert 'id="resume"' not in page.text
+    page = client.get("/train", params={"run": place})
+    assert sentence not in words(page)
+    assert ('id="resume"' in page.text) == (place == "runs/first run")
 
 
 def test_what_a_training_said_has_no_signs_of_the_terminal(root):

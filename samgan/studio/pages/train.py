@@ -37,6 +37,8 @@ class Now:
     """The end of what the commands have said that the studio started for this run."""
     data: FoundSet | None
     """The set that it trains on, if it is below the root."""
+    at_work: bool
+    """Whether a command that the studio started for this run is still running; it may not train yet, or any more."""
 
     @property
     def seen(self) -> str:
@@ -44,7 +46,8 @@ class Now:
         run, grid = self.run, self.grid
         number = self.collapse.step if self.collapse else None
         parts = [run.state, run.problem, run.pid, run.line.get("step"), run.changed, run.saved_step, number]
-        return hash_json([*parts, round(self.read, 3), grid.name if grid else None, self.said, bool(self.data)])[:16]
+        parts += [round(self.read, 3), grid.name if grid else None, self.said, bool(self.data), self.at_work]
+        return hash_json(parts)[:16]
 
 
 def train(request: Request) -> Response:
@@ -160,7 +163,7 @@ def _resume(studio: Studio, place: str) -> Response:
 def _now(studio: Studio, place: str) -> Now:
     run = studio.catalogue.describe_run(place)
     grids = find_grids(studio.root, place)
-    said = processes.said(studio.root, place)
+    said, at_work = processes.said(studio.root, place), processes.is_running(studio.root, place)
     collapse, read = None, 1.0
     if run.config and run.line:
         training = run.config.training
@@ -171,7 +174,7 @@ def _now(studio: Studio, place: str) -> Now:
             collapse, read = alarm.look(path), alarm.read
         except (OSError, SamganError):
             pass  # gone since; the next look says so
-    return Now(run, collapse, read, grids[-1] if grids else None, said, _data_of(studio, run))
+    return Now(run, collapse, read, grids[-1] if grids else None, said, _data_of(studio, run), at_work)
 
 
 def _data_of(studio: Studio, run: FoundRun) -> FoundSet | None:
