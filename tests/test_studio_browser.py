@@ -196,7 +196,9 @@ def test_a_day_without_a_mouse(enter, studio, root):
     type_into(page, "[name='training.snapshot_every_kimg']", "0,04")
     tab_to(page, "#ask-cost")
     page.keyboard.press("Enter")
+    page.wait_for_selector(".busy", state="visible")  # torch has to start
     page.wait_for_selector("#cost .outcome:has-text('500 kimg')", timeout=PATIENCE)
+    assert not page.locator(".busy").is_visible()
     tab_to(page, "#begin")
     page.keyboard.press("Enter")
     page.wait_for_selector("h1:has-text('Run: runs/one')")
@@ -205,13 +207,18 @@ def test_a_day_without_a_mouse(enter, studio, root):
     page.wait_for_selector("#curves canvas", timeout=PATIENCE)
     assert page.locator("#curves figure h3").first.text_content() == "Losses"
 
+    tab_to(page, "#said")
+    before = page.locator("#now").get_attribute("hx-get")
+    page.wait_for_selector(f"#now:not([hx-get='{before}'])", timeout=PATIENCE)
+    assert page.evaluate("document.activeElement.id") == "said"  # the new part has what had the focus in the old one
+
     deadline = time.monotonic() + PATIENCE / 1000
     while len(list((root / "runs/one/grids").glob("kimg-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.5)
     tab_to(page, "#stop")
     page.keyboard.press("Enter")
     page.wait_for_selector("#now .state.stopped", timeout=PATIENCE)
-    assert page.locator("#resume").is_visible()
+    page.wait_for_selector("#resume", timeout=PATIENCE)  # the process has ended
     assert "stopped by SIGTERM" in page.locator("pre").text_content()
 
     tab_to(page, "#now figcaption a")
