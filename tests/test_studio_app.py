@@ -391,7 +391,7 @@ def test_a_wrong_form_comes_back_with_words_and_with_what_was_typed(root, starte
     form = {"set": "sets/phantoms", "name": "runs/second", "preset": "samgan-plus", "training.log_every_kimg": "0.123"}
     answer = make_client(root).post("/start", data=form | wrong, headers=ORIGIN)
     assert answer.status_code == 409
-    assert 'class="outcome bad"' in answer.text
+    assert re.search(r'<p class="outcome bad" role="alert">[^<]{10,}</p>\s*<form', answer.text)  # seen at once
     assert 'value="0.123"' in answer.text
     assert started == []
 
