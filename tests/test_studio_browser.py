@@ -385,6 +385,22 @@ def test_no_page_shuts_anybody_out(enter, more_pages, scheme):
     assert found == []
 
 
+def test_the_newest_words_of_a_long_output_are_seen_at_once(enter, root):
+    log = processes.log_path(Root(root), RUN)
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("".join(f"line {number}\n" for number in range(200)), "utf-8")
+    page = enter()
+    page.goto(f"{page.url}train?run={RUN}")
+    assert page.evaluate("""() => {
+        const box = document.getElementById("said"), text = box.firstChild, last = document.createRange();
+        last.setStart(text, text.length - 1);
+        last.setEnd(text, text.length);
+        const [line, frame] = [last.getBoundingClientRect(), box.getBoundingClientRect()];
+        return box.scrollHeight > box.clientHeight && frame.top < line.top && line.bottom <= frame.bottom;
+    }""")
+    log.unlink()
+
+
 def test_runs_are_laid_over_each_other_without_a_mouse(enter):
     page = enter()
     page.goto(page.url + "train")
