@@ -28,6 +28,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.options import PrepareOptions
 from samgan.errors import SamganError
+from samgan.locks import lock
 from samgan.metrics import weights_here
 from samgan.metrics.weights_here import INCEPTION_FILE
 from samgan.scoring import Scores
@@ -467,6 +468,29 @@ def test_no_column_of_a_form_is_another_option(root):
     assert options.labels == [str(root / "labels.csv")]
     assert options.label_column == ["class", "--labels=/etc/passwd", "--replace"]
     assert not options.replace
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no child has a lock there")
+@pytest.mark.parametrize(
+    ("key", "page", "file", "sentence"),
+    [
+        ("evaluate {} scores.json", "/scores", "scores.json", "There is no scores.json in"),
+        ("audit {}", "/audit", "audit.json", "There is no audit.json in"),
+        ("card {}", "/card", "card.json", "There is no card yet."),
+    ],
+)
+def test_what_a_command_is_still_making_is_not_called_missing(root, key, page, file, sentence):
+    log, client = processes.log_path(Root(root), key.format(RUN)), make_client(root)
+    log.parent.mkdir(exist_ok=True)
+    for path in (root / RUN).glob("*_CARD.md"):
+        path.unlink()
+    (root / RUN / file).unlink(missing_ok=True)
+    with open(log, "ab") as held:
+        lock(held.fileno())
+        text = words(client.get(page, params={"at": RUN}))
+        assert "It goes on if you close this page." in text
+        assert sentence not in text
+    assert sentence in words(client.get(page, params={"at": RUN}))
 
 
 def test_a_command_that_runs_is_followed_and_not_started_twice(root):
