@@ -368,6 +368,21 @@ def test_a_list_of_names_or_whole_numbers_may_have_either_sign_between():
     assert fields["data.classes"].word("A, b; C") == '--data.classes=["A, b", "C"]'
 
 
+def test_what_was_left_out_is_counted_in_full(root):
+    file = root / "sets" / "phantoms" / "dataset.json"
+    tree = json.loads(file.read_text("utf-8"))
+    tree["left_out"] = {
+        "exact_duplicates": [{"source": f"copy {number}", "same_as": "first"} for number in range(5)],
+        "unused": [{"source": f"{number}.png", "reason": f"reason {number // 2}"} for number in range(44)],
+    }
+    file.write_text(json.dumps(tree), "utf-8")
+    text = words(make_client(root).get("/data", params={"set": "sets/phantoms"}))
+    assert "5 exact duplicates" in text
+    assert "copy 2 is the same as first; and 2 more, which dataset.json names" in text
+    assert "2 images reason 19, such as 38.png" in text
+    assert "4 images more For other reasons; dataset.json names them." in text
+
+
 def test_a_number_that_could_be_thousands_is_asked_for_again():
     (field,) = (field for field in settings_form.fields() if field.key == "training.kimg")
     with pytest.raises(UsageError, match=r"10,000 can be read in two ways: write 10000, or 10\.0000 for a fraction"):

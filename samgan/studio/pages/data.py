@@ -207,11 +207,14 @@ def _left_out(left_out: LeftOut) -> Iterator[tuple[str, str]]:
     """Rows of a table: what was left out, and why."""
     if copies := left_out.exact_duplicates:
         named = "; ".join(f"{copy.source} is the same as {copy.same_as}" for copy in copies[:3])
-        yield f"{len(copies):,} exact duplicates", f"Another file has the same pixels: {named}{_dots(copies, 3)}"
-    by_reason = Counter(file.reason.split(":")[0] for file in left_out.unused)
-    for reason, number in by_reason.most_common(ROWS_SHOWN):
+        rest = f"; and {len(copies) - 3:,} more, which dataset.json names" if len(copies) > 3 else ""
+        yield f"{len(copies):,} exact duplicates", f"Another file has the same pixels: {named}{rest}"
+    by_reason = Counter(file.reason.split(":")[0] for file in left_out.unused).most_common()
+    for reason, number in by_reason[:ROWS_SHOWN]:
         first = next(file for file in left_out.unused if file.reason.startswith(reason))
         yield f"{number:,} images", f"{reason}, such as {first.source}"
+    if others := sum(number for _, number in by_reason[ROWS_SHOWN:]):
+        yield f"{others:,} images more", "For other reasons; dataset.json names them."
     for file in left_out.bad_files[:ROWS_SHOWN]:
         yield file.source, file.reason
     if (more := len(left_out.bad_files) - ROWS_SHOWN) > 0:
@@ -220,10 +223,6 @@ def _left_out(left_out: LeftOut) -> Iterator[tuple[str, str]]:
         ordered = sorted(left_out.ignored_by_suffix.items(), key=lambda item: -item[1])[:ROWS_SHOWN]
         named = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in ordered)
         yield f"{sum(left_out.ignored_by_suffix.values()):,} other files", f"They are no images: {named}"
-
-
-def _dots(items: Sequence[object], shown: int) -> str:
-    return "; ..." if len(items) > shown else "."
 
 
 PAGE = Page(
