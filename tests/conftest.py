@@ -31,7 +31,9 @@ settings.load_profile("fixed")
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
+    """Of this process and of those that it starts: the processors are for the workers of pytest, one each."""
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
