@@ -1,6 +1,6 @@
 """Kill workers, machines and the head of a Ray cluster in the middle of a sweep, and compare its table at the end.
 
-    sudo python results/faults/cluster.py WORK_FOLDER [--sweeps 2] [--kills 20] [--seed 0]
+    sudo python results/faults/cluster.py WORK_FOLDER [--sweeps 4] [--kills 20] [--seed 0]
 
 The cluster has three hosts with two workers each. They are network namespaces of this machine (`tests/hosts.py`), and
 each has a folder of its own for Ray. In each sweep (`samgan table2 --ray`, 20 jobs), workers, machines other than the
@@ -146,9 +146,11 @@ def _disturb(cluster: Cluster, work: Path, number: int, kills: int, seed: int) -
     cluster.start_all()
     process, commands, killed, wrong = _command(cluster, work, name), 1, [], []
     first_seen: dict[str, bytes] = {}
-    victims = [victim for _ in range(0, kills, len(VICTIMS)) for victim in draw.sample(VICTIMS, len(VICTIMS))]
-    for victim in victims[:kills]:
-        running = len(_logged(out)) + draw.randrange(1, 9)  # so many lines of logs later
+    victims: list[str] = []
+    while len(killed) < kills and not _is_done(out):
+        victims = victims or draw.sample(VICTIMS, len(VICTIMS))
+        victim = victims.pop()
+        running = len(_logged(out)) + draw.randrange(1, 4)  # so many lines of logs later
         _wait_for(lambda to=running, of=process: _look(out, first_seen) or len(_logged(out)) >= to or _over(of))
         if process.poll() is None and _kill(cluster, victim, draw):
             killed.append(f"{victim} ({len(first_seen)})")
@@ -264,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line; the status is 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, metavar="WORK_FOLDER")
-    parser.add_argument("--sweeps", type=int, default=2, help="in all, those in the log included (default: 2)")
+    parser.add_argument("--sweeps", type=int, default=4, help="in all, those in the log included (default: 4)")
     parser.add_argument("--kills", type=int, default=20, help="in each sweep (default: 20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, default=LOG)
