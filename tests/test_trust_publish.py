@@ -228,6 +228,8 @@ def test_a_card_of_another_model_or_of_other_scores_is_refused(run, capsys):
         *(
             "<Script>alert(1)</script>",
             "<img src=x onerror=alert(1)>",
+            '<img title=">" onerror="x()">',
+            '<a href="java&#115;cript:x()">',
             '<a href="JavaScript:alert(1)">',
             "<iframe src=x>",
         ),

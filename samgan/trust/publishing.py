@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,8 @@ FILES = (CARD, WEIGHTS_FILE, CONFIG, GRID)
 LINES_NAMED = 8
 BEGIN, END = "<!-- samgan publish writes this part anew -->", "<!-- end of that part -->"
 NO_NAME = "OWNER/NAME"
-ACTIVE = re.compile(
-    r"<(base|embed|form|iframe|link|meta|object|script|style|svg)\b|<[a-z][^>]*[\s/\"']on[a-z]+\s*=|\bjavascript:",
-    re.IGNORECASE,
-)
-"""HTML that runs a script, or loads or hides something. A hub does not show it, but other readers may."""
+ACTIVE = {"base", "embed", "form", "iframe", "link", "meta", "object", "script", "style", "svg"}
+"""Elements of HTML that run a script, or load or hide something. A hub does not show them, but other readers may."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +197,36 @@ def _check_unused(card: Path, attribution: str, documents: Mapping[str, Path | N
         )
 
 
+class _Active(HTMLParser):
+    """Finds HTML that may run or load something: elements in `ACTIVE`, handlers of events, addresses of scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = ""
+
+    @classmethod
+    def first(cls, text: str) -> str:
+        """The first such place of a text; empty: there is none."""
+        if re.search(r"\bjavascript:", text, re.IGNORECASE):  # a link of Markdown is no HTML
+            return "javascript:"
+        parser = cls()
+        parser.feed(text)
+        parser.close()
+        return parser.found
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember the tag, if it is the first of its kind."""
+        handlers = [name for name, _ in attrs if name.startswith("on")]
+        scripts = [name for name, value in attrs if "javascript:" in "".join((value or "").split()).lower()]
+        if not self.found and (tag in ACTIVE or handlers or scripts):
+            self.found = (self.get_starttag_text() or f"<{tag}>")[:80]
+
+
 def _check_card(body: str, record: Record, where: str) -> None:
     """Refuse the card of another model, one with other scores than those of the front matter, and active HTML."""
     assert record.model is not None
-    if found := ACTIVE.search(body):
-        raise SamganError(f"{where} holds {shown(found[0])!r}, which may run or load something in a browser: remove it")
+    if found := _Active.first(body):
+        raise SamganError(f"{where} holds {shown(found)!r}, which may run or load something in a browser: remove it")
     if record.model.sha256 not in body:
         raise SamganError(
             f"{where} is not the card of this model: expected its sha256 {record.model.sha256[:12]}... in it; make one "
