@@ -147,7 +147,7 @@ def _disturb(cluster: Cluster, work: Path, number: int, kills: int, seed: int) -
     process, commands, killed, wrong = _command(cluster, work, name), 1, [], []
     first_seen: dict[str, bytes] = {}
     victims: list[str] = []
-    while len(killed) < kills and not _is_done(out):
+    while len(killed) < kills and commands <= MOST_COMMANDS and not _is_done(out):
         victims = victims or draw.sample(VICTIMS, len(VICTIMS))
         victim = victims.pop()
         running = len(_logged(out)) + draw.randrange(1, 4)  # so many lines of logs later
