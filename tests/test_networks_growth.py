@@ -34,10 +34,15 @@ def moved(network):
     return network.double()
 
 
-@pytest.mark.parametrize("large", [64, 128])
-def test_a_larger_generator_begins_with_the_images_of_the_smaller_one(large):
+@pytest.mark.parametrize(
+    ("large", "before", "after"),
+    [(64, "lower", "lower"), (128, "lower", "lower"), (64, "lower", "all"), (64, "all", "lower"), (64, "none", "all")],
+)
+def test_a_larger_generator_begins_with_the_images_of_the_smaller_one(large, before, after):
+    """Also where one has noise in other blocks than the other."""
     torch.manual_seed(0)
-    small, grown = moved(Generator(network_config(32))), Generator(network_config(large)).double()
+    small = moved(Generator(network_config(32, **{"network.noise": before})))
+    grown = Generator(network_config(large, **{"network.noise": after})).double()
     load_smaller(grown, small.state_dict())
     latents = torch.randn(3, 8, dtype=torch.float64)
     before, after = small(latents), grown(latents)
@@ -137,6 +142,12 @@ def test_weights_of_other_networks_are_refused():
             network_config(32),
             network_config(64, **{"network.channel_base": 256}),
             "at 32 px they have 16 channels, not 8: give both the same network.channel_base",
+        ),
+        (network_config(32), network_config(64, **{"network.noise": "all"}), None),
+        (
+            network_config(32),
+            network_config(64, **{"network.noise": "none"}),
+            "network.noise is none, so what the smaller networks learnt about noise would be lost",
         ),
     ],
 )

@@ -25,6 +25,8 @@ def reason_not_to_grow(small: NetworkConfig, large: NetworkConfig) -> str | None
             )
     if large.spectral_norm != "none":
         return "networks with spectral norm cannot begin with smaller images, since new blocks begin with zeros"
+    if large.noise == "none" and small.noise != "none":
+        return "network.noise is none, so what the smaller networks learnt about noise would be lost"
     widths = {side: (small.channels(side), large.channels(side)) for side in small.resolutions}
     for side, (narrow, wide) in widths.items():
         if narrow != wide:

@@ -60,6 +60,10 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
         raise UsageError(f"training.batch_size {batch_size} cannot be divided evenly among {processes} processes")
 
 
+MAY_GROW = ("network.resolution", "network.channel_base", "network.min_channels", "network.noise")
+"""What may differ between networks and those for smaller images with which they begin."""
+
+
 def check_start(config: Config, saved: Config) -> None:
     """Check, before anything is written, that a run can begin with networks of another configuration.
 
@@ -67,7 +71,7 @@ def check_start(config: Config, saved: Config) -> None:
         UsageError: These networks have different settings.
     """
     grows = saved.network.resolution != config.network.resolution
-    allowed = {"network.resolution", "network.channel_base", "network.min_channels"} if grows else set()
+    allowed = set(MAY_GROW) if grows else set()
     differences = {key: values for key, values in saved.differences(config).items() if key not in allowed}
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
