@@ -416,6 +416,23 @@ def test_runs_are_laid_over_each_other_without_a_mouse(enter):
     assert {RUN, "runs/second"} <= labels
 
 
+def test_a_list_of_runs_follows_and_disturbs_nobody(enter, root):
+    page = enter(viewport={"width": 390, "height": 844})
+    page.goto(page.url + "train")
+    box = f"input[type=checkbox][value='{RUN}']"
+    tab_to(page, box)
+    page.keyboard.press("Space")
+    scrolled = "document.querySelector('#list .scroll').scrollLeft"
+    page.evaluate(f"{scrolled} = 40")
+    shutil.copytree(root / RUN, root / "runs" / "later")
+    page.wait_for_selector("#list a:text-is('runs/later')", timeout=PATIENCE)
+    assert page.is_checked(box)
+    assert page.evaluate("wanted => document.activeElement.matches(wanted)", box)
+    assert page.evaluate(scrolled) == 40
+    shutil.rmtree(root / "runs" / "later")
+    page.wait_for_selector("#list a:text-is('runs/later')", state="detached", timeout=PATIENCE)
+
+
 def test_near_duplicates_and_contradictions_are_turned_over_without_a_mouse(enter):
     page = enter()
     page.goto(page.url + "data?set=set")

@@ -218,6 +218,8 @@ def test_an_address_for_others_must_be_meant():
             check_host(host, known=False)
     with pytest.raises(UsageError, match="every address"):
         check_host("0.0.0.0", known=True)
+    with pytest.raises(UsageError, match="every address"):
+        check_host("::ffff:0.0.0.0", known=True)
     assert Address("127.0.0.1", 5).names == ("127.0.0.1:5", "localhost:5")
     assert Address("::1", 5).names == ("[::1]:5", "localhost:5")
     assert Address("192.0.2.7", 5).names == ("192.0.2.7:5",)

@@ -776,6 +776,40 @@ def test_a_run_leads_to_what_was_made_of_it(root):
     assert "Audit it" not in make_client(root, read_only=True).get("/train", params={"run": "runs/second"}).text
 
 
+@pytest.mark.parametrize("path", ["/", "/train"])
+def test_a_list_asks_for_itself_and_is_sent_again_only_if_it_changed(root, path):
+    client = make_client(root)
+    page = client.get(path).text
+    address = re.search(r'id="list" hx-get="([^"]+)"', page)[1].replace("&amp;", "&")
+    assert client.get(address).status_code == 204
+    shutil.copytree(root / RUN, root / "runs" / "third one")
+    again = client.get(address + ("&run=runs/second" if path == "/train" else ""))
+    assert "runs/third one" in again.text
+    assert "<h1>" not in again.text
+    assert re.findall(r'value="([^"]+)"[^>]* checked', again.text) == (["runs/second"] if path == "/train" else [])
+    identifiers = re.findall(r'\bid="([^"]+)"', again.text)
+    assert len(set(identifiers)) == len(identifiers)
+    assert set(re.findall(r'\bid="([^"]+)"', page.partition('id="list"')[2])) < set(
+        identifiers
+    )  # focus finds its place
+
+
+def test_a_model_of_a_balanced_set_goes_on_with_that_set(root, started):
+    shutil.copytree(root / RUN, root / "balanced" / "models" / "one")
+    client = make_client(root)
+    own = client.get("/train", params={"run": "balanced/models/one"})
+    assert "A model of the balanced set balanced" in words(own)
+    assert 'href="/balance?at=balanced"' in own.text
+    assert 'action="/train/resume"' not in own.text
+    answer = client.post("/train/resume", data={"run": "balanced/models/one"}, headers=ORIGIN)
+    assert answer.status_code == 409
+    assert "continue the balanced set" in words(answer)
+    assert not started
+    other = client.get("/train", params={"run": RUN})
+    assert "balanced set" not in words(other)
+    assert 'action="/train/resume"' in other.text
+
+
 def test_a_root_that_is_gone_is_said_and_not_shown_as_empty(root):
     client = make_client(root)
     root.rename(root.with_name("moved"))

@@ -5,7 +5,7 @@ import secrets
 import socket
 import webbrowser
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import uvicorn
 
@@ -30,7 +30,7 @@ class Address:
     def names(self) -> tuple[str, ...]:
         """What browsers may call it; the first is for links."""
         own = f"[{self.host}]" if ":" in self.host else self.host
-        names = (own, "localhost") if ip_address(self.host).is_loopback else (own,)
+        names = (own, "localhost") if _meant(self.host).is_loopback else (own,)
         return tuple(f"{name}:{self.port}" for name in names)
 
 
@@ -53,7 +53,7 @@ def serve(root: Root, *, host: str = LOOPBACK, port: int = 0, read_only: bool = 
         token = secrets.token_urlsafe(32)
         app = make_app(
             root, hosts=address.names, token=token, read_only=read_only,
-            open_to_others=not ip_address(host).is_loopback, worker=worker,
+            open_to_others=not _meant(host).is_loopback, worker=worker,
         )  # fmt: skip
         url = f"http://{address.names[0]}/"
         say(f"samgan studio shows {root.path}{' (read-only)' if read_only else ''}; Ctrl-C ends it, trainings go on:")
@@ -75,7 +75,7 @@ def check_host(host: str, known: bool) -> None:
         UsageError: It is no address, stands for all addresses, or is not of this machine alone and `known` is false.
     """
     try:
-        address = ip_address(host)
+        address = _meant(host)
     except ValueError:
         raise UsageError(f"--host {host}: expected an IP address of this machine, such as {LOOPBACK}") from None
     if address.is_unspecified:
@@ -89,13 +89,19 @@ def check_host(host: str, known: bool) -> None:
 
 def describe_reach(host: str, read_only: bool) -> str:
     """What it means that other machines can reach an address; empty for one of this machine alone."""
-    if ip_address(host).is_loopback:
+    if _meant(host).is_loopback:
         return ""
     does = "look at the pictures of your patients" + ("" if read_only else ", and start and stop trainings")
     return (
         f"Other machines can reach {host}: whoever has the link can {does}. Nothing is encrypted, so whoever reads the "
         "connection can take the link, too. Keep it secret."
     )
+
+
+def _meant(host: str) -> IPv4Address | IPv6Address:
+    """The address, of version 4 if it is one that is written as one of version 6, such as ::ffff:0.0.0.0."""
+    address = ip_address(host)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 """What every page uses: the studio's state, what a request asks for, and templates to answer with."""
 
 import functools
+import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,10 @@ from starlette.routing import Route
 import samgan.pages
 from samgan import __version__
 from samgan.errors import SamganError, UsageError, shown
-from samgan.files import is_full
+from samgan.files import hash_json, is_full
 from samgan.grids import RESEARCH_ONLY, SYNTHETIC
 from samgan.studio.blinded import Readers
-from samgan.studio.catalogue import Catalogue
+from samgan.studio.catalogue import Catalogue, Found
 from samgan.studio.logs import Alarm
 from samgan.studio.places import Root
 from samgan.studio.worker import Worker
@@ -123,7 +124,7 @@ def words_of(error: Exception) -> str:
     return f"A file could not be read or written: {getattr(error, 'strerror', None) or type(error).__name__}.{remedy}"
 
 
-ASKING = ("/job", "/train/now", "/balance/now")
+ASKING = ("/job", "/list", "/train/list", "/train/now", "/balance/now")
 """Addresses of parts of pages that ask for themselves again and again."""
 
 
@@ -138,6 +139,21 @@ def explain(request: Request, words: str, *, status: int, title: str = "This did
     again = f"{url.path}?{url.query}" if request.method == "GET" and url.path in ASKING else ""
     # Status 200: htmx shows nothing else.
     return respond(request, "trouble_part.html", words=words, place=place, again=again)
+
+
+def list_seen(found: Found) -> str:
+    """A hash: equal if lists of sets and runs would show the same."""
+    sets = [(each.place, repr(each.info), each.problem) for each in found.sets]
+    runs = [
+        (run.place, run.state, run.problem, run.kimg, run.goal_kimg, run.images_per_second, ago(run.changed))
+        for run in found.runs
+    ]
+    return hash_json([sets, runs, found.notes])[:16]
+
+
+def named(place: str) -> str:
+    """What the place of a file is called within a page, in letters that fit there."""
+    return hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def clock(seconds: float | None) -> str:
@@ -168,7 +184,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: Mapping[str, Any] = {"shown": shown, "printable": printable, "clock": clock, "ago": ago}
+    filters: Mapping[str, Any] = {"shown": shown, "printable": printable, "clock": clock, "ago": ago, "named": named}
     environment.filters.update(filters)
     environment.globals["link"] = link
     return environment

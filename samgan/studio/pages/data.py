@@ -222,7 +222,8 @@ def _left_out(left_out: LeftOut) -> Iterator[tuple[str, str]]:
     if left_out.ignored_by_suffix:
         ordered = sorted(left_out.ignored_by_suffix.items(), key=lambda item: -item[1])[:ROWS_SHOWN]
         named = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in ordered)
-        yield f"{sum(left_out.ignored_by_suffix.values()):,} other files", f"They are no images: {named}"
+        number = sum(left_out.ignored_by_suffix.values())
+        yield f"{number:,} other file{'' if number == 1 else 's'}", f"No image{'' if number == 1 else 's'}: {named}"
 
 
 PAGE = Page(

@@ -10,14 +10,14 @@ from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from samgan.config import flatten
-from samgan.errors import SamganError, UsageError
+from samgan.errors import SamganError, UsageError, shown
 from samgan.files import hash_json
 from samgan.runs import Collapse
 from samgan.studio import processes
 from samgan.studio.catalogue import FoundRun, FoundSet
 from samgan.studio.grids import Grid, find_grids, grid_file
 from samgan.studio.logs import Alarm, curves, read_piece
-from samgan.studio.view import Page, Studio, asked, asked_all, form, link, respond, studio_of
+from samgan.studio.view import Page, Studio, asked, asked_all, form, link, list_seen, respond, studio_of
 
 MOST_TOGETHER = 15
 """Runs whose curves are told apart by colour and dashes."""
@@ -39,6 +39,8 @@ class Now:
     """The set that it trains on, if it is below the root."""
     at_work: bool
     """Whether a command that the studio started for this run is still running; it may not train yet, or any more."""
+    study: str
+    """Place of the balanced set that it is a model of; empty if it belongs to none."""
 
     @property
     def seen(self) -> str:
@@ -46,7 +48,8 @@ class Now:
         run, grid = self.run, self.grid
         number = self.collapse.step if self.collapse else None
         parts = [run.state, run.problem, run.pid, run.line.get("step"), run.changed, run.saved_step, number]
-        parts += [round(self.read, 3), grid.name if grid else None, self.said, bool(self.data), self.at_work]
+        parts += [round(self.read, 3), grid.name if grid else None, self.said]
+        parts += [bool(self.data), self.at_work, self.study]
         return hash_json(parts)[:16]
 
 
@@ -54,7 +57,10 @@ def train(request: Request) -> Response:
     """One run, or the list of runs."""
     wanted, studio = asked(request), studio_of(request)
     if "run" not in wanted:
-        return respond(request, "runs.html", title="Train", page="/train", found=studio.catalogue.look())
+        found = studio.catalogue.look()
+        return respond(
+            request, "runs.html", title="Train", page="/train", found=found, seen=list_seen(found), chosen=[]
+        )
     place = wanted["run"]
     now = _now(studio, place)
     tree = now.run.config.to_dict() if now.run.config else {}
@@ -63,6 +69,15 @@ def train(request: Request) -> Response:
         request, "train.html", title=f"Run: {place}", page="/train", place=place, now=now, settings=settings,
         more=_more(studio, place) if now.run.saved_step else [],
     )  # fmt: skip
+
+
+def runs_part(request: Request) -> Response:
+    """The list of runs, with the boxes that were ticked; nothing if the browser shows it already."""
+    found = studio_of(request).catalogue.look()
+    seen = list_seen(found)
+    if asked(request).get("seen") == seen:
+        return Response(status_code=204)
+    return respond(request, "runs_part.html", found=found, seen=seen, chosen=asked_all(request, "run"))
 
 
 def together(request: Request) -> Response:
@@ -151,6 +166,8 @@ def _resume(studio: Studio, place: str) -> Response:
     data = _data_of(studio, run)
     if run.state != "stopped" or data is None:
         raise SamganError("Only a run that was stopped, and whose set is in the folder of this studio, can continue.")
+    if study := _study_of(studio, place):
+        raise SamganError(f"This is a model of the balanced set {shown(study)}: continue the balanced set.")
     root = studio.root
     folder, out = (root.check_tree(root.find(each)) for each in (data.place, place))
     if run.config and (file := run.config.network.vision_file):
@@ -174,7 +191,23 @@ def _now(studio: Studio, place: str) -> Now:
             collapse, read = alarm.look(path), alarm.read
         except (OSError, SamganError):
             pass  # gone since; the next look says so
-    return Now(run, collapse, read, grids[-1] if grids else None, said, _data_of(studio, run), at_work)
+    return Now(
+        run,
+        collapse,
+        read,
+        grids[-1] if grids else None,
+        said,
+        _data_of(studio, run),
+        at_work,
+        _study_of(studio, place),
+    )
+
+
+def _study_of(studio: Studio, place: str) -> str:
+    """The balanced set that has this run among its models."""
+    folder, _, rest = place.rpartition("/models/")
+    is_model = bool(folder and rest) and "/" not in rest and studio.root.find(f"{folder}/plan.json").is_file()
+    return folder if is_model else ""
 
 
 def _data_of(studio: Studio, run: FoundRun) -> FoundSet | None:
@@ -189,6 +222,7 @@ PAGE = Page(
     (
         Route("/train", train),
         Route("/train/together", together),
+        Route("/train/list", runs_part),
         Route("/train/now", now_part),
         Route("/train/curves", curves_json),
         Route("/train/grid.png", grid_picture),
