@@ -6,6 +6,7 @@ Every setting stands here once, with its default, its allowed values and its hel
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -302,7 +303,12 @@ class Config:
         Raises:
             UsageError: As `override`.
         """
-        return cls().override(document)
+        return _defaults().override(document)
+
+
+@functools.cache
+def _defaults() -> Config:
+    return Config()  # checking it takes as long as reading a document
 
 
 def flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -393,9 +399,9 @@ def _merge(node: Any, changes: Mapping[str, Any], path: str) -> Any:
             if not isinstance(value, Mapping):
                 raise UsageError(f"{key}: expected a section of settings, got {value!r}")
             values[name] = _merge(current, value, f"{key}.")
-        else:
+        elif value != current or type(value) is not type(current):  # else it was checked already
             values[name] = checked(value, hints[name], fields[name].metadata["limits"], key)
-    return dataclasses.replace(node, **values)
+    return dataclasses.replace(node, **values) if values else node
 
 
 def _advice(name: str, hints: Mapping[str, Any], path: str) -> str:
