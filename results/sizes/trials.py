@@ -58,6 +58,8 @@ class Variant:
 
     All smaller sides then get as many images as each other, in the sum of their shares of the minutes.
     """
+    last: tuple[str, ...] = ()
+    """What differs at the last size alone, so that several variants go on from the same smaller networks."""
 
 
 SMALL_FIRST = ((64, 0.4),)
@@ -92,6 +94,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "half-life of 1 kimg": ("--training.ema_halflife_kimg=1",),
     "half-life of 20 kimg": ("--training.ema_halflife_kimg=20",),
 }
+LATE_CHANGES = ("noise in the largest images", "8 channels or more", "half-life of 20 kimg", "rate 0.004")
 GROWING_128 = ("--training.penalty_weight=0.08", "--training.first_penalty_power=2")
 GROWING_256 = ("--training.penalty_weight=0.32", "--training.first_penalty_power=2")
 """A penalty in proportion to the pixels, which is that of samgan-plus at 64 px."""
@@ -131,6 +134,9 @@ VARIANTS: dict[str, Variant] = {
     "growing penalty, noise, half-life of 20 kimg, 64 and 128 px first": Variant(
         (*GROWING_256, "--network.noise=all", "--training.ema_halflife_kimg=20"), TWO_FIRST, True
     ),
+    **{
+        f"64 and 128 px first, then {change}": Variant(first=TWO_FIRST, last=CHANGES[change]) for change in LATE_CHANGES
+    },
     **{name: Variant((f"--preset={name}",)) for name in PRESETS},
 }
 
@@ -263,7 +269,9 @@ def trained(name: str, options: argparse.Namespace) -> tuple[Path, int]:
     """The last run of a trial, trained if it is not there in full, and the thousands of images of all its runs."""
     variant = VARIANTS[name]
     shares = [*variant.first, (options.size, 1 - sum(share for _, share in variant.first))]
-    parts = [(side, kimg_of(side, variant.arguments, share * options.minutes)) for side, share in shares]
+    settings = {side: variant.arguments for side, _ in shares}
+    settings[options.size] += variant.last
+    parts = [(side, kimg_of(side, settings[side], share * options.minutes)) for side, share in shares]
     total, begin, past = sum(kimg for _, kimg in parts), list[Any](), ""
     if variant.in_one_run:
         sides = [side for side, _ in variant.first]
@@ -274,7 +282,7 @@ def trained(name: str, options: argparse.Namespace) -> tuple[Path, int]:
         parts = [(options.size, total)]
     for side, kimg in parts:
         past += f"-{side}x{kimg}"
-        out = train(side, kimg, [*variant.arguments, *begin], past, options)
+        out = train(side, kimg, [*settings[side], *begin], past, options)
         begin = ["--start", out]
     return out, total
 
