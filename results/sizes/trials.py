@@ -94,7 +94,8 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "half-life of 1 kimg": ("--training.ema_halflife_kimg=1",),
     "half-life of 20 kimg": ("--training.ema_halflife_kimg=20",),
 }
-LATE_CHANGES = ("noise in the largest images", "8 channels or more", "half-life of 20 kimg", "rate 0.004")
+LATE = {**CHANGES, "penalty of 0.08": ("--training.penalty_weight=0.08",)}
+"""What the last size alone may have, where training goes on from a smaller network."""
 GROWING_128 = ("--training.penalty_weight=0.08", "--training.first_penalty_power=2")
 GROWING_256 = ("--training.penalty_weight=0.32", "--training.first_penalty_power=2")
 """A penalty in proportion to the pixels, which is that of samgan-plus at 64 px."""
@@ -134,9 +135,8 @@ VARIANTS: dict[str, Variant] = {
     "growing penalty, noise, half-life of 20 kimg, 64 and 128 px first": Variant(
         (*GROWING_256, "--network.noise=all", "--training.ema_halflife_kimg=20"), TWO_FIRST, True
     ),
-    **{
-        f"64 and 128 px first, then {change}": Variant(first=TWO_FIRST, last=CHANGES[change]) for change in LATE_CHANGES
-    },
+    **{f"64 px first, then {name}": Variant((), SMALL_FIRST, last=change) for name, change in LATE.items()},
+    **{f"64 and 128 px first, then {name}": Variant((), TWO_FIRST, last=change) for name, change in LATE.items()},
     **{name: Variant((f"--preset={name}",)) for name in PRESETS},
 }
 
