@@ -805,6 +805,10 @@ def test_a_model_of_a_balanced_set_goes_on_with_that_set(root, started):
     assert answer.status_code == 409
     assert "continue the balanced set" in words(answer)
     assert not started
+    inside = make_client(root / "balanced").get("/train", params={"run": "models/one"})
+    assert 'href="/balance?at=."' in inside.text
+    assert make_client(root / "balanced").get("/balance", params={"at": "."}).status_code == 200
+    assert make_client(root / "balanced" / "models").get("/train", params={"run": "one"}).status_code == 200
     other = client.get("/train", params={"run": RUN})
     assert "balanced set" not in words(other)
     assert 'action="/train/resume"' in other.text

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -205,9 +205,10 @@ def _now(studio: Studio, place: str) -> Now:
 
 def _study_of(studio: Studio, place: str) -> str:
     """The balanced set that has this run among its models."""
-    folder, _, rest = place.rpartition("/models/")
-    is_model = bool(folder and rest) and "/" not in rest and studio.root.find(f"{folder}/plan.json").is_file()
-    return folder if is_model else ""
+    if PurePosixPath(place).parent.name != "models":
+        return ""
+    folder = studio.root.find(place).parent.parent
+    return studio.root.place(folder) if (folder / "plan.json").is_file() else ""
 
 
 def _data_of(studio: Studio, run: FoundRun) -> FoundSet | None:
