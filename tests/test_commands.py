@@ -512,6 +512,19 @@ def test_a_run_can_start_with_the_networks_of_smaller_images(capsys, data, folde
     assert run(capsys, "train", larger, *plus, *again, "--resume")[0] == 0
 
 
+def test_a_discriminator_can_get_pretrained_eyes_later(capsys, data, tmp_path):
+    plus = [*TINY, "--network.channel_base=256", "--network.latent_dim=8", "--network.num_classes=0"]
+    eyes = ["--network.discriminator_blocks=vision", "--network.vision_features=radiograph"]
+    eyes += ["--network.vision_resolution=64", "--network.vision_channels=32"]
+    assert run(capsys, "train", data, *plus, "--out", tmp_path / "before")[0] == 0
+    begun = ["--start", tmp_path / "before", "--out", tmp_path / "after"]
+    assert run(capsys, "train", data, *plus, *eyes, *begun)[0] == 0
+    assert Run(tmp_path / "after").config.network.discriminator_blocks == "vision"
+    status, _, error = run(capsys, "train", data, *plus, "--start", tmp_path / "after", "--out", tmp_path / "without")
+    assert status == 2
+    assert "network.discriminator_blocks is 'vision', not 'residual'" in error
+
+
 def test_a_run_can_start_from_a_model_which_has_no_discriminator(capsys, data, trained, tmp_path):
     model = tmp_path / "begun.safetensors"
     assert run(capsys, "export", trained, model)[0] == 0

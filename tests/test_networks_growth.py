@@ -62,6 +62,30 @@ def test_a_larger_discriminator_begins_with_the_logits_of_the_smaller_one(large)
     torch.testing.assert_close(grown(pyramid), small(pyramid[:4]), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("large", [32, 64])
+def test_pretrained_eyes_join_a_discriminator_that_has_none(large):
+    """Its own logit is what it was, and the heads begin as they were drawn."""
+    torch.manual_seed(0)
+    eyes = {
+        "network.discriminator_blocks": "vision",
+        "network.vision_features": "radiograph",
+        "network.vision_resolution": 64,
+    }
+    config = network_config(large, **eyes)
+    small, grown = moved(Discriminator(network_config(32))), Discriminator(config).double()
+    drawn = {name: value.clone() for name, value in grown.state_dict().items() if name.startswith("eyes.")}
+    assert drawn
+    load_smaller(grown, small.state_dict())
+    pyramid = image_pyramid(torch.rand(4, 1, large, large, dtype=torch.float64) - 0.5, config.image_sides)
+    torch.testing.assert_close(grown(pyramid), small(pyramid[:4]), rtol=0, atol=1e-12)
+    for name, value in drawn.items():
+        torch.testing.assert_close(grown.state_dict()[name], value, rtol=0, atol=0)
+    again = Discriminator(config).double()
+    load_smaller(again, grown.state_dict())
+    for name, value in grown.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("settings", [{}, {"network.discriminator_attention": [32, 64]}])
 def test_blocks_that_join_later_change_nothing_at_first(settings):
     torch.manual_seed(0)

@@ -94,7 +94,11 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "half-life of 1 kimg": ("--training.ema_halflife_kimg=1",),
     "half-life of 20 kimg": ("--training.ema_halflife_kimg=20",),
 }
-LATE = {**CHANGES, "penalty of 0.08": ("--training.penalty_weight=0.08",)}
+LATE = {
+    **CHANGES,
+    "penalty of 0.08": ("--training.penalty_weight=0.08",),
+    "pretrained eyes beside it": ("--preset=samgan-vision",),
+}
 """What the last size alone may have, where training goes on from a smaller network."""
 GROWING_128 = ("--training.penalty_weight=0.08", "--training.first_penalty_power=2")
 GROWING_256 = ("--training.penalty_weight=0.32", "--training.first_penalty_power=2")

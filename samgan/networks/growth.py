@@ -10,8 +10,10 @@ from samgan.config import NetworkConfig
 from samgan.networks.discriminator import Discriminator
 from samgan.networks.generator import Generator
 
-GROWS = {"generator_blocks": ("modulated",), "discriminator_blocks": ("residual",)}
+GROWS = {"generator_blocks": ("modulated",), "discriminator_blocks": ("residual", "vision")}
 """The blocks of which a network can begin as that of smaller images, by the setting that chooses them."""
+EYES = "eyes."
+"""How the names of weights begin that a discriminator with vision blocks has beside its residual blocks."""
 
 
 def reason_not_to_grow(small: NetworkConfig, large: NetworkConfig) -> str | None:
@@ -82,7 +84,8 @@ def load_smaller(network: Generator | Discriminator, weights: Mapping[str, Tenso
 
     The images of a generator are then those of the smaller one, and enlargements of the largest of them. A
     discriminator gives the logits that the smaller one gives to the smaller scales. What leads from the new blocks to
-    the others starts at zero, and learns from the first step on.
+    the others starts at zero, and learns from the first step on. The heads of vision blocks begin anew if the smaller
+    one has none.
 
     Args:
         network: One whose settings `reason_not_to_grow` accepts; changed in place.
@@ -99,6 +102,8 @@ def load_smaller(network: Generator | Discriminator, weights: Mapping[str, Tenso
     initial = network.state_dict()
     # The block that was the largest had no noise, whose strength starts at zero.
     fresh = {name for name in initial if name.startswith(tuple(new)) or (new and name.endswith(".noise"))}
+    if not any(name.startswith(EYES) for name in weights):
+        fresh |= {name for name in initial if name.startswith(EYES)}
     network.load_state_dict({**{name: initial[name] for name in fresh}, **weights})
     if not new:
         return

@@ -62,6 +62,9 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
 
 MAY_GROW = ("network.resolution", "network.channel_base", "network.min_channels", "network.noise")
 """What may differ between networks and those for smaller images with which they begin."""
+OF_EYES = ("network.discriminator_blocks", "network.vision_features", "network.vision_file")
+OF_EYES += ("network.vision_resolution", "network.vision_channels")
+"""What may differ where vision blocks begin as residual ones, without heads."""
 
 
 def check_start(config: Config, saved: Config) -> None:
@@ -72,6 +75,8 @@ def check_start(config: Config, saved: Config) -> None:
     """
     grows = saved.network.resolution != config.network.resolution
     allowed = set(MAY_GROW) if grows else set()
+    if (saved.network.discriminator_blocks, config.network.discriminator_blocks) == ("residual", "vision"):
+        allowed.update(OF_EYES)
     differences = {key: values for key, values in saved.differences(config).items() if key not in allowed}
     foreign = [f"{key} is {v[0]!r}, not {v[1]!r}" for key, v in differences.items() if key.startswith("network.")]
     if foreign:
@@ -92,8 +97,8 @@ class Options:
     """Continue from the newest readable checkpoint."""
     start: Path | None = None
     """A checkpoint of another run; a new run begins with its networks, including the averaged generator. Or a file of
-    `samgan export`, which has a generator only: the discriminator is new. Both may be of smaller images
-    (`samgan.networks.load_smaller`). Optimizers and steps start afresh. A snapshot is written before the first step."""
+    `samgan export`, which has a generator only: the discriminator is new. Both may be of smaller images, or have residual
+    blocks where the new ones are vision (`samgan.networks.load_smaller`). Optimizers and steps start afresh. A snapshot is written before the first step."""
     minutes: float | None = None
     """End, with a snapshot, at the first line of the log after this many minutes of training. Minutes before a resume
     count; time between runs does not."""
