@@ -229,6 +229,16 @@ def test_newest_passes_over_a_truncated_one_with_a_warning(run):
     assert (found.path, found.step) == (run.checkpoint_path(10), 10)
 
 
+def test_newest_takes_no_older_one_where_a_file_cannot_be_opened(run):
+    """As with too many open files: nothing tells that it is damaged."""
+    fill(run, [5, 10])
+    path = run.checkpoint_path(10)
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(SamganError, match=r"step-00000010\.pt cannot be opened \(Too many .*links\S*\): try again"):
+        newest_checkpoint(run)
+
+
 def test_newest_refuses_when_all_are_damaged(run):
     for step in (1, 2):
         run.checkpoint_path(step).write_bytes(b"torn")

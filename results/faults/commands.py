@@ -68,6 +68,8 @@ AGAIN = re.compile(r"best\.json$|status\.json$|table\.(json|csv|md|html)$")
 """Files that one command writes more than once: they are compared only when it is done."""
 OF_SOURCE = re.compile(r"environment\.json$|report\.html$")
 """Files that name the commit of the source, which may change meanwhile: only whether they are there counts."""
+UNHEARD = re.compile(r"write\(2<.*\(INJECTED\)")
+"""In what strace tells: a write to standard error that failed."""
 ERROR = re.compile(r"samgan: error: ")
 OF_NO_USE = re.compile(r"(\.lock|\..*\.tmp|\.partial)$")
 """Names of files and folders that a command that was killed may leave, since no reader takes them."""
@@ -144,10 +146,12 @@ def _try(work: Path, name: str, number: int, seed: int, counts: dict[str, int], 
     place = draw.randrange(1, counts[kind] + 1)
     box = _box(work, name)
     before = _tree(box)
-    # strace counts the calls of each name by itself; nearly all of a kind have one name.
+    # strace counts the calls of each name, and of each thread, by itself; nearly all of a kind have one name.
     inject = f"inject={','.join(CALLS[kind])}:{FAULTS[fault]}:when={place}"
-    status, said = _run(work, box, name, ["-e", f"trace={','.join(CALLS[kind])}", "-e", inject, "-o", "/dev/null"])
-    wrong = [_judge_end(status, said)]
+    tracing = ["-y", "-e", f"trace={','.join(CALLS[kind])}", "-e", inject, "-o", str(work / "trace")]
+    status, said = _run(work, box, name, tracing)
+    unheard = UNHEARD.search((work / "trace").read_text(errors="replace")) is not None
+    wrong = [_judge_end(status, said, unheard)]
     if status == 0:  # what failed was of no use to anybody, such as a line on the terminal
         wrong += _differences(_tree(box), plain, whole=True)
     else:
@@ -169,14 +173,18 @@ def _try(work: Path, name: str, number: int, seed: int, counts: dict[str, int], 
     )
 
 
-def _judge_end(status: int, said: str) -> str:
-    """What is wrong with how a disturbed command ended."""
+def _judge_end(status: int, said: str, unheard: bool) -> str:
+    """What is wrong with how a disturbed command ended; if it was `unheard`, its line may have been refused, too."""
     errors = [line for line in said.splitlines() if ERROR.match(line)]
     if "Traceback" in said:
         return f"a traceback: {said.strip().splitlines()[-1][:200]}"
     if status in (0, -signal.SIGKILL):
         return ""
-    return "" if status == 1 and len(errors) == 1 else f"status {status} with {len(errors)} errors: {said[-200:]}"
+    return (
+        ""
+        if status == 1 and (len(errors) == 1 or (unheard and not errors))
+        else f"status {status} with {len(errors)} errors: {said[-200:]}"
+    )
 
 
 def _differences(tree: dict[str, str], plain: list[dict[str, str]], whole: bool = False) -> list[str]:

@@ -6,7 +6,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -19,6 +19,10 @@ from samgan.runs.folder import CHECKPOINT_NAME, Run
 FORMAT = "samgan checkpoint 1"
 REQUIRED = {"config", "step", "images_seen", "generator", "ema_generator"}
 """The entries that sampling needs from a checkpoint; training saves more."""
+
+
+class UnopenedError(SamganError):
+    """A checkpoint that the system does not let be opened, for example since too many files are open."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,16 +77,20 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkp
 
     Raises:
         SamganError: The file is missing or truncated, is not a samgan checkpoint, or holds more than plain data.
+        UnopenedError: It is there, and the system does not let it be opened. So nothing is known of its content.
     """
     problem: Exception
+    file = _open(path)
     try:
-        with zipfile.ZipFile(path) as archive:  # torch does not check the checksums
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                raise ValueError("its parts are compressed, as torch never writes them")  # a small file may hold a lot
-            damaged = archive.testzip()
-        if damaged:
-            raise ValueError(f"its part {damaged} is damaged")
-        state = torch.load(path, map_location=device, weights_only=True)
+        with file:
+            with zipfile.ZipFile(file) as archive:  # torch does not check the checksums
+                if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                    raise ValueError("its parts are compressed, as torch never writes them")  # few bytes may hold a lot
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"its part {damaged} is damaged")
+            file.seek(0)
+            state = torch.load(file, map_location=device, weights_only=True)
         if isinstance(state, dict) and state.get("format") == FORMAT and set(state) >= REQUIRED:
             counts = state["step"], state["images_seen"]
             if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
@@ -94,8 +102,6 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkp
         problem = ValueError(f"expected format {FORMAT!r} with {', '.join(sorted(REQUIRED))}")
     except UsageError as error:  # in its configuration
         raise SamganError(f"{path}: {error}") from None
-    except FileNotFoundError:
-        raise SamganError(f"there is no checkpoint {path}") from None
     except pickle.UnpicklingError as error:
         problem = ValueError(f"it holds more than plain data; none of it was run ({first_line(error)})")
     except Exception as error:  # an unpickler may raise any error on unexpected bytes
@@ -104,16 +110,32 @@ def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> Checkp
     raise SamganError(f"{path} is not a readable samgan checkpoint: {reason}")
 
 
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise SamganError(f"there is no checkpoint {path}") from None
+    except IsADirectoryError as error:
+        raise SamganError(f"{path} is not a readable samgan checkpoint: {error}") from None
+    except OSError as error:
+        raise UnopenedError(
+            f"{path} cannot be opened ({error.strerror}): try again later; to do without it, move it to another folder"
+        ) from None
+
+
 def newest_checkpoint(run: Run) -> Checkpoint | None:
-    """The newest checkpoint that can be read; unreadable ones are skipped with a warning. None if there are none.
+    """The newest checkpoint that can be read; damaged ones are skipped with a warning. None if there are none.
 
     Raises:
-        SamganError: There are checkpoints, but none can be read.
+        SamganError: There are checkpoints, but none can be read; or one cannot even be opened, so that an older one
+            might be taken for no good reason.
     """
     paths = run.checkpoints()
     for path in reversed(paths):
         try:
             return load_checkpoint(path)
+        except UnopenedError:
+            raise
         except SamganError as error:
             warnings.warn(f"skipped a checkpoint: {error}", stacklevel=2)
     if paths:

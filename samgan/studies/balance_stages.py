@@ -17,7 +17,7 @@ from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.documents import Document
 from samgan.errors import SamganError, UsageError
-from samgan.files import atomic_write
+from samgan.files import atomic_write, remove_leftovers
 from samgan.metrics.features import extract
 from samgan.metrics.load_features import choose_features
 from samgan.pictures import to_uint8
@@ -116,6 +116,7 @@ def labels_of(model: Model, seeds: Sequence[int], name: str) -> Labels:
 def stage(path: Path, name: str, kind: type[D], make: Callable[[], D]) -> D:
     """Return what a stage found: read its file, or do the stage and write the file."""
     if path.is_file():
+        remove_leftovers(path)  # of a call that was killed when it wrote the file anew
         return kind.read(path)
     say(f"samgan: {name}")
     document = make()

@@ -62,8 +62,10 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
 
 MAY_GROW = ("network.resolution", "network.channel_base", "network.min_channels", "network.noise")
 """What may differ between networks and those for smaller images with which they begin."""
-OF_EYES = ("network.discriminator_blocks", "network.vision_features", "network.vision_file")
-OF_EYES += ("network.vision_resolution", "network.vision_channels")
+OF_EYES = (
+    "network.discriminator_blocks",
+    *(f"network.vision_{name}" for name in ("features", "file", "resolution", "channels")),
+)
 """What may differ where vision blocks begin as residual ones, without heads."""
 
 
@@ -97,8 +99,9 @@ class Options:
     """Continue from the newest readable checkpoint."""
     start: Path | None = None
     """A checkpoint of another run; a new run begins with its networks, including the averaged generator. Or a file of
-    `samgan export`, which has a generator only: the discriminator is new. Both may be of smaller images, or have residual
-    blocks where the new ones are vision (`samgan.networks.load_smaller`). Optimizers and steps start afresh. A snapshot is written before the first step."""
+    `samgan export`, which has a generator only: the discriminator is new. Both may be of smaller images, or have
+    residual blocks where the new ones are vision (`samgan.networks.load_smaller`). Optimizers and steps start afresh. A
+    snapshot is written before the first step."""
     minutes: float | None = None
     """End, with a snapshot, at the first line of the log after this many minutes of training. Minutes before a resume
     count; time between runs does not."""
