@@ -612,6 +612,9 @@ def test_a_set_that_classes_swallowed_is_pointed_out(capsys, data, tmp_path):
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("std::bad_alloc"),
     ],
 )
 def test_too_little_memory_is_told_in_one_line(capsys, trained, tmp_path, monkeypatch, error):
@@ -625,6 +628,19 @@ def test_too_little_memory_is_told_in_one_line(capsys, trained, tmp_path, monkey
     monkeypatch.setattr("samgan.api.open_model", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # a defect of ours is not to be hidden
         run(capsys, "sample", trained, "--out", tmp_path / "samples")
+
+
+def test_what_an_extension_forgot_to_say_is_memory_only_under_a_limit(capsys, trained, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise SystemError("error return without exception set")
+
+    monkeypatch.setattr("samgan.api.open_model", fail)
+    with pytest.raises(SystemError):
+        run(capsys, "sample", trained, "--out", tmp_path / "samples")
+    monkeypatch.setattr("samgan.commands.main._address_space_is_limited", lambda: True)
+    status, _, message = run(capsys, "sample", trained, "--out", tmp_path / "samples")
+    assert status == 1
+    assert "out of memory: raise ulimit -v" in message
 
 
 def test_resume_with_dry_run_shows_the_runs_configuration_and_trains_nothing(capsys, cheap, data, trained):

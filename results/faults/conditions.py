@@ -274,7 +274,7 @@ def little_memory(box: Box) -> Outcome:
     """Address spaces of many sizes (ulimit -v), up to what training takes; then without a limit."""
     ends: dict[str, list[int]] = {}
     said = wrong = ""
-    for size in (1000, 2000, 3000, 3500, 4000, 4500, 5000, 6000):
+    for size in (1000, 2000, 3000, *range(3400, 4001, 25), 4500, 5000, 6000):
 
         def limit(size: int = size) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (size << 20,) * 2)
@@ -287,7 +287,7 @@ def little_memory(box: Box) -> Outcome:
         ends.setdefault(end, []).append(size)
         said = line if status == 1 else said
         wrong = wrong or (bad if status == 1 else "")
-    told = "; ".join(f"{end} with {', '.join(map(str, sizes))} MiB" for end, sizes in ends.items())
+    told = "; ".join(f"{end} with {len(sizes)} of {sizes[0]} to {sizes[-1]} MiB" for end, sizes in ends.items())
     return Outcome("", told, said, box.continued(wrong))
 
 

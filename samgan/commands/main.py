@@ -61,6 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         forget_unwritten(sys.stderr)
 
 
+NO_MEMORY = re.compile("OutOfMemory|allocate memory|bad_alloc|start new thread|could not create a primitive")
+"""What errors say where memory is short. torch's own is an OutOfMemoryError on a GPU, and a plain RuntimeError on a
+CPU; threads and the primitives of oneDNN need some, too."""
+
+
+def _is_of_memory(error: Exception) -> bool:
+    if isinstance(error, SystemError):  # an extension module found no memory, and forgot to say so
+        return _address_space_is_limited()
+    return isinstance(error, MemoryError) or NO_MEMORY.search(repr(error)) is not None
+
+
+def _address_space_is_limited() -> bool:
+    """Whether `ulimit -v` has set a limit."""
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     """Run one command and print what comes of it; returns the exit status."""
     try:
@@ -82,10 +102,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         if "map segment" not in str(error):  # the loader's words where address space is short
             raise
         return _fail(f"out of memory while libraries were loaded ({error}): free some, or raise ulimit -v", 1)
-    except (MemoryError, RuntimeError) as error:
-        # torch's own has this name on a GPU; on a CPU it is a plain RuntimeError.
-        if not isinstance(error, MemoryError) and not re.search("OutOfMemory|allocate memory", repr(error)):
+    except (MemoryError, RuntimeError, SystemError) as error:
+        if not _is_of_memory(error):
             raise
+        if _address_space_is_limited():
+            return _fail("out of memory: raise ulimit -v, or choose a smaller training.batch_size or --count", 1)
         smaller = "training.batch_size, network.channel_base, network.max_channels or --count"
         return _fail(f"out of memory: choose a smaller {smaller}, or a set prepared with a smaller --resolution", 1)
     text = json.dumps(_plain(outcome.document), indent=2) if options.json else outcome.text

@@ -8,6 +8,10 @@ from samgan.errors import SamganError
 MEMINFO = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a container's own limits."""
+STATM = Path("/proc/self/statm")
+"""Where Linux tells how much address space this process has taken."""
+LEAST_SPACE = 256 << 20
+"""Twice what a training of the smallest networks took, so that threads and the code of kernels find room, too."""
 
 
 def free_memory() -> int | None:
@@ -23,6 +27,32 @@ def free_memory() -> int | None:
     except (OSError, KeyError, ValueError):
         return free
     return min(free, max(0, limit - used + int(cached)))
+
+
+def free_address_space() -> int | None:
+    """Bytes of address space that a process may still take; None without a limit (`ulimit -v`), or outside Linux."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        taken = int(STATM.read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, ValueError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - taken)
+
+
+def require_address_space() -> None:
+    """Refuse a training that would end where address space does, which C libraries answer by a segmentation fault.
+
+    Raises:
+        SamganError: `ulimit -v` leaves less than `LEAST_SPACE`.
+    """
+    free = free_address_space()
+    if free is not None and free < LEAST_SPACE:
+        raise SamganError(
+            f"ulimit -v leaves {free >> 20} MiB of address space, and training takes at least {LEAST_SPACE >> 20} "
+            "beside what its libraries have taken: raise it"
+        )
 
 
 def require_memory(needed: int, what: str, remedy: str) -> None:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from samgan.config import Config, NetworkConfig
-from samgan.data.room import require_memory
+from samgan.data.room import require_address_space, require_memory
 from samgan.devices import choose_precision
 from samgan.errors import UsageError
 from samgan.metrics.swd import MIN_RESOLUTION, PATCH_SIZE, PATCHES_PER_IMAGE
@@ -176,6 +176,7 @@ def check_memory(config: Config) -> None:
     Raises:
         SamganError: There is not enough.
     """
+    require_address_space()
     training, side = config.training, config.network.resolution
     if training.batch_size * side**2 < ASK_FROM:
         return
