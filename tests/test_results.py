@@ -330,6 +330,25 @@ def test_the_tables_of_sizes_are_those_of_its_records():
     assert trials.attention_table() in readme
 
 
+def test_goals_stand_beside_what_was_reached(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER / "sizes")  # where a script of this folder finds the other
+    goals = load("sizes", "goals")
+    assert goals.table() in (FOLDER / "sizes" / "README.md").read_text()
+    monkeypatch.setattr(goals, "GOALS_FILE", tmp_path / "goals.csv")
+    assert goals.GOALS["covid-256"].minutes == goals.GOALS["kermany-128"].minutes == 150
+    told = {
+        "goal": "covid-256",
+        "settings": "--training.batch_size=16",
+        "seed": "1",
+        "minutes": "150",
+        "kimg": "9, 8, 7",
+    }
+    scores = {"frechet": ".9", "frechet_floor": ".1", "precision": ".81", "recall": ".4", "coverage": ".5"}
+    goals.write(goals.GOALS_FILE, [{**told, "kimg": "9, 8, 7", **scores, "ms_ssim_gap": "+0.01"}])
+    line = "| covid-256 | --training.batch_size=16 | 1 | 150 | 9, 8, 7 | 9.0 (goal: 10) | 0.81 | 0.40 (goal: 0.35) | "
+    assert goals.table().splitlines()[-1] == f"{line}0.50 (goal: 0.6) | +0.01 |"
+
+
 def test_trials_with_attention_stand_beside_those_without_it(monkeypatch, tmp_path):
     trials = load("sizes", "trials")
     monkeypatch.setattr(trials, "TRIALS", tmp_path / "trials.csv")

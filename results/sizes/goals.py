@@ -1,0 +1,164 @@
+"""Train samgan-plus for the minutes of a goal, on all cores of the machine at hand, and score it.
+
+    python results/sizes/goals.py run GOAL SETS WORK --features FEATURES.pt [--seed N] [--processes N] [SETTING ...]
+    python results/sizes/goals.py table
+
+Unlike trials.py, `run` goes by the clock: it needs a machine that does nothing else, and says which one it was. It can
+be stopped and called again, and goes on with the minutes that are left. SETS is a folder with prepared sets, such as
+SETS/kermany/64 and SETS/kermany/128. SETTINGs such as --training.ema_halflife_kimg=20 go to all parts of the training.
+Each run adds a line to goals.csv beside this file; `table` prints them as the table of README.md.
+"""
+
+import argparse
+import dataclasses
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trials import SCORES, read, write
+
+from samgan.runs import Run
+from samgan.scoring import Scores
+
+HERE = Path(__file__).parent
+GOALS_FILE = HERE / "goals.csv"
+KIMG = 100_000
+"""More than any of them trains: the clock ends each part."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What to train on, how long, and what to reach."""
+
+    data: str
+    classes: tuple[str, ...]
+    parts: tuple[tuple[int, float], ...]
+    """Side of the images and minutes of each part; each begins with the networks of the one before."""
+    floors: float
+    """The Frechet distance in multiples of that of real images to other real ones."""
+    least: dict[str, float]
+
+    @property
+    def minutes(self) -> float:
+        """Of all parts."""
+        return sum(minutes for _, minutes in self.parts)
+
+
+GOALS = {
+    "kermany-128": Goal(
+        "kermany",
+        ("PNEUMONIA",),
+        ((64, 50), (128, 100)),
+        4,
+        {"precision": 0.8, "recall": 0.6, "coverage": 0.8},
+    ),
+    "covid-256": Goal("covid", ("COVID",), ((64, 30), (128, 50), (256, 70)), 10, {"recall": 0.35, "coverage": 0.6}),
+    "covid-256-night": Goal(
+        "covid", ("COVID",), ((64, 90), (128, 180), (256, 330)), 5, {"recall": 0.55, "coverage": 0.8}
+    ),
+}
+
+
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = parser.add_subparsers(dest="step", required=True)
+    step = steps.add_parser("run")
+    step.add_argument("goal", choices=GOALS)
+    step.add_argument("sets", type=Path)
+    step.add_argument("work", type=Path)
+    step.add_argument("--features", type=Path, required=True)
+    step.add_argument("--seed", type=int, default=0)
+    step.add_argument("--processes", type=int, default=2)
+    step.add_argument("--count", type=int, default=1000)
+    steps.add_parser("table")
+    options, settings = parser.parse_known_args()
+    if options.step == "table":
+        print(table())
+    else:
+        run(options.goal, settings, options)
+
+
+def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
+    """Train and score one goal, unless goals.csv has it."""
+    own = {"goal": name, "settings": " ".join(settings), "seed": str(options.seed)}
+    if any(own.items() <= row.items() for row in read(GOALS_FILE)):
+        return
+    goal, begin, shown = GOALS[name], list[Any](), list[str]()
+    for side, minutes in goal.parts:
+        slug = re.sub(r"[^a-z0-9.]+", "-", " ".join(settings)).strip("-") or "plus"
+        out = options.work / name / f"{slug}-{options.seed}" / str(side)
+        train(out, side, minutes, [*settings, *begin], options)
+        shown.append(f"{side} px: {Run(out).last_step() * Run(out).config.training.batch_size // 1000}")
+        begin = ["--start", out]
+    score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
+    call(["evaluate", out, "--data", options.sets / goal.data / str(goal.parts[-1][0]), *score])
+    scores, environment = Scores.read(out / "scores.json"), Run(out).environment
+    assert scores.mode_collapse is not None
+    row = {
+        **own,
+        "minutes": f"{goal.minutes:g}",
+        "kimg": ", ".join(shown),
+        "processes": options.processes,
+        "processor": environment.processor,
+        "count": scores.count,
+        **{key: f"{scores.scores[key].value:.4f}" for key in SCORES},
+        "frechet_floor": f"{scores.scores['frechet'].floor:.4f}",
+        "ms_ssim_gap": f"{scores.mode_collapse.difference:+.4f}",
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    write(GOALS_FILE, [*read(GOALS_FILE), row])
+
+
+def train(out: Path, side: int, minutes: float, settings: list[Any], options: argparse.Namespace) -> None:
+    """Train one part until its minutes are over, or go on with it."""
+    goal = GOALS[options.goal]
+    data = [
+        "train",
+        options.sets / goal.data / str(side),
+        "--out",
+        out,
+        "--minutes",
+        minutes,
+        "--processes",
+        options.processes,
+    ]
+    if not (out / "config.json").exists():
+        first = ["--training.first_sides=[]", f"--training.seed={options.seed}", f"--training.kimg={KIMG}"]
+        call([*data, *first, *settings, "--classes", *goal.classes])
+        return
+    seconds = [line["wall_seconds"] for line in Run(out).stats() if line["kind"] == "train"]
+    if not seconds or seconds[-1] < 60 * minutes:
+        call([*data, "--resume"])
+
+
+def call(arguments: list[Any]) -> None:
+    """Run samgan."""
+    command = [sys.executable, "-m", "samgan", *map(str, arguments)]
+    if status := subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise SystemExit(f"{' '.join(command)}: status {status}")
+
+
+def table() -> str:
+    """All runs, each beside its goal."""
+    lines = [
+        "| goal | changed | seed | minutes | kimg | Frechet / floor | precision | recall | coverage | MS-SSIM gap |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    for row in read(GOALS_FILE):
+        goal = GOALS[row["goal"]]
+        ratio = float(row["frechet"]) / float(row["frechet_floor"])
+        cells = [row["goal"], row["settings"], row["seed"], row["minutes"], row["kimg"]]
+        cells += [f"{ratio:.1f} (goal: {goal.floors:g})"]
+        for key in ("precision", "recall", "coverage"):
+            least = f" (goal: {goal.least[key]:g})" if key in goal.least else ""
+            cells.append(f"{float(row[key]):.2f}{least}")
+        lines.append(f"| {' | '.join([*cells, row['ms_ssim_gap']])} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
