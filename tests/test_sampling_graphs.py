@@ -64,7 +64,7 @@ def tiny(preset, side, classes, **others):
 
 # Three that together have every kind of layer; tracing them takes seconds.
 TINY = {
-    "samgan-plus at 64 px": tiny("samgan-plus", 64, 3, noise="all"),
+    "samgan-plus at 32 px": tiny("samgan-plus", 32, 3, noise="all"),
     "samgan-8 at 32 px": tiny("samgan-8", 32, 2),
     "samgan-alias-free at 32 px": tiny("samgan-alias-free", 32, 3, generator_attention=[8]),
 }

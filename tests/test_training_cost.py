@@ -1,6 +1,7 @@
 """The plan against what a real step does."""
 
 import dataclasses
+import functools
 import importlib.util
 
 import pytest
@@ -16,6 +17,8 @@ from samgan.presets import preset_config
 from samgan.training import Sampler, TrainingState, cost, plan, train_step
 from samgan.training.cost import FRAGMENTED, _Meter
 
+planned = functools.cache(plan)
+"""Several tests ask for the same plan, which takes a second."""
 CPU = torch.device("cpu")
 PLAIN = {"network.generator_attention": [], "network.discriminator_attention": []}
 
@@ -84,22 +87,22 @@ def test_attention_maps_are_not_kept(light_config):
     config = light_config.override({**PLAIN, "network.resolution": 64})
     with_it = config.override({"network.discriminator_attention": [64]})
     one_map = 4 * config.training.batch_size * 4096 * 1024
-    assert plan(with_it).memory_bytes - plan(config).memory_bytes < one_map
+    assert planned(with_it).memory_bytes - planned(config).memory_bytes < one_map
 
 
 @pytest.mark.parametrize("penalty", ["gradient-per-scale", "r1"])
 def test_a_penalty_costs_at_least_three_more_passes(light_config, penalty):
-    without = plan(light_config).flops_per_step
-    assert 1.3 * without < plan(light_config.override({"training.penalty": penalty})).flops_per_step < 4 * without
+    without = planned(light_config).flops_per_step
+    assert 1.3 * without < planned(light_config.override({"training.penalty": penalty})).flops_per_step < 4 * without
 
 
 def test_a_lazy_penalty_costs_its_share(light_config):
-    without = plan(light_config).flops_per_step
+    without = planned(light_config).flops_per_step
     each = light_config.override({"training.penalty": "r1-r2"})
     every_4th = each.override({"training.penalty_every": 4})
-    assert 4 * (plan(every_4th).flops_per_step - without) == plan(each).flops_per_step - without
+    assert 4 * (planned(every_4th).flops_per_step - without) == planned(each).flops_per_step - without
     # But for the scaled weights of the penalty's pass, which are kept from one step to the next.
-    assert plan(every_4th).memory_bytes == pytest.approx(plan(each).memory_bytes, rel=1e-4)
+    assert planned(every_4th).memory_bytes == pytest.approx(planned(each).memory_bytes, rel=1e-4)
 
 
 def test_parameters_and_length(light_config):
@@ -124,7 +127,7 @@ def test_memory_counts_weights_gradients_moments_and_average(light_config):
 
 def test_activations_grow_with_the_batch(light_config):
     def memory(batch_size):
-        return plan(light_config.override({"training.batch_size": batch_size})).memory_bytes
+        return planned(light_config.override({"training.batch_size": batch_size})).memory_bytes
 
     one, two, three = memory(32), memory(64), memory(96)
     assert two - one == pytest.approx(three - two, rel=0.01)
@@ -170,7 +173,7 @@ def test_planning_leaves_nothing_behind_for_a_real_step(tiny_config, images):
 def test_half_precision_takes_less_memory(light_config):
     large = light_config.override({**PLAIN, "network": {"resolution": 128, "max_channels": 16}})
     large = large.override({"training.batch_size": 16})
-    full, half = (plan(large.override({"training.precision": name})).memory_bytes for name in ("fp32", "bf16"))
+    full, half = (planned(large.override({"training.precision": name})).memory_bytes for name in ("fp32", "bf16"))
     assert half < full
 
 
