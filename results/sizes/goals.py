@@ -1,12 +1,14 @@
 """Train samgan-plus for the minutes of a goal, on all cores of the machine at hand, and score it.
 
-    python results/sizes/goals.py run GOAL SETS WORK --features FEATURES.pt [--seed N] [--processes N] [SETTING ...]
+    python results/sizes/goals.py run GOAL SETS WORK --features FEATURES.pt [--seed N] [--processes N]
+                                  [--from-side N] [SETTING ...]
     python results/sizes/goals.py table
 
 Unlike trials.py, `run` goes by the clock: it needs a machine that does nothing else, and says which one it was. It can
 be stopped and called again, and goes on with the minutes that are left. SETS is a folder with prepared sets, such as
-SETS/kermany/64 and SETS/kermany/128. SETTINGs such as --training.ema_halflife_kimg=20 go to all parts of the training.
-Each run adds a line to goals.csv beside this file; `table` prints them as the table of README.md.
+SETS/kermany/64 and SETS/kermany/128. SETTINGs such as --network.noise=all go to all parts of the training, or to those
+of --from-side and larger ones. Each run adds a line to goals.csv beside this file; `table` prints them as the table of
+README.md.
 """
 
 import argparse
@@ -73,6 +75,7 @@ def main() -> None:
     step.add_argument("--features", type=Path, required=True)
     step.add_argument("--seed", type=int, default=0)
     step.add_argument("--processes", type=int, default=2)
+    step.add_argument("--from-side", type=int, default=0)
     step.add_argument("--count", type=int, default=1000)
     steps.add_parser("table")
     options, settings = parser.parse_known_args()
@@ -84,14 +87,15 @@ def main() -> None:
 
 def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
     """Train and score one goal, unless goals.csv has it."""
-    own = {"goal": name, "settings": " ".join(settings), "seed": str(options.seed)}
+    told = [*settings, f"from {options.from_side} px on"] if options.from_side else settings
+    own = {"goal": name, "settings": " ".join(told), "seed": str(options.seed)}
     if any(own.items() <= row.items() for row in read(GOALS_FILE)):
         return
     goal, begin, shown = GOALS[name], list[Any](), list[str]()
     for side, minutes in goal.parts:
-        slug = re.sub(r"[^a-z0-9.]+", "-", " ".join(settings)).strip("-") or "plus"
+        slug = re.sub(r"[^a-z0-9.]+", "-", own["settings"]).strip("-") or "plus"
         out = options.work / name / f"{slug}-{options.seed}" / str(side)
-        train(out, side, minutes, [*settings, *begin], options)
+        train(out, side, minutes, [*(settings if side >= options.from_side else ()), *begin], options)
         shown.append(f"{side} px: {Run(out).last_step() * Run(out).config.training.batch_size // 1000}")
         begin = ["--start", out]
     score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
