@@ -98,6 +98,8 @@ LATE = {
     **CHANGES,
     "penalty of 0.08": ("--training.penalty_weight=0.08",),
     "pretrained eyes beside it": ("--preset=samgan-vision",),
+    "pretrained eyes of weight 0.25": ("--preset=samgan-vision", "--training.vision_weight=0.25"),
+    "noise, and pretrained eyes": ("--preset=samgan-vision", "--network.noise=all"),
 }
 """What the last size alone may have, where training goes on from a smaller network."""
 GROWING_128 = ("--training.penalty_weight=0.08", "--training.first_penalty_power=2")
@@ -111,6 +113,7 @@ SAME_PACE = tuple(
         "ema_halflife_kimg",
         "penalty_weight",
         "first_penalty_power",
+        "vision_weight",
     )
 )
 """Settings that change numbers and no operation, so that the pace is that of the recipe as it is."""
