@@ -108,6 +108,7 @@ def test_names_of_posix_are_used_only_where_they_exist():
     assert found == {
         ("folder.py", "/proc/cpuinfo"),
         ("room.py", "/proc/meminfo"),
+        ("room.py", "/proc/self/statm"),
         ("room.py", "/sys/fs/cgroup"),
         ("processes.py", "/proc/"),
     }
