@@ -35,6 +35,7 @@ from fuzz.world import BALANCE, TABLE2, TINY, make_world
 from samgan.commands.main import main as samgan_main
 
 LOG = Path(__file__).parent / "commands.csv"
+SOURCE = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "prepare": "prepare images new/set --resolution 32 --holdout 0.4 --workers 1",
     "train": f"train set --out new/run {' '.join(TINY)}",
@@ -163,9 +164,9 @@ def _try(work: Path, name: str, number: int, seed: int, counts: dict[str, int], 
         wrong += _differences(_tree(box), plain, whole=True)
     elif len(words.splitlines()) != 1 or not ERROR.match(words):
         wrong.append(f"the same command again ended with {again}: {words[-300:]}")
-    shown = said.replace(sys.prefix, ".venv")  # the log tells nothing of the machine's folders
+    shown = said.replace(sys.prefix, ".venv").replace(f"{SOURCE}/", "")  # nothing of the machine's folders
     errors = [line for line in shown.splitlines() if ERROR.match(line)]
-    refused = "same" if again == 0 else words.strip()
+    refused = "same" if again == 0 else words.strip().replace(f"{SOURCE}/", "")
     shutil.rmtree(box)
     return Fault(
         *(name, seed, number, fault, f"{kind} {place}", status, " ".join(errors)[:200], refused[:200]),
