@@ -328,6 +328,7 @@ def test_the_tables_of_sizes_are_those_of_its_records():
     readme = (FOLDER / "sizes" / "README.md").read_text()
     assert trials.table() in readme
     assert trials.attention_table() in readme
+    assert trials.judges_table() in readme
 
 
 def test_goals_stand_beside_what_was_reached(monkeypatch, tmp_path):
@@ -336,13 +337,7 @@ def test_goals_stand_beside_what_was_reached(monkeypatch, tmp_path):
     assert goals.table() in (FOLDER / "sizes" / "README.md").read_text()
     monkeypatch.setattr(goals, "GOALS_FILE", tmp_path / "goals.csv")
     assert goals.GOALS["covid-256"].minutes == goals.GOALS["kermany-128"].minutes == 150
-    told = {
-        "goal": "covid-256",
-        "settings": "--training.batch_size=16",
-        "seed": "1",
-        "minutes": "150",
-        "kimg": "9, 8, 7",
-    }
+    told = {"goal": "covid-256", "settings": "--training.batch_size=16", "seed": "1", "minutes": "150"}
     scores = {"frechet": ".9", "frechet_floor": ".1", "precision": ".81", "recall": ".4", "coverage": ".5"}
     goals.write(goals.GOALS_FILE, [{**told, "kimg": "9, 8, 7", **scores, "ms_ssim_gap": "+0.01"}])
     line = "| covid-256 | --training.batch_size=16 | 1 | 150 | 9, 8, 7 | 9.0 (goal: 10) | 0.81 | 0.40 (goal: 0.35) | "
@@ -373,6 +368,8 @@ def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp
     rows = [{"side": "64", "settings": "", "images_per_second": "100"}]
     trials.write(trials.PACE, rows)
     assert trials.kimg_of(64, (), 20) == 120
+    late = trials.VARIANTS["64 px first, then noise in the largest images"]
+    assert trials.arguments_of(late, 128) == {64: (), 128: ("--network.noise=all",)}
     with pytest.raises(SystemExit, match="no pace of 128 px"):
         trials.kimg_of(128, (), 20)
     assert trials.read(trials.PACE) == rows

@@ -3,14 +3,16 @@
     python results/sizes/trials.py pace 128 256 [--only NAME ...]
     python results/sizes/trials.py run SIZE SETS WORK --features FEATURES.pt [--only NAME ...] [--seed N] [--minutes N]
     python results/sizes/trials.py keep SIZE SETS WORK --only NAME ... [--seed N] [--minutes N] [--grid]
+    python results/sizes/trials.py judge SIZE SETS WORK --only NAME ... [--seed N] [--minutes N]
     python results/sizes/trials.py table
 
 `pace` measures how many images a second one quiet core trains with each variant, all of one size by turns, and writes
 pace.csv beside this file. `run` trains each variant for as many images as that core trains in the minutes given, so the
 load of the machine changes how long a trial takes, but not what it trains; it can be stopped and called again. SETS is
 a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128, SETS/256. `keep` writes what a
-trained run leaves here: its quick scores, to curves.csv, and with --grid a picture of its images. Lines of trials.csv
-are kept; `table` prints them as the tables of README.md.
+trained run leaves here: its quick scores, to curves.csv, and with --grid a picture of its images. `judge` scores a
+trained run by the radiograph features, and writes judged.csv. Lines of trials.csv are kept; `table` prints the tables
+of README.md.
 """
 
 import argparse
@@ -41,6 +43,7 @@ from samgan.training import Sampler, TrainingState, train_step
 
 HERE = Path(__file__).parent
 PACE, TRIALS, CURVES = HERE / "pace.csv", HERE / "trials.csv", HERE / "curves.csv"
+JUDGED = HERE / "judged.csv"
 SCORES = ("frechet", "precision", "recall", "coverage")
 STEPS, WARM_UP = 24, 16
 """Of `pace`: steps of each variant in a round, and before the first; every eighth step has a penalty."""
@@ -170,6 +173,8 @@ def main() -> None:
     step.add_argument("--count", type=int, default=1000)
     step = steps.add_parser("keep", parents=[trial])
     step.add_argument("--grid", action="store_true")
+    step = steps.add_parser("judge", parents=[trial])
+    step.add_argument("--count", type=int, default=1000)
     steps.add_parser("table")
     options = parser.parse_args()
     if options.step == "pace":
@@ -181,8 +186,11 @@ def main() -> None:
     elif options.step == "keep":
         for name in options.only:
             keep(name, options)
+    elif options.step == "judge":
+        for name in options.only:
+            judge(name, options)
     else:
-        print(table(), attention_table(), sep="\n")
+        print(table(), attention_table(), "", judges_table(), sep="\n")
 
 
 def measure_paces(size: int, names: list[str], rounds: int) -> None:
@@ -190,9 +198,7 @@ def measure_paces(size: int, names: list[str], rounds: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     settings = {
-        (side, paced(VARIANTS[name].arguments))
-        for name in names
-        for side in (size, *(smaller for smaller, _ in VARIANTS[name].first))
+        (side, paced(arguments)) for name in names for side, arguments in arguments_of(VARIANTS[name], size).items()
     }
     steppers = {key: stepper(*key) for key in sorted(settings)}
     times: dict[Any, list[float]] = {key: [] for key in steppers}
@@ -216,6 +222,12 @@ def measure_paces(size: int, names: list[str], rounds: int) -> None:
         known[row["side"], row["settings"]] = row
         print(" ".join(row.values()), flush=True)
     write(PACE, list(known.values()))
+
+
+def arguments_of(variant: Variant, size: int) -> dict[int, tuple[str, ...]]:
+    """What differs from samgan-plus at each side of the images."""
+    smaller = {side: variant.arguments for side, _ in variant.first}
+    return {**smaller, size: variant.arguments + variant.last}
 
 
 def stepper(side: int, arguments: tuple[str, ...]) -> Any:
@@ -276,8 +288,7 @@ def trained(name: str, options: argparse.Namespace) -> tuple[Path, int]:
     """The last run of a trial, trained if it is not there in full, and the thousands of images of all its runs."""
     variant = VARIANTS[name]
     shares = [*variant.first, (options.size, 1 - sum(share for _, share in variant.first))]
-    settings = {side: variant.arguments for side, _ in shares}
-    settings[options.size] += variant.last
+    settings = arguments_of(variant, options.size)
     parts = [(side, kimg_of(side, settings[side], share * options.minutes)) for side, share in shares]
     total, begin, past = sum(kimg for _, kimg in parts), list[Any](), ""
     if variant.in_one_run:
@@ -318,6 +329,43 @@ def keep(name: str, options: argparse.Namespace) -> None:
         grid = image_grid(to_uint8(sample(model, seeds, labels)).numpy(), columns=len(seeds) // 2)
         with open(HERE / f"{slug}.png", "wb") as file:
             write_png(file, grid, model.mark(0).entries())
+
+
+def judge(name: str, options: argparse.Namespace) -> None:
+    """Score a trained run by the radiograph features, which have not seen what the stand-in Inception has."""
+    out, _ = trained(name, options)
+    score = [
+        "--features",
+        "radiograph",
+        "--count",
+        options.count,
+        "--checkpoint",
+        "newest",
+        "--out",
+        out / "radiograph",
+    ]
+    call(options.core, ["evaluate", out, "--data", options.sets / str(options.size), *score])
+    found = Scores.read(out / "radiograph" / "scores.json").scores
+    own = described(name, options)
+    values = {key: f"{found[key].value:.4f}" for key in SCORES}
+    rows = [row for row in read(JUDGED) if not own.items() <= row.items()]
+    write(JUDGED, [*rows, {**own, **values, "frechet_floor": f"{found['frechet'].floor:.4f}"}])
+
+
+def judges_table() -> str:
+    """Trials that the radiograph features have judged, too, by both judges."""
+    first = ("stand-in Inception: Frechet / floor", "recall", "coverage")
+    second = ("radiograph features: Frechet / floor", "recall", "coverage")
+    lines = [f"| data, size | what changed | seed | minutes | {' | '.join(first + second)} |", f"|{'---|' * 10}"]
+    for row in read(JUDGED):
+        own = {key: row[key] for key in KEYS}
+        (other,) = (trial for trial in read(TRIALS) if own.items() <= trial.items())
+        cells = [f"{row['data']}, {row['size']} px", row["variant"], row["seed"], row["minutes"]]
+        for scores in (other, row):
+            cells.append(f"{float(scores['frechet']) / float(scores['frechet_floor']):.1f}")
+            cells += [f"{float(scores[key]):.3f}" for key in ("recall", "coverage")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def begin_with(sides: list[int], kimg: int) -> list[Any]:
