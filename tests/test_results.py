@@ -329,6 +329,13 @@ def test_the_tables_of_sizes_are_those_of_its_records():
     assert trials.table() in readme
     assert trials.attention_table() in readme
     assert trials.judges_table() in readme
+    assert trials.parts_table() in readme
+    assert trials.audits_table() in readme
+
+
+def test_the_spectra_are_those_of_their_records(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER / "sizes")  # where a script of this folder finds the other
+    assert load("sizes", "spectrum").table() in (FOLDER / "sizes" / "README.md").read_text()
 
 
 def test_goals_stand_beside_what_was_reached(monkeypatch, tmp_path):

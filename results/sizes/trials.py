@@ -4,6 +4,8 @@
     python results/sizes/trials.py run SIZE SETS WORK --features FEATURES.pt [--only NAME ...] [--seed N] [--minutes N]
     python results/sizes/trials.py keep SIZE SETS WORK --only NAME ... [--seed N] [--minutes N] [--grid]
     python results/sizes/trials.py judge SIZE SETS WORK --only NAME ... [--seed N] [--minutes N]
+    python results/sizes/trials.py parts SIZE SETS WORK --features FEATURES.pt --only NAME ... [--seed N] [--minutes N]
+    python results/sizes/trials.py audit SIZE SETS WORK --features FEATURES.pt --only NAME ... [--seed N] [--minutes N]
     python results/sizes/trials.py table
 
 `pace` measures how many images a second one quiet core trains with each variant, all of one size by turns, and writes
@@ -11,8 +13,9 @@ pace.csv beside this file. `run` trains each variant for as many images as that 
 load of the machine changes how long a trial takes, but not what it trains; it can be stopped and called again. SETS is
 a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128, SETS/256. `keep` writes what a
 trained run leaves here: its quick scores, to curves.csv, and with --grid a picture of its images. `judge` scores a
-trained run by the radiograph features, and writes judged.csv. Lines of trials.csv are kept; `table` prints the tables
-of README.md.
+trained run by the radiograph features, and writes judged.csv. `parts` scores the network of each smaller size that a
+trained run began with, at its own size, and writes parts.csv. `audit` looks for signs that a trained run memorised
+images, and writes audits.csv. Lines of trials.csv are kept; `table` prints the tables of README.md.
 """
 
 import argparse
@@ -40,10 +43,11 @@ from samgan.runs import Run, describe_environment
 from samgan.sampling import open_model, sample
 from samgan.scoring import Scores
 from samgan.training import Sampler, TrainingState, train_step
+from samgan.trust import AuditDocument
 
 HERE = Path(__file__).parent
 PACE, TRIALS, CURVES = HERE / "pace.csv", HERE / "trials.csv", HERE / "curves.csv"
-JUDGED = HERE / "judged.csv"
+JUDGED, PARTS, AUDITS = HERE / "judged.csv", HERE / "parts.csv", HERE / "audits.csv"
 SCORES = ("frechet", "precision", "recall", "coverage")
 STEPS, WARM_UP = 24, 16
 """Of `pace`: steps of each variant in a round, and before the first; every eighth step has a penalty."""
@@ -175,22 +179,21 @@ def main() -> None:
     step.add_argument("--grid", action="store_true")
     step = steps.add_parser("judge", parents=[trial])
     step.add_argument("--count", type=int, default=1000)
+    for name in ("parts", "audit"):
+        step = steps.add_parser(name, parents=[trial])
+        step.add_argument("--features", type=Path, required=True)
+        step.add_argument("--count", type=int, default=1000)
     steps.add_parser("table")
     options = parser.parse_args()
+    done = {"run": run, "keep": keep, "judge": judge, "parts": score_parts, "audit": audit}
     if options.step == "pace":
         for size in options.sizes:
             measure_paces(size, options.only, options.rounds)
-    elif options.step == "run":
-        for name in options.only:
-            run(name, options)
-    elif options.step == "keep":
-        for name in options.only:
-            keep(name, options)
-    elif options.step == "judge":
-        for name in options.only:
-            judge(name, options)
+    elif options.step == "table":
+        print(table(), attention_table(), "", judges_table(), "", parts_table(), "", audits_table(), sep="\n")
     else:
-        print(table(), attention_table(), "", judges_table(), sep="\n")
+        for name in options.only:
+            done[options.step](name, options)
 
 
 def measure_paces(size: int, names: list[str], rounds: int) -> None:
@@ -261,21 +264,23 @@ def run(name: str, options: argparse.Namespace) -> None:
     done = {tuple(row[key] for key in KEYS) for row in read(TRIALS)}
     if tuple(described(name, options).values()) in done:
         return
-    out, total = trained(name, options)
-    score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
-    call(options.core, ["evaluate", out, "--data", options.sets / str(options.size), *score])
-    scores = Scores.read(out / "scores.json")
-    assert scores.mode_collapse is not None
-    row = {
-        **described(name, options),
-        "kimg": total,
-        "count": scores.count,
-        **{key: f"{scores.scores[key].value:.4f}" for key in SCORES},
-        "frechet_floor": f"{scores.scores['frechet'].floor:.4f}",
-        "ms_ssim_gap": f"{scores.mode_collapse.difference:+.4f}",
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+    runs = trained(name, options)
+    out = list(runs)[-1]
+    given = ["--features", options.features, "--checkpoint", "newest"]
+    scores = scored(out, options.sets / str(options.size), given, options)
+    today = datetime.now(UTC).date().isoformat()
+    row = {**described(name, options), "kimg": sum(runs.values()), "count": options.count, **scores, "date": today}
     write(TRIALS, [*read(TRIALS), row])
+
+
+def scored(run: Path, data: Path, given: list[Any], options: argparse.Namespace) -> dict[str, str]:
+    """Scores of a run, by the features and into the folder that are given."""
+    call(options.core, ["evaluate", run, "--data", data, "--count", options.count, *given])
+    out = given[given.index("--out") + 1] if "--out" in given else run
+    found = Scores.read(out / "scores.json")
+    row = {key: f"{found.scores[key].value:.4f}" for key in SCORES}
+    row["frechet_floor"] = f"{found.scores['frechet'].floor:.4f}"
+    return row if found.mode_collapse is None else {**row, "ms_ssim_gap": f"{found.mode_collapse.difference:+.4f}"}
 
 
 def described(name: str, options: argparse.Namespace) -> dict[str, str]:
@@ -284,25 +289,27 @@ def described(name: str, options: argparse.Namespace) -> dict[str, str]:
     return dict(zip(KEYS, map(str, values), strict=True))
 
 
-def trained(name: str, options: argparse.Namespace) -> tuple[Path, int]:
-    """The last run of a trial, trained if it is not there in full, and the thousands of images of all its runs."""
+def trained(name: str, options: argparse.Namespace) -> dict[Path, int]:
+    """The runs of a trial, smallest images first, trained if they are not there in full, and their thousands of images.
+
+    Each but the first began with the networks of the one before.
+    """
     variant = VARIANTS[name]
     shares = [*variant.first, (options.size, 1 - sum(share for _, share in variant.first))]
     settings = arguments_of(variant, options.size)
     parts = [(side, kimg_of(side, settings[side], share * options.minutes)) for side, share in shares]
-    total, begin, past = sum(kimg for _, kimg in parts), list[Any](), ""
+    runs, begin, past = dict[Path, int](), list[Any](), ""
     if variant.in_one_run:
         sides = [side for side, _ in variant.first]
         minutes = options.minutes * sum(share for _, share in variant.first)
         kimg = round(minutes / sum(minutes_of(side, variant.arguments) for side in sides))
-        total = kimg * len(sides) + parts[-1][1]
         begin = begin_with(sides, kimg)
-        parts = [(options.size, total)]
+        parts = [(options.size, kimg * len(sides) + parts[-1][1])]
     for side, kimg in parts:
         past += f"-{side}x{kimg}"
         out = train(side, kimg, [*settings[side], *begin], past, options)
-        begin = ["--start", out]
-    return out, total
+        runs[out], begin = kimg, ["--start", out]
+    return runs
 
 
 def keep(name: str, options: argparse.Namespace) -> None:
@@ -310,7 +317,7 @@ def keep(name: str, options: argparse.Namespace) -> None:
 
     They take the place of older ones of the same run.
     """
-    out, _ = trained(name, options)
+    out = list(trained(name, options))[-1]
     own = described(name, options)
     rows = [row for row in read(CURVES) if not own.items() <= row.items()]
     losses: dict[str, str] = {}
@@ -333,23 +340,50 @@ def keep(name: str, options: argparse.Namespace) -> None:
 
 def judge(name: str, options: argparse.Namespace) -> None:
     """Score a trained run by the radiograph features, which have not seen what the stand-in Inception has."""
-    out, _ = trained(name, options)
-    score = [
-        "--features",
-        "radiograph",
-        "--count",
-        options.count,
-        "--checkpoint",
-        "newest",
-        "--out",
-        out / "radiograph",
-    ]
-    call(options.core, ["evaluate", out, "--data", options.sets / str(options.size), *score])
-    found = Scores.read(out / "radiograph" / "scores.json").scores
+    out = list(trained(name, options))[-1]
+    given = ["--features", "radiograph", "--checkpoint", "newest", "--out", out / "radiograph"]
+    scores = scored(out, options.sets / str(options.size), given, options)
+    scores.pop("ms_ssim_gap", None)
     own = described(name, options)
-    values = {key: f"{found[key].value:.4f}" for key in SCORES}
     rows = [row for row in read(JUDGED) if not own.items() <= row.items()]
-    write(JUDGED, [*rows, {**own, **values, "frechet_floor": f"{found['frechet'].floor:.4f}"}])
+    write(JUDGED, [*rows, {**own, **scores}])
+
+
+def score_parts(name: str, options: argparse.Namespace) -> None:
+    """Score each network that a trained run of larger images began with at its own size, and the last one, too."""
+    own = described(name, options)
+    rows = [row for row in read(PARTS) if not own.items() <= row.items()]
+    for out, kimg in trained(name, options).items():
+        side = Run(out).config.network.resolution
+        given = ["--features", options.features, "--checkpoint", "newest"]
+        scores = scored(out, options.sets / str(side), given, options)
+        rows.append({**own, "side": side, "kimg_of_part": kimg, **scores})
+    write(PARTS, rows)
+
+
+def audit(name: str, options: argparse.Namespace) -> None:
+    """Write what an audit of a trained run found."""
+    out = list(trained(name, options))[-1]
+    own = described(name, options)
+    rows = [row for row in read(AUDITS) if not own.items() <= row.items()]
+    write(AUDITS, [*rows, {**own, **audited(out, options.sets / str(options.size), options)}])
+
+
+def audited(run: Path, data: Path, options: argparse.Namespace) -> dict[str, str]:
+    """What an audit of a run finds: each share beside the highest to expect of a generator that knows no image."""
+    given = ["--features", options.features, "--count", options.count, "--checkpoint", "newest", "--no-pictures"]
+    call(options.core, ["audit", run, "--data", data, *given])
+    document = AuditDocument.read(run / "audit.json")
+    row = {"count": str(document.counts.synthetic)}
+    for space, measured in (("pixels", document.pixels), ("features", document.features)):
+        if measured is not None:
+            for key, sign in (("closer", measured.closer), ("nearest", measured.nearest_is_training)):
+                row[f"{space}_{key}"] = f"{sign.share.value:.4f}"
+                row[f"{space}_{key}_expected"] = f"{sign.expected.high:.4f}"
+    assert document.membership is not None
+    auc = document.membership.auc
+    row |= {"auc": f"{auc.value:.3f}", "auc_low": f"{auc.low:.3f}", "auc_high": f"{auc.high:.3f}"}
+    return {**row, "date": datetime.now(UTC).date().isoformat()}
 
 
 def judges_table() -> str:
@@ -364,6 +398,34 @@ def judges_table() -> str:
         for scores in (other, row):
             cells.append(f"{float(scores['frechet']) / float(scores['frechet_floor']):.1f}")
             cells += [f"{float(scores[key]):.3f}" for key in ("recall", "coverage")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def parts_table() -> str:
+    """Networks of smaller images that trials began with, each scored at its own size."""
+    head = ("data", "trial", "network", "Frechet", "floor", "times the floor", "precision", "recall", "coverage", "gap")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in read(PARTS):
+        distance, floor = float(row["frechet"]), float(row["frechet_floor"])
+        cells = [row["data"], f"{row['variant']}, {row['minutes']} minutes, seed {row['seed']}"]
+        cells += [f"{row['side']} px, {row['kimg_of_part']} kimg"]
+        cells += [f"{distance:.3f}", f"{floor:.3f}", f"{distance / floor:.1f}"]
+        cells += [f"{float(row[key]):.3f}" for key in ("precision", "recall", "coverage")]
+        lines.append(f"| {' | '.join([*cells, row['ms_ssim_gap']])} |")
+    return "\n".join(lines)
+
+
+def audits_table() -> str:
+    """What audits found: shares of images, each beside the highest to expect of a generator that knows none."""
+    head = ("data, size", "what changed", "seed", "minutes")
+    spaces = [f"{what}, {space}" for space in ("pixels", "features") for what in ("closer", "nearest is training")]
+    lines = [f"| {' | '.join([*head, *spaces, 'membership AUC'])} |", f"|{'---|' * (len(head) + len(spaces) + 1)}"]
+    for row in read(AUDITS):
+        cells = [f"{row['data']}, {row['size']} px", row["variant"], row["seed"], row["minutes"]]
+        for key in ("pixels_closer", "pixels_nearest", "features_closer", "features_nearest"):
+            cells.append(f"{100 * float(row[key]):.1f} % (at most {100 * float(row[f'{key}_expected']):.1f} %)")
+        cells.append(f"{row['auc']} [{row['auc_low']}, {row['auc_high']}]")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
