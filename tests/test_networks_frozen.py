@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
 from samgan.errors import SamganError
-from samgan.metrics.feature_networks import NETWORKS, FeaturesUnavailable
+from samgan.metrics.feature_networks import NETWORKS, FeaturesUnavailable, lite0
 from samgan.metrics.feature_networks.lite0 import EfficientNetLite0
 from samgan.metrics.load_features import load_network
 from samgan.networks.frozen import PRETRAINED, Projection, freeze, load_pretrained, resize
@@ -150,6 +150,25 @@ def test_a_frozen_network_is_the_same_function_without_parameters():
 
 
 # ---- what a checkpoint holds
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("side", [16, 17])
+def test_a_strided_convolution_of_each_channel_has_the_gradients_of_torch(kernel, side):
+    torch.manual_seed(0)
+    conv = lite0._Convolution(6, 6, kernel, 2, groups=6).double()
+    x, to, along = (torch.randn(2, 6, side, side, dtype=torch.float64) for _ in range(3))
+    to = to[..., : -(-side // 2), : -(-side // 2)]
+    found = []
+    for constant in (False, True):  # with torch's gradient, and with the fast one
+        conv.requires_grad_(not constant)
+        own, back = x.clone().requires_grad_(), to.clone().requires_grad_()
+        y = conv(own)
+        assert ("StridedDepthwise" in y.grad_fn.name()) == constant
+        (first,) = torch.autograd.grad(y, own, back, create_graph=True)
+        (second,) = torch.autograd.grad((first * along).sum(), back)
+        found.append([y.detach(), first.detach(), second])
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_a_checkpoint_holds_the_seed_and_the_hashes_alone():

@@ -19,7 +19,7 @@ from samgan.training.recipe import Recipe
 from samgan.training.schedules import Scheduled, scheduled, sides_at
 from samgan.training.state import TrainingState
 
-ARITHMETIC = 5
+ARITHMETIC = 6
 """Version of the computations of training: raised whenever the same configuration and data give different weights.
 
 It is part of the key of each row of a study, so that rows of another version are computed again. The settings that
