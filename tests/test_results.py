@@ -344,10 +344,10 @@ def test_goals_stand_beside_what_was_reached(monkeypatch, tmp_path):
     assert goals.table() in (FOLDER / "sizes" / "README.md").read_text()
     monkeypatch.setattr(goals, "GOALS_FILE", tmp_path / "goals.csv")
     assert goals.GOALS["covid-256"].minutes == goals.GOALS["kermany-128"].minutes == 150
-    told = {"goal": "covid-256", "settings": "--training.batch_size=16", "seed": "1", "minutes": "150"}
+    told = {"goal": "covid-256", "settings": "--training.batch_size=16", "seed": "1", "minutes": "150", "by": "clock"}
     scores = {"frechet": ".9", "frechet_floor": ".1", "precision": ".81", "recall": ".4", "coverage": ".5"}
     goals.write(goals.GOALS_FILE, [{**told, "kimg": "9, 8, 7", **scores, "ms_ssim_gap": "+0.01"}])
-    line = "| covid-256 | --training.batch_size=16 | 1 | 150 | 9, 8, 7 | 9.0 (goal: 10) | 0.81 | 0.40 (goal: 0.35) | "
+    line = "| covid-256 | --training.batch_size=16 | 1 | 150 | clock | 9, 8, 7 | 9.0 (goal: 10) | 0.81 | 0.40 (goal: 0.35) | "
     assert goals.table().splitlines()[-1] == f"{line}0.50 (goal: 0.6) | +0.01 |"
 
 
@@ -372,9 +372,13 @@ def test_trials_with_attention_stand_beside_those_without_it(monkeypatch, tmp_pa
 def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp_path):
     trials = load("sizes", "trials")
     monkeypatch.setattr(trials, "PACE", tmp_path / "pace.csv")
-    rows = [{"side": "64", "settings": "", "images_per_second": "100"}]
+    rows = [
+        {"side": "64", "settings": "", "threads": "2", "images_per_second": "150"},
+        {"side": "64", "settings": "", "threads": "1", "images_per_second": "100"},
+    ]
     trials.write(trials.PACE, rows)
     assert trials.kimg_of(64, (), 20) == 120
+    assert trials.kimg_of(64, (), 20, threads=2) == 180
     late = trials.VARIANTS["64 px first, then noise in the largest images"]
     assert trials.arguments_of(late, 128) == {64: (), 128: ("--network.noise=all",)}
     with pytest.raises(SystemExit, match="no pace of 128 px"):

@@ -1,14 +1,15 @@
 """Train samgan-plus for the minutes of a goal, on all cores of the machine at hand, and score it.
 
     python results/sizes/goals.py run GOAL SETS WORK --features FEATURES.pt [--seed N] [--processes N]
-                                  [--from-side N] [SETTING ...]
+                                  [--from-side N] [--by-pace] [SETTING ...]
     python results/sizes/goals.py table
 
 Unlike trials.py, `run` goes by the clock: it needs a machine that does nothing else, and says which one it was. It can
-be stopped and called again, and goes on with the minutes that are left. SETS is a folder with prepared sets, such as
-SETS/kermany/64 and SETS/kermany/128. SETTINGs such as --network.noise=all go to all parts of the training, or to those
-of --from-side and larger ones. Each run adds a line to goals.csv beside this file; `table` prints them as the table of
-README.md.
+be stopped and called again, and goes on with the minutes that are left. With --by-pace it trains as many images as
+pace.csv says that two threads of a quiet machine train in those minutes, however long that takes. SETS is a folder with
+prepared sets, such as SETS/kermany/64 and SETS/kermany/128. SETTINGs such as --network.noise=all go to all parts of the
+training, or to those of --from-side and larger ones. Each run adds a line to goals.csv beside this file; `table` prints
+them as the table of README.md.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trials import SCORES, read, write
+from trials import SCORES, kimg_of, read, write
 
 from samgan.runs import Run
 from samgan.scoring import Scores
@@ -29,6 +30,8 @@ HERE = Path(__file__).parent
 GOALS_FILE = HERE / "goals.csv"
 KIMG = 100_000
 """More than any of them trains: the clock ends each part."""
+THREADS = 2
+"""Of the pace by which a goal may go."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +77,9 @@ def main() -> None:
     step.add_argument("work", type=Path)
     step.add_argument("--features", type=Path, required=True)
     step.add_argument("--seed", type=int, default=0)
-    step.add_argument("--processes", type=int, default=2)
+    step.add_argument("--processes", type=int, default=1)
     step.add_argument("--from-side", type=int, default=0)
+    step.add_argument("--by-pace", action="store_true")
     step.add_argument("--count", type=int, default=1000)
     steps.add_parser("table")
     options, settings = parser.parse_known_args()
@@ -88,14 +92,18 @@ def main() -> None:
 def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
     """Train and score one goal, unless goals.csv has it."""
     told = [*settings, f"from {options.from_side} px on"] if options.from_side else settings
-    own = {"goal": name, "settings": " ".join(told), "seed": str(options.seed)}
+    by = "pace" if options.by_pace else "clock"
+    own = {"goal": name, "settings": " ".join(told), "seed": str(options.seed), "by": by}
     if any(own.items() <= row.items() for row in read(GOALS_FILE)):
         return
     goal, begin, shown = GOALS[name], list[Any](), list[str]()
     for side, minutes in goal.parts:
         slug = re.sub(r"[^a-z0-9.]+", "-", own["settings"]).strip("-") or "plus"
+        slug += "-by-pace" if options.by_pace else ""
         out = options.work / name / f"{slug}-{options.seed}" / str(side)
-        train(out, side, minutes, [*(settings if side >= options.from_side else ()), *begin], options)
+        own_settings = settings if side >= options.from_side else []
+        kimg = kimg_of(side, tuple(own_settings), minutes, THREADS) if options.by_pace else KIMG
+        train(out, side, minutes, [*own_settings, *begin, f"--training.kimg={kimg}"], options)
         shown.append(f"{side} px: {Run(out).last_step() * Run(out).config.training.batch_size // 1000}")
         begin = ["--start", out]
     score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
@@ -118,24 +126,19 @@ def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
 
 
 def train(out: Path, side: int, minutes: float, settings: list[Any], options: argparse.Namespace) -> None:
-    """Train one part until its minutes are over, or go on with it."""
+    """Train one part until its minutes are over or its images are trained, or go on with it."""
     goal = GOALS[options.goal]
-    data = [
-        "train",
-        options.sets / goal.data / str(side),
-        "--out",
-        out,
-        "--minutes",
-        minutes,
-        "--processes",
-        options.processes,
-    ]
+    data = ["train", options.sets / goal.data / str(side), "--out", out, "--processes", options.processes]
+    if not options.by_pace:
+        data += ["--minutes", minutes]
     if not (out / "config.json").exists():
-        first = ["--training.first_sides=[]", f"--training.seed={options.seed}", f"--training.kimg={KIMG}"]
+        first = ["--training.first_sides=[]", f"--training.seed={options.seed}"]
         call([*data, *first, *settings, "--classes", *goal.classes])
         return
-    seconds = [line["wall_seconds"] for line in Run(out).stats() if line["kind"] == "train"]
-    if not seconds or seconds[-1] < 60 * minutes:
+    run = Run(out)
+    seconds = [line["wall_seconds"] for line in run.stats() if line["kind"] == "train"]
+    late = not options.by_pace and seconds and seconds[-1] >= 60 * minutes
+    if not late and run.last_step() < run.config.training.total_steps:
         call([*data, "--resume"])
 
 
@@ -149,13 +152,13 @@ def call(arguments: list[Any]) -> None:
 def table() -> str:
     """All runs, each beside its goal."""
     lines = [
-        "| goal | changed | seed | minutes | kimg | Frechet / floor | precision | recall | coverage | MS-SSIM gap |"
+        "| goal | changed | seed | minutes | by | kimg | Frechet / floor | precision | recall | coverage | MS-SSIM gap |"
     ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    lines += [f"|{'---|' * 11}"]
     for row in read(GOALS_FILE):
         goal = GOALS[row["goal"]]
         ratio = float(row["frechet"]) / float(row["frechet_floor"])
-        cells = [row["goal"], row["settings"], row["seed"], row["minutes"], row["kimg"]]
+        cells = [row["goal"], row["settings"], row["seed"], row["minutes"], row["by"], row["kimg"]]
         cells += [f"{ratio:.1f} (goal: {goal.floors:g})"]
         for key in ("precision", "recall", "coverage"):
             least = f" (goal: {goal.least[key]:g})" if key in goal.least else ""

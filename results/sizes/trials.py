@@ -1,6 +1,6 @@
 """Train variants of samgan-plus at 128 or 256 px, each for what one core trains in equal minutes, and score them.
 
-    python results/sizes/trials.py pace 128 256 [--only NAME ...]
+    python results/sizes/trials.py pace 128 256 [--only NAME ...] [--threads 1]
     python results/sizes/trials.py run SIZE SETS WORK --features FEATURES.pt [--only NAME ...] [--seed N] [--minutes N]
     python results/sizes/trials.py keep SIZE SETS WORK --only NAME ... [--seed N] [--minutes N] [--grid]
     python results/sizes/trials.py judge SIZE SETS WORK --only NAME ... [--seed N] [--minutes N]
@@ -8,8 +8,8 @@
     python results/sizes/trials.py audit SIZE SETS WORK --features FEATURES.pt --only NAME ... [--seed N] [--minutes N]
     python results/sizes/trials.py table
 
-`pace` measures how many images a second one quiet core trains with each variant, all of one size by turns, and writes
-pace.csv beside this file. `run` trains each variant for as many images as that core trains in the minutes given, so the
+`pace` measures how many images a second one quiet core (or more, by --threads) trains with each variant, all of one
+size by turns, and writes pace.csv beside this file. `run` trains each variant for as many images as that core trains in the minutes given, so the
 load of the machine changes how long a trial takes, but not what it trains; it can be stopped and called again. SETS is
 a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128, SETS/256. `keep` writes what a
 trained run leaves here: its quick scores, to curves.csv, and with --grid a picture of its images. `judge` scores a
@@ -163,6 +163,7 @@ def main() -> None:
     step.add_argument("sizes", type=int, nargs="+")
     step.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     step.add_argument("--rounds", type=int, default=5, help="each has some steps of every variant (default: 5)")
+    step.add_argument("--threads", type=int, default=1)
     trial = argparse.ArgumentParser(add_help=False)
     trial.add_argument("size", type=int)
     trial.add_argument("sets", type=Path)
@@ -188,7 +189,7 @@ def main() -> None:
     done = {"run": run, "keep": keep, "judge": judge, "parts": score_parts, "audit": audit}
     if options.step == "pace":
         for size in options.sizes:
-            measure_paces(size, options.only, options.rounds)
+            measure_paces(size, options)
     elif options.step == "table":
         print(table(), attention_table(), "", judges_table(), "", parts_table(), "", audits_table(), sep="\n")
     else:
@@ -196,33 +197,35 @@ def main() -> None:
             done[options.step](name, options)
 
 
-def measure_paces(size: int, names: list[str], rounds: int) -> None:
+def measure_paces(size: int, options: argparse.Namespace) -> None:
     """Measure each variant's images a second, and those of the smaller networks that some begin with."""
     keep_freed_memory()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
+    variants = [VARIANTS[name] for name in options.only]
     settings = {
-        (side, paced(arguments)) for name in names for side, arguments in arguments_of(VARIANTS[name], size).items()
+        (side, paced(arguments)) for variant in variants for side, arguments in arguments_of(variant, size).items()
     }
     steppers = {key: stepper(*key) for key in sorted(settings)}
     times: dict[Any, list[float]] = {key: [] for key in steppers}
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for key, step in steppers.items():
             begun = time.perf_counter()
             images = sum(step() for _ in range(STEPS))
             times[key].append(images / (time.perf_counter() - begun))
-    known = {(row["side"], row["settings"]): row for row in read(PACE)}
+    known = {(row["side"], row["settings"], row["threads"]): row for row in read(PACE)}
     machine = describe_environment("cpu", None).processor
     for (side, arguments), found in times.items():
         row = {
             "side": str(side),
             "settings": " ".join(arguments),
+            "threads": str(options.threads),
             "images_per_second": f"{statistics.median(found):.2f}",
             "lowest": f"{min(found):.2f}",
             "highest": f"{max(found):.2f}",
             "processor": machine,
             "date": datetime.now(UTC).date().isoformat(),
         }
-        known[row["side"], row["settings"]] = row
+        known[row["side"], row["settings"], row["threads"]] = row
         print(" ".join(row.values()), flush=True)
     write(PACE, list(known.values()))
 
@@ -440,18 +443,20 @@ def paced(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(argument for argument in arguments if not argument.startswith(SAME_PACE))
 
 
-def kimg_of(side: int, arguments: tuple[str, ...], minutes: float) -> int:
-    """What one quiet core trains in so many minutes."""
-    return round(minutes / minutes_of(side, arguments))
+def kimg_of(side: int, arguments: tuple[str, ...], minutes: float, threads: int = 1) -> int:
+    """What one quiet core, or several, train in so many minutes."""
+    return round(minutes / minutes_of(side, arguments, threads))
 
 
-def minutes_of(side: int, arguments: tuple[str, ...]) -> float:
-    """What one quiet core takes for a thousand images."""
+def minutes_of(side: int, arguments: tuple[str, ...], threads: int = 1) -> float:
+    """What one quiet core, or several, take for a thousand images."""
     settings = " ".join(paced(arguments))
     for row in read(PACE):
-        if (row["side"], row["settings"]) == (str(side), settings):
+        if (row["side"], row["settings"], row["threads"]) == (str(side), settings, str(threads)):
             return 1000 / 60 / float(row["images_per_second"])
-    raise SystemExit(f"{PACE.name} has no pace of {side} px {settings}: run `trials.py pace` first")
+    raise SystemExit(
+        f"{PACE.name} has no pace of {side} px {settings} with {threads} threads: run `trials.py pace` first"
+    )
 
 
 def train(side: int, kimg: int, settings: list[Any], past: str, options: argparse.Namespace) -> Path:
