@@ -151,10 +151,8 @@ def call(arguments: list[Any]) -> None:
 
 def table() -> str:
     """All runs, each beside its goal."""
-    lines = [
-        "| goal | changed | seed | minutes | by | kimg | Frechet / floor | precision | recall | coverage | MS-SSIM gap |"
-    ]
-    lines += [f"|{'---|' * 11}"]
+    head = ("goal", "changed", "seed", "minutes", "by", "kimg", "Frechet / floor", "precision", "recall", "coverage")
+    lines = [f"| {' | '.join([*head, 'MS-SSIM gap'])} |", f"|{'---|' * (len(head) + 1)}"]
     for row in read(GOALS_FILE):
         goal = GOALS[row["goal"]]
         ratio = float(row["frechet"]) / float(row["frechet_floor"])

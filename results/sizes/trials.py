@@ -6,16 +6,19 @@
     python results/sizes/trials.py judge SIZE SETS WORK --only NAME ... [--seed N] [--minutes N]
     python results/sizes/trials.py parts SIZE SETS WORK --features FEATURES.pt --only NAME ... [--seed N] [--minutes N]
     python results/sizes/trials.py audit SIZE SETS WORK --features FEATURES.pt --only NAME ... [--seed N] [--minutes N]
+    python results/sizes/trials.py short SIZE SETS WORK [--only NAME ...] [--seeds 5] [--minutes N]
     python results/sizes/trials.py table
 
 `pace` measures how many images a second one quiet core (or more, by --threads) trains with each variant, all of one
-size by turns, and writes pace.csv beside this file. `run` trains each variant for as many images as that core trains in the minutes given, so the
-load of the machine changes how long a trial takes, but not what it trains; it can be stopped and called again. SETS is
-a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128, SETS/256. `keep` writes what a
-trained run leaves here: its quick scores, to curves.csv, and with --grid a picture of its images. `judge` scores a
-trained run by the radiograph features, and writes judged.csv. `parts` scores the network of each smaller size that a
-trained run began with, at its own size, and writes parts.csv. `audit` looks for signs that a trained run memorised
-images, and writes audits.csv. Lines of trials.csv are kept; `table` prints the tables of README.md.
+size by turns, and writes pace.csv beside this file. `run` trains each variant for as many images as that core trains in
+the minutes given, so the load of the machine changes how long a trial takes, but not what it trains; it can be stopped
+and called again. SETS is a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128,
+SETS/256. `keep` writes what a trained run leaves here: its quick scores, to curves.csv, and with --grid a picture of
+its images. `judge` scores a trained run by the radiograph features, and writes judged.csv. `parts` scores the network
+of each smaller size that a trained run began with, at its own size, and writes parts.csv. `audit` looks for signs that
+a trained run memorised images, and writes audits.csv. `short` trains a variant with several seeds without scoring it,
+and writes to short.csv whether the training diverged or collapsed. Lines of trials.csv are kept; `table` prints the
+tables of README.md.
 """
 
 import argparse
@@ -27,6 +30,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +43,7 @@ from samgan.devices import keep_freed_memory, make_fabric
 from samgan.grids import image_grid, write_png
 from samgan.pictures import to_uint8
 from samgan.presets import preset_config
-from samgan.runs import Run, describe_environment
+from samgan.runs import Run, describe_environment, find_collapse
 from samgan.sampling import open_model, sample
 from samgan.scoring import Scores
 from samgan.training import Sampler, TrainingState, train_step
@@ -47,7 +51,7 @@ from samgan.trust import AuditDocument
 
 HERE = Path(__file__).parent
 PACE, TRIALS, CURVES = HERE / "pace.csv", HERE / "trials.csv", HERE / "curves.csv"
-JUDGED, PARTS, AUDITS = HERE / "judged.csv", HERE / "parts.csv", HERE / "audits.csv"
+JUDGED, PARTS, AUDITS, SHORT = (HERE / f"{name}.csv" for name in ("judged", "parts", "audits", "short"))
 SCORES = ("frechet", "precision", "recall", "coverage")
 STEPS, WARM_UP = 24, 16
 """Of `pace`: steps of each variant in a round, and before the first; every eighth step has a penalty."""
@@ -172,6 +176,7 @@ def main() -> None:
     trial.add_argument("--classes", nargs="+", default=["PNEUMONIA"])
     trial.add_argument("--minutes", type=float, default=20)
     trial.add_argument("--seed", type=int, default=0)
+    trial.set_defaults(more=[])
     trial.add_argument("--core", type=int, default=0, help="the core that trains (default: 0)")
     step = steps.add_parser("run", parents=[trial])
     step.add_argument("--features", type=Path, required=True)
@@ -184,14 +189,29 @@ def main() -> None:
         step = steps.add_parser(name, parents=[trial])
         step.add_argument("--features", type=Path, required=True)
         step.add_argument("--count", type=int, default=1000)
+    step = steps.add_parser("short", parents=[trial])
+    step.add_argument("--seeds", type=int, default=5, help="their number, from 0 on (default: 5)")
+    step.set_defaults(more=["--training.snapshot_every_kimg=4"])  # a collapse must show in three of them
     steps.add_parser("table")
     options = parser.parse_args()
-    done = {"run": run, "keep": keep, "judge": judge, "parts": score_parts, "audit": audit}
+    done = {"run": run, "keep": keep, "judge": judge, "parts": score_parts, "audit": audit, "short": short}
     if options.step == "pace":
         for size in options.sizes:
             measure_paces(size, options)
     elif options.step == "table":
-        print(table(), attention_table(), "", judges_table(), "", parts_table(), "", audits_table(), sep="\n")
+        print(
+            table(),
+            attention_table(),
+            "",
+            judges_table(),
+            "",
+            parts_table(),
+            "",
+            audits_table(),
+            "",
+            short_table(),
+            sep="\n",
+        )
     else:
         for name in options.only:
             done[options.step](name, options)
@@ -389,6 +409,29 @@ def audited(run: Path, data: Path, options: argparse.Namespace) -> dict[str, str
     return {**row, "date": datetime.now(UTC).date().isoformat()}
 
 
+def short(name: str, options: argparse.Namespace) -> None:
+    """Train a variant with each seed, and write whether the last part of its training diverged or collapsed."""
+    for seed in range(options.seeds):
+        options.seed = seed
+        own = described(name, options)
+        if any(own.items() <= row.items() for row in read(SHORT)):
+            continue
+        row = {**own, "kimg": "", "diverged": "no", "collapsed": "no", "thumbnail_frechet": "", "ms_ssim_gap": ""}
+        try:
+            runs = trained(name, options)
+        except SystemExit as stopped:
+            if "training stopped" not in str(stopped):  # samgan's word for a loss or weight that is NaN
+                raise
+            row["diverged"] = "yes"
+        else:
+            stats = Run(list(runs)[-1]).stats()
+            last = [line for line in stats if line["kind"] == "scores"][-1]
+            row["kimg"] = str(sum(runs.values()))
+            row["collapsed"] = "yes" if find_collapse(stats) else "no"
+            row |= {key: f"{last[key]:.4f}" for key in ("thumbnail_frechet", "ms_ssim_gap")}
+        write(SHORT, [*read(SHORT), row])
+
+
 def judges_table() -> str:
     """Trials that the radiograph features have judged, too, by both judges."""
     first = ("stand-in Inception: Frechet / floor", "recall", "coverage")
@@ -433,6 +476,25 @@ def audits_table() -> str:
     return "\n".join(lines)
 
 
+def short_table() -> str:
+    """How many of the short trainings diverged or collapsed, and how far the quick scores of their seeds differ."""
+    head = ("data, size", "what changed", "minutes", "seeds", "diverged", "collapsed", "thumbnail Frechet", "gap")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    rows = read(SHORT)
+    for data, size, variant, minutes in dict.fromkeys(
+        (row["data"], row["size"], row["variant"], row["minutes"]) for row in rows
+    ):
+        key = {"data": data, "size": size, "variant": variant, "minutes": minutes}
+        own = [row for row in rows if key.items() <= row.items()]
+        cells = [f"{data}, {size} px", variant, minutes, str(len(own))]
+        cells += [str(sum(row[what] == "yes" for row in own)) for what in ("diverged", "collapsed")]
+        for score, form in (("thumbnail_frechet", ".2f"), ("ms_ssim_gap", "+.3f")):
+            values = [float(row[score]) for row in own if row[score]]
+            cells.append(f"{min(values):{form}} to {max(values):{form}}" if values else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def begin_with(sides: list[int], kimg: int) -> list[Any]:
     """Arguments of a training that begins with smaller images."""
     return [f"--training.first_sides={sides}".replace(" ", ""), f"--training.first_kimg={kimg}"]
@@ -461,13 +523,22 @@ def minutes_of(side: int, arguments: tuple[str, ...], threads: int = 1) -> float
 
 def train(side: int, kimg: int, settings: list[Any], past: str, options: argparse.Namespace) -> Path:
     """Train one run, or go on with it; one that is there in full is taken as it is. `past` tells sides and lengths."""
-    changed = " ".join(word.removeprefix("--") for word in settings if str(word).startswith("--") and "=" in word)
+    changed = " ".join(
+        word.removeprefix("--") for word in [*settings, *options.more] if str(word).startswith("--") and "=" in word
+    )
     kind = re.sub(r"[^a-z0-9.]+", "-", changed) or "plus"
     out: Path = options.work / options.sets.name / str(side) / f"{kind}{past}-{options.seed}"
     data = ["train", options.sets / str(side), "--out", out]
     if not any(str(word).startswith("--training.first_sides") for word in settings):
         data.append("--training.first_sides=[]")  # which samgan-plus has by default
-    settings = [*settings, "--classes", *options.classes, f"--training.seed={options.seed}", f"--training.kimg={kimg}"]
+    settings = [
+        *settings,
+        *options.more,
+        "--classes",
+        *options.classes,
+        f"--training.seed={options.seed}",
+        f"--training.kimg={kimg}",
+    ]
     if not (out / "config.json").exists():
         call(options.core, [*data, *settings])
     elif Run(out).last_step() < Run(out).config.training.total_steps:
@@ -476,13 +547,16 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
 
 
 def call(core: int, arguments: list[Any]) -> None:
-    """Run samgan on one core."""
+    """Run samgan on one core; what it says on standard error is shown when it has ended."""
     command = ["taskset", "-c", str(core), sys.executable, "-m", "samgan", *map(str, arguments)]
-    status = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, check=False
-    ).returncode
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile("w+") as said:
+        status = subprocess.run(command, env=one, stdout=subprocess.DEVNULL, stderr=said, check=False).returncode
+        said.seek(0)
+        text = said.read()
+    sys.stderr.write(text)
     if status:
-        raise SystemExit(f"{' '.join(command)}: status {status}")
+        raise SystemExit(f"{' '.join(command)}: status {status}: {text[-500:]}")
 
 
 def table() -> str:
