@@ -90,6 +90,11 @@ class NetworkConfig:
         minimum=8,
         maximum=512,
     )
+    vision_tiles: bool = setting(
+        False,
+        "of every second image of a batch, let that network of vision blocks see a tile of vision_resolution pixels "
+        "at full size, instead of the whole image made smaller; no effect on images that it sees at full size",
+    )
     scales: Literal["every", "largest"] = setting(
         "every",
         "the images that the networks exchange: one of every scale, as in MSG-GAN, or only the largest (both networks "
@@ -173,6 +178,8 @@ class NetworkConfig:
             fits = self.discriminator_blocks == "vision" or set(self.discriminator_attention) <= set(sides)
             found, allowed = self.discriminator_attention, f"some of {', '.join(map(str, sides))}, which heads have"
             _require(fits, "network.discriminator_attention", found, allowed)
+        fits = not self.vision_tiles or self.discriminator_blocks == "vision"
+        _require(fits, "network.vision_tiles", self.vision_tiles, "false, unless the discriminator has vision blocks")
         kinds = {"generator": self.generator_blocks, "discriminator": self.discriminator_blocks}
         grouped = {network for network, kind in kinds.items() if kind == "grouped"}
         fits = self.scales == "every" or len(grouped) == 2

@@ -75,6 +75,32 @@ def test_a_halving_convolution_equals_a_plain_one():
     torch.testing.assert_close(layer(x), plain, rtol=1e-9, atol=1e-9)
 
 
+def test_of_every_second_image_a_tile_is_seen_at_full_size(monkeypatch):
+    images = torch.randn(6, 2, 64, 64)
+    seen = projected.with_tiles(torch.cat([images, images]), 32, batches=2)
+    whole = F.avg_pool2d(images, 2)
+    tiles = [images[1, :, :32, :32], images[3, :, :32, 32:], images[5, :, 32:, :32]]
+    expected = torch.stack([whole[0], tiles[0], whole[2], tiles[1], whole[4], tiles[2]])
+    assert torch.equal(seen, torch.cat([expected, expected]))
+    assert projected.with_tiles(images, 64) is images
+    for number, half in enumerate(images.chunk(2)):  # on two processes, three images each
+        monkeypatch.setattr(projected, "rank", lambda number=number: number)
+        assert torch.equal(projected.with_tiles(half, 32), expected.chunk(2)[number])
+
+
+def test_tiles_are_for_vision_blocks(monkeypatch):
+    with pytest.raises(UsageError, match=r"network\.vision_tiles"):
+        small(vision_tiles=True)
+    config = small(resolution=128, max_channels=16, discriminator_blocks="vision", vision_tiles=True)
+    shown = []
+    discriminator = Discriminator(config)
+    projection = discriminator.eyes.projection
+    monkeypatch.setattr(projection, "forward", lambda x, forward=projection.forward: shown.append(x) or forward(x))
+    images = pyramid_of(config)
+    assert discriminator.beside(images).shape[:2] == (4, len(projection.sides))
+    assert torch.equal(shown[0], projected.with_tiles(images[-1], 64))
+
+
 def test_batch_norm_over_processes_equals_that_of_one(monkeypatch):
     """Two processes with a half each; what they would tell each other is computed here."""
     norm, x = BatchNorm(5).double(), torch.randn(8, 5, 4, 4, dtype=torch.float64)

@@ -110,6 +110,7 @@ LATE = {
     "penalty of 0.08": ("--training.penalty_weight=0.08",),
     "pretrained eyes beside it": ("--preset=samgan-vision",),
     "pretrained eyes of weight 0.25": ("--preset=samgan-vision", "--training.vision_weight=0.25"),
+    "pretrained eyes that see tiles": ("--preset=samgan-vision", "--network.vision_tiles=true"),
     "noise, and pretrained eyes": ("--preset=samgan-vision", "--network.noise=all"),
 }
 """What the last size alone may have, where training goes on from a smaller network."""
@@ -279,7 +280,7 @@ def stepper(side: int, arguments: tuple[str, ...]) -> Any:
 def given_setting(argument: str) -> tuple[str, Any]:
     """The name and the value of --NAME=VALUE."""
     name, _, value = argument.removeprefix("--").partition("=")
-    return name, json.loads(value) if value[0].isdigit() else value
+    return name, json.loads(value) if value[0].isdigit() or value in ("true", "false") else value
 
 
 def run(name: str, options: argparse.Namespace) -> None:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
-from samgan.distributed import gather, world_size
+from samgan.distributed import gather, rank, world_size
 from samgan.networks.configured import attention
 from samgan.networks.convolutions import EqualizedConv2d, activate, channels_last
-from samgan.networks.frozen import Projection
+from samgan.networks.frozen import Projection, resize
 from samgan.networks.minibatch_std import MinibatchStdDev
 from samgan.networks.pyramid import Pyramid, check_labels
 
@@ -147,7 +147,7 @@ class Eyes(nn.Module):
     def __init__(self, config: NetworkConfig, *, alone: bool) -> None:
         super().__init__()
         self.projection = Projection(config)
-        self.conditional = bool(config.num_classes)
+        self.conditional, self.tiles = bool(config.num_classes), config.vision_tiles
         sides = self.projection.sides
         smaller = [side for side in config.resolutions if side < config.resolution or side > self.projection.seen]
         entries: list[dict[int, tuple[int, ...]]] = [{} for _ in sides]
@@ -180,8 +180,33 @@ class Eyes(nn.Module):
         if labels is not None:
             labels = labels.repeat(len(pyramid[0]) // len(labels))
         images = {image.shape[-1]: image for image in pyramid}
-        maps = self.projection(pyramid[-1])
+        largest = with_tiles(pyramid[-1], self.projection.seen, batches) if self.tiles else pyramid[-1]
+        maps = self.projection(largest)
         return torch.stack([head(x, images, labels, batches) for head, x in zip(self.heads, maps, strict=True)], dim=1)
+
+
+def with_tiles(images: Float[Tensor, "n c h w"], side: int, batches: int = 1) -> Float[Tensor, "n c s s"]:
+    """Make images smaller, but every second one: take a tile of it as it is, so that detail is seen.
+
+    The tiles of an image take turns, by the place of the image in the global batch of all processes. Real and synthetic
+    images at the same place show the same tile.
+
+    Args:
+        images: Of one side, a power of two.
+        side: Of a tile; larger images are made smaller to it.
+        batches: Number of batches in `images`, one after the other.
+    """
+    along = images.shape[-1] // side
+    if along < 2:
+        return images
+    length = len(images) // batches
+    seen = list(resize(images, side))
+    for place, image in enumerate(images):
+        number = rank() * length + place % length
+        if number % 2:
+            top, left = (side * part for part in divmod(number // 2 % along**2, along))
+            seen[place] = image[:, top : top + side, left : left + side]
+    return torch.stack(seen)
 
 
 def _entry(sides: list[int], side: int) -> tuple[int, int]:

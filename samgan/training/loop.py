@@ -60,11 +60,11 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
         raise UsageError(f"training.batch_size {batch_size} cannot be divided evenly among {processes} processes")
 
 
-MAY_GROW = ("network.resolution", "network.channel_base", "network.min_channels", "network.noise")
+MAY_GROW = tuple(f"network.{name}" for name in ("resolution", "channel_base", "min_channels", "noise", "vision_tiles"))
 """What may differ between networks and those for smaller images with which they begin."""
 OF_EYES = (
     "network.discriminator_blocks",
-    *(f"network.vision_{name}" for name in ("features", "file", "resolution", "channels")),
+    *(f"network.vision_{name}" for name in ("features", "file", "resolution", "channels", "tiles")),
 )
 """What may differ where vision blocks begin as residual ones, without heads."""
 
