@@ -93,7 +93,8 @@ class NetworkConfig:
     vision_tiles: bool = setting(
         False,
         "of every second image of a batch, let that network of vision blocks see a tile of vision_resolution pixels "
-        "at full size, instead of the whole image made smaller; no effect on images that it sees at full size",
+        "at full size, drawn anew for each step, instead of the whole image made smaller; no effect on images that it "
+        "sees at full size anyway",
     )
     scales: Literal["every", "largest"] = setting(
         "every",

@@ -75,30 +75,28 @@ def test_a_halving_convolution_equals_a_plain_one():
     torch.testing.assert_close(layer(x), plain, rtol=1e-9, atol=1e-9)
 
 
-def test_of_every_second_image_a_tile_is_seen_at_full_size(monkeypatch):
-    images = torch.randn(6, 2, 64, 64)
-    seen = projected.with_tiles(torch.cat([images, images]), 32, batches=2)
+def test_a_tile_is_seen_at_full_size_or_the_whole_image_made_smaller():
+    images, tiles = torch.randn(6, 2, 64, 64), torch.tensor([-1, 0, 1, 2, 3, -1])
+    seen = projected.with_tiles(torch.cat([images, images]), 32, tiles)
     whole = F.avg_pool2d(images, 2)
-    tiles = [images[1, :, :32, :32], images[3, :, :32, 32:], images[5, :, 32:, :32]]
-    expected = torch.stack([whole[0], tiles[0], whole[2], tiles[1], whole[4], tiles[2]])
+    cut = [images[1, :, :32, :32], images[2, :, :32, 32:], images[3, :, 32:, :32], images[4, :, 32:, 32:]]
+    expected = torch.stack([whole[0], *cut, whole[5]])
     assert torch.equal(seen, torch.cat([expected, expected]))
-    assert projected.with_tiles(images, 64) is images
-    for number, half in enumerate(images.chunk(2)):  # on two processes, three images each
-        monkeypatch.setattr(projected, "rank", lambda number=number: number)
-        assert torch.equal(projected.with_tiles(half, 32), expected.chunk(2)[number])
+    assert projected.with_tiles(images, 64, tiles) is images
 
 
 def test_tiles_are_for_vision_blocks(monkeypatch):
     with pytest.raises(UsageError, match=r"network\.vision_tiles"):
         small(vision_tiles=True)
     config = small(resolution=128, max_channels=16, discriminator_blocks="vision", vision_tiles=True)
+    assert projected.tiles_of(config) == 4
     shown = []
     discriminator = Discriminator(config)
     projection = discriminator.eyes.projection
     monkeypatch.setattr(projection, "forward", lambda x, forward=projection.forward: shown.append(x) or forward(x))
-    images = pyramid_of(config)
-    assert discriminator.beside(images).shape[:2] == (4, len(projection.sides))
-    assert torch.equal(shown[0], projected.with_tiles(images[-1], 64))
+    images, tiles = pyramid_of(config), torch.tensor([-1, 3, -1, 0])
+    assert discriminator.beside(images, tiles=tiles).shape[:2] == (4, len(projection.sides))
+    assert torch.equal(shown[0], projected.with_tiles(images[-1], 64, tiles))
 
 
 def test_batch_norm_over_processes_equals_that_of_one(monkeypatch):

@@ -382,6 +382,40 @@ def test_short_trainings_are_counted_together(monkeypatch, tmp_path):
     assert trials.short_table().splitlines()[2:] == [line]
 
 
+def test_a_short_training_says_what_its_log_shows():
+    trials = load("sizes", "trials")
+
+    def log(alike, count):
+        scores = {"kind": "scores", "ms_ssim_real": 0.5, "ms_ssim_generated": 0.5 + alike, "ms_ssim_gap": alike}
+        lines = [{**scores, "images_seen": 4000 * i, "step": 500 * i} for i in range(1, count + 1)]
+        return [{**line, "thumbnail_frechet": 7.0 / (1 + i)} for i, line in enumerate(lines)]
+
+    assert trials.how_it_ended(log(0.0, 7))["collapsed"] == "no"
+    ended = {"collapsed": "yes", "thumbnail_frechet": "1.0000", "ms_ssim_gap": "0.4500"}
+    assert trials.how_it_ended(log(0.45, 7)) == ended
+    with pytest.raises(SystemExit, match="more --minutes"):
+        trials.how_it_ended(log(0.45, 4))
+
+
+def test_what_is_known_of_a_trial_is_of_its_own_runs(monkeypatch, tmp_path):
+    trials = load("sizes", "trials")
+    for name in ("PACE", "TRIALS"):
+        monkeypatch.setattr(trials, name, tmp_path / f"{name}.csv")
+    paces = [{"side": side, "settings": "", "threads": "1", "images_per_second": "50"} for side in ("64", "128")]
+    trials.write(trials.PACE, paces)
+    options = argparse.Namespace(sets=Path("sets/covid"), size=128, seed=0, minutes=20)
+    assert trials.parts_of("64 px first", options) == [(64, 24), (128, 36)]
+    assert trials.parts_of("64 px first, in one run", options) == [(64, 24), (128, 36)]
+    with pytest.raises(SystemExit, match=r"no trial covid, 128, 64 px first, 0, 20: call"):
+        trials.recorded("64 px first", options)
+    trials.write(trials.TRIALS, [{**trials.described("64 px first", options), "kimg": "61"}])
+    with pytest.raises(SystemExit, match="it now has 60"):
+        trials.recorded("64 px first", options)
+    trials.write(trials.TRIALS, [{**trials.described("64 px first", options), "kimg": "60"}])
+    monkeypatch.setattr(trials, "trained", lambda name, options: {tmp_path: 60})
+    assert trials.recorded("64 px first", options) == {tmp_path: 60}
+
+
 def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp_path):
     trials = load("sizes", "trials")
     monkeypatch.setattr(trials, "PACE", tmp_path / "pace.csv")

@@ -53,6 +53,20 @@ def keys_of_epochs(config, images, epochs, factor=1):
     return [picture.numpy().tobytes() for picture in real]
 
 
+def test_every_second_image_is_seen_in_a_tile_drawn_for_its_step(tiny_config, images, monkeypatch):
+    eyes = {"discriminator_blocks": "vision", "vision_features": "radiograph", "vision_tiles": True}
+    config = tiny_config.override({"network": {"spectral_norm": "none", "vision_resolution": 64, **eyes}})
+    assert Sampler(images, config, CPU)(0).tiles is None  # it sees these images at full size
+    config = config.override({"network": {"resolution": 256, "max_channels": 64}})
+    sampler = Sampler(np.zeros((4, 1, 256, 256), np.uint8), config, CPU)
+    drawn = torch.stack([sampler(step).tiles for step in range(100)])
+    assert (drawn[:, ::2] == -1).all()
+    assert set(drawn[:, 1::2].flatten().tolist()) == set(range(16))
+    monkeypatch.setattr("samgan.training.batches.world_size", lambda: 2)
+    monkeypatch.setattr("samgan.training.batches.rank", lambda: 1)
+    assert torch.equal(sampler(7).tiles, drawn[7, 2:])
+
+
 def test_every_image_comes_exactly_once_per_epoch(tiny_config, images):
     keys = keys_of_epochs(tiny_config, images, 3)
     originals = sorted(picture.tobytes() for picture in images)

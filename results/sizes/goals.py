@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trials import SCORES, kimg_of, read, write
+from trials import SCORES, kimg_of, origin, read, write
 
 from samgan.runs import Run
 from samgan.scoring import Scores
@@ -97,13 +97,15 @@ def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
     if any(own.items() <= row.items() for row in read(GOALS_FILE)):
         return
     goal, begin, shown = GOALS[name], list[Any](), list[str]()
+    of_side = {side: settings if side >= options.from_side else [] for side, _ in goal.parts}
+    kimg = {side: KIMG for side in of_side}
+    if options.by_pace:  # all of them now, so that a pace that is missing is told before hours of training
+        kimg = {side: kimg_of(side, tuple(of_side[side]), minutes, THREADS) for side, minutes in goal.parts}
     for side, minutes in goal.parts:
         slug = re.sub(r"[^a-z0-9.]+", "-", own["settings"]).strip("-") or "plus"
         slug += "-by-pace" if options.by_pace else ""
         out = options.work / name / f"{slug}-{options.seed}" / str(side)
-        own_settings = settings if side >= options.from_side else []
-        kimg = kimg_of(side, tuple(own_settings), minutes, THREADS) if options.by_pace else KIMG
-        train(out, side, minutes, [*own_settings, *begin, f"--training.kimg={kimg}"], options)
+        train(out, side, minutes, [*of_side[side], *begin, f"--training.kimg={kimg[side]}"], options)
         shown.append(f"{side} px: {Run(out).last_step() * Run(out).config.training.batch_size // 1000}")
         begin = ["--start", out]
     score = ["--features", options.features, "--count", options.count, "--checkpoint", "newest"]
@@ -139,7 +141,7 @@ def train(out: Path, side: int, minutes: float, settings: list[Any], options: ar
     seconds = [line["wall_seconds"] for line in run.stats() if line["kind"] == "train"]
     late = not options.by_pace and seconds and seconds[-1] >= 60 * minutes
     if not late and run.last_step() < run.config.training.total_steps:
-        call([*data, "--resume"])
+        call([*data, "--resume", *origin(settings)])
 
 
 def call(arguments: list[Any]) -> None:

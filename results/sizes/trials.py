@@ -22,6 +22,7 @@ tables of README.md.
 """
 
 import argparse
+import collections
 import csv
 import dataclasses
 import json
@@ -30,7 +31,6 @@ import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ from samgan.grids import image_grid, write_png
 from samgan.pictures import to_uint8
 from samgan.presets import preset_config
 from samgan.runs import Run, describe_environment, find_collapse
+from samgan.runs.collapse import PATIENCE, YOUNG_KIMG
 from samgan.sampling import open_model, sample
 from samgan.scoring import Scores
 from samgan.training import Sampler, TrainingState, train_step
@@ -283,8 +284,15 @@ def given_setting(argument: str) -> tuple[str, Any]:
     return name, json.loads(value) if value[0].isdigit() or value in ("true", "false") else value
 
 
+def check_differs(name: str, size: int) -> None:
+    """Refuse a variant that would be another one under its name."""
+    if "--network.vision_tiles=true" in VARIANTS[name].last and size <= 128:
+        raise SystemExit(f"{name}: at {size} px the pretrained network sees whole images at full size")
+
+
 def run(name: str, options: argparse.Namespace) -> None:
     """Train and score one variant, unless trials.csv has it."""
+    check_differs(name, options.size)
     done = {tuple(row[key] for key in KEYS) for row in read(TRIALS)}
     if tuple(described(name, options).values()) in done:
         return
@@ -313,22 +321,29 @@ def described(name: str, options: argparse.Namespace) -> dict[str, str]:
     return dict(zip(KEYS, map(str, values), strict=True))
 
 
+def recorded(name: str, options: argparse.Namespace) -> dict[Path, int]:
+    """The runs of a trial that trials.csv has; refused if the pace of today would make it another trial."""
+    own = described(name, options)
+    rows = [row for row in read(TRIALS) if own.items() <= row.items()]
+    if not rows:
+        raise SystemExit(f"{TRIALS.name} has no trial {', '.join(own.values())}: call `trials.py run` first")
+    now = sum(kimg for _, kimg in parts_of(name, options))
+    if now != int(rows[0]["kimg"]):
+        raise SystemExit(f"{TRIALS.name} has {rows[0]['kimg']} kimg of it, and by {PACE.name} it now has {now}")
+    return trained(name, options)
+
+
 def trained(name: str, options: argparse.Namespace) -> dict[Path, int]:
     """The runs of a trial, smallest images first, trained if they are not there in full, and their thousands of images.
 
     Each but the first began with the networks of the one before.
     """
-    variant = VARIANTS[name]
-    shares = [*variant.first, (options.size, 1 - sum(share for _, share in variant.first))]
+    variant, runs, past = VARIANTS[name], dict[Path, int](), ""
     settings = arguments_of(variant, options.size)
-    parts = [(side, kimg_of(side, settings[side], share * options.minutes)) for side, share in shares]
-    runs, begin, past = dict[Path, int](), list[Any](), ""
+    parts = parts_of(name, options)
+    begin: list[Any] = begin_with(parts) if variant.in_one_run else []
     if variant.in_one_run:
-        sides = [side for side, _ in variant.first]
-        minutes = options.minutes * sum(share for _, share in variant.first)
-        kimg = round(minutes / sum(minutes_of(side, variant.arguments) for side in sides))
-        begin = begin_with(sides, kimg)
-        parts = [(options.size, kimg * len(sides) + parts[-1][1])]
+        parts = [(options.size, sum(kimg for _, kimg in parts))]
     for side, kimg in parts:
         past += f"-{side}x{kimg}"
         out = train(side, kimg, [*settings[side], *begin], past, options)
@@ -341,7 +356,7 @@ def keep(name: str, options: argparse.Namespace) -> None:
 
     They take the place of older ones of the same run.
     """
-    out = list(trained(name, options))[-1]
+    out = list(recorded(name, options))[-1]
     own = described(name, options)
     rows = [row for row in read(CURVES) if not own.items() <= row.items()]
     losses: dict[str, str] = {}
@@ -364,7 +379,7 @@ def keep(name: str, options: argparse.Namespace) -> None:
 
 def judge(name: str, options: argparse.Namespace) -> None:
     """Score a trained run by the radiograph features, which have not seen what the stand-in Inception has."""
-    out = list(trained(name, options))[-1]
+    out = list(recorded(name, options))[-1]
     given = ["--features", "radiograph", "--checkpoint", "newest", "--out", out / "radiograph"]
     scores = scored(out, options.sets / str(options.size), given, options)
     scores.pop("ms_ssim_gap", None)
@@ -377,7 +392,7 @@ def score_parts(name: str, options: argparse.Namespace) -> None:
     """Score each network that a trained run of larger images began with at its own size, and the last one, too."""
     own = described(name, options)
     rows = [row for row in read(PARTS) if not own.items() <= row.items()]
-    for out, kimg in trained(name, options).items():
+    for out, kimg in recorded(name, options).items():
         side = Run(out).config.network.resolution
         given = ["--features", options.features, "--checkpoint", "newest"]
         scores = scored(out, options.sets / str(side), given, options)
@@ -387,7 +402,7 @@ def score_parts(name: str, options: argparse.Namespace) -> None:
 
 def audit(name: str, options: argparse.Namespace) -> None:
     """Write what an audit of a trained run found."""
-    out = list(trained(name, options))[-1]
+    out = list(recorded(name, options))[-1]
     own = described(name, options)
     rows = [row for row in read(AUDITS) if not own.items() <= row.items()]
     write(AUDITS, [*rows, {**own, **audited(out, options.sets / str(options.size), options)}])
@@ -425,12 +440,19 @@ def short(name: str, options: argparse.Namespace) -> None:
                 raise
             row["diverged"] = "yes"
         else:
-            stats = Run(list(runs)[-1]).stats()
-            last = [line for line in stats if line["kind"] == "scores"][-1]
             row["kimg"] = str(sum(runs.values()))
-            row["collapsed"] = "yes" if find_collapse(stats) else "no"
-            row |= {key: f"{last[key]:.4f}" for key in ("thumbnail_frechet", "ms_ssim_gap")}
+            row |= how_it_ended(list(Run(list(runs)[-1]).stats()))
         write(SHORT, [*read(SHORT), row])
+
+
+def how_it_ended(stats: list[dict[str, Any]]) -> dict[str, str]:
+    """Whether a log shows a collapse, and its last quick scores."""
+    scores = [line for line in stats if line["kind"] == "scores"]
+    seen = [line for line in scores if line["images_seen"] >= 1000 * YOUNG_KIMG]
+    if len(seen) < PATIENCE:
+        raise SystemExit(f"a collapse shows in {PATIENCE} snapshots after {YOUNG_KIMG:g} kimg: take more --minutes")
+    last = {key: f"{scores[-1][key]:.4f}" for key in ("thumbnail_frechet", "ms_ssim_gap")}
+    return {"collapsed": "yes" if find_collapse(stats) else "no", **last}
 
 
 def judges_table() -> str:
@@ -496,9 +518,24 @@ def short_table() -> str:
     return "\n".join(lines)
 
 
-def begin_with(sides: list[int], kimg: int) -> list[Any]:
-    """Arguments of a training that begins with smaller images."""
-    return [f"--training.first_sides={sides}".replace(" ", ""), f"--training.first_kimg={kimg}"]
+def parts_of(name: str, options: argparse.Namespace) -> list[tuple[int, int]]:
+    """The sides of a trial's images, smallest first, and the thousands of images of each."""
+    variant = VARIANTS[name]
+    settings = arguments_of(variant, options.size)
+    last = kimg_of(options.size, settings[options.size], options.minutes * (1 - sum(part for _, part in variant.first)))
+    if variant.in_one_run:
+        sides = [side for side, _ in variant.first]
+        minutes = options.minutes * sum(share for _, share in variant.first)
+        kimg = round(minutes / sum(minutes_of(side, variant.arguments) for side in sides))
+        return [*((side, kimg) for side in sides), (options.size, last)]
+    first = [(side, kimg_of(side, settings[side], share * options.minutes)) for side, share in variant.first]
+    return [*first, (options.size, last)]
+
+
+def begin_with(parts: list[tuple[int, int]]) -> list[Any]:
+    """Arguments of a training that begins with smaller images, by the parts of a trial in one run."""
+    sides = [side for side, _ in parts[:-1]]
+    return [f"--training.first_sides={sides}".replace(" ", ""), f"--training.first_kimg={parts[0][1]}"]
 
 
 def paced(arguments: tuple[str, ...]) -> tuple[str, ...]:
@@ -543,21 +580,28 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
     if not (out / "config.json").exists():
         call(options.core, [*data, *settings])
     elif Run(out).last_step() < Run(out).config.training.total_steps:
-        call(options.core, [*data, "--resume"])
+        call(options.core, [*data, "--resume", *origin(settings)])
     return out
 
 
+def origin(settings: list[Any]) -> list[Any]:
+    """The run to start from, which a run needs again that was stopped before its first checkpoint."""
+    place = settings.index("--start") if "--start" in settings else len(settings)
+    return settings[place : place + 2]
+
+
 def call(core: int, arguments: list[Any]) -> None:
-    """Run samgan on one core; what it says on standard error is shown when it has ended."""
+    """Run samgan on one core; what it says on standard error is shown, and its end is part of an error."""
     command = ["taskset", "-c", str(core), sys.executable, "-m", "samgan", *map(str, arguments)]
     one = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile("w+") as said:
-        status = subprocess.run(command, env=one, stdout=subprocess.DEVNULL, stderr=said, check=False).returncode
-        said.seek(0)
-        text = said.read()
-    sys.stderr.write(text)
-    if status:
-        raise SystemExit(f"{' '.join(command)}: status {status}: {text[-500:]}")
+    last: collections.deque[str] = collections.deque(maxlen=5)
+    with subprocess.Popen(command, env=one, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            last.append(line)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: status {process.returncode}: {''.join(last)}")
 
 
 def table() -> str:

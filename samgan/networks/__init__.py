@@ -30,6 +30,7 @@ from samgan.networks.inspection import attention_gammas, attention_maps
 from samgan.networks.minibatch_std import MinibatchStdDev
 from samgan.networks.modulated import ModulatedConv2d
 from samgan.networks.pair import Networks
+from samgan.networks.projected import tiles_of
 from samgan.networks.pyramid import Pyramid, image_pyramid
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "plain_upsample_conv",
     "power_iteration",
     "reason_not_to_grow",
+    "tiles_of",
     "upsample",
     "upsample_conv",
 ]

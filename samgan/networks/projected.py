@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
-from samgan.distributed import gather, rank, world_size
+from samgan.distributed import gather, world_size
 from samgan.networks.configured import attention
 from samgan.networks.convolutions import EqualizedConv2d, activate, channels_last
 from samgan.networks.frozen import Projection, resize
@@ -147,7 +147,7 @@ class Eyes(nn.Module):
     def __init__(self, config: NetworkConfig, *, alone: bool) -> None:
         super().__init__()
         self.projection = Projection(config)
-        self.conditional, self.tiles = bool(config.num_classes), config.vision_tiles
+        self.conditional = bool(config.num_classes)
         sides = self.projection.sides
         smaller = [side for side in config.resolutions if side < config.resolution or side > self.projection.seen]
         entries: list[dict[int, tuple[int, ...]]] = [{} for _ in sides]
@@ -173,40 +173,46 @@ class Eyes(nn.Module):
         return dict(sorted(layers.items()))
 
     def forward(
-        self, pyramid: Pyramid, labels: Int[Tensor, " m"] | None = None, batches: int = 1
+        self,
+        pyramid: Pyramid,
+        labels: Int[Tensor, " m"] | None = None,
+        batches: int = 1,
+        tiles: Int[Tensor, " k"] | None = None,
     ) -> Float[Tensor, "n maps places"]:
-        """Return a map of logits of every head; the arguments are those of `Discriminator`."""
+        """Return a map of logits of every head; the arguments are those of `Discriminator`, and of `with_tiles`."""
         check_labels(labels, wanted=self.conditional)
         if labels is not None:
             labels = labels.repeat(len(pyramid[0]) // len(labels))
         images = {image.shape[-1]: image for image in pyramid}
-        largest = with_tiles(pyramid[-1], self.projection.seen, batches) if self.tiles else pyramid[-1]
+        largest = pyramid[-1] if tiles is None else with_tiles(pyramid[-1], self.projection.seen, tiles)
         maps = self.projection(largest)
         return torch.stack([head(x, images, labels, batches) for head, x in zip(self.heads, maps, strict=True)], dim=1)
 
 
-def with_tiles(images: Float[Tensor, "n c h w"], side: int, batches: int = 1) -> Float[Tensor, "n c s s"]:
-    """Make images smaller, but every second one: take a tile of it as it is, so that detail is seen.
-
-    The tiles of an image take turns, by the place of the image in the global batch of all processes. Real and synthetic
-    images at the same place show the same tile.
+def with_tiles(
+    images: Float[Tensor, "n c h w"], side: int, tiles: Int[Tensor, " m"]
+) -> Float[Tensor, "n c {side} {side}"]:
+    """Make images smaller, or take a tile of them as it is, so that detail is seen.
 
     Args:
-        images: Of one side, a power of two.
+        images: Of one side, a power of two; of one batch or several, one after the other.
         side: Of a tile; larger images are made smaller to it.
-        batches: Number of batches in `images`, one after the other.
+        tiles: For each image of a batch, the number of its tile, row by row, from 0 to `tiles_of` - 1; -1: the whole.
     """
     along = images.shape[-1] // side
     if along < 2:
         return images
-    length = len(images) // batches
-    seen = list(resize(images, side))
-    for place, image in enumerate(images):
-        number = rank() * length + place % length
-        if number % 2:
-            top, left = (side * part for part in divmod(number // 2 % along**2, along))
-            seen[place] = image[:, top : top + side, left : left + side]
-    return torch.stack(seen)
+    tiles = tiles.repeat(len(images) // len(tiles))
+    apart = images.unflatten(3, (along, side)).unflatten(2, (along, side))  # n, c, rows, side, columns, side
+    every = apart.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    chosen = every[torch.arange(len(images), device=images.device), tiles.clamp(min=0) % along**2]
+    return torch.where((tiles >= 0).view(-1, 1, 1, 1), chosen, resize(images, side))
+
+
+def tiles_of(config: NetworkConfig) -> int:
+    """How many tiles the largest image has of which the pretrained network sees one at a time; 0: it sees no tiles."""
+    along = config.resolution // config.vision_resolution
+    return along**2 if config.vision_tiles and along > 1 else 0
 
 
 def _entry(sides: list[int], side: int) -> tuple[int, int]:

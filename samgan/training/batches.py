@@ -18,6 +18,7 @@ from samgan.data import take
 from samgan.devices import to_device
 from samgan.distributed import rank, world_size
 from samgan.errors import UsageError
+from samgan.networks import tiles_of
 from samgan.pictures import from_uint8
 from samgan.training.augment import CHANGES
 
@@ -43,6 +44,8 @@ class Batch:
     labels: Int[Tensor, " n"] | None = None
     """Classes of the real images. Generated image i has the class of real image i: a paired loss then compares images
     of one class, and batch statistics see the same mixture of classes in both."""
+    tiles: Int[Tensor, " n"] | None = None
+    """For `with_tiles`, of real and of generated images. In the global batch, every second image is seen whole."""
 
 
 class Sampler:
@@ -141,4 +144,9 @@ class Sampler:
             changes = to_device(torch.rand(3, total, CHANGES, generator=draw)[:, own], self.device)
         labels = None if self.labels is None else to_device(torch.from_numpy(self.labels[index.numpy()]), self.device)
         own_latents = None if training.shared_latents else latents[1]
-        return Batch(from_uint8(real), latents[0], own_latents, mix, changes, labels)
+        tiles = None
+        if count := tiles_of(self.config.network):
+            tiles = torch.randint(count, (total,), generator=random_generator(training.seed, "tiles", step))
+            tiles[::2] = -1
+            tiles = to_device(tiles[own], self.device)
+        return Batch(from_uint8(real), latents[0], own_latents, mix, changes, labels, tiles)

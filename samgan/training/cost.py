@@ -18,7 +18,7 @@ from samgan.data.room import require_address_space, require_memory
 from samgan.devices import choose_precision
 from samgan.errors import UsageError
 from samgan.metrics.swd import MIN_RESOLUTION, PATCH_SIZE, PATCHES_PER_IMAGE
-from samgan.networks import Networks
+from samgan.networks import Networks, tiles_of
 from samgan.sampling import forward_batch
 from samgan.training.augment import CHANGES, MAX_PROBABILITY, _centres
 from samgan.training.batches import Batch
@@ -150,6 +150,7 @@ def _batch(config: Config) -> Batch:
         mix=torch.empty(count),
         augment=torch.empty(3, count, CHANGES) if training.augment_target else None,
         labels=torch.empty(count, dtype=torch.long) if network.num_classes else None,
+        tiles=torch.empty(count, dtype=torch.long) if tiles_of(network) else None,
     )
 
 

@@ -180,7 +180,7 @@ def _passes(
 
     state.drop_gradients()
     judge = partial(discriminator, labels=batch.labels)
-    beside = None if discriminator.beside is None else partial(discriminator.beside, labels=batch.labels)
+    beside = discriminator.beside and partial(discriminator.beside, labels=batch.labels, tiles=batch.tiles)
     real = shown(image_pyramid(batch.real, state.config.network.image_sides)[:scales], 0)
     shared = batch.generator_latents is None
     with autocast(), torch.set_grad_enabled(shared), state.ready("generator"):
