@@ -5,24 +5,25 @@ import itertools
 import re
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from scipy import stats
 
 from samgan import __version__
 from samgan.commands.main import main
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
-from samgan.studies.map_cells import DrawnGain, estimate_gains
+from samgan.studies.map_cells import DrawnGain, area_and_influence, estimate_gains
 from samgan.studies.utility_map import PATH, UtilityMap
 from samgan.trust.utility_document import HARMS, HELPS
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "balance" / "map"
-MODULES = ("records", "ways", "draws", "runs", "table")
+MODULES = ("records", "ways", "draws", "runs", "origin", "table", "sets", "simulate")
 
 
 @pytest.fixture
@@ -38,26 +39,44 @@ def scripts(monkeypatch):
 @pytest.fixture
 def records(scripts, tmp_path, monkeypatch):
     """The records' module, with files of its own."""
-    for name, file in (("PILOT", "pilot.jsonl"), ("CELLS", "cells.jsonl"), ("CHOICES", "choices.json")):
+    files = {"PILOT": "pilot.jsonl", "CELLS": "cells.jsonl", "CHOICES": "choices.json", "HELD_OUT": "held_out"}
+    for name, file in files.items():
         monkeypatch.setattr(scripts.records, name, tmp_path / file)
+    scripts.records.HeldOut.read.cache_clear()
     return scripts.records
 
 
-RIVAL, USE = "augmentation, oversampling", "synthetic fill up"
+RIVAL, SECOND = "augmentation, oversampling", "augmentation, oversampling, mixup"
+USE = "synthetic fill up"
+PATIENTS = 300
+TRUTH = np.arange(PATIENTS) % 3 == 0
+NOISE = np.random.default_rng(0).normal(size=PATIENTS)
+"""What the scores of all classifiers share, so that they differ little."""
 
 
-def classifiers(records, cell, folds, way, auc, *, draws=2, generator=None, **changes):
+def classifiers(records, cell, folds, way, auc, *, draws=3, **changes):
     """Two classifiers of each of several draws, each a little different."""
     noise = np.random.default_rng([len(way), cell.patients])
+    small = records.SMALL[cell.question]
+    records.HeldOut(("OTHER", small), tuple(TRUTH.astype(int).tolist()), tuple(range(PATIENTS))).write("the-same")
+    synthetic = way == USE or "synthetic" in way
     for draw, seed in itertools.product(range(draws), range(2)):
+        distance = 2**0.5 * stats.norm.ppf(auc) + 0.003 * noise.normal()
+        score = distance * TRUTH + NOISE + 0.02 * noise.normal(size=PATIENTS)
+        predicted = 1 / (1 + np.exp(-np.stack([-score, score], 1)))
         yield records.Classifier(
-            key=records.Key(cell, folds, draw, way, generator, seed, records.Budget()),
-            scores={"auc": auc + 0.001 * float(noise.normal())},
-            influence=tuple((1e-4 * noise.normal(size=50)).tolist()),
-            held_out="the same",
-            samgan=__version__,
-            date="2026-01-01",
-            **changes,
+            key=records.Key(cell, folds, draw, way, draw if synthetic else None, seed, records.Budget()),
+            scores={"auc": auc + 0.001 * float(noise.normal()), "calibration_error": 0.1 + 0.05 * synthetic},
+            predicted=records.encoded(predicted),
+            **{
+                "held_out": "the-same",
+                "seconds": 60.0,
+                "machine": records.Machine("a processor", "bf16", __version__, "", "2", 2),
+                "date": "2026-01-01",
+                "recipe": "one" if synthetic else "",
+                "generator_seconds": 600.0 * synthetic,
+                **changes,
+            },
         )
 
 
@@ -65,7 +84,13 @@ def cell_records(records, cell, gain, **changes):
     """All records of one cell."""
     for folds in records.FOLDS:
         yield from classifiers(records, cell, folds, RIVAL, 0.75)
-        yield from classifiers(records, cell, folds, USE, 0.75 + gain, generator=0, **changes)
+        yield from classifiers(records, cell, folds, SECOND, 0.74)
+        yield from classifiers(records, cell, folds, USE, 0.75 + gain, **changes)
+
+
+def chosen(records, question="virus", **changes):
+    """Choices of one use and two rivals."""
+    return records.Choices((USE,), {question: dict.fromkeys(records.PILOT_PATIENTS, (RIVAL, SECOND))}, **changes)
 
 
 def test_a_record_is_kept_whole_whatever_was_killed_before(records):
@@ -84,60 +109,152 @@ def test_a_record_is_kept_whole_whatever_was_killed_before(records):
         records.read(records.CELLS)
 
 
+def test_probabilities_keep_their_order_even_near_1(records):
+    records.HeldOut(("OTHER", "VIRUS"), (0, 1, 1, 0), (0, 1, 2, 3)).write("four")
+    p = np.array([1e-9, 1 - 1e-9, 1 - 2e-9, 0.25])
+    one = next(classifiers(records, records.MAP[0], "1-2", RIVAL, 0.7))
+    record = replace(one, predicted=records.encoded(np.stack([1 - p, p], 1)), held_out="four")
+    found = records.probabilities(record)
+    np.testing.assert_allclose(found, np.stack([1 - p, p], 1), rtol=0.02)
+    assert found[1, 1] > found[2, 1]
+    with pytest.raises(SystemExit, match="expected probabilities of 300 images"):
+        records.probabilities(replace(record, held_out="the-same"))
+    with pytest.raises(SystemExit, match="expected the held-out images of some records"):
+        records.probabilities(replace(record, held_out="none"))
+
+
+def test_recall_is_taken_where_enough_of_the_others_are_told_right(records):
+    truth = np.arange(200) % 2
+    score = np.linspace(0, 1, 200) + 0.3 * truth
+    predicted = np.stack([1 - score, score], 1)
+    threshold = np.quantile(score[truth == 0], 0.9, method="higher")
+    recall = records.recall_at(predicted, truth, 1)
+    assert recall == (score[truth == 1] > threshold).mean()
+    assert (score[truth == 0] <= threshold).mean() >= 0.9
+
+
 def test_a_cell_is_measured_when_all_its_draws_are(records):
     cell = records.Cell("virus", 64, 25)
-    choices = {"virus": records.Choice(RIVAL, (USE,))}
+    choices = chosen(records)
     every = list(cell_records(records, cell, 0.03))
     (found,) = records.gains(every, choices)
-    assert (found.cell, found.use, found.rival, found.gain.draws) == (cell, USE, RIVAL, 4)
+    assert (found.cell, found.use, [rival.way for rival in found.rivals]) == (cell, USE, [RIVAL, SECOND])
+    assert [rival.gain.draws for rival in found.rivals] == [6, 6]
 
     def mean(way, folds, draw, what):
         own = [r for r in every if (r.key.way, r.key.folds, r.key.draw) == (way, folds, draw)]
-        return np.mean([r.scores["auc"] if what == "auc" else r.influence for r in own], axis=0)
+        truth, patients = TRUTH.astype(int), np.arange(PATIENTS)
+        return np.mean([area_and_influence(records.probabilities(r), truth, patients)[what] for r in own], axis=0)
 
-    by_hand = [
-        DrawnGain("a", "25", fold, *(mean(USE, folds, d, w) - mean(RIVAL, folds, d, w) for w in ("auc", "influence")))
-        for fold, folds in enumerate(records.FOLDS)
-        for d in range(2)
-    ]
-    assert found.gain == replace(estimate_gains(by_hand)[0], cell=found.gain.cell)
-    assert found.gain.mean == pytest.approx(0.03, abs=0.002)
+    for rival in found.rivals:
+        by_hand = [
+            DrawnGain("a", "25", fold, d, *(mean(USE, folds, d, w) - mean(rival.way, folds, d, w) for w in range(2)))
+            for fold, folds in enumerate(records.FOLDS)
+            for d in range(3)
+        ]
+        expected = replace(estimate_gains(by_hand)[0], cell=rival.gain.cell)
+        assert rival.gain.mean == pytest.approx(expected.mean)
+        assert rival.gain.error == pytest.approx(expected.error)
+    assert found.strongest.way == RIVAL
+    assert found.helps
+    assert found.calibration == pytest.approx(0.05)
+    assert found.minutes == pytest.approx(11)
+    assert found.recall > 0.02
     for missing in (every[0], every[-1]):
         assert records.gains([record for record in every if record != missing], choices) == []
+    further = [replace(r, key=replace(r.key, draw=3), predicted="") for r in every if r.key.draw == 0]
+    assert records.gains([*every, *further], choices) == [found]  # what was added later does not count
+    assert records.gains(every, chosen(records, draws=4)) == []
     other = [replace(r, key=replace(r.key, budget=records.Budget(kimg=1.0))) for r in every]
     assert records.gains(other, choices) == []
-    assert records.gains(every, {}) == []
+    assert records.gains(every, None) == records.gains(every, chosen(records, "covid")) == []
     with pytest.raises(SystemExit, match="one set of held-out images"):
         records.gains([replace(every[0], held_out="another"), *every[1:]], choices)
+    with pytest.raises(SystemExit, match="expected generators of one recipe"):
+        records.gains([*every[:-1], replace(every[-1], recipe="another")], choices)
 
 
-def test_generators_of_a_draw_are_averaged(records):
-    cell, choices = records.Cell("covid", 64, 10), {"covid": records.Choice(RIVAL, (USE,))}
-    every = list(cell_records(records, cell, 0.02))
-    more = [replace(r, key=replace(r.key, generator=1), scores={"auc": 0.0}) for r in every if r.key.way == USE]
-    (one,), (two,) = records.gains(every, choices), records.gains([*every, *more], choices)
-    assert two.gain.mean == pytest.approx((one.gain.mean - 0.75) / 2, abs=0.002)
-    unfinished = [r for r in more if r.key.seed == 0]
-    assert records.gains([*every, *unfinished], choices) == records.gains(every, choices)
+def test_a_gain_over_one_rival_alone_is_no_gain(records):
+    cell = records.Cell("virus", 64, 25)
+    (found,) = records.gains(list(cell_records(records, cell, -0.004)), chosen(records))
+    first, second = (rival.gain for rival in found.rivals)
+    assert second.mean > 0 > first.mean
+    assert not found.helps
+    (worse,) = records.gains(list(cell_records(records, cell, -0.05)), chosen(records))
+    assert worse.harms
+    assert not worse.helps
 
 
-def test_the_pilot_chooses_the_best_on_average_and_only_when_it_is_complete(records, scripts):
+def test_the_pilot_chooses_the_best_of_each_kind_and_only_when_it_is_complete(records, scripts):
     def pilot(question, aucs):
         for patients in records.PILOT_PATIENTS:
             cell = records.Cell(question, records.PILOT_SIDE, patients)
             for way, auc in aucs.items():
-                generator = None if way in scripts.ways.RIVALS else 0
-                yield from classifiers(records, cell, records.PILOT_FOLDS, way, auc, generator=generator)
+                better = 0.2 if (way, patients) == ("linear, SMOTE", 25) else 0.0
+                yield from classifiers(records, cell, records.PILOT_FOLDS, way, auc + better, draws=2)
 
     rivals, uses = list(scripts.ways.RIVALS), list(scripts.ways.USES)
-    aucs = {way: 0.6 + 0.01 * number for number, way in enumerate([*rivals, *uses])}
-    for record in [*pilot("virus", aucs), *list(pilot("covid", aucs))[1:]]:
+    aucs = {way: 0.6 + 0.005 * number for number, way in enumerate([*rivals, *uses])}
+    aucs["linear, SMOTE"] = 0.6
+    without = {way: aucs[way] for way in rivals}
+    for record in [*pilot("virus", aucs), *pilot("covid", without), *list(pilot("three", without))[1:]]:
         records.add(records.PILOT, record)
-    scripts.runs.main(["choose"])
-    assert records.read_choices() == {"virus": records.Choice(rivals[-1], tuple(uses[:-4:-1]))}
-    assert f"| {rivals[0]} | 0.600 ± 0.00" in scripts.runs.pilot_table(records.read(records.PILOT))
-    with pytest.raises(SystemExit, match=r"choices.json has no choice for covid: .* run pilot, then choose"):
-        scripts.runs.main(["cells", "sets", "work", "--questions", "virus", "covid"])
+    scripts.runs.main(["choose", "--draws", "5"])
+    choices = records.read_choices()
+    assert choices.draws == 5
+    assert set(choices.rivals) == {"virus", "covid"}
+    assert choices.rivals["virus"] == {25: ("linear, SMOTE", "linear"), 100: ("linear", rivals[-3])}
+    assert choices.rivals_of(records.Cell("virus", 64, 10)) == choices.rivals_of(records.Cell("virus", 64, 50))
+    assert choices.rivals_of(records.Cell("virus", 64, 250)) == choices.rivals["virus"][100]
+    families = [scripts.ways.USES[use].family for use in choices.uses]
+    assert len(set(families)) == len(families) == records.USES
+    assert choices.uses[0] == uses[-1]
+    table = scripts.runs.pilot_table(records.read(records.PILOT))
+    assert f"| {rivals[0]} | " in table
+    assert f"| {uses[-1]} | virus, 25 patients | -0." in table  # against linear, SMOTE
+    with pytest.raises(SystemExit, match=r"choices.json has no choice for three: .* run pilot, then choose"):
+        scripts.runs.main(["cells", "sets", "work", "--questions", "virus", "three"])
+    records.add(records.CELLS, next(cell_records(records, records.MAP[0], 0.0)))
+    with pytest.raises(SystemExit, match=r"cells.jsonl has records: what they compare cannot be chosen again"):
+        scripts.runs.main(["choose"])
+
+
+def test_more_draws_and_fewer_differences_show_smaller_gains(records):
+    spread = records.Spread(0.0, of_draws=0.02, of_patients=0.005)
+    assert spread.detectable(3) > spread.detectable(12) > 2.8 * 0.005 / 2**0.5
+    assert replace(spread, of_draws=0.01).detectable(3) < spread.detectable(3)
+
+
+def test_origin_is_what_is_left_without_anatomy(scripts):
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 200, (6, 1, 64, 64), dtype=np.uint8)
+    inside = images.copy()
+    inside[:, :, 10:50, 10:50] = inside[:, :, 10:50, 10:50][:, :, ::-1, ::-1]  # the same grey values elsewhere
+    np.testing.assert_array_equal(scripts.origin.without_anatomy(inside), scripts.origin.without_anatomy(images))
+    images[0, :, :4] = 255  # the border
+    assert (scripts.origin.without_anatomy(images) != scripts.origin.without_anatomy(inside)).any()
+
+
+def test_kinds_of_images_and_their_folds(scripts):
+    sets = scripts.sets
+    names = ["children/PNEUMONIA/person1_virus_2.jpeg", "children/PNEUMONIA/person1_bacteria_2.jpeg"]
+    names += ["adults/COVID/a.png", "children/NORMAL/b.jpeg"]
+    assert [sets.kind(name) for name in names] == ["VIRUS", "BACTERIA", "COVID", "NORMAL"]
+    folds = [sets.fold_of(str(number)) for number in range(300)]
+    assert folds == [sets.fold_of(str(number)) for number in range(300)]
+    assert min(folds.count(fold) for fold in range(3)) > 70
+
+
+def test_simulated_maps_know_their_true_gains(scripts, monkeypatch):
+    simulate = scripts.simulate
+    monkeypatch.setattr(simulate, "MAP", [scripts.records.Cell("virus", 64, count) for count in (25, 250)])
+    monkeypatch.setattr(simulate, "PATIENTS", 100)
+    found, true = simulate.simulated(np.random.default_rng(0), (0.0, 0.1))
+    assert true == [0.0, 0.1] * 3
+    assert [len(own) for own in found] == [6, 6]
+    of_first, of_second = ([cell.mean for cell in own] for own in found)
+    assert all(abs(mean - gain) < 0.15 for mean, gain in zip(of_first, true, strict=True))
+    assert all(second > first - 0.05 for first, second in zip(of_first, of_second, strict=True))
 
 
 def test_the_committed_tables_page_and_verdicts_are_those_of_the_committed_records(scripts, tmp_path, monkeypatch):
@@ -146,6 +263,7 @@ def test_the_committed_tables_page_and_verdicts_are_those_of_the_committed_recor
     found = table.measured()
     known = table.utility_map(found)
     assert table.simulation_table() in readme
+    assert scripts.origin.table() in readme
     assert table.map_table(found) in readme
     assert table.known_table(known) in page
     assert UtilityMap.read(PATH) == known
@@ -170,28 +288,27 @@ def test_the_committed_tables_page_and_verdicts_are_those_of_the_committed_recor
     front = (ROOT / "README.md").read_text()
     for text in (front, page):
         assert f"of {len(verdicts)} cases none shows a gain" in " ".join(text.split())
-    assert not any(verdict.verdict == HELPS for question in known.questions for verdict in question.verdicts)
 
 
 def test_a_measured_cell_comes_to_the_table_the_page_and_the_package(records, scripts, tmp_path, monkeypatch):
     table = scripts.table
     monkeypatch.setattr(table, "PAGE", tmp_path / "map.html")
     monkeypatch.setattr(table, "PATH", tmp_path / "utility_map.json")
-    choices = {"virus": records.Choice(RIVAL, (USE,))}
-    records.CHOICES.write_bytes(msgspec.json.encode(choices))
+    records.CHOICES.write_bytes(msgspec.json.encode(chosen(records)))
     for patients, gain in ((25, 0.03), (100, -0.02), (250, 0.0)):
         for record in cell_records(records, records.Cell("virus", 64, patients), gain):
             records.add(records.CELLS, record)
     table.main(["write"])
     (question,) = (q for q in UtilityMap.read(table.PATH).questions if q.name == "virus")
     verdicts = {found.patients: found for found in question.verdicts}
-    assert (verdicts[25].verdict, verdicts[100].verdict, verdicts[250].draws) == (HELPS, HARMS, 4)
+    assert (verdicts[25].verdict, verdicts[100].verdict, verdicts[250].draws) == (HELPS, HARMS, 6)
+    assert {verdict.rival for verdict in verdicts.values()} == {RIVAL}
     assert {cell.patients for cell in question.open if cell.side == 64} == {10, 50}
     page = (tmp_path / "map.html").read_text()
     assert all(f"{verdicts[patients].gain:+.3f} *</text>" in page for patients in (25, 100))
     assert page.count("not measured</text>") == len(records.MAP) - 3
     assert page.count('fill="url(#hatch-virus)"') == sum(found.detectable > table.ENOUGH for found in verdicts.values())
-    assert len(table.map_table(table.measured()).splitlines()) == 2 + 3
+    assert len(table.map_table(table.measured()).splitlines()) == 2 + 3 * records.RIVALS
 
 
 @pytest.fixture
@@ -230,7 +347,7 @@ TINY = ["--kimg", "0.008", "--fine-tuned-kimg", "0.008", "--steps", "1", "--pati
 @pytest.mark.filterwarnings("ignore")
 def test_cells_are_measured_once_and_go_on_after_a_stop(records, scripts, folds, short, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(records, "FOLDS", ("1-2",))
-    records.CHOICES.write_bytes(msgspec.json.encode({"virus": records.Choice(RIVAL, (USE,))}))
+    records.CHOICES.write_bytes(msgspec.json.encode(chosen(records)))
     words = ["cells", str(folds), str(tmp_path / "work"), "--questions", "virus", "--sides", "64", "--draws", "0"]
     with pytest.raises(SystemExit, match="not that of the protocol: name another file with --records"):
         scripts.runs.main([*words, *TINY])
@@ -242,13 +359,37 @@ def test_cells_are_measured_once_and_go_on_after_a_stop(records, scripts, folds,
     found = records.read(tmp_path / "trial.jsonl")
     assert [(r.key.folds, r.key.way, r.key.generator) for r in found] == [
         ("1-2", RIVAL, None),
+        ("1-2", SECOND, None),
         ("1-2", USE, 0),
     ]
-    assert all(0 <= r.scores["auc"] <= 1 and abs(sum(r.influence)) < 1e-5 for r in found)
+    for record in found:
+        probabilities = records.probabilities(record)
+        area, _ = area_and_influence(probabilities, *map(np.array, astuple(records.HeldOut.read(record.held_out))[1:]))
+        assert area == pytest.approx(record.scores["auc"], abs=0.01)
+    assert [bool(r.recipe) for r in found] == [bool(r.models) for r in found] == [False, False, True]
+    assert found[-1].generator_seconds > 0
     assert [words[0] for words in short] == ["subset", "train"]
     scripts.runs.main(words)
     assert len(short) == 2
     assert records.read(tmp_path / "trial.jsonl") == found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_fails_is_named_and_the_others_go_on(records, scripts, folds, short, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "FOLDS", ("1-2",))
+    records.CHOICES.write_bytes(msgspec.json.encode(replace(chosen(records), uses=(USE, "linear, synthetic fill up"))))
+    call = scripts.draws.call
+
+    def failing(words, place):
+        if words[0] == "train":
+            raise scripts.draws.Failed("samgan train: status 1")
+        call(words, place)
+
+    monkeypatch.setattr(scripts.draws, "call", failing)
+    words = ["cells", str(folds), str(tmp_path / "work"), "--questions", "virus", "--sides", "64", "--draws", "0"]
+    with pytest.raises(SystemExit, match=rf"failed:\n.*{USE}: samgan train: status 1\n.*linear, synthetic"):
+        scripts.runs.main([*words, *TINY, "--records", str(tmp_path / "trial.jsonl")])
+    assert [record.key.way for record in records.read(tmp_path / "trial.jsonl")] == [RIVAL, SECOND]
 
 
 @pytest.mark.slow

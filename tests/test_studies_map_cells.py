@@ -58,7 +58,7 @@ def test_errors_are_those_of_the_formula():
     """Two folds with two draws each: the variance between draws, and that of patients, by hand."""
     parts = {0: np.array([0.01, -0.01]), 1: np.array([0.03, 0.0, -0.03])}
     gains = {0: (0.02, 0.04), 1: (0.05, 0.01)}
-    draws = [DrawnGain("a", "25", fold, gain, parts[fold]) for fold in gains for gain in gains[fold]]
+    draws = [DrawnGain("a", "25", fold, n, gain, parts[fold]) for fold in gains for n, gain in enumerate(gains[fold])]
     (cell,) = estimate_gains(draws)
     between = (0.01**2 * 2 + 0.02**2 * 2) / 2
     of_patients = (2 * 2 * 0.01**2 + 1.5 * 2 * 0.03**2) / 4
@@ -74,9 +74,9 @@ def test_a_large_gain_is_shown_and_its_interval_is_wider_where_many_were_looked_
 
     def cell(name, mean):
         return [
-            DrawnGain(name, "25", fold, mean + 0.002 * draw.normal(), 0.0001 * draw.normal(size=400))
+            DrawnGain(name, "25", fold, number, mean + 0.002 * draw.normal(), 0.0001 * draw.normal(size=400))
             for fold in (0, 1)
-            for _ in range(2)
+            for number in range(2)
         ]
 
     alone = estimate_gains(cell("big", 0.02))[0]
@@ -85,6 +85,9 @@ def test_a_large_gain_is_shown_and_its_interval_is_wider_where_many_were_looked_
     assert [found.cell for found in beside if found.shown] == ["big"]
     assert alone.low > 0 < beside[-1].low
     of_others = [found.high - found.low for found in beside[:-1]]
+    assert (
+        beside[0].detectable > 1.2 * estimate_gains(cell("0", 0.0))[0].detectable
+    )  # of 21, the second needs p < 0.005
     assert beside[-1].high - beside[-1].low > 1.2 * max(of_others)
 
 
@@ -113,4 +116,4 @@ def test_discoveries_are_those_of_benjamini_and_hochberg():
 
 def test_draws_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="two draws"):
-        estimate_gains([DrawnGain("a", "25", fold, 0.0, np.zeros(3)) for fold in (0, 1)])
+        estimate_gains([DrawnGain("a", "25", fold, 0, 0.0, np.zeros(3)) for fold in (0, 1)])

@@ -6,7 +6,7 @@ that none of them saw. A gain in AUC is taken as
 
     gain[cell, fold, draw] = cell + patients of the fold + draw,
 
-where the last has a variance that cells with the same number of patients share, estimated within folds, and the second
+where the last has a variance that cells of the same `spread` share, estimated within folds, and the second
 has the variance that DeLong's influence of each patient gives.
 """
 
@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,9 +33,12 @@ class DrawnGain:
 
     cell: str
     spread: str
-    """Cells with the same name here are taken to have equal variance between draws: their number of patients."""
+    """Cells with the same name here are taken to have equal variance between draws, such as those of one question with
+    the same number of patients."""
     fold: int
     """Whose patients the classifiers were tested on."""
+    draw: int
+    """Number of the choice of few patients. Gains of one fold and draw are not taken to be independent."""
     gain: float
     influence: Float[np.ndarray, " patients"]
     """Of each patient of the fold on the gain, in the same order in all draws of a cell and fold; their sum is 0."""
@@ -59,7 +63,7 @@ class CellGain:
     shown: bool
     """Whether it differs from 0, with at most 5 % of false discoveries over the map (Benjamini and Hochberg 1995)."""
     detectable: float
-    """The smallest gain that would have been shown, taken by itself, in four cases of five."""
+    """The smallest gain that would have been shown, beside those that are, in four cases of five."""
 
 
 def gain_in_auc(
@@ -123,35 +127,53 @@ def estimate_gains(draws: Sequence[DrawnGain]) -> list[CellGain]:
         df = error**4 / satterthwaite if satterthwaite else float(freedom)
         mean = sum(draw.gain for draw in every) / len(every)
         p = float(2 * stats.t.sf(abs(mean) / error, df)) if error else float(mean == 0)
-        raw.append((cell, len(every), mean, error, df, p))
-    shown = _discoveries([p for *_, p in raw])
-    adjusted = 1 - (1 - LEVEL) * max(1, sum(shown)) / max(1, len(raw))
+        raw.append(_Raw(cell, len(every), mean, error, df, p))
+    shown = _discoveries([found.p for found in raw])
+    # Of k that are shown among m: their intervals, and what one more would have needed.
+    of_shown, of_next = (1 - (1 - LEVEL) * count / max(1, len(raw)) for count in (max(1, sum(shown)), sum(shown) + 1))
     return [
-        _cell_gain(*found, is_shown, adjusted if is_shown else LEVEL)
+        _cell_gain(found, is_shown, of_shown if is_shown else LEVEL, max(LEVEL, of_shown if is_shown else of_next))
         for found, is_shown in zip(raw, shown, strict=True)
     ]
 
 
-def _cell_gain(
-    cell: str, draws: int, mean: float, error: float, df: float, p: float, shown: bool, level: float
-) -> CellGain:
-    half = float(stats.t.ppf((1 + level) / 2, df)) * error
-    detectable = float(stats.t.ppf((1 + LEVEL) / 2, df) + stats.t.ppf(POWER, df)) * error
-    return CellGain(cell, draws, mean, error, df, mean - half, mean + half, p, shown, detectable)
+class _Raw(NamedTuple):
+    """What is known of a cell by itself."""
+
+    cell: str
+    draws: int
+    mean: float
+    error: float
+    freedom: float
+    p: float
 
 
-def _spreads(draws: Sequence[DrawnGain]) -> dict[str, tuple[float, int]]:
-    """The variance between draws within a cell and fold, and its degrees of freedom, by `spread`."""
+def _cell_gain(found: _Raw, shown: bool, level: float, needed: float) -> CellGain:
+    half = float(stats.t.ppf((1 + level) / 2, found.freedom)) * found.error
+    least = float(stats.t.ppf((1 + needed) / 2, found.freedom) + stats.t.ppf(POWER, found.freedom)) * found.error
+    low, high = found.mean - half, found.mean + half
+    return CellGain(found.cell, found.draws, found.mean, found.error, found.freedom, low, high, found.p, shown, least)
+
+
+def _spreads(draws: Sequence[DrawnGain]) -> dict[str, tuple[float, float]]:
+    """The variance between draws within a cell and fold, and its degrees of freedom, by `spread`.
+
+    It is a mean over all cells. Cells share draws, so m of them have between once and m times the degrees of freedom of
+    one: the geometric mean of the two is taken, which results/balance/map/simulate.py checks.
+    """
     together: dict[str, dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    drawn: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
     for draw in draws:
         together[draw.spread][draw.cell, draw.fold].append(draw.gain)
+        drawn[draw.spread][draw.fold].add(draw.draw)
     found = {}
     for spread, groups in together.items():
-        freedom = sum(len(gains) - 1 for gains in groups.values())
-        if not freedom:
+        count = sum(len(gains) - 1 for gains in groups.values())
+        if not count:
             raise ValueError(f"{spread}: expected two draws or more of a cell and fold, to know how much draws differ")
         squares = sum(float(np.square(np.subtract(gains, np.mean(gains))).sum()) for gains in groups.values())
-        found[spread] = squares / freedom, freedom
+        of_one = sum(len(numbers) - 1 for numbers in drawn[spread].values())
+        found[spread] = squares / count, math.sqrt(count * of_one)
     return found
 
 

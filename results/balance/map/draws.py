@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from records import SMALL, Budget, Cell
 from ways import PRETRAINED, Way
 
 from samgan.data import PreparedSet
+from samgan.files import atomic_write
 from samgan.metrics.features import extract
 from samgan.metrics.load_features import load_features
 from samgan.pictures import to_uint8
@@ -23,6 +25,7 @@ from samgan.sampling import Model, open_model, sample
 from samgan.sampling.images import generate, latents_of_seeds, truncated
 from samgan.studies import classify, predict, train_classifier
 from samgan.studies.downstream import training_images
+from samgan.studies.map_cells import area_and_influence
 from samgan.studies.probe import probe
 
 TOLD = ["--data.class_sampling=balanced", "--training.augment_target=0.6"]
@@ -34,8 +37,34 @@ POOL = 2048
 METHODS = {"joint": "joint", "truncated": "joint", "between patients": "joint", "fine-tuned": "fine-tuned"}
 
 
+NORMAL = "NORMAL"
+ELSEWHERE = {"three": "adults"}
+"""By question, a set of another hospital: NORMAL, and another class that is no normal image."""
+OF_EACH = 400
+"""Of its images, of each class."""
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """Images of another hospital."""
+
+    images: np.ndarray
+    ill: np.ndarray
+    """Which are not normal."""
+
+    def area(self, predicted: np.ndarray) -> float:
+        """Area under the ROC curve of the probability that an image is not normal."""
+        return area_and_influence(
+            np.stack([1 - predicted, predicted], 1), self.ill.astype(int), np.arange(len(self.ill))
+        )[0]
+
+
 class OutOfTime(Exception):
     """The time that was given is over; what is done is kept."""
+
+
+class Failed(Exception):
+    """A command failed, such as a training that diverged."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +114,37 @@ class Draw:
             call(["subset", source, out, *few], self.place)
         return PreparedSet.open(out)
 
+    def elsewhere(self) -> Elsewhere | None:
+        """Images of another hospital for this question, always the same ones; None if there are none."""
+        name = ELSEWHERE.get(self.cell.question)
+        if name is None:
+            return None
+        data = PreparedSet.open(self.place.sets / name / str(self.cell.side))
+        draw = np.random.default_rng(0)
+        chosen = [np.sort(draw.permutation(data.indices("train", [one]))[:OF_EACH]) for one in data.classes]
+        ill = np.repeat([one != NORMAL for one in data.classes], list(map(len, chosen)))
+        return Elsewhere(np.concatenate([data.take(part) for part in chosen]), ill)
 
-def classified(draw: Draw, data: PreparedSet, way: Way, generator: int | None, seed: int) -> np.ndarray:
-    """Probabilities of the held-out images, by one classifier."""
+
+def images_for(draw: Draw, data: PreparedSet, way: Way, generator: int | None) -> dict[str, np.ndarray]:
+    """The synthetic images of each class that a way takes, made if they are not there."""
+    if generator is None:
+        return {}
+    real = {name: len(data.select("train", [name])) for name in data.classes}
+    largest = max(real.values())
+    wanted = {name: largest if way.arm.whole else largest - count for name, count in real.items()}
+    return {name: chosen(draw, data, way, generator, name, count) for name, count in wanted.items() if count}
+
+
+def classified(
+    draw: Draw, data: PreparedSet, way: Way, made: dict[str, np.ndarray], seed: int, test: np.ndarray
+) -> np.ndarray:
+    """Probabilities of `test`, by one classifier of real images and of those of `images_for`."""
     names, budget = data.classes, draw.place.budget
     real = {name: data.select("train", [name]) for name in names}
     largest = max(map(len, real.values()))
     lacking = {name: largest - len(images) for name, images in real.items()}
-    made = {}
-    if generator is not None:
-        for name in names if way.arm.whole else [name for name, count in lacking.items() if count]:
-            wanted = largest if way.arm.whole else lacking[name]
-            made[name] = chosen(draw, data, way, generator, name, wanted)
     images, labels, of_real = training_images(way.arm, real, made, lacking)
-    test = data.select("holdout")
     draw.place.check()
     if not way.probe:
         asked = {"seed": seed, "steps": budget.steps, "device": draw.place.device}
@@ -113,9 +159,26 @@ def classified(draw: Draw, data: PreparedSet, way: Way, generator: int | None, s
 
 
 def chosen(draw: Draw, data: PreparedSet, way: Way, generator: int, name: str, count: int) -> np.ndarray:
-    """The synthetic images of one class that a way takes."""
+    """The synthetic images of one class that a way takes; they are kept."""
     if way.choice == "all":
-        return synthetic(draw, data, way.images, generator, name, count)
+        make = partial(synthetic, draw, data, way.images, generator, name, count)
+    else:
+        make = partial(of_the_boundary, draw, data, way, generator, name, count)
+    kind = way.images if way.choice == "all" else way.choice
+    return kept(draw, f"{kind}-{generator}-{name}-{count}", make)
+
+
+def kept(draw: Draw, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array of a draw, made once. Its name tells how long generators are trained: none of a trial is taken."""
+    path = draw.folder / f"{name}-{length(draw)}.npy".replace(" ", "-")
+    if not path.exists():
+        with atomic_write(path) as file:
+            np.save(file, make())
+    return np.load(path)
+
+
+def of_the_boundary(draw: Draw, data: PreparedSet, way: Way, generator: int, name: str, count: int) -> np.ndarray:
+    """Of more images than are wanted, those of which a classifier of the real images is least sure."""
     pool = synthetic(draw, data, way.images, generator, name, MARGIN * count)
     real = [data.select("train", [other]) for other in data.classes]
     labels = np.repeat(np.arange(len(real)), [len(part) for part in real])
@@ -126,19 +189,11 @@ def chosen(draw: Draw, data: PreparedSet, way: Way, generator: int, name: str, c
 
 
 def synthetic(draw: Draw, data: PreparedSet, kind: str, generator: int, name: str, count: int) -> np.ndarray:
-    """Synthetic images of a class, of one kind of `IMAGES`; they are kept."""
-    path = draw.folder / f"{kind}-{generator}-{name}-{count}-{length(draw)}.npy".replace(" ", "-")
-    if not path.exists():
-        if kind == "three models":
-            seeds, share = [generator + 1000 * more for more in range(3)], -(-count // 3)
-            models = (model(draw, data, "joint", name, seed) for seed in seeds)
-            found = np.concatenate([images_of(one, kind, name, share, data) for one in models])[:count]
-        else:
-            found = images_of(model(draw, data, METHODS[kind], name, generator), kind, name, count, data)
-        new = path.with_suffix(".new.npy")
-        np.save(new, found)
-        new.replace(path)
-    return np.load(path)
+    """Synthetic images of a class, of one kind of `IMAGES`."""
+    runs = runs_of(draw, data, kind, name, generator)
+    share = -(-count // len(runs))
+    models = (open_model(run, device=draw.place.device) for run in runs)
+    return np.concatenate([images_of(one, kind, name, share, data) for one in models])[:count]
 
 
 def images_of(one: Model, kind: str, name: str, count: int, data: PreparedSet) -> np.ndarray:
@@ -157,7 +212,7 @@ def between(one: Model, name: str, count: int, data: PreparedSet) -> np.ndarray:
     eyes = load_features("lite0")
     real = extract(eyes, torch.from_numpy(data.select("train", [name])))
     of_seeds = extract(eyes, to_uint8(sample(one, pool, label)))
-    nearest = torch.cdist(real, of_seeds).argmin(1).numpy()
+    nearest = np.unique(torch.cdist(real, of_seeds).argmin(1).numpy())  # two ends of one seed would be longer
     draw = np.random.default_rng(0)
     pairs = np.stack([draw.choice(nearest, size=2, replace=len(nearest) < 2) for _ in range(count)])
     ends = latents_of_seeds(pairs.ravel().tolist(), one.generator.latent_size).unflatten(0, (count, 2))
@@ -167,16 +222,22 @@ def between(one: Model, name: str, count: int, data: PreparedSet) -> np.ndarray:
     return to_uint8(torch.cat([pyramid[-1] for pyramid in generate(one.generator, middle, own)])).numpy()
 
 
-def model(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Model:
-    """The model of a method, trained if it is not there; for `fine-tuned` that of a class."""
+def runs_of(draw: Draw, data: PreparedSet, kind: str, name: str, generator: int) -> list[Path]:
+    """The runs whose images of a class a kind of `IMAGES` takes, trained if they are not there."""
+    if kind == "three models":
+        return [trained(draw, data, "joint", name, generator + 1000 * more) for more in range(3)]
+    return [trained(draw, data, METHODS[kind], name, generator)]
+
+
+def trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Path:
+    """The run of a method; for `fine-tuned` that of a class."""
     place, base = draw.place, draw.folder / f"{method}-{seed}-{length(draw)}"
     kimg, own = place.budget.kimg, [f"--training.seed={seed}"]
     if method == "joint":
-        return open_model(train(base, data, kimg, [*TOLD, *own], place), device=place.device)
+        return train(base, data, kimg, [*TOLD, *own], place)
     train(base, data, kimg, ["--network.num_classes=0", *own], place)
-    start = ["--start", base, "--classes", name, "--training.augment_target=0.6", *own]
-    tuned = train(base.with_name(f"{base.name}-{name}"), data, place.budget.fine_tuned_kimg, start, place)
-    return open_model(tuned, device=place.device)
+    start = ["--classes", name, "--training.augment_target=0.6", *own]
+    return train(base.with_name(f"{base.name}-{name}"), data, place.budget.fine_tuned_kimg, start, place, base)
 
 
 def length(draw: Draw) -> str:
@@ -184,14 +245,24 @@ def length(draw: Draw) -> str:
     return f"{draw.place.budget.kimg:g}-{draw.place.budget.fine_tuned_kimg:g}-kimg"
 
 
-def train(out: Path, data: PreparedSet, kimg: float, settings: list[Any], place: Place) -> Path:
-    """Train a run, or go on with it."""
+def train(
+    out: Path, data: PreparedSet, kimg: float, settings: list[Any], place: Place, start: Path | None = None
+) -> Path:
+    """Train a run, or go on with it; `start` is the run whose networks it begins with."""
     begun = (out / "config.json").exists()
     if begun and Run.open(out).is_over():
         return out
     more = ["--resume"] if begun else [*settings, f"--training.kimg={kimg}"]
-    call(["train", data.path, "--out", out, "--device", place.device, *more], place)
+    origin = [] if start is None else ["--start", start]  # again, since it may have been stopped before it had them
+    call(["train", data.path, "--out", out, "--device", place.device, *more, *origin], place)
     return out
+
+
+def seconds_of(run: Path) -> float:
+    """How long a run was trained, and that with whose networks it began, if it lies beside it."""
+    last = [line["wall_seconds"] for line in Run.open(run).stats() if line["kind"] == "train"][-1]
+    start = Run.open(run).environment.start
+    return last + (seconds_of(run.with_name(start.run)) if start else 0.0)
 
 
 def call(words: Sequence[Any], place: Place) -> None:
@@ -199,7 +270,7 @@ def call(words: Sequence[Any], place: Place) -> None:
 
     Raises:
         OutOfTime: Time is over.
-        SystemExit: It failed.
+        Failed: It failed.
     """
     place.check()
     command = [sys.executable, "-m", "samgan", *map(str, words)]
@@ -213,7 +284,7 @@ def call(words: Sequence[Any], place: Place) -> None:
                 raise OutOfTime from None
             raise
     if program.returncode:
-        raise SystemExit(f"samgan {' '.join(map(str, words))}: status {program.returncode}")
+        raise Failed(f"samgan {' '.join(map(str, words))}: status {program.returncode}")
 
 
 def stay_on(core: int) -> None:

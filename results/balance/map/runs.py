@@ -2,40 +2,51 @@
 
     python results/balance/map/runs.py pilot SETS WORK [--questions virus] [--patients 25 100] [--only WAY ...]
     python results/balance/map/runs.py pilot-table
-    python results/balance/map/runs.py choose
+    python results/balance/map/runs.py choose [--draws 3]
     python results/balance/map/runs.py cells SETS WORK [--questions virus] [--patients 25] [--minutes 60] [--core 0]
 
-`pilot` trains on fold 1 and tests on fold 0, which the map never tests on, and tries every way of ways.py. `choose`
-keeps the strongest rival and the best uses of each question whose pilot is complete, in choices.json, which is
-committed before `cells` measures those on folds 1 and 2.
+`pilot` trains on fold 1 and tests on fold 0, which the map never tests on. For the question virus it tries every way of
+ways.py, for the others those without synthetic images. `pilot-table` says how draws and patients spread, and so what
+how many draws would show. `choose` keeps the strongest rivals, the best uses and the number of draws in choices.json,
+which is committed before `cells` measures those on folds 1 and 2; it is refused once a cell has a record.
 
 Both go on where they stopped: a record is added as soon as a classifier is done (pilot.jsonl, cells.jsonl), and a
 generator continues from its last checkpoint. So they can be stopped or killed at any time, and called again, with
---minutes for as long as a machine is to be had. Several may work in one WORK, each with a core and a draw of its own.
+--minutes for as long as a machine is to be had. A training that fails, such as one that diverges, is named, and the
+others go on; its cell stays open. Several may work in one WORK, each with a core and a draw of its own.
 On another machine only the records are needed; without WORK its generators are trained again. SETS is the folder that
 sets.py wrote.
 """
 
 import argparse
-import hashlib
+import functools
+import signal
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import records
-from draws import Draw, OutOfTime, Place, classified, stay_on
-from records import Budget, Cell, Classifier, Key
-from ways import RIVALS, USES, WAYS
+import torch
+from draws import NORMAL, Draw, Failed, OutOfTime, Place, classified, images_for, runs_of, seconds_of, stay_on
+from records import Budget, Cell, Classifier, HeldOut, Key, Machine
+from ways import RIVALS, USES, WAYS, Way
 
 from samgan import __version__
 from samgan.data import PreparedSet
+from samgan.devices import choose_precision
 from samgan.errors import SamganError
-from samgan.files import atomic_write, locked
+from samgan.files import atomic_write, hash_json, locked
 from samgan.metrics.classification import scores
+from samgan.runs import Run, describe_environment
+from samgan.sampling import open_model
+from samgan.studies.classifier import PROCEDURE
 from samgan.studies.map_cells import area_and_influence
+from samgan.training import ARITHMETIC
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -45,11 +56,9 @@ def main(words: Sequence[str] | None = None) -> None:
         print(pilot_table(records.read(records.PILOT)))
         return
     if options.step == "choose":
-        choices = records.choose(records.read(records.PILOT), RIVALS, USES)
-        with atomic_write(records.CHOICES) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(choices)) + b"\n")
-        print(f"{records.CHOICES}: {', '.join(choices) or 'no question, since no pilot is complete'}")
+        choose(options.draws)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a training is stopped, too
     budget = Budget(options.kimg, options.fine_tuned_kimg, options.steps)
     pilot = options.step == "pilot"
     path = options.records or (records.PILOT if pilot else records.CELLS)
@@ -60,11 +69,27 @@ def main(words: Sequence[str] | None = None) -> None:
     end = time.monotonic() + 60 * options.minutes
     place = Place(options.sets, options.work, budget, options.device, end)
     work = pilot_work(options, place) if pilot else cells_work(options, place)
+    failed: list[str] = []
     try:
         for draw, names in work:
-            with_draw(draw, names, options.generators, options.seeds, path)
+            with_draw(draw, names, options.seeds, path, failed)
     except OutOfTime:
         print("time is over; the same command goes on from here")
+    if failed:
+        raise SystemExit("\n".join(["failed:", *failed]))
+
+
+def choose(draws: int) -> None:
+    """Write what the pilot says; not after the first cell."""
+    if records.read(records.CELLS):
+        raise SystemExit(f"{records.CELLS.name} has records: what they compare cannot be chosen again")
+    uses = {name: way.family for name, way in USES.items()}
+    choices = records.choose(records.read(records.PILOT), RIVALS, uses, draws)
+    if choices is None:
+        raise SystemExit(f"nothing is chosen: the pilot of {records.USES_FROM} is not complete")
+    with atomic_write(records.CHOICES) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(choices)) + b"\n")
+    print(f"{records.CHOICES}: {', '.join(choices.rivals)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,8 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         numbers = sorted({count for counts in records.PATIENTS.values() for count in counts})
         of_all = list(records.PILOT_PATIENTS) if name == "pilot" else numbers
         step.add_argument("--patients", nargs="+", type=int, choices=numbers, default=of_all)
-        step.add_argument("--draws", nargs="+", type=int, default=list(range(records.DRAWS)))
-        step.add_argument("--generators", nargs="+", type=int, default=list(range(records.GENERATORS)))
+        step.add_argument("--draws", nargs="+", type=int, help="numbers of draws (default: all)")
         step.add_argument("--seeds", nargs="+", type=int, default=list(range(records.SEEDS)), help="of classifiers")
         if name == "pilot":
             step.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
@@ -92,44 +116,48 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--fine-tuned-kimg", type=float, default=Budget.fine_tuned_kimg)
         step.add_argument("--steps", type=int, default=Budget.steps)
         step.add_argument("--records", type=Path, help="keep records in this file: for trials with another budget")
-    for name in ("pilot-table", "choose"):
-        steps.add_parser(name)
+    steps.add_parser("pilot-table")
+    step = steps.add_parser("choose")
+    step.add_argument("--draws", type=int, default=records.DRAWS, help="of each cell, in each fold (default: 3)")
     return parser
 
 
 def pilot_work(options: argparse.Namespace, place: Place) -> Iterator[tuple[Draw, Sequence[str]]]:
     """The draws of the pilot, and the ways to try."""
     for question in options.questions:
+        tried = records.pilot_ways(question, RIVALS, USES)
         for patients in options.patients:
-            for number in options.draws:
-                yield (
-                    Draw(Cell(question, records.PILOT_SIDE, patients), records.PILOT_FOLDS, number, place),
-                    options.only,
-                )
+            for number in options.draws or range(records.PILOT_DRAWS):
+                cell = Cell(question, records.PILOT_SIDE, patients)
+                names = [name for name in options.only if name in tried]
+                yield Draw(cell, records.PILOT_FOLDS, number, place), names
 
 
 def cells_work(options: argparse.Namespace, place: Place) -> Iterator[tuple[Draw, Sequence[str]]]:
     """The draws of the map, and the ways that the pilot chose; cell by cell, so that some are soon complete."""
     choices = records.read_choices()
-    if missing := [question for question in options.questions if question not in choices]:
+    missing = [name for name in options.questions if choices is None or name not in choices.rivals]
+    if choices is None or missing:
         raise SystemExit(
             f"{records.CHOICES.name} has no choice for {', '.join(missing)}: expected a pilot of each question; run "
             "pilot, then choose"
         )
     for cell in records.MAP:
         if cell.question in options.questions and cell.patients in options.patients and cell.side in options.sides:
-            choice = choices[cell.question]
-            for number in options.draws:
+            for number in options.draws or range(choices.draws):
                 for folds in records.FOLDS:
-                    yield Draw(cell, folds, number, place), (choice.rival, *choice.uses)
+                    yield Draw(cell, folds, number, place), (*choices.rivals_of(cell), *choices.uses)
 
 
-def with_draw(draw: Draw, names: Sequence[str], generators: Sequence[int], seeds: Sequence[int], path: Path) -> None:
-    """Train and test the classifiers of one draw that have no record yet; not if another process is at it."""
+def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path, failed: list[str]) -> None:
+    """Train and test the classifiers of one draw that have no record yet; not if another process is at it.
+
+    What fails is added to `failed`, and is left out.
+    """
     wanted = [
-        Key(draw.cell, draw.folds, draw.number, name, generator, seed, draw.place.budget)
+        Key(draw.cell, draw.folds, draw.number, name, draw.number if WAYS[name].arm.synthetic else None, seed, budget)
+        for budget in (draw.place.budget,)
         for name in names
-        for generator in (generators if WAYS[name].arm.synthetic else (None,))
         for seed in seeds
     ]
     draw.folder.mkdir(parents=True, exist_ok=True)
@@ -141,9 +169,13 @@ def with_draw(draw: Draw, names: Sequence[str], generators: Sequence[int], seeds
                 data = draw.open()
                 for key in left:
                     draw.place.check()
-                    record = tested(draw, data, key)
+                    try:
+                        record = tested(draw, data, key)
+                    except Failed as error:
+                        failed.append(f"{key.cell} {key.folds} {key.draw}, {key.way}: {error}")
+                        continue
                     records.add(path, record)
-                    print(key.cell, key.folds, key.draw, key.way, key.generator, key.seed, record.scores, flush=True)
+                    print(key.cell, key.folds, key.draw, key.way, key.seed, record.scores, flush=True)
     except SamganError as error:
         if str(error) != busy:
             raise
@@ -151,26 +183,75 @@ def with_draw(draw: Draw, names: Sequence[str], generators: Sequence[int], seeds
 
 
 def tested(draw: Draw, data: PreparedSet, key: Key) -> Classifier:
-    """Train one classifier and test it on the held-out patients."""
-    predicted = classified(draw, data, WAYS[key.way], key.generator, key.seed)
+    """Train one classifier and test it on the held-out patients, and on another hospital's where there are some."""
+    way = WAYS[key.way]
+    made = images_for(draw, data, way, key.generator)
+    test, elsewhere = data.select("holdout"), draw.elsewhere()
+    begun = time.perf_counter()
+    images = test if elsewhere is None else np.concatenate([test, elsewhere.images])
+    predicted = classified(draw, data, way, made, key.seed, images)
+    seconds = time.perf_counter() - begun
     index = data.indices("holdout")
     truth = data.labels(data.classes)[index]
     patients = np.unique(data.groups(index), return_inverse=True)[1]
-    found = scores(predicted, truth, data.classes.index(draw.small))
-    area, influence = area_and_influence(predicted, truth, patients)
-    names = "\n".join(data.manifest[i].source for i in index)
+    name = records.name_of(data.manifest[i].source for i in index)
+    HeldOut(tuple(data.classes), tuple(truth.tolist()), tuple(patients.tolist())).write(name)
+    found = scores(predicted[: len(test)], truth, data.classes.index(draw.small))
+    area, _ = area_and_influence(predicted[: len(test)], truth, patients)
+    other = None
+    if elsewhere is not None:
+        other = elsewhere.area(1 - predicted[len(test) :, data.classes.index(NORMAL)])
+    of_generators = provenance(draw, data, way, key.generator, made)
     return Classifier(
         key=key,
         scores={name: round(value, 6) for name, value in (found | {"auc": area}).items()},
-        influence=tuple(round(value, 7) for value in influence.tolist()),
-        held_out=hashlib.sha256(names.encode()).hexdigest()[:12],
-        samgan=__version__,
+        predicted=records.encoded(predicted[: len(test)]),
+        held_out=name,
+        seconds=round(seconds, 1),
+        machine=this_machine(draw.place.device),
         date=datetime.now(UTC).date().isoformat(),
+        other_hospital=other,
+        **of_generators,
+    )
+
+
+def provenance(draw: Draw, data: PreparedSet, way: Way, generator: int | None, made: Iterable[str]) -> dict[str, Any]:
+    """What `Classifier` has of the generators whose images are used."""
+    if generator is None:
+        return {}
+    runs = list(dict.fromkeys(run for name in made for run in runs_of(draw, data, way.images, name, generator)))
+    recipes = []
+    for run in runs:
+        tree = Run.open(run).config.to_dict()
+        tree["training"].pop("seed")
+        recipes.append(hash_json([tree, ARITHMETIC]))
+    return {
+        "recipe": hash_json(sorted(set(recipes)))[:12],
+        "generator_seconds": round(sum(map(seconds_of, runs)), 1),
+        "models": tuple(open_model(run).sha256[:12] for run in runs),
+    }
+
+
+@functools.cache
+def this_machine(device: str) -> Machine:
+    """Where this runs."""
+    known = describe_environment(device, None)
+    return Machine(
+        known.processor,
+        choose_precision("auto", device),
+        __version__,
+        known.commit or "",
+        str(torch.__version__),
+        PROCEDURE,
     )
 
 
 def pilot_table(found: Sequence[Classifier]) -> str:
-    """The mean AUC of each way over draws and classifiers, by question and patients; * with synthetic images."""
+    """The mean AUC of each way over draws and classifiers, by question and patients; * with synthetic images.
+
+    Then, of each use: what it gains over the strongest rival, how much that differs between draws and patients, and
+    what would be shown with some numbers of draws.
+    """
     cells = sorted({record.key.cell for record in found})
     if not cells:
         return "The pilot has not been measured."
@@ -181,6 +262,14 @@ def pilot_table(found: Sequence[Classifier]) -> str:
         values = [f"{np.mean(own):.3f} ± {np.std(own):.3f}" if own else "" for own in of_cells]
         if any(values):
             lines.append(f"| {name}{'' if name in RIVALS else ' *'} | " + " | ".join(values) + " |")
+    numbers = (2, 3, 6, 12)
+    lines += ["", f"| use | cell | gain | draws | patients | {' | '.join(f'with {n} draws' for n in numbers)} |"]
+    lines.append("|---|" + "---|" * (4 + len(numbers)))
+    for cell in cells:
+        for name, spread in records.pilot_spreads(found, cell, RIVALS, USES).items():
+            seen = " | ".join(f"{spread.detectable(n):.3f}" for n in numbers)
+            told = f"{spread.gain:+.4f} | {spread.of_draws:.4f} | {spread.of_patients:.4f} | {seen}"
+            lines.append(f"| {name} | {cell.question}, {cell.patients} patients | {told} |")
     return "\n".join(lines)
 
 

@@ -1,61 +1,96 @@
 """Prepare the sets of the map: every question, with its patients shared out among three folds.
 
-    python results/balance/map/sets.py KERMANY ADULTS WORK
+    python results/balance/map/sets.py KERMANY ADULTS SETS
 
-KERMANY is the folder of Kermany's chest X-rays (NORMAL, PNEUMONIA), ADULTS one of adults' (NORMAL, COVID). Questions:
+KERMANY is the folder of Kermany's chest X-rays of children (NORMAL, PNEUMONIA), ADULTS one of adults' (NORMAL, COVID).
+Questions:
 
     virus   the cause of a pneumonia: BACTERIA or VIRUS, which the names of Kermany's files tell
     three   NORMAL, BACTERIA or VIRUS, of the same X-rays
-    covid   NORMAL or COVID, of adults; the classes come from different hospitals, so origin alone tells them apart
+    covid   NORMAL of both sets, PNEUMONIA of children, COVID of adults; contrast normalised, since origin may tell the
+            classes apart (origin.py measures how far)
 
 A third of the patients is fold 0, a third fold 1, a third fold 2. Classifiers that are trained on fold 1 are tested on
 fold 2, and the other way round; fold 0 is for choices, and is never tested on afterwards. Images of one patient, and
 near duplicates, are in one fold; which one, depends on a hash of the patient's name only. Sets are written to
-WORK/QUESTION/FOLD-AGAINST/SIDE: trained on FOLD, held out AGAINST.
+SETS/QUESTION/FOLD-AGAINST/SIDE: trained on FOLD, held out AGAINST; those of adults alone, to SETS/adults/SIDE.
 """
 
 import csv
 import hashlib
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from samgan.data import PreparedSet
+from samgan.files import atomic_folder
 
 PAIRS = ((1, 2), (2, 1), (1, 0))
 """Folds that are trained on and tested on."""
 SIDES = (128, 64)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Which images a question has."""
+
+    classes: dict[str, str]
+    """The class of each kind of image (`kind`)."""
+    folders: tuple[str, ...] = ("children",)
+    normalize: str = "none"
+
+
 QUESTIONS = {
-    "virus": {"BACTERIA", "VIRUS"},
-    "three": {"NORMAL", "BACTERIA", "VIRUS"},
-    "covid": {"NORMAL", "COVID"},
+    "virus": Images({name: name for name in ("BACTERIA", "VIRUS")}),
+    "three": Images({name: name for name in ("NORMAL", "BACTERIA", "VIRUS")}),
+    "covid": Images(
+        {"NORMAL": "NORMAL", "BACTERIA": "PNEUMONIA", "VIRUS": "PNEUMONIA", "COVID": "COVID"},
+        ("children", "adults"),
+        "percentile",
+    ),
 }
 
 
 def main() -> None:
     """See the module's text."""
-    kermany, adults, work = (Path(word) for word in sys.argv[1:])
-    for question, classes in QUESTIONS.items():
-        source = adults if question == "covid" else kermany
-        whole = work / "whole" / source.name
-        if not (whole / "dataset.json").exists():
-            call("prepare", source, whole, "--resolution", 128, "--holdout", 0)
-        images = described(PreparedSet.open(whole), classes)
+    children, adults, sets = (Path(word) for word in sys.argv[1:])
+    both = sets / "images"
+    if not both.exists():
+        with atomic_folder(both) as made:  # of both, in one folder
+            shutil.copytree(children, made / "children")
+            shutil.copytree(adults, made / "adults")
+    whole = sets / "whole"
+    if not (whole / "dataset.json").exists():
+        call("prepare", both, whole, "--resolution", 128, "--holdout", 0, "--classes-from", "none")
+    data = PreparedSet.open(whole)
+    for name, question in QUESTIONS.items():
+        images = described(data, question)
         for train, test in PAIRS:
-            make(source, images, (train, test), work / question / f"{train}-{test}")
+            make(both, images, (train, test), sets / name / f"{train}-{test}", question.normalize)
+    elsewhere = sets / "adults"
+    for side in SIDES:
+        if not (elsewhere / str(side) / "dataset.json").exists():
+            call("prepare", adults, elsewhere / str(side), "--resolution", side, "--holdout", 0)
 
 
-def described(data: PreparedSet, classes: set[str]) -> list[tuple[str, str, str]]:
-    """File, class and patient of each image of the classes; near duplicates count as images of one patient."""
+def described(data: PreparedSet, question: Images) -> list[tuple[str, str, str]]:
+    """File, class and patient of each image of a question; near duplicates count as images of one patient."""
     patients = data.groups(range(len(data.manifest)))
-    found = [(row.source, kind(row.class_name, row.source)) for row in data.manifest]
-    return [(source, name, patient) for (source, name), patient in zip(found, patients, strict=True) if name in classes]
+    found = []
+    for row, patient in zip(data.manifest, patients, strict=True):
+        label = question.classes.get(kind(row.source))
+        if label and row.source.split("/")[0] in question.folders:
+            found.append((row.source, label, patient))
+    return found
 
 
-def kind(class_name: str, source: str) -> str:
-    """The class, or the cause of a pneumonia, by the name of the file."""
-    if class_name != "PNEUMONIA":
-        return class_name
+def kind(source: str) -> str:
+    """The class, or the cause of a pneumonia, by the folder and the name of the file."""
+    name = Path(source).parent.name
+    if name != "PNEUMONIA":
+        return name
     return "VIRUS" if "virus" in source else "BACTERIA"
 
 
@@ -64,7 +99,9 @@ def fold_of(patient: str) -> int:
     return int.from_bytes(hashlib.sha256(f"fold of {patient}".encode()).digest()[:8]) % 3
 
 
-def make(source: Path, images: list[tuple[str, str, str]], pair: tuple[int, int], out: Path) -> None:
+def make(
+    source: Path, images: list[tuple[str, str, str]], pair: tuple[int, int], out: Path, normalize: str = "none"
+) -> None:
     """Prepare the images of two folds, the second held out."""
     if (out / str(SIDES[-1]) / "dataset.json").exists():
         return
@@ -80,7 +117,9 @@ def make(source: Path, images: list[tuple[str, str, str]], pair: tuple[int, int]
     columns = ["image", "label", "patient", "split"]
     named = [word for column in columns for word in (f"--{column}-column", column)]
     first, *smaller = SIDES
-    call("prepare", source, out / str(first), "--resolution", first, "--labels", table, *named)
+    if not (out / str(first) / "dataset.json").exists():
+        more = ["--resolution", first, "--normalize", normalize, "--labels", table, *named]
+        call("prepare", source, out / str(first), *more)
     for side in smaller:
         call("subset", out / str(first), out / str(side), "--resolution", side)
 

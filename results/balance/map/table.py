@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import origin
 import records
 from markupsafe import Markup
 from records import Cell, UseGain
@@ -31,16 +32,21 @@ EASY = "pneumonia or none, children of one hospital"
 TEXTS = {
     "virus": ("the cause of a pneumonia, bacteria or virus, children of one hospital", "hard"),
     "three": ("no pneumonia, one by bacteria or one by a virus, children of one hospital", "hard"),
-    "covid": ("COVID or none, adults; each class comes from other hospitals, so origin may give it away", "unclear"),
+    "covid": ("normal, COVID or another pneumonia, adults and children; origin may give the class away", "unclear"),
 }
 READING = (
-    "A number is the AUC with synthetic images minus that of the strongest way without, with its interval of 95 %.",
-    "Blue: better with them; orange: worse. A star: shown, with at most 5 % of false discoveries over the map.",
+    "A number is the AUC with synthetic images minus that of the strongest of two ways without, with its interval of "
+    "95 %.",
+    "Blue: better with them; orange: worse. A star: a gain that is shown over both ways, or a loss that is shown "
+    "against the one that the pilot put first, with at most 5 % of false discoveries over the map.",
     f"Hatched: only a gain above {ENOUGH:g} would have been shown in four cases of five. If no difference is shown "
     "there, there may still be one.",
     "A cell is measured when all its draws of patients are done, and stands here from then on.",
 )
-HEADER = ("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable", "verdict")
+HEADER = (
+    *("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable"),
+    *("recall at 90 % specificity", "calibration error", "other hospital", "minutes", "verdict"),
+)
 
 
 def simulation_table() -> str:
@@ -50,7 +56,7 @@ def simulation_table() -> str:
 
 
 def _line(row: dict[str, str]) -> str:
-    shares = [f"{100 * float(row[key]):.1f} %" for key in ("intervals_that_hold", "p_below_0.05")]
+    shares = [f"{100 * float(row[key]):.1f} %" for key in ("intervals_that_hold", "p_below_0.05", "helps")]
     false = f"{100 * float(row['false_discovery_rate']):.1f} %" if row["false_discovery_rate"] else ""
     errors = [f"{float(row[key]):.4f}" for key in ("standard_error", "true_deviation", "detectable")]
     return f"| {' | '.join([row['gains'], row['patients'], *shares, false, *errors])} |"
@@ -68,27 +74,35 @@ def map_table(found: Iterable[UseGain]) -> str:
 
 
 def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
-    """What was measured, by `HEADER`."""
+    """What was measured, by `HEADER`: one row for each rival; what is beside the AUC is told once, of the first."""
     return [
         (
             one.cell.question,
             str(one.cell.side),
             str(one.cell.patients),
             one.use,
-            one.rival,
-            f"{one.rival_auc:.3f}",
-            f"{one.gain.mean:+.4f} [{one.gain.low:+.4f}, {one.gain.high:+.4f}]",
-            f"{one.gain.p:.3f}",
-            f"{one.gain.detectable:.4f}",
+            rival.way,
+            f"{rival.auc:.3f}",
+            f"{rival.gain.mean:+.4f} [{rival.gain.low:+.4f}, {rival.gain.high:+.4f}]",
+            f"{rival.gain.p:.3f}",
+            f"{rival.gain.detectable:.4f}",
+            *(_beside(one) if not rank else [""] * 4),
             word(one),
         )
         for one in found
+        for rank, rival in enumerate(one.rivals)
     ]
+
+
+def _beside(one: UseGain) -> list[str]:
+    """Differences to the first rival, and the cost."""
+    other = "" if one.other_hospital is None else f"{one.other_hospital:+.4f}"
+    return [f"{one.recall:+.3f}", f"{one.calibration:+.3f}", other, f"{one.minutes:.0f}"]
 
 
 def word(one: UseGain) -> str:
     """The verdict."""
-    return UNDECIDED if not one.gain.shown else HELPS if one.gain.mean > 0 else HARMS
+    return HELPS if one.helps else HARMS if one.harms else UNDECIDED
 
 
 def utility_map(found: Iterable[UseGain]) -> UtilityMap:
@@ -104,15 +118,17 @@ def utility_map(found: Iterable[UseGain]) -> UtilityMap:
 
 
 def _verdict(one: UseGain) -> Verdict:
-    gain = one.gain
+    """Told against the rival that decides: the strongest, or of a loss the one that the pilot put first."""
+    rival = one.rivals[0] if one.harms else one.strongest
+    gain = rival.gain
     return Verdict(
         source="map/cells.jsonl",
         side=one.cell.side,
         images=None,
         patients=one.cell.patients,
         use=one.use,
-        rival=one.rival,
-        rival_auc=round(one.rival_auc, 4),
+        rival=rival.way,
+        rival_auc=round(rival.auc, 4),
         gain=round(gain.mean, 5),
         low=round(gain.low, 5),
         high=round(gain.high, 5),
@@ -164,11 +180,11 @@ def known_table(known: UtilityMap) -> str:
 def figure(question: str, found: Iterable[UseGain]) -> Markup:
     """The cells of one question: patients from left to right, a row for each size and use."""
     own = {(one.cell, one.use): one for one in found if one.cell.question == question}
-    choice = records.read_choices().get(question)
+    choices = records.read_choices()
     counts = sorted({count for counts in records.PATIENTS.values() for count in counts})
     rows: dict[str, list[HeatCell | None]] = {}
     for side in records.PATIENTS:
-        for use in choice.uses if choice else ("",):
+        for use in choices.uses if choices else ("",):
             cells = [Cell(question, side, count) for count in counts]
             name = f"{side} px: {use}" if use else f"{side} px"
             rows[name] = [_drawn(own.get((cell, use))) if cell in records.MAP else None for cell in cells]
@@ -180,8 +196,9 @@ def figure(question: str, found: Iterable[UseGain]) -> Markup:
 def _drawn(one: UseGain | None) -> HeatCell:
     if one is None:
         return HeatCell(None, ("not measured",))
-    gain = one.gain
-    lines = (f"{gain.mean:+.3f}{' *' * gain.shown}", f"[{gain.low:+.3f}, {gain.high:+.3f}]")
+    gain = (one.rivals[0] if one.harms else one.strongest).gain
+    star = " *" * (one.helps or one.harms)
+    lines = (f"{gain.mean:+.3f}{star}", f"[{gain.low:+.3f}, {gain.high:+.3f}]")
     return HeatCell(gain.mean, lines, hatched=gain.detectable > ENOUGH)
 
 
@@ -194,7 +211,7 @@ def main(words: list[str]) -> None:
     elif words:
         raise SystemExit(f"table.py {' '.join(words)}: expected nothing, or write")
     else:
-        print(simulation_table(), map_table(found), known_table(known), sep="\n\n")
+        print(simulation_table(), origin.table(), map_table(found), known_table(known), sep="\n\n")
 
 
 def write(found: list[UseGain], known: UtilityMap) -> None:

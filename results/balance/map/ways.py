@@ -23,6 +23,8 @@ class Way:
     choice: str = "all"
     """Of twice as many as are missing: all: the first half. boundary: the half of which a classifier of the real
     images, trained by `PRETRAINED`, is least sure."""
+    family: str = ""
+    """Of a use of synthetic images: ways that are much alike, of which the pilot chooses one at most."""
 
 
 IMAGES = {
@@ -34,8 +36,8 @@ IMAGES = {
 }
 
 
-def _with(arm: Arm, **changes: object) -> Way:
-    return Way(replace(arm, synthetic=True, **changes))
+def _with(arm: Arm, family: str, **changes: object) -> Way:
+    return Way(replace(arm, synthetic=True, **changes), family=family)
 
 
 ALIKE = {"mixed": True}
@@ -56,20 +58,24 @@ RIVALS: dict[str, Way] = {
     "linear, SMOTE": Way(Arm(), probe=True, smote=True),
 }
 USES: dict[str, Way] = {
-    "synthetic fill up": _with(USUAL),
-    "synthetic and real alike": _with(USUAL, **ALIKE),
-    "synthetic and real alike in every class": _with(USUAL, **EVERYWHERE),
-    "pre-trained on synthetic": _with(USUAL, **FIRST),
-    "pretrained, synthetic fill up": _with(PRETRAINED),
-    "pretrained, synthetic and real alike": _with(PRETRAINED, **ALIKE),
-    "pretrained, synthetic and real alike in every class": _with(PRETRAINED, **EVERYWHERE),
-    "pretrained, then on synthetic, then on real": _with(PRETRAINED, **FIRST),
-    "linear, synthetic fill up": replace(_with(Arm()), probe=True),
+    "synthetic fill up": _with(USUAL, "from random weights"),
+    "synthetic and real alike": _with(USUAL, "from random weights", **ALIKE),
+    "synthetic and real alike in every class": _with(USUAL, "from random weights", **EVERYWHERE),
+    "pre-trained on synthetic": _with(USUAL, "first on synthetic", **FIRST),
+    "pretrained, synthetic fill up": _with(PRETRAINED, "pretrained"),
+    "pretrained, synthetic and real alike": _with(PRETRAINED, "pretrained", **ALIKE),
+    "pretrained, synthetic and real alike in every class": _with(PRETRAINED, "pretrained", **EVERYWHERE),
+    "pretrained, then on synthetic, then on real": _with(PRETRAINED, "first on synthetic", **FIRST),
+    "linear, synthetic fill up": replace(_with(Arm(), "linear"), probe=True),
     **{
-        f"pretrained, synthetic and real alike: {images}": replace(_with(PRETRAINED, **ALIKE), images=images)
+        f"pretrained, synthetic and real alike: {images}": replace(
+            _with(PRETRAINED, "pretrained, other images", **ALIKE), images=images
+        )
         for images in IMAGES
         if images != "joint"
     },
-    "pretrained, synthetic and real alike: of the boundary": replace(_with(PRETRAINED, **ALIKE), choice="boundary"),
+    "pretrained, synthetic and real alike: of the boundary": replace(
+        _with(PRETRAINED, "pretrained, other images", **ALIKE), choice="boundary"
+    ),
 }
 WAYS = {**RIVALS, **USES}
