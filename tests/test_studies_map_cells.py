@@ -5,7 +5,7 @@ import pytest
 
 from samgan.metrics.auc import grouped_auc, patient_influence
 from samgan.metrics.classification import weighted_auc
-from samgan.studies.map_cells import DrawnGain, _discoveries, estimate_gains, gain_in_auc
+from samgan.studies.map_cells import DrawnGain, _discoveries, decide, estimate_gains, gain_in_auc
 
 
 def predictions(draw, truth, patients, strength, shared):
@@ -64,31 +64,47 @@ def test_errors_are_those_of_the_formula():
     of_patients = (2 * 2 * 0.01**2 + 1.5 * 2 * 0.03**2) / 4
     assert cell.mean == pytest.approx(0.03)
     assert cell.error == pytest.approx(np.sqrt(between / 4 + of_patients))
-    assert cell.low < 0 < cell.high
-    assert cell.detectable > 2.8 * cell.error
-    assert (cell.draws, cell.shown) == (4, False)
+    low, high = cell.interval()
+    assert low < 0 < high
+    assert cell.detectable() > 2.8 * cell.error
+    assert cell.p(1) + cell.p(-1) == pytest.approx(1)
+    assert cell.draws == 4
 
 
-def test_a_large_gain_is_shown_and_its_interval_is_wider_where_many_were_looked_at():
+def test_cells_that_share_draws_have_fewer_degrees_of_freedom_than_as_many_others():
+    def freedom(draws):
+        noise = np.random.default_rng(0)
+        gains = [DrawnGain(c, "s", f, d, noise.normal(), np.zeros(9)) for c in "abcd" for f in (0, 1) for d in draws]
+        return {cell.freedom for cell in estimate_gains(gains)}
+
+    # Of each cell there are 2 x 2; of four cells together between 4 and 16.
+    assert freedom(range(3)) == {pytest.approx(8)}
+
+
+def cell(name, mean, draw):
+    return [
+        DrawnGain(name, "25", fold, number, mean + 0.002 * draw.normal(), 0.0001 * draw.normal(size=400))
+        for fold in (0, 1)
+        for number in range(3)
+    ]
+
+
+def test_what_is_shown_is_so_over_every_rival_and_its_interval_is_wider_where_many_were_looked_at():
     draw = np.random.default_rng(0)
-
-    def cell(name, mean):
-        return [
-            DrawnGain(name, "25", fold, number, mean + 0.002 * draw.normal(), 0.0001 * draw.normal(size=400))
-            for fold in (0, 1)
-            for number in range(2)
-        ]
-
-    alone = estimate_gains(cell("big", 0.02))[0]
-    beside = estimate_gains([g for n in range(20) for g in cell(f"{n}", 0.0)] + cell("big", 0.02))
-    assert alone.shown
-    assert [found.cell for found in beside if found.shown] == ["big"]
-    assert alone.low > 0 < beside[-1].low
-    of_others = [found.high - found.low for found in beside[:-1]]
-    assert (
-        beside[0].detectable > 1.2 * estimate_gains(cell("0", 0.0))[0].detectable
-    )  # of 21, the second needs p < 0.005
-    assert beside[-1].high - beside[-1].low > 1.2 * max(of_others)
+    means = {**{f"{n}": 0.0 for n in range(20)}, "big": 0.02, "bad": -0.02, "one rival": 0.02}
+    over = [
+        estimate_gains([gain for name, mean in means.items() for gain in cell(name, mean * shares[name], draw)])
+        for shares in (dict.fromkeys(means, 1), {**dict.fromkeys(means, 1), "one rival": 0})
+    ]
+    decisions = dict(zip(means, decide(over), strict=True))
+    assert [name for name, found in decisions.items() if found.helps] == ["big"]
+    assert [name for name, found in decisions.items() if found.harms] == ["bad"]
+    assert decisions["0"].level == 0.95 < decisions["big"].level
+    # Two are named of 46 hypotheses; a third would have needed 3 / 46 of 5 %.
+    assert decisions["0"].needed == pytest.approx(0.05 * 3 / 46)
+    assert decisions["big"].level == pytest.approx(1 - 2 * 0.05 * 2 / 46)
+    first = over[0][0]
+    assert first.detectable(decisions["0"].needed) > 1.2 * first.detectable()
 
 
 def test_discoveries_are_those_of_benjamini_and_hochberg():

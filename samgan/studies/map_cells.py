@@ -14,7 +14,6 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -46,7 +45,7 @@ class DrawnGain:
 
 @dataclass(frozen=True)
 class CellGain:
-    """The gain in a cell."""
+    """The gain in a cell over one rival."""
 
     cell: str
     draws: int
@@ -55,15 +54,36 @@ class CellGain:
     """Standard error over draws and patients."""
     freedom: float
     """Degrees of freedom of the error."""
-    low: float
-    high: float
-    """Of 95 %; for a cell that is shown, such that at most 5 % of all intervals of such cells miss (Benjamini and
-    Yekutieli 2005)."""
-    p: float
-    shown: bool
-    """Whether it differs from 0, with at most 5 % of false discoveries over the map (Benjamini and Hochberg 1995)."""
-    detectable: float
-    """The smallest gain that would have been shown, beside those that are, in four cases of five."""
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Of Student's t."""
+        half = float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
+        return self.mean - half, self.mean + half
+
+    def p(self, sign: int) -> float:
+        """One-sided: how likely so large a gain (sign 1) or loss (-1) is if there is none."""
+        if not self.error:
+            return float(sign * self.mean <= 0)
+        return float(stats.t.sf(sign * self.mean / self.error, self.freedom))
+
+    def detectable(self, p: float = (1 - LEVEL) / 2) -> float:
+        """The smallest gain whose one-sided p would have been at most this in four cases of five."""
+        return float(stats.t.isf(p, self.freedom) + stats.t.ppf(POWER, self.freedom)) * self.error
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a map says of one use of synthetic images in one cell."""
+
+    helps: bool
+    """Whether a gain is shown over every rival."""
+    harms: bool
+    """Whether a loss is shown against the first rival."""
+    level: float
+    """Of the intervals to tell: 95 %, and wider for what is shown, so that at most 5 % of all intervals of such cells
+    miss (Benjamini and Yekutieli 2005)."""
+    needed: float
+    """The one-sided p that would have been enough to be shown, beside what is shown."""
 
 
 def gain_in_auc(
@@ -114,8 +134,7 @@ def estimate_gains(draws: Sequence[DrawnGain]) -> list[CellGain]:
     of_cells: dict[str, dict[int, list[DrawnGain]]] = defaultdict(lambda: defaultdict(list))
     for draw in draws:
         of_cells[draw.cell][draw.fold].append(draw)
-    spreads = _spreads(draws)
-    raw = []
+    spreads, found = _spreads(draws), []
     for cell, folds in of_cells.items():
         every = [draw for own in folds.values() for draw in own]
         variance, freedom = spreads[every[0].spread]
@@ -126,33 +145,34 @@ def estimate_gains(draws: Sequence[DrawnGain]) -> list[CellGain]:
         satterthwaite = of_draws**2 / freedom + sum(v**2 / n for v, n in zip(of_patients, counts, strict=True))
         df = error**4 / satterthwaite if satterthwaite else float(freedom)
         mean = sum(draw.gain for draw in every) / len(every)
-        p = float(2 * stats.t.sf(abs(mean) / error, df)) if error else float(mean == 0)
-        raw.append(_Raw(cell, len(every), mean, error, df, p))
-    shown = _discoveries([found.p for found in raw])
-    # Of k that are shown among m: their intervals, and what one more would have needed.
-    of_shown, of_next = (1 - (1 - LEVEL) * count / max(1, len(raw)) for count in (max(1, sum(shown)), sum(shown) + 1))
+        found.append(CellGain(cell, len(every), mean, error, df))
+    return found
+
+
+def decide(over: Sequence[Sequence[CellGain]]) -> list[Decision]:
+    """What is shown in a map, with at most 5 % of false discoveries among all gains and losses that are named.
+
+    A use helps if it gains over every rival: of these one-sided p the largest counts (Berger 1982). It harms if it
+    loses against the first one. All of these hypotheses, two for each use and cell, are tested together.
+
+    Args:
+        over: By rival, the strongest in the pilot first: the gains, of the same cells in the same order.
+
+    Source: Benjamini and Hochberg 1995.
+    """
+    cells = list(zip(*over, strict=True))
+    gains = [max(gain.p(1) for gain in cell) for cell in cells]
+    losses = [cell[0].p(-1) for cell in cells]
+    shown = _discoveries([*gains, *losses])
+    helps, harms = shown[: len(cells)], shown[len(cells) :]
+    number = sum(shown)
+    # Intervals have two sides, so each has the share of errors of both hypotheses of its cell.
+    share = FALSE_DISCOVERIES * max(1, number) / max(1, len(shown))
+    needed = FALSE_DISCOVERIES * (number + 1) / max(1, len(shown))
     return [
-        _cell_gain(found, is_shown, of_shown if is_shown else LEVEL, max(LEVEL, of_shown if is_shown else of_next))
-        for found, is_shown in zip(raw, shown, strict=True)
+        Decision(gain, loss, 1 - 2 * share if gain or loss else LEVEL, share if gain or loss else needed)
+        for gain, loss in zip(helps, harms, strict=True)
     ]
-
-
-class _Raw(NamedTuple):
-    """What is known of a cell by itself."""
-
-    cell: str
-    draws: int
-    mean: float
-    error: float
-    freedom: float
-    p: float
-
-
-def _cell_gain(found: _Raw, shown: bool, level: float, needed: float) -> CellGain:
-    half = float(stats.t.ppf((1 + level) / 2, found.freedom)) * found.error
-    least = float(stats.t.ppf((1 + needed) / 2, found.freedom) + stats.t.ppf(POWER, found.freedom)) * found.error
-    low, high = found.mean - half, found.mean + half
-    return CellGain(found.cell, found.draws, found.mean, found.error, found.freedom, low, high, found.p, shown, least)
 
 
 def _spreads(draws: Sequence[DrawnGain]) -> dict[str, tuple[float, float]]:

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import SMALL, Budget, Cell
+from records import FOLDS, PILOT_FOLDS, SMALL, Budget, Cell
 from ways import PRETRAINED, Way
 
 from samgan.data import PreparedSet
@@ -29,6 +30,9 @@ from samgan.studies.map_cells import area_and_influence
 from samgan.studies.probe import probe
 
 TOLD = ["--data.class_sampling=balanced", "--training.augment_target=0.6"]
+PRECISION = "--training.precision=bf16"  # on every machine, so that all generators have one recipe
+AGAIN = 10_000
+"""Added to the seed of a training that diverged; it is tried again once."""
 PSI = 0.7
 MARGIN = 2
 """Of a choice among synthetic images, so many times as many as are missing are made."""
@@ -64,7 +68,11 @@ class OutOfTime(Exception):
 
 
 class Failed(Exception):
-    """A command failed, such as a training that diverged."""
+    """A command failed."""
+
+
+class Diverged(Failed):
+    """A loss or weight became NaN."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,11 @@ class Draw:
         """The class with few patients."""
         return SMALL[self.cell.question]
 
+    def seed(self, of: int = 0) -> int:
+        """A seed that no other draw has: of the patients and the generator (0), or of a classifier."""
+        folds = (*FOLDS, PILOT_FOLDS).index(self.folds)
+        return 1000 * (1 + 10 * self.number + folds) + of
+
     @property
     def folder(self) -> Path:
         """Where its set, generators and images are."""
@@ -110,7 +123,7 @@ class Draw:
         out = self.folder / "set"
         if not (out / "dataset.json").exists():
             source = self.place.sets / self.cell.question / self.folds / str(self.cell.side)
-            few = ["--patients", f"{self.small}={self.cell.patients}", "--seed", self.number]
+            few = ["--patients", f"{self.small}={self.cell.patients}", "--seed", self.seed()]
             call(["subset", source, out, *few], self.place)
         return PreparedSet.open(out)
 
@@ -164,7 +177,7 @@ def chosen(draw: Draw, data: PreparedSet, way: Way, generator: int, name: str, c
         make = partial(synthetic, draw, data, way.images, generator, name, count)
     else:
         make = partial(of_the_boundary, draw, data, way, generator, name, count)
-    kind = way.images if way.choice == "all" else way.choice
+    kind = way.images if way.choice == "all" else f"{way.choice}-{draw.place.budget.steps}"
     return kept(draw, f"{kind}-{generator}-{name}-{count}", make)
 
 
@@ -225,14 +238,25 @@ def between(one: Model, name: str, count: int, data: PreparedSet) -> np.ndarray:
 def runs_of(draw: Draw, data: PreparedSet, kind: str, name: str, generator: int) -> list[Path]:
     """The runs whose images of a class a kind of `IMAGES` takes, trained if they are not there."""
     if kind == "three models":
-        return [trained(draw, data, "joint", name, generator + 1000 * more) for more in range(3)]
+        return [trained(draw, data, "joint", name, generator + 100 * more) for more in range(3)]
     return [trained(draw, data, METHODS[kind], name, generator)]
 
 
 def trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Path:
-    """The run of a method; for `fine-tuned` that of a class."""
+    """The run of a method, or with another seed if that diverges; for `fine-tuned` that of a class.
+
+    Raises:
+        Failed: Both diverged, or a command failed.
+    """
+    try:
+        return _trained(draw, data, method, name, seed)
+    except Diverged:
+        return _trained(draw, data, method, name, seed + AGAIN)
+
+
+def _trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Path:
     place, base = draw.place, draw.folder / f"{method}-{seed}-{length(draw)}"
-    kimg, own = place.budget.kimg, [f"--training.seed={seed}"]
+    kimg, own = place.budget.kimg, [f"--training.seed={seed}", PRECISION]
     if method == "joint":
         return train(base, data, kimg, [*TOLD, *own], place)
     train(base, data, kimg, ["--network.num_classes=0", *own], place)
@@ -248,21 +272,39 @@ def length(draw: Draw) -> str:
 def train(
     out: Path, data: PreparedSet, kimg: float, settings: list[Any], place: Place, start: Path | None = None
 ) -> Path:
-    """Train a run, or go on with it; `start` is the run whose networks it begins with."""
+    """Train a run, or go on with it; `start` is the run whose networks it begins with.
+
+    Raises:
+        Diverged: It did, now or before: a run goes on bit for bit, so it would again.
+        Failed: It failed for another reason.
+    """
     begun = (out / "config.json").exists()
+    diverged = out.with_name(f"{out.name}.diverged")
+    if diverged.exists():
+        raise Diverged(f"{out} diverged")
     if begun and Run.open(out).is_over():
         return out
     more = ["--resume"] if begun else [*settings, f"--training.kimg={kimg}"]
     origin = [] if start is None else ["--start", start]  # again, since it may have been stopped before it had them
-    call(["train", data.path, "--out", out, "--device", place.device, *more, *origin], place)
+    try:
+        call(["train", data.path, "--out", out, "--device", place.device, *more, *origin], place)
+    except Diverged:
+        diverged.touch()
+        raise
     return out
 
 
-def seconds_of(run: Path) -> float:
-    """How long a run was trained, and that with whose networks it began, if it lies beside it."""
-    last = [line["wall_seconds"] for line in Run.open(run).stats() if line["kind"] == "train"][-1]
+def origins(run: Path) -> set[Path]:
+    """A run, and those with whose networks it began, which lie beside it."""
     start = Run.open(run).environment.start
-    return last + (seconds_of(run.with_name(start.run)) if start else 0.0)
+    return {run, *(origins(run.with_name(start.run)) if start else ())}
+
+
+def seconds_of(runs: Iterable[Path]) -> float:
+    """How long runs were trained, with those that they began with; each counts once."""
+    every = set().union(*map(origins, runs))
+    logs = ([line for line in Run.open(run).stats() if line["kind"] == "train"] for run in every)
+    return float(sum(log[-1]["wall_seconds"] for log in logs if log))
 
 
 def call(words: Sequence[Any], place: Place) -> None:
@@ -270,11 +312,15 @@ def call(words: Sequence[Any], place: Place) -> None:
 
     Raises:
         OutOfTime: Time is over.
+        Diverged: It was a training whose numbers became NaN.
         Failed: It failed.
     """
     place.check()
     command = [sys.executable, "-m", "samgan", *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as program:
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as program,
+    ):
         try:
             program.wait(None if place.end == float("inf") else place.end - time.monotonic())
         except BaseException as error:  # also when this program is stopped
@@ -283,8 +329,12 @@ def call(words: Sequence[Any], place: Place) -> None:
             if isinstance(error, subprocess.TimeoutExpired):
                 raise OutOfTime from None
             raise
+        said.seek(0)
+        text = said.read()
     if program.returncode:
-        raise Failed(f"samgan {' '.join(map(str, words))}: status {program.returncode}")
+        sys.stderr.write(text)
+        kind = Diverged if "training stopped" in text else Failed  # samgan's words for a loss or weight that is NaN
+        raise kind(f"samgan {' '.join(map(str, words))}: status {program.returncode}")
 
 
 def stay_on(core: int) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,7 +19,7 @@ from scipy.special import softmax
 
 from samgan.errors import SamganError
 from samgan.files import atomic_write, locked
-from samgan.studies.map_cells import CellGain, DrawnGain, area_and_influence, estimate_gains
+from samgan.studies.map_cells import CellGain, Decision, DrawnGain, area_and_influence, decide, estimate_gains
 
 HERE = Path(__file__).parent
 PILOT, CELLS, CHOICES = HERE / "pilot.jsonl", HERE / "cells.jsonl", HERE / "choices.json"
@@ -99,6 +98,7 @@ class Classifier:
     """What one classifier came to."""
 
     key: Key
+    """Its draw and seed are numbers within a fold and a draw: `Draw.seed` makes those that are drawn by of them."""
     scores: dict[str, float]
     """Those of `samgan.metrics.classification.scores`."""
     predicted: str
@@ -185,6 +185,7 @@ class UseGain:
     use: str
     rivals: tuple[Rival, ...]
     """In the order of the pilot."""
+    decision: Decision
     recall: float
     """Gain in recall of the small class at `SPECIFICITY`, over the first rival."""
     calibration: float
@@ -200,14 +201,9 @@ class UseGain:
         return min(self.rivals, key=lambda rival: rival.gain.mean)
 
     @property
-    def helps(self) -> bool:
-        """Whether a gain is shown over each of the rivals."""
-        return all(rival.gain.shown and rival.gain.mean > 0 for rival in self.rivals)
-
-    @property
-    def harms(self) -> bool:
-        """Whether a loss is shown against the rival that the pilot put first."""
-        return self.rivals[0].gain.shown and self.rivals[0].gain.mean < 0
+    def decisive(self) -> Rival:
+        """The rival to tell the gain over: the strongest, or the pilot's first if there is a loss against that."""
+        return self.rivals[0] if self.decision.harms else self.strongest
 
 
 def encoded(probabilities: np.ndarray) -> str:
@@ -296,6 +292,8 @@ def pilot_ways(question: str, rivals: Iterable[str], uses: Iterable[str]) -> lis
 def choose(records: Sequence[Classifier], rivals: Iterable[str], uses: dict[str, str], draws: int) -> Choices | None:
     """The rivals of each question whose pilot is complete, and the uses; None before the pilot of `USES_FROM` is.
 
+    What has been chosen stays, since cells may have been measured by it: only questions are added.
+
     Args:
         records: Of the pilot.
         rivals: Ways without synthetic images.
@@ -315,6 +313,8 @@ def choose(records: Sequence[Classifier], rivals: Iterable[str], uses: dict[str,
                 ranked = sorted(uses, key=together.__getitem__, reverse=True)
                 first = {uses[use]: use for use in reversed(ranked)}  # the best of each family
                 best = tuple(use for use in ranked if first[uses[use]] == use)[:USES]
+    if before := read_choices():
+        return Choices(before.uses, chosen | before.rivals, before.draws)
     return Choices(best, chosen, draws) if best else None
 
 
@@ -377,7 +377,7 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
     """The gain of every chosen use in the cells that are complete: all draws that were decided, in each of the folds.
 
     Raises:
-        SystemExit: Classifiers that are compared were not tested on the same images, or generators differ.
+        SystemExit: Classifiers that are compared were not tested on the same images.
     """
     if choices is None:
         return []
@@ -397,23 +397,28 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
         if cell.question in choices.rivals:
             ways = choices.rivals_of(cell)
             if all((cell, way) in complete for way in ways):
-                told += [(cell, use, ways) for use in choices.uses if (cell, use) in complete]
+                uses = [use for use in choices.uses if (cell, use) in complete]
+                told += [(cell, use, ways) for use in uses if _have_one_recipe(complete[cell, use])]
     drawn: list[list[DrawnGain]] = [[] for _ in range(RIVALS)]
     for number, (cell, use, ways) in enumerate(told):
-        _check_one_recipe(complete[cell, use])
         spread = f"{cell.question}, {cell.patients} patients"
         for rank, way in enumerate(ways):
             for ours, theirs in zip(complete[cell, use], complete[cell, way], strict=True):
                 drawn[rank].append(_gain(f"{number}", spread, ours, theirs))
     found = [estimate_gains(own) for own in drawn]
     return [
-        _use_gain(cell, use, ways, [of_rank[number] for of_rank in found], complete)
-        for number, (cell, use, ways) in enumerate(told)
+        _use_gain(*what, [of_rank[number] for of_rank in found], decision, complete)
+        for number, (what, decision) in enumerate(zip(told, decide(found), strict=True))
     ]
 
 
 def _use_gain(
-    cell: Cell, use: str, ways: tuple[str, ...], found: list[CellGain], complete: dict[tuple[Cell, str], list[Any]]
+    cell: Cell,
+    use: str,
+    ways: tuple[str, ...],
+    found: list[CellGain],
+    decision: Decision,
+    complete: dict[tuple[Cell, str], list[list[Classifier]]],
 ) -> UseGain:
     ours, first = (list(itertools.chain.from_iterable(complete[cell, way])) for way in (use, ways[0]))
     rivals = tuple(
@@ -424,7 +429,7 @@ def _use_gain(
     elsewhere = [[r.other_hospital for r in own if r.other_hospital is not None] for own in (ours, first)]
     other = float(np.mean(elsewhere[0]) - np.mean(elsewhere[1])) if all(elsewhere) else None
     minutes = np.mean([record.generator_seconds + record.seconds for record in ours]) / 60
-    return UseGain(cell, use, rivals, float(recall), float(calibration), other, float(minutes))
+    return UseGain(cell, use, rivals, decision, float(recall), float(calibration), other, float(minutes))
 
 
 def _recall(record: Classifier) -> float:
@@ -437,11 +442,13 @@ def _error(record: Classifier) -> float:
     return record.scores["calibration_error"]
 
 
-def _check_one_recipe(of_draws: list[list[Classifier]]) -> None:
+def _have_one_recipe(of_draws: list[list[Classifier]]) -> bool:
+    """Whether the generators of a use were trained alike; if not, it is told, and the use is left out of its cell."""
     recipes = Counter(record.recipe for own in of_draws for record in own)
     if len(recipes) > 1:
         key = of_draws[0][0].key
-        raise SystemExit(f"{key.cell}, {key.way}: expected generators of one recipe, found those of {dict(recipes)}")
+        print(f"{key.cell}, {key.way}: left out, since its generators have several recipes: {dict(recipes)}")
+    return len(recipes) == 1
 
 
 def _gain(name: str, spread: str, ours: Sequence[Classifier], theirs: Sequence[Classifier]) -> DrawnGain:

@@ -8,7 +8,7 @@
 `pilot` trains on fold 1 and tests on fold 0, which the map never tests on. For the question virus it tries every way of
 ways.py, for the others those without synthetic images. `pilot-table` says how draws and patients spread, and so what
 how many draws would show. `choose` keeps the strongest rivals, the best uses and the number of draws in choices.json,
-which is committed before `cells` measures those on folds 1 and 2; it is refused once a cell has a record.
+which is committed before `cells` measures those on folds 1 and 2. What it chose stays; a later call adds questions.
 
 Both go on where they stopped: a record is added as soon as a classifier is done (pilot.jsonl, cells.jsonl), and a
 generator continues from its last checkpoint. So they can be stopped or killed at any time, and called again, with
@@ -42,6 +42,7 @@ from samgan.devices import choose_precision
 from samgan.errors import SamganError
 from samgan.files import atomic_write, hash_json, locked
 from samgan.metrics.classification import scores
+from samgan.metrics.feature_networks import FeaturesUnavailable
 from samgan.runs import Run, describe_environment
 from samgan.sampling import open_model
 from samgan.studies.classifier import PROCEDURE
@@ -80,16 +81,14 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def choose(draws: int) -> None:
-    """Write what the pilot says; not after the first cell."""
-    if records.read(records.CELLS):
-        raise SystemExit(f"{records.CELLS.name} has records: what they compare cannot be chosen again")
+    """Write what the pilot says; what an earlier call chose stays."""
     uses = {name: way.family for name, way in USES.items()}
     choices = records.choose(records.read(records.PILOT), RIVALS, uses, draws)
     if choices is None:
         raise SystemExit(f"nothing is chosen: the pilot of {records.USES_FROM} is not complete")
     with atomic_write(records.CHOICES) as file:
         file.write(msgspec.json.format(msgspec.json.encode(choices)) + b"\n")
-    print(f"{records.CHOICES}: {', '.join(choices.rivals)}")
+    print(f"{records.CHOICES}: {', '.join(choices.rivals)}; {choices.draws} draws")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -155,7 +154,7 @@ def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path
     What fails is added to `failed`, and is left out.
     """
     wanted = [
-        Key(draw.cell, draw.folds, draw.number, name, draw.number if WAYS[name].arm.synthetic else None, seed, budget)
+        Key(draw.cell, draw.folds, draw.number, name, draw.seed() if WAYS[name].arm.synthetic else None, seed, budget)
         for budget in (draw.place.budget,)
         for name in names
         for seed in seeds
@@ -165,31 +164,31 @@ def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path
     try:
         with locked(draw.folder, busy):
             done = {record.key for record in records.read(path)}
-            if left := [key for key in wanted if key not in done]:
-                data = draw.open()
-                for key in left:
-                    draw.place.check()
-                    try:
-                        record = tested(draw, data, key)
-                    except Failed as error:
-                        failed.append(f"{key.cell} {key.folds} {key.draw}, {key.way}: {error}")
-                        continue
-                    records.add(path, record)
-                    print(key.cell, key.folds, key.draw, key.way, key.seed, record.scores, flush=True)
+            for key in (key for key in wanted if key not in done):
+                draw.place.check()
+                try:
+                    record = tested(draw, key)
+                except FeaturesUnavailable:
+                    raise
+                except (Failed, SamganError) as error:
+                    failed.append(f"{key.cell} {key.folds} {key.draw}, {key.way}: {error}")
+                    continue
+                records.add(path, record)
+                print(key.cell, key.folds, key.draw, key.way, key.seed, record.scores, flush=True)
     except SamganError as error:
         if str(error) != busy:
             raise
         print(busy)
 
 
-def tested(draw: Draw, data: PreparedSet, key: Key) -> Classifier:
+def tested(draw: Draw, key: Key) -> Classifier:
     """Train one classifier and test it on the held-out patients, and on another hospital's where there are some."""
-    way = WAYS[key.way]
+    way, data = WAYS[key.way], draw.open()
     made = images_for(draw, data, way, key.generator)
     test, elsewhere = data.select("holdout"), draw.elsewhere()
     begun = time.perf_counter()
     images = test if elsewhere is None else np.concatenate([test, elsewhere.images])
-    predicted = classified(draw, data, way, made, key.seed, images)
+    predicted = classified(draw, data, way, made, draw.seed(1 + key.seed), images)
     seconds = time.perf_counter() - begun
     index = data.indices("holdout")
     truth = data.labels(data.classes)[index]
@@ -227,7 +226,7 @@ def provenance(draw: Draw, data: PreparedSet, way: Way, generator: int | None, m
         recipes.append(hash_json([tree, ARITHMETIC]))
     return {
         "recipe": hash_json(sorted(set(recipes)))[:12],
-        "generator_seconds": round(sum(map(seconds_of, runs)), 1),
+        "generator_seconds": round(seconds_of(runs), 1),
         "models": tuple(open_model(run).sha256[:12] for run in runs),
     }
 

@@ -3,12 +3,14 @@
     python results/balance/map/simulate.py [--maps 200] [--seed 0]
 
 Each map has the cells of the protocol: three questions, five numbers of patients at 64 px and two at 128 px; in each
-cell two folds of patients, with the draws of the protocol in each; of each draw two rivals, and three uses of synthetic
-images, which share these. A classifier's score of an image is the sum of its class, something of its patient, something
-of the image, and noise of its own. What a use gains differs from draw to draw: more so with few patients, differently
-far in each question, and half of it is common to all cells that have a draw's patients in common. Without a gain, at
-most 5 % of cells and of maps may be called a gain; with gains, 93 to 97 % of intervals have to hold the true gain,
-which is known exactly here. Writes simulation.csv.
+cell two folds of patients, with the draws of the protocol in each; of each draw two rivals, and three uses of
+synthetic images, which share these. A classifier's score of an image is the sum of its class, something of its
+patient, something of the image, and noise of its own. What a use gains differs from draw to draw: more so with few
+patients, and differently far in each question. Parts of that are common to the uses of a draw, which have a generator
+and rivals in common, and to cells of a question, which have patients in common. Without a gain, at most 5 % of cells
+and of maps may be called a gain or a loss; with gains and losses, 93 to 97 % of intervals have to hold the true one,
+which is known exactly here.
+Writes simulation.csv.
 """
 
 import argparse
@@ -21,21 +23,21 @@ import numpy as np
 from records import DRAWS, FOLDS, MAP, RIVALS, USES, Cell
 from scipy import optimize, stats
 
-from samgan.studies.map_cells import CellGain, DrawnGain, area_and_influence, estimate_gains
+from samgan.studies.map_cells import CellGain, Decision, DrawnGain, area_and_influence, decide, estimate_gains
 
 HERE = Path(__file__).parent
 SPREADS = {10: 0.30, 25: 0.20, 50: 0.14, 100: 0.10, 250: 0.07}
 """By number of patients, the standard deviation over draws of what the distance between the classes gains."""
 OF_QUESTION = {"virus": 1.0, "three": 0.7, "covid": 0.4}
 """What that deviation is multiplied by."""
-COMMON = 0.5
-"""Share of its variance that cells of a question have in common, in the same fold and draw."""
+OF_CELLS, OF_USES = 0.3, 0.4
+"""Shares of its variance that cells of a question and that the uses of a cell have in common, in a fold and draw."""
 PATIENTS, PREVALENCE = 700, 0.35
 DISTANCE, OF_PATIENT, OF_IMAGE, OWN = 1.4, 0.5, 0.7, 0.5
 """Of the classes' means in a score, and the standard deviations of its parts."""
 SECOND = 0.05
 """How much less distance the second rival has."""
-GAINS = {"none": (0.0,), "some": (0.0, 0.01, 0.02, 0.04)}
+GAINS = {"none": (0.0,), "some": (0.0, 0.01, 0.02, 0.04), "losses": (0.0, -0.02, -0.04, 0.0, 0.02)}
 """In AUC over the first rival, over draws, patients, images and noise; cells and uses take these by turns."""
 
 
@@ -56,7 +58,7 @@ def simulated(draw: np.random.Generator, gains: tuple[float, ...]) -> tuple[list
     """The gains that are found in one map over each of the rivals, and the true ones over the first."""
     found: list[list[DrawnGain]] = [[] for _ in range(RIVALS)]
     folds = {(question, fold): _fold(draw) for question in OF_QUESTION for fold in range(len(FOLDS))}
-    together = draw.normal(size=(len(OF_QUESTION), len(FOLDS), DRAWS, USES))
+    of_patients = draw.normal(size=(len(OF_QUESTION), len(FOLDS), DRAWS))
     true = [gains[number % len(gains)] for number in range(len(MAP) * USES)]
     for number, cell in enumerate(MAP):
         spread, question = _spread(cell), list(OF_QUESTION).index(cell.question)
@@ -64,9 +66,9 @@ def simulated(draw: np.random.Generator, gains: tuple[float, ...]) -> tuple[list
             truth, of, common = folds[cell.question, fold]
             for of_draw in range(DRAWS):
                 against = [_area(truth, of, common, DISTANCE - SECOND * rank, draw) for rank in range(RIVALS)]
+                shared = OF_CELLS**0.5 * of_patients[question, fold, of_draw] + OF_USES**0.5 * draw.normal()
                 for use in range(USES):
-                    shared = COMMON**0.5 * together[question, fold, of_draw, use]
-                    deviation = shared + (1 - COMMON) ** 0.5 * draw.normal()
+                    deviation = shared + (1 - OF_CELLS - OF_USES) ** 0.5 * draw.normal()
                     more = distance_gained(true[USES * number + use], spread) + spread * deviation
                     area, influence = _area(truth, of, common, DISTANCE + more, draw)
                     name, kind = f"{number} {use}", f"{cell.question} {cell.patients}"
@@ -107,16 +109,19 @@ def main() -> None:
     patients = [cell.patients for cell in MAP for _ in range(USES)]
     rows = []
     for name, gains in GAINS.items():
-        first, helped = [], []
+        told, maps = [], []
         for seed in range(options.seed, options.seed + options.maps):
             ranks, true = simulated(np.random.default_rng([seed, len(gains)]), gains)
-            over_all = [all(cell.shown and cell.mean > 0 for cell in ranked) for ranked in zip(*ranks, strict=True)]
-            helped.append([value for value, found in zip(true, over_all, strict=True) if found])
-            first += list(zip(patients, ranks[0], true, over_all, strict=True))
+            decisions = decide(ranks)
+            found = list(zip(patients, ranks[0], true, decisions, strict=True))
+            shown = [
+                (one.helps and value <= 0) or (one.harms and value >= 0) for *_, value, one in found if _named(one)
+            ]
+            maps.append(sum(shown) / len(shown) if shown else 0.0)
+            told += found
         for count in SPREADS:
-            rows.append(_row(name, str(count), [own for own in first if own[0] == count], maps=""))
-        false = [shown.count(0.0) / len(shown) if shown else 0.0 for shown in helped]
-        rows.append(_row(name, "all", first, maps=f"{np.mean(false):.4f}"))
+            rows.append(_row(name, str(count), [own for own in told if own[0] == count], maps=""))
+        rows.append(_row(name, "all", told, maps=f"{np.mean(maps):.4f}"))
         print(rows[-1], flush=True)
     with open(HERE / "simulation.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -124,21 +129,26 @@ def main() -> None:
         writer.writerows(rows)
 
 
-def _row(name: str, patients: str, cells: list[tuple[int, CellGain, float, bool]], maps: str) -> dict[str, str]:
+def _named(one: Decision) -> bool:
+    return one.helps or one.harms
+
+
+def _row(name: str, patients: str, cells: list[tuple[int, CellGain, float, Decision]], maps: str) -> dict[str, str]:
     """How often intervals of 95 % hold the true gain, p is below 5 %, a gain is found, and how large the errors are."""
     found = [(cell, value) for _, cell, value, _ in cells]
-    held = [abs(cell.mean - value) <= stats.t.ppf(0.975, cell.freedom) * cell.error for cell, value in found]
+    held = [low <= value <= high for (low, high), value in ((cell.interval(), value) for cell, value in found)]
     return {
         "gains": name,
         "patients": patients,
         "cells": str(len(cells)),
         "intervals_that_hold": f"{np.mean(held):.4f}",
-        "p_below_0.05": f"{np.mean([cell.p < 0.05 for cell, _ in found]):.4f}",
-        "helps": f"{np.mean([helps for *_, helps in cells]):.4f}",
+        "p_below_0.05": f"{np.mean([2 * min(cell.p(1), cell.p(-1)) < 0.05 for cell, _ in found]):.4f}",
+        "helps": f"{np.mean([one.helps for *_, one in cells]):.4f}",
+        "harms": f"{np.mean([one.harms for *_, one in cells]):.4f}",
         "false_discovery_rate": maps,
         "standard_error": f"{np.mean([cell.error for cell, _ in found]):.5f}",
         "true_deviation": f"{np.std([cell.mean - value for cell, value in found]):.5f}",
-        "detectable": f"{np.mean([cell.detectable for cell, _ in found]):.5f}",
+        "detectable": f"{np.mean([cell.detectable(one.needed) for _, cell, _, one in cells]):.5f}",
     }
 
 

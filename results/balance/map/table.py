@@ -13,7 +13,7 @@ from pathlib import Path
 import origin
 import records
 from markupsafe import Markup
-from records import Cell, UseGain
+from records import Cell, Rival, UseGain
 
 from samgan.pages import HeatCell, heat_map, markdown_table, write_page
 from samgan.studies import BalanceDocument
@@ -35,8 +35,8 @@ TEXTS = {
     "covid": ("normal, COVID or another pneumonia, adults and children; origin may give the class away", "unclear"),
 }
 READING = (
-    "A number is the AUC with synthetic images minus that of the strongest of two ways without, with its interval of "
-    "95 %.",
+    "A number is the AUC with synthetic images minus that of the stronger of two ways without, or for a loss, of the "
+    "one that the pilot put first; with its interval of 95 %.",
     "Blue: better with them; orange: worse. A star: a gain that is shown over both ways, or a loss that is shown "
     "against the one that the pilot put first, with at most 5 % of false discoveries over the map.",
     f"Hatched: only a gain above {ENOUGH:g} would have been shown in four cases of five. If no difference is shown "
@@ -56,7 +56,7 @@ def simulation_table() -> str:
 
 
 def _line(row: dict[str, str]) -> str:
-    shares = [f"{100 * float(row[key]):.1f} %" for key in ("intervals_that_hold", "p_below_0.05", "helps")]
+    shares = [f"{100 * float(row[key]):.1f} %" for key in ("intervals_that_hold", "p_below_0.05", "helps", "harms")]
     false = f"{100 * float(row['false_discovery_rate']):.1f} %" if row["false_discovery_rate"] else ""
     errors = [f"{float(row[key]):.4f}" for key in ("standard_error", "true_deviation", "detectable")]
     return f"| {' | '.join([row['gains'], row['patients'], *shares, false, *errors])} |"
@@ -83,9 +83,9 @@ def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
             one.use,
             rival.way,
             f"{rival.auc:.3f}",
-            f"{rival.gain.mean:+.4f} [{rival.gain.low:+.4f}, {rival.gain.high:+.4f}]",
-            f"{rival.gain.p:.3f}",
-            f"{rival.gain.detectable:.4f}",
+            f"{rival.gain.mean:+.4f} {_interval(one, rival, 4)}",
+            f"{min(1.0, 2 * min(rival.gain.p(1), rival.gain.p(-1))):.3f}",
+            f"{rival.gain.detectable(one.decision.needed):.4f}",
             *(_beside(one) if not rank else [""] * 4),
             word(one),
         )
@@ -102,7 +102,12 @@ def _beside(one: UseGain) -> list[str]:
 
 def word(one: UseGain) -> str:
     """The verdict."""
-    return HELPS if one.helps else HARMS if one.harms else UNDECIDED
+    return HELPS if one.decision.helps else HARMS if one.decision.harms else UNDECIDED
+
+
+def _interval(one: UseGain, rival: Rival, digits: int) -> str:
+    low, high = rival.gain.interval(one.decision.level)
+    return f"[{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def utility_map(found: Iterable[UseGain]) -> UtilityMap:
@@ -118,9 +123,9 @@ def utility_map(found: Iterable[UseGain]) -> UtilityMap:
 
 
 def _verdict(one: UseGain) -> Verdict:
-    """Told against the rival that decides: the strongest, or of a loss the one that the pilot put first."""
-    rival = one.rivals[0] if one.harms else one.strongest
+    rival = one.decisive
     gain = rival.gain
+    low, high = gain.interval(one.decision.level)
     return Verdict(
         source="map/cells.jsonl",
         side=one.cell.side,
@@ -130,10 +135,10 @@ def _verdict(one: UseGain) -> Verdict:
         rival=rival.way,
         rival_auc=round(rival.auc, 4),
         gain=round(gain.mean, 5),
-        low=round(gain.low, 5),
-        high=round(gain.high, 5),
+        low=round(low, 5),
+        high=round(high, 5),
         verdict=word(one),
-        detectable=round(gain.detectable, 5),
+        detectable=round(gain.detectable(one.decision.needed), 5),
         draws=gain.draws,
     )
 
@@ -188,7 +193,7 @@ def figure(question: str, found: Iterable[UseGain]) -> Markup:
             cells = [Cell(question, side, count) for count in counts]
             name = f"{side} px: {use}" if use else f"{side} px"
             rows[name] = [_drawn(own.get((cell, use))) if cell in records.MAP else None for cell in cells]
-    reading = f"Question: {TEXTS[question][0]} ({TEXTS[question][1]})."
+    reading = f"Question: {TEXTS[question][0]} ({TEXTS[question][1]}). {origin.sentence(question)}"
     names = [str(count) for count in counts]
     return heat_map(question, "patients of the small class", names, rows, FULL, reading)
 
@@ -196,10 +201,9 @@ def figure(question: str, found: Iterable[UseGain]) -> Markup:
 def _drawn(one: UseGain | None) -> HeatCell:
     if one is None:
         return HeatCell(None, ("not measured",))
-    gain = (one.rivals[0] if one.harms else one.strongest).gain
-    star = " *" * (one.helps or one.harms)
-    lines = (f"{gain.mean:+.3f}{star}", f"[{gain.low:+.3f}, {gain.high:+.3f}]")
-    return HeatCell(gain.mean, lines, hatched=gain.detectable > ENOUGH)
+    rival, star = one.decisive, " *" * (one.decision.helps or one.decision.harms)
+    lines = (f"{rival.gain.mean:+.3f}{star}", _interval(one, rival, 3))
+    return HeatCell(rival.gain.mean, lines, hatched=rival.gain.detectable(one.decision.needed) > ENOUGH)
 
 
 def main(words: list[str]) -> None:
