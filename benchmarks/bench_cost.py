@@ -41,6 +41,11 @@ POINTS = (
     *(f"msg-gan-6:cpu:{side}" for side in (64, 128, 256)),
     *(f"samgan-8:cpu:{side}" for side in (64, 128)),
     "msg-gan-2:cpu:64",
+    *(
+        f"{name}:cpu:{side}"
+        for name in ("samgan-vision", "samgan-projected", "samgan-alias-free", "r3gan")
+        for side in (128, 256)
+    ),
 )
 IMAGES = 1100
 """Half of them held out, so that as many as in a real training are scored."""
@@ -59,7 +64,7 @@ print(peak_gb())
 """
 PENALISED_SETS = {"none": 0, "r1": 1, "gradient-per-scale": 1, "r1-r2": 2}
 """Sets of images that the gradient is taken at."""
-PASSES = {"plain": 6, "residual": 4}
+PASSES = {"plain": 6, "residual": 4, "vision": 4, "projected": 4, "grouped": 4}
 """By blocks of the discriminator, what a penalty takes for each forward pass of its images."""
 
 
