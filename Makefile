@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/samgan demo --out demo/$$(date +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-random: $(VENV)/.installed-test
 	for round in 1 2 3 4 5; do $(BIN)/python -m pytest -n auto -q --hypothesis-profile random $$(grep -l 'import hypothesis\|from hypothesis' tests/test_*.py) || exit 1; done

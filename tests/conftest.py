@@ -37,6 +37,15 @@ def one_thread():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def few_are_scored():
+    """Of tests that do not say otherwise: the images of a snapshot's scores, and the pairs of MS-SSIM."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("samgan.training.snapshots.SCORED_IMAGES", 64)
+        patch.setattr("samgan.scoring.images.MS_SSIM_PAIRS", 300)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Features that tests compute are nothing for the cache of whoever runs them."""
     os.environ["SAMGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))

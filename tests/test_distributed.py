@@ -39,9 +39,10 @@ labels = np.arange(len(images)) % 3
 configs = {name: Config.from_dict(tree) for name, tree in json.loads((folder / "configs.json").read_text()).items()}
 CPU = torch.device("cpu")
 
+samgan.training.snapshots.SCORED_IMAGES = 16
 samgan.training.state.AdaptiveProbability.EVERY = 2  # so that few steps see a share of augmentation
 
-def steps(config, count=4):
+def steps(config, count=3):
     state = TrainingState(config, CPU)
     state.double()
     sampler = Sampler(images, config, CPU, labels=labels)

@@ -93,6 +93,7 @@ def read(path):
 @pytest.mark.filterwarnings("always")
 def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tmp_path, lenient, capsys, monkeypatch):
     """Long because the run is slow, so that one run is checked from end to end."""
+    monkeypatch.setattr("samgan.studies.classifier.BATCH_SIZE", 8)
     out = tmp_path / "out"
     command = ["balance", str(data.path), str(out), "--originals", str(folder / "images"), "--json", "--device", "cpu"]
     command += [

@@ -120,7 +120,8 @@ def test_images_of_unknown_origin_are_said_to_be(data, tmp_path):
     assert "must not have seen any held-out patient" in note
 
 
-def test_the_command_tests_every_arm_on_held_out_patients_only(data, tmp_path, capsys):
+def test_the_command_tests_every_arm_on_held_out_patients_only(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("samgan.studies.classifier.BATCH_SIZE", 8)
     counts = data.info.counts
     lacking = counts["PNEUMONIA"]["train"] - counts["NORMAL"]["train"]
     assert lacking > 0

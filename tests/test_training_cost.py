@@ -106,21 +106,21 @@ def test_a_lazy_penalty_costs_its_share(light_config):
 
 
 def test_parameters_and_length(light_config):
-    planned = plan(light_config)
+    known = planned(light_config)
     generator, discriminator = Generator(light_config.network), Discriminator(light_config.network)
-    assert planned.generator_parameters == sum(p.numel() for p in generator.parameters())
-    assert planned.discriminator_parameters == sum(p.numel() for p in discriminator.parameters())
-    assert (planned.steps, planned.kimg) == (10, 0.04)
+    assert known.generator_parameters == sum(p.numel() for p in generator.parameters())
+    assert known.discriminator_parameters == sum(p.numel() for p in discriminator.parameters())
+    assert (known.steps, known.kimg) == (10, 0.04)
 
 
 def test_memory_counts_weights_gradients_moments_and_average(light_config):
     wide = light_config.override({**PLAIN, "network.max_channels": 256, "training.batch_size": 2})
 
     def memory(**training):
-        return plan(wide.override({"training": training})).memory_bytes
+        return planned(wide.override({"training": training})).memory_bytes
 
-    planned = plan(wide)
-    generator, both = planned.generator_parameters, planned.generator_parameters + planned.discriminator_parameters
+    known = planned(wide)
+    generator, both = known.generator_parameters, known.generator_parameters + known.discriminator_parameters
     assert 4 * generator <= memory() - memory(ema_halflife_kimg=0) <= 11 * generator  # and the factors of its layers
     assert memory() - memory(optimizer="rmsprop") == pytest.approx(4 * FRAGMENTED["fp32"] * both, rel=0.1)
 

@@ -71,7 +71,7 @@ def numbers(tree):
     return {f"{key}.{name}": value for key, item in items for name, value in numbers(item).items()}
 
 
-def test_twenty_steps_and_what_is_saved_equal_those_of_weights_one_by_one(config):
+def test_fourteen_steps_and_what_is_saved_equal_those_of_weights_one_by_one(config):
     """In double precision, to 1e-9."""
     state, plain = TrainingState(config, CPU).double(), one_by_one(config)
     if config.training.first_sides:
@@ -80,7 +80,7 @@ def test_twenty_steps_and_what_is_saved_equal_those_of_weights_one_by_one(config
             torch.manual_seed(0)
             for parameter in [*one.generator.parameters(), *one.discriminator.parameters()]:
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
-    for batch in batches(config, 20):
+    for batch in batches(config, 14):  # the parts of a training that begins small end at step 12
         logged, expected = train_step(state, batch), train_step(plain, batch)
         for name, value in expected.items():
             torch.testing.assert_close(logged[name], value, rtol=1e-9, atol=1e-9)

@@ -251,7 +251,7 @@ def test_checkpoints_kept_are_the_newest_and_the_best(tiny_config, images, tmp_p
     train_loop(config, images, run, fabric, Options(scorer=Scorer("fid", score)))
     assert [path.name for path in run.checkpoints()] == [f"step-{step:08d}.pt" for step in (3, 9, 10)]
     assert run.best() == Best(checkpoint="step-00000003.pt", score="fid", value=1.0)
-    assert shapes == [(np.dtype(np.uint8), (512, 1, 32, 32))] * 10
+    assert shapes == [(np.dtype(np.uint8), (samgan.training.snapshots.SCORED_IMAGES, 1, 32, 32))] * 10
     scores = [line for line in run.stats() if line["kind"] == "scores"]
     assert [line["fid"] for line in scores] == [5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 1.0, 6.0, 7.0, 8.0]
 

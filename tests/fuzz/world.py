@@ -22,7 +22,7 @@ TINY = (
     *("--training.kimg=0.016", "--training.log_every_kimg=0.004", "--training.snapshot_every_kimg=0.008"),
 )
 BALANCE = "--run other --seeds 0 --target 22"
-TABLE2 = "--rows msg-gan-8 --kimg 0.016 --count 8 --features radiograph"
+TABLE2 = "--rows msg-gan-8 --kimg 0.016 --count 8 --features radiograph --network.max_channels=8"
 SETTINGS = """network:
   resolution: 32
   max_channels: 16
