@@ -476,8 +476,12 @@ def used_values():
     lengths = runpy.run_path(str(RESULTS / "plus" / "runs.py"))["PLUS"]
     configs.append(preset_config().override(split_settings(lengths)[1]))
     trials = runpy.run_path(str(RESULTS / "sizes" / "trials.py"))
-    words = [[*variant.arguments] for variant in trials["VARIANTS"].values()] + [trials["begin_with"]([64], 61)]
-    configs += [preset_config(resolution=128).override(split_settings(given)[1]) for given in words]
+    words = [[*variant.arguments, *variant.last] for variant in trials["VARIANTS"].values()]
+    words.append(trials["begin_with"]([(64, 61), (128, 9)]))
+    for given in words:
+        rest, changed = split_settings(given)
+        presets = [word.partition("=")[2] for word in rest if word.startswith("--preset=")]
+        configs.append(preset_config(*presets, resolution=128).override(changed))
     used = {row.key: set() for row in settings()}
     for config in configs:
         for key in used:
