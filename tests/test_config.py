@@ -478,8 +478,8 @@ def used_values():
     trials = runpy.run_path(str(RESULTS / "sizes" / "trials.py"))
     words = [[*variant.arguments, *variant.last] for variant in trials["VARIANTS"].values()]
     words.append(trials["begin_with"]([(64, 61), (128, 9)]))
-    for given in words:
-        rest, changed = split_settings(given)
+    for told in words:
+        rest, changed = split_settings(told)
         presets = [word.partition("=")[2] for word in rest if word.startswith("--preset=")]
         configs.append(preset_config(*presets, resolution=128).override(changed))
     used = {row.key: set() for row in settings()}
