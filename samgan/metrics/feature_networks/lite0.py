@@ -50,8 +50,8 @@ class _Convolution(nn.Conv2d):
 class _StridedDepthwise(torch.autograd.Function):
     """A convolution of each channel in steps of several pixels, with constant weights and a fast gradient on CPUs.
 
-    The gradient is a convolution in steps of one, of what came back with zeros between its pixels. oneDNN's own is ten
-    times slower there, and took a sixth of a training step with pretrained eyes.
+    The gradient is a convolution in steps of one, of what came back with zeros between its pixels. oneDNN's own is
+    several times slower there.
     """
 
     @staticmethod
