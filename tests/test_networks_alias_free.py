@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_filters import plain_activation, plain_thinning
 from torch.nn import functional as F
 
 from samgan.config import NetworkConfig
@@ -109,6 +110,78 @@ def test_a_layer_has_gradients_of_gradients():
     x, style = (torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in ((1, 2, 6, 6), (1, 2)))
     assert torch.autograd.gradcheck(layer, (x, style))
     assert torch.autograd.gradgradcheck(layer, (x, style))
+
+
+def plain_layer(layer, x, style, before, behind):
+    """A layer in plain form: a kernel of its own for each image, then SciPy's filters."""
+    weight, bias = layer.conv.effective_weight(), layer.conv.bias
+    rows = []
+    for image, own in zip(x, style, strict=True):
+        kernel = weight * own[:, None, None]
+        kernel = math.sqrt(2) * kernel / (kernel.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        rows.append(F.conv2d(image[None] / layer.magnitude.sqrt(), kernel, bias, padding=1))
+    return torch.tensor(plain_activation(torch.cat(rows).numpy(), layer.activation, before, behind))
+
+
+def plain_start(start, style):
+    """The waves of each image, at the positions of the grid as complex numbers."""
+    grid = start.grid
+    positions = (torch.arange(grid.side, dtype=torch.double) + 0.5 - grid.margin) / grid.rate - 0.5
+    there = torch.complex(*torch.broadcast_tensors(positions[None, :], positions[:, None]))
+    images = []
+    for cosine, sine, right, down in style:
+        size = torch.hypot(cosine, sine)
+        turned = (there * torch.complex(cosine, sine) + torch.complex(right, down)) / size
+        cycles = [
+            fx * turned.real + fy * turned.imag + phase
+            for (fx, fy), phase in zip(start.frequencies.T, start.phases, strict=True)
+        ]
+        images.append(torch.stack(cycles))
+    waves = torch.sin(2 * math.pi * torch.stack(images))
+    return torch.einsum("oi,nihw->nohw", start.mix.effective_weight()[:, :, 0, 0], waves)
+
+
+def plain_attention(attention, x):
+    """Every position against every pooled one."""
+    beta = attention.attention_maps(x)
+    values = F.max_pool2d(attention.value(x), 2).flatten(2)
+    return x + attention.gamma * attention.out(torch.einsum("nji,nci->ncj", beta, values).unflatten(2, x.shape[2:]))
+
+
+@torch.no_grad()
+def test_the_whole_generator_is_its_layers_in_plain_form():
+    """In float64, with a mapping, open attention, and magnitudes, biases and styles that are not those of the start."""
+    generator = Generator(network(mapping_layers=2, generator_attention=(8,))).double()
+    generator.blocks[1].attention.gamma.fill_(0.7)
+    for name, parameter in generator.named_parameters():
+        if name.endswith("bias") or "start.style" in name:
+            parameter += 0.3 * torch.randn_like(parameter)
+    for layer in generator.modules():
+        if isinstance(layer, AliasFreeConv2d):
+            layer.magnitude.fill_(float(torch.rand(())) + 0.2)
+    latents = torch.randn(2, 16, dtype=torch.double)
+
+    w = latents / latents.norm(dim=1, keepdim=True) * 4
+    for layer in generator.mapping:
+        w = F.leaky_relu(F.linear(w, layer.effective_weight()[:, :, 0, 0], layer.bias), 0.2)
+
+    def style(layer):
+        return 1 + F.linear(w, layer.style.effective_weight()[:, :, 0, 0], layer.style.bias)
+
+    every = grids(32, 2 * len(generator.blocks))
+    x, expected = plain_start(generator.blocks[0].start, style(generator.blocks[0].start)), []
+    before = every[0]
+    for number, block in enumerate(generator.blocks):
+        own, behind = every[2 * number : 2 * number + 2]
+        shown = plain_layer(block.conv_1, x, style(block.conv_1), before, own)
+        shown = plain_attention(block.attention, shown) if number == 1 else shown
+        x = plain_layer(block.conv_2, shown, style(block.conv_2), own, behind)
+        picture, grid = (x, behind) if block.is_last else (shown, own)
+        expected.append(plain_thinning(block.to_image(picture).numpy(), block.thin, grid, 4 << number))
+        before = behind
+    for image, plain in zip(generator(latents), expected, strict=True):
+        assert np.abs(plain).max() > 0.05
+        np.testing.assert_allclose(image, plain, rtol=1e-8, atol=1e-10)
 
 
 def test_attention_is_where_the_setting_says_and_sees_the_margins():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
+from plain_filters import plain_activation, plain_thinning, resampled
 from torch.nn import functional as F
 
 from samgan.networks import FilteredActivation, Grid
@@ -14,13 +15,6 @@ from samgan.networks.filters import FINER, TAPS, Thinning, enlarge, lowpass, red
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-
-
-def resampled(x, kernel, up, down):
-    """Both axes of an array [..., h, w] by SciPy, with all that the filter reaches."""
-    for axis in (-2, -1):
-        x = scipy.signal.upfirdn(kernel, x, up, down, axis=axis)
-    return x
 
 
 @pytest.mark.parametrize("taps", [12, 24])
@@ -76,22 +70,8 @@ def test_the_filtered_activation_is_what_it_says(pair):
     before, behind = PAIRS[pair]
     layer = FilteredActivation(before, behind).double()
     x = torch.randn(2, 3, before.side, before.side, dtype=torch.double)
-    fine = resampled(x, layer.rise.numpy(), layer.factor, 1)
-    activated = np.where(fine > 0, fine, 0.2 * fine)
-    found = resampled(activated, layer.fall.numpy(), 1, 1)
-    rate, delay = FINER * behind.rate, (len(layer.rise) + len(layer.fall) - 2) / 2
-
-    def place(pixel):  # of a pixel of the grid behind, among those of `found`
-        position = (pixel + 0.5 - behind.margin) / behind.rate
-        first = (0.5 - before.margin) / before.rate  # of the first pixel of x
-        return (position - first) * rate + delay
-
-    chosen = np.array([place(pixel) for pixel in range(behind.side)])
-    np.testing.assert_allclose(chosen, chosen.round(), atol=1e-9)
-    chosen = chosen.round().astype(int)
-    expected = found[..., chosen[:, None], chosen]
-    inner = np.s_[..., 1:-1, 1:-1]  # one pixel less: where fine pixels that the layer left out would have counted
-    np.testing.assert_allclose(layer(x)[inner], expected[inner], rtol=1e-9, atol=1e-9)
+    expected = plain_activation(x.numpy(), layer, before, behind)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_constant_stays_constant():
@@ -145,3 +125,18 @@ def test_the_image_of_a_scale_has_its_pixels_in_their_places(rate, side):
     image = thin(wave(rate, 10))
     assert image.shape == (1, 1, side, side)
     torch.testing.assert_close(image, wave(side, 0), rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize(("rate", "side"), [(16, 4), (16, 8), (32, 16), (32, 32)])
+def test_the_image_of_a_scale_is_what_it_says(rate, side):
+    grid = Grid(rate, 10, rate / 4, rate / 4)
+    thin = Thinning(grid, side, 0.1 * side).double()
+    x = torch.randn(2, 3, grid.side, grid.side, dtype=torch.double)
+    np.testing.assert_allclose(thin(x), plain_thinning(x.numpy(), thin, grid, side), rtol=1e-9, atol=1e-12)
+
+
+def test_the_image_of_a_scale_has_gradients_of_gradients():
+    grid = Grid(8, 10, 2.0, 2.0)
+    thin, x = Thinning(grid, 4, 0.4).double(), torch.randn(1, 1, 28, 28, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(thin, x)
+    assert torch.autograd.gradgradcheck(thin, x)
