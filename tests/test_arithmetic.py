@@ -131,7 +131,7 @@ print(json.dumps(test_arithmetic.measure_on_two_processes(sys.argv[1])))
 """
 
 
-SLOW = {"samgan-projected", "samgan-vision"}
+SLOW = {"samgan-projected", "samgan-vision", "samgan-plus, classes, two processes"}
 
 
 @pytest.mark.parametrize(

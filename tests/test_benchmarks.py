@@ -56,6 +56,7 @@ def test_contenders_take_turns():
     assert all(contender.process.returncode == 0 for contender in (one, *both.contenders))
 
 
+@pytest.mark.slow
 def test_a_contender_is_the_version_in_its_checkout(tmp_path):
     import samgan
 

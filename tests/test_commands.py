@@ -918,7 +918,11 @@ def test_sampling_that_is_terminated_leaves_nothing_behind(trained, tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(1, 129, id="SIGHUP", marks=pytest.mark.slow)],
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(1, 129, id="SIGHUP", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_stops_a_run_that_resume_finishes(data, tmp_path, number, status):
     command = [sys.executable, "-m", "samgan", "train", str(data), "--out", str(tmp_path / "run")]
@@ -984,6 +988,7 @@ def test_an_exported_model_samples_and_is_scored_like_its_run(capsys, trained, d
         assert len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_tells_what_went_wrong(data, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     command = [sys.executable, "-m", "samgan", "train", str(data), "--out", str(tmp_path), "--scale", "cpu", *TINY]

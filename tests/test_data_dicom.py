@@ -298,7 +298,7 @@ def cases(draw):
     return case
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(cases())
 def test_every_pixel_is_what_the_standard_says(case):
     expected = np.array([[case.grey(int(word)) for word in row] for row in case.words])

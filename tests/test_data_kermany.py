@@ -11,6 +11,7 @@ from samgan.data.inspection import inspect
 from samgan.data.inspection.documents import FACTS
 
 
+@pytest.mark.slow
 def test_a_real_set_gives_the_same_bytes_as_ever(real_images_folder, tmp_path):
     prepare(real_images_folder, tmp_path)
     assert {

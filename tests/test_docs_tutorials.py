@@ -87,7 +87,7 @@ def shortened(text):
     return text
 
 
-LONG = ("dicom-to-dicom.md", "table2-row.md", *(name for name in PAGES if "balance" in name))
+LONG = ("cluster.md", "dicom-to-dicom.md", "table2-row.md", *(name for name in PAGES if "balance" in name))
 
 
 @pytest.mark.parametrize(

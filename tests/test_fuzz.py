@@ -37,16 +37,18 @@ def fuzz(*words):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the fuzzer forks processes")
-def test_500_damaged_inputs_end_in_one_line_or_are_right(tmp_path):
-    result = fuzz("--count", 500, "--log", tmp_path / "log", "--keep", tmp_path / "keep")
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_damaged_inputs_end_in_one_line_or_are_right(count, tmp_path):
+    result = fuzz("--count", count, "--log", tmp_path / "log", "--keep", tmp_path / "keep")
     assert result.returncode == 0, result.stdout + result.stderr
     verdicts = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert [verdict["number"] for verdict in verdicts] == list(range(500))
-    assert {verdict["kind"] for verdict in verdicts} == {kind.name for kind in KINDS}
+    assert [verdict["number"] for verdict in verdicts] == list(range(count))
+    if count == 500:
+        assert {verdict["kind"] for verdict in verdicts} == {kind.name for kind in KINDS}
     statuses = [verdict["status"] for verdict in verdicts]
     # Both happen often: files that are so damaged that all are refused would try little.
-    assert statuses.count(0) > 100
-    assert len(statuses) - statuses.count(0) > 100
+    assert statuses.count(0) > count / 5
+    assert len(statuses) - statuses.count(0) > count / 5
 
 
 def encoded(write, *arguments, **options):

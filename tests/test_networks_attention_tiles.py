@@ -239,7 +239,7 @@ def test_the_operators_are_what_torch_expects():
     torch.library.opcheck(torch.ops.samgan.attend.default, tuple(inputs), test_utils=("test_schema", "test_faketensor"))
 
 
-def test_twenty_steps_equal_those_of_the_plain_twin(tiny_config, images, monkeypatch):
+def test_eight_steps_equal_those_of_the_plain_twin(tiny_config, images, monkeypatch):
     """In double precision, with tiles at every scale and some penalties. Open gates let their gradients through."""
     places = {f"network.{network}_attention": [8, 16, 32] for network in ("generator", "discriminator")}
     config = tiny_config.override({**places, "training": {"learning_rate": 1e-4, "penalty": "r1", "penalty_every": 4}})
@@ -253,7 +253,7 @@ def test_twenty_steps_equal_those_of_the_plain_twin(tiny_config, images, monkeyp
         for name, parameter in [*state.generator.named_parameters(), *state.discriminator.named_parameters()]:
             if name.endswith("attention.gamma"):
                 parameter.data.fill_(0.5)
-        for step in range(20):
+        for step in range(8):
             batch = sampler(step)
             train_step(state, dataclasses.replace(batch, real=batch.real.double(), latents=batch.latents.double()))
         states.append([*state.generator.parameters(), *state.discriminator.parameters()])

@@ -25,7 +25,8 @@ def stripes(count, seed, bright):
     return images.astype(np.uint8)
 
 
-def test_a_classifier_learns_and_its_seed_decides_everything():
+def test_a_classifier_learns_and_its_seed_decides_everything(monkeypatch):
+    monkeypatch.setattr("samgan.studies.classifier.BATCH_SIZE", 16)
     images = np.concatenate([stripes(40, 0, True), stripes(40, 1, False)])
     labels = np.repeat([0, 1], 40)
     test, truth = np.concatenate([stripes(16, 2, True), stripes(16, 3, False)]), np.repeat([0, 1], 16)

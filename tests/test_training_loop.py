@@ -91,7 +91,9 @@ def final_bytes(run):
     return run.checkpoints()[-1].read_bytes()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=pytest.mark.slow) if name == "alias-free" else name for name in VARIANTS]
+)
 def test_resume_gives_the_same_bytes(tiny_config, images, tmp_path, fabric, variant, monkeypatch):
     monkeypatch.setattr(AdaptiveProbability, "EVERY", 2)  # of the ten steps
     monkeypatch.setattr(AdaptiveProbability, "KIMG", 0.1)

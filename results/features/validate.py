@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -364,15 +364,18 @@ def correlation(rows: list[dict[str, str]], score: str, network: str) -> tuple[f
     names = list(dict.fromkeys(row["what"] for row in rows))
     pairs = np.array([[value(rows, what, by, score) for by in (network, INCEPTION)] for what in names], dtype=float)
     drawn = np.random.default_rng(0).integers(len(pairs), size=(RESAMPLED, len(pairs)))
-    low, high = np.nanquantile([_ranked(pairs[places]) for places in drawn], (0.025, 0.975))
-    return _ranked(pairs), float(low), float(high)
+    low, high = np.nanquantile(_ranked(pairs[drawn]), (0.025, 0.975))
+    return float(_ranked(pairs[None])[0]), float(low), float(high)
 
 
-def _ranked(pairs: np.ndarray) -> float:
-    """The rank correlation; none where one side is constant."""
-    if (pairs == pairs[0]).all(0).any():
-        return float("nan")
-    return float(spearmanr(pairs[:, 0], pairs[:, 1]).statistic)
+def _ranked(pairs: np.ndarray) -> np.ndarray:
+    """The rank correlation of the two columns of each [sets, 2]; NaN where one of them is constant."""
+    ranks = rankdata(pairs, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    squares = (ranks**2).sum(axis=1).prod(axis=1)
+    return np.divide(
+        ranks.prod(axis=2).sum(axis=1), np.sqrt(squares), where=squares > 0, out=np.full(len(pairs), np.nan)
+    )
 
 
 def correlation_table(rows: list[dict[str, str]]) -> str:
