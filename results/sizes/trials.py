@@ -8,6 +8,7 @@
     python results/sizes/trials.py audit SIZE SETS WORK --features FEATURES.pt --only NAME ... [--seed N] [--minutes N]
     python results/sizes/trials.py short SIZE SETS WORK [--only NAME ...] [--seeds 5] [--minutes N]
     python results/sizes/trials.py table
+    python results/sizes/trials.py plot
 
 `pace` measures how many images a second one quiet core (or more, by --threads) trains with each variant, all of one
 size by turns, and writes pace.csv beside this file. `run` trains each variant for as many images as that core trains in
@@ -18,7 +19,7 @@ its images. `judge` scores a trained run by the radiograph features, and writes 
 of each smaller size that a trained run began with, at its own size, and writes parts.csv. `audit` looks for signs that
 a trained run memorised images, and writes audits.csv. `short` trains a variant with several seeds without scoring it,
 and writes to short.csv whether the training diverged or collapsed. Lines of trials.csv are kept; `table` prints the
-tables of README.md.
+tables of README.md, and `plot` draws its curves.svg.
 """
 
 import argparse
@@ -195,11 +196,14 @@ def main() -> None:
     step.add_argument("--seeds", type=int, default=5, help="their number, from 0 on (default: 5)")
     step.set_defaults(more=["--training.snapshot_every_kimg=4"])  # a collapse must show in three of them
     steps.add_parser("table")
+    steps.add_parser("plot")
     options = parser.parse_args()
     done = {"run": run, "keep": keep, "judge": judge, "parts": score_parts, "audit": audit, "short": short}
     if options.step == "pace":
         for size in options.sizes:
             measure_paces(size, options)
+    elif options.step == "plot":
+        plot(HERE / "curves.svg")
     elif options.step == "table":
         print(
             table(),
@@ -365,7 +369,9 @@ def keep(name: str, options: argparse.Namespace) -> None:
             losses = {key: f"{line[key]:.4f}" for key in LOSSES}
         else:
             values = {key: f"{line[key]:.4f}" for key in ("thumbnail_frechet", "swd", "ms_ssim_gap")}
-            rows.append({**own, "kimg": f"{line['images_seen'] / 1000:g}", **values, **losses})
+            kimg = line["images_seen"] / 1000
+            minute = f"{minute_at(kimg, name, options):.1f}"
+            rows.append({**own, "kimg": f"{kimg:g}", "minute": minute, **values, **losses})
     write(CURVES, rows)
     if options.grid:
         model = open_model(out)
@@ -532,6 +538,19 @@ def parts_of(name: str, options: argparse.Namespace) -> list[tuple[int, int]]:
     return [*first, (options.size, last)]
 
 
+def minute_at(kimg: float, name: str, options: argparse.Namespace) -> float:
+    """When the last run of a trial has seen so many thousand images, by the paces; 0 is the start of the first one."""
+    variant = VARIANTS[name]
+    settings, minute = arguments_of(variant, options.size), 0.0
+    for side, length in parts_of(name, options):
+        each = minutes_of(side, settings[side])
+        if variant.in_one_run and side < options.size:
+            minute, kimg = minute + each * min(kimg, length), max(kimg - length, 0)
+        else:
+            minute += each * (length if side < options.size else kimg)
+    return minute
+
+
 def begin_with(parts: list[tuple[int, int]]) -> list[Any]:
     """Arguments of a training that begins with smaller images, by the parts of a trial in one run."""
     sides = [side for side, _ in parts[:-1]]
@@ -648,6 +667,31 @@ def attention_table() -> str:
             told += [at, f"{without[at]:.2f}, {with_attention[at]:.2f}" if common else "not kept"]
             lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines)
+
+
+def plot(path: Path) -> None:
+    """Quick scores against minutes of one core, a line per trial, a panel for each set and size."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    mpl.rcParams["svg.hashsalt"] = "samgan"  # equal numbers, equal bytes
+    curves = collections.defaultdict(list)
+    for row in read(CURVES):
+        if float(row["kimg"]) > 0:
+            curves[tuple(row[key] for key in KEYS)].append((float(row["minute"]), float(row["thumbnail_frechet"])))
+    panels = sorted({(data, int(size)) for data, size, *_ in curves})
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(16, 7), layout="constrained")
+    for axis, (data, size) in zip(axes, panels, strict=True):
+        for key, points in curves.items():
+            if key[:2] == (data, str(size)):
+                axis.plot(*zip(*points, strict=True), marker=".", label=f"{key[2]}, seed {key[3]}, {key[4]} min")
+        axis.set(title=f"{data}, {size} px", xlabel="minutes of one core", yscale="log")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    axes[0].set_ylabel("quick score (thumbnail Frechet distance), lower is better")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def read(path: Path) -> list[dict[str, str]]:
