@@ -334,6 +334,26 @@ def test_the_tables_of_sizes_are_those_of_its_records():
     assert trials.short_table() in readme
 
 
+def test_minutes_of_curves_follow_from_the_paces():
+    """Of trials that would be as long by the paces of today; those of a run of its own begin where its share does."""
+    trials = load("sizes", "trials")
+    lengths = {tuple(row[key] for key in trials.KEYS): int(row["kimg"]) for row in trials.read(trials.TRIALS)}
+    compared = 0
+    for row in trials.read(trials.CURVES):
+        name, minutes = row["variant"], float(row["minutes"])
+        options = argparse.Namespace(size=int(row["size"]), minutes=minutes)
+        parts = trials.parts_of(name, options)
+        if sum(kimg for _, kimg in parts) != lengths[tuple(row[key] for key in trials.KEYS)]:
+            continue
+        minute = trials.minute_at(float(row["kimg"]), name, options)
+        variant = trials.VARIANTS[name]
+        begun = 0 if variant.in_one_run else sum(share for _, share in variant.first) * minutes
+        assert row["minute"] == f"{minute:.1f}"
+        assert begun - 0.5 < minute < minutes + 0.5
+        compared += 1
+    assert compared > 0
+
+
 def test_the_spectra_are_those_of_their_records(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER / "sizes")  # where a script of this folder finds the other
     assert load("sizes", "spectrum").table() in (FOLDER / "sizes" / "README.md").read_text()
