@@ -2,26 +2,28 @@
 
     python results/sizes/goals.py run GOAL SETS WORK --features FEATURES.pt [--seed N] [--processes N]
                                   [--from-side N] [--by-pace] [SETTING ...]
+    python results/sizes/goals.py keep GOAL SETS WORK --features FEATURES.pt ... (as for run) [--core N]
     python results/sizes/goals.py table
 
 Unlike trials.py, `run` goes by the clock: it needs a machine that does nothing else, and says which one it was. It can
 be stopped and called again, and goes on with the minutes that are left. With --by-pace it trains as many images as
 pace.csv says that two threads of a quiet machine train in those minutes, however long that takes. SETS is a folder with
 prepared sets, such as SETS/kermany/64 and SETS/kermany/128. SETTINGs such as --network.noise=all go to all parts of the
-training, or to those of --from-side and larger ones. Each run adds a line to goals.csv beside this file; `table` prints
-them as the table of README.md.
+training, or to those of --from-side and larger ones. Each run adds a line to goals.csv beside this file. `keep` writes
+what else a run leaves here, with one core: scores by the radiograph features, to goals.csv; signs of memorised images,
+to audits.csv; its spectrum, to spectra.csv; and a picture. `table` prints the tables of README.md.
 """
 
 import argparse
 import dataclasses
-import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trials import SCORES, kimg_of, origin, read, write
+import spectrum
+from trials import AUDITS, SCORES, audited, draw_grid, kimg_of, origin, read, scored, slug_of, write
 
 from samgan.runs import Run
 from samgan.scoring import Scores
@@ -32,6 +34,8 @@ KIMG = 100_000
 """More than any of them trains: the clock ends each part."""
 THREADS = 2
 """Of the pace by which a goal may go."""
+SECOND = tuple(f"radiograph_{key}" for key in ("frechet", "frechet_floor", "recall", "coverage"))
+"""Scores by the second judge, where they were asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,29 +75,43 @@ def main() -> None:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
-    step = steps.add_parser("run")
-    step.add_argument("goal", choices=GOALS)
-    step.add_argument("sets", type=Path)
-    step.add_argument("work", type=Path)
-    step.add_argument("--features", type=Path, required=True)
-    step.add_argument("--seed", type=int, default=0)
+    one = argparse.ArgumentParser(add_help=False)
+    one.add_argument("goal", choices=GOALS)
+    one.add_argument("sets", type=Path)
+    one.add_argument("work", type=Path)
+    one.add_argument("--features", type=Path, required=True)
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--from-side", type=int, default=0)
+    one.add_argument("--by-pace", action="store_true")
+    one.add_argument("--count", type=int, default=1000)
+    step = steps.add_parser("run", parents=[one])
     step.add_argument("--processes", type=int, default=1)
-    step.add_argument("--from-side", type=int, default=0)
-    step.add_argument("--by-pace", action="store_true")
-    step.add_argument("--count", type=int, default=1000)
+    step = steps.add_parser("keep", parents=[one])
+    step.add_argument("--core", type=int, default=0, help="the core that scores (default: 0)")
     steps.add_parser("table")
     options, settings = parser.parse_known_args()
     if options.step == "table":
-        print(table())
+        print(table(), second_table(), sep="\n\n")
     else:
-        run(options.goal, settings, options)
+        {"run": run, "keep": keep}[options.step](options.goal, settings, options)
+
+
+def described(name: str, settings: list[str], options: argparse.Namespace) -> dict[str, str]:
+    """What tells a run from all others."""
+    told = [*settings, f"from {options.from_side} px on"] if options.from_side else settings
+    by = "pace" if options.by_pace else "clock"
+    return {"goal": name, "settings": " ".join(told), "seed": str(options.seed), "by": by}
+
+
+def place_of(own: dict[str, str], work: Path) -> Path:
+    """The folder of a run's parts, each named by its side."""
+    slug = slug_of(own["settings"]) or "plus"
+    return work / own["goal"] / f"{slug}{'-by-pace' if own['by'] == 'pace' else ''}-{own['seed']}"
 
 
 def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
     """Train and score one goal, unless goals.csv has it."""
-    told = [*settings, f"from {options.from_side} px on"] if options.from_side else settings
-    by = "pace" if options.by_pace else "clock"
-    own = {"goal": name, "settings": " ".join(told), "seed": str(options.seed), "by": by}
+    own = described(name, settings, options)
     if any(own.items() <= row.items() for row in read(GOALS_FILE)):
         return
     goal, begin, shown = GOALS[name], list[Any](), list[str]()
@@ -102,9 +120,7 @@ def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
     if options.by_pace:  # all of them now, so that a pace that is missing is told before hours of training
         kimg = {side: kimg_of(side, tuple(of_side[side]), minutes, THREADS) for side, minutes in goal.parts}
     for side, minutes in goal.parts:
-        slug = re.sub(r"[^a-z0-9.]+", "-", own["settings"]).strip("-") or "plus"
-        slug += "-by-pace" if options.by_pace else ""
-        out = options.work / name / f"{slug}-{options.seed}" / str(side)
+        out = place_of(own, options.work) / str(side)
         train(out, side, minutes, [*of_side[side], *begin, f"--training.kimg={kimg[side]}"], options)
         shown.append(f"{side} px: {Run(out).last_step() * Run(out).config.training.batch_size // 1000}")
         begin = ["--start", out]
@@ -123,8 +139,30 @@ def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
         "frechet_floor": f"{scores.scores['frechet'].floor:.4f}",
         "ms_ssim_gap": f"{scores.mode_collapse.difference:+.4f}",
         "date": datetime.now(UTC).date().isoformat(),
+        **dict.fromkeys(SECOND, ""),
     }
     write(GOALS_FILE, [*read(GOALS_FILE), row])
+
+
+def keep(name: str, settings: list[str], options: argparse.Namespace) -> None:
+    """Write what a run leaves beside its scores; of one that goals.csv has."""
+    own, goal = described(name, settings, options), GOALS[name]
+    if not any(own.items() <= row.items() for row in read(GOALS_FILE)):
+        raise SystemExit(f"{GOALS_FILE.name} has no run {', '.join(own.values())}: call `goals.py run` first")
+    side = goal.parts[-1][0]
+    out, sets = place_of(own, options.work) / str(side), options.sets / goal.data
+    told = f"goal {name}{' by pace' if options.by_pace else ''}, {own['settings'] or 'as it is'}"
+    draw_grid(HERE / f"{slug_of(f'{told} {options.seed}')}.png", out, sets, side)
+    given = ["--features", "radiograph", "--checkpoint", "newest", "--out", out / "radiograph"]
+    scores = scored(out, sets / str(side), given, options)
+    found = {key: scores[key.removeprefix("radiograph_")] for key in SECOND}
+    write(GOALS_FILE, [row | found if own.items() <= row.items() else row for row in read(GOALS_FILE)])
+    asked = {"run": out, "data": sets / str(side), "name": f"{told}, seed {options.seed}", "classes": goal.classes}
+    spectrum.compare(argparse.Namespace(**asked, count=256))
+    size = {"data": goal.data, "size": str(side), "variant": told}
+    key = {**size, "seed": own["seed"], "minutes": f"{goal.minutes:g}"}
+    rows = [row for row in read(AUDITS) if not key.items() <= row.items()]
+    write(AUDITS, [*rows, {**key, **audited(out, sets / str(side), options)}])
 
 
 def train(out: Path, side: int, minutes: float, settings: list[Any], options: argparse.Namespace) -> None:
@@ -164,6 +202,27 @@ def table() -> str:
             least = f" (goal: {goal.least[key]:g})" if key in goal.least else ""
             cells.append(f"{float(row[key]):.2f}{least}")
         lines.append(f"| {' | '.join([*cells, row['ms_ssim_gap']])} |")
+    return "\n".join(lines)
+
+
+def second_table() -> str:
+    """What the radiograph features say of the runs that they have judged."""
+    rows = [row for row in read(GOALS_FILE) if row[SECOND[0]]]
+    if not rows:
+        return "The radiograph features have not judged any of these."
+    head = ("goal", "changed", "seed", "radiograph features: Frechet / floor", "recall", "coverage")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        distance, floor, recall, coverage = (float(row[key]) for key in SECOND)
+        cells = [
+            row["goal"],
+            row["settings"],
+            row["seed"],
+            f"{distance / floor:.1f}",
+            f"{recall:.2f}",
+            f"{coverage:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -15,11 +15,11 @@ size by turns, and writes pace.csv beside this file. `run` trains each variant f
 the minutes given, so the load of the machine changes how long a trial takes, but not what it trains; it can be stopped
 and called again. SETS is a folder with prepared sets of the same images, named by their sides: SETS/64, SETS/128,
 SETS/256. `keep` writes what a trained run leaves here: its quick scores, to curves.csv, and with --grid a picture of
-its images. `judge` scores a trained run by the radiograph features, and writes judged.csv. `parts` scores the network
-of each smaller size that a trained run began with, at its own size, and writes parts.csv. `audit` looks for signs that
-a trained run memorised images, and writes audits.csv. `short` trains a variant with several seeds without scoring it,
-and writes to short.csv whether the training diverged or collapsed. Lines of trials.csv are kept; `table` prints the
-tables of README.md, and `plot` draws its curves.svg.
+its images, beside real ones where their terms allow it. `judge` scores a trained run by the radiograph features, and
+writes judged.csv. `parts` scores the network of each smaller size that a trained run began with, at its own size, and
+writes parts.csv. `audit` looks for signs that a trained run memorised images, and writes audits.csv. `short` trains a
+variant with several seeds without scoring it, and writes to short.csv whether the training diverged or collapsed. Lines
+of trials.csv are kept; `table` prints the tables of README.md, and `plot` draws its curves.svg.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from samgan.data import PreparedSet
 from samgan.devices import keep_freed_memory, make_fabric
 from samgan.grids import image_grid, write_png
 from samgan.pictures import to_uint8
@@ -80,8 +81,10 @@ TWO_FIRST = ((64, 0.2), (128, 0.3))
 LOSSES = ("loss_discriminator", "loss_generator")
 KEYS = ("data", "size", "variant", "seed", "minutes")
 """What tells a trial from all others."""
-GRID = {128: 16, 256: 8, 512: 4}
-"""How many images a picture has, in two rows; of the seeds from 0 on."""
+GRID = {64: 32, 128: 16, 256: 8, 512: 4}
+"""How many synthetic images a picture has, in two rows; of the seeds from 0 on."""
+SHOWN = {"kermany": "D. Kermany, K. Zhang, M. Goldbaum (2018), Mendeley Data, doi 10.17632/rscbjbr9sj.2, CC BY 4.0"}
+"""Sets whose real images may be shown beside, and whose they are."""
 PRESETS = (
     "samgan-plus-attention",
     "samgan-projected",
@@ -374,13 +377,26 @@ def keep(name: str, options: argparse.Namespace) -> None:
             rows.append({**own, "kimg": f"{kimg:g}", "minute": minute, **values, **losses})
     write(CURVES, rows)
     if options.grid:
-        model = open_model(out)
-        seeds = range(GRID[options.size])
-        labels = model.labels(seeds)
-        slug = re.sub(r"[^a-z0-9]+", "-", " ".join(own.values())).strip("-")
-        grid = image_grid(to_uint8(sample(model, seeds, labels)).numpy(), columns=len(seeds) // 2)
-        with open(HERE / f"{slug}.png", "wb") as file:
-            write_png(file, grid, model.mark(0).entries())
+        draw_grid(HERE / f"{slug_of(' '.join(own.values()))}.png", out, options.sets, options.size)
+
+
+def draw_grid(path: Path, run: Path, sets: Path, size: int) -> None:
+    """Write two rows of a run's images, and below them, of a set whose images may be shown, two rows of real ones."""
+    model, count = open_model(run), GRID[size]
+    shown, told = to_uint8(sample(model, range(count), model.labels(range(count)))).numpy(), model.mark(0).entries()
+    if sets.name in SHOWN:
+        data, classes = PreparedSet.open(sets / str(size)), Run(run).config.data.classes
+        indices = data.indices("train", classes or data.classes)
+        drawn = np.sort(np.random.default_rng(0).permutation(indices)[:count])
+        shown = np.concatenate([shown, data.take(drawn)])
+        told |= {"Description": f"Rows 1 and 2: {told['Description']} Rows 3 and 4: real images, {SHOWN[sets.name]}"}
+    with open(path, "wb") as file:
+        write_png(file, image_grid(shown, columns=count // 2), told)
+
+
+def slug_of(name: str) -> str:
+    """A name for a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
 def judge(name: str, options: argparse.Namespace) -> None:
