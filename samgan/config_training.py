@@ -123,7 +123,7 @@ class TrainingConfig:
     precision: Literal["fp32", "bf16", "auto"] = setting(
         "fp32",
         "arithmetic of the networks; weights are always fp32. auto: bf16 if the device has instructions for it, else "
-        "fp32",
+        "fp32; a CPU without AVX-512 always uses fp32",
     )
     seed: int = setting(0, "seed of weights, order of images, flips and latents", minimum=0, below=1 << 32)
     log_every_kimg: float = setting(0.8, "how often losses are logged", above=0, maximum=1e9, decides="records")

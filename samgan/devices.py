@@ -1,6 +1,7 @@
 """Choose the device and the precision, and set up Lightning Fabric for runs on several devices."""
 
 import ctypes
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,6 +40,18 @@ def choose_precision(precision: str, device: str) -> str:
     return "bf16" if native else "fp32"
 
 
+def has_bf16(device: str) -> bool:
+    """Whether a device ("auto", "cpu", ...) computes networks in bf16 at a useful speed.
+
+    On a CPU, oneDNN does it with AVX-512 or AVX-NE-CONVERT. Elsewhere some of its operations fail, and torch's own
+    convolutions and products take 10 to 80 times as long as in fp32.
+    """
+    if choose_device(device) != "cpu":
+        return True
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # absent from builds without oneDNN
+    return supported is not None and bool(supported())
+
+
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """`tensor.to(device)`, without waiting for work that a GPU has not finished."""
     if device.type != "cuda":
@@ -56,7 +69,8 @@ def make_fabric(
         processes: Processes (devices) per host.
         hosts: Number of hosts; start the same command on each with MASTER_ADDR, MASTER_PORT and NODE_RANK, or start all
             processes with torchrun or srun.
-        precision: "fp32" or "bf16".
+        precision: "fp32" or "bf16". Where a CPU cannot compute in bf16 (`has_bf16`), fp32 takes its place, with a
+            warning, so that a run of another machine can go on.
 
     Raises:
         UsageError: The device is not available, a number is below 1, there are fewer GPUs than processes, or a launcher
@@ -68,6 +82,9 @@ def make_fabric(
     if device == "cuda" and processes > torch.cuda.device_count():
         most = torch.cuda.device_count()
         raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
+    if precision == "bf16" and not has_bf16(device):
+        precision = "fp32"
+        warnings.warn("this processor cannot compute in bf16 at a useful speed, so fp32 is used", stacklevel=3)
     from lightning_fabric import Fabric  # takes a second or two, and only training needs it
 
     from samgan.launch import Together, choose_environment, without_overrides

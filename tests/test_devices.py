@@ -3,11 +3,12 @@
 import platform
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from samgan.devices import choose_precision, make_fabric
+from samgan.devices import choose_precision, has_bf16, make_fabric
 from samgan.errors import UsageError
 
 
@@ -22,6 +23,14 @@ def test_auto_takes_bf16_where_the_device_has_it(monkeypatch):
     for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda capability=capability: capability)
         assert choose_precision("auto", "cuda") == expected
+
+
+def test_fp32_takes_the_place_of_bf16_where_a_cpu_cannot_compute_in_it(monkeypatch):
+    for supported, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported)
+        assert has_bf16("cpu") is supported
+        with nullcontext() if supported else pytest.warns(UserWarning, match="cannot compute in bf16 .*, so fp32 is used"):
+            assert make_fabric("cpu", precision="bf16").strategy.precision.precision == expected
 
 
 def test_unknown_device():
