@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from samgan.kernels import has_kernels, kernels_fit, run
 from samgan.networks.convolutions import GAIN, SLOPE, activate, channels_last, halve, unhalve, upsample
 
+_has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)  # no such function in builds without oneDNN
+IN_ONEDNN = frozenset({torch.float32, torch.bfloat16} if _has_bf16() else {torch.float32})
+"""Precisions in which oneDNN convolves on this CPU; torch has slow convolutions of its own for the others."""
 FEW = 16  # channels; a product with fewer of them wastes most of a register
 Features = Float[Tensor, "n c h w"]
 Half = Float[Tensor, "n c half_h half_w"]
@@ -34,7 +37,7 @@ def back(g: Tensor, x: Tensor, weight: Tensor, padding: int, wanted: tuple[bool,
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve with a 1x1 or 3x3 kernel, keeping the sides; oneDNN is called at once, without the layers above it."""
     padding = weight.shape[2] // 2
-    if has_kernels(x) and x.dtype != torch.double and torch.backends.mkldnn.enabled:
+    if has_kernels(x) and torch.backends.mkldnn.enabled and x.dtype in IN_ONEDNN:
         return torch.mkldnn_convolution(x, weight, bias, [padding, padding], [1, 1], [1, 1], 1)
     return F.conv2d(x, weight, bias, padding=padding)
 
