@@ -376,6 +376,10 @@ def test_goals_stand_beside_what_was_reached(monkeypatch, tmp_path):
     assert goals.table().splitlines()[-1] == f"{line}0.40 (goal: 0.35) | 0.50 (goal: 0.6) | +0.01 |"
     told = "| covid-256 | --training.batch_size=16 | 1 | 2.0 | 0.30 | 0.60 |"
     assert goals.second_table().splitlines()[2:] == [told]
+    for name, aim in (("hour", " (goal: a distance of 0.07, not 0.900)"), ("quarter", "")):
+        rows = [{**row, "goal": f"kermany-64-{name}"} for row in goals.read(goals.GOALS_FILE)]
+        goals.write(goals.GOALS_FILE, rows)
+        assert f"| 9.0{aim} | 0.81 | 0.40 | 0.50 | +0.01 |" in goals.table()
 
 
 def test_trials_with_attention_stand_beside_those_without_it(monkeypatch, tmp_path):
