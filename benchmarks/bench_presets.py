@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,10 @@ def main() -> None:
         print(json.dumps(measure(Config.from_dict(json.loads(options.measure)), options.steps)))
         return
     rows = []
+    if not options.json:
+        print(f"{machine()}\n")
+        print("| preset | side | batch | arithmetic | GFLOP an image | images/s | minutes for 100 kimg | peak memory |")
+        print("|---|---|---|---|---|---|---|---|", flush=True)
     for preset, resolutions, settings in PRESETS:
         for resolution in (side for side in resolutions if options.only is None or side in options.only):
             config = preset_config(preset, "cpu", resolution).override(settings)
@@ -85,20 +90,21 @@ def main() -> None:
                     **json.loads(told.splitlines()[-1]),
                 }
             )
+            if not options.json:
+                print(line(rows[-1]), flush=True)
     if options.json:
         print(json.dumps(rows, indent=2))
-        return
-    print(f"{machine()}\n")
-    print("| preset | side | batch | arithmetic | GFLOP an image | images/s | minutes for 100 kimg | peak memory |")
-    print("|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        minutes = 100_000 / row["images_per_second"] / 60
-        precision = {16: "bf16", 32: "fp32"}[row["precision_bits"]]
-        name = " ".join((row["preset"], "--scale cpu", *(f"--{key}={value}" for key, value in row["settings"].items())))
-        print(
-            f"| {name} | {row['resolution']} px | {row['batch']} | {precision} | "
-            f"{row['gflop_per_image']:.2f} | {row['images_per_second']:.1f} | {minutes:.0f} | {row['peak_gb']:.1f} GB |"
-        )
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    minutes = 100_000 / row["images_per_second"] / 60
+    precision = {16: "bf16", 32: "fp32"}[row["precision_bits"]]
+    name = " ".join((row["preset"], "--scale cpu", *(f"--{key}={value}" for key, value in row["settings"].items())))
+    return (
+        f"| {name} | {row['resolution']} px | {row['batch']} | {precision} | {row['gflop_per_image']:.2f} | "
+        f"{row['images_per_second']:.1f} | {minutes:.0f} | {row['peak_gb']:.1f} GB |"
+    )
 
 
 if __name__ == "__main__":
