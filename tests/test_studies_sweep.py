@@ -391,12 +391,13 @@ def test_a_job_that_fails_is_reported_kept_and_tried_again(data, tmp_path, no_fe
 
 
 SCRIPT = """
-import json, sys
+import json, signal, sys
 from samgan.config import Config
 from samgan.data import PreparedSet
 from samgan.studies.sweep import Job, Resources, Scoring, run_sweep
 from samgan import api
 
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as every command does
 data, out, ray = PreparedSet.open(sys.argv[1]), sys.argv[2], sys.argv[3]
 from pathlib import Path
 jobs = [
@@ -495,6 +496,20 @@ def test_two_workers_of_ray_share_a_sweep_and_a_lost_one_is_replaced(data, tmp_p
     assert run.last_step() == 200
     # Equal seeds, equal weights: the lost worker left no trace in the result.
     assert first["scores"]["generated"]["model_sha256"] == second["scores"]["generated"]["model_sha256"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
+def test_a_sweep_on_ray_that_is_asked_to_end_leaves_no_worker_and_says_nothing(data, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")
+    process = sweep(tmp_path / "scripts", data, tmp_path / "out", "local", LONGER, "asked")
+    job = Job("asked", Config().override(LONGER), str(data.path), data.sha256, None)
+    wait_for(lambda: worker_of(job.key))
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=90)[1]
+    assert process.returncode == 1, error  # Ray makes it 1, whatever the status was
+    assert "SIGTERM" not in error  # nor a trace
+    wait_for(lambda: worker_of(job.key) is None, 10)
 
 
 def test_a_missing_ray_cluster_is_reported_in_one_line(data, tmp_path):

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from samgan.errors import SamganError, UsageError, first_line
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument
 from samgan.studies.sweep_status import REFRESH_SECONDS
-from samgan.terminal import say
+from samgan.terminal import ending_signals, say
 from samgan.training import Interrupted
 
 LOST_WORKERS = 20
@@ -137,6 +139,7 @@ def _start(resources: Resources) -> Any:
     except ImportError:
         raise UsageError("Ray is not installed; install it with pip install 'samgan[sweep]'") from None
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    handlers = {number: signal.getsignal(number) for number in ending_signals()}
     try:
         if resources.ray == "local":
             ray.init(address="local", include_dashboard=False, **quiet)
@@ -147,4 +150,7 @@ def _start(resources: Resources) -> Any:
             f"--ray {resources.ray}: cannot reach a Ray cluster there ({first_line(error)}); start one with "
             "`ray start`, or set RAY_AUTH_MODE=token if it asks for a token"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():  # Ray's own would print a trace, and clear nothing away
+            signal.signal(number, handler)
     return ray
