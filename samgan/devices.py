@@ -40,16 +40,20 @@ def choose_precision(precision: str, device: str) -> str:
     return "bf16" if native else "fp32"
 
 
-def has_bf16(device: str) -> bool:
-    """Whether a device ("auto", "cpu", ...) computes networks in bf16 at a useful speed.
+def cpu_has_bf16() -> bool:
+    """Whether a CPU computes networks in bf16 at a useful speed: oneDNN needs AVX-512 or AVX-NE-CONVERT for it.
 
-    On a CPU, oneDNN does it with AVX-512 or AVX-NE-CONVERT. Elsewhere some of its operations fail, and torch's own
-    convolutions and products take 10 to 80 times as long as in fp32.
+    Elsewhere some of its operations fail, and torch's own convolutions and products are many times slower than in fp32.
     """
-    if choose_device(device) != "cpu":
-        return True
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)  # absent from builds without oneDNN
-    return supported is not None and bool(supported())
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)  # absent from builds without oneDNN
+    return bool(supported())
+
+
+def usable_precision(precision: str, device: str) -> str:
+    """What a device ("auto", "cpu", ...) computes in if asked for `precision`: fp32 where a CPU is no good at bf16."""
+    chosen = choose_precision(precision, device)
+    without = chosen == "bf16" and choose_device(device) == "cpu" and not cpu_has_bf16()
+    return "fp32" if without else chosen
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -69,8 +73,8 @@ def make_fabric(
         processes: Processes (devices) per host.
         hosts: Number of hosts; start the same command on each with MASTER_ADDR, MASTER_PORT and NODE_RANK, or start all
             processes with torchrun or srun.
-        precision: "fp32" or "bf16". Where a CPU cannot compute in bf16 (`has_bf16`), fp32 takes its place, with a
-            warning, so that a run of another machine can go on.
+        precision: "fp32" or "bf16". Where a CPU cannot compute in bf16 (`cpu_has_bf16`), fp32 takes its place, with
+            a warning, so that a run of another machine can go on.
 
     Raises:
         UsageError: The device is not available, a number is below 1, there are fewer GPUs than processes, or a launcher
@@ -82,8 +86,8 @@ def make_fabric(
     if device == "cuda" and processes > torch.cuda.device_count():
         most = torch.cuda.device_count()
         raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
-    if precision == "bf16" and not has_bf16(device):
-        precision = "fp32"
+    usable = usable_precision(precision, device)
+    if usable != precision:
         warnings.warn("this processor cannot compute in bf16 at a useful speed, so fp32 is used", stacklevel=3)
     from lightning_fabric import Fabric  # takes a second or two, and only training needs it
 
@@ -96,7 +100,7 @@ def make_fabric(
             devices=processes,
             num_nodes=hosts,
             strategy=Together() if processes * hosts > 1 else "auto",
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            precision="bf16-mixed" if usable == "bf16" else "32-true",
             plugins=[environment],
         )
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from samgan.devices import choose_precision, has_bf16, make_fabric
+from samgan.devices import choose_precision, cpu_has_bf16, make_fabric, usable_precision
 from samgan.errors import UsageError
 
 
@@ -26,12 +26,13 @@ def test_auto_takes_bf16_where_the_device_has_it(monkeypatch):
 
 
 def test_fp32_takes_the_place_of_bf16_where_a_cpu_cannot_compute_in_it(monkeypatch):
-    for supported, expected in ((True, "bf16-mixed"), (False, "32-true")):
+    for supported, expected in ((True, ("bf16", "bf16-mixed")), (False, ("fp32", "32-true"))):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported)
-        assert has_bf16("cpu") is supported
+        assert cpu_has_bf16() is supported
+        assert usable_precision("bf16", "cpu") == expected[0]
         told = nullcontext() if supported else pytest.warns(UserWarning, match="cannot compute in bf16 .* fp32 is used")
         with told:
-            assert make_fabric("cpu", precision="bf16").strategy.precision.precision == expected
+            assert make_fabric("cpu", precision="bf16").strategy.precision.precision == expected[1]
 
 
 def test_unknown_device():

@@ -182,7 +182,7 @@ def test_half_precision_takes_less_memory_where_a_processor_has_it(light_config,
     half = large.override({"training.precision": "bf16"})
     full = planned(large.override({"training.precision": "fp32"})).memory_bytes
     for has_it in (True, False):
-        monkeypatch.setattr(cost, "has_bf16", lambda device, has_it=has_it: has_it)
+        monkeypatch.setattr("samgan.devices.cpu_has_bf16", lambda has_it=has_it: has_it)
         assert (plan(half).memory_bytes < full) is has_it
 
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from samgan.config import Config, NetworkConfig
 from samgan.data.room import require_address_space, require_memory
-from samgan.devices import choose_precision, has_bf16
+from samgan.devices import usable_precision
 from samgan.errors import UsageError
 from samgan.metrics.swd import MIN_RESOLUTION, PATCH_SIZE, PATCHES_PER_IMAGE
 from samgan.networks import Networks, tiles_of
@@ -90,7 +90,7 @@ def plan(config: Config) -> Cost:
         raise UsageError("training.epochs: the length depends on the number of images: name the prepared set")
     config = config.override({"training.first_sides": []})
     training = config.training
-    precision = choose_precision(training.precision, "cpu") if has_bf16("cpu") else "fp32"
+    precision = usable_precision(training.precision, "cpu")
     autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
     recipe = Recipe.of(training)
     networks = Networks(_staying(recipe.networks.generator, config), _staying(recipe.networks.discriminator, config))
