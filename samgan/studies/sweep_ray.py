@@ -152,5 +152,6 @@ def _start(resources: Resources) -> Any:
         ) from None
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():  # Ray's own would print a trace, and clear nothing away
-            signal.signal(number, handler)
+            if handler is not None:  # one that is not Python's cannot be set again
+                signal.signal(number, handler)
     return ray
