@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from samgan.devices import cpu_has_bf16
 from samgan.kernels import has_kernels, kernels_fit, run
 from samgan.networks.convolutions import GAIN, SLOPE, activate, channels_last, halve, unhalve, upsample
 
-IN_ONEDNN = frozenset({torch.float32, torch.bfloat16} if cpu_has_bf16() else {torch.float32})
+_has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)  # no such function in builds without oneDNN
+IN_ONEDNN = frozenset({torch.float32, torch.bfloat16} if _has_bf16() else {torch.float32})
 """Precisions in which oneDNN convolves on this CPU; torch has slow convolutions of its own for the others."""
 FEW = 16  # channels; a product with fewer of them wastes most of a register
 Features = Float[Tensor, "n c h w"]
