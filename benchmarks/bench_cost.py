@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from lines import machine
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from samgan.config import Config
 from samgan.data import prepare
@@ -111,14 +111,21 @@ def counted_operations(config: Config) -> float:
     plain = config.override({"training.penalty": "none"})
     shape = (training.batch_size, network.image_channels, network.resolution, network.resolution)
     state, sampler = TrainingState(plain, device), Sampler(np.zeros(shape, np.uint8), plain, device)
-    # The counter knows torch's own operations only.
-    with without_kernels(), FlopCounterMode(display=False) as step:
+    # The counter knows torch's own operations only, and takes the gradient of a grouped weight for that of a whole one.
+    gradients = {torch.ops.aten.convolution_backward: gradient_operations}
+    with without_kernels(), FlopCounterMode(display=False, custom_mapping=gradients) as step:
         train_step(state, sampler(0))
     fake = [images.detach() for images in state.generator(sampler(0).latents)]
     with without_kernels(), FlopCounterMode(display=False) as once, torch.no_grad():
         state.discriminator(fake)
     penalty = PASSES[network.discriminator_blocks] * PENALISED_SETS[training.penalty] * once.get_total_flops()
     return step.get_total_flops() + penalty / training.penalty_every
+
+
+def gradient_operations(grad: torch.Size, images: torch.Size, weight: torch.Size, *others: Any, **_: Any) -> int:
+    """Operations of a convolution's gradients: those of its forward pass for the input, and again for the weight."""
+    transposed, (of_input, of_weight, _) = others[4], others[7]
+    return (of_input + of_weight) * conv_flop_count(images, weight, grad, transposed=transposed)
 
 
 def main() -> None:
