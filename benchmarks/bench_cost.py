@@ -75,7 +75,9 @@ def configuration(point: str, steps: int) -> Config:
     if precision:
         config = config.override({"training.precision": precision[0]})
     kimg = steps * config.training.batch_size / 1000
-    return config.override({"network.num_classes": 0, "training.kimg": kimg, "training.snapshot_every_kimg": kimg / 2})
+    # Steps with images of the full size, which the estimate is about.
+    length = {"training.kimg": kimg, "training.snapshot_every_kimg": kimg / 2, "training.first_sides": []}
+    return config.override({"network.num_classes": 0, **length})
 
 
 def prepared(folder: Path, config: Config) -> Path:

@@ -32,7 +32,7 @@ from samgan.training.step import train_step
 # precision: freed memory is not always where the next tensor fits, and convolutions have memory of their own.
 PROCESS_BYTES = 828 << 20
 SCORING_BYTES = 60 << 20
-FRAGMENTED = {"bf16": 1.05, "fp32": 1.3}
+FRAGMENTED = {"bf16": 1.05, "fp32": 1.25}
 BLOCKED = 16
 """Channels that oneDNN computes with at a time: a convolution copies what it reads and writes to multiples of that."""
 # torch has no formula for these CPU kernels; they compute the same as the others.
