@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import astuple, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -443,6 +444,26 @@ def test_a_training_that_diverged_is_tried_again_with_another_seed_once(scripts,
     with pytest.raises(draws.Failed):
         draws.trained(draw, data, "joint", "NORMAL", 6)
     assert len(asked) == 2
+
+
+def test_draws_of_all_numbers_of_patients_share_what_has_seen_none_of_them(scripts, folds, tmp_path, monkeypatch):
+    draws, trained = scripts.draws, {}
+
+    def train(out, data, kimg, settings, place, start=None):
+        trained[out] = (kimg, settings[:2], start)
+        return out
+
+    monkeypatch.setattr(draws, "train", train)
+    monkeypatch.setattr(draws, "SMALL", {"virus": "NORMAL"})
+    place = draws.Place(folds, tmp_path / "work", scripts.records.Budget())
+    data = SimpleNamespace(classes=["NORMAL", "PNEUMONIA"])
+    few, more = (draws.Draw(scripts.records.Cell("virus", 64, count), "1-2", 0, place) for count in (10, 25))
+    runs = [draws.runs_of(draw, data, "fine-tuned", name, 5) for draw in (few, more) for name in data.classes]
+    assert [run.parent for (run,) in runs] == [few.folder, few.shared, more.folder, few.shared]
+    base = few.shared / "others-5-120-30-kimg"
+    assert trained.pop(base) == (120.0, ["--classes", "PNEUMONIA"], None)
+    assert sorted(trained) == sorted({run for (run,) in runs})
+    assert trained[runs[0][0]] == trained[runs[2][0]] == (30.0, ["--classes", "NORMAL"], base)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -118,6 +118,11 @@ class Draw:
         cell = self.cell
         return self.place.work / cell.question / self.folds / str(cell.side) / f"{cell.patients}-{self.number}"
 
+    @property
+    def shared(self) -> Path:
+        """Where runs are that see none of the small class: draws of all numbers of patients share them."""
+        return self.folder.parent
+
     def open(self) -> PreparedSet:
         """The prepared set of this draw; the same patients at every size."""
         out = self.folder / "set"
@@ -255,13 +260,16 @@ def trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) ->
 
 
 def _trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Path:
-    place, base = draw.place, draw.folder / f"{method}-{seed}-{length(draw)}"
-    kimg, own = place.budget.kimg, [f"--training.seed={seed}", PRECISION]
+    place, own = draw.place, [f"--training.seed={seed}", PRECISION]
+    title = f"{method}-{seed}-{length(draw)}"
     if method == "joint":
-        return train(base, data, kimg, [*TOLD, *own], place)
-    train(base, data, kimg, ["--network.num_classes=0", *own], place)
-    start = ["--classes", name, "--training.augment_target=0.6", *own]
-    return train(base.with_name(f"{base.name}-{name}"), data, place.budget.fine_tuned_kimg, start, place, base)
+        return train(draw.folder / title, data, place.budget.kimg, [*TOLD, *own], place)
+    others = [other for other in data.classes if other != draw.small]
+    settings = ["--classes", *others, "--network.num_classes=0", *own]
+    base = train(draw.shared / f"others-{seed}-{length(draw)}", data, place.budget.kimg, settings, place)
+    settings = ["--classes", name, "--training.augment_target=0.6", *own]
+    out = (draw.folder if name == draw.small else draw.shared) / f"{title}-{name}"
+    return train(out, data, place.budget.fine_tuned_kimg, settings, place, base)
 
 
 def length(draw: Draw) -> str:
@@ -295,9 +303,12 @@ def train(
 
 
 def origins(run: Path) -> set[Path]:
-    """A run, and those with whose networks it began, which lie beside it."""
+    """A run, and those with whose networks it began, which lie beside it or are shared by draws."""
     start = Run.open(run).environment.start
-    return {run, *(origins(run.with_name(start.run)) if start else ())}
+    if not start:
+        return {run}
+    beside = run.with_name(start.run)
+    return {run, *origins(beside if beside.exists() else run.parent.parent / start.run)}
 
 
 def seconds_of(runs: Iterable[Path]) -> float:

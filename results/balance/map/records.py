@@ -61,7 +61,7 @@ class Budget:
 
     kimg: float = 120.0
     fine_tuned_kimg: float = 30.0
-    """After `kimg` of all classes."""
+    """After `kimg` of the other classes."""
     steps: int = 250
     """Of each classifier."""
 
@@ -114,7 +114,7 @@ class Classifier:
     recipe: str = ""
     """Hash of the generator's settings but its seed; empty: no synthetic image was used."""
     generator_seconds: float = 0.0
-    """Of training the generators of its images; other ways of the draw may share them."""
+    """Of training the generators of its images; other ways of the draw, and other draws, may share them."""
     models: tuple[str, ...] = ()
     """SHA-256 of these generators."""
 

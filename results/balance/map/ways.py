@@ -29,7 +29,7 @@ class Way:
 
 IMAGES = {
     "joint": "one model that is told the class and sees all classes equally often",
-    "fine-tuned": "one model of all images that is not told the class, then fine-tuned to the small class",
+    "fine-tuned": "one model of all other classes, which is not told the class, then fine-tuned to the small class",
     "truncated": "as joint, with a truncation of 0.7",
     "three models": "as joint, a third of the images from each of three seeds",
     "between patients": "as joint, halfway between the styles of seeds that are nearest to two real images",
