@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 from samgan import __version__
@@ -137,10 +138,13 @@ def test_recall_is_taken_where_enough_of_the_others_are_told_right(records):
     assert found == 0.9
 
 
-def test_a_cell_is_measured_when_all_its_draws_are(records, capsys):
+def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch):
     cell = records.Cell("virus", 64, 25)
     choices = chosen(records)
     every = list(cell_records(records, cell, 0.03))
+    (found,) = records.gains(every, choices)
+    assert found.decision is None  # other cells of this question and size are not there yet
+    monkeypatch.setattr(records, "MAP", [cell, records.Cell("virus", 128, 25)])
     (found,) = records.gains(every, choices)
     assert (found.cell, found.use, [rival.way for rival in found.rivals]) == (cell, USE, [RIVAL, SECOND])
     assert [rival.gain.draws for rival in found.rivals] == [6, 6]
@@ -176,10 +180,18 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys):
         records.gains([replace(every[0], held_out="another"), *every[1:]], choices)
     assert records.gains([*every[:-1], replace(every[-1], recipe="another")], choices) == []
     assert "left out, since its generators have several recipes" in capsys.readouterr().out
+    elsewhere = replace(every[0], machine=replace(every[0].machine, precision="another"))
+    assert records.gains([elsewhere, *every[1:]], choices) == []
+    assert "left out, since its classifiers were trained in several ways" in capsys.readouterr().out
+    (last,) = (i for i, r in enumerate(every) if r.key == replace(every[-1].key, way=USE, generator=2))
+    again = [replace(r, models=("another",)) if i == last else r for i, r in enumerate(every)]
+    assert records.gains(again, choices) == []
+    assert "images of several generators" in capsys.readouterr().out
 
 
-def test_a_gain_over_one_rival_alone_is_no_gain(records):
+def test_a_gain_over_one_rival_alone_is_no_gain(records, monkeypatch):
     cell = records.Cell("virus", 64, 25)
+    monkeypatch.setattr(records, "MAP", [cell])
     (found,) = records.gains(list(cell_records(records, cell, -0.004)), chosen(records))
     first, second = (rival.gain for rival in found.rivals)
     assert second.mean > 0 > first.mean
@@ -267,6 +279,9 @@ def test_sets_are_prepared_from_both_folders(scripts, tmp_path, monkeypatch):
         ]
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         shutil.copy(file, tmp_path / folder / f"{name}{number}{file.suffix}")
+    (copied,) = (tmp_path / "adults" / "NORMAL").glob("n0*")
+    with Image.open(copied) as image:
+        image.convert("L").save(tmp_path / "children" / "NORMAL" / "again.jpeg", quality=92)
     monkeypatch.setattr(sets, "SIDES", (64, 32))
     monkeypatch.setattr(sets, "call", lambda *words: main([*map(str, words)]))
     monkeypatch.setattr(sys, "argv", ["sets.py", *(str(tmp_path / name) for name in ("children", "adults", "sets"))])
@@ -285,7 +300,7 @@ def test_sets_are_prepared_from_both_folders(scripts, tmp_path, monkeypatch):
     }
     place = scripts.draws.Place(tmp_path / "sets", tmp_path / "work", scripts.records.Budget())
     elsewhere = scripts.draws.Draw(scripts.records.Cell("three", 32, 10), "1-2", 0, place).elsewhere()
-    assert elsewhere.images.shape == (20, 1, 32, 32)
+    assert elsewhere.images.shape == (19, 1, 32, 32)  # without a copy of a child's
     assert elsewhere.area(elsewhere.ill.astype(float)) == 1
     areas = scripts.origin.measured(PreparedSet.open(tmp_path / "sets" / "adults" / "32"))
     assert set(areas) == {"NORMAL", "COVID"}
@@ -340,21 +355,31 @@ def test_a_measured_cell_comes_to_the_table_the_page_and_the_package(records, sc
     table = scripts.table
     monkeypatch.setattr(table, "PAGE", tmp_path / "map.html")
     monkeypatch.setattr(table, "PATH", tmp_path / "utility_map.json")
+    monkeypatch.setattr(records, "MAP", [cell for cell in records.MAP if (cell.side, cell.patients) != (64, 50)])
     records.CHOICES.write_bytes(msgspec.json.encode(chosen(records)))
-    for patients, gain in ((25, 0.03), (100, -0.02), (250, 0.0)):
-        for record in cell_records(records, records.Cell("virus", 64, patients), gain):
+    for side, patients, gain in ((64, 25, 0.03), (64, 100, -0.02), (64, 250, 0.0), (128, 25, 0.03)):
+        for record in cell_records(records, records.Cell("virus", side, patients), gain):
             records.add(records.CELLS, record)
+    table.main(["write"])
+    (question,) = (q for q in UtilityMap.read(table.PATH).questions if q.name == "virus")
+    assert question.verdicts == ()  # that of 10 patients is not there yet, so nothing is decided
+    page = (tmp_path / "map.html").read_text()
+    assert page.count(" ?</text>") == 4
+    assert table.map_table(table.measured()).count("not decided yet") == 4 * records.RIVALS
+    for record in cell_records(records, records.Cell("virus", 64, 10), 0.0):
+        records.add(records.CELLS, record)
     table.main(["write"])
     (question,) = (q for q in UtilityMap.read(table.PATH).questions if q.name == "virus")
     verdicts = {found.patients: found for found in question.verdicts}
     assert (verdicts[25].verdict, verdicts[100].verdict, verdicts[250].draws) == (HELPS, HARMS, 6)
     assert {verdict.rival for verdict in verdicts.values()} == {RIVAL}
-    assert {cell.patients for cell in question.open if cell.side == 64} == {10, 50}
+    assert {(cell.side, cell.patients) for cell in question.open} == {(128, 25), (128, 100)}
     page = (tmp_path / "map.html").read_text()
     assert all(f"{verdicts[patients].gain:+.3f} *</text>" in page for patients in (25, 100))
-    assert page.count("not measured</text>") == len(records.MAP) - 3
-    assert page.count('fill="url(#hatch-virus)"') == sum(found.detectable > table.ENOUGH for found in verdicts.values())
-    assert len(table.map_table(table.measured()).splitlines()) == 2 + 3 * records.RIVALS
+    assert page.count("not measured</text>") == len(records.MAP) - 5
+    hatched = [table.detectable(one, one.decisive) > table.ENOUGH for one in table.measured()]
+    assert page.count('fill="url(#hatch-virus)"') == sum(hatched)
+    assert len(table.map_table(table.measured()).splitlines()) == 2 + 5 * records.RIVALS
 
 
 @pytest.fixture
@@ -381,6 +406,7 @@ def short(records, scripts, monkeypatch):
         assert main([*words, *(small if fresh else [])]) == 0
 
     monkeypatch.setattr(scripts.draws, "call", call)
+    monkeypatch.setattr(scripts.draws, "require_precision", lambda device: None)
     monkeypatch.setattr(scripts.draws, "POOL", 16)
     for module in (records, scripts.draws):
         monkeypatch.setattr(module, "SMALL", {"virus": "NORMAL"})
@@ -436,7 +462,7 @@ def test_a_training_that_diverged_is_tried_again_with_another_seed_once(scripts,
     monkeypatch.setattr(draws, "call", diverging)
     bad = 1
     run = draws.trained(draw, data, "joint", "NORMAL", 5)
-    assert asked == [["--training.seed=5"], ["--training.seed=10005"]]
+    assert asked == [["--training.seed=5"], ["--training.seed=505"]]
     assert draws.trained(draw, data, "joint", "NORMAL", 5) == run  # known to diverge, and trained: nothing is called
     assert len(asked) == 2
     assert draws.seconds_of([run, run]) == draws.seconds_of([run]) > 0
@@ -450,20 +476,72 @@ def test_draws_of_all_numbers_of_patients_share_what_has_seen_none_of_them(scrip
     draws, trained = scripts.draws, {}
 
     def train(out, data, kimg, settings, place, start=None):
-        trained[out] = (kimg, settings[:2], start)
+        if "others-5-" in out.name:
+            raise draws.Diverged("samgan train: status 1")
+        trained[out] = (data, kimg, settings[:2], start)
         return out
 
     monkeypatch.setattr(draws, "train", train)
     monkeypatch.setattr(draws, "SMALL", {"virus": "NORMAL"})
     place = draws.Place(folds, tmp_path / "work", scripts.records.Budget())
-    data = SimpleNamespace(classes=["NORMAL", "PNEUMONIA"])
-    few, more = (draws.Draw(scripts.records.Cell("virus", 64, count), "1-2", 0, place) for count in (10, 25))
-    runs = [draws.runs_of(draw, data, "fine-tuned", name, 5) for draw in (few, more) for name in data.classes]
-    assert [run.parent for (run,) in runs] == [few.folder, few.shared, more.folder, few.shared]
-    base = few.shared / "others-5-120-30-kimg"
-    assert trained.pop(base) == (120.0, ["--classes", "PNEUMONIA"], None)
-    assert sorted(trained) == sorted({run for (run,) in runs})
-    assert trained[runs[0][0]] == trained[runs[2][0]] == (30.0, ["--classes", "NORMAL"], base)
+    data = {count: SimpleNamespace(path=tmp_path / str(count), classes=["NORMAL", "PNEUMONIA"]) for count in (10, 25)}
+    runs = []
+    for count, few in data.items():
+        draw = draws.Draw(scripts.records.Cell("virus", 64, count), "1-2", 0, place)
+        runs += draws.runs_of(draw, few, "fine-tuned", "NORMAL", 5)
+        assert runs[-1].parent == draw.folder
+        assert runs[-1].name.startswith("fine-tuned-5-")  # it did not diverge, only what it begins with
+    base = draw.shared / f"others-505-{draws.length(draw)}"
+    assert trained.pop(base) == (folds / "virus" / "1-2" / "64", 120.0, ["--classes", "PNEUMONIA"], None)
+    assert [trained[run] for run in runs] == [
+        (few.path, 30.0, ["--classes", "NORMAL"], base) for few in data.values()
+    ]  # fmt: skip
+    assert len(trained) == 2
+
+
+def test_a_run_that_draws_share_is_trained_by_one_process_at_a_time(scripts, tmp_path, monkeypatch):
+    draws, waited = scripts.draws, []
+    place = draws.Place(tmp_path, tmp_path, scripts.records.Budget())
+    other = draws.in_turn(tmp_path / "run", place)
+    other.__enter__()
+
+    def wait(seconds):
+        waited.append(seconds)
+        other.__exit__(None, None, None)
+
+    monkeypatch.setattr(draws.time, "sleep", wait)
+    with draws.in_turn(tmp_path / "run", place):
+        assert waited == [draws.WAIT]
+
+
+def test_no_seed_of_a_second_try_is_another_seed(scripts):
+    """Of a draw, of a classifier in it, or of one of its three models."""
+    draws = scripts.draws
+    first = {draws.Draw(None, folds, number, None).seed() for folds in ("1-2", "2-1", "1-0") for number in range(99)}
+    others = {seed + of for seed in first for of in (*range(10), 100, 200)}
+    assert len(first) == 3 * 99
+    assert not {seed + draws.AGAIN for seed in others} & others
+
+
+def test_generators_are_not_trained_in_another_precision(scripts, monkeypatch):
+    draws = scripts.draws
+    monkeypatch.setattr(draws, "usable_precision", lambda precision, device: "fp32")
+    with pytest.raises(SystemExit, match="generators are trained in bf16, which this processor cannot"):
+        draws.require_precision("cpu")
+
+
+def test_only_the_small_class_is_filled_up(scripts, monkeypatch):
+    """Others that lack a few images do not get them: these would be drawn as often as all real ones."""
+    draws, ways = scripts.draws, scripts.ways
+    monkeypatch.setattr(draws, "SMALL", {"covid": "COVID"})
+    monkeypatch.setattr(draws, "chosen", lambda draw, data, way, generator, name, count: np.zeros((count, 1, 32, 32)))
+    real = {"COVID": 3, "NORMAL": 9, "PNEUMONIA": 10}
+    data = SimpleNamespace(classes=list(real), select=lambda part, names: np.zeros((real[names[0]], 1, 32, 32)))
+    draw = draws.Draw(scripts.records.Cell("covid", 64, 3), "1-2", 0, None)
+    few = draws.images_for(draw, data, ways.USES["synthetic and real alike"], 5)
+    assert {name: len(images) for name, images in few.items()} == {"COVID": 7}
+    every = draws.images_for(draw, data, ways.USES["synthetic and real alike in every class"], 5)
+    assert {name: len(images) for name, images in every.items()} == dict.fromkeys(real, 10)
 
 
 @pytest.mark.filterwarnings("ignore")

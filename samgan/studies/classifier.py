@@ -94,6 +94,7 @@ def classify(  # noqa: PLR0913 (options of one classifier)
     seed: int,
     steps: int,
     device: str = "cpu",
+    precision: str = "auto",
 ) -> Float[np.ndarray, "m classes"]:
     """Train a classifier by `train_classifier` and predict `test`, or take the probabilities from the cache.
 
@@ -101,7 +102,7 @@ def classify(  # noqa: PLR0913 (options of one classifier)
     synthetic ones share the arms without synthetic images. The cache ($SAMGAN_CACHE, else ~/.cache/samgan) may be
     deleted at any time.
     """
-    options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device}
+    options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device, "precision": precision}
     digest = hashlib.sha256(f"{PROCEDURE} {torch.__version__} {arm} {classes} {sorted(options.items())}".encode())
     for array in (images, labels, of_real, test):
         digest.update(f"{array.dtype} {array.shape}".encode())
@@ -123,7 +124,7 @@ def classify(  # noqa: PLR0913 (options of one classifier)
     return predicted
 
 
-def train_classifier(
+def train_classifier(  # noqa: PLR0913 (options of one classifier)
     images: UInt8[np.ndarray, "n c h w"],
     labels: Int[np.ndarray, " n"],
     arm: Arm,
@@ -132,13 +133,14 @@ def train_classifier(
     seed: int,
     steps: int,
     device: str = "cpu",
+    precision: str = "auto",
     of_real: Bool[np.ndarray, " n"] | None = None,
 ) -> torch.nn.Module:
     """Train a classifier from random weights, or from those of ImageNet.
 
-    AdamW (1e-3, for ImageNet's weights 3e-4; weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64,
-    bf16 where the device has instructions for it: the same for every arm, chosen before any was tested. Initial
-    weights, batches, augmentation and blending depend on the seed only.
+    AdamW (1e-3, for ImageNet's weights 3e-4; weight decay 1e-2), a rate that falls to 0 by a cosine, batches of 64:
+    the same for every arm, chosen before any was tested. Initial weights, batches, augmentation and blending depend on
+    the seed only.
 
     Long because the whole recipe of training is in one place.
 
@@ -150,6 +152,7 @@ def train_classifier(
         seed: Of weights, batches, augmentation and blending.
         steps: Steps of 64 images.
         device: Where it is trained.
+        precision: "fp32", "bf16", or "auto": bf16 where the device has instructions for it.
         of_real: Which images are real; default: all.
 
     Returns:
@@ -174,7 +177,7 @@ def train_classifier(
         blend = _blending(arm.blend, classes)
         draw = np.random.default_rng(seed)
         every = np.arange(len(labels))
-        half_bits = choose_precision("auto", device) == "bf16"
+        half_bits = choose_precision(precision, device) == "bf16"
         real = np.ones(len(labels), bool) if of_real is None else of_real
         first = np.flatnonzero(~real) if arm.synthetic_first else every
         last = np.flatnonzero(real) if arm.real_last else every

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,9 @@ from records import FOLDS, PILOT_FOLDS, SMALL, Budget, Cell
 from ways import PRETRAINED, Way
 
 from samgan.data import PreparedSet
-from samgan.files import atomic_write
+from samgan.devices import usable_precision
+from samgan.errors import SamganError
+from samgan.files import atomic_write, locked
 from samgan.metrics.features import extract
 from samgan.metrics.load_features import load_features
 from samgan.pictures import to_uint8
@@ -28,11 +31,15 @@ from samgan.studies import classify, predict, train_classifier
 from samgan.studies.downstream import training_images
 from samgan.studies.map_cells import area_and_influence
 from samgan.studies.probe import probe
+from samgan.training import ARITHMETIC
 
 TOLD = ["--data.class_sampling=balanced", "--training.augment_target=0.6"]
-PRECISION = "--training.precision=bf16"  # on every machine, so that all generators have one recipe
-AGAIN = 10_000
-"""Added to the seed of a training that diverged; it is tried again once."""
+PRECISION = "bf16"
+"""Of all generators, so that they have one recipe: they are trained on no machine that cannot compute in it."""
+OF_CLASSIFIERS = "fp32"
+"""Which every machine can compute in."""
+AGAIN = 500
+"""Added to the seed of a training that diverged, which is tried again once; no other seed is made so (`Draw.seed`)."""
 PSI = 0.7
 MARGIN = 2
 """Of a choice among synthetic images, so many times as many as are missing are made."""
@@ -63,6 +70,10 @@ class Elsewhere:
         )[0]
 
 
+WAIT = 5.0
+"""Seconds between two looks at whether another process has ended."""
+
+
 class OutOfTime(Exception):
     """The time that was given is over; what is done is kept."""
 
@@ -73,6 +84,10 @@ class Failed(Exception):
 
 class Diverged(Failed):
     """A loss or weight became NaN."""
+
+
+_failed: dict[Path, Failed] = {}
+"""Runs whose training failed in this process, which does not try them again."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +160,13 @@ class Draw:
 
 
 def images_for(draw: Draw, data: PreparedSet, way: Way, generator: int | None) -> dict[str, np.ndarray]:
-    """The synthetic images of each class that a way takes, made if they are not there."""
+    """The synthetic images that a way takes, made if they are not there: of the small class, or of every class."""
     if generator is None:
         return {}
     real = {name: len(data.select("train", [name])) for name in data.classes}
     largest = max(real.values())
-    wanted = {name: largest if way.arm.whole else largest - count for name, count in real.items()}
+    # Other classes may lack a few images, too. Those would be drawn as often as all real ones of their class.
+    wanted = dict.fromkeys(real, largest) if way.arm.whole else {draw.small: largest - real[draw.small]}
     return {name: chosen(draw, data, way, generator, name, count) for name, count in wanted.items() if count}
 
 
@@ -161,11 +177,11 @@ def classified(
     names, budget = data.classes, draw.place.budget
     real = {name: data.select("train", [name]) for name in names}
     largest = max(map(len, real.values()))
-    lacking = {name: largest - len(images) for name, images in real.items()}
+    lacking = {draw.small: largest - len(real[draw.small])}
     images, labels, of_real = training_images(way.arm, real, made, lacking)
     draw.place.check()
     if not way.probe:
-        asked = {"seed": seed, "steps": budget.steps, "device": draw.place.device}
+        asked = {"seed": seed, "steps": budget.steps, "device": draw.place.device, "precision": OF_CLASSIFIERS}
         return classify(images, labels, of_real, test, way.arm, len(names), **asked)
     eyes = load_features("lite0", device=draw.place.device)
     features, of_test = (extract(eyes, torch.from_numpy(part)).double().cpu().numpy() for part in (images, test))
@@ -200,7 +216,8 @@ def of_the_boundary(draw: Draw, data: PreparedSet, way: Way, generator: int, nam
     pool = synthetic(draw, data, way.images, generator, name, MARGIN * count)
     real = [data.select("train", [other]) for other in data.classes]
     labels = np.repeat(np.arange(len(real)), [len(part) for part in real])
-    asked = {"seed": 1000, "steps": draw.place.budget.steps, "device": draw.place.device}
+    place = draw.place
+    asked = {"seed": 1000, "steps": place.budget.steps, "device": place.device, "precision": OF_CLASSIFIERS}
     judge = train_classifier(np.concatenate(real), labels, PRETRAINED, len(real), **asked)
     sure = predict(judge, pool)[:, data.classes.index(name)]
     return pool[np.sort(np.argsort(np.abs(sure - 0.5))[:count])]
@@ -224,7 +241,7 @@ def images_of(one: Model, kind: str, name: str, count: int, data: PreparedSet) -
 
 
 def between(one: Model, name: str, count: int, data: PreparedSet) -> np.ndarray:
-    """Images halfway between two seeds, each of them the nearest one to a real image by Lite0's features."""
+    """Images somewhere between two seeds, each of them the nearest one to a real image by Lite0's features."""
     pool = range(POOL)
     label = None if not one.classes else one.labels(pool, name)
     eyes = load_features("lite0")
@@ -234,8 +251,9 @@ def between(one: Model, name: str, count: int, data: PreparedSet) -> np.ndarray:
     draw = np.random.default_rng(0)
     pairs = np.stack([draw.choice(nearest, size=2, replace=len(nearest) < 2) for _ in range(count)])
     ends = latents_of_seeds(pairs.ravel().tolist(), one.generator.latent_size).unflatten(0, (count, 2))
-    # Latents lie near a sphere, so the middle of two is brought back to their usual length.
-    middle = ends.sum(1) / 2**0.5
+    share = torch.from_numpy(draw.random((count, 1))).to(ends.dtype)
+    # Latents lie near a sphere, and so does their sum if the squares of its weights have the sum 1.
+    middle = share.sqrt() * ends[:, 0] + (1 - share).sqrt() * ends[:, 1]
     own = None if label is None else label[:1].expand(count)
     return to_uint8(torch.cat([pyramid[-1] for pyramid in generate(one.generator, middle, own)])).numpy()
 
@@ -248,43 +266,79 @@ def runs_of(draw: Draw, data: PreparedSet, kind: str, name: str, generator: int)
 
 
 def trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Path:
-    """The run of a method, or with another seed if that diverges; for `fine-tuned` that of a class.
+    """The run of a method; for `fine-tuned` that of a class.
 
     Raises:
-        Failed: Both diverged, or a command failed.
+        Failed: It diverged, and again with another seed, or a command failed.
     """
-    try:
-        return _trained(draw, data, method, name, seed)
-    except Diverged:
-        return _trained(draw, data, method, name, seed + AGAIN)
+    place, budget = draw.place, draw.place.budget
 
+    def joint(seed: int) -> Path:
+        return train(
+            draw.folder / f"joint-{seed}-{length(draw)}", data.path, budget.kimg, [*TOLD, *of_seed(seed)], place
+        )
 
-def _trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Path:
-    place, own = draw.place, [f"--training.seed={seed}", PRECISION]
-    title = f"{method}-{seed}-{length(draw)}"
+    def others(seed: int) -> Path:
+        out = draw.shared / f"others-{seed}-{length(draw)}"
+        # Trained on the set of all patients, of which it sees the other classes only: those are the same in all draws.
+        whole = place.sets / draw.cell.question / draw.folds / str(draw.cell.side)
+        classes = ["--classes", *(other for other in data.classes if other != draw.small), "--network.num_classes=0"]
+        with in_turn(out, place):
+            return train(out, whole, budget.kimg, [*classes, *of_seed(seed)], place)
+
+    def fine_tuned(seed: int) -> Path:
+        settings = ["--classes", name, "--training.augment_target=0.6", *of_seed(seed)]
+        out = draw.folder / f"fine-tuned-{seed}-{length(draw)}-{name}"
+        return train(out, data.path, budget.fine_tuned_kimg, settings, place, base)
+
     if method == "joint":
-        return train(draw.folder / title, data, place.budget.kimg, [*TOLD, *own], place)
-    others = [other for other in data.classes if other != draw.small]
-    settings = ["--classes", *others, "--network.num_classes=0", *own]
-    base = train(draw.shared / f"others-{seed}-{length(draw)}", data, place.budget.kimg, settings, place)
-    settings = ["--classes", name, "--training.augment_target=0.6", *own]
-    out = (draw.folder if name == draw.small else draw.shared) / f"{title}-{name}"
-    return train(out, data, place.budget.fine_tuned_kimg, settings, place, base)
+        return tried(joint, seed)
+    base = tried(others, seed)
+    return tried(fine_tuned, seed)
+
+
+def of_seed(seed: int) -> list[str]:
+    """What all generators are told."""
+    return [f"--training.seed={seed}", f"--training.precision={PRECISION}"]
+
+
+def tried(train_with: Callable[[int], Path], seed: int) -> Path:
+    """A run with this seed, or with another one if that diverges."""
+    try:
+        return train_with(seed)
+    except Diverged:
+        return train_with(seed + AGAIN)
+
+
+@contextmanager
+def in_turn(out: Path, place: Place) -> Iterator[None]:
+    """Wait while another process trains a run that draws share."""
+    turn, busy = out.with_name(f"{out.name}.turn"), "another process trains it"
+    turn.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        while True:
+            place.check()
+            try:
+                stack.enter_context(locked(turn, busy))
+                break
+            except SamganError as error:
+                if str(error) != busy:
+                    raise
+            time.sleep(WAIT)
+        yield
 
 
 def length(draw: Draw) -> str:
-    """How long a draw's generators are trained, as a part of a name: those of a trial are never taken for the map's."""
-    return f"{draw.place.budget.kimg:g}-{draw.place.budget.fine_tuned_kimg:g}-kimg"
+    """How a draw's generators are trained, as a part of a name: none of a trial, or of another arithmetic, is taken."""
+    return f"{draw.place.budget.kimg:g}-{draw.place.budget.fine_tuned_kimg:g}-kimg-{ARITHMETIC}"
 
 
-def train(
-    out: Path, data: PreparedSet, kimg: float, settings: list[Any], place: Place, start: Path | None = None
-) -> Path:
+def train(out: Path, data: Path, kimg: float, settings: list[Any], place: Place, start: Path | None = None) -> Path:
     """Train a run, or go on with it; `start` is the run whose networks it begins with.
 
     Raises:
         Diverged: It did, now or before: a run goes on bit for bit, so it would again.
-        Failed: It failed for another reason.
+        Failed: It failed for another reason, now or before in this process.
     """
     begun = (out / "config.json").exists()
     diverged = out.with_name(f"{out.name}.diverged")
@@ -292,14 +346,33 @@ def train(
         raise Diverged(f"{out} diverged")
     if begun and Run.open(out).is_over():
         return out
+    if out in _failed:
+        raise _failed[out]
+    require_precision(place.device)
     more = ["--resume"] if begun else [*settings, f"--training.kimg={kimg}"]
     origin = [] if start is None else ["--start", start]  # again, since it may have been stopped before it had them
     try:
-        call(["train", data.path, "--out", out, "--device", place.device, *more, *origin], place)
+        call(["train", data, "--out", out, "--device", place.device, *more, *origin], place)
     except Diverged:
         diverged.touch()
         raise
+    except Failed as error:
+        _failed[out] = error
+        raise
     return out
+
+
+def require_precision(device: str) -> None:
+    """Train no generator of the map on a machine that computes in something else than the others do.
+
+    Raises:
+        SystemExit: This is one.
+    """
+    if usable_precision(PRECISION, device) != PRECISION:
+        raise SystemExit(
+            f"generators are trained in {PRECISION}, which this processor cannot compute in at a useful speed: take a "
+            "machine that can, or ways without synthetic images (--only, of the pilot)"
+        )
 
 
 def origins(run: Path) -> set[Path]:

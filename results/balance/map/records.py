@@ -86,6 +86,7 @@ class Machine:
 
     processor: str
     precision: str
+    """Of classifiers."""
     samgan: str
     commit: str
     torch: str
@@ -185,7 +186,8 @@ class UseGain:
     use: str
     rivals: tuple[Rival, ...]
     """In the order of the pilot."""
-    decision: Decision
+    decision: Decision | None
+    """None: not all cells of its question and size are measured, so nothing is decided yet."""
     recall: float
     """Gain in recall of the small class at `SPECIFICITY`, over the first rival."""
     calibration: float
@@ -203,7 +205,7 @@ class UseGain:
     @property
     def decisive(self) -> Rival:
         """The rival to tell the gain over: the strongest, or the pilot's first if there is a loss against that."""
-        return self.rivals[0] if self.decision.harms else self.strongest
+        return self.rivals[0] if self.decision and self.decision.harms else self.strongest
 
 
 def encoded(probabilities: np.ndarray) -> str:
@@ -322,10 +324,8 @@ def _means(records: Sequence[Classifier], cell: Cell) -> dict[str, float]:
     """The mean AUC in a cell of the pilot of each way that was tried in full."""
     places = set(product(range(PILOT_DRAWS), range(SEEDS)))
     tried: dict[str, dict[tuple[int, int], float]] = defaultdict(dict)
-    for record in records:
-        key, place = record.key, (record.key.draw, record.key.seed)
-        if (key.cell, key.folds, key.budget) == (cell, PILOT_FOLDS, Budget()) and place in places:
-            tried[key.way][place] = record.scores["auc"]
+    for record in _of_pilot(records, cell):
+        tried[record.key.way][record.key.draw, record.key.seed] = record.scores["auc"]
     return {way: float(np.mean(list(found.values()))) for way, found in tried.items() if found.keys() == places}
 
 
@@ -335,7 +335,7 @@ class Spread:
 
     gain: float
     of_draws: float
-    """Standard deviation between draws."""
+    """Standard deviation between draws, over all uses of the cell."""
     of_patients: float
     """Standard error over the held-out patients of one fold."""
 
@@ -354,19 +354,31 @@ def pilot_spreads(
     tried = [way for way in rivals if way in means]
     if not tried:
         return {}
-    best, found = max(tried, key=means.__getitem__), {}
+    best = max(tried, key=means.__getitem__)
     own: dict[str, dict[int, list[Classifier]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        if (record.key.cell, record.key.folds) == (cell, PILOT_FOLDS):
-            own[record.key.way][record.key.draw].append(record)
+    for record in _of_pilot(records, cell):
+        own[record.key.way][record.key.draw].append(record)
+    gained, of_patients = {}, {}
     for use in uses:
         if use in means:
             drawn = [_gain("", "", own[use][draw], own[best][draw]) for draw in range(PILOT_DRAWS)]
+            gained[use] = [draw.gain for draw in drawn]
             influence = np.mean([draw.influence for draw in drawn], axis=0)
-            gained = [draw.gain for draw in drawn]
-            of_patients = float(np.sqrt(np.square(influence).sum()))
-            found[use] = Spread(float(np.mean(gained)), float(np.std(gained, ddof=1)), of_patients)
-    return found
+            of_patients[use] = float(np.sqrt(np.square(influence).sum()))
+    # Two draws of one use tell next to nothing of how far draws differ, so the uses of a cell are taken together.
+    of_draws = float(np.sqrt(np.mean([np.var(gains, ddof=1) for gains in gained.values()]))) if gained else 0.0
+    return {use: Spread(float(np.mean(gains)), of_draws, of_patients[use]) for use, gains in gained.items()}
+
+
+def _of_pilot(records: Iterable[Classifier], cell: Cell) -> list[Classifier]:
+    """Those that count in a cell of the pilot."""
+    return [
+        record
+        for record in records
+        if (record.key.cell, record.key.folds, record.key.budget) == (cell, PILOT_FOLDS, Budget())
+        and record.key.draw < PILOT_DRAWS
+        and record.key.seed < SEEDS
+    ]
 
 
 Compared = dict[tuple[Cell, str], dict[str, list[Classifier]]]
@@ -397,19 +409,39 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
         if cell.question in choices.rivals:
             ways = choices.rivals_of(cell)
             if all((cell, way) in complete for way in ways):
-                uses = [use for use in choices.uses if (cell, use) in complete]
-                told += [(cell, use, ways) for use in uses if _have_one_recipe(complete[cell, use])]
+                for use in choices.uses:
+                    if (cell, use) in complete and _comparable(
+                        complete[cell, use], [complete[cell, way] for way in ways]
+                    ):
+                        told.append((cell, use, ways))
     drawn: list[list[DrawnGain]] = [[] for _ in range(RIVALS)]
     for number, (cell, use, ways) in enumerate(told):
-        spread = f"{cell.question}, {cell.patients} patients"
+        spread = f"{cell.question}, {cell.patients} patients, {use}"
         for rank, way in enumerate(ways):
             for ours, theirs in zip(complete[cell, use], complete[cell, way], strict=True):
                 drawn[rank].append(_gain(f"{number}", spread, ours, theirs))
     found = [estimate_gains(own) for own in drawn]
+    done = {(cell, use) for cell, use, _ in told}
+    final = [
+        all((other, one) in done for other in MAP if _together(other, cell) for one in choices.uses)
+        for cell, *_ in told
+    ]
+    decisions = _decided(found, final)
     return [
         _use_gain(*what, [of_rank[number] for of_rank in found], decision, complete)
-        for number, (what, decision) in enumerate(zip(told, decide(found), strict=True))
+        for number, (what, decision) in enumerate(zip(told, decisions, strict=True))
     ]
+
+
+def _together(one: Cell, other: Cell) -> bool:
+    """Whether two cells are decided together: those of one question and size."""
+    return (one.question, one.side) == (other.question, other.side)
+
+
+def _decided(found: Sequence[Sequence[CellGain]], final: Sequence[bool]) -> list[Decision | None]:
+    """What is shown, of those cells that can be decided: not of those that happen to be done before others."""
+    decisions = iter(decide([[gain for gain, ready in zip(own, final, strict=True) if ready] for own in found]))
+    return [next(decisions) if ready else None for ready in final]
 
 
 def _use_gain(
@@ -417,7 +449,7 @@ def _use_gain(
     use: str,
     ways: tuple[str, ...],
     found: list[CellGain],
-    decision: Decision,
+    decision: Decision | None,
     complete: dict[tuple[Cell, str], list[list[Classifier]]],
 ) -> UseGain:
     ours, first = (list(itertools.chain.from_iterable(complete[cell, way])) for way in (use, ways[0]))
@@ -442,13 +474,21 @@ def _error(record: Classifier) -> float:
     return record.scores["calibration_error"]
 
 
-def _have_one_recipe(of_draws: list[list[Classifier]]) -> bool:
-    """Whether the generators of a use were trained alike; if not, it is told, and the use is left out of its cell."""
-    recipes = Counter(record.recipe for own in of_draws for record in own)
-    if len(recipes) > 1:
-        key = of_draws[0][0].key
-        print(f"{key.cell}, {key.way}: left out, since its generators have several recipes: {dict(recipes)}")
-    return len(recipes) == 1
+def _comparable(ours: list[list[Classifier]], rivals: list[list[list[Classifier]]]) -> bool:
+    """Whether generators and classifiers of a use were trained alike; if not, that is told, and the use is left out."""
+    recipes = Counter(record.recipe for own in ours for record in own)
+    every = [record for draws in (ours, *rivals) for own in draws for record in own]
+    procedures = Counter((record.machine.procedure, record.machine.precision) for record in every)
+    models = max(len({record.models for record in own}) for own in ours)
+    reasons = [
+        f"its generators have several recipes: {dict(recipes)}" if len(recipes) > 1 else "",
+        f"its classifiers were trained in several ways: {dict(procedures)}" if len(procedures) > 1 else "",
+        "classifiers of one draw have images of several generators" if models > 1 else "",
+    ]
+    key = ours[0][0].key
+    for reason in filter(None, reasons):
+        print(f"{key.cell}, {key.way}: left out, since {reason}")
+    return not any(reasons)
 
 
 def _gain(name: str, spread: str, ours: Sequence[Classifier], theirs: Sequence[Classifier]) -> DrawnGain:

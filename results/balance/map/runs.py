@@ -32,13 +32,25 @@ import msgspec
 import numpy as np
 import records
 import torch
-from draws import NORMAL, Draw, Failed, OutOfTime, Place, classified, images_for, runs_of, seconds_of, stay_on
+from draws import (
+    NORMAL,
+    OF_CLASSIFIERS,
+    Draw,
+    Failed,
+    OutOfTime,
+    Place,
+    classified,
+    images_for,
+    origins,
+    runs_of,
+    seconds_of,
+    stay_on,
+)
 from records import Budget, Cell, Classifier, HeldOut, Key, Machine
 from ways import RIVALS, USES, WAYS, Way
 
 from samgan import __version__
 from samgan.data import PreparedSet
-from samgan.devices import choose_precision
 from samgan.errors import SamganError
 from samgan.files import atomic_write, hash_json, locked
 from samgan.metrics.classification import scores
@@ -220,7 +232,7 @@ def provenance(draw: Draw, data: PreparedSet, way: Way, generator: int | None, m
         return {}
     runs = list(dict.fromkeys(run for name in made for run in runs_of(draw, data, way.images, name, generator)))
     recipes = []
-    for run in runs:
+    for run in sorted(set().union(*map(origins, runs))):
         tree = Run.open(run).config.to_dict()
         tree["training"].pop("seed")
         recipes.append(hash_json([tree, ARITHMETIC]))
@@ -237,7 +249,7 @@ def this_machine(device: str) -> Machine:
     known = describe_environment(device, None)
     return Machine(
         known.processor,
-        choose_precision("auto", device),
+        OF_CLASSIFIERS,
         __version__,
         known.commit or "",
         str(torch.__version__),

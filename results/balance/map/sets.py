@@ -14,6 +14,9 @@ A third of the patients is fold 0, a third fold 1, a third fold 2. Classifiers t
 fold 2, and the other way round; fold 0 is for choices, and is never tested on afterwards. Images of one patient, and
 near duplicates, are in one fold; which one, depends on a hash of the patient's name only. Sets are written to
 SETS/QUESTION/FOLD-AGAINST/SIDE: trained on FOLD, held out AGAINST; those of adults alone, to SETS/adults/SIDE.
+
+Among the adults' NORMAL images are copies of the children's. They are left out: they are no adults, are of the same
+hospital as the children, and would count twice.
 """
 
 import csv
@@ -51,6 +54,7 @@ QUESTIONS = {
         "percentile",
     ),
 }
+ADULTS = Images({name: name for name in ("NORMAL", "COVID")}, ("adults",))
 
 
 def main() -> None:
@@ -68,22 +72,27 @@ def main() -> None:
     for name, question in QUESTIONS.items():
         images = described(data, question)
         for train, test in PAIRS:
-            make(both, images, (train, test), sets / name / f"{train}-{test}", question.normalize)
-    elsewhere = sets / "adults"
-    for side in SIDES:
-        if not (elsewhere / str(side) / "dataset.json").exists():
-            call("prepare", adults, elsewhere / str(side), "--resolution", side, "--holdout", 0)
+            split = {train: "train", test: "test"}
+            rows = [(*image, split[fold]) for image in images if (fold := fold_of(image[-1])) in split]
+            make(both, rows, sets / name / f"{train}-{test}", question.normalize)
+    make(both, [(*image, "train") for image in described(data, ADULTS)], sets / "adults", ADULTS.normalize)
 
 
 def described(data: PreparedSet, question: Images) -> list[tuple[str, str, str]]:
     """File, class and patient of each image of a question; near duplicates count as images of one patient."""
-    patients = data.groups(range(len(data.manifest)))
+    rows = list(zip(data.manifest, data.groups(range(len(data.manifest))), strict=True))
+    of_children = {patient for row, patient in rows if folder_of(row.source) == "children"}
     found = []
-    for row, patient in zip(data.manifest, patients, strict=True):
-        label = question.classes.get(kind(row.source))
-        if label and row.source.split("/")[0] in question.folders:
+    for row, patient in rows:
+        label, folder = question.classes.get(kind(row.source)), folder_of(row.source)
+        if label and folder in question.folders and (folder == "children" or patient not in of_children):
             found.append((row.source, label, patient))
     return found
+
+
+def folder_of(source: str) -> str:
+    """Whether an image came with the children's or the adults' X-rays."""
+    return source.split("/")[0]
 
 
 def kind(source: str) -> str:
@@ -99,26 +108,20 @@ def fold_of(patient: str) -> int:
     return int.from_bytes(hashlib.sha256(f"fold of {patient}".encode()).digest()[:8]) % 3
 
 
-def make(
-    source: Path, images: list[tuple[str, str, str]], pair: tuple[int, int], out: Path, normalize: str = "none"
-) -> None:
-    """Prepare the images of two folds, the second held out."""
+def make(source: Path, rows: list[tuple[str, str, str, str]], out: Path, normalize: str) -> None:
+    """Prepare images, given by file, class, patient and split, at each size."""
+    first, *smaller = SIDES
     if (out / str(SIDES[-1]) / "dataset.json").exists():
         return
     out.mkdir(parents=True, exist_ok=True)
-    table = out / "labels.csv"
+    table, columns = out / "labels.csv", ["image", "label", "patient", "split"]
     with open(table, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "label", "patient", "split"])
-        for name, label, patient in images:
-            fold = fold_of(patient)
-            if fold in pair:
-                writer.writerow([name, label, patient, "train" if fold == pair[0] else "test"])
-    columns = ["image", "label", "patient", "split"]
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
     named = [word for column in columns for word in (f"--{column}-column", column)]
-    first, *smaller = SIDES
     if not (out / str(first) / "dataset.json").exists():
         more = ["--resolution", first, "--normalize", normalize, "--labels", table, *named]
+        if all(split == "train" for *_, split in rows):
+            more += ["--holdout", 0]
         call("prepare", source, out / str(first), *more)
     for side in smaller:
         call("subset", out / str(first), out / str(side), "--resolution", side)

@@ -6,10 +6,10 @@ Each map has the cells of the protocol: three questions, five numbers of patient
 cell two folds of patients, with the draws of the protocol in each; of each draw two rivals, and three uses of
 synthetic images, which share these. A classifier's score of an image is the sum of its class, something of its
 patient, something of the image, and noise of its own. What a use gains differs from draw to draw: more so with few
-patients, and differently far in each question. Parts of that are common to the uses of a draw, which have a generator
-and rivals in common, and to cells of a question, which have patients in common. Without a gain, at most 5 % of cells
-and of maps may be called a gain or a loss; with gains and losses, 93 to 97 % of intervals have to hold the true one,
-which is known exactly here.
+patients, and differently far in each question and for each use. Parts of that are common to the uses of a draw, which
+have a generator and rivals in common, and to cells of a question, which have patients in common. Without a gain, at
+most 5 % of cells and of maps may be called a gain or a loss; with gains and losses, 93 to 97 % of intervals have to
+hold the true one, which is known exactly here.
 Writes simulation.csv.
 """
 
@@ -30,6 +30,8 @@ SPREADS = {10: 0.30, 25: 0.20, 50: 0.14, 100: 0.10, 250: 0.07}
 """By number of patients, the standard deviation over draws of what the distance between the classes gains."""
 OF_QUESTION = {"virus": 1.0, "three": 0.7, "covid": 0.4}
 """What that deviation is multiplied by."""
+OF_USE = (0.5, 1.0, 1.5)
+"""And what it is multiplied by for each use: uses are of different kinds, which draws may make differ unequally."""
 OF_CELLS, OF_USES = 0.3, 0.4
 """Shares of its variance that cells of a question and that the uses of a cell have in common, in a fold and draw."""
 PATIENTS, PREVALENCE = 700, 0.35
@@ -61,24 +63,25 @@ def simulated(draw: np.random.Generator, gains: tuple[float, ...]) -> tuple[list
     of_patients = draw.normal(size=(len(OF_QUESTION), len(FOLDS), DRAWS))
     true = [gains[number % len(gains)] for number in range(len(MAP) * USES)]
     for number, cell in enumerate(MAP):
-        spread, question = _spread(cell), list(OF_QUESTION).index(cell.question)
+        question = list(OF_QUESTION).index(cell.question)
         for fold in range(len(FOLDS)):
             truth, of, common = folds[cell.question, fold]
             for of_draw in range(DRAWS):
                 against = [_area(truth, of, common, DISTANCE - SECOND * rank, draw) for rank in range(RIVALS)]
                 shared = OF_CELLS**0.5 * of_patients[question, fold, of_draw] + OF_USES**0.5 * draw.normal()
                 for use in range(USES):
+                    spread = _spread(cell, use)
                     deviation = shared + (1 - OF_CELLS - OF_USES) ** 0.5 * draw.normal()
                     more = distance_gained(true[USES * number + use], spread) + spread * deviation
                     area, influence = _area(truth, of, common, DISTANCE + more, draw)
-                    name, kind = f"{number} {use}", f"{cell.question} {cell.patients}"
+                    name, kind = f"{number} {use}", f"{cell.question} {cell.patients} {use}"
                     for own, (other, of_other) in zip(found, against, strict=True):
                         own.append(DrawnGain(name, kind, fold, of_draw, area - other, influence - of_other))
     return [estimate_gains(own) for own in found], true
 
 
-def _spread(cell: Cell) -> float:
-    return SPREADS[cell.patients] * OF_QUESTION[cell.question]
+def _spread(cell: Cell, use: int) -> float:
+    return SPREADS[cell.patients] * OF_QUESTION[cell.question] * OF_USE[use]
 
 
 def _area(

@@ -38,10 +38,12 @@ READING = (
     "A number is the AUC with synthetic images minus that of the stronger of two ways without, or for a loss, of the "
     "one that the pilot put first; with its interval of 95 %.",
     "Blue: better with them; orange: worse. A star: a gain that is shown over both ways, or a loss that is shown "
-    "against the one that the pilot put first, with at most 5 % of false discoveries over the map.",
+    "against the one that the pilot put first, with at most 5 % of false discoveries over the map. A question mark: "
+    "not decided yet.",
     f"Hatched: only a gain above {ENOUGH:g} would have been shown in four cases of five. If no difference is shown "
     "there, there may still be one.",
-    "A cell is measured when all its draws of patients are done, and stands here from then on.",
+    "A cell is measured when all its draws of patients are done, and stands here from then on. It is decided when all "
+    "cells of its question and size are measured, so that it does not depend on which of them are done first.",
 )
 HEADER = (
     *("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable"),
@@ -85,7 +87,7 @@ def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
             f"{rival.auc:.3f}",
             f"{rival.gain.mean:+.4f} {_interval(one, rival, 4)}",
             f"{min(1.0, 2 * min(rival.gain.p(1), rival.gain.p(-1))):.3f}",
-            f"{rival.gain.detectable(one.decision.needed):.4f}",
+            f"{detectable(one, rival):.4f}",
             *(_beside(one) if not rank else [""] * 4),
             word(one),
         )
@@ -102,17 +104,24 @@ def _beside(one: UseGain) -> list[str]:
 
 def word(one: UseGain) -> str:
     """The verdict."""
+    if one.decision is None:
+        return "not decided yet"
     return HELPS if one.decision.helps else HARMS if one.decision.harms else UNDECIDED
 
 
+def detectable(one: UseGain, rival: Rival) -> float:
+    """The smallest gain that would have been shown; before a decision, without a correction for other cells."""
+    return rival.gain.detectable(one.decision.needed) if one.decision else rival.gain.detectable()
+
+
 def _interval(one: UseGain, rival: Rival, digits: int) -> str:
-    low, high = rival.gain.interval(one.decision.level)
+    low, high = rival.gain.interval(one.decision.level) if one.decision else rival.gain.interval()
     return f"[{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def utility_map(found: Iterable[UseGain]) -> UtilityMap:
     """What travels with the package: the verdicts of the map, and the earlier ones."""
-    found = list(found)
+    found = [one for one in found if one.decision]
     questions = [Question("pneumonia", EASY, "easy", tuple(earlier()), ())]
     for name, (text, difficulty) in TEXTS.items():
         own = [one for one in found if one.cell.question == name]
@@ -125,6 +134,7 @@ def utility_map(found: Iterable[UseGain]) -> UtilityMap:
 def _verdict(one: UseGain) -> Verdict:
     rival = one.decisive
     gain = rival.gain
+    assert one.decision is not None
     low, high = gain.interval(one.decision.level)
     return Verdict(
         source="map/cells.jsonl",
@@ -201,9 +211,10 @@ def figure(question: str, found: Iterable[UseGain]) -> Markup:
 def _drawn(one: UseGain | None) -> HeatCell:
     if one is None:
         return HeatCell(None, ("not measured",))
-    rival, star = one.decisive, " *" * (one.decision.helps or one.decision.harms)
-    lines = (f"{rival.gain.mean:+.3f}{star}", _interval(one, rival, 3))
-    return HeatCell(rival.gain.mean, lines, hatched=rival.gain.detectable(one.decision.needed) > ENOUGH)
+    rival, decision = one.decisive, one.decision
+    mark = " ?" if decision is None else " *" * (decision.helps or decision.harms)
+    lines = (f"{rival.gain.mean:+.3f}{mark}", _interval(one, rival, 3))
+    return HeatCell(rival.gain.mean, lines, hatched=detectable(one, rival) > ENOUGH)
 
 
 def main(words: list[str]) -> None:

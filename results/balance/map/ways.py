@@ -32,7 +32,7 @@ IMAGES = {
     "fine-tuned": "one model of all other classes, which is not told the class, then fine-tuned to the small class",
     "truncated": "as joint, with a truncation of 0.7",
     "three models": "as joint, a third of the images from each of three seeds",
-    "between patients": "as joint, halfway between the styles of seeds that are nearest to two real images",
+    "between patients": "as joint, somewhere between two seeds, each of them the nearest one to a real image",
 }
 
 
