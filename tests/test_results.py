@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import math
+import re
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +27,10 @@ from samgan.errors import SamganError
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.legacy import adjacent_ms_ssim
 from samgan.metrics.ms_ssim import mean_ms_ssim
-from samgan.runs import Environment, Start
+from samgan.runs import Collapse, Environment, Start
 from samgan.sampling import Origin, Source
 from samgan.scoring import Scores, score_images
-from samgan.studies import ARMS, CLASSICAL, BalanceDocument, ScoredAt
+from samgan.studies import ARMS, CLAIMS, CLASSICAL, BalanceDocument, ScoredAt
 from samgan.training import Recipe, Sampler, TrainingState, train_step
 from samgan.trust.documents import SkippedPart
 
@@ -299,14 +300,44 @@ def test_rows_of_the_verdict_are_taken_as_they_were_at_a_length(monkeypatch, tmp
     assert not verdict.rows_at(15.0)
 
     on_the_way = replace(rows[0].scores, count=7)
-    row = replace(rows[0], scored_at=(ScoredAt(kimg=15.0, scores=on_the_way),))
-    (tmp_path / "table2" / "rows").mkdir(parents=True)
-    row.write(tmp_path / "table2" / "rows" / "row.json")
+    alarm = Collapse(step=1875, images_seen=15000, wall_seconds=9.0, reason="alike")
+    trained = replace(rows[0].trained, collapse=alarm)
+    at = ScoredAt(kimg=15.0, scores=on_the_way, second_scores=on_the_way)
+    row = replace(rows[0], trained=trained, scored_at=(at,))
+    folder = tmp_path / "table2" / "rows"
+    folder.mkdir(parents=True)
+    row.write(folder / "row.json")
     monkeypatch.setattr(verdict, "HERE", tmp_path)
     (found,) = verdict.rows_at(15.0)
-    assert found.scores.count == 7
+    assert found.scores.count == found.second_scores.count == 7
     assert found.trained.kimg == 15
     assert found.trained.wall_minutes == pytest.approx(row.trained.wall_minutes / 2, abs=0.01)
+    assert found.trained.collapse == alarm
+    assert found.trained.gamma == {}  # which is that of the end
+    assert 0 < max(kimg for points in found.trained.curves.values() for kimg, _ in points) <= 15
+    replace(row, trained=replace(trained, collapse=replace(alarm, images_seen=15008))).write(folder / "row.json")
+    assert verdict.rows_at(15.0)[0].trained.collapse is None  # it came later
+    assert verdict.rows_at(30.0)[0].trained.collapse
+    row.write(folder / "again.json")
+    with pytest.raises(SystemExit, match="expected one run of each row and seed"):
+        verdict.rows_at(15.0)
+    other = replace(row, seed=9, scoring=replace(row.scoring, count=7))
+    other.write(folder / "again.json")
+    with pytest.raises(SystemExit, match="expected rows that were scored in one way"):
+        verdict.rows_at(15.0)
+
+
+def test_each_claim_is_judged_at_one_length():
+    """All of them, but flips, of which two pairs have the seeds of the factors; with rows that the protocol has."""
+    verdict = load("verdict", "verdict")
+    judged = {kimg: verdict.claims_at(kimg) for kimg in verdict.LENGTHS}
+    sentences = [claim.sentence for claims in judged.values() for claim in claims]
+    assert sorted(set(sentences)) == sorted(claim.sentence for claim in CLAIMS)
+    assert [one for one in set(sentences) if sentences.count(one) > 1] == ["Flips help"]
+    script = (FOLDER / "verdict" / "run.sh").read_text()
+    run = set(re.findall(r"[a-z][a-z0-9.-]+", script))
+    pairs = [pair for claims in judged.values() for claim in claims for pair in claim.pairs]
+    assert {name for pair in pairs for name in (pair.better, pair.worse)} <= run
 
 
 def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatch):
@@ -319,7 +350,7 @@ def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatc
     written = {path.parent.name for path in FOLDER.glob("verdict/at-*/table.md")}
     assert {path.parent.name for path in tmp_path.glob("at-*/table.md")} == written
     for name in written:
-        for file in ("table.md", "table.csv", "table.json"):
+        for file in ("table.md", "table.csv", "table.json", "second.csv"):
             assert (tmp_path / name / file).read_bytes() == (FOLDER / "verdict" / name / file).read_bytes(), name
 
 

@@ -95,8 +95,12 @@ def test_one_seed_of_every_row_decides_nothing():
 
 def test_a_claim_says_what_its_seeds_could_show_and_what_it_would_take():
     runs = {**SPREAD, "samgan-8": [scored(1.0)] * 2, "msg-gan-6": [scored(1.2)] * 2}
-    visible = (stats.t.ppf(0.975, 3) + stats.t.ppf(0.8, 3)) * DEVIATION
-    needed = math.ceil(2 * (visible / math.log(1.2)) ** 2)
+
+    def shown(seeds, freedom):
+        return (stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * DEVIATION * math.sqrt(2 / seeds)
+
+    visible = shown(2, 3)
+    needed = next(seeds for seeds in range(2, 99) if shown(seeds, 3 + seeds - 2) <= math.log(1.2))
     told = f"(2 seeds would show a ratio of {math.exp(visible):.2f} in 4 cases of 5; this one takes {needed}; "
     assert told + "permutation of signs: p 0.5, at least 0.5 with 2 seeds)" in verdict(HEADLINE, runs).evidence[0]
 

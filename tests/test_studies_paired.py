@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from samgan.studies.paired import (
+    Difference,
     Rest,
     differences,
     mean_difference,
@@ -68,9 +69,19 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 
 
 def test_the_number_of_seeds_shows_the_difference_that_it_was_made_for():
-    rest = Rest(0.3, 12)
+    def seen(seeds):  # two of them were run
+        return seen_with(seeds, Rest(0.3, 12 + seeds - 2))
+
     for difference in (0.1, 0.5, -0.5, 3.0):
-        seeds = seeds_to_see(difference, rest)
-        assert seen_with(seeds, rest) <= abs(difference)
-        assert seeds == 1 or seen_with(seeds - 1, rest) > abs(difference)
-    assert seeds_to_see(0.0, rest) is None
+        seeds = seeds_to_see(difference, Rest(0.3, 12), 2)
+        assert seen(seeds) <= abs(difference)
+        assert seeds == 1 or seeds > 100 or seen(seeds - 1) > abs(difference)
+    assert seeds_to_see(0.0, Rest(0.3, 12), 2) is None
+
+
+def test_what_four_seeds_leave_open_may_take_two_more():
+    """With the freedom of four seeds of two rows, six could never be enough: those of six have more of it."""
+    rest = Rest(1.0, 3)
+    low, high = Difference(2.2, (2 / 4) ** 0.5, rest).interval()
+    assert low < 0 < high
+    assert seeds_to_see(2.2, rest, 4) == 6

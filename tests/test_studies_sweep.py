@@ -239,6 +239,12 @@ def test_a_row_keeps_scores_by_second_features(data, tmp_path, no_features):
     assert row.second_scores.scores["frechet"].value > 0
     assert RowDocument.read(tmp_path / "rows" / f"{row.key}.json") == row
     assert finished(job(data), tmp_path, Scoring()) == row, "it was scored in this way, too"
+    one = dataclasses.replace(job(data, "on-the-way"), score_at=(0.012,))
+    (row,) = run_sweep([one], tmp_path, Scoring(second_features="radiograph"), HERE)
+    (at,) = row.scored_at
+    assert (at.scores.features, at.second_scores.features.name) == (None, "radiograph")
+    assert at.second_scores.scores["frechet"].value != row.second_scores.scores["frechet"].value
+    assert RowDocument.read(tmp_path / "rows" / f"{row.key}.json") == row
 
 
 def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):

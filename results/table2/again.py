@@ -1,4 +1,4 @@
-"""Write table.json again from the records of its rows, with what this version says about them. Nothing is trained.
+"""Write the table again from the records of its rows, with what this version says about them. Nothing is trained.
 
     python results/table2/again.py
 
@@ -6,6 +6,7 @@
 rows were run, so it would run them anew.
 """
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,15 +18,16 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Replace table.json; the other files of the table stay."""
+    """Replace table.json, table.md and table.html; table.csv stays, whose numbers do not change."""
     stored = Table.read(HERE / "table.json")
     places = {line["name"]: place for place, line in enumerate(stored.lines)}
     rows = [RowDocument.read(path) for path in (HERE / "rows").glob("*.json")]
     rows.sort(key=lambda row: (row.seed, places[row.name]))  # as jobs were run
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rows").symlink_to(HERE / "rows")
-        table, _ = write_table(Path(folder), rows, command=stored.command, title=stored.title)
-    table.write(HERE / "table.json")
+        write_table(Path(folder), rows, command=stored.command, title=stored.title)
+        for suffix in ("json", "md", "html"):
+            shutil.copyfile(Path(folder) / f"table.{suffix}", HERE / f"table.{suffix}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 # DATA and FACES are prepared sets; FEATURES.pt is the stand-in Inception (results/stand_in.py). It can be stopped and
 # started again. Two jobs at a time, one core each.
 set -eu
-data=$1 features=$2 part=$3
+data=$1 features=$2 part=$3 second="--second-features radiograph"
 here=$(dirname "$0")
 case $part in
 headline) rows="samgan-8=4 msg-gan-6=4" length="--kimg 400 --score-at 100 200" ;;
@@ -17,10 +17,10 @@ rest)
     rows="$rows samgan-plus samgan-plus-attention samgan-vision" length="--kimg 100"
     ;;
 full) rows="samgan-8 msg-gan-6" length="--kimg 1808 --score-at 100 200 400" ;;
-faces) rows="msg-gan-1" length="--kimg 100 --faces $4" ;;
+faces) rows="msg-gan-1" length="--kimg 100 --faces $4" second="" ;; # the radiograph features see grey images only
 *) echo "run.sh: PART is headline, factors, rest, full or faces, not $part" >&2 && exit 2 ;;
 esac
 # shellcheck disable=SC2086
 exec samgan table2 "$data" --out "$here/$part" --rows $rows $length --scale cpu --network.max_channels=32 \
-    --training.batch_size=8 --snapshot-every-kimg 20 --count 1500 --features "$features" --second-features radiograph \
+    --training.batch_size=8 --snapshot-every-kimg 20 --count 1500 --features "$features" $second \
     --ray local --cores-per-job 1

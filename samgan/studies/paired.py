@@ -1,11 +1,13 @@
 """Differences between rows of a table within seeds: intervals, a permutation test, and how many seeds it takes.
 
-Two rows of one seed are shown the same images in the same order, with equal latents, and begin with equal weights where
-their networks are equal. So a seed may be lucky for all rows, and rows are compared within seeds. A value is taken as
+Two rows of one seed are shown the same images in the same order, with equal latents; rows that differ in no layer begin
+with equal weights, too. So a seed may be lucky for all rows, and rows are compared within seeds. A value is taken as
 
     value[row, seed] = row + seed + rest,
 
-and the rest is assumed to spread equally everywhere. Few seeds are run, so it is estimated from all rows together.
+and the rest is assumed to spread equally everywhere, and independently. Few seeds are run, so it is estimated from all
+rows together. Where a seed is lucky for one kind of rows and not for another, intervals that rest on this are too
+narrow. With two rows alone, the interval is that of a paired t-test, which needs no such assumption.
 """
 
 import itertools
@@ -118,8 +120,17 @@ def seen_with(seeds: int, rest: Rest) -> float:
     return (rest.factor(1 - (1 - LEVEL) / 2) + rest.factor(POWER)) * rest.deviation * math.sqrt(2 / seeds)
 
 
-def seeds_to_see(difference: float, rest: Rest) -> int | None:
-    """How many seeds show a difference of this size in four cases of five; None if there is none."""
+def seeds_to_see(difference: float, rest: Rest, seeds: int) -> int | None:
+    """How many seeds show a difference of this size in four cases of five; None if there is none.
+
+    Args:
+        difference: Of two rows.
+        rest: As it is known from the seeds that were run.
+        seeds: How many of the two rows those were: each further one adds a degree of freedom.
+    """
     if difference == 0 or not math.isfinite(difference):
         return None
-    return max(1, math.ceil((seen_with(1, rest) / difference) ** 2))
+    number = 1
+    while seen_with(number, rest._replace(freedom=max(1, rest.freedom + number - seeds))) > abs(difference):
+        number += 1 + number // 100  # beyond a hundred, to the nearest percent
+    return number

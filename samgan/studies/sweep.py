@@ -160,8 +160,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
             if on_collapse == "stop" and trained.collapse:
                 trained = dataclasses.replace(trained, ended_early=not run.is_over(job.minutes))
             scores = _score(run, data, scoring, resources.device)
-            if scoring.second_features:
-                other = dataclasses.replace(scoring, features=scoring.second_features, features_file=None)
+            if other := _second(scoring):
                 second = _score(run, data, other, resources.device, run.path / "second-scores")
             used = scores.features, scores.count
             on_the_way = [one for one in on_the_way if (one.scores.features, one.scores.count) == used]
@@ -195,20 +194,30 @@ def _score_at(
     kimg: float, job: Job, path: Path, data: PreparedSet, scoring: Scoring, resources: Resources, on_collapse: str
 ) -> list[ScoredAt]:
     """Train to a part of the job's length, and score that; nothing if the run has passed it without scores."""
-    folder = path / f"scores-{kimg:g}"
     part = dataclasses.replace(job, config=job.config.override({"training.kimg": kimg}))
-    document = folder / scores_file(scoring.protocol)
-    if not document.exists():
-        begun = (path / "config.json").is_file()
-        if begun and Run(path).last_step() > part.config.training.total_steps:
-            say(f"samgan: {job.key} has passed {kimg:g} kimg, and cannot be scored there any more")
-            return []
-        run = _train(part, path, data, resources, on_collapse)
-        if run.last_step() < part.config.training.total_steps:  # ended at its collapse
-            return []
-        _score(run, data, scoring, resources.device, folder)
-    scores = Scores.read(document)
-    return [ScoredAt(kimg=kimg, scores=scores)]
+    found: list[Scores] = []
+    for by, folder in ((scoring, path / f"scores-{kimg:g}"), (_second(scoring), path / f"second-scores-{kimg:g}")):
+        if by is None:
+            continue
+        document = folder / scores_file(scoring.protocol)
+        if not document.exists():
+            begun = (path / "config.json").is_file()
+            if begun and Run(path).last_step() > part.config.training.total_steps:
+                say(f"samgan: {job.key} has passed {kimg:g} kimg, and cannot be scored there any more")
+                break
+            run = _train(part, path, data, resources, on_collapse)
+            if run.last_step() < part.config.training.total_steps:  # ended at its collapse
+                break
+            _score(run, data, by, resources.device, folder)
+        found.append(Scores.read(document))
+    return [ScoredAt(kimg=kimg, scores=found[0], second_scores=found[1] if len(found) > 1 else None)] if found else []
+
+
+def _second(scoring: Scoring) -> Scoring | None:
+    """How to score by other features; None if they were not asked for."""
+    if not scoring.second_features:
+        return None
+    return dataclasses.replace(scoring, features=scoring.second_features, features_file=None)
 
 
 def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_collapse: str) -> Run:

@@ -68,6 +68,8 @@ class ScoredAt:
 
     kimg: float
     scores: Scores
+    second_scores: Scores | None = None
+    """By other features, if they were asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

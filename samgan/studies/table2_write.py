@@ -13,16 +13,17 @@ from samgan.files import atomic_write
 from samgan.pages import Curve, chart, markdown_table, png_picture, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.scoring import SCORES, Score, Scores
-from samgan.studies.claims import REFUTED, Verdict, judge_claims
+from samgan.studies.claims import CLAIMS, REFUTED, Claim, Verdict, judge_claims
 from samgan.studies.sweep_row import Finished, RowDocument, finished_rows
 from samgan.studies.table2_alarms import ALARM_HEADER, alarm_lines, alarm_summary
 from samgan.studies.table2_document import JudgedClaim, Table
 from samgan.studies.table2_lines import COLUMNS, Averaged, Correlation, TableLine, rank_correlations, summarise
 from samgan.studies.table2_rows import ROWS
 
-HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of full length of the paper's networks. "{REFUTED}" means that \
-the opposite was measured, by more than seeds differ (95 % interval; a wider one for a claim of several pairs, because \
-one pair is enough to contradict it). Rows are compared within seeds, which share the order of images and latents."""
+HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of the paper's networks, without those that ended early. \
+"{REFUTED}" means that the opposite was measured, by more than seeds differ (95 % interval; a wider one for a claim of \
+several pairs, because one pair is enough to contradict it). Rows are compared within seeds, which share the order of \
+images and latents."""
 PUBLISHED = ("paper's FID", "paper's MR / MG")
 """Columns of table.md and table.html for which a table without rows of the paper's networks has no value."""
 NOT_COMPARABLE = """The paper's FID was measured with other features, on other images and after longer training, so \
@@ -48,7 +49,13 @@ class _Result:
 
 
 def write_table(
-    out: Path, rows: Sequence[RowDocument], *, command: str, title: str, jobs: int | None = None
+    out: Path,
+    rows: Sequence[RowDocument],
+    *,
+    command: str,
+    title: str,
+    jobs: int | None = None,
+    claims: Sequence[Claim] = CLAIMS,
 ) -> tuple[Table, list[Path]]:
     """Write `table.md`, `table.csv`, `table.json` and `table.html`.
 
@@ -58,6 +65,7 @@ def write_table(
         command: What was typed, for readers who want to do the same.
         title: Of the page.
         jobs: Number of jobs of the whole sweep, if some may not have ended.
+        claims: Those to test.
 
     Returns:
         What table.json holds, and the files.
@@ -70,7 +78,7 @@ def write_table(
         title=title,
         header=[names[place] for place in columns],
         cells=[[line[place] for place in columns] for line in cells],
-        verdicts=judge_claims(judged) if judged else [],
+        verdicts=judge_claims(judged, claims) if judged else [],
         ranks=_rank_sentences(rank_correlations(lines)),
         alarms=alarm_lines(rows),
         alarm_summary=alarm_summary(rows),
