@@ -477,6 +477,41 @@ def test_what_is_known_of_a_trial_is_of_its_own_runs(monkeypatch, tmp_path):
     assert trials.recorded("64 px first", options) == {tmp_path: 60}
 
 
+def test_lines_of_a_run_are_replaced_when_they_are_known(monkeypatch, tmp_path):
+    """What another core adds meanwhile stays."""
+    trials = load("sizes", "trials")
+    monkeypatch.setattr(trials, "AUDITS", tmp_path / "audits.csv")
+    own, other = ({"data": "kermany", "seed": seed} for seed in "01")
+    trials.write(trials.AUDITS, [{**own, "auc": "0.5"}])
+
+    def audited(run, data, options):
+        trials.replace_lines(trials.AUDITS, other, [{"auc": "0.6"}])
+        return {"auc": "0.7"}
+
+    monkeypatch.setattr(trials, "audited", audited)
+    monkeypatch.setattr(trials, "recorded", lambda name, options: {tmp_path: 1})
+    monkeypatch.setattr(trials, "described", lambda name, options: own)
+    trials.audit("as it is", argparse.Namespace(sets=tmp_path, size=64))
+    assert trials.read(trials.AUDITS) == [{**other, "auc": "0.6"}, {**own, "auc": "0.7"}]
+
+
+def test_trials_are_trained_in_the_precision_of_their_paces(monkeypatch, tmp_path):
+    trials, called = load("sizes", "trials"), []
+    monkeypatch.setattr(trials, "call", lambda core, words: called.append(words))
+    options = argparse.Namespace(
+        step="run", work=tmp_path, sets=tmp_path / "kermany", seed=0, core=0, more=[], classes=["PNEUMONIA"]
+    )
+    monkeypatch.setattr(trials, "usable_precision", lambda precision, device: precision)
+    trials.train(64, 1, [], "", options)
+    assert "--training.precision=bf16" in called.pop()
+    monkeypatch.setattr(trials, "usable_precision", lambda precision, device: "fp32")
+    with pytest.raises(SystemExit, match="paces are those of bf16, which this processor cannot compute in"):
+        trials.train(64, 1, [], "", options)
+    options.step = "short"
+    trials.train(64, 1, [], "", options)
+    assert not any("precision" in str(word) for word in called.pop())
+
+
 def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp_path):
     trials = load("sizes", "trials")
     monkeypatch.setattr(trials, "PACE", tmp_path / "pace.csv")

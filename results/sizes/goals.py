@@ -24,7 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import spectrum
-from trials import AUDITS, SCORES, audited, draw_grid, kimg_of, origin, read, scored, slug_of, write
+from trials import (
+    AUDITS,
+    SCORES,
+    audited,
+    draw_grid,
+    in_one_precision,
+    kimg_of,
+    origin,
+    read,
+    replace_lines,
+    scored,
+    slug_of,
+    write,
+)
 
 from samgan.runs import Run
 from samgan.scoring import Scores
@@ -168,24 +181,22 @@ def keep(name: str, settings: list[str], options: argparse.Namespace) -> None:
     spectrum.compare(argparse.Namespace(**asked, count=256))
     size = {"data": goal.data, "size": str(side), "variant": told}
     key = {**size, "seed": own["seed"], "minutes": f"{goal.minutes:g}"}
-    rows = [row for row in read(AUDITS) if not key.items() <= row.items()]
-    write(AUDITS, [*rows, {**key, **audited(out, sets / str(side), options)}])
+    replace_lines(AUDITS, key, [audited(out, sets / str(side), options)])
 
 
 def train(out: Path, side: int, minutes: float, settings: list[Any], options: argparse.Namespace) -> None:
     """Train one part until its minutes are over or its images are trained, or go on with it."""
     goal = GOALS[options.goal]
     data = ["train", options.sets / goal.data / str(side), "--out", out, "--processes", options.processes]
-    if not options.by_pace:
+    if options.by_pace:
+        settings = [*settings, in_one_precision()]
+    else:
         data += ["--minutes", minutes]
     if not (out / "config.json").exists():
         first = ["--training.first_sides=[]", f"--training.seed={options.seed}"]
         call([*data, *first, *settings, "--classes", *goal.classes])
         return
-    run = Run(out)
-    seconds = [line["wall_seconds"] for line in run.stats() if line["kind"] == "train"]
-    late = not options.by_pace and seconds and seconds[-1] >= 60 * minutes
-    if not late and run.last_step() < run.config.training.total_steps:
+    if not Run(out).is_over(None if options.by_pace else minutes):
         call([*data, "--resume", *origin(settings)])
 
 

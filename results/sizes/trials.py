@@ -26,6 +26,7 @@ import argparse
 import collections
 import csv
 import dataclasses
+import io
 import json
 import os
 import re
@@ -41,7 +42,8 @@ import numpy as np
 import torch
 
 from samgan.data import PreparedSet
-from samgan.devices import keep_freed_memory, make_fabric
+from samgan.devices import keep_freed_memory, make_fabric, usable_precision
+from samgan.files import atomic_write
 from samgan.grids import image_grid, write_png
 from samgan.pictures import to_uint8
 from samgan.presets import preset_config
@@ -56,6 +58,8 @@ HERE = Path(__file__).parent
 PACE, TRIALS, CURVES = HERE / "pace.csv", HERE / "trials.csv", HERE / "curves.csv"
 JUDGED, PARTS, AUDITS, SHORT = (HERE / f"{name}.csv" for name in ("judged", "parts", "audits", "short"))
 SCORES = ("frechet", "precision", "recall", "coverage")
+PRECISION = "bf16"
+"""In which paces are measured, so that all that is trained by pace is trained in it, on whatever machine."""
 STEPS, WARM_UP = 24, 16
 """Of `pace`: steps of each variant in a round, and before the first; every eighth step has a penalty."""
 
@@ -364,8 +368,7 @@ def keep(name: str, options: argparse.Namespace) -> None:
     They take the place of older ones of the same run.
     """
     out = list(recorded(name, options))[-1]
-    own = described(name, options)
-    rows = [row for row in read(CURVES) if not own.items() <= row.items()]
+    own, rows = described(name, options), []
     losses: dict[str, str] = {}
     for line in Run(out).stats():
         if line["kind"] == "train":
@@ -374,8 +377,8 @@ def keep(name: str, options: argparse.Namespace) -> None:
             values = {key: f"{line[key]:.4f}" for key in ("thumbnail_frechet", "swd", "ms_ssim_gap")}
             kimg = line["images_seen"] / 1000
             minute = f"{minute_at(kimg, name, options):.1f}"
-            rows.append({**own, "kimg": f"{kimg:g}", "minute": minute, **values, **losses})
-    write(CURVES, rows)
+            rows.append({"kimg": f"{kimg:g}", "minute": minute, **values, **losses})
+    replace_lines(CURVES, own, rows)
     if options.grid:
         draw_grid(HERE / f"{slug_of(' '.join(own.values()))}.png", out, options.sets, options.size)
 
@@ -405,29 +408,24 @@ def judge(name: str, options: argparse.Namespace) -> None:
     given = ["--features", "radiograph", "--checkpoint", "newest", "--out", out / "radiograph"]
     scores = scored(out, options.sets / str(options.size), given, options)
     scores.pop("ms_ssim_gap", None)
-    own = described(name, options)
-    rows = [row for row in read(JUDGED) if not own.items() <= row.items()]
-    write(JUDGED, [*rows, {**own, **scores}])
+    replace_lines(JUDGED, described(name, options), [scores])
 
 
 def score_parts(name: str, options: argparse.Namespace) -> None:
     """Score each network that a trained run of larger images began with at its own size, and the last one, too."""
-    own = described(name, options)
-    rows = [row for row in read(PARTS) if not own.items() <= row.items()]
+    rows = []
     for out, kimg in recorded(name, options).items():
         side = Run(out).config.network.resolution
         given = ["--features", options.features, "--checkpoint", "newest"]
         scores = scored(out, options.sets / str(side), given, options)
-        rows.append({**own, "side": side, "kimg_of_part": kimg, **scores})
-    write(PARTS, rows)
+        rows.append({"side": side, "kimg_of_part": kimg, **scores})
+    replace_lines(PARTS, described(name, options), rows)
 
 
 def audit(name: str, options: argparse.Namespace) -> None:
     """Write what an audit of a trained run found."""
     out = list(recorded(name, options))[-1]
-    own = described(name, options)
-    rows = [row for row in read(AUDITS) if not own.items() <= row.items()]
-    write(AUDITS, [*rows, {**own, **audited(out, options.sets / str(options.size), options)}])
+    replace_lines(AUDITS, described(name, options), [audited(out, options.sets / str(options.size), options)])
 
 
 def audited(run: Path, data: Path, options: argparse.Namespace) -> dict[str, str]:
@@ -612,11 +610,24 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
         f"--training.seed={options.seed}",
         f"--training.kimg={kimg}",
     ]
+    if options.step != "short":  # which compares nothing
+        settings.append(in_one_precision())
     if not (out / "config.json").exists():
         call(options.core, [*data, *settings])
     elif Run(out).last_step() < Run(out).config.training.total_steps:
         call(options.core, [*data, "--resume", *origin(settings)])
     return out
+
+
+def in_one_precision() -> str:
+    """The setting for it.
+
+    Raises:
+        SystemExit: This machine cannot compute in it.
+    """
+    if usable_precision(PRECISION, "cpu") != PRECISION:
+        raise SystemExit(f"paces are those of {PRECISION}, which this processor cannot compute in: take one that can")
+    return f"--training.precision={PRECISION}"
 
 
 def origin(settings: list[Any]) -> list[Any]:
@@ -718,14 +729,23 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def replace_lines(path: Path, own: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    """The lines of one run, told by `own`, take the place of older ones of it.
+
+    Called when they are known, since another core may have added lines of other runs while that took its time.
+    """
+    others = [row for row in read(path) if not own.items() <= row.items()]
+    write(path, [*others, *({**own, **row} for row in rows)])
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replace a table; its first line has the names."""
-    new = path.with_suffix(".new")
-    with open(new, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    new.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
 
 
 if __name__ == "__main__":
