@@ -87,6 +87,17 @@ def test_only_seeds_that_both_rows_have_are_compared():
     assert "the two rows have no seed in common" in none[0].evidence[0]
 
 
+def test_a_claim_has_the_interval_of_each_of_its_pairs_that_is_known():
+    runs = {**SPREAD, "samgan-8": [scored(1.0)] * 2, "samgan-8-no-attention": [scored(3.0, recall=0.1)] * 2}
+    found = verdict("Attention improves diversity", runs)
+    name = "log(Frechet distance): samgan-8 - samgan-8-no-attention"
+    assert list(found.intervals) == [name]  # of the other measures all seeds are equal
+    low, mean, high = found.intervals[name]
+    assert mean == pytest.approx(-math.log(3))
+    assert f"[{math.exp(low):.2f}, {math.exp(high):.2f}]" in found.evidence[0]
+    assert verdict(ADAM, runs).intervals == {}
+
+
 def test_one_seed_of_every_row_decides_nothing():
     runs = {"samgan-8": [scored(1.0)], "msg-gan-6": [scored(100.0)]}
     assert verdict(HEADLINE, runs).word == UNDECIDED

@@ -28,6 +28,7 @@ from samgan.networks import Discriminator, Generator
 from samgan.presets import PLUS, PRESETS, RECIPES, preset_config
 from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE
 from samgan.studies import (
+    CLAIMS,
     COLUMNS,
     ROWS,
     RowDocument,
@@ -366,6 +367,8 @@ def test_the_committed_table_is_that_of_its_rows(committed_rows, tmp_path):
     table, files = write_table(tmp_path, committed_rows, command=stored.command, title=stored.title)
     markdown, rows, *_ = files
     assert markdown.read_bytes() == (COMMITTED / markdown.name).read_bytes()
+    for page in (tmp_path, COMMITTED):
+        assert (page / "table.html").read_text().count("below 0: as the claim says") == len(CLAIMS)
     for part in ("header", "cells", "claims", "ranks", "alarms", "notes"):
         assert getattr(table, part) == getattr(stored, part), "run results/table2/again.py"
     # A score that is new since then has a column here, but no values.

@@ -59,7 +59,7 @@ def _missed(scores: Scores) -> float | None:
 
 
 # The arc cosine gives proportions near 0 the same spread as others (Anscombe 1948, for binomial proportions).
-FRECHET = Measure("Frechet distance", "log", _log_frechet, math.exp)
+FRECHET = Measure("Frechet distance", "log(Frechet distance)", _log_frechet, math.exp)
 LIKENESS = Measure("MS-SSIM of generated pairs", "-log(1 - MS-SSIM)", _likeness, lambda value: 1 - math.exp(-value))
 MISSED = Measure("1 - recall", "acos(sqrt(recall))", _missed, lambda value: math.sin(value) ** 2)
 
@@ -144,6 +144,16 @@ class Verdict(NamedTuple):
     sentence: str
     word: str
     evidence: list[str]
+    intervals: dict[str, tuple[float, float, float]]
+    """By pair and measure, whose scale it is on: the difference as (low, mean, high), 95 %; those that are known."""
+
+
+class _Compared(NamedTuple):
+    """What is known of a pair."""
+
+    word: str
+    line: str
+    difference: Difference | None = None
 
 
 def judge_claims(runs: Mapping[str, Mapping[int, Scores]], claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
@@ -167,14 +177,16 @@ def judge_claims(runs: Mapping[str, Mapping[int, Scores]], claims: Sequence[Clai
     """
     verdicts = []
     for claim in claims:
-        words, evidence = [], []
-        for pair in claim.pairs:
-            word, line = _compare(pair, len(claim.pairs), runs)
-            words.append(word)
-            evidence.append(line)
+        found = [_compare(pair, len(claim.pairs), runs) for pair in claim.pairs]
+        words, evidence = [one.word for one in found], [one.line for one in found]
+        intervals = {}
+        for pair, one in zip(claim.pairs, found, strict=True):
+            if one.difference:
+                low, high = one.difference.interval()
+                intervals[f"{pair.measure.scale}: {pair.better} - {pair.worse}"] = (low, one.difference.value, high)
         for measure in dict.fromkeys(pair.measure for pair in claim.pairs):
             evidence += _average([pair for pair in claim.pairs if pair.measure is measure], runs)
-        verdicts.append(Verdict(claim.sentence, _joined(words), evidence))
+        verdicts.append(Verdict(claim.sentence, _joined(words), evidence, intervals))
     return [*verdicts, _sign(runs)]
 
 
@@ -184,16 +196,16 @@ def _joined(words: Sequence[str]) -> str:
     return CONFIRMED if set(words) == {CONFIRMED} else UNDECIDED
 
 
-def _compare(pair: Pair, pairs: int, runs: Mapping[str, Mapping[int, Scores]]) -> tuple[str, str]:
+def _compare(pair: Pair, pairs: int, runs: Mapping[str, Mapping[int, Scores]]) -> _Compared:
     """The verdict on one of the `pairs` pairs of a claim, and a line that says why."""
     measure, values = pair.measure, _values(pair.measure, runs)
     title = f"{measure.name}: {pair.better} below {pair.worse}"
     missing = [name for name in (pair.better, pair.worse) if not values.get(name)]
     if missing:
-        return UNDECIDED, f"{title}: no score of {', '.join(missing)}"
+        return _Compared(UNDECIDED, f"{title}: no score of {', '.join(missing)}")
     found = differences(values, pair.better, pair.worse)
     if not found:
-        return UNDECIDED, f"{title}: the two rows have no seed in common"
+        return _Compared(UNDECIDED, f"{title}: the two rows have no seed in common")
     seeds = sorted(values[pair.better].keys() & values[pair.worse].keys())
 
     def shown(row: str) -> str:
@@ -202,12 +214,13 @@ def _compare(pair: Pair, pairs: int, runs: Mapping[str, Mapping[int, Scores]]) -
     line = f"{title}: {shown(pair.better)} against {shown(pair.worse)}"
     rest = rest_of(values)
     if not rest.freedom:
-        return UNDECIDED, f"{line}; no rows have two seeds that differ, so their spread is not known"
+        return _Compared(UNDECIDED, f"{line}; no rows have two seeds that differ, so their spread is not known")
     difference = mean_difference(values, [(pair.better, pair.worse)], rest)
     # One pair is enough to contradict a claim, so all pairs together must not err more often than one.
     confirmed, refuted = difference.interval()[1] < 0, difference.interval(pairs)[0] > 0
     word = CONFIRMED if confirmed else REFUTED if refuted else UNDECIDED
-    return word, f"{line}; {_with_interval(measure, difference)}: {word}{_power(measure, found, rest)}"
+    line = f"{line}; {_with_interval(measure, difference)}: {word}{_power(measure, found, rest)}"
+    return _Compared(word, line, difference)
 
 
 def _power(measure: Measure, found: Sequence[float], rest: Rest) -> str:
@@ -271,7 +284,7 @@ def _sign(runs: Mapping[str, Mapping[int, Scores]]) -> Verdict:
             line += f" (against the size of the gap: rank correlation {rho:+.2f}, p {p:.2g})"
         words.append(word)
         evidence.append(f"{line}: {word}")
-    return Verdict(SIGN, _joined(words), evidence)
+    return Verdict(SIGN, _joined(words), evidence, {})
 
 
 class _Signed(NamedTuple):

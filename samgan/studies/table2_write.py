@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from samgan.files import atomic_write
-from samgan.pages import Curve, chart, markdown_table, png_picture, write_page
+from samgan.pages import Curve, chart, intervals, markdown_table, png_picture, write_page
 from samgan.pictures import SYNTHETIC
 from samgan.scoring import SCORES, Score, Scores
 from samgan.studies.claims import CLAIMS, REFUTED, Claim, Verdict, judge_claims
@@ -255,6 +255,11 @@ def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictur
         result.title,
         result=result,
         claims=[(found.sentence, found.word, "\n".join(found.evidence)) for found in result.verdicts],
+        claim_figures=[
+            intervals(found.sentence, "below 0: as the claim says; 95 %", found.intervals)
+            for found in result.verdicts
+            if found.intervals
+        ],
         how_claims_are_tested=HOW_CLAIMS_ARE_TESTED,
         alarm_header=ALARM_HEADER,
         synthetic=SYNTHETIC,
