@@ -39,7 +39,7 @@ def call(name, *words):
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks processes")
-@pytest.mark.parametrize("count", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_of_five_configurations_lose_nothing(count, tmp_path):
     result = call("kills", tmp_path / "work", "--kills", count, "--log", tmp_path / "log.csv")
     rows = fault_log.read_log(tmp_path / "log.csv", kills.Kill)

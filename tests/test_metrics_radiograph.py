@@ -76,9 +76,9 @@ def test_other_weights_are_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
-    """Three hundred phantoms of 64 px, in two halves; phantoms are drawn, so no licence is in the way."""
+    """Two hundred phantoms of 64 px, in two halves; phantoms are drawn, so no licence is in the way."""
     folder = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(folder / "images", 150, resolution=64)
+    write_phantoms(folder / "images", 100, resolution=64)
     data = prepare(folder / "images", folder / "set", resolution=64, workers=1)
     images = torch.from_numpy(data.select(None))
     images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
