@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from samgan.cache import cache_folder, tell_without_cache
-from samgan.devices import choose_precision
+from samgan.devices import usable_precision
 from samgan.files import atomic_write
 from samgan.studies.class_losses import CLASS_LOSSES
 from samgan.studies.classifier_networks import CLASSIFIER_NETWORKS
@@ -152,7 +152,7 @@ def train_classifier(  # noqa: PLR0913 (options of one classifier)
         seed: Of weights, batches, augmentation and blending.
         steps: Steps of 64 images.
         device: Where it is trained.
-        precision: "fp32", "bf16", or "auto": bf16 where the device has instructions for it.
+        precision: "fp32", or "bf16" or "auto": bf16 where the device can compute in it, otherwise fp32.
         of_real: Which images are real; default: all.
 
     Returns:
@@ -177,7 +177,7 @@ def train_classifier(  # noqa: PLR0913 (options of one classifier)
         blend = _blending(arm.blend, classes)
         draw = np.random.default_rng(seed)
         every = np.arange(len(labels))
-        half_bits = choose_precision(precision, device) == "bf16"
+        half_bits = usable_precision(precision, device) == "bf16"
         real = np.ones(len(labels), bool) if of_real is None else of_real
         first = np.flatnonzero(~real) if arm.synthetic_first else every
         last = np.flatnonzero(real) if arm.real_last else every
