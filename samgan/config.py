@@ -213,6 +213,11 @@ class NetworkConfig:
         return self.max_channels if self.latent_dim is None else self.latent_dim
 
     @property
+    def style_layers(self) -> int:
+        """Layers from the latent to the style that modulates convolutions: none for blocks that nothing modulates."""
+        return self.mapping_layers if self.generator_blocks in ("modulated", "alias-free") else 0
+
+    @property
     def input_size(self) -> int:
         """Length of the generator's input: the latent and, if there are classes, as many numbers for the class."""
         return 2 * self.latent_size if self.num_classes else self.latent_size

@@ -198,6 +198,19 @@ def test_dry_run_json_holds_parameters_flops_and_memory(capsys):
     assert (plan["device"], plan["processor"]) == (here.device, here.processor)
 
 
+def test_settings_without_effect_are_named(capsys, cheap, data, tmp_path):
+    expected = "training.first_kimg has no effect: training.first_sides is empty"
+    status, plan, error = run(capsys, "train", "--dry-run", "--training.first_kimg=30", "--training.seed=3")
+    assert (status, plan["unused_settings"]) == (0, [expected])
+    assert error.splitlines() == [f"note: {expected}"]
+    (tmp_path / "config.json").write_text(json.dumps(plan["config"]))  # whole: nobody chose one of these settings
+    _, plan, error = run(capsys, "train", "--dry-run", "--config", tmp_path / "config.json")
+    assert (plan["unused_settings"], error) == ([], "")
+    command = ["train", data, "--preset", "samgan-8", "--scale", "cpu", "--out", tmp_path / "run", *TINY]
+    _, _, error = run(capsys, *command, "--training.penalty_every=4")
+    assert "note: training.penalty_every has no effect: training.penalty is none\n" in error
+
+
 def test_a_dry_run_may_be_for_the_device_of_another_machine(capsys, cheap):
     assert run(capsys, "train", "--dry-run", "--device", "cuda")[1]["device"] == "cuda"
 

@@ -422,7 +422,8 @@ def test_cost_is_what_the_command_line_says_and_time_what_a_like_run_needed(root
 
     monkeypatch.setattr(processes, "answer", answer)
     cost = {"generator_parameters": 2000, "discriminator_parameters": 3000, "memory_bytes": 3 << 29}
-    cost |= {"device": "cpu", "processor": PROCESSOR}
+    unused = ["training.first_kimg has no effect: training.first_sides is empty"]
+    cost |= {"device": "cpu", "processor": PROCESSOR, "unused_settings": unused}
     documents.append({"config": tiny_config.override({"training.kimg": 24}).to_dict(), **cost})
     form = {"set": "sets/phantoms", "preset": "samgan-8", "training.kimg": "24"}
     client = make_client(root)
@@ -432,6 +433,7 @@ def test_cost_is_what_the_command_line_says_and_time_what_a_like_run_needed(root
     text = re.sub(r"\s+", " ", page.text)
     assert "24 kimg; 5,000 parameters; about 1.5 GB" in text
     assert "About 50 min, at the speed of runs/first run" in text  # 8 images/s
+    assert f"Note: {unused[0]}." in text
     assert "<html" not in text
     for minutes, expected in {
         "12,5": "It ends after 12 min, as the minutes say, at about 6 kimg", "60": "About 50 min, at the speed of"

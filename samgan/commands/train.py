@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,15 +54,17 @@ def _train(options: argparse.Namespace) -> Outcome:
         from samgan.data import PreparedSet
 
         prepared = PreparedSet.open(options.data)
-    config = _configuration(options, prepared)
+    asked = _asked(options)
+    config = _configuration(options, asked, prepared)
     if options.dry_run:
-        return _dry_run(config, prepared, options.processes * options.hosts, options.device)
+        return _dry_run(config, asked, prepared, options.processes * options.hosts, options.device)
     if prepared is None:
         if options.classes and Path(options.classes[-1]).is_dir():
             raise UsageError(f"--classes took {options.classes[-1]} as a class: name the prepared set before --classes")
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
     from samgan import api
 
+    _note_unused(config, asked)
     names = ("resume", "minutes", "device", "processes", "hosts", "loggers", "start", "on_collapse")
     run = api.train(config, prepared, options.out, **given(options, *names))
     checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
@@ -69,11 +72,13 @@ def _train(options: argparse.Namespace) -> Outcome:
     return Outcome(document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR")
 
 
-def _configuration(options: argparse.Namespace, data: "PreparedSet | None") -> Config:
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """All settings that were given, by `--classes`, too."""
+    return given_settings(options) | ({"data.classes": options.classes} if options.classes else {})
+
+
+def _configuration(options: argparse.Namespace, asked: Mapping[str, Any], data: "PreparedSet | None") -> Config:
     """The configuration asked for; of a run to continue its own, with what was asked for over it."""
-    asked = given_settings(options)
-    if options.classes:
-        asked["data.classes"] = options.classes
     if options.resume and not {"preset", "scale"} & asked.keys():
         from samgan.runs import Run
 
@@ -81,7 +86,21 @@ def _configuration(options: argparse.Namespace, data: "PreparedSet | None") -> C
     return configuration(asked, data)
 
 
-def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int, device: str) -> Outcome:
+def _note_unused(config: Config, asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say which of the settings that were given have no effect; not of a run's whole config.json."""
+    from samgan.terminal import say
+    from samgan.training import unused_settings
+
+    given_all = {setting.key for setting in settings()} <= asked.keys()
+    found = () if given_all else unused_settings(config, asked)
+    for sentence in found:
+        say(f"note: {sentence}")
+    return found
+
+
+def _dry_run(
+    config: Config, asked: Mapping[str, Any], prepared: "PreparedSet | None", processes: int, device: str
+) -> Outcome:
     from samgan.devices import choose_device
     from samgan.runs import processor_name
     from samgan.training import check_fit, choose_classes, choose_length, plan
@@ -104,8 +123,9 @@ def _dry_run(config: Config, prepared: "PreparedSet | None", processes: int, dev
         f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB ({_beside_free(cost['memory_bytes'])})",
         f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
     ]
+    unused = list(_note_unused(config, asked))
     machine = {"device": choose_device("auto") if device == "auto" else device, "processor": processor_name()}
-    return Outcome({"config": tree, **cost, **machine}, "\n".join(lines))
+    return Outcome({"config": tree, **cost, **machine, "unused_settings": unused}, "\n".join(lines))
 
 
 def _beside_free(needed: int) -> str:

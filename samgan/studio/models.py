@@ -20,8 +20,6 @@ FORMAT = "samgan model 1"
 """What a file of `samgan export` says of itself (`samgan.sampling.model`, which needs torch)."""
 COMPARING = ("self", "linear", "dual")
 """Kinds of attention that compare places of an image, so that there are maps to show."""
-STYLED = ("modulated", "alias-free")
-"""Blocks of generators whose images can be moved towards the mean style."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,7 @@ class FoundModel:
     @property
     def can_truncate(self) -> bool:
         """Whether its images can be moved towards the mean style."""
-        network = self.config.network
-        return network.generator_blocks in STYLED and network.mapping_layers > 0
+        return self.config.network.style_layers > 0
 
     @property
     def attends(self) -> bool:

@@ -11,6 +11,7 @@ from samgan.training.run import choose_classes, choose_length, train
 from samgan.training.snapshots import SCORED_IMAGES, Scorer
 from samgan.training.state import TrainingState
 from samgan.training.step import ARITHMETIC, CapturedPasses, discriminator_loss, train_step
+from samgan.training.unused import unused_settings
 
 __all__ = [
     "ARITHMETIC",
@@ -46,4 +47,5 @@ __all__ = [
     "train",
     "train_loop",
     "train_step",
+    "unused_settings",
 ]

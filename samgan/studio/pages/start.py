@@ -35,6 +35,8 @@ class Cost:
     """Until then, at the speed of a run with the same networks and batch on such a machine; None if there is none."""
     measured_in: str
     """That run's place."""
+    unused: tuple[str, ...] = ()
+    """Settings of the form that have no effect, and why."""
     limit: float | None = None
     """Seconds after which it ends in any case; None: there is no limit."""
 
@@ -108,7 +110,8 @@ def _cost(studio: Studio, typed: Mapping[str, str]) -> Cost:
     parameters = document["generator_parameters"] + document["discriminator_parameters"]
     seconds = 1000 * config.training.kimg / speed if speed else None
     limit = 60 * float(minutes) if minutes else None
-    return Cost(parameters, document["memory_bytes"], config.training.kimg, seconds, place, limit)
+    unused = tuple(document["unused_settings"])
+    return Cost(parameters, document["memory_bytes"], config.training.kimg, seconds, place, unused, limit)
 
 
 def _begin(request: Request, typed: Mapping[str, str]) -> Response:
