@@ -181,6 +181,9 @@ class NetworkConfig:
             _require(fits, "network.discriminator_attention", found, allowed)
         fits = not self.vision_tiles or self.discriminator_blocks == "vision"
         _require(fits, "network.vision_tiles", self.vision_tiles, "false, unless the discriminator has vision blocks")
+        fits = self.mapping_layers == 0 or self.generator_blocks in ("modulated", "alias-free")
+        allowed = "0, unless the generator has modulated or alias-free blocks"
+        _require(fits, "network.mapping_layers", self.mapping_layers, allowed)
         kinds = {"generator": self.generator_blocks, "discriminator": self.discriminator_blocks}
         grouped = {network for network, kind in kinds.items() if kind == "grouped"}
         fits = self.scales == "every" or len(grouped) == 2
@@ -211,11 +214,6 @@ class NetworkConfig:
     def latent_size(self) -> int:
         """Length of the latent vector, with null resolved."""
         return self.max_channels if self.latent_dim is None else self.latent_dim
-
-    @property
-    def style_layers(self) -> int:
-        """Layers from the latent to the style that modulates convolutions: none for blocks that nothing modulates."""
-        return self.mapping_layers if self.generator_blocks in ("modulated", "alias-free") else 0
 
     @property
     def input_size(self) -> int:

@@ -1,7 +1,6 @@
 """Choose the device and the precision, and set up Lightning Fabric for runs on several devices."""
 
 import ctypes
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +9,9 @@ from samgan.errors import UsageError
 
 if TYPE_CHECKING:
     import lightning_fabric
+
+SLOW = "this processor cannot compute in bf16 at a useful speed"
+"""Said of a CPU for which `cpu_has_bf16` is false."""
 
 
 def choose_device(device: str) -> str:
@@ -73,12 +75,12 @@ def make_fabric(
         processes: Processes (devices) per host.
         hosts: Number of hosts; start the same command on each with MASTER_ADDR, MASTER_PORT and NODE_RANK, or start all
             processes with torchrun or srun.
-        precision: "fp32" or "bf16". Where a CPU cannot compute in bf16 (`cpu_has_bf16`), fp32 takes its place, with
-            a warning, so that a run of another machine can go on.
+        precision: "fp32" or "bf16".
 
     Raises:
-        UsageError: The device is not available, a number is below 1, there are fewer GPUs than processes, or a launcher
-            such as torchrun has started another number of processes.
+        UsageError: The device is not available, or is a CPU that is no good at bf16 (`cpu_has_bf16`); a number is
+            below 1, there are fewer GPUs than processes, or a launcher such as torchrun has started another number of
+            processes.
     """
     device = choose_device(device)
     if min(processes, hosts) < 1:
@@ -86,9 +88,8 @@ def make_fabric(
     if device == "cuda" and processes > torch.cuda.device_count():
         most = torch.cuda.device_count()
         raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
-    usable = usable_precision(precision, device)
-    if usable != precision:
-        warnings.warn("this processor cannot compute in bf16 at a useful speed, so fp32 is used", stacklevel=3)
+    if usable_precision(precision, device) != precision:
+        raise UsageError(f"{precision}: {SLOW}; expected fp32, or a processor with AVX-512, or a GPU")
     from lightning_fabric import Fabric  # takes a second or two, and only training needs it
 
     from samgan.launch import Together, choose_environment, without_overrides
@@ -100,7 +101,7 @@ def make_fabric(
             devices=processes,
             num_nodes=hosts,
             strategy=Together() if processes * hosts > 1 else "auto",
-            precision="bf16-mixed" if usable == "bf16" else "32-true",
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
             plugins=[environment],
         )
 

@@ -206,6 +206,11 @@ def test_settings_without_effect_are_named(capsys, cheap, data, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(plan["config"]))  # whole: nobody chose one of these settings
     _, plan, error = run(capsys, "train", "--dry-run", "--config", tmp_path / "config.json")
     assert (plan["unused_settings"], error) == ([], "")
+    _, plan, _ = run(capsys, "train", "--dry-run", "--config", tmp_path / "config.json", "--training.first_kimg=40")
+    assert plan["unused_settings"] == [expected]
+    (tmp_path / "settings.yaml").write_text("training:\n  first_kimg: 40\n")
+    _, plan, _ = run(capsys, "train", "--dry-run", "--config", tmp_path / "settings.yaml")
+    assert plan["unused_settings"] == [expected]
     command = ["train", data, "--preset", "samgan-8", "--scale", "cpu", "--out", tmp_path / "run", *TINY]
     _, _, error = run(capsys, *command, "--training.penalty_every=4")
     assert "note: training.penalty_every has no effect: training.penalty is none\n" in error
@@ -663,6 +668,23 @@ def test_resume_with_dry_run_shows_the_runs_configuration_and_trains_nothing(cap
     assert status == 0
     assert (plan["config"]["network"]["max_channels"], plan["config"]["training"]["kimg"]) == (8, 9)
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_never_changes_its_arithmetic(capsys, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("samgan.devices.cpu_has_bf16", lambda: False)
+    out = tmp_path / "run"
+    command = ["train", data, "--preset", "samgan-8", "--scale", "cpu", "--out", out, *TINY]
+    status, _, error = run(capsys, *command, "--training.precision=bf16")
+    assert status == 0
+    assert "this processor cannot compute in bf16 at a useful speed, so the run computes in fp32" in error
+    config = json.loads((out / "config.json").read_text())
+    assert config["training"]["precision"] == "fp32"
+    config["training"]["precision"] = "bf16"  # as if another machine had begun it
+    (out / "config.json").write_text(json.dumps(config))
+    status, _, error = run(capsys, "train", data, "--out", out, "--resume")
+    assert status == 2
+    assert "computes in bf16, and this processor cannot compute in bf16 at a useful speed; continue it on one " in error
+    assert f"with --start {out}" in error
 
 
 def test_a_run_that_is_being_trained_is_left_to_its_process(capsys, data, trained):

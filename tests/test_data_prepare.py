@@ -276,10 +276,7 @@ def test_real_radiographs(real_images_folder, tmp_path):
         (tmp_path / "set" / name).mkdir(parents=True)
         for file in sorted((real_images_folder / name).iterdir())[:300]:
             (tmp_path / "set" / name / file.name).symlink_to(file)
-    started = time.perf_counter()
     prepared = prepare(tmp_path / "set", tmp_path / "out", resolution=64, workers=1)
-    seconds = time.perf_counter() - started
-    assert seconds < 30
     assert prepared.info.split_by == "patient (file names)"
     assert prepared.info.left_out.bad_files == ()
     train, holdout = (

@@ -3,7 +3,6 @@
 import platform
 import subprocess
 import sys
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -25,14 +24,17 @@ def test_auto_takes_bf16_where_the_device_has_it(monkeypatch):
         assert choose_precision("auto", "cuda") == expected
 
 
-def test_fp32_takes_the_place_of_bf16_where_a_cpu_cannot_compute_in_it(monkeypatch):
-    for supported, expected in ((True, ("bf16", "bf16-mixed")), (False, ("fp32", "32-true"))):
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda supported=supported: supported)
+def test_a_cpu_that_is_no_good_at_bf16_is_not_asked_for_it(monkeypatch):
+    for supported, expected in ((True, "bf16"), (False, "fp32")):
+        answer = lambda supported=supported: supported  # noqa: E731
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", answer, raising=False)
         assert cpu_has_bf16() is supported
-        assert usable_precision("bf16", "cpu") == expected[0]
-        told = nullcontext() if supported else pytest.warns(UserWarning, match="cannot compute in bf16 .* fp32 is used")
-        with told:
-            assert make_fabric("cpu", precision="bf16").strategy.precision.precision == expected[1]
+        assert usable_precision("bf16", "cpu") == expected
+        assert usable_precision("fp32", "cpu") == "fp32"
+        if supported:
+            assert make_fabric("cpu", precision="bf16").strategy.precision.precision == "bf16-mixed"
+    with pytest.raises(UsageError, match=r"bf16: this processor cannot compute in bf16 .* expected fp32"):
+        make_fabric("cpu", precision="bf16")
 
 
 def test_unknown_device():

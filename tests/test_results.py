@@ -9,6 +9,7 @@ import json
 import math
 import re
 import tarfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from samgan.metrics.ms_ssim import mean_ms_ssim
 from samgan.runs import Collapse, Environment, Start
 from samgan.sampling import Origin, Source
 from samgan.scoring import Scores, score_images
-from samgan.studies import ARMS, CLAIMS, CLASSICAL, BalanceDocument, ScoredAt
+from samgan.studies import ARMS, CLAIMS, CLASSICAL, BalanceDocument, RowDocument, ScoredAt
 from samgan.training import Recipe, Sampler, TrainingState, train_step
 from samgan.trust.documents import SkippedPart
 
@@ -295,6 +296,7 @@ def test_rows_of_the_verdict_are_taken_as_they_were_at_a_length(monkeypatch, tmp
     verdict = load("verdict", "verdict")
     monkeypatch.setattr(verdict, "HERE", FOLDER)
     monkeypatch.setattr(verdict, "PARTS", ("table2",))
+    monkeypatch.setattr(verdict, "check", lambda row, part: None)  # of another protocol
     rows = verdict.rows_at(30.0)
     assert len(rows) == len(list(FOLDER.glob("table2/rows/*.json")))
     assert not verdict.rows_at(15.0)
@@ -334,10 +336,41 @@ def test_each_claim_is_judged_at_one_length():
     sentences = [claim.sentence for claims in judged.values() for claim in claims]
     assert sorted(set(sentences)) == sorted(claim.sentence for claim in CLAIMS)
     assert [one for one in set(sentences) if sentences.count(one) > 1] == ["Flips help"]
-    script = (FOLDER / "verdict" / "run.sh").read_text()
-    run = set(re.findall(r"[a-z][a-z0-9.-]+", script))
-    pairs = [pair for claims in judged.values() for claim in claims for pair in claim.pairs]
-    assert {name for pair in pairs for name in (pair.better, pair.worse)} <= run
+    seeds = seeds_of_the_verdict()
+    for kimg, least in {400: 4, 200: 2, 100: 1}.items():
+        assert judged[kimg]
+        for claim in judged[kimg]:
+            for name in (name for pair in claim.pairs for name in (pair.better, pair.worse)):
+                assert seeds[name, kimg] >= least, (claim.sentence, name)
+
+
+def seeds_of_the_verdict():
+    """How many seeds of each row run.sh scores at each length."""
+    script, found = (FOLDER / "verdict" / "run.sh").read_text(), Counter()
+    parts = re.findall(r"^(?:headline|factors|rest)\)(.*?)(?:;;$)", script, flags=re.M | re.S)
+    assert len(parts) == 3
+    for part in parts:
+        rows = " ".join(re.findall(r'rows="([^"]*)"', part)).replace("$rows", "")
+        (length,) = re.findall(r'length="--kimg ([^"]*)"', part)
+        for row in rows.split():
+            name, _, count = row.partition("=")
+            for kimg in length.replace("--score-at", "").split():
+                found[name, int(kimg)] += int(count or 1)
+    return found
+
+
+def test_a_row_that_is_not_of_the_protocol_is_refused(tmp_path, monkeypatch):
+    verdict = load("verdict", "verdict")
+    path = min((FOLDER / "verdict/rest/rows").glob("*.json"))
+    row = RowDocument.read(path)
+    verdict.check(row, "rest")
+    tree = {**row.trained.config, "network": {**row.trained.config["network"], "max_channels": 64}}
+    wider = replace(row, trained=replace(row.trained, config=tree))
+    data = replace(row.scores.data, sha256="0" * 64)
+    of_other_data = replace(row, scores=replace(row.scores, data=data))
+    for other in (wider, of_other_data):
+        with pytest.raises(SystemExit, match=f"rest/rows/{row.key}.json: expected channels, batch, precision and set"):
+            verdict.check(other, "rest")
 
 
 def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatch):
@@ -435,12 +468,15 @@ def test_short_trainings_are_counted_together(monkeypatch, tmp_path):
     trials = load("sizes", "trials")
     monkeypatch.setattr(trials, "SHORT", tmp_path / "short.csv")
     key = {"data": "covid", "size": "256", "variant": "as it is", "minutes": "5", "kimg": "9"}
+    key |= {"kimg_of_size": "3", "precision": "fp32"}
     sound = {"diverged": "no", "thumbnail_frechet": "1.5", "ms_ssim_gap": "-0.01"}
     bad = {"diverged": "yes", "collapsed": "no", "thumbnail_frechet": "", "ms_ssim_gap": ""}
     rows = [{**sound, "collapsed": "no"}, {**sound, "collapsed": "yes", "ms_ssim_gap": "+0.9"}, bad]
     trials.write(trials.SHORT, [{**key, "seed": seed, **row} for seed, row in enumerate(rows)])
-    line = "| covid, 256 px | as it is | 5 | 3 | 1 | 1 | 1.50 to 1.50 | -0.010 to +0.900 |"
+    line = "| covid, 256 px | as it is | 5 | 9, 3 | fp32 | 3 | 1 | 1 | 1.50 to 1.50 | -0.010 to +0.900 |"
     assert trials.short_table().splitlines()[2:] == [line]
+    trials.write(trials.SHORT, [*trials.read(trials.SHORT), {**key, "seed": 3, **rows[0], "precision": "bf16"}])
+    assert len(trials.short_table().splitlines()) == 4  # not taken together
 
 
 def test_a_short_training_says_what_its_log_shows():

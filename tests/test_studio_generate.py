@@ -90,20 +90,12 @@ def test_models_are_runs_exports_and_those_that_come_with_samgan(root, client):
 def test_what_is_known_without_torch_is_what_torch_says(tiny_config):
     assert models.FORMAT == MODEL_FORMAT
     assert catalogue.MODEL_SUFFIX == MODEL_SUFFIX
-    for blocks in ("plain", "modulated", "grouped", "alias-free"):
-        for layers in (0, 1):
-            config = tiny_config.override(
-                {
-                    "network": {
-                        "spectral_norm": "none",
-                        "generator_attention": [],
-                        "generator_blocks": blocks,
-                        "mapping_layers": layers,
-                    }
-                }
-            )
-            known = models.FoundModel("", models.SHIPPED, "run", config, 0)
-            assert known.can_truncate == Generator(config.network).has_styles, (blocks, layers)
+    styled = [(blocks, layers) for blocks in ("modulated", "alias-free") for layers in (0, 1)]
+    for blocks, layers in [("plain", 0), ("grouped", 0), *styled]:
+        network = {"spectral_norm": "none", "generator_attention": []}
+        config = tiny_config.override({"network": network | {"generator_blocks": blocks, "mapping_layers": layers}})
+        known = models.FoundModel("", models.SHIPPED, "run", config, 0)
+        assert known.can_truncate == Generator(config.network).has_styles == bool(layers), (blocks, layers)
 
 
 @pytest.mark.parametrize(("class_name", "truncation"), [("", "1"), ("PNEUMONIA", "0,5")])

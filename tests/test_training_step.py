@@ -1,12 +1,12 @@
 """One step against a plain loop of torch, and every switch that changes it."""
 
 import copy
-from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 
-from samgan.devices import make_fabric, usable_precision
+from samgan.devices import make_fabric
 from samgan.networks import (
     Discriminator,
     Generator,
@@ -252,16 +252,14 @@ def test_bf16_keeps_weights_and_losses_in_fp32(tiny_config, images):
         {"training": {"precision": "bf16", "loss": "wgan", "penalty": "gradient-per-scale", "learning_rate": 1e-4}}
     )
     state, plain = TrainingState(config, CPU), TrainingState(config, CPU)
-    in_bf16 = usable_precision("bf16", "cpu") == "bf16"
-    with nullcontext() if in_bf16 else pytest.warns(UserWarning, match="fp32 is used"):
-        fabric = make_fabric("cpu", precision="bf16")
     batch = batches(config, images, 1)[0]
-    logged, exact = train_step(state, batch, fabric.autocast), train_step(plain, batch)
+    autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)  # as Fabric has it; slow on some processors
+    logged, exact = train_step(state, batch, autocast), train_step(plain, batch)
     assert {p.dtype for p in (*state.generator.parameters(), *state.discriminator.parameters())} == {torch.float32}
     for name, value in exact.items():
         assert logged[name].dtype == torch.float32
         torch.testing.assert_close(logged[name], value, rtol=0.05, atol=0.05)
-    assert torch.equal(logged["logit_fake"], exact["logit_fake"]) is not in_bf16
+    assert not torch.equal(logged["logit_fake"], exact["logit_fake"])
 
 
 @pytest.mark.parametrize("penalty", ["r1-r2", "gradient-per-scale"])

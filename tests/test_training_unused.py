@@ -14,11 +14,6 @@ TINY = {
 }
 PENALIZED = {"training.penalty": "r1", "training.penalty_weight": 1.0}
 MODULATED = {"network.generator_blocks": "modulated", "network.discriminator_blocks": "residual"}
-GROUPED = {
-    "network.generator_blocks": "grouped",
-    "network.discriminator_blocks": "grouped",
-    "network.minibatch_std": "none",
-}
 ATTENTIVE = {"network.generator_attention": [8], "network.discriminator_attention": [8]}
 # Of each rule: settings by which it holds, and another value of each of its settings.
 CASES = (
@@ -49,7 +44,6 @@ CASES = (
         {"network.vision_tiles": True},
     ),
     (MODULATED, {"network.combine": "cat_lin"}),
-    (GROUPED, {"network.mapping_layers": 2}),
     ({"network.generator_blocks": "alias-free"}, {"network.noise": "all"}),
     (MODULATED, {"network.pixel_norm": False}),
     ({"network.minibatch_std": "none"}, {"network.minibatch_std_group": 2}),

@@ -65,7 +65,7 @@ VARIANTS: dict[str, list[str]] = {
     # Networks.
     "without noise": ["--network.noise=none"],
     "noise at 64 px as well": ["--network.noise=all"],
-    "generator of MSG-GAN's blocks": ["--network.generator_blocks=plain"],
+    "generator of MSG-GAN's blocks": ["--network.generator_blocks=plain", "--network.mapping_layers=0"],
     "discriminator of MSG-GAN's blocks": ["--network.discriminator_blocks=plain"],
     "twice as wide from 16 px on": ["--network.channel_base=2048"],
     "half as wide up to 8 px": ["--network.max_channels=64"],

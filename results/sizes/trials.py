@@ -232,6 +232,7 @@ def main() -> None:
 
 def measure_paces(size: int, options: argparse.Namespace) -> None:
     """Measure each variant's images a second, and those of the smaller networks that some begin with."""
+    in_one_precision()  # refuses a processor that cannot compute in it
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     variants = [VARIANTS[name] for name in options.only]
@@ -273,9 +274,9 @@ def stepper(side: int, arguments: tuple[str, ...]) -> Any:
     """A function that trains one step on noise and returns the number of images."""
     settings = dict(given_setting(argument) for argument in arguments)
     config = preset_config(settings.pop("preset", "samgan-plus"), "cpu", side)
-    fixed = {"network.num_classes": 0, "training.precision": "bf16", "training.first_sides": []}
+    fixed = {"network.num_classes": 0, "training.precision": PRECISION, "training.first_sides": []}
     config = config.override({**settings, **fixed})
-    fabric = make_fabric("cpu", 1, 1, "bf16")
+    fabric = make_fabric("cpu", precision=PRECISION)
     state = TrainingState(config, fabric.device)
     images = np.random.default_rng(0).integers(0, 256, (256, 1, side, side), dtype=np.uint8)
     sampler = Sampler(images, config, fabric.device, None, None)
@@ -452,7 +453,8 @@ def short(name: str, options: argparse.Namespace) -> None:
         own = described(name, options)
         if any(own.items() <= row.items() for row in read(SHORT)):
             continue
-        row = {**own, "kimg": "", "diverged": "no", "collapsed": "no", "thumbnail_frechet": "", "ms_ssim_gap": ""}
+        row = {**own, "precision": usable_precision("auto", "cpu"), "kimg": "", "kimg_of_size": ""}
+        row |= {"diverged": "no", "collapsed": "no", "thumbnail_frechet": "", "ms_ssim_gap": ""}
         try:
             runs = trained(name, options)
         except SystemExit as stopped:
@@ -460,7 +462,7 @@ def short(name: str, options: argparse.Namespace) -> None:
                 raise
             row["diverged"] = "yes"
         else:
-            row["kimg"] = str(sum(runs.values()))
+            row |= {"kimg": str(sum(runs.values())), "kimg_of_size": str(parts_of(name, options)[-1][1])}
             row |= how_it_ended(list(Run(list(runs)[-1]).stats()))
         write(SHORT, [*read(SHORT), row])
 
@@ -521,15 +523,17 @@ def audits_table() -> str:
 
 def short_table() -> str:
     """How many of the short trainings diverged or collapsed, and how far the quick scores of their seeds differ."""
-    head = ("data, size", "what changed", "minutes", "seeds", "diverged", "collapsed", "thumbnail Frechet", "gap")
+    head = ("data, size", "what changed", "minutes", "kimg, of them at this size", "arithmetic", "seeds")
+    head += ("diverged", "collapsed", "thumbnail Frechet", "gap")
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     rows = read(SHORT)
-    for data, size, variant, minutes in dict.fromkeys(
-        (row["data"], row["size"], row["variant"], row["minutes"]) for row in rows
-    ):
-        key = {"data": data, "size": size, "variant": variant, "minutes": minutes}
+    names = ("data", "size", "variant", "minutes", "precision")
+    for values in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
+        key = dict(zip(names, values, strict=True))
         own = [row for row in rows if key.items() <= row.items()]
-        cells = [f"{data}, {size} px", variant, minutes, str(len(own))]
+        lengths = {f"{row['kimg']}, {row['kimg_of_size']}" for row in own if row["kimg"]}
+        cells = [f"{key['data']}, {key['size']} px", key["variant"], key["minutes"], "; ".join(sorted(lengths))]
+        cells += [key["precision"], str(len(own))]
         cells += [str(sum(row[what] == "yes" for row in own)) for what in ("diverged", "collapsed")]
         for score, form in (("thumbnail_frechet", ".2f"), ("ms_ssim_gap", "+.3f")):
             values = [float(row[score]) for row in own if row[score]]
@@ -610,11 +614,14 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
         f"--training.seed={options.seed}",
         f"--training.kimg={kimg}",
     ]
+    is_new = not (out / "config.json").exists()
+    if not is_new and Run(out).last_step() >= Run(out).config.training.total_steps:
+        return out
     if options.step != "short":  # which compares nothing
         settings.append(in_one_precision())
-    if not (out / "config.json").exists():
+    if is_new:
         call(options.core, [*data, *settings])
-    elif Run(out).last_step() < Run(out).config.training.total_steps:
+    else:
         call(options.core, [*data, "--resume", *origin(settings)])
     return out
 

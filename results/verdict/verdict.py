@@ -10,6 +10,7 @@ at this length. second.csv has the scores by the radiograph features, which deci
 import dataclasses
 from pathlib import Path
 
+from samgan.config import Config
 from samgan.files import atomic_write
 from samgan.studies import CLAIMS, HEADLINE, ROWS, RowDocument, write_table
 from samgan.studies.claims import Claim
@@ -28,6 +29,9 @@ OF_FACTORS = (("msg-gan-6", "msg-gan-7"), ("samgan-8", "samgan-5"))
 NOT_RUN = ("msg-gan-7-rate-0.001", "samgan-8-rate-0.001")
 """Rows that claims name and the protocol leaves out."""
 SECOND = ("frechet", "recall", "coverage")
+SET = "318c3605837bad1f4a40f3731fddb2725ae74ac4357464e8d4c6e6766fae6359"
+"""The prepared set of the protocol, for all rows but that of faces."""
+WIDTH, BATCH = 32, 8
 
 
 def claims_at(kimg: float) -> list[Claim]:
@@ -80,7 +84,8 @@ def rows_at(kimg: float) -> list[RowDocument]:
     """All rows as they were after so many thousand images, in the order of the table; one for each row and seed.
 
     Raises:
-        SystemExit: A part has two runs of one row and seed, or rows were scored in several ways.
+        SystemExit: A part has two runs of one row and seed, a row is of another set, width or batch than the protocol
+            says, or rows were scored in several ways.
     """
     found: dict[tuple[str, int], RowDocument] = {}
     for part in PARTS:
@@ -88,6 +93,7 @@ def rows_at(kimg: float) -> list[RowDocument]:
         if len({(row.name, row.seed) for row in own}) < len(own):
             raise SystemExit(f"{part}/rows: expected one run of each row and seed; remove those of other settings")
         for row in own:
+            check(row, part)
             if cut := row_at(row, kimg):
                 found.setdefault((row.name, row.seed), cut)
     first, *others = [row for row in found.values() if not ROWS[row.name].colour] or [None]
@@ -95,6 +101,24 @@ def rows_at(kimg: float) -> list[RowDocument]:
         raise SystemExit("expected rows that were scored in one way, by the same features and number of images")
     order = list(ROWS)
     return [found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[1]))]
+
+
+def check(row: RowDocument, part: str) -> None:
+    """Refuse a row that is not of the protocol.
+
+    Raises:
+        SystemExit: It is not.
+    """
+    if not row.trained or not row.scores:
+        return
+    name, config = f"{part}/rows/{row.key}.json", Config.from_dict(row.trained.config)
+    expected: tuple[object, ...] = (WIDTH, BATCH, "fp32")
+    found: tuple[object, ...] = (config.network.max_channels, config.training.batch_size, config.training.precision)
+    if not ROWS[row.name].colour:
+        expected += (SET,)
+        found += (row.scores.data.sha256 if row.scores.data else None,)
+    if found != expected:
+        raise SystemExit(f"{name}: expected channels, batch, precision and set {expected}, found {found}; remove it")
 
 
 def row_at(row: RowDocument, kimg: float) -> RowDocument | None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_classes, add_device, add_on_collapse, add_preset, add_seed, given
-from samgan.commands.settings import configuration, describe_settings, given_settings
+from samgan.commands.settings import configuration, describe_settings, given_settings, read_settings
 from samgan.commands.studio import check_studio
-from samgan.config import Config, settings
+from samgan.config import Config, flatten, settings
 from samgan.errors import UsageError
 from samgan.presets import PLUS
 
@@ -57,14 +57,14 @@ def _train(options: argparse.Namespace) -> Outcome:
     asked = _asked(options)
     config = _configuration(options, asked, prepared)
     if options.dry_run:
-        return _dry_run(config, asked, prepared, options.processes * options.hosts, options.device)
+        return _dry_run(config, options, prepared)
     if prepared is None:
         if options.classes and Path(options.classes[-1]).is_dir():
             raise UsageError(f"--classes took {options.classes[-1]} as a class: name the prepared set before --classes")
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
     from samgan import api
 
-    _note_unused(config, asked)
+    _note_unused(config, options)
     names = ("resume", "minutes", "device", "processes", "hosts", "loggers", "start", "on_collapse")
     run = api.train(config, prepared, options.out, **given(options, *names))
     checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
@@ -86,21 +86,20 @@ def _configuration(options: argparse.Namespace, asked: Mapping[str, Any], data: 
     return configuration(asked, data)
 
 
-def _note_unused(config: Config, asked: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say which of the settings that were given have no effect; not of a run's whole config.json."""
+def _note_unused(config: Config, options: argparse.Namespace) -> tuple[str, ...]:
+    """Say which of the settings that were given have no effect; of a file, only if it is not a run's config.json."""
     from samgan.terminal import say
     from samgan.training import unused_settings
 
-    given_all = {setting.key for setting in settings()} <= asked.keys()
-    found = () if given_all else unused_settings(config, asked)
+    file = flatten(read_settings(options.config)) if options.config else {}
+    chosen = {} if {"preset", "network.resolution", "training.seed"} <= file.keys() else file
+    found = unused_settings(config, {**chosen, **options.settings})
     for sentence in found:
         say(f"note: {sentence}")
     return found
 
 
-def _dry_run(
-    config: Config, asked: Mapping[str, Any], prepared: "PreparedSet | None", processes: int, device: str
-) -> Outcome:
+def _dry_run(config: Config, options: argparse.Namespace, prepared: "PreparedSet | None") -> Outcome:
     from samgan.devices import choose_device
     from samgan.runs import processor_name
     from samgan.training import check_fit, choose_classes, choose_length, plan
@@ -108,7 +107,7 @@ def _dry_run(
     if prepared is not None:
         config = choose_length(choose_classes(config, prepared), prepared)
         images = len(prepared.indices("train", config.data.classes))
-        check_fit(config, (images, *prepared.images.shape[1:]), processes)
+        check_fit(config, (images, *prepared.images.shape[1:]), options.processes * options.hosts)
     cost = plan(config).to_dict()
     tree: dict[str, Any] = config.to_dict()
     lines = []
@@ -123,8 +122,9 @@ def _dry_run(
         f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB ({_beside_free(cost['memory_bytes'])})",
         f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
     ]
-    unused = list(_note_unused(config, asked))
-    machine = {"device": choose_device("auto") if device == "auto" else device, "processor": processor_name()}
+    unused = list(_note_unused(config, options))
+    device = choose_device("auto") if options.device == "auto" else options.device
+    machine = {"device": device, "processor": processor_name()}
     return Outcome({"config": tree, **cost, **machine, "unused_settings": unused}, "\n".join(lines))
 
 

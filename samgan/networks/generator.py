@@ -39,7 +39,7 @@ class Generator(nn.Module):
         self.resolutions = config.resolutions
         conv, _ = convolutions(config, "generator")
         self.embed = nn.Embedding(config.num_classes, self.latent_size) if config.num_classes else None
-        sizes = [config.input_size] + [self.latent_size] * config.style_layers
+        sizes = [config.input_size] + [self.latent_size] * config.mapping_layers
         self.mapping = nn.ModuleList(conv(before, behind, 1) for before, behind in itertools.pairwise(sizes))
         block = GENERATOR_BLOCKS[config.generator_blocks]
         self.blocks = nn.ModuleList(block(config, side) for side in config.resolutions)

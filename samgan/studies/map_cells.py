@@ -43,6 +43,12 @@ class DrawnGain:
     """Of each patient of the fold on the gain, in the same order in all draws of a cell and fold; their sum is 0."""
 
 
+MOST_FREEDOM = 2.0
+"""An interval has at most so many times the degrees of freedom of the spread between draws. Without a limit, a spread
+that happens to be estimated too small would count for little, and the many degrees of freedom of patients for much, so
+that the smallest p would come too often; results/balance/map/simulate.py shows how often they come."""
+
+
 @dataclass(frozen=True)
 class CellGain:
     """The gain in a cell over one rival."""
@@ -143,32 +149,37 @@ def estimate_gains(draws: Sequence[DrawnGain]) -> list[CellGain]:
         counts = [len(own[0].influence) - 1 for own in folds.values()]
         error = math.sqrt(of_draws + sum(of_patients))
         satterthwaite = of_draws**2 / freedom + sum(v**2 / n for v, n in zip(of_patients, counts, strict=True))
-        df = error**4 / satterthwaite if satterthwaite else float(freedom)
+        df = min(error**4 / satterthwaite, MOST_FREEDOM * freedom) if satterthwaite else float(freedom)
         mean = sum(draw.gain for draw in every) / len(every)
         found.append(CellGain(cell, len(every), mean, error, df))
     return found
 
 
-def decide(over: Sequence[Sequence[CellGain]]) -> list[Decision]:
+def decide(over: Sequence[Sequence[CellGain]], hypotheses: int | None = None) -> list[Decision]:
     """What is shown in a map, with at most 5 % of false discoveries among all gains and losses that are named.
 
     A use helps if it gains over every rival: of these one-sided p the largest counts (Berger 1982). It harms if it
     loses against the first one. All of these hypotheses, two for each use and cell, are tested together.
 
+    A part of a map can be decided before the rest is measured, once and for all: then the 5 % are those of the whole
+    map, of which the part has its share.
+
     Args:
         over: By rival, the strongest in the pilot first: the gains, of the same cells in the same order.
+        hypotheses: Of the whole map; default: those of `over`.
 
     Source: Benjamini and Hochberg 1995.
     """
     cells = list(zip(*over, strict=True))
     gains = [max(gain.p(1) for gain in cell) for cell in cells]
     losses = [cell[0].p(-1) for cell in cells]
-    shown = _discoveries([*gains, *losses])
+    count = max(1, 2 * len(cells) if hypotheses is None else hypotheses)
+    shown = _discoveries([*gains, *losses], count)
     helps, harms = shown[: len(cells)], shown[len(cells) :]
     number = sum(shown)
     # Intervals have two sides, so each has the share of errors of both hypotheses of its cell.
-    share = FALSE_DISCOVERIES * max(1, number) / max(1, len(shown))
-    needed = FALSE_DISCOVERIES * (number + 1) / max(1, len(shown))
+    share = FALSE_DISCOVERIES * max(1, number) / count
+    needed = FALSE_DISCOVERIES * (number + 1) / count
     return [
         Decision(gain, loss, 1 - 2 * share if gain or loss else LEVEL, share if gain or loss else needed)
         for gain, loss in zip(helps, harms, strict=True)
@@ -204,9 +215,9 @@ def _patient_variance(draws: Sequence[DrawnGain]) -> float:
     return float(count / (count - 1) * np.square(influence).sum())
 
 
-def _discoveries(p: Sequence[float]) -> list[bool]:
-    """Which hypotheses are rejected by Benjamini and Hochberg 1995."""
+def _discoveries(p: Sequence[float], count: int) -> list[bool]:
+    """Which hypotheses are rejected by Benjamini and Hochberg 1995, at the share that they are of `count`."""
     order = np.argsort(p)
-    below = [rank for rank, i in enumerate(order, 1) if p[i] <= FALSE_DISCOVERIES * rank / len(p)]
+    below = [rank for rank, i in enumerate(order, 1) if p[i] <= FALSE_DISCOVERIES * rank / count]
     rejected = set(order[: max(below, default=0)].tolist())
     return [i in rejected for i in range(len(p))]

@@ -164,6 +164,13 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
                 second = _score(run, data, other, resources.device, run.path / "second-scores")
             used = scores.features, scores.count
             on_the_way = [one for one in on_the_way if (one.scores.features, one.scores.count) == used]
+            by_second = second and second.features  # an earlier call may have had other ones
+            on_the_way = [
+                one
+                if one.second_scores is None or one.second_scores.features == by_second
+                else dataclasses.replace(one, second_scores=None)
+                for one in on_the_way
+            ]
         picture = to_uint8(sample(load_model(run), range(PICTURE_SEEDS))).numpy()
         with atomic_write(_path(job, out).with_suffix(".png")) as file:
             write_png(file, image_grid(picture, PICTURE_SEEDS), {"Description": SYNTHETIC})
@@ -203,7 +210,8 @@ def _score_at(
         if not document.exists():
             begun = (path / "config.json").is_file()
             if begun and Run(path).last_step() > part.config.training.total_steps:
-                say(f"samgan: {job.key} has passed {kimg:g} kimg, and cannot be scored there any more")
+                what = "by the second features" if found else "there"
+                say(f"samgan: {job.key} has passed {kimg:g} kimg, and cannot be scored {what} any more")
                 break
             run = _train(part, path, data, resources, on_collapse)
             if run.last_step() < part.config.training.total_steps:  # ended at its collapse

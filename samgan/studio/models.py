@@ -54,7 +54,7 @@ class FoundModel:
     @property
     def can_truncate(self) -> bool:
         """Whether its images can be moved towards the mean style."""
-        return self.config.network.style_layers > 0
+        return self.config.network.mapping_layers > 0
 
     @property
     def attends(self) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from samgan.config import RESUMABLE, Config
 from samgan.data import PreparedSet
-from samgan.devices import choose_precision, keep_freed_memory, make_fabric
+from samgan.devices import SLOW, choose_precision, keep_freed_memory, make_fabric, usable_precision
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
@@ -114,7 +114,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     if on_collapse not in ON_COLLAPSE:
         raise UsageError(f"--on-collapse {on_collapse}: expected one of {', '.join(ON_COLLAPSE)}")
     loggers = check_loggers(loggers)
-    config = _resolve(config, data, device, begun=out if resume else start)
+    config = _resolve(config, data, begun=out if resume else start)
+    config = _resolve_precision(config, device, goes_on=out if resume else None)
     if start and config.training.first_sides:
         sides = list(config.training.first_sides)
         say(f"samgan: --start brings networks that have begun: training.first_sides {sides} is left out")
@@ -155,13 +156,30 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     return run
 
 
-def _resolve(config: Config, data: PreparedSet, device: str, begun: Location | None) -> Config:
+def _resolve(config: Config, data: PreparedSet, begun: Location | None) -> Config:
     """The configuration that the run keeps; `begun` is the run to continue or to begin with."""
     if begun and config.network.num_classes is None:
         own = Run.open(begun).config if find_file(Path(begun)) is None else open_model(Path(begun)).config
         config = config.override({"network.num_classes": own.network.num_classes})
-    config = choose_length(choose_classes(config, data), data)
-    return config.override({"training.precision": choose_precision(config.training.precision, device)})
+    return choose_length(choose_classes(config, data), data)
+
+
+def _resolve_precision(config: Config, device: str, goes_on: Location | None) -> Config:
+    """What the run computes in, and keeps as its setting: a run that goes on never changes it.
+
+    Raises:
+        UsageError: The run `goes_on` computes in bf16, and this processor is no good at it.
+    """
+    chosen = choose_precision(config.training.precision, device)
+    usable = usable_precision(chosen, device)
+    if usable != chosen and goes_on is not None:
+        raise UsageError(
+            f"{goes_on} computes in {chosen}, and {SLOW}; continue it on one with AVX-512 or on a GPU, or begin "
+            f"another run from it, in {usable}, with --start {goes_on}"
+        )
+    if usable != chosen:
+        say(f"samgan: {SLOW}, so the run computes in {usable}")
+    return config.override({"training.precision": usable})
 
 
 def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:

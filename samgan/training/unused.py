@@ -50,19 +50,14 @@ RULES = (
         "network.discriminator_blocks is {network.discriminator_blocks}",
     ),
     Rule(
-        ("network.vision_tiles",),
-        lambda config: config.network.resolution <= config.network.vision_resolution,
+        ("network.vision_tiles",),  # which are refused without such blocks
+        lambda config: config.network.sees and config.network.resolution <= config.network.vision_resolution,
         "images of {network.resolution} px are seen at full size",
     ),
     Rule(
         ("network.combine",),
         lambda config: config.network.discriminator_blocks != "plain",
         "network.discriminator_blocks is {network.discriminator_blocks}",
-    ),
-    Rule(
-        ("network.mapping_layers",),
-        lambda config: config.network.generator_blocks not in ("modulated", "alias-free"),
-        "network.generator_blocks is {network.generator_blocks}",
     ),
     Rule(
         ("network.noise",),

@@ -22,7 +22,7 @@ from samgan.errors import LONGEST, SamganError
 from .kinds import Case, make_case
 from .mutate import SCRIPT
 
-SECONDS = 10
+SECONDS = 30
 """Of processor time; a busy machine makes nothing fail."""
 MEMORY = 2 << 30
 ADDRESS_SPACE = 3 << 30  # more than MEMORY, so that a command that takes it is noticed, and ends

@@ -187,7 +187,7 @@ class UseGain:
     rivals: tuple[Rival, ...]
     """In the order of the pilot."""
     decision: Decision | None
-    """None: not all cells of its question and size are measured, so nothing is decided yet."""
+    """None: not all cells of its question are measured, so nothing is decided yet."""
     recall: float
     """Gain in recall of the small class at `SPECIFICITY`, over the first rival."""
     calibration: float
@@ -393,27 +393,19 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
     """
     if choices is None:
         return []
-    of: Compared = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        key = record.key
-        if key.budget == Budget() and key.draw < choices.draws and key.seed < SEEDS:
-            of[key.cell, key.way][f"{key.folds} {key.draw}"].append(record)
-    places = [f"{folds} {draw}" for folds in FOLDS for draw in range(choices.draws)]
-    complete = {
-        what: [found[place] for place in places]
-        for what, found in of.items()
-        if all(len(found[place]) == SEEDS for place in places)
-    }
-    told = []
-    for cell in MAP:
-        if cell.question in choices.rivals:
-            ways = choices.rivals_of(cell)
-            if all((cell, way) in complete for way in ways):
-                for use in choices.uses:
-                    if (cell, use) in complete and _comparable(
-                        complete[cell, use], [complete[cell, way] for way in ways]
-                    ):
-                        told.append((cell, use, ways))
+    complete = _complete(records, choices)
+    measured = [
+        (cell, use, choices.rivals_of(cell))
+        for cell in MAP
+        if cell.question in choices.rivals
+        for use in choices.uses
+        if all((cell, way) in complete for way in (use, *choices.rivals_of(cell)))
+    ]
+    told = [
+        (cell, use, ways)
+        for cell, use, ways in measured
+        if _comparable(complete[cell, use], [complete[cell, way] for way in ways])
+    ]
     drawn: list[list[DrawnGain]] = [[] for _ in range(RIVALS)]
     for number, (cell, use, ways) in enumerate(told):
         spread = f"{cell.question}, {cell.patients} patients, {use}"
@@ -421,27 +413,49 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
             for ours, theirs in zip(complete[cell, use], complete[cell, way], strict=True):
                 drawn[rank].append(_gain(f"{number}", spread, ours, theirs))
     found = [estimate_gains(own) for own in drawn]
-    done = {(cell, use) for cell, use, _ in told}
-    final = [
-        all((other, one) in done for other in MAP if _together(other, cell) for one in choices.uses)
-        for cell, *_ in told
-    ]
-    decisions = _decided(found, final)
+    count = Counter(cell.question for cell, *_ in measured)
+    ready = {
+        question
+        for question in choices.rivals
+        if count[question] == len(choices.uses) * sum(cell.question == question for cell in MAP)
+    }
+    decisions = _decided([cell.question for cell, *_ in told], found, ready, 2 * len(MAP) * len(choices.uses))
     return [
         _use_gain(*what, [of_rank[number] for of_rank in found], decision, complete)
         for number, (what, decision) in enumerate(zip(told, decisions, strict=True))
     ]
 
 
-def _together(one: Cell, other: Cell) -> bool:
-    """Whether two cells are decided together: those of one question and size."""
-    return (one.question, one.side) == (other.question, other.side)
+def _complete(records: Sequence[Classifier], choices: Choices) -> dict[tuple[Cell, str], list[list[Classifier]]]:
+    """Of each cell and way of which all draws are done: the classifiers, by fold and draw."""
+    of: Compared = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        key = record.key
+        if key.budget == Budget() and key.draw < choices.draws and key.seed < SEEDS:
+            of[key.cell, key.way][f"{key.folds} {key.draw}"].append(record)
+    places = [f"{folds} {draw}" for folds in FOLDS for draw in range(choices.draws)]
+    return {
+        what: [found[place] for place in places]
+        for what, found in of.items()
+        if all(len(found[place]) == SEEDS for place in places)
+    }
 
 
-def _decided(found: Sequence[Sequence[CellGain]], final: Sequence[bool]) -> list[Decision | None]:
-    """What is shown, of those cells that can be decided: not of those that happen to be done before others."""
-    decisions = iter(decide([[gain for gain, ready in zip(own, final, strict=True) if ready] for own in found]))
-    return [next(decisions) if ready else None for ready in final]
+def _decided(
+    questions: Sequence[str], found: Sequence[Sequence[CellGain]], ready: set[str], hypotheses: int
+) -> list[Decision | None]:
+    """What is shown of each gain: the cells of a question are decided together, once all of them are measured.
+
+    So it does not matter which are done first, and what was decided stays: each question has its share of the false
+    discoveries that the whole map may have.
+    """
+    decisions: list[Decision | None] = [None] * len(questions)
+    for question in ready:
+        own = [number for number, name in enumerate(questions) if name == question]
+        decided = decide([[of_rank[number] for number in own] for of_rank in found], hypotheses)
+        for number, decision in zip(own, decided, strict=True):
+            decisions[number] = decision
+    return decisions
 
 
 def _use_gain(

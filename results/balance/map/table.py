@@ -43,7 +43,7 @@ READING = (
     f"Hatched: only a gain above {ENOUGH:g} would have been shown in four cases of five. If no difference is shown "
     "there, there may still be one.",
     "A cell is measured when all its draws of patients are done, and stands here from then on. It is decided when all "
-    "cells of its question and size are measured, so that it does not depend on which of them are done first.",
+    "cells of its question are measured, so that it does not depend on which of them are done first, and stays so.",
 )
 HEADER = (
     *("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable"),
@@ -60,8 +60,9 @@ def simulation_table() -> str:
 def _line(row: dict[str, str]) -> str:
     shares = [f"{100 * float(row[key]):.1f} %" for key in ("intervals_that_hold", "p_below_0.05", "helps", "harms")]
     false = f"{100 * float(row['false_discovery_rate']):.1f} %" if row["false_discovery_rate"] else ""
-    errors = [f"{float(row[key]):.4f}" for key in ("standard_error", "true_deviation", "detectable")]
-    return f"| {' | '.join([row['gains'], row['patients'], *shares, false, *errors])} |"
+    errors = [f"{float(row[key]):.4f}" for key in ("standard_error", "true_error", "detectable")]
+    small = f"{100 * float(row['detectable_is_0.01']):.1f} %"
+    return f"| {' | '.join([row['gains'], row['patients'], *shares, false, *errors, small])} |"
 
 
 def measured() -> list[UseGain]:
