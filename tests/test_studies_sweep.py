@@ -244,7 +244,16 @@ def test_a_row_keeps_scores_by_second_features(data, tmp_path, no_features):
     (at,) = row.scored_at
     assert (at.scores.features, at.second_scores.features.name) == (None, "radiograph")
     assert at.second_scores.scores["frechet"].value != row.second_scores.scores["frechet"].value
-    assert RowDocument.read(tmp_path / "rows" / f"{row.key}.json") == row
+    path = tmp_path / "rows" / f"{row.key}.json"
+    assert RowDocument.read(path) == row
+    # As if an earlier call had scored it by other second features: these are not mixed.
+    document = tmp_path / "runs" / row.key / "second-scores-0.012" / "scores.json"
+    features = dataclasses.replace(at.second_scores.features, sha256="0" * 64)
+    dataclasses.replace(at.second_scores, features=features).write(document)
+    path.unlink()
+    (row,) = run_sweep([one], tmp_path, Scoring(second_features="radiograph"), HERE)
+    assert row.scored_at == (dataclasses.replace(at, second_scores=None),)
+    assert row.second_scores
 
 
 def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):
