@@ -88,7 +88,7 @@ def make_fabric(
     if device == "cuda" and processes > torch.cuda.device_count():
         most = torch.cuda.device_count()
         raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
-    if usable_precision(precision, device) != precision:
+    if precision == "bf16" and usable_precision(precision, device) != "bf16":
         raise UsageError(f"{precision}: {SLOW}; expected fp32, or a processor with AVX-512, or a GPU")
     from lightning_fabric import Fabric  # takes a second or two, and only training needs it
 

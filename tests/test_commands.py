@@ -679,6 +679,7 @@ def test_a_run_never_changes_its_arithmetic(capsys, data, tmp_path, monkeypatch)
     assert "this processor cannot compute in bf16 at a useful speed, so the run computes in fp32" in error
     config = json.loads((out / "config.json").read_text())
     assert config["training"]["precision"] == "fp32"
+    assert run(capsys, *command, "--training.precision=bf16", "--resume")[0] == 0  # the same command goes on
     config["training"]["precision"] = "bf16"  # as if another machine had begun it
     (out / "config.json").write_text(json.dumps(config))
     status, _, error = run(capsys, "train", data, "--out", out, "--resume")

@@ -170,14 +170,15 @@ def _resolve_precision(config: Config, device: str, goes_on: Location | None) ->
     Raises:
         UsageError: The run `goes_on` computes in bf16, and this processor is no good at it.
     """
-    chosen = choose_precision(config.training.precision, device)
-    usable = usable_precision(chosen, device)
-    if usable != chosen and goes_on is not None:
-        raise UsageError(
-            f"{goes_on} computes in {chosen}, and {SLOW}; continue it on one with AVX-512 or on a GPU, or begin "
-            f"another run from it, in {usable}, with --start {goes_on}"
-        )
-    if usable != chosen:
+    usable = usable_precision(config.training.precision, device)
+    if goes_on is not None:
+        own = Run.open(goes_on).config.training.precision
+        if usable_precision(own, device) != own:
+            raise UsageError(
+                f"{goes_on} computes in {own}, and {SLOW}; continue it on one with AVX-512 or on a GPU, or begin "
+                f"another run from it, in {usable}, with --start {goes_on}"
+            )
+    elif usable != choose_precision(config.training.precision, device):
         say(f"samgan: {SLOW}, so the run computes in {usable}")
     return config.override({"training.precision": usable})
 
