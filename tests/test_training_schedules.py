@@ -68,7 +68,10 @@ def test_blocks_above_the_first_images_wait():
     [
         ({"training.first_sides": [64]}, "training.first_sides"),
         ({"training.first_sides": [32, 16]}, "smallest first"),
-        ({"training.first_sides": [32], "network.generator_blocks": "plain"}, "blocks are modulated and residual"),
+        (
+            {"training.first_sides": [32], "network.generator_blocks": "plain", "network.mapping_layers": 0},
+            "blocks are modulated and residual",
+        ),
         ({"training.first_sides": [32], "network.spectral_norm": "both"}, "none with spectral norm"),
     ],
 )
