@@ -312,7 +312,7 @@ def test_simulated_maps_know_their_true_gains(scripts, monkeypatch):
     monkeypatch.setattr(simulate, "PATIENTS", 100)
     found, true = simulate.simulated(np.random.default_rng(0), (0.0, 0.1))
     assert true == [0.0, 0.1] * 3
-    assert len(simulate.decided(found)) == 6
+    assert len(simulate.decisions_of(found)) == 6
     assert [len(own) for own in found] == [6, 6]
     of_first, of_second = ([cell.mean for cell in own] for own in found)
     assert all(abs(mean - gain) < 0.15 for mean, gain in zip(of_first, true, strict=True))

@@ -22,5 +22,5 @@ faces) rows="msg-gan-1" length="--kimg 100 --faces $4" second="" ;; # the radiog
 esac
 # shellcheck disable=SC2086
 exec samgan table2 "$data" --out "$here/$part" --rows $rows $length --scale cpu --network.max_channels=32 \
-    --training.batch_size=8 --training.precision=fp32 --snapshot-every-kimg 20 --count 1500 --features "$features" $second \
-    --ray local --cores-per-job 1
+    --training.batch_size=8 --training.precision=fp32 --snapshot-every-kimg 20 --count 1500 \
+    --features "$features" $second --ray local --cores-per-job 1

@@ -84,8 +84,8 @@ def rows_at(kimg: float) -> list[RowDocument]:
     """All rows as they were after so many thousand images, in the order of the table; one for each row and seed.
 
     Raises:
-        SystemExit: A part has two runs of one row and seed, a row is of another set, width or batch than the protocol
-            says, or rows were scored in several ways.
+        SystemExit: A part has two runs of one row and seed, a row is of another set, width, batch or precision than
+            the protocol says, or rows were scored in several ways.
     """
     found: dict[tuple[str, int], RowDocument] = {}
     for part in PARTS:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from samgan.commands.command import Command, Outcome
 from samgan.commands.options import add_classes, add_device, add_on_collapse, add_preset, add_seed, given
-from samgan.commands.settings import configuration, describe_settings, given_settings, read_settings
+from samgan.commands.settings import configuration, describe_settings, given_settings
 from samgan.commands.studio import check_studio
-from samgan.config import Config, flatten, settings
+from samgan.config import Config, settings
 from samgan.errors import UsageError
 from samgan.presets import PLUS
 
@@ -57,14 +57,14 @@ def _train(options: argparse.Namespace) -> Outcome:
     asked = _asked(options)
     config = _configuration(options, asked, prepared)
     if options.dry_run:
-        return _dry_run(config, options, prepared)
+        return _dry_run(config, asked, options, prepared)
     if prepared is None:
         if options.classes and Path(options.classes[-1]).is_dir():
             raise UsageError(f"--classes took {options.classes[-1]} as a class: name the prepared set before --classes")
         raise UsageError("which prepared set? samgan train DATA --out RUN (samgan prepare makes one)")
     from samgan import api
 
-    _note_unused(config, options)
+    _note_unused(config, asked, options.settings)
     names = ("resume", "minutes", "device", "processes", "hosts", "loggers", "start", "on_collapse")
     run = api.train(config, prepared, options.out, **given(options, *names))
     checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
@@ -86,20 +86,28 @@ def _configuration(options: argparse.Namespace, asked: Mapping[str, Any], data: 
     return configuration(asked, data)
 
 
-def _note_unused(config: Config, options: argparse.Namespace) -> tuple[str, ...]:
-    """Say which of the settings that were given have no effect; of a file, only if it is not a run's config.json."""
+def _note_unused(config: Config, asked: Mapping[str, Any], typed: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say which of the settings that were given have no effect.
+
+    Args:
+        config: All settings.
+        asked: Those that were given. With those of a run's config.json among them, which has every setting, only the
+            typed ones count.
+        typed: Those of the command line.
+    """
     from samgan.terminal import say
     from samgan.training import unused_settings
 
-    file = flatten(read_settings(options.config)) if options.config else {}
-    chosen = {} if {"preset", "network.resolution", "training.seed"} <= file.keys() else file
-    found = unused_settings(config, {**chosen, **options.settings})
+    of_a_run = {"preset", "network.image_channels", "training.keep_checkpoints"} <= asked.keys()
+    found = unused_settings(config, typed if of_a_run else asked)
     for sentence in found:
         say(f"note: {sentence}")
     return found
 
 
-def _dry_run(config: Config, options: argparse.Namespace, prepared: "PreparedSet | None") -> Outcome:
+def _dry_run(
+    config: Config, asked: Mapping[str, Any], options: argparse.Namespace, prepared: "PreparedSet | None"
+) -> Outcome:
     from samgan.devices import choose_device
     from samgan.runs import processor_name
     from samgan.training import check_fit, choose_classes, choose_length, plan
@@ -122,7 +130,7 @@ def _dry_run(config: Config, options: argparse.Namespace, prepared: "PreparedSet
         f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB ({_beside_free(cost['memory_bytes'])})",
         f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
     ]
-    unused = list(_note_unused(config, options))
+    unused = list(_note_unused(config, asked, options.settings))
     device = choose_device("auto") if options.device == "auto" else options.device
     machine = {"device": device, "processor": processor_name()}
     return Outcome({"config": tree, **cost, **machine, "unused_settings": unused}, "\n".join(lines))

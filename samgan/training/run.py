@@ -81,7 +81,7 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
 
     Args:
         config: From `preset_config`; use `override` to change settings. `choose_classes`, `choose_length` and
-            `choose_precision` resolve what it leaves open, and the run keeps the result.
+            `usable_precision` resolve what it leaves open, and the run keeps the result.
         data: The prepared set; `data.classes` of the configuration selects a part of it.
         out: New run folder, or the one to continue.
         resume: Continue the run in `out`, bit for bit.
@@ -104,8 +104,8 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         The run.
 
     Raises:
-        UsageError: The data do not fit the network, configuration or data do not fit the run to continue, or a logger
-            is not installed.
+        UsageError: The data do not fit the network, configuration, data or processor do not fit the run to continue,
+            or a logger is not installed.
         SamganError: `out` is in use, the prepared set is damaged, or training failed.
     """
     keep_freed_memory()

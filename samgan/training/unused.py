@@ -109,12 +109,9 @@ def unused_settings(config: Config, keys: Iterable[str]) -> tuple[str, ...]:
         A sentence for each of `keys` that changes nothing, such as "training.first_kimg has no effect:
         training.first_sides is empty".
     """
+    found = {key: next((rule for rule in RULES if key in rule.keys and rule.unused(config)), None) for key in keys}
     return tuple(
         f"{key} has no effect: {rule.reason.format(training=config.training, network=config.network)}"
-        for key in dict.fromkeys(keys)
-        for rule in _first(rule for rule in RULES if key in rule.keys and rule.unused(config))
+        for key, rule in found.items()
+        if rule
     )
-
-
-def _first(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    return tuple(rules)[:1]

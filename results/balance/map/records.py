@@ -419,7 +419,7 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
         for question in choices.rivals
         if count[question] == len(choices.uses) * sum(cell.question == question for cell in MAP)
     }
-    decisions = _decided([cell.question for cell, *_ in told], found, ready, 2 * len(MAP) * len(choices.uses))
+    decisions = decided([cell.question for cell, *_ in told], found, ready, 2 * len(MAP) * len(choices.uses))
     return [
         _use_gain(*what, [of_rank[number] for of_rank in found], decision, complete)
         for number, (what, decision) in enumerate(zip(told, decisions, strict=True))
@@ -441,7 +441,7 @@ def _complete(records: Sequence[Classifier], choices: Choices) -> dict[tuple[Cel
     }
 
 
-def _decided(
+def decided(
     questions: Sequence[str], found: Sequence[Sequence[CellGain]], ready: set[str], hypotheses: int
 ) -> list[Decision | None]:
     """What is shown of each gain: the cells of a question are decided together, once all of them are measured.
@@ -452,8 +452,8 @@ def _decided(
     decisions: list[Decision | None] = [None] * len(questions)
     for question in ready:
         own = [number for number, name in enumerate(questions) if name == question]
-        decided = decide([[of_rank[number] for number in own] for of_rank in found], hypotheses)
-        for number, decision in zip(own, decided, strict=True):
+        own_decisions = decide([[of_rank[number] for number in own] for of_rank in found], hypotheses)
+        for number, decision in zip(own, own_decisions, strict=True):
             decisions[number] = decision
     return decisions
 

@@ -17,15 +17,14 @@ Writes simulation.csv.
 import argparse
 import csv
 import functools
-import itertools
 import math
 from pathlib import Path
 
 import numpy as np
-from records import DRAWS, FOLDS, MAP, RIVALS, USES, Cell
+from records import DRAWS, FOLDS, MAP, RIVALS, USES, Cell, decided
 from scipy import optimize, stats
 
-from samgan.studies.map_cells import CellGain, Decision, DrawnGain, area_and_influence, decide, estimate_gains
+from samgan.studies.map_cells import CellGain, Decision, DrawnGain, area_and_influence, estimate_gains
 
 HERE = Path(__file__).parent
 SPREADS = {10: 0.30, 25: 0.20, 50: 0.14, 100: 0.10, 250: 0.07}
@@ -82,13 +81,11 @@ def simulated(draw: np.random.Generator, gains: tuple[float, ...]) -> tuple[list
     return [estimate_gains(own) for own in found], true
 
 
-def decided(found: list[list[CellGain]]) -> list[Decision]:
-    """What a map says of each cell and use, question by question."""
-    whole, told = len(found[0]), []
-    for _, group in itertools.groupby(range(whole), key=lambda number: MAP[number // USES].question):
-        own = list(group)
-        told += decide([[of_rank[number] for number in own] for of_rank in found], 2 * whole)
-    return told
+def decisions_of(found: list[list[CellGain]]) -> list[Decision]:
+    """What a map says of each cell and use when all of them are measured."""
+    questions = [cell.question for cell in MAP for _ in range(USES)]
+    told = decided(questions, found, set(questions), 2 * len(questions))
+    return [decision for decision in told if decision is not None]
 
 
 def _spread(cell: Cell, use: int) -> float:
@@ -126,7 +123,7 @@ def main() -> None:
         told, maps = [], []
         for seed in range(options.seed, options.seed + options.maps):
             ranks, true = simulated(np.random.default_rng([seed, len(gains)]), gains)
-            decisions = decided(ranks)
+            decisions = decisions_of(ranks)
             maps.append(_false(decisions, true))
             told += list(zip(patients, ranks[0], true, decisions, strict=True))
         for count in SPREADS:
