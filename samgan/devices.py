@@ -1,6 +1,8 @@
 """Choose the device and the precision, and set up Lightning Fabric for runs on several devices."""
 
+import contextlib
 import ctypes
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -65,10 +67,37 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+class OneProcess:
+    """What a run asks of Lightning Fabric, for a process that trains alone: Fabric itself takes seconds to import.
+
+    Args:
+        device: "cpu", "cuda" or "mps"; the first one of its kind.
+        precision: "fp32" or "bf16".
+    """
+
+    strategy = None
+    world_size, global_rank, local_rank, node_rank = 1, 0, 0, 0
+
+    def __init__(self, device: str, precision: str = "fp32") -> None:
+        self.device = torch.device(device) if device == "cpu" else torch.device(device, 0)
+        self.precision = precision
+
+    def launch(self) -> None:
+        """Make the device the current one; there are no processes to start."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Within it, networks compute in the precision."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
 def make_fabric(
     device: str = "auto", processes: int = 1, hosts: int = 1, precision: str = "fp32"
-) -> "lightning_fabric.Fabric":
-    """Lightning Fabric for a run.
+) -> "OneProcess | lightning_fabric.Fabric":
+    """Lightning Fabric for a run, or `OneProcess` in its place.
 
     Args:
         device: "auto" (CUDA, else CPU), "cpu", "cuda" or "mps".
@@ -90,7 +119,9 @@ def make_fabric(
         raise UsageError(f"--processes {processes}: expected at most {most}, one process for each GPU of this host")
     if precision == "bf16" and usable_precision(precision, device) != "bf16":
         raise UsageError(f"{precision}: {SLOW}; expected fp32, or a processor with AVX-512, or a GPU")
-    from lightning_fabric import Fabric  # takes a second or two, and only training needs it
+    if processes * hosts == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun may have started more
+        return OneProcess(device, precision)
+    from lightning_fabric import Fabric  # takes two to four seconds
 
     from samgan.launch import Together, choose_environment, without_overrides
 

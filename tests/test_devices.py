@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from samgan.devices import choose_precision, cpu_has_bf16, make_fabric, usable_precision
+from samgan.devices import OneProcess, choose_precision, cpu_has_bf16, make_fabric, usable_precision
 from samgan.errors import UsageError
 
 
@@ -32,9 +32,38 @@ def test_a_cpu_that_is_no_good_at_bf16_is_not_asked_for_it(monkeypatch):
         assert usable_precision("bf16", "cpu") == expected
         assert usable_precision("fp32", "cpu") == "fp32"
         if supported:
-            assert make_fabric("cpu", precision="bf16").strategy.precision.precision == "bf16-mixed"
+            alone, together = make_fabric("cpu", precision="bf16"), make_fabric("cpu", 2, precision="bf16")
+            for fabric in (alone, together):
+                with fabric.autocast():
+                    assert torch.is_autocast_enabled("cpu")
+                    assert torch.get_autocast_dtype("cpu") == torch.bfloat16
     with pytest.raises(UsageError, match=r"bf16: this processor cannot compute in bf16 .* expected fp32"):
         make_fabric("cpu", precision="bf16")
+
+
+def test_one_process_says_what_fabric_would_say(monkeypatch):
+    alone = make_fabric("cpu")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun, which started this process only
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    fabric = make_fabric("cpu")
+    assert (type(alone), type(fabric).__name__) == (OneProcess, "Fabric")
+    for one in (alone, fabric):
+        one.launch()
+        assert str(one.device) == "cpu"
+        assert (one.world_size, one.global_rank, one.local_rank, one.node_rank) == (1, 0, 0, 0)
+        assert getattr(one.strategy, "watch", None) is None
+        with one.autocast():
+            assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_one_process_uses_the_first_gpu(precision):
+    alone = make_fabric("cuda", precision=precision)
+    alone.launch()
+    assert str(alone.device) == "cuda:0"
+    with alone.autocast():
+        assert torch.is_autocast_enabled("cuda") is (precision == "bf16")
 
 
 def test_unknown_device():

@@ -19,7 +19,6 @@ import dataclasses, errno, json, os, signal, sys, time
 from pathlib import Path
 import numpy as np
 import torch
-import lightning_fabric, torch._dynamo  # a second each, which a training would take in each forked process anew
 import torch.distributed
 import samgan.training.loop
 import samgan.training.recipe

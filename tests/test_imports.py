@@ -129,6 +129,29 @@ def test_starts_without_the_heavy_libraries(run_script, module):
     assert run_script(HEAVY.format(module=module)) == []
 
 
-def test_fabric_is_imported_by_training_only(run_script):
-    """It costs a second or two, which sampling and evaluation would pay too."""
-    assert "lightning_fabric" not in run_script(HEAVY.format(module="samgan.api"))
+TRAINING = """
+import json, sys
+from pathlib import Path
+import numpy as np
+import samgan.api
+from samgan.runs import Run
+from samgan.config import Config
+from samgan.devices import make_fabric
+from samgan.training import Options, train_loop
+
+tree = {"network": {"resolution": 32, "max_channels": 8, "spectral_norm": "both", "generator_attention": [8]}}
+config = Config().override({**tree, "training": {"batch_size": 4, "kimg": 0.008}})
+images = np.random.default_rng(7).integers(0, 256, (8, 1, 32, 32), dtype=np.uint8)
+run = Run.create(Path(sys.argv[1]) / "run", config)
+train_loop(config, images, run, make_fabric("cpu"), Options(quiet=True))
+longer = config.override({"training.kimg": 0.012})
+run.rewrite_config(longer)
+train_loop(longer, images, run, make_fabric("cpu"), Options(quiet=True, resume=True))
+slow = {"lightning_fabric", "torchmetrics", "torchvision", "torch._dynamo", "scipy.stats"}
+print(json.dumps([len(run.checkpoints()), sorted(slow & set(sys.modules))]))
+"""
+
+
+def test_a_training_in_one_process_waits_for_no_library_that_it_does_not_use(run_script, tmp_path):
+    """Each takes a second or more to import: Lightning Fabric, and what it and torch.compile bring with them."""
+    assert run_script(TRAINING, tmp_path) == [2, []]

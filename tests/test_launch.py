@@ -6,7 +6,7 @@ import sys
 import pytest
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
-from samgan.devices import make_fabric
+from samgan.devices import OneProcess, make_fabric
 from samgan.errors import UsageError
 from samgan.launch import INTERFACE, PARENT, OwnProcesses, choose_environment, interface_to, name_interface
 
@@ -62,7 +62,10 @@ def environment(monkeypatch):
 def test_a_launcher_counts_if_it_started_what_was_asked_for(environment, variables, processes, expected):
     environment(variables)
     fabric = make_fabric("cpu", processes)
-    found = getattr(fabric.strategy, "cluster_environment", None) or fabric._connector.cluster_environment
+    if isinstance(fabric, OneProcess):
+        found = choose_environment(processes, 1)
+    else:
+        found = getattr(fabric.strategy, "cluster_environment", None) or fabric._connector.cluster_environment
     assert type(found) is expected
     assert fabric.world_size == processes
     assert fabric.global_rank == fabric.local_rank == fabric.node_rank == 0

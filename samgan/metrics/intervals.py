@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from scipy import stats
-
 LEVEL = 0.95
 """Confidence level of all intervals."""
 
@@ -25,5 +23,7 @@ def share_of(count: int, total: int) -> Share:
 
     Source: Wilson 1927 (doi:10.1080/01621459.1927.10502953).
     """
+    from scipy import stats  # takes a second, which a training need not wait for
+
     interval = stats.binomtest(count, total).proportion_ci(LEVEL, method="wilson")
     return Share(count / total, float(interval.low), float(interval.high))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from samgan.errors import SamganError
@@ -59,6 +58,8 @@ def closer_than_held_out(
     Raises:
         SamganError: no images.
     """
+    from scipy import stats  # takes a second, which a training need not wait for
+
     total, m = len(distances), len(held_out)
     if not total or not m:
         raise SamganError(f"closeness needs synthetic and held-out images, found {total} and {m}")

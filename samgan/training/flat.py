@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -318,6 +319,11 @@ class FlatNetwork:
 
 class FlatAdam(torch.optim.Adam):
     """Adam for a few tensors on a CPU: the same step, without torch's search for a GPU, which takes longer than it."""
+
+    # torch wraps these for torch.compile, which it then imports: two seconds, and nothing here is compiled.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
     some_wait = False
     """Some parameters may have no gradient in the first steps; the first one that they have begins their moments."""

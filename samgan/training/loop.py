@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from samgan.config import RESUMABLE, Config
+from samgan.devices import OneProcess
 from samgan.distributed import gather, on_first_process, world_size
 from samgan.errors import SamganError, UsageError
 from samgan.networks import load_smaller, reason_not_to_grow
@@ -121,7 +122,11 @@ class Options:
 
 
 def train_loop(
-    config: Config, images: np.ndarray, run: Run, fabric: "lightning_fabric.Fabric", options: Options = Options()
+    config: Config,
+    images: np.ndarray,
+    run: Run,
+    fabric: "OneProcess | lightning_fabric.Fabric",
+    options: Options = Options(),
 ) -> TrainingState:
     """Train until `training.kimg` or for some minutes; the run's files are described in `docs/run-folder.md`.
 
@@ -182,7 +187,7 @@ def _run(
     sampler: Sampler,
     log: Log,
     snapshots: Snapshots,
-    fabric: "lightning_fabric.Fabric",
+    fabric: "OneProcess | lightning_fabric.Fabric",
     options: Options,
 ) -> None:
     """Take steps, write log lines and snapshots when due, and stop when time is up or a signal arrives."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from samgan.config import RESUMABLE, Config
 from samgan.data import PreparedSet
-from samgan.devices import SLOW, choose_precision, keep_freed_memory, make_fabric, usable_precision
+from samgan.devices import SLOW, OneProcess, choose_precision, keep_freed_memory, make_fabric, usable_precision
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError
 from samgan.files import Location
@@ -183,7 +183,7 @@ def _resolve_precision(config: Config, device: str, goes_on: Location | None) ->
     return config.override({"training.precision": usable})
 
 
-def _train(request: _Request, fabric: "lightning_fabric.Fabric") -> Run:
+def _train(request: _Request, fabric: "OneProcess | lightning_fabric.Fabric") -> Run:
     """Open the run on the first process and train on all of them."""
     config, data = request.config, request.data
     with contextlib.ExitStack() as held:

@@ -135,7 +135,7 @@ class TrainingState:
             rates = self._groups(getattr(self, name))
         groups = [{"params": parameters, "initial_lr": factor * rate} for parameters, factor in rates]
         if training.optimizer == "adam":
-            kind = FlatAdam if flat else torch.optim.Adam
+            kind = FlatAdam if self.flat else torch.optim.Adam
             adam = kind(groups, lr=rate, betas=training.adam_betas, fused=True)
             if isinstance(adam, FlatAdam):
                 adam.some_wait = bool(training.first_sides)
@@ -229,6 +229,7 @@ def _check_moments(parameter: torch.Tensor, moments: dict[str, Any], known: Sequ
 
 MOMENTS: dict[type, tuple[str, ...]] = {
     torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
+    FlatAdam: ("exp_avg", "exp_avg_sq"),
     torch.optim.RMSprop: ("square_avg",),
 }
 """What an optimizer keeps for each weight, with the shape of the weight; besides, the number of its steps."""
