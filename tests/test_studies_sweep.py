@@ -515,16 +515,23 @@ def test_two_workers_of_ray_share_a_sweep_and_a_lost_one_is_replaced(data, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
-def test_a_sweep_on_ray_that_is_asked_to_end_leaves_no_worker_and_says_nothing(data, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 1), (signal.SIGINT, -signal.SIGINT)])
+def test_a_sweep_on_ray_that_is_asked_to_end_saves_its_jobs_and_leaves_no_worker(data, tmp_path, number, status):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'samgan[sweep]'")
-    process = sweep(tmp_path / "scripts", data, tmp_path / "out", "local", LONGER, "asked")
-    job = Job("asked", Config().override(LONGER), str(data.path), data.sha256, None)
-    wait_for(lambda: worker_of(job.key))
-    process.send_signal(signal.SIGTERM)
+    training = {**TINY["training"], "kimg": 80.0, "snapshot_every_kimg": 80.0, "log_every_kimg": 0.004}
+    settings, out = {**TINY, "training": training}, tmp_path / "out"
+    process = sweep(tmp_path / "scripts", data, out, "local", settings, "asked", "later")
+    job = Job("asked", Config().override(settings), str(data.path), data.sha256, None)
+    log = out / "runs" / job.key / "stats.jsonl"
+    wait_for(lambda: log.is_file() and log.stat().st_size)
+    process.send_signal(number)
     error = process.communicate(timeout=90)[1]
-    assert process.returncode == 1, error  # Ray makes it 1, whatever the status was
-    assert "SIGTERM" not in error  # nor a trace
+    assert process.returncode == status, error  # Ray makes it 1, whatever the script's own was
+    assert "SIGTERM" not in error  # nor a trace of Ray's
     wait_for(lambda: worker_of(job.key) is None, 10)
+    run = Run(out / "runs" / job.key)
+    assert run.last_step() > 0
+    assert [path.name for path in run.checkpoints()] == [f"step-{run.last_step():08d}.pt"]
 
 
 def test_a_missing_ray_cluster_is_reported_in_one_line(data, tmp_path):

@@ -21,6 +21,8 @@ from samgan.training import Interrupted
 LOST_WORKERS = 20
 SILENCE = 20.0
 """A head that does not answer for so many seconds is lost. Ray ends this process after 60, without an exception."""
+SAVING = 60.0
+"""So many seconds are left to jobs that are asked to end: a step, and a checkpoint."""
 
 
 def run_on_ray(
@@ -55,16 +57,28 @@ def run_on_ray(
             task.options(name=job.key).remote(job, out.resolve(), scoring, resources, on_collapse): job
             for job in pending
         }
-        while waiting:
-            done, _ = ray.wait(list(waiting), timeout=REFRESH_SECONDS)
-            health.look()
-            for reference in done:
-                job = waiting.pop(reference)
-                try:
-                    yield ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-                    yield RowDocument(name=job.name, seed=job.seed, key=job.key, scoring=scoring.key, failed=reason)
+        try:
+            while waiting:
+                done, _ = ray.wait(list(waiting), timeout=REFRESH_SECONDS)
+                health.look()
+                for reference in done:
+                    job = waiting.pop(reference)
+                    try:
+                        yield ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+                        yield RowDocument(name=job.name, seed=job.seed, key=job.key, scoring=scoring.key, failed=reason)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            _end(ray, list(waiting))
+            raise
+
+
+def _end(ray: Any, running: list[Any]) -> None:
+    """Ask jobs to end, and wait for their checkpoints; Ray by itself would kill them."""
+    say("samgan: jobs that are running save a checkpoint; the same command goes on from there")
+    for reference in running:
+        ray.cancel(reference)  # a training takes it as SIGINT, and is not started again
+    ray.wait(running, num_returns=len(running), timeout=SAVING)
 
 
 class _Health:
