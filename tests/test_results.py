@@ -31,7 +31,19 @@ from samgan.metrics.ms_ssim import mean_ms_ssim
 from samgan.runs import Collapse, Environment, Start
 from samgan.sampling import Origin, Source
 from samgan.scoring import Scores, score_images
-from samgan.studies import ARMS, CLAIMS, CLASSICAL, BalanceDocument, RowDocument, ScoredAt
+from samgan.studies import (
+    ARMS,
+    CLAIMS,
+    CLASSICAL,
+    HEADLINE,
+    ROWS,
+    SIGN,
+    BalanceDocument,
+    RowDocument,
+    ScoredAt,
+    TableRequest,
+)
+from samgan.studies.table2_rows import PAPER_ROWS
 from samgan.training import Recipe, Sampler, TrainingState, train_step
 from samgan.trust.documents import SkippedPart
 
@@ -292,41 +304,97 @@ def test_the_stand_in_inception_averages_as_keras_does():
     torch.testing.assert_close(pool(torch.nn.functional.avg_pool2d(x, 3, 1, 1)), expected)
 
 
+def of_the_verdict(verdict, name, seed, part, **changes):
+    """A record of a run as the protocol has it, with the scores of a real one."""
+    made = RowDocument.read(min((FOLDER / "verdict/rest/rows").glob("*.json")))
+    kimg = verdict.PARTS[part].kimg
+    config = verdict.expected_config(name, seed, kimg)
+    trained = replace(made.trained, config=config.to_dict(), kimg=config.training.kimg)
+    at = tuple(ScoredAt(kimg=length, scores=made.scores) for length in verdict.PARTS[part].score_at)
+    row = replace(made, name=name, seed=seed, key=f"{name}-seed{seed}-0", trained=trained, scored_at=at)
+    return replace(row, **changes)
+
+
+def write_rows(folder, rows):
+    (folder / "rows").mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        row.write(folder / "rows" / f"{row.key}.json")
+
+
 def test_rows_of_the_verdict_are_taken_as_they_were_at_a_length(monkeypatch, tmp_path):
     verdict = load("verdict", "verdict")
-    monkeypatch.setattr(verdict, "HERE", FOLDER)
-    monkeypatch.setattr(verdict, "PARTS", ("table2",))
-    monkeypatch.setattr(verdict, "check", lambda row, part: None)  # of another protocol
-    rows = verdict.rows_at(30.0)
-    assert len(rows) == len(list(FOLDER.glob("table2/rows/*.json")))
-    assert not verdict.rows_at(15.0)
-
-    on_the_way = replace(rows[0].scores, count=7)
-    alarm = Collapse(step=1875, images_seen=15000, wall_seconds=9.0, reason="alike")
-    trained = replace(rows[0].trained, collapse=alarm)
-    at = ScoredAt(kimg=15.0, scores=on_the_way, second_scores=on_the_way)
-    row = replace(rows[0], trained=trained, scored_at=(at,))
-    folder = tmp_path / "table2" / "rows"
-    folder.mkdir(parents=True)
-    row.write(folder / "row.json")
     monkeypatch.setattr(verdict, "HERE", tmp_path)
-    (found,) = verdict.rows_at(15.0)
-    assert found.scores.count == found.second_scores.count == 7
-    assert found.trained.kimg == 15
-    assert found.trained.wall_minutes == pytest.approx(row.trained.wall_minutes / 2, abs=0.01)
+    row = of_the_verdict(verdict, "samgan-8", 0, "headline")
+    on_the_way = replace(row.scores, ms_ssim_real=None)
+    alarm = Collapse(step=12500, images_seen=100000, wall_seconds=9.0, reason="alike")
+    trained = replace(row.trained, collapse=alarm, gamma={"generator.8": 0.5})
+    at = ScoredAt(kimg=100.0, scores=on_the_way, second_scores=on_the_way)
+    row = replace(row, trained=trained, scored_at=(at,))
+    write_rows(tmp_path / "headline", [row])
+    (found,) = verdict.rows_at(100.0)
+    assert found.scores == found.second_scores == on_the_way
+    assert found.trained.kimg == 100
+    assert found.trained.wall_minutes == pytest.approx(row.trained.wall_minutes / 4, abs=0.01)
     assert found.trained.collapse == alarm
     assert found.trained.gamma == {}  # which is that of the end
-    assert 0 < max(kimg for points in found.trained.curves.values() for kimg, _ in points) <= 15
-    replace(row, trained=replace(trained, collapse=replace(alarm, images_seen=15008))).write(folder / "row.json")
-    assert verdict.rows_at(15.0)[0].trained.collapse is None  # it came later
-    assert verdict.rows_at(30.0)[0].trained.collapse
-    row.write(folder / "again.json")
+    assert not verdict.rows_at(200.0)
+    later = replace(trained, collapse=replace(alarm, images_seen=100008))
+    write_rows(tmp_path / "headline", [replace(row, trained=later)])
+    assert verdict.rows_at(100.0)[0].trained.collapse is None  # it came later
+    assert verdict.rows_at(400.0)[0].trained.collapse
+    assert verdict.rows_at(400.0)[0].trained.gamma
+    write_rows(tmp_path / "headline", [replace(row, key="again")])
     with pytest.raises(SystemExit, match="expected one run of each row and seed"):
-        verdict.rows_at(15.0)
-    other = replace(row, seed=9, scoring=replace(row.scoring, count=7))
-    other.write(folder / "again.json")
+        verdict.rows_at(100.0)
+    other = replace(row, seed=1, key="again", scoring=replace(row.scoring, count=7))
+    tree = verdict.expected_config("samgan-8", 1, 400.0).to_dict()
+    write_rows(tmp_path / "headline", [replace(other, trained=replace(row.trained, config=tree))])
     with pytest.raises(SystemExit, match="expected rows that were scored in one way"):
-        verdict.rows_at(15.0)
+        verdict.rows_at(100.0)
+
+
+def test_the_pair_at_full_length_takes_no_ones_place(monkeypatch, tmp_path):
+    verdict = load("verdict", "verdict")
+    monkeypatch.setattr(verdict, "HERE", tmp_path)
+    write_rows(tmp_path / "full", [of_the_verdict(verdict, "samgan-8", 0, "full")])
+    assert [len(verdict.rows_at(kimg)) for kimg in verdict.LENGTHS] == [0, 0, 0, 1]
+
+
+def test_a_run_that_failed_is_reported(monkeypatch, tmp_path):
+    verdict = load("verdict", "verdict")
+    monkeypatch.setattr(verdict, "HERE", tmp_path)
+    bad = of_the_verdict(verdict, "samgan-8", 0, "headline", trained=None, scores=None, failed="loss is nan")
+    write_rows(tmp_path / "headline", [replace(bad, scored_at=())])
+    verdict.main()
+    table = (tmp_path / "at-400" / "table.md").read_text()
+    assert "Failed: samgan-8, seed 0: loss is nan" in table
+    assert "failed (1)" in table
+
+
+def test_claims_wait_for_all_runs_of_their_length(monkeypatch, tmp_path):
+    verdict = load("verdict", "verdict")
+    monkeypatch.setattr(verdict, "HERE", tmp_path)
+    rows = [of_the_verdict(verdict, name, seed, "headline") for name in ("samgan-8", "msg-gan-6") for seed in range(4)]
+    for number, row in enumerate(rows):
+        frechet = row.scores.scores["frechet"]
+        scores = {**row.scores.scores, "frechet": replace(frechet, value=frechet.value + 0.01 * number**2)}
+        rows[number] = replace(row, scores=replace(row.scores, scores=scores))
+    write_rows(tmp_path / "headline", rows[1:])
+    verdict.main()
+    table = (tmp_path / "at-400" / "table.md").read_text()
+    assert "Not finished: 7 of 8 jobs have ended." in table
+    assert "The paper's claims" not in table
+    assert not (tmp_path / "at-400" / "further.md").exists()
+    write_rows(tmp_path / "headline", rows[:1])
+    verdict.main()
+    table = (tmp_path / "at-400" / "table.md").read_text()
+    assert "Not finished" not in table
+    assert table.count(f"* {HEADLINE}: **confirmed**") == 1
+    assert SIGN not in table  # a claim that is judged at 100 kimg
+    further = (tmp_path / "at-400" / "further.md").read_text()
+    assert "1 - recall: samgan-8 below msg-gan-6" in further
+    assert further.count("Frechet distance: samgan-8 below msg-gan-6") == 1  # by the second network
+    assert "The paper's claims" not in (tmp_path / "at-200" / "table.md").read_text()  # factors are not there
 
 
 def test_each_claim_is_judged_at_one_length():
@@ -336,41 +404,68 @@ def test_each_claim_is_judged_at_one_length():
     sentences = [claim.sentence for claims in judged.values() for claim in claims]
     assert sorted(set(sentences)) == sorted(claim.sentence for claim in CLAIMS)
     assert [one for one in set(sentences) if sentences.count(one) > 1] == ["Flips help"]
-    seeds = seeds_of_the_verdict()
     for kimg, least in {400: 4, 200: 2, 100: 1}.items():
         assert judged[kimg]
+        seeds = Counter(name for name, _ in verdict.planned_at(kimg))
         for claim in judged[kimg]:
             for name in (name for pair in claim.pairs for name in (pair.better, pair.worse)):
-                assert seeds[name, kimg] >= least, (claim.sentence, name)
+                assert seeds[name] >= least, (claim.sentence, name)
 
 
-def seeds_of_the_verdict():
-    """How many seeds of each row run.sh scores at each length."""
-    script, found = (FOLDER / "verdict" / "run.sh").read_text(), Counter()
-    parts = re.findall(r"^(?:headline|factors|rest)\)(.*?)(?:;;$)", script, flags=re.M | re.S)
-    assert len(parts) == 3
-    for part in parts:
-        rows = " ".join(re.findall(r'rows="([^"]*)"', part)).replace("$rows", "")
-        (length,) = re.findall(r'length="--kimg ([^"]*)"', part)
-        for row in rows.split():
-            name, _, count = row.partition("=")
-            for kimg in length.replace("--score-at", "").split():
-                found[name, int(kimg)] += int(count or 1)
-    return found
-
-
-def test_a_row_that_is_not_of_the_protocol_is_refused(tmp_path, monkeypatch):
+def test_the_script_of_the_verdict_runs_what_its_tables_expect():
     verdict = load("verdict", "verdict")
-    path = min((FOLDER / "verdict/rest/rows").glob("*.json"))
-    row = RowDocument.read(path)
-    verdict.check(row, "rest")
-    tree = {**row.trained.config, "network": {**row.trained.config["network"], "max_channels": 64}}
-    wider = replace(row, trained=replace(row.trained, config=tree))
-    data = replace(row.scores.data, sha256="0" * 64)
-    of_other_data = replace(row, scores=replace(row.scores, data=data))
-    for other in (wider, of_other_data):
-        with pytest.raises(SystemExit, match=f"rest/rows/{row.key}.json: expected channels, batch, precision and set"):
-            verdict.check(other, "rest")
+    script = (FOLDER / "verdict" / "run.sh").read_text()
+    for name, part in verdict.PARTS.items():
+        (text,) = re.findall(rf"^{name}\)(.*?);;", script, flags=re.M | re.S)
+        rows = " ".join(re.findall(r'rows="([^"]*)"', text)).replace("$rows", "").split()
+        rows = dict(row.partition("=")[::2] for row in rows)
+        assert {row: int(count.replace("$seeds", "4") or 1) for row, count in rows.items()} == part.seeds
+        (length,) = re.findall(r'length="--kimg ([^"]*)"', text)
+        numbers = [float(number) for number in re.findall(r"(?<= )\d+|^\d+", length.partition(" --faces")[0])]
+        assert (numbers[0], *numbers[1:]) == (part.kimg, *part.score_at), name
+    for key, value in verdict.SETTINGS.items():
+        assert f"--{key}={value} " in script.replace("\\\n", "")
+    assert f"--count {verdict.COUNT} " in script.replace("\\\n", "")
+    assert {row for part in verdict.PARTS.values() for row in part.seeds} >= {row.name for row in PAPER_ROWS}
+
+
+def test_every_run_of_the_verdict_is_one_that_table2_starts_by_its_script(tmp_path):
+    """Whatever the row: those of the paper's networks have 32 channels, recipes of our own keep theirs."""
+    verdict = load("verdict", "verdict")
+    request = TableRequest(settings=verdict.SETTINGS, kimg=100.0, snapshot_every_kimg=20.0)
+    write_phantoms(tmp_path / "images", 4, resolution=64)
+    data = prepare(tmp_path / "images", tmp_path / "data", resolution=64, workers=1)
+    for name in verdict.PARTS["rest"].seeds:
+        config = request.config(ROWS[name], data, 0)
+        assert config.computed() == verdict.expected_config(name, 0, 100.0).computed()
+        assert config.training.precision == "fp32"
+        verdict.check(of_the_verdict(verdict, name, 0, "rest"), "rest", f"{name}-seed0-0")
+
+
+def test_a_row_that_is_not_of_the_protocol_is_refused():
+    verdict = load("verdict", "verdict")
+    row = of_the_verdict(verdict, "msg-gan-2", 0, "rest")
+    verdict.check(row, "rest", row.key)
+
+    def with_setting(section, name, value):
+        tree = {**row.trained.config, section: {**row.trained.config[section], name: value}}
+        return replace(row, trained=replace(row.trained, config=tree))
+
+    for other, told in (
+        (with_setting("network", "max_channels", 64), "expected network.max_channels 32, found 64"),
+        (with_setting("training", "learning_rate", 0.001), "expected training.learning_rate 0.003, found 0.001"),
+        (with_setting("training", "seed", 3), "expected training.seed 0, found 3"),
+        (replace(row, trained=replace(row.trained, ended_early=True)), "expected a run to its end"),
+        (replace(row, seed=1), "expected a row and seed of the part"),
+        (replace(row, name="samgan-8"), "expected a row and seed of the part"),
+        (replace(row, scores=replace(row.scores, count=1000)), "expected images 1500, found 1000"),
+        (replace(row, scores=replace(row.scores, features=None)), "expected features"),
+        (replace(row, scores=replace(row.scores, data=replace(row.scores.data, sha256="0" * 64))), "expected the set"),
+    ):
+        with pytest.raises(SystemExit, match=re.escape(f"rest/rows/{row.key}.json: {told}")):
+            verdict.check(other, "rest", row.key)
+    with pytest.raises(SystemExit, match="expected the key other"):
+        verdict.check(row, "rest", "other")
 
 
 def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatch):
@@ -380,11 +475,11 @@ def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatc
             (tmp_path / part).symlink_to(FOLDER / "verdict" / part)
     monkeypatch.setattr(verdict, "HERE", tmp_path)
     verdict.main()
-    written = {path.parent.name for path in FOLDER.glob("verdict/at-*/table.md")}
-    assert {path.parent.name for path in tmp_path.glob("at-*/table.md")} == written
-    for name in written:
-        for file in ("table.md", "table.csv", "table.json", "second.csv"):
-            assert (tmp_path / name / file).read_bytes() == (FOLDER / "verdict" / name / file).read_bytes(), name
+    written = {path.relative_to(FOLDER / "verdict") for path in FOLDER.glob("verdict/at-*/*")}
+    assert {path.relative_to(tmp_path) for path in tmp_path.glob("at-*/*")} == written
+    for path in written:
+        assert (tmp_path / path).read_bytes() == (FOLDER / "verdict" / path).read_bytes(), path
+    assert verdict.progress() in (FOLDER / "verdict" / "README.md").read_text()
 
 
 def test_the_tables_of_sizes_are_those_of_its_records():

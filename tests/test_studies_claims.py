@@ -71,6 +71,15 @@ def test_the_interval_is_students_with_the_deviation_of_all_rows_within_seeds():
     assert f"ratio 0.67 [{low:.2f}, {high:.2f}]" in verdict(HEADLINE, runs).evidence[0]
 
 
+def test_beside_the_interval_stands_a_t_test_of_the_two_rows_alone():
+    ours, theirs = [1.0, 1.5, 1.2], [2.0, 2.1, 3.0]
+    runs = {**SPREAD, "samgan-8": [scored(x) for x in ours], "msg-gan-6": [scored(x) for x in theirs]}
+    p = stats.ttest_rel(*([math.log(x) for x in row] for row in (ours, theirs))).pvalue
+    assert f"paired t-test of these two rows alone: p {p:.2g})" in verdict(HEADLINE, runs).evidence[0]
+    alone = {"samgan-8": [scored(1.0), scored(2.0)], "msg-gan-6": [scored(2.0), scored(4.0)]}
+    assert "t-test" not in verdict(HEADLINE, {**SPREAD, **alone}).evidence[0]  # two equal differences have no spread
+
+
 def test_luck_that_all_rows_of_a_seed_share_does_not_widen_the_interval():
     runs = {name: [first, scored(9 * second.scores["frechet"].value)] for name, (first, second) in SPREAD.items()}
     pair = {"samgan-8": [scored(1.0)], "msg-gan-6": [scored(1.5)]}

@@ -30,7 +30,10 @@ from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE
 from samgan.studies import (
     CLAIMS,
     COLUMNS,
+    HEADLINE,
+    REFUTED,
     ROWS,
+    UNDECIDED,
     RowDocument,
     Scoring,
     Table,
@@ -350,6 +353,39 @@ def test_committed_rows_are_found_as_done(committed_jobs, committed_rows, tmp_pa
         assert (COMMITTED / "rows" / f"{job.key}.png").is_file()
 
 
+def test_what_the_readme_says_of_claims_is_in_the_committed_table():
+    claims = {claim.sentence: claim for claim in COMMITTED_TABLE.claims}
+    said = " ".join((COMMITTED.parents[1] / "README.md").read_text().split())
+    headline, loss = claims[HEADLINE], claims["The relativistic hinge loss beats WGAN-GP"]
+    for claim, word, ratio in (
+        (headline, "is undecided", "1.56 [0.67, 3.62]"),
+        (loss, "contrary", "3.74 [1.61, 8.67]"),
+    ):
+        assert f"ratio {ratio}" in claim.evidence[0]
+        assert ratio in said
+        assert word in said
+    assert (headline.word, loss.word) == (UNDECIDED, REFUTED)
+    assert "these two rows alone: p 0.18)" in loss.evidence[0]
+    assert "by these two rows alone p is 0.18" in said
+
+
+def test_a_schedule_of_a_recipe_lasts_as_long_as_its_rows(data):
+    data = PreparedSet.open(data)
+    for kimg in (None, 100.0):
+        config = TableRequest(rows=["r3gan"], kimg=kimg).config(ROWS["r3gan"], data, 0)
+        assert config.training.burn_in_kimg == config.training.kimg == (kimg or 400.0)
+    assert TableRequest(budget_minutes=5.0).config(ROWS["r3gan"], data, 0).training.burn_in_kimg == 700
+
+
+def test_recipes_take_the_precision_that_all_rows_are_given_and_nothing_else(data):
+    request = TableRequest(settings={"training.precision": "fp32", "network.max_channels": 32})
+    data = PreparedSet.open(data)
+    plus, row = (request.config(ROWS[name], data, 0) for name in ("samgan-plus", "samgan-8"))
+    assert (plus.training.precision, row.training.precision) == ("fp32", "fp32")
+    assert (plus.network.max_channels, row.network.max_channels) == (128, 32)
+    assert TableRequest().config(ROWS["samgan-plus"], data, 0).training.precision == "auto"
+
+
 @pytest.mark.usefixtures("computed_as_then")
 def test_keys_of_committed_rows_are_those_of_their_own_configurations(committed_jobs, committed_rows):
     for job, row in zip(committed_jobs, committed_rows, strict=True):
@@ -368,7 +404,9 @@ def test_the_committed_table_is_that_of_its_rows(committed_rows, tmp_path):
     markdown, rows, *_ = files
     assert markdown.read_bytes() == (COMMITTED / markdown.name).read_bytes()
     for page in (tmp_path, COMMITTED):
-        assert (page / "table.html").read_text().count("below 0: as the claim says") == len(CLAIMS)
+        assert (page / "table.html").read_text().count("below 0: as the claim says") == len(
+            [claim for claim in CLAIMS if claim.pairs]
+        )
     for part in ("header", "cells", "claims", "ranks", "alarms", "notes"):
         assert getattr(table, part) == getattr(stored, part), "run results/table2/again.py"
     # A score that is new since then has a column here, but no values.

@@ -1,12 +1,12 @@
 #!/bin/sh
 # The runs of protocol.md: run.sh DATA FEATURES.pt PART [FACES], where PART is headline, factors, rest, full or faces.
 # DATA and FACES are prepared sets; FEATURES.pt is the stand-in Inception (results/stand_in.py). It can be stopped and
-# started again. Two jobs at a time, one core each.
+# started again. Two jobs at a time, one core each. SEEDS=6 adds the seeds of the stopping rule to the headline.
 set -eu
-data=$1 features=$2 part=$3 second="--second-features radiograph"
+data=$1 features=$2 part=$3 seeds=${SEEDS:-4} second="--second-features radiograph"
 here=$(dirname "$0")
 case $part in
-headline) rows="samgan-8=4 msg-gan-6=4" length="--kimg 400 --score-at 100 200" ;;
+headline) rows="samgan-8=$seeds msg-gan-6=$seeds" length="--kimg 400 --score-at 100 200" ;;
 factors)
     rows="samgan-8-no-attention=2 samgan-8-no-norm=2 msg-gan-6-rate-0.0001=2 samgan-1=2 samgan-2=2 msg-gan-7=2"
     rows="$rows msg-gan-11=2 samgan-5=2" length="--kimg 200 --score-at 100"

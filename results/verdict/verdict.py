@@ -3,20 +3,56 @@
     python results/verdict/verdict.py
 
 For each length at which rows were scored, it writes at-LENGTH/ (table.md, table.csv, table.json, table.html) with all
-rows that have scores there, whichever part of the protocol they are from, and tests the claims that the protocol judges
-at this length. second.csv has the scores by the radiograph features, which decide nothing.
+rows that have scores there, whichever part of the protocol they are from. When all runs that are scored at this length
+have ended, it tests the claims that the protocol judges there. further.md then has what decides nothing: the same pairs
+by other measures, and by the radiograph features, whose scores are in second.csv.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
-from samgan.config import Config
+from samgan.config import Config, flatten
 from samgan.files import atomic_write
-from samgan.studies import CLAIMS, HEADLINE, ROWS, RowDocument, write_table
-from samgan.studies.claims import Claim
+from samgan.scoring import Scores
+from samgan.studies import CLAIMS, HEADLINE, ROWS, RowDocument, judge_claims, write_table
+from samgan.studies.claims import FRECHET, LIKENESS, MISSED, Claim, Pair
 
 HERE = Path(__file__).parent
-PARTS = ("headline", "factors", "rest", "full", "faces")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Runs of one length, as run.sh starts them."""
+
+    seeds: dict[str, int]
+    """By row."""
+    kimg: float
+    """Of a set that is not doubled."""
+    score_at: tuple[float, ...] = ()
+    more_seeds: int = 0
+    """That the stopping rule may add."""
+
+
+REST = (
+    *("msg-gan-2", "msg-gan-3", "msg-gan-4", "msg-gan-5", "msg-gan-8", "msg-gan-9", "msg-gan-10"),
+    *("samgan-3", "samgan-4", "samgan-6", "samgan-7"),
+    *("samgan-8-as-printed", "samgan-8-doubled", "samgan-8-unit", "samgan-8-equalized"),
+    *("samgan-plus", "samgan-plus-attention", "samgan-vision"),
+)
+OF_FACTORS = (
+    *("samgan-8-no-attention", "samgan-8-no-norm", "msg-gan-6-rate-0.0001"),
+    *("samgan-1", "samgan-2", "msg-gan-7", "msg-gan-11", "samgan-5"),
+)
+PARTS = {
+    "headline": Part(dict.fromkeys(("samgan-8", "msg-gan-6"), 4), 400.0, (100.0, 200.0), more_seeds=2),
+    "factors": Part(dict.fromkeys(OF_FACTORS, 2), 200.0, (100.0,)),
+    "rest": Part(dict.fromkeys(REST, 1), 100.0),
+    "full": Part(dict.fromkeys(("samgan-8", "msg-gan-6"), 1), 1808.0, (100.0, 200.0, 400.0)),
+    "faces": Part({"msg-gan-1": 1}, 100.0),
+}
+DESCRIBED = ("full", "faces")
+"""Parts that no claim waits for. Scores of "full" on its way are those of a run of its own, and no second seed 0."""
 FACTORS = (
     "Attention improves diversity",
     "Attention degrades at the large rate of 0.003",
@@ -24,14 +60,18 @@ FACTORS = (
     "Spectral norm helps SAMGAN",
     "Flips help",
 )
-OF_FACTORS = (("msg-gan-6", "msg-gan-7"), ("samgan-8", "samgan-5"))
+FLIPS = (("msg-gan-6", "msg-gan-7"), ("samgan-8", "samgan-5"))
 """The pairs of the last of these that have two seeds; all five of its pairs are in the whole table."""
 NOT_RUN = ("msg-gan-7-rate-0.001", "samgan-8-rate-0.001")
 """Rows that claims name and the protocol leaves out."""
 SECOND = ("frechet", "recall", "coverage")
 SET = "318c3605837bad1f4a40f3731fddb2725ae74ac4357464e8d4c6e6766fae6359"
 """The prepared set of the protocol, for all rows but that of faces."""
-WIDTH, BATCH = 32, 8
+STAND_IN = "2bc9e920563d781c36a37fb24319c161b16bc2d4d7d1ac2186c69598ef5ce863"
+"""The file of features that results/stand_in.py writes."""
+COUNT = 1500
+SETTINGS = {"network.max_channels": 32, "training.batch_size": 8, "training.precision": "fp32"}
+"""What run.sh gives to all rows; recipes that are no rows of the paper take the precision alone."""
 
 
 def claims_at(kimg: float) -> list[Claim]:
@@ -41,7 +81,7 @@ def claims_at(kimg: float) -> list[Claim]:
     if kimg == 200:
         own = [claim for claim in CLAIMS if claim.sentence in FACTORS]
         flips = own.pop()
-        pairs = tuple(pair for pair in flips.pairs if (pair.better, pair.worse) in OF_FACTORS)
+        pairs = tuple(pair for pair in flips.pairs if (pair.better, pair.worse) in FLIPS)
         return [*own, dataclasses.replace(flips, pairs=pairs)]
     if kimg == 100:
         others = [claim for claim in CLAIMS if claim.sentence not in (HEADLINE, *FACTORS[:-1])]
@@ -55,6 +95,17 @@ def claims_at(kimg: float) -> list[Claim]:
 LENGTHS = (100.0, 200.0, 400.0, 1808.0)
 
 
+def planned_at(kimg: float) -> set[tuple[str, int]]:
+    """Row and seed of all runs that are scored at a length and that claims wait for."""
+    return {
+        (row, seed)
+        for name, part in PARTS.items()
+        if name not in DESCRIBED and kimg in (part.kimg, *part.score_at)
+        for row, seeds in part.seeds.items()
+        for seed in range(seeds)
+    }
+
+
 def main() -> None:
     """See the module's text."""
     for kimg in LENGTHS:
@@ -62,10 +113,65 @@ def main() -> None:
         if rows:
             folder = HERE / f"at-{kimg:g}"
             folder.mkdir(exist_ok=True)
-            title = f"Table 2 on the paper's own images, {kimg:g} kimg"
-            command = "results/verdict/run.sh, results/verdict/verdict.py"
-            write_table(folder, rows, command=command, title=title, claims=claims_at(kimg))
+            planned = planned_at(kimg)
+            waiting = planned - {(row.name, row.seed) for row in rows if row.scores}
+            claims = [] if waiting else claims_at(kimg)
+            write_table(
+                folder,
+                rows,
+                command="results/verdict/run.sh, results/verdict/verdict.py",
+                title=f"Table 2 on the paper's own images, {kimg:g} kimg",
+                jobs=max(len(rows), len(planned | {(row.name, row.seed) for row in rows})),
+                claims=claims,
+                pictures=pictures_at(kimg),
+            )
             write_second(folder / "second.csv", rows)
+            if claims:
+                write_further(folder / "further.md", rows, claims)
+    print(progress())
+
+
+def progress() -> str:
+    """How many runs have been made, for README.md."""
+    made = {name: len(list((HERE / name / "rows").glob("*.json"))) for name in PARTS}
+    planned = {name: sum(part.seeds.values()) for name, part in PARTS.items()}
+    parts = ", ".join(f"{made[name]} of {planned[name]} of the part {name}" for name in PARTS)
+    return f"Of its {sum(planned.values())} runs {sum(made.values())} have been made: {parts}."
+
+
+def pictures_at(kimg: float) -> dict[str, Path]:
+    """Pictures of the runs that end at a length, by key: a picture is of the end of a run. No face is shown."""
+    return {
+        path.stem: path
+        for name, part in PARTS.items()
+        if part.kimg == kimg and name != "faces"
+        for path in (HERE / name / "rows").glob("*.png")
+    }
+
+
+def write_further(path: Path, rows: Sequence[RowDocument], claims: Sequence[Claim]) -> None:
+    """Pairs of the claims by further measures and by the second network, which decide nothing."""
+    of_paper = [row for row in rows if not ROWS[row.name].is_recipe and not ROWS[row.name].colour]
+    first: dict[str, dict[int, Scores]] = {}
+    second: dict[str, dict[int, Scores]] = {}
+    for row in of_paper:
+        if row.scores:
+            first.setdefault(row.name, {})[row.seed] = row.scores
+        if row.second_scores:
+            second.setdefault(row.name, {})[row.seed] = row.second_scores
+    lines = ["# The same pairs by other measures", "", "These decide nothing; see the protocol."]
+    for title, runs, measures in (
+        ("Stand-in Inception", first, (MISSED, LIKENESS)),
+        ("Radiograph features", second, (FRECHET, MISSED)),
+    ):
+        lines += ["", f"## {title}", ""]
+        for claim in claims:
+            compared = dict.fromkeys((pair.better, pair.worse) for pair in claim.pairs)
+            pairs = tuple(Pair(*rows, measure) for rows in compared for measure in measures)
+            for verdict in judge_claims(runs, [dataclasses.replace(claim, pairs=pairs)]) if pairs else ():
+                lines += [f"* {claim.sentence}", *(f"  * {line}" for line in verdict.evidence)]
+    with atomic_write(path) as file:
+        file.write(("\n".join(lines) + "\n").encode())
 
 
 def write_second(path: Path, rows: list[RowDocument]) -> None:
@@ -83,42 +189,70 @@ def write_second(path: Path, rows: list[RowDocument]) -> None:
 def rows_at(kimg: float) -> list[RowDocument]:
     """All rows as they were after so many thousand images, in the order of the table; one for each row and seed.
 
+    Those that failed are there at the end of their part.
+
     Raises:
-        SystemExit: A part has two runs of one row and seed, a row is of another set, width, batch or precision than
-            the protocol says, or rows were scored in several ways.
+        SystemExit: A part has two runs of one row and seed, or one that is not of the protocol, or rows were scored in
+            several ways.
     """
     found: dict[tuple[str, int], RowDocument] = {}
-    for part in PARTS:
-        own = [RowDocument.read(path) for path in sorted((HERE / part / "rows").glob("*.json"))]
-        if len({(row.name, row.seed) for row in own}) < len(own):
-            raise SystemExit(f"{part}/rows: expected one run of each row and seed; remove those of other settings")
-        for row in own:
-            check(row, part)
-            if cut := row_at(row, kimg):
-                found.setdefault((row.name, row.seed), cut)
-    first, *others = [row for row in found.values() if not ROWS[row.name].colour] or [None]
+    for name, part in PARTS.items():
+        paths = sorted((HERE / name / "rows").glob("*.json"))
+        own = {path: RowDocument.read(path) for path in paths}
+        if len({(row.name, row.seed) for row in own.values()}) < len(own):
+            raise SystemExit(f"{name}/rows: expected one run of each row and seed; remove those of other settings")
+        for path, row in own.items():
+            check(row, name, path.stem)
+            cut = row_at(row, kimg) or (row if row.failed and kimg == part.kimg else None)
+            if cut and (name != "full" or kimg == part.kimg):
+                found[row.name, row.seed] = cut
+    first, *others = [row for row in found.values() if row.scores and not ROWS[row.name].colour] or [None]
     if first and not all(row.scoring.equals(first.scoring) for row in others):
         raise SystemExit("expected rows that were scored in one way, by the same features and number of images")
     order = list(ROWS)
     return [found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[1]))]
 
 
-def check(row: RowDocument, part: str) -> None:
-    """Refuse a row that is not of the protocol.
+def check(row: RowDocument, name: str, stem: str) -> None:
+    """Refuse a record that is not of a run of its part.
+
+    Args:
+        row: The record.
+        name: The part.
+        stem: The name of its file.
 
     Raises:
         SystemExit: It is not.
     """
-    if not row.trained or not row.scores:
-        return
-    name, config = f"{part}/rows/{row.key}.json", Config.from_dict(row.trained.config)
-    expected: tuple[object, ...] = (WIDTH, BATCH, "fp32")
-    found: tuple[object, ...] = (config.network.max_channels, config.training.batch_size, config.training.precision)
-    if not ROWS[row.name].colour:
-        expected += (SET,)
-        found += (row.scores.data.sha256 if row.scores.data else None,)
-    if found != expected:
-        raise SystemExit(f"{name}: expected channels, batch, precision and set {expected}, found {found}; remove it")
+    part, where = PARTS[name], f"{name}/rows/{stem}.json"
+
+    def expect(what: str, expected: object, found: object) -> None:
+        if found != expected:
+            raise SystemExit(f"{where}: expected {what} {expected}, found {found}; remove it")
+
+    seeds = part.seeds.get(row.name, 0) and part.seeds[row.name] + part.more_seeds
+    expect("a row and seed of the part", True, 0 <= row.seed < seeds)
+    expect("the key", stem, row.key)
+    if row.trained:
+        found, wanted = (
+            flatten(config.computed())
+            for config in (Config.from_dict(row.trained.config), expected_config(row.name, row.seed, part.kimg))
+        )
+        for key in sorted(found.keys() | wanted.keys()):
+            expect(key, wanted.get(key), found.get(key))
+        expect("a run to its end", False, row.trained.ended_early)
+    for scores in filter(None, (row.scores, *(at.scores for at in row.scored_at))):
+        expect("images", COUNT, scores.count)
+        expect("features", STAND_IN, scores.features and scores.features.sha256)
+        if not ROWS[row.name].colour:
+            expect("the set", SET, scores.data and scores.data.sha256)
+
+
+def expected_config(name: str, seed: int, kimg: float) -> Config:
+    """What a run of a row computes, by the protocol."""
+    row = ROWS[name]
+    own = {"training.kimg": row.copies * kimg, "training.seed": seed, "network.image_channels": 3 if row.colour else 1}
+    return row.config("cpu", 64, SETTINGS).override(own)
 
 
 def row_at(row: RowDocument, kimg: float) -> RowDocument | None:

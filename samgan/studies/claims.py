@@ -78,6 +78,7 @@ class Claim:
 
     sentence: str
     pairs: tuple[Pair, ...]
+    """None for `SIGN`, which is a question to all rows."""
 
 
 def _by_all(*pairs: tuple[str, str]) -> tuple[Pair, ...]:
@@ -90,6 +91,7 @@ def _by_all(*pairs: tuple[str, str]) -> tuple[Pair, ...]:
 # some of them (FID 380 with flips against 310.2 without, for WGAN-GP). They are here nevertheless, because the sentence
 # is general.
 HEADLINE = "SAMGAN_8 beats MSG-GAN_6"
+SIGN = "MS-SSIM of generated pairs above that of real ones marks a collapse"
 CLAIMS = (
     Claim(HEADLINE, (Pair("samgan-8", "msg-gan-6"),)),
     Claim(
@@ -134,8 +136,8 @@ CLAIMS = (
             Pair("samgan-5", "samgan-4"),
         ),
     ),
+    Claim(SIGN, ()),
 )
-SIGN = "MS-SSIM of generated pairs above that of real ones marks a collapse"
 
 
 class Verdict(NamedTuple):
@@ -163,9 +165,9 @@ def judge_claims(runs: Mapping[str, Mapping[int, Scores]], claims: Sequence[Clai
     "not confirmed" if a wider interval, which holds for all pairs of the claim together (Bonferroni), is above zero.
     A claim is "confirmed" if all its pairs are, and "not confirmed" if one or more are; otherwise it is undecided.
 
-    The evidence also has, for each pair, the p of a permutation test and how many seeds its difference would take to be
-    seen, and the mean over several pairs with its interval. These decide nothing: the permutation test cannot with few
-    seeds, and the mean may hide a pair that contradicts the claim.
+    The evidence also has, for each pair, the p of a permutation test and of a t-test of its own seeds alone, and how
+    many seeds its difference would take to be seen; and the mean over several pairs with its interval. These decide
+    nothing: the tests hardly can with few seeds, and the mean may hide a pair that contradicts the claim.
 
     Args:
         runs: Scores by the row's name and the seed. All are of one data set, and of networks whose seeds may be assumed
@@ -173,10 +175,13 @@ def judge_claims(runs: Mapping[str, Mapping[int, Scores]], claims: Sequence[Clai
         claims: Default: all.
 
     Returns:
-        A verdict for each, and one on the sign of a collapse.
+        A verdict for each.
     """
     verdicts = []
     for claim in claims:
+        if claim.sentence == SIGN:
+            verdicts.append(_sign(runs))
+            continue
         found = [_compare(pair, len(claim.pairs), runs) for pair in claim.pairs]
         words, evidence = [one.word for one in found], [one.line for one in found]
         intervals = {}
@@ -187,7 +192,7 @@ def judge_claims(runs: Mapping[str, Mapping[int, Scores]], claims: Sequence[Clai
         for measure in dict.fromkeys(pair.measure for pair in claim.pairs):
             evidence += _average([pair for pair in claim.pairs if pair.measure is measure], runs)
         verdicts.append(Verdict(claim.sentence, _joined(words), evidence, intervals))
-    return [*verdicts, _sign(runs)]
+    return verdicts
 
 
 def _joined(words: Sequence[str]) -> str:
@@ -231,6 +236,8 @@ def _power(measure: Measure, found: Sequence[float], rest: Rest) -> str:
     told += "" if needed is None else f"; this one takes {needed if needed <= MANY_SEEDS else f'over {MANY_SEEDS}'}"
     if len(found) > 1:
         told += f"; permutation of signs: p {sign_flip_p(found):.2g}, at least {2 / 2 ** len(found):.2g} with {few}"
+    if len(set(found)) > 1:
+        told += f"; paired t-test of these two rows alone: p {stats.ttest_1samp(found, 0.0).pvalue:.2g}"
     return f"{told})"
 
 

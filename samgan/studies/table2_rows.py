@@ -14,6 +14,7 @@ from samgan.presets import ATTENTION, PLUS, PRESETS, RECIPES, ROWS_SCALE, SCALES
 
 RECIPE_SCALE = {of_rows: of_recipes for of_recipes, of_rows in ROWS_SCALE.items()}
 """The scale of recipes that are no rows of the paper, in a table of each scale."""
+PRECISION = "training.precision"
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Row:
     def config(self, scale: str, resolution: int = 64, settings: Mapping[str, Any] | None = None) -> Config:
         """The row's configuration at a scale, with settings that all rows of the paper's networks are given.
 
-        Other recipes keep their own settings, except that they train as long as the rows of the paper.
+        Other recipes keep their own settings, except that they train as long as the rows of the paper, in the precision
+        that is given.
         """
         if self.is_recipe:
-            length = {"training.kimg": SCALES[scale]["kimg"]}
-            config = preset_config(self.base, RECIPE_SCALE[scale], resolution).override(length)
+            own = {"training.kimg": SCALES[scale]["kimg"]}
+            own |= {key: value for key, value in flatten(settings or {}).items() if key == PRECISION}
+            config = preset_config(self.base, RECIPE_SCALE[scale], resolution).override(own)
         else:
             config = preset_config(self.base, scale, resolution).override(settings or {})
         return config.override({**self.settings, "preset": self.name})

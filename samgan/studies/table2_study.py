@@ -133,7 +133,10 @@ class TableRequest:
         config = row.config(self.scale, source.resolution, self.settings).override(own)
         if self.epochs is None and self.budget_minutes is None:  # as many passes over a larger set
             config = config.override({"training.kimg": row.copies * config.training.kimg})
-        return choose_length(config, source)
+        config = choose_length(config, source)
+        if config.training.burn_in_kimg and self.budget_minutes is None:  # it lasts as long as the run of its recipe
+            config = config.override({"training.burn_in_kimg": config.training.kimg})
+        return config
 
 
 def table2(data: Location, out: Location, request: TableRequest | None = None) -> tuple[Table, list[Path]]:

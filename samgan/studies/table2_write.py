@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class _Result:
     header: list[str]
     cells: list[list[str]]
     verdicts: list[Verdict]
-    """Empty without runs of the paper's networks."""
+    """Empty without claims to test, or without runs of the paper's networks."""
     ranks: list[str]
     """Rank correlations with the paper, one sentence each."""
     alarms: list[tuple[str, ...]]
@@ -56,16 +56,18 @@ def write_table(
     title: str,
     jobs: int | None = None,
     claims: Sequence[Claim] = CLAIMS,
+    pictures: Mapping[str, Path] | None = None,
 ) -> tuple[Table, list[Path]]:
     """Write `table.md`, `table.csv`, `table.json` and `table.html`.
 
     Args:
-        out: The folder, with `rows/KEY.png`.
+        out: The folder.
         rows: From `samgan.studies.run_sweep`.
         command: What was typed, for readers who want to do the same.
         title: Of the page.
         jobs: Number of jobs of the whole sweep, if some may not have ended.
         claims: Those to test.
+        pictures: PNG files of synthetic images by the key of a row; default: `rows/KEY.png` of the folder.
 
     Returns:
         What table.json holds, and the files.
@@ -99,7 +101,9 @@ def write_table(
     for name, content in {"table.csv": _csv(lines), "table.md": _markdown(result)}.items():
         with atomic_write(out / name) as file:
             file.write(content.encode("utf-8", "backslashreplace"))
-    _write_page(out / "table.html", result, rows, out / "rows")
+    if pictures is None:
+        pictures = {row.key: out / "rows" / f"{row.key}.png" for row in rows}
+    _write_page(out / "table.html", result, rows, pictures)
     return document, [out / f"table.{suffix}" for suffix in ("md", "csv", "json", "html")]
 
 
@@ -238,12 +242,12 @@ def _markdown(result: _Result) -> str:
     return "\n".join([*parts, *markdown_table(ALARM_HEADER, result.alarms)]) + "\n"
 
 
-def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictures: Path) -> None:
+def _write_page(path: Path, result: _Result, rows: Sequence[RowDocument], pictures: Mapping[str, Path]) -> None:
     strips: list[str] = []
     charts: list[str] = []
     for one in finished_rows(rows):
-        picture = pictures / f"{one.row.key}.png"
-        if picture.is_file():
+        picture = pictures.get(one.row.key)
+        if picture and picture.is_file():
             with Image.open(picture) as image:
                 width = image.width
             spoken = f"{one.row.title}: synthetic images of equal seeds"
