@@ -13,6 +13,7 @@ Source: Karras et al. 2021 (StyleGAN3), EQ-T and, for shifts by parts of a pixel
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,14 +85,14 @@ def moved(images: Tensor, pixels: tuple[float, float]) -> Tensor:
 
 
 @torch.no_grad()
-def eq_t(
+def squared_error(
     generator: Generator,
     latents: Tensor,
     pixels: tuple[float, float],
     labels: Tensor | None = None,
     scale: int = -1,
 ) -> float:
-    """EQ-T of one shift, in pixels of the image of a scale."""
+    """The mean squared difference of one shift, in pixels of the image of a scale."""
     still = generator(latents, labels)[scale]
     side = still.shape[-1]
     with moved_start(generator, (pixels[0] / side, pixels[1] / side)):
@@ -99,19 +100,24 @@ def eq_t(
     whole = all(by == round(by) for by in pixels)
     border = int(max(map(abs, pixels))) + (0 if whole else REACH)
     inner = slice(border, side - border)
-    return float(10 * (4 / (moved(still, pixels) - found)[:, :, inner, inner].square().mean()).log10())
+    return float((moved(still, pixels) - found)[:, :, inner, inner].square().mean())
+
+
+def decibels(error: float) -> float:
+    """EQ-T of a mean squared difference."""
+    return 10 * math.log10(4 / error)
 
 
 def measure(name: str, generator: Generator, shifts: int, labels: Tensor | None = None) -> list[Line]:
-    """EQ-T and EQ-T frac, as means over shifts in decibels."""
+    """EQ-T and EQ-T frac, of the mean squared difference over images and shifts."""
     latents = torch.randn(4, generator.latent_size, generator=torch.Generator().manual_seed(0))
     side = 4 << (len(generator.blocks) - 1)
     drawn = np.random.RandomState(0).uniform(-side / 8, side / 8, (shifts, 2))
     lines = []
     for kind, pixels in (("EQ-T", drawn.round()), ("EQ-T frac", drawn)):
-        found = [eq_t(generator, latents, tuple(by.tolist()), labels) for by in pixels]
-        note = f"{min(found):.1f} to {max(found):.1f} over {shifts} shifts"
-        lines.append(Line(f"{name}, {side} px: {kind}", float(np.mean(found)), None, " dB", True, note))
+        found = [squared_error(generator, latents, tuple(by.tolist()), labels) for by in pixels]
+        note = f"{decibels(max(found)):.1f} to {decibels(min(found)):.1f} by single shifts, of {shifts}"
+        lines.append(Line(f"{name}, {side} px: {kind}", decibels(float(np.mean(found))), None, " dB", True, note))
     return lines
 
 

@@ -75,7 +75,10 @@ def main() -> None:
         print("|---|---|---|---|---|---|---|---|", flush=True)
     for preset, resolutions, settings in PRESETS:
         for resolution in (side for side in resolutions if options.only is None or side in options.only):
-            config = preset_config(preset, "cpu", resolution).override(settings)
+            largest = {
+                "training.first_sides": []
+            }  # steps with images of the size, with which some presets do not begin
+            config = preset_config(preset, "cpu", resolution).override({**settings, **largest})
             command = [sys.executable, __file__, "--steps", str(options.steps), "--measure"]
             told = subprocess.run(
                 [*command, json.dumps(config.to_dict())], check=True, stdout=subprocess.PIPE, text=True

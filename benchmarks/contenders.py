@@ -50,8 +50,10 @@ class Training:
     """The share of augmented images; None leaves it to the training."""
 
     def config(self) -> Config:
-        """The configuration."""
-        return preset_config(self.preset, "cpu", self.resolution).override(self.settings)
+        """The configuration, of steps with images of the size, with which some presets do not begin."""
+        return preset_config(self.preset, "cpu", self.resolution).override(
+            {"training.first_sides": [], **self.settings}
+        )
 
     def begin(self) -> tuple[TrainingState, Sampler]:
         """A state to train, and a sampler of random images."""

@@ -137,7 +137,7 @@ PROJECTED_SETTINGS: dict[str, Any] = {
     **PLUS_SETTINGS,
     "network.discriminator_blocks": "projected",
     "training.loss": "hinge",
-    "training.penalty": "none",  # spectral norm bounds the slope of every head
+    "training.penalty": "none",  # as in Projected GAN; spectral norm bounds the slope of each layer of a head
     "training.augment_target": 0.6,  # that of ADA, whose logits have a zero, as those of the hinge loss have
 }
 VISION_SCALES: dict[str, dict[str, Any]] = {

@@ -195,6 +195,20 @@ def test_a_session_on_a_gpu_takes_rows_in_turn_and_goes_on_in_the_next_call(tmp_
     assert {path.name for path in (tmp_path / "second").iterdir()} >= {"tests.txt", "steps.md", "samgan-8.json"}
     assert session("third", "1.5")[0].returncode == 2
 
+    environment |= {"WORK": str(tmp_path / "seeds"), "SEEDS": "0 1", "AT_ONCE": "4", "FEATURES": "/features.pt"}
+    done, told = session("fourth")
+    assert done.returncode == 0, done.stderr
+    trained = [line.split("--out ")[1].split(" --device ") for line in told if "samgan train" in line]
+    names = ["msg-gan-6", "samgan-8", "msg-gan-6-seed1", "samgan-8-seed1"]
+    assert sorted(Path(out).name for out, _ in trained[:4]) == sorted(names)  # each has its turn
+    assert sorted(Path(out).name for out, _ in trained[4:]) == sorted(names)
+    begun = {Path(out).name: words for out, words in trained[:4]}
+    assert begun["samgan-8-seed1"].endswith(
+        "--preset samgan-8 --scale paper --training.precision=auto --training.seed=1"
+    )
+    assert all("--features /features.pt" in line for line in told if "samgan evaluate" in line)
+    assert {f"{name}.json" for name in names} <= {path.name for path in (tmp_path / "fourth").iterdir()}
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(

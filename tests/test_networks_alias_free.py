@@ -288,7 +288,7 @@ def generator(request, equivariance):
 @pytest.mark.parametrize("pixels", [(3, 0), (-1, 5), (0.37, 4.6), (2.5, -3.25)])
 def test_a_moved_start_moves_the_image(generator, equivariance, pixels):
     """The paper reports 63 dB for 256 px after training; these are random weights of a network of 16 channels."""
-    decibels = equivariance.eq_t(generator, torch.randn(2, 16), pixels)
+    decibels = equivariance.decibels(equivariance.squared_error(generator, torch.randn(2, 16), pixels))
     assert decibels > 50 if generator.is_alias_free else decibels < 35
 
 
@@ -296,7 +296,7 @@ def test_the_image_of_every_scale_moves(equivariance):
     """By one pixel of its own; that of 4 px then moves by a quarter of the picture."""
     generator, latents = equivariance.random_generator("alias-free", 64), torch.randn(2, 16)
     for scale in range(5):
-        assert equivariance.eq_t(generator, latents, (1, 1), scale=scale) > 45
+        assert equivariance.decibels(equivariance.squared_error(generator, latents, (1, 1), scale=scale)) > 45
 
 
 def test_moving_an_image_is_what_it_says(equivariance):

@@ -123,7 +123,19 @@ def test_the_papers_rows_are_the_presets_and_further_rows_change_what_they_say()
     for row in ROWS.values():
         changed = set(row.config("paper").differences(preset_config(row.base, "gpu" if row.is_recipe else "paper")))
         if row.question:
-            assert changed - {"preset", "training.kimg"} == set(row.settings)
+            own = set(row.settings) - {"training.first_sides"}  # of 128 px and more
+            assert changed - {"preset", "training.kimg"} == own
+
+
+@pytest.mark.parametrize("side", [64, 128, 256])
+def test_rows_of_the_future_work_differ_in_networks_and_how_these_learn_and_not_in_where_they_begin(side):
+    plus = ROWS[PLUS].config("cpu", side)
+    for name in RECIPES:
+        config = ROWS[name].config("cpu", side)
+        assert config.training.first_sides == []
+        assert config.training.kimg == plus.training.kimg
+    changed = ROWS[f"{PLUS}-attention"].config("cpu", side).differences(plus)
+    assert set(changed) == {"network.generator_attention", "network.discriminator_attention"}
 
 
 OTHER_NETWORKS = [row for row in ROWS.values() if not row.is_recipe and any("network." in key for key in row.settings)]

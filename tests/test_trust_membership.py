@@ -6,7 +6,7 @@ import torch
 from samgan.errors import SamganError
 from samgan.networks import Discriminator
 from samgan.trust import judge
-from samgan.trust.membership import _group_size, _load
+from samgan.trust.membership import _group_size, _load, _together
 
 
 @pytest.mark.parametrize(("classes", "label"), [(0, None), (3, 2)])
@@ -20,7 +20,37 @@ def test_logits_do_not_depend_on_what_an_image_lies_beside(tiny_config, classes,
     members, others = judge(discriminator, config, images, images, images, label)
     assert _group_size(config.network, 6) == 3
     assert _group_size(config.override({"network.minibatch_std_group": 0}).network, 6) == (2 if classes else 6)
+    assert members.shape == (9, 1)
     torch.testing.assert_close(members, others)
+
+
+def test_pretrained_eyes_beside_a_discriminator_are_asked_too(tiny_config):
+    eyes = {"discriminator_blocks": "vision", "vision_features": "radiograph", "vision_resolution": 64}
+    eyes |= {"vision_channels": 8, "generator_attention": [], "discriminator_attention": []}
+    config = tiny_config.override({"network": eyes})
+    torch.manual_seed(0)
+    discriminator = Discriminator(config.network).eval()
+    members, others = torch.randint(0, 256, (2, 8, 1, 32, 32), dtype=torch.uint8)
+    before = judge(discriminator, config, members, others, members)
+    assert before[0].shape == before[1].shape == (8, 2)
+    with torch.no_grad():
+        for parameter in discriminator.eyes.parameters():
+            parameter.mul_(2)
+    after = judge(discriminator, config, members, others, members)
+    torch.testing.assert_close(after[0][:, 0], before[0][:, 0])
+    assert (after[0][:, 1] != before[0][:, 1]).all()
+
+
+def test_each_judge_counts_by_its_own_spread():
+    members, others = torch.randn(2, 50, 2)
+    large = torch.tensor([1.0, 1000.0])
+    for kind, other in zip(_together(members, others), _together(members * large, others * large), strict=True):
+        torch.testing.assert_close(kind, other)
+    alone = _together(members[:, :1], others[:, :1])
+    torch.testing.assert_close(alone[0], members[:, 0])
+    constant = torch.ones(50, 1)
+    told = _together(torch.cat([members[:, :1], constant], 1), torch.cat([others[:, :1], constant], 1))
+    assert told[0].isfinite().all()
 
 
 def test_a_discriminator_that_is_damaged_is_refused(tiny_config):

@@ -147,16 +147,17 @@ def _images(request: _Request) -> tuple[UInt8[np.ndarray, "n c h w"], UInt8[Tens
     """Real and generated images, and their classes if the model was told the class."""
     source, data = request.source, request.data
     indices = data.indices(SPLITS[request.split], request.classes)
-    real = np.asarray(data.images[indices])
-    check = functools.partial(check_inputs, real.shape, protocol=request.protocol, count=request.count)
+    there = (len(indices), *data.images.shape[1:])
+    check = functools.partial(check_inputs, there, protocol=request.protocol, count=request.count)
     if source.model is None:
         fake = source.images(like=data)
         check(fake.shape)
-        return real, fake, None
+        return data.take(indices), fake, None
     network, model = source.model.config.network, source.model
-    count = request.count or most_images(len(real), request.protocol)
+    count = request.count or most_images(len(indices), request.protocol)
     shape = (count, network.image_channels, network.resolution, network.resolution)
     check(shape)
+    real = data.take(indices)
     if not model.classes:
         return real, source.images(shape[0], seed=request.seed), None
     model.require_classes(request.classes)

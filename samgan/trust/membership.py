@@ -62,9 +62,19 @@ def find_membership(
             patients[k] += [real.patients[i] for i in chosen[k]]
     if not logits[0]:
         raise SamganError("no class has both training and held-out images")
-    of_members, of_others = (torch.cat(parts).numpy() for parts in logits)
-    auc = membership_auc(of_members, of_others, *patients)
+    of_members, of_others = _together(*(torch.cat(parts) for parts in logits))
+    auc = membership_auc(of_members.numpy(), of_others.numpy(), *patients)
     return Membership(Estimate(*auc), len(of_members), auc.low > 0.5)
+
+
+def _together(
+    members: Float[Tensor, "n judges"], others: Float[Tensor, "m judges"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
+    """One number for each image. Logits of several judges have different scales, so each counts by its own spread."""
+    if members.shape[1] > 1:
+        spread = torch.cat([members, others]).std(dim=0).clamp(min=torch.finfo(members.dtype).tiny)
+        members, others = members / spread, others / spread
+    return members.sum(dim=1), others.sum(dim=1)
 
 
 def _load(config: NetworkConfig, weights: dict[str, Tensor], name: str) -> Discriminator:
@@ -87,8 +97,10 @@ def judge(
     others: UInt8[Tensor, "n _ _ _"],
     fill: UInt8[Tensor, "m _ _ _"],
     label: int | None = None,
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+) -> tuple[Float[Tensor, "n judges"], Float[Tensor, "n judges"]]:
     """Compute the discriminator's logits of training and held-out images so that only the image itself can matter.
+
+    A discriminator with pretrained eyes beside it has two judges: itself, and the mean of what the eyes say.
 
     Through the minibatch standard deviation, a logit depends on the other images of its group. So every group holds
     as many training images as held-out ones, both in random order: the statistic of a group is then the same for both
@@ -119,10 +131,12 @@ def judge(
             kinds.append(fill[:1].expand(len(some), 1, *fill.shape[1:]))
         batch = from_uint8(torch.cat(kinds, dim=1).flatten(0, 1)).to(device)
         own = None if label is None else torch.full((len(batch),), label, device=device)
-        judged = discriminator(image_pyramid(batch, network.image_sides), own, batches=len(some)).float().cpu()
-        judged = judged.view(len(some), size, -1).mean(dim=2)  # over the logits of an image, if it has a map of them
-        logits[0].append(judged[:, :half].flatten())
-        logits[1].append(judged[:, half : 2 * half].flatten())
+        pyramid = image_pyramid(batch, network.image_sides)
+        found = [judge(pyramid, own, batches=len(some)) for judge in (discriminator, discriminator.beside) if judge]
+        # Over the logits of an image, if it has a map of them.
+        judged = torch.stack([one.float().cpu().view(len(some), size, -1).mean(dim=2) for one in found], dim=2)
+        logits[0].append(judged[:, :half].flatten(0, 1))
+        logits[1].append(judged[:, half : 2 * half].flatten(0, 1))
     of_members, of_others = (torch.cat(parts)[: len(members)] for parts in logits)
     return of_members, of_others
 
