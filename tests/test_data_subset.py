@@ -58,6 +58,21 @@ def test_a_smaller_choice_is_part_of_a_larger_one_of_the_same_seed(data, tmp_pat
     assert chosen(4, 0) != chosen(4, 1)
 
 
+def test_parts_have_no_patient_in_common(data, tmp_path):
+    def chosen(part):
+        taken = subset(data, tmp_path / str(part), patients={"NORMAL": 2}, part=part)
+        assert taken.info.subset_of.part == part
+        return {row.patient for row in taken.manifest if (row.class_name, row.split) == ("NORMAL", "train")}
+
+    parts = [chosen(part) for part in range(3)]
+    assert [len(own) for own in parts] == [2, 2, 2]
+    assert len(set.union(*parts)) == 6
+    with pytest.raises(UsageError, match="NORMAL: patients: 2 were asked for in part 70, but there are only"):
+        chosen(70)
+    with pytest.raises(UsageError, match="--part -1: expected 0 or more"):
+        chosen(-1)
+
+
 def test_the_command_writes_what_train_and_subset_open_again(data, tmp_path, capsys):
     command = ["subset", str(data.path), str(tmp_path / "part"), "--images", "NORMAL=7", "--json"]
     assert main(command) == 0

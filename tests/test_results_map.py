@@ -41,7 +41,7 @@ def scripts(monkeypatch):
 @pytest.fixture
 def records(scripts, tmp_path, monkeypatch):
     """The records' module, with files of its own."""
-    files = {"PILOT": "pilot.jsonl", "CELLS": "cells.jsonl", "CHOICES": "choices.json", "HELD_OUT": "held_out"}
+    files = {"OF_PILOT": "pilot.jsonl", "CELLS": "cells.jsonl", "CHOICES": "choices.json", "HELD_OUT": "held_out"}
     for name, file in files.items():
         monkeypatch.setattr(scripts.records, name, tmp_path / file)
     scripts.records.HeldOut.read.cache_clear()
@@ -58,17 +58,17 @@ NOISE = np.random.default_rng(0).normal(size=PATIENTS)
 
 
 def classifiers(records, cell, folds, way, auc, *, draws=3, **changes):
-    """Two classifiers of each of several draws, each a little different."""
+    """The classifier of each of several draws, each a little different."""
     noise = np.random.default_rng([len(way), cell.patients])
     small = records.SMALL[cell.question]
     records.HeldOut(("OTHER", small), tuple(TRUTH.astype(int).tolist()), tuple(range(PATIENTS))).write("the-same")
     synthetic = way == USE or "synthetic" in way
-    for draw, seed in itertools.product(range(draws), range(2)):
+    for draw in range(draws):
         distance = 2**0.5 * stats.norm.ppf(auc) + 0.003 * noise.normal()
         score = distance * TRUTH + NOISE + 0.02 * noise.normal(size=PATIENTS)
         predicted = 1 / (1 + np.exp(-np.stack([-score, score], 1)))
         yield records.Classifier(
-            key=records.Key(cell, folds, draw, way, draw if synthetic else None, seed, records.Budget()),
+            key=records.Key(cell, folds, draw, way, draw if synthetic else None, 0, records.Budget()),
             scores={"auc": auc + 0.001 * float(noise.normal()), "calibration_error": 0.1 + 0.05 * synthetic},
             predicted=records.encoded(predicted),
             **{
@@ -86,14 +86,14 @@ def classifiers(records, cell, folds, way, auc, *, draws=3, **changes):
 def cell_records(records, cell, gain, **changes):
     """All records of one cell."""
     for folds in records.FOLDS:
-        yield from classifiers(records, cell, folds, RIVAL, 0.75)
-        yield from classifiers(records, cell, folds, SECOND, 0.74)
-        yield from classifiers(records, cell, folds, USE, 0.75 + gain, **changes)
+        for way, auc, more in ((RIVAL, 0.75, {}), (SECOND, 0.74, {}), (USE, 0.75 + gain, changes)):
+            yield from classifiers(records, cell, folds, way, auc, draws=records.DRAWS[cell], **more)
 
 
-def chosen(records, question="virus", **changes):
+def chosen(records, question="virus"):
     """Choices of one use and two rivals."""
-    return records.Choices((USE,), {question: dict.fromkeys(records.PILOT_PATIENTS, (RIVAL, SECOND))}, **changes)
+    cells = [cell for cell in records.PILOT if cell.question == question]
+    return records.Choices((USE,), tuple(records.RivalsOf(cell, (RIVAL, SECOND)) for cell in cells))
 
 
 def test_a_record_is_kept_whole_whatever_was_killed_before(records):
@@ -138,13 +138,21 @@ def test_recall_is_taken_where_enough_of_the_others_are_told_right(records):
     assert found == 0.9
 
 
+def families(records, monkeypatch, *own):
+    """A map of these cells, with three draws in each fold; those of an inner list are a family."""
+    monkeypatch.setattr(records, "FAMILIES", tuple(records.Family(dict.fromkeys(cells, 3), 0.5) for cells in own))
+    monkeypatch.setattr(records, "MAP", [cell for cells in own for cell in cells])
+    monkeypatch.setattr(records, "DRAWS", dict.fromkeys(records.MAP, 3))
+
+
 def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch):
-    cell = records.Cell("virus", 64, 25)
+    cell, other = records.Cell("virus", 64, 25), records.Cell("virus", 64, 10)
     choices = chosen(records)
+    families(records, monkeypatch, [cell, other])
     every = list(cell_records(records, cell, 0.03))
     (found,) = records.gains(every, choices)
-    assert found.decision is None  # other cells of this question are not there yet
-    monkeypatch.setattr(records, "MAP", [cell, records.Cell("three", 64, 25)])
+    assert found.decision is None  # the other cell of its family is not there yet
+    families(records, monkeypatch, [cell], [records.Cell("three", 64, 25)])
     (found,) = records.gains(every, choices)
     assert (found.cell, found.use, [rival.way for rival in found.rivals]) == (cell, USE, [RIVAL, SECOND])
     assert [rival.gain.draws for rival in found.rivals] == [6, 6]
@@ -154,12 +162,14 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
         truth, patients = TRUTH.astype(int), np.arange(PATIENTS)
         return np.mean([area_and_influence(records.probabilities(r), truth, patients)[what] for r in own], axis=0)
 
+    by_rival = {}
     for rival in found.rivals:
         by_hand = [
             DrawnGain("a", "25", fold, d, *(mean(USE, folds, d, w) - mean(rival.way, folds, d, w) for w in range(2)))
             for fold, folds in enumerate(records.FOLDS)
             for d in range(3)
         ]
+        by_rival[rival.way] = by_hand
         expected = replace(estimate_gains(by_hand)[0], cell=rival.gain.cell)
         assert rival.gain.mean == pytest.approx(expected.mean)
         assert rival.gain.error == pytest.approx(expected.error)
@@ -170,9 +180,9 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
     assert found.recall > 0.02
     for missing in (every[0], every[-1]):
         assert records.gains([record for record in every if record != missing], choices) == []
+    assert found.of_folds == pytest.approx([np.mean([d.gain for d in by_rival[RIVAL] if d.fold == f]) for f in (0, 1)])
     further = [replace(r, key=replace(r.key, draw=3), predicted="") for r in every if r.key.draw == 0]
     assert records.gains([*every, *further], choices) == [found]  # what was added later does not count
-    assert records.gains(every, chosen(records, draws=4)) == []
     other = [replace(r, key=replace(r.key, budget=records.Budget(kimg=1.0))) for r in every]
     assert records.gains(other, choices) == []
     assert records.gains(every, None) == records.gains(every, chosen(records, "covid")) == []
@@ -183,15 +193,11 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
     elsewhere = replace(every[0], machine=replace(every[0].machine, precision="another"))
     assert records.gains([elsewhere, *every[1:]], choices) == []
     assert "left out, since its classifiers were trained in several ways" in capsys.readouterr().out
-    (last,) = (i for i, r in enumerate(every) if r.key == replace(every[-1].key, way=USE, generator=2))
-    again = [replace(r, models=("another",)) if i == last else r for i, r in enumerate(every)]
-    assert records.gains(again, choices) == []
-    assert "images of several generators" in capsys.readouterr().out
 
 
 def test_a_gain_over_one_rival_alone_is_no_gain(records, monkeypatch):
     cell = records.Cell("virus", 64, 25)
-    monkeypatch.setattr(records, "MAP", [cell])
+    families(records, monkeypatch, [cell])
     (found,) = records.gains(list(cell_records(records, cell, -0.004)), chosen(records))
     first, second = (rival.gain for rival in found.rivals)
     assert second.mean > 0 > first.mean
@@ -203,40 +209,62 @@ def test_a_gain_over_one_rival_alone_is_no_gain(records, monkeypatch):
 
 
 def test_the_pilot_chooses_the_best_of_each_kind_and_only_when_it_is_complete(records, scripts):
-    def pilot(question, aucs):
-        for patients in records.PILOT_PATIENTS:
-            cell = records.Cell(question, records.PILOT_SIDE, patients)
-            for way, auc in aucs.items():
-                better = 0.2 if (way, patients) == ("linear, SMOTE", 25) else 0.0
-                yield from classifiers(records, cell, records.PILOT_FOLDS, way, auc + better, draws=2)
+    def pilot(cell, aucs):
+        for way, auc in aucs.items():
+            better = 0.2 if (way, cell.patients) == ("linear, SMOTE", 25) else 0.0
+            yield from classifiers(records, cell, records.PILOT_FOLDS, way, auc + better, draws=records.PILOT_DRAWS)
 
     rivals, uses = list(scripts.ways.RIVALS), list(scripts.ways.USES)
     aucs = {way: 0.6 + 0.005 * number for number, way in enumerate([*rivals, *uses])}
     aucs["linear, SMOTE"] = 0.6
     without = {way: aucs[way] for way in rivals}
-    for record in [*pilot("virus", aucs), *pilot("covid", without), *list(pilot("three", without))[1:]]:
-        records.add(records.PILOT, record)
-    scripts.runs.main(["choose", "--draws", "5"])
+    first, further, three, covid, _ = records.PILOT
+    assert records.choose([], rivals, dict.fromkeys(uses, "")) is None
+    for record in [*pilot(first, aucs), *pilot(covid, without), *list(pilot(three, without))[1:]]:
+        records.add(records.OF_PILOT, record)
+    scripts.runs.main(["choose"])
     choices = records.read_choices()
-    assert choices.draws == 5
-    assert set(choices.rivals) == {"virus", "covid"}
-    assert choices.rivals["virus"] == {25: ("linear, SMOTE", "linear"), 100: ("linear", rivals[-3])}
-    assert choices.rivals_of(records.Cell("virus", 64, 10)) == choices.rivals_of(records.Cell("virus", 64, 50))
-    assert choices.rivals_of(records.Cell("virus", 64, 250)) == choices.rivals["virus"][100]
+    assert [own.cell for own in choices.rivals] == [first, covid]
+    assert choices.rivals_of(records.Cell("virus", 64, 10)) == choices.rivals_of(first) == ("linear, SMOTE", "linear")
+    assert choices.rivals_of(records.Cell("virus", 64, 50)) == ("linear, SMOTE", "linear")  # the smaller of two
+    assert choices.rivals_of(further) is choices.rivals_of(three) is None
+    assert choices.rivals_of(records.Cell("virus", 128, 25)) is None
     families = [scripts.ways.USES[use].family for use in choices.uses]
     assert len(set(families)) == len(families) == records.USES
     assert choices.uses[0] == uses[-1]
-    table = scripts.runs.pilot_table(records.read(records.PILOT))
+    table = scripts.runs.pilot_table(records.read(records.OF_PILOT))
     assert f"| {rivals[0]} | " in table
     assert f"| {uses[-1]} | virus, 25 patients | -0." in table  # against linear, SMOTE
-    with pytest.raises(SystemExit, match=r"choices.json has no choice for three: .* run pilot, then choose"):
-        scripts.runs.main(["cells", "sets", "work", "--questions", "virus", "three"])
-    for record in pilot("three", without):
-        records.add(records.PILOT, record)
+    with pytest.raises(SystemExit, match=r"choices.json has nothing for these cells: run pilot, then choose"):
+        scripts.runs.main(["cells", "sets", "work", "--questions", "three"])
+    for record in [*pilot(three, without), *pilot(further, without)]:
+        records.add(records.OF_PILOT, record)
     scripts.runs.main(["choose"])
     later = records.read_choices()
-    assert (later.uses, later.draws, later.rivals["virus"]) == (choices.uses, 5, choices.rivals["virus"])
-    assert set(later.rivals) == {"virus", "three", "covid"}
+    assert later.uses == choices.uses
+    assert later.rivals[:2] == choices.rivals
+    assert {own.cell for own in later.rivals} == {first, further, three, covid}
+    assert later.rivals_of(records.Cell("virus", 64, 100)) == ("linear", rivals[-3])
+
+
+def test_draws_whose_generators_began_with_the_same_one_count_once(records):
+    drawn = [
+        DrawnGain("a", "a", fold, draw, 0.01 * draw, np.full(3, float(draw))) for fold in (0, 1) for draw in range(9)
+    ]
+    found = records.units(drawn)
+    assert [(one.fold, one.draw) for one in found] == [(fold, base) for fold in (0, 1) for base in range(7)]
+    assert [one.gain for one in found[:3]] == pytest.approx([0.035, 0.045, 0.02])  # draws 0 and 7, 1 and 8, 2
+    assert found[1].influence == pytest.approx(np.full(3, 4.5))
+    assert [astuple(one)[:5] for one in records.units(drawn[:7])] == [astuple(one)[:5] for one in drawn[:7]]
+
+
+def test_the_families_of_the_map_are_those_of_its_page(records):
+    """Draws of a fold have no patient in common, so there have to be enough of them; the shares are of one whole."""
+    assert sum(family.share for family in records.FAMILIES) == pytest.approx(1)
+    smallest_fold = 353  # patients with the class VIRUS
+    assert all(cell.patients * draws <= smallest_fold for cell, draws in records.DRAWS.items())
+    assert len(set(records.MAP)) == len(records.MAP)
+    assert all(records.nearest_pilot(cell).side == cell.side for cell in records.MAP)
 
 
 def test_more_draws_and_fewer_differences_show_smaller_gains(records):
@@ -306,17 +334,25 @@ def test_sets_are_prepared_from_both_folders(scripts, tmp_path, monkeypatch):
     assert set(areas) == {"NORMAL", "COVID"}
 
 
-def test_simulated_maps_know_their_true_gains(scripts, monkeypatch):
+def test_simulated_maps_know_their_true_gains(records, scripts, monkeypatch):
     simulate = scripts.simulate
-    monkeypatch.setattr(simulate, "MAP", [scripts.records.Cell("virus", 64, count) for count in (25, 250)])
-    monkeypatch.setattr(simulate, "PATIENTS", 100)
-    found, true = simulate.simulated(np.random.default_rng(0), (0.0, 0.1))
-    assert true == [0.0, 0.1] * 3
-    assert len(simulate.decisions_of(found)) == 6
-    assert [len(own) for own in found] == [6, 6]
-    of_first, of_second = ([cell.mean for cell in own] for own in found)
-    assert all(abs(mean - gain) < 0.15 for mean, gain in zip(of_first, true, strict=True))
-    assert all(second > first - 0.05 for first, second in zip(of_first, of_second, strict=True))
+    own = [records.Cell("virus", 64, count) for count in (25, 100)]
+    families(records, monkeypatch, own)
+    for name in ("FAMILIES", "MAP", "DRAWS"):
+        monkeypatch.setattr(simulate, name, getattr(records, name))
+    monkeypatch.setattr(simulate, "PATIENTS", dict.fromkeys(simulate.PATIENTS, (100, 100)))
+    found = simulate.simulated(np.random.default_rng(0), (0.0, 0.1))
+    assert [len(ranks) for ranks in found] == [2, 2]
+    told = [simulate.Told(number, gain, found, d) for number, (gain, d) in enumerate(
+        zip((0.0, 0.1), simulate.decisions_of(found), strict=True)
+    )]  # fmt: skip
+    assert all(abs(one.first.mean - one.gain) < 0.15 for one in told)
+    assert all(one.over[1].mean > one.over[0].mean - 0.05 for one in told)
+    assert simulate.over_rival(0.1, 1) > simulate.over_rival(0.1, 0) == pytest.approx(0.1)
+    row = simulate._row("some", "all", told)
+    assert row["cells"] == "2"
+    assert row["intervals_that_hold"] == f"{np.mean([one.holds for one in told]):.4f}"
+    assert [one.wrong for one in told] == [one.decision.helps and not one.gain for one in told]
 
 
 def test_the_committed_tables_page_and_verdicts_are_those_of_the_committed_records(scripts, tmp_path, monkeypatch):
@@ -350,38 +386,46 @@ def test_the_committed_tables_page_and_verdicts_are_those_of_the_committed_recor
     front = (ROOT / "README.md").read_text()
     for text in (front, page):
         assert f"of {len(verdicts)} cases none shows a gain" in " ".join(text.split())
+    hard = any(question.verdicts for question in known.questions if question.difficulty != "easy")
+    assert ("On hard questions it is not measured yet." in " ".join(front.split())) is not hard
+    assert ("images above 64 px, **nothing is measured**" in " ".join(page.split())) is not hard
 
 
 def test_a_measured_cell_comes_to_the_table_the_page_and_the_package(records, scripts, tmp_path, monkeypatch):
     table = scripts.table
     monkeypatch.setattr(table, "PAGE", tmp_path / "map.html")
     monkeypatch.setattr(table, "PATH", tmp_path / "utility_map.json")
-    left_out = ((64, 50), (128, 100))
-    monkeypatch.setattr(records, "MAP", [cell for cell in records.MAP if (cell.side, cell.patients) not in left_out])
+    of = {
+        (side, count): records.Cell("virus", side, count) for side, count in ((64, 10), (64, 25), (64, 50), (128, 25))
+    }
+    others = [records.Cell(question, 64, 25) for question in ("three", "covid")]
+    families(records, monkeypatch, [of[64, 10], of[64, 25], of[64, 50]], [of[128, 25]], others)
     records.CHOICES.write_bytes(msgspec.json.encode(chosen(records)))
-    for side, patients, gain in ((64, 25, 0.03), (64, 100, -0.02), (64, 250, 0.0), (128, 25, 0.03)):
-        for record in cell_records(records, records.Cell("virus", side, patients), gain):
+    for place, gain in (((64, 25), 0.03), ((64, 50), -0.03), ((128, 25), 0.03)):
+        for record in cell_records(records, of[place], gain):
             records.add(records.CELLS, record)
     table.main(["write"])
     (question,) = (q for q in UtilityMap.read(table.PATH).questions if q.name == "virus")
-    assert question.verdicts == ()  # that of 10 patients is not there yet, so nothing is decided
+    assert [(found.side, found.patients) for found in question.verdicts] == [(128, 25)]  # a family by itself
     page = (tmp_path / "map.html").read_text()
-    assert page.count(" ?</text>") == 4
-    assert table.map_table(table.measured()).count("not decided yet") == 4 * records.RIVALS
-    for record in cell_records(records, records.Cell("virus", 64, 10), 0.0):
+    assert page.count(" ?</text>") == 2
+    assert table.map_table(table.measured()).count("not decided yet") == 2 * records.RIVALS
+    for record in cell_records(records, of[64, 10], 0.0):
         records.add(records.CELLS, record)
     table.main(["write"])
     (question,) = (q for q in UtilityMap.read(table.PATH).questions if q.name == "virus")
-    verdicts = {found.patients: found for found in question.verdicts}
-    assert (verdicts[25].verdict, verdicts[100].verdict, verdicts[250].draws) == (HELPS, HARMS, 6)
+    verdicts = {(found.side, found.patients): found for found in question.verdicts}
+    assert (verdicts[64, 25].verdict, verdicts[64, 50].verdict, verdicts[64, 10].draws) == (HELPS, HARMS, 6)
     assert {verdict.rival for verdict in verdicts.values()} == {RIVAL}
     assert question.open == ()
     page = (tmp_path / "map.html").read_text()
-    assert all(f"{verdicts[patients].gain:+.3f} *</text>" in page for patients in (25, 100))
-    assert page.count("not measured</text>") == len(records.MAP) - 5
+    assert all(f"{verdicts[64, patients].gain:+.3f} *</text>" in page for patients in (25, 50))
+    assert page.count("not measured</text>") == len(records.MAP) - 4
     hatched = [table.detectable(one, one.decisive) > table.ENOUGH for one in table.measured()]
     assert page.count('fill="url(#hatch-virus)"') == sum(hatched)
-    assert len(table.map_table(table.measured()).splitlines()) == 2 + 5 * records.RIVALS
+    assert len(table.map_table(table.measured()).splitlines()) == 2 + 4 * records.RIVALS
+    helped = next(one for one in table.measured() if one.cell == of[64, 25])
+    assert f"| {', '.join(f'{gain:+.4f}' for gain in helped.of_folds)} |" in table.map_table([helped])
 
 
 @pytest.fixture
@@ -408,7 +452,6 @@ def short(records, scripts, monkeypatch):
         assert main([*words, *(small if fresh else [])]) == 0
 
     monkeypatch.setattr(scripts.draws, "call", call)
-    monkeypatch.setattr(scripts.draws, "require_precision", lambda device: None)
     monkeypatch.setattr(scripts.draws, "POOL", 16)
     for module in (records, scripts.draws):
         monkeypatch.setattr(module, "SMALL", {"virus": "NORMAL"})
@@ -442,9 +485,9 @@ def test_cells_are_measured_once_and_go_on_after_a_stop(records, scripts, folds,
         assert area == pytest.approx(record.scores["auc"], abs=0.01)
     assert [bool(r.recipe) for r in found] == [bool(r.models) for r in found] == [False, False, True]
     assert found[-1].generator_seconds > 0
-    assert [words[0] for words in short] == ["subset", "train"]
+    assert [words[0] for words in short] == ["subset", "train", "train"]  # what it is fine-tuned from, and it
     scripts.runs.main(words)
-    assert len(short) == 2
+    assert len(short) == 3
     assert records.read(tmp_path / "trial.jsonl") == found
 
 
@@ -478,7 +521,7 @@ def test_draws_of_all_numbers_of_patients_share_what_has_seen_none_of_them(scrip
     draws, trained = scripts.draws, {}
 
     def train(out, data, kimg, settings, place, start=None):
-        if "others-5-" in out.name:
+        if "others-1000-" in out.name:
             raise draws.Diverged("samgan train: status 1")
         trained[out] = (data, kimg, settings[:2], start)
         return out
@@ -493,12 +536,17 @@ def test_draws_of_all_numbers_of_patients_share_what_has_seen_none_of_them(scrip
         runs += draws.runs_of(draw, few, "fine-tuned", "NORMAL", 5)
         assert runs[-1].parent == draw.folder
         assert runs[-1].name.startswith("fine-tuned-5-")  # it did not diverge, only what it begins with
-    base = draw.shared / f"others-505-{draws.length(draw)}"
+    base = draw.shared / f"others-1500-{draws.length(draw)}"
     assert trained.pop(base) == (folds / "virus" / "1-2" / "64", 120.0, ["--classes", "PNEUMONIA"], None)
     assert [trained[run] for run in runs] == [
         (few.path, 30.0, ["--classes", "NORMAL"], base) for few in data.values()
     ]  # fmt: skip
     assert len(trained) == 2
+    # Of another class it sees all images, so that draws with one base share it.
+    shared = draws.runs_of(draw, data[25], "fine-tuned", "PNEUMONIA", 5)
+    assert shared == [draw.shared / f"fine-tuned-1000-{draws.length(draw)}-PNEUMONIA"]
+    assert trained[shared[0]] == (folds / "virus" / "1-2" / "64", 30.0, ["--classes", "PNEUMONIA"], base)
+    assert replace(draw, number=scripts.records.BASES).base == draw.base != replace(draw, number=1).base
 
 
 def test_a_run_that_draws_share_is_trained_by_one_process_at_a_time(scripts, tmp_path, monkeypatch):
@@ -517,19 +565,31 @@ def test_a_run_that_draws_share_is_trained_by_one_process_at_a_time(scripts, tmp
 
 
 def test_no_seed_of_a_second_try_is_another_seed(scripts):
-    """Of a draw, of a classifier in it, or of one of its three models."""
+    """Of a draw, or of a classifier in it."""
     draws = scripts.draws
     first = {draws.Draw(None, folds, number, None).seed() for folds in ("1-2", "2-1", "1-0") for number in range(99)}
-    others = {seed + of for seed in first for of in (*range(10), 100, 200)}
+    others = {seed + of for seed in first for of in range(50)}
     assert len(first) == 3 * 99
     assert not {seed + draws.AGAIN for seed in others} & others
 
 
-def test_generators_are_not_trained_in_another_precision(scripts, monkeypatch):
-    draws = scripts.draws
-    monkeypatch.setattr(draws, "usable_precision", lambda precision, device: "fp32")
-    with pytest.raises(SystemExit, match="generators are trained in bf16, which this processor cannot"):
-        draws.require_precision("cpu")
+def test_a_way_of_several_networks_has_the_mean_of_what_they_say(scripts, monkeypatch):
+    draws, seeds = scripts.draws, []
+
+    def classify(images, labels, of_real, test, arm, classes, *, seed, **options):
+        seeds.append(seed)
+        return np.full((len(test), classes), float(seed))
+
+    monkeypatch.setattr(draws, "classify", classify)
+    monkeypatch.setattr(draws, "SMALL", {"virus": "VIRUS"})
+    real = {"BACTERIA": np.zeros((6, 1, 32, 32), np.uint8), "VIRUS": np.zeros((2, 1, 32, 32), np.uint8)}
+    data = SimpleNamespace(classes=list(real), select=lambda part, names: real[names[0]])
+    place = draws.Place(None, None, scripts.records.Budget())
+    draw = draws.Draw(scripts.records.Cell("virus", 64, 2), "1-2", 0, place)
+    way = scripts.ways.RIVALS["pretrained, augmentation, oversampling, mean of four"]
+    found = draws.classified(draw, data, way, {}, draw.seed(1), real["VIRUS"])
+    assert seeds == [1001, 1011, 1021, 1031]
+    assert (found == np.mean(seeds)).all()
 
 
 def test_only_the_small_class_is_filled_up(scripts, monkeypatch):

@@ -103,10 +103,9 @@ def test_what_is_shown_is_so_over_every_rival_and_its_interval_is_wider_where_ma
     # Two are named of 46 hypotheses; a third would have needed 3 / 46 of 5 %.
     assert decisions["0"].needed == pytest.approx(0.05 * 3 / 46)
     assert decisions["big"].level == pytest.approx(1 - 2 * 0.05 * 2 / 46)
-    part = dict(zip(means, decide(over, 4 * 46), strict=True))
-    assert part["0"].needed == pytest.approx(
-        0.05 * (1 + sum(one.helps + one.harms for one in part.values())) / (4 * 46)
-    )
+    part = dict(zip(means, decide(over, 0.25), strict=True))
+    shown = sum(one.helps + one.harms for one in part.values())
+    assert part["0"].needed == pytest.approx(0.25 * 0.05 * (1 + shown) / 46)
     first = over[0][0]
     assert first.detectable(decisions["0"].needed) > 1.2 * first.detectable()
 
@@ -130,10 +129,10 @@ def test_discoveries_are_those_of_benjamini_and_hochberg():
         0.759,
         1.0,
     ]
-    assert _discoveries(p[::-1], 15)[::-1] == [True] * 4 + [False] * 11
-    assert _discoveries([0.5, 0.9], 2) == [False, False]
-    # As a part of a map: what is not there yet counts as if nothing could be shown of it.
-    assert _discoveries(p, 60) == _discoveries([*p, *[1.0] * 45], 60)[:15] == [True] * 3 + [False] * 12
+    assert _discoveries(p[::-1], 0.05)[::-1] == [True] * 4 + [False] * 11
+    assert _discoveries([0.5, 0.9], 0.05) == [False, False]
+    # As if there were hypotheses of which nothing could be shown.
+    assert _discoveries(p, 0.05 / 4) == _discoveries([*p, *[1.0] * 45], 0.05)[:15] == [True] * 3 + [False] * 12
 
 
 def test_draws_that_cannot_be_compared_are_refused():

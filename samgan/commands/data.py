@@ -137,6 +137,8 @@ def _add_subset(parser: argparse.ArgumentParser) -> None:
     add_classes(parser, "keep only these classes (default: all)")
     parser.add_argument("--resolution", type=int, metavar="PIXELS", help="side in pixels")
     add_seed(parser, "seed of the random choice")
+    text = "of the choices by one seed, which have no patient in common, from 0 (default: %(default)s)"
+    parser.add_argument("--part", type=int, default=0, metavar="N", help=text)
 
 
 def _subset(options: argparse.Namespace) -> Outcome:
@@ -148,7 +150,7 @@ def _subset(options: argparse.Namespace) -> Outcome:
         options.out,
         patients=_numbers("--patients", options.patients),
         images=_numbers("--images", options.images),
-        **given(options, "classes", "seed", "resolution"),
+        **given(options, "classes", "seed", "resolution", "part"),
     )
     return Outcome(prepared.info, "\n".join(map(shown, _describe_set(prepared))))
 

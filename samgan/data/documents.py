@@ -86,6 +86,8 @@ class SubsetOf:
     """Number of training images that were chosen, by class."""
     resolution: int | None = None
     """The side to which images were reduced, if they were."""
+    part: int = 0
+    """Which of the choices by the same seed and numbers, that have no patient and no image in common."""
 
 
 @dataclass(frozen=True, kw_only=True)

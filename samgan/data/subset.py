@@ -30,6 +30,7 @@ def subset(
     classes: Sequence[str] = (),
     resolution: int | None = None,
     seed: int = 0,
+    part: int = 0,
 ) -> PreparedSet:
     """Write a prepared set of some of the training images. All held-out images stay, so that results can be compared.
 
@@ -44,22 +45,26 @@ def subset(
         resolution: Side of the new images, by means over squares of pixels; default: that of the set. Preparing the
             source again might find other near duplicates, and hold out other images.
         seed: Seed of the choice. With the same seed, the choice of a smaller number is part of that of a larger one.
+        part: 0 or more: which of the choices by the same seed and numbers. They have no patient in common, and no image
+            of the classes in `images`.
 
     Returns:
         The new set. `subset_of` in its dataset.json says which set it was taken from, and how.
 
     Raises:
         UsageError: A class is unknown, left out, or has both numbers; there are too few patients or images; the images
-            are not larger than asked for, or it is no side that a set can have; or the seed is out of range.
+            are not larger than asked for, or it is no side that a set can have; or seed or part is out of range.
         SamganError: `out` is in use, or the set is damaged.
     """
     side = data.resolution if resolution is None else resolution
     patients, images, names = dict(patients or {}), dict(images or {}), list(classes) or data.classes
     check_seed(seed)
+    if part < 0:
+        raise UsageError(f"--part {part}: expected 0 or more")
     _check(data, names, patients, images, side)
     check_new_folder(out)
     data.verify()
-    order = _choose(data, names, patients, images, seed)
+    order = _choose(data, names, patients, images, seed, part)
     rows = _renumber(data.manifest, order)
     taken = SubsetOf(
         name=data.path.resolve().name,
@@ -68,10 +73,14 @@ def subset(
         patients=patients,
         images=images,
         resolution=side if side < data.resolution else None,
+        part=part,
     )
+    decides = dataclasses.asdict(taken)
+    if not part:  # as before there were parts
+        del decides["part"]
     info = dataclasses.replace(
         data.info,
-        fingerprint=hashlib.sha256(f"{data.sha256} {dataclasses.asdict(taken)}".encode()).hexdigest(),
+        fingerprint=hashlib.sha256(f"{data.sha256} {decides}".encode()).hexdigest(),
         resolution=side,
         enlarged=None,
         leaks=None,
@@ -128,7 +137,12 @@ def _renumber(manifest: Sequence[ManifestRow], order: Sequence[int]) -> list[Man
 
 
 def _choose(
-    data: PreparedSet, names: Sequence[str], patients: Mapping[str, int], images: Mapping[str, int], seed: int
+    data: PreparedSet,
+    names: Sequence[str],
+    patients: Mapping[str, int],
+    images: Mapping[str, int],
+    seed: int,
+    part: int,
 ) -> list[int]:
     """Positions of the images that stay, ascending."""
     kept = set(data.indices("holdout", names).tolist())
@@ -137,15 +151,16 @@ def _choose(
         draw = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")])
         if name in patients:
             known = sorted({data.manifest[i].patient for i in own})
-            chosen = {known[i] for i in _first(draw, len(known), patients[name], f"{name}: patients")}
+            chosen = {known[i] for i in _part(draw, len(known), patients[name], part, f"{name}: patients")}
             own = np.array([i for i in own if data.manifest[i].patient in chosen])
         elif name in images:
-            own = own[_first(draw, len(own), images[name], f"{name}: training images")]
+            own = own[_part(draw, len(own), images[name], part, f"{name}: training images")]
         kept.update(own.tolist())
     return sorted(kept)
 
 
-def _first(draw: np.random.Generator, there: int, wanted: int, what: str) -> np.ndarray:
-    if wanted > there:
-        raise UsageError(f"{what}: {wanted} were asked for, but there are only {there}")
-    return draw.permutation(there)[:wanted]
+def _part(draw: np.random.Generator, there: int, wanted: int, part: int, what: str) -> np.ndarray:
+    if wanted * (part + 1) > there:
+        parts = f" in part {part}" if part else ""
+        raise UsageError(f"{what}: {wanted} were asked for{parts}, but there are only {there}")
+    return draw.permutation(there)[wanted * part : wanted * (part + 1)]

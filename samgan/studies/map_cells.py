@@ -43,12 +43,6 @@ class DrawnGain:
     """Of each patient of the fold on the gain, in the same order in all draws of a cell and fold; their sum is 0."""
 
 
-MOST_FREEDOM = 2.0
-"""An interval has at most so many times the degrees of freedom of the spread between draws. Without a limit, a spread
-that happens to be estimated too small would count for little, and the many degrees of freedom of patients for much, so
-that the smallest p would come too often; results/balance/map/simulate.py shows how often they come."""
-
-
 @dataclass(frozen=True)
 class CellGain:
     """The gain in a cell over one rival."""
@@ -59,7 +53,8 @@ class CellGain:
     error: float
     """Standard error over draws and patients."""
     freedom: float
-    """Degrees of freedom of the error."""
+    """Degrees of freedom of the error: those of the spread between draws. Patients have many more, but where the spread
+    happens to be estimated too small, they would count for too much, and small p would come too often."""
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Of Student's t."""
@@ -146,42 +141,40 @@ def estimate_gains(draws: Sequence[DrawnGain]) -> list[CellGain]:
         variance, freedom = spreads[every[0].spread]
         of_draws = variance / len(every)
         of_patients = [_patient_variance(own) * (len(own) / len(every)) ** 2 for own in folds.values()]
-        counts = [len(own[0].influence) - 1 for own in folds.values()]
         error = math.sqrt(of_draws + sum(of_patients))
-        satterthwaite = of_draws**2 / freedom + sum(v**2 / n for v, n in zip(of_patients, counts, strict=True))
-        df = min(error**4 / satterthwaite, MOST_FREEDOM * freedom) if satterthwaite else float(freedom)
         mean = sum(draw.gain for draw in every) / len(every)
-        found.append(CellGain(cell, len(every), mean, error, df))
+        found.append(CellGain(cell, len(every), mean, error, freedom))
     return found
 
 
-def decide(over: Sequence[Sequence[CellGain]], hypotheses: int | None = None) -> list[Decision]:
+def decide(over: Sequence[Sequence[CellGain]], share: float = 1.0) -> list[Decision]:
     """What is shown in a map, with at most 5 % of false discoveries among all gains and losses that are named.
 
     A use helps if it gains over every rival: of these one-sided p the largest counts (Berger 1982). It harms if it
     loses against the first one. All of these hypotheses, two for each use and cell, are tested together.
 
-    A part of a map can be decided before the rest is measured, once and for all: then the 5 % are those of the whole
-    map, of which the part has its share.
+    A part of a map can be decided before the rest is measured, once and for all, with a share of the 5 %. If the shares
+    of all parts have the sum 1, no more than 5 % of what the whole map names is false, on average.
 
     Args:
         over: By rival, the strongest in the pilot first: the gains, of the same cells in the same order.
-        hypotheses: Of the whole map; default: those of `over`.
+        share: Of the 5 %.
 
     Source: Benjamini and Hochberg 1995.
     """
     cells = list(zip(*over, strict=True))
     gains = [max(gain.p(1) for gain in cell) for cell in cells]
     losses = [cell[0].p(-1) for cell in cells]
-    count = max(1, 2 * len(cells) if hypotheses is None else hypotheses)
-    shown = _discoveries([*gains, *losses], count)
+    count = max(1, 2 * len(cells))
+    allowed = FALSE_DISCOVERIES * share
+    shown = _discoveries([*gains, *losses], allowed)
     helps, harms = shown[: len(cells)], shown[len(cells) :]
     number = sum(shown)
     # Intervals have two sides, so each has the share of errors of both hypotheses of its cell.
-    share = FALSE_DISCOVERIES * max(1, number) / count
-    needed = FALSE_DISCOVERIES * (number + 1) / count
+    of_each = allowed * max(1, number) / count
+    needed = allowed * min(count, number + 1) / count
     return [
-        Decision(gain, loss, 1 - 2 * share if gain or loss else LEVEL, share if gain or loss else needed)
+        Decision(gain, loss, 1 - 2 * of_each if gain or loss else LEVEL, of_each if gain or loss else needed)
         for gain, loss in zip(helps, harms, strict=True)
     ]
 
@@ -215,9 +208,9 @@ def _patient_variance(draws: Sequence[DrawnGain]) -> float:
     return float(count / (count - 1) * np.square(influence).sum())
 
 
-def _discoveries(p: Sequence[float], count: int) -> list[bool]:
-    """Which hypotheses are rejected by Benjamini and Hochberg 1995, at the share that they are of `count`."""
+def _discoveries(p: Sequence[float], allowed: float) -> list[bool]:
+    """Which hypotheses are rejected by Benjamini and Hochberg 1995, with this rate of false discoveries."""
     order = np.argsort(p)
-    below = [rank for rank, i in enumerate(order, 1) if p[i] <= FALSE_DISCOVERIES * rank / count]
+    below = [rank for rank, i in enumerate(order, 1) if p[i] <= allowed * rank / len(p)]
     rejected = set(order[: max(below, default=0)].tolist())
     return [i in rejected for i in range(len(p))]

@@ -7,18 +7,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from records import FOLDS, PILOT_FOLDS, SMALL, Budget, Cell
+from records import BASES, FOLDS, PILOT_FOLDS, SMALL, Budget, Cell
 from ways import PRETRAINED, Way
 
 from samgan.data import PreparedSet
-from samgan.devices import usable_precision
 from samgan.errors import SamganError
 from samgan.files import atomic_write, locked
 from samgan.metrics.features import extract
@@ -34,10 +33,8 @@ from samgan.studies.probe import probe
 from samgan.training import ARITHMETIC
 
 TOLD = ["--data.class_sampling=balanced", "--training.augment_target=0.6"]
-PRECISION = "bf16"
-"""Of all generators, so that they have one recipe: they are trained on no machine that cannot compute in it."""
-OF_CLASSIFIERS = "fp32"
-"""Which every machine can compute in."""
+PRECISION = "fp32"
+"""Of all generators and classifiers: every machine can compute in it, so that all have one recipe."""
 AGAIN = 500
 """Added to the seed of a training that diverged, which is tried again once; no other seed is made so (`Draw.seed`)."""
 PSI = 0.7
@@ -45,7 +42,8 @@ MARGIN = 2
 """Of a choice among synthetic images, so many times as many as are missing are made."""
 POOL = 2048
 """Seeds among which those nearest to real images are looked for."""
-METHODS = {"joint": "joint", "truncated": "joint", "between patients": "joint", "fine-tuned": "fine-tuned"}
+JOINT = "joint"
+"""The kind of images whose generator is one of all classes; those of all others are fine-tuned to one class."""
 
 
 NORMAL = "NORMAL"
@@ -123,9 +121,14 @@ class Draw:
         return SMALL[self.cell.question]
 
     def seed(self, of: int = 0) -> int:
-        """A seed that no other draw has: of the patients and the generator (0), or of a classifier."""
+        """A seed that no other draw has: of the generator (0), or of a classifier."""
         folds = (*FOLDS, PILOT_FOLDS).index(self.folds)
         return 1000 * (1 + 10 * self.number + folds) + of
+
+    @property
+    def base(self) -> int:
+        """The seed of the generator that this draw's are fine-tuned from; some draws share it."""
+        return replace(self, number=self.number % BASES).seed()
 
     @property
     def folder(self) -> Path:
@@ -139,11 +142,11 @@ class Draw:
         return self.folder.parent
 
     def open(self) -> PreparedSet:
-        """The prepared set of this draw; the same patients at every size."""
+        """The prepared set of this draw: the same patients at every size, and none of another draw of its fold."""
         out = self.folder / "set"
         if not (out / "dataset.json").exists():
             source = self.place.sets / self.cell.question / self.folds / str(self.cell.side)
-            few = ["--patients", f"{self.small}={self.cell.patients}", "--seed", self.seed()]
+            few = ["--patients", f"{self.small}={self.cell.patients}", "--part", self.number]
             call(["subset", source, out, *few], self.place)
         return PreparedSet.open(out)
 
@@ -179,10 +182,14 @@ def classified(
     largest = max(map(len, real.values()))
     lacking = {draw.small: largest - len(real[draw.small])}
     images, labels, of_real = training_images(way.arm, real, made, lacking)
-    draw.place.check()
     if not way.probe:
-        asked = {"seed": seed, "steps": budget.steps, "device": draw.place.device, "precision": OF_CLASSIFIERS}
-        return classify(images, labels, of_real, test, way.arm, len(names), **asked)
+        asked = {"steps": budget.steps, "device": draw.place.device, "precision": PRECISION}
+        found = []
+        for member in range(way.members):
+            draw.place.check()
+            own = seed + 10 * member
+            found.append(classify(images, labels, of_real, test, way.arm, len(names), seed=own, **asked))
+        return np.mean(found, axis=0)
     eyes = load_features("lite0", device=draw.place.device)
     features, of_test = (extract(eyes, torch.from_numpy(part)).double().cpu().numpy() for part in (images, test))
     patients = [data.manifest[i].patient for name in names for i in data.indices("train", [name])]
@@ -217,7 +224,7 @@ def of_the_boundary(draw: Draw, data: PreparedSet, way: Way, generator: int, nam
     real = [data.select("train", [other]) for other in data.classes]
     labels = np.repeat(np.arange(len(real)), [len(part) for part in real])
     place = draw.place
-    asked = {"seed": 1000, "steps": place.budget.steps, "device": place.device, "precision": OF_CLASSIFIERS}
+    asked = {"seed": 1000, "steps": place.budget.steps, "device": place.device, "precision": PRECISION}
     judge = train_classifier(np.concatenate(real), labels, PRETRAINED, len(real), **asked)
     sure = predict(judge, pool)[:, data.classes.index(name)]
     return pool[np.sort(np.argsort(np.abs(sure - 0.5))[:count])]
@@ -260,9 +267,7 @@ def between(one: Model, name: str, count: int, data: PreparedSet) -> np.ndarray:
 
 def runs_of(draw: Draw, data: PreparedSet, kind: str, name: str, generator: int) -> list[Path]:
     """The runs whose images of a class a kind of `IMAGES` takes, trained if they are not there."""
-    if kind == "three models":
-        return [trained(draw, data, "joint", name, generator + 100 * more) for more in range(3)]
-    return [trained(draw, data, METHODS[kind], name, generator)]
+    return [trained(draw, data, JOINT if kind == JOINT else "fine-tuned", name, generator)]
 
 
 def trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) -> Path:
@@ -278,23 +283,27 @@ def trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) ->
             draw.folder / f"joint-{seed}-{length(draw)}", data.path, budget.kimg, [*TOLD, *of_seed(seed)], place
         )
 
+    whole = place.sets / draw.cell.question / draw.folds / str(draw.cell.side)
+
     def others(seed: int) -> Path:
         out = draw.shared / f"others-{seed}-{length(draw)}"
         # Trained on the set of all patients, of which it sees the other classes only: those are the same in all draws.
-        whole = place.sets / draw.cell.question / draw.folds / str(draw.cell.side)
         classes = ["--classes", *(other for other in data.classes if other != draw.small), "--network.num_classes=0"]
         with in_turn(out, place):
             return train(out, whole, budget.kimg, [*classes, *of_seed(seed)], place)
 
     def fine_tuned(seed: int) -> Path:
         settings = ["--classes", name, "--training.augment_target=0.6", *of_seed(seed)]
-        out = draw.folder / f"fine-tuned-{seed}-{length(draw)}-{name}"
-        return train(out, data.path, budget.fine_tuned_kimg, settings, place, base)
+        run = f"fine-tuned-{seed}-{length(draw)}-{name}"
+        if name == draw.small:
+            return train(draw.folder / run, data.path, budget.fine_tuned_kimg, settings, place, base)
+        with in_turn(draw.shared / run, place):
+            return train(draw.shared / run, whole, budget.fine_tuned_kimg, settings, place, base)
 
-    if method == "joint":
+    if method == JOINT:
         return tried(joint, seed)
-    base = tried(others, seed)
-    return tried(fine_tuned, seed)
+    base = tried(others, draw.base)
+    return tried(fine_tuned, seed if name == draw.small else draw.base)
 
 
 def of_seed(seed: int) -> list[str]:
@@ -348,7 +357,6 @@ def train(out: Path, data: Path, kimg: float, settings: list[Any], place: Place,
         return out
     if out in _failed:
         raise _failed[out]
-    require_precision(place.device)
     more = ["--resume"] if begun else [*settings, f"--training.kimg={kimg}"]
     origin = [] if start is None else ["--start", start]  # again, since it may have been stopped before it had them
     try:
@@ -360,19 +368,6 @@ def train(out: Path, data: Path, kimg: float, settings: list[Any], place: Place,
         _failed[out] = error
         raise
     return out
-
-
-def require_precision(device: str) -> None:
-    """Train no generator of the map on a machine that computes in something else than the others do.
-
-    Raises:
-        SystemExit: This is one.
-    """
-    if usable_precision(PRECISION, device) != PRECISION:
-        raise SystemExit(
-            f"generators are trained in {PRECISION}, which this processor cannot compute in at a useful speed: take a "
-            "machine that can, or ways without synthetic images (--only, of the pilot)"
-        )
 
 
 def origins(run: Path) -> set[Path]:

@@ -8,35 +8,42 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from scipy import stats
 from scipy.special import softmax
 
 from samgan.errors import SamganError
 from samgan.files import atomic_write, locked
-from samgan.studies.map_cells import CellGain, Decision, DrawnGain, area_and_influence, decide, estimate_gains
+from samgan.studies.map_cells import (
+    FALSE_DISCOVERIES,
+    CellGain,
+    Decision,
+    DrawnGain,
+    area_and_influence,
+    decide,
+    estimate_gains,
+)
 
 HERE = Path(__file__).parent
-PILOT, CELLS, CHOICES = HERE / "pilot.jsonl", HERE / "cells.jsonl", HERE / "choices.json"
+OF_PILOT, CELLS, CHOICES = HERE / "pilot.jsonl", HERE / "cells.jsonl", HERE / "choices.json"
 HELD_OUT = HERE / "held_out"
 """A file for each set of held-out images: their classes, and whom they belong to, by numbers."""
 SMALL = {"virus": "VIRUS", "three": "VIRUS", "covid": "COVID"}
 """By question, the class of which there are few patients."""
-PATIENTS = {64: (10, 25, 50, 100, 250), 128: (25, 100)}
-"""By side of the images in pixels, the numbers of patients of the small class that have a cell."""
-PILOT_FOLDS, FOLDS = "1-0", ("1-2", "2-1")
+FOLDS = "1-2", "2-1"
 """Trained on and tested on."""
-PILOT_SIDE, PILOT_PATIENTS, PILOT_DRAWS = 64, (25, 100), 2
-USES_FROM = "virus"
-"""The question whose pilot tries uses of synthetic images; of the others, it tries the ways without them."""
-DRAWS, SEEDS = 3, 2
-"""In each fold: draws of few patients, each with a generator of its own. Of each draw: classifiers of each way."""
-USES, RIVALS = 3, 2
+PILOT_FOLDS = "1-0"
+PILOT_DRAWS = 4
+SEEDS = 1
+"""Classifiers of each way and draw: a further draw tells more than a further classifier."""
+BASES = 7
+"""Generators that are fine-tuned have so many in a fold to begin with, which draws take in turn. Draws that share one
+are not independent, so the mean of their gains counts as one value (`units`)."""
+USES, RIVALS = 1, 2
 """How many the pilot chooses: uses of synthetic images, and the strongest ways without them."""
 BUSY = "another process adds a record"
 SPECIFICITY = 0.9
@@ -52,7 +59,32 @@ class Cell:
     patients: int
 
 
-MAP = [Cell(question, side, count) for question in SMALL for side in PATIENTS for count in PATIENTS[side]]
+@dataclass(frozen=True)
+class Family:
+    """Cells that are decided together, once all of them are measured."""
+
+    draws: dict[Cell, int]
+    """Of few patients, in each fold of a cell: no two of a fold have a patient in common. Each has a generator."""
+    share: float
+    """Of the false discoveries that the whole map may have."""
+
+
+FAMILIES = (
+    Family({Cell("virus", 64, 10): 14, Cell("virus", 64, 25): 14}, 0.8),
+    Family({Cell("virus", 64, 50): 7, Cell("virus", 64, 100): 3}, 0.05),
+    Family({Cell("three", 64, 25): 7}, 0.05),
+    Family({Cell("covid", 64, 25): 7}, 0.05),
+    Family({Cell("virus", 128, 25): 7}, 0.05),
+)
+"""In the order in which they are measured. What the map is for stands first, and has most of the 5 %."""
+MAP = [cell for family in FAMILIES for cell in family.draws]
+DRAWS = {cell: count for family in FAMILIES for cell, count in family.draws.items()}
+WITH_USES = Cell("virus", 64, 25)
+PILOT = (
+    WITH_USES,
+    *(Cell("virus", 64, 100), Cell("three", 64, 25), Cell("covid", 64, 25), Cell("virus", 128, 25)),
+)
+"""Where the pilot tries the ways without synthetic images; in the first, it tries uses of them, too."""
 
 
 @dataclass(frozen=True)
@@ -153,20 +185,35 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class RivalsOf:
+    """The strongest ways without synthetic images in a cell of the pilot."""
+
+    cell: Cell
+    ways: tuple[str, ...]
+    """The best one first."""
+
+
+@dataclass(frozen=True)
 class Choices:
-    """What the pilot chose, before the first cell was measured."""
+    """What the pilot chose, before the first cell of a family was measured."""
 
     uses: tuple[str, ...]
     """The best uses of synthetic images, the best one first."""
-    rivals: dict[str, dict[int, tuple[str, ...]]]
-    """By question and number of patients of the pilot: the strongest ways without synthetic images, the best first."""
-    draws: int = DRAWS
-    """Of few patients, in each fold of each cell. Others are not counted."""
+    rivals: tuple[RivalsOf, ...]
 
-    def rivals_of(self, cell: Cell) -> tuple[str, ...]:
-        """Those that the pilot found at the number of patients with the nearest ratio, the smaller of two."""
-        own = self.rivals[cell.question]
-        return own[min(sorted(own), key=lambda count: abs(np.log(count / cell.patients)))]
+    def rivals_of(self, cell: Cell) -> tuple[str, ...] | None:
+        """Those of the cell of the pilot that is nearest; None if its question and size have no pilot yet.
+
+        Of the same question and size, with the nearest ratio of patients, the smaller of two.
+        """
+        nearest = nearest_pilot(cell)
+        return next((own.ways for own in self.rivals if own.cell == nearest), None)
+
+
+def nearest_pilot(cell: Cell) -> Cell:
+    """The cell of the pilot that chooses for a cell."""
+    own = [one for one in PILOT if (one.question, one.side) == (cell.question, cell.side)]
+    return min(sorted(own), key=lambda one: abs(np.log(one.patients / cell.patients)))
 
 
 @dataclass(frozen=True)
@@ -187,7 +234,7 @@ class UseGain:
     rivals: tuple[Rival, ...]
     """In the order of the pilot."""
     decision: Decision | None
-    """None: not all cells of its question are measured, so nothing is decided yet."""
+    """None: not all cells of its family are measured, so nothing is decided yet."""
     recall: float
     """Gain in recall of the small class at `SPECIFICITY`, over the first rival."""
     calibration: float
@@ -196,6 +243,8 @@ class UseGain:
     """Gain in AUC on another hospital's images, over the first rival; None: there are none."""
     minutes: float
     """Of training a draw's generators and one classifier of its images, on average."""
+    of_folds: tuple[float, ...]
+    """The gain over the strongest rival in each half of the patients: trained on one, tested on the other."""
 
     @property
     def strongest(self) -> Rival:
@@ -286,38 +335,34 @@ def read_choices() -> Choices | None:
         raise SystemExit(f"{CHOICES}: expected what the pilot chose ({error}); run choose again") from None
 
 
-def pilot_ways(question: str, rivals: Iterable[str], uses: Iterable[str]) -> list[str]:
-    """What the pilot tries for a question."""
-    return [*rivals, *(uses if question == USES_FROM else ())]
+def pilot_ways(cell: Cell, rivals: Iterable[str], uses: Iterable[str]) -> list[str]:
+    """What the pilot tries in one of its cells."""
+    return [*rivals, *(uses if cell == WITH_USES else ())]
 
 
-def choose(records: Sequence[Classifier], rivals: Iterable[str], uses: dict[str, str], draws: int) -> Choices | None:
-    """The rivals of each question whose pilot is complete, and the uses; None before the pilot of `USES_FROM` is.
+def choose(records: Sequence[Classifier], rivals: Iterable[str], uses: dict[str, str]) -> Choices | None:
+    """The rivals of each cell of the pilot that is complete, and the uses; None before `WITH_USES` is.
 
-    What has been chosen stays, since cells may have been measured by it: only questions are added.
+    What has been chosen stays, since cells may have been measured by it: only cells of the pilot are added.
 
     Args:
         records: Of the pilot.
         rivals: Ways without synthetic images.
         uses: Ways with them, and the family of each: of a family, at most one is chosen.
-        draws: How many draws the cells will have in each fold.
     """
-    rivals, chosen, best = list(rivals), dict[str, dict[int, tuple[str, ...]]](), tuple[str, ...]()
-    for question in SMALL:
-        means = {count: _means(records, Cell(question, PILOT_SIDE, count)) for count in PILOT_PATIENTS}
-        if all(way in found for found in means.values() for way in pilot_ways(question, rivals, uses)):
-            chosen[question] = {
-                count: tuple(sorted(rivals, key=found.__getitem__, reverse=True)[:RIVALS])
-                for count, found in means.items()
-            }
-            if question == USES_FROM:
-                together = {use: sum(found[use] for found in means.values()) for use in uses}
-                ranked = sorted(uses, key=together.__getitem__, reverse=True)
+    rivals, chosen, best = list(rivals), list[RivalsOf](), tuple[str, ...]()
+    for cell in PILOT:
+        found = _means(records, cell)
+        if all(way in found for way in pilot_ways(cell, rivals, uses)):
+            chosen.append(RivalsOf(cell, tuple(sorted(rivals, key=found.__getitem__, reverse=True)[:RIVALS])))
+            if cell == WITH_USES:
+                ranked = sorted(uses, key=found.__getitem__, reverse=True)
                 first = {uses[use]: use for use in reversed(ranked)}  # the best of each family
                 best = tuple(use for use in ranked if first[uses[use]] == use)[:USES]
     if before := read_choices():
-        return Choices(before.uses, chosen | before.rivals, before.draws)
-    return Choices(best, chosen, draws) if best else None
+        known = {own.cell for own in before.rivals}
+        return Choices(before.uses, (*before.rivals, *(own for own in chosen if own.cell not in known)))
+    return Choices(best, tuple(chosen)) if best else None
 
 
 def _means(records: Sequence[Classifier], cell: Cell) -> dict[str, float]:
@@ -340,10 +385,14 @@ class Spread:
     """Standard error over the held-out patients of one fold."""
 
     def detectable(self, draws: int) -> float:
-        """What so many draws in each of two folds would show in four cases of five, taken by itself."""
+        """What so many draws in each of two folds, each with a base of its own, would show in four cases of five.
+
+        As the first of its family that is shown.
+        """
         error = (self.of_draws**2 / (2 * draws) + self.of_patients**2 / 2) ** 0.5
-        freedom = 2 * (draws - 1)
-        return float(stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * error
+        first = FAMILIES[0]
+        p = FALSE_DISCOVERIES * first.share / (2 * USES * len(first.draws))
+        return CellGain("", draws, 0.0, error, 2.0 * (draws - 1)).detectable(p)
 
 
 def pilot_spreads(
@@ -361,11 +410,11 @@ def pilot_spreads(
     gained, of_patients = {}, {}
     for use in uses:
         if use in means:
-            drawn = [_gain("", "", own[use][draw], own[best][draw]) for draw in range(PILOT_DRAWS)]
+            drawn = [_gain("", own[use][draw], own[best][draw]) for draw in range(PILOT_DRAWS)]
             gained[use] = [draw.gain for draw in drawn]
             influence = np.mean([draw.influence for draw in drawn], axis=0)
             of_patients[use] = float(np.sqrt(np.square(influence).sum()))
-    # Two draws of one use tell next to nothing of how far draws differ, so the uses of a cell are taken together.
+    # Few draws of one use tell little of how far draws differ, so the uses of a cell are taken together.
     of_draws = float(np.sqrt(np.mean([np.var(gains, ddof=1) for gains in gained.values()]))) if gained else 0.0
     return {use: Spread(float(np.mean(gains)), of_draws, of_patients[use]) for use, gains in gained.items()}
 
@@ -386,20 +435,20 @@ Compared = dict[tuple[Cell, str], dict[str, list[Classifier]]]
 
 
 def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGain]:
-    """The gain of every chosen use in the cells that are complete: all draws that were decided, in each of the folds.
+    """The gain of every chosen use in the cells that are complete: all their draws, in each of the folds.
 
     Raises:
         SystemExit: Classifiers that are compared were not tested on the same images.
     """
     if choices is None:
         return []
-    complete = _complete(records, choices)
+    complete = _complete(records)
     measured = [
-        (cell, use, choices.rivals_of(cell))
+        (cell, use, ways)
         for cell in MAP
-        if cell.question in choices.rivals
+        if (ways := choices.rivals_of(cell))
         for use in choices.uses
-        if all((cell, way) in complete for way in (use, *choices.rivals_of(cell)))
+        if all((cell, way) in complete for way in (use, *ways))
     ]
     told = [
         (cell, use, ways)
@@ -408,51 +457,46 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
     ]
     drawn: list[list[DrawnGain]] = [[] for _ in range(RIVALS)]
     for number, (cell, use, ways) in enumerate(told):
-        spread = f"{cell.question}, {cell.patients} patients, {use}"
         for rank, way in enumerate(ways):
-            for ours, theirs in zip(complete[cell, use], complete[cell, way], strict=True):
-                drawn[rank].append(_gain(f"{number}", spread, ours, theirs))
+            pairs = zip(complete[cell, use], complete[cell, way], strict=True)
+            drawn[rank] += units([_gain(f"{number}", ours, theirs) for ours, theirs in pairs])
     found = [estimate_gains(own) for own in drawn]
-    count = Counter(cell.question for cell, *_ in measured)
-    ready = {
-        question
-        for question in choices.rivals
-        if count[question] == len(choices.uses) * sum(cell.question == question for cell in MAP)
-    }
-    decisions = decided([cell.question for cell, *_ in told], found, ready, 2 * len(MAP) * len(choices.uses))
+    there = {(cell, use) for cell, use, _ in measured}
+    ready = [family for family in FAMILIES if there.issuperset(product(family.draws, choices.uses))]
+    decisions = decided([cell for cell, *_ in told], found, ready)
     return [
         _use_gain(*what, [of_rank[number] for of_rank in found], decision, complete)
         for number, (what, decision) in enumerate(zip(told, decisions, strict=True))
     ]
 
 
-def _complete(records: Sequence[Classifier], choices: Choices) -> dict[tuple[Cell, str], list[list[Classifier]]]:
+def _complete(records: Sequence[Classifier]) -> dict[tuple[Cell, str], list[list[Classifier]]]:
     """Of each cell and way of which all draws are done: the classifiers, by fold and draw."""
     of: Compared = defaultdict(lambda: defaultdict(list))
     for record in records:
         key = record.key
-        if key.budget == Budget() and key.draw < choices.draws and key.seed < SEEDS:
+        if key.budget == Budget() and key.draw < DRAWS.get(key.cell, 0) and key.seed < SEEDS:
             of[key.cell, key.way][f"{key.folds} {key.draw}"].append(record)
-    places = [f"{folds} {draw}" for folds in FOLDS for draw in range(choices.draws)]
+    places = {cell: [f"{folds} {draw}" for folds in FOLDS for draw in range(DRAWS[cell])] for cell in MAP}
     return {
-        what: [found[place] for place in places]
-        for what, found in of.items()
-        if all(len(found[place]) == SEEDS for place in places)
+        (cell, way): [found[place] for place in places[cell]]
+        for (cell, way), found in of.items()
+        if all(len(found[place]) == SEEDS for place in places[cell])
     }
 
 
 def decided(
-    questions: Sequence[str], found: Sequence[Sequence[CellGain]], ready: set[str], hypotheses: int
+    cells: Sequence[Cell], found: Sequence[Sequence[CellGain]], ready: Sequence[Family]
 ) -> list[Decision | None]:
-    """What is shown of each gain: the cells of a question are decided together, once all of them are measured.
+    """What is shown of each gain: the cells of a family are decided together, once all of them are measured.
 
-    So it does not matter which are done first, and what was decided stays: each question has its share of the false
+    So it does not matter which are done first, and what was decided stays: each family has its share of the false
     discoveries that the whole map may have.
     """
-    decisions: list[Decision | None] = [None] * len(questions)
-    for question in ready:
-        own = [number for number, name in enumerate(questions) if name == question]
-        own_decisions = decide([[of_rank[number] for number in own] for of_rank in found], hypotheses)
+    decisions: list[Decision | None] = [None] * len(cells)
+    for family in ready:
+        own = [number for number, cell in enumerate(cells) if cell in family.draws]
+        own_decisions = decide([[of_rank[number] for number in own] for of_rank in found], family.share)
         for number, decision in zip(own, own_decisions, strict=True):
             decisions[number] = decision
     return decisions
@@ -475,7 +519,11 @@ def _use_gain(
     elsewhere = [[r.other_hospital for r in own if r.other_hospital is not None] for own in (ours, first)]
     other = float(np.mean(elsewhere[0]) - np.mean(elsewhere[1])) if all(elsewhere) else None
     minutes = np.mean([record.generator_seconds + record.seconds for record in ours]) / 60
-    return UseGain(cell, use, rivals, decision, float(recall), float(calibration), other, float(minutes))
+    strongest = min(rivals, key=lambda rival: rival.gain.mean).way
+    pairs = zip(complete[cell, use], complete[cell, strongest], strict=True)
+    each = [_gain("", mine, theirs) for mine, theirs in pairs]
+    of_folds = tuple(float(np.mean([one.gain for one in each if one.fold == fold])) for fold in range(len(FOLDS)))
+    return UseGain(cell, use, rivals, decision, float(recall), float(calibration), other, float(minutes), of_folds)
 
 
 def _recall(record: Classifier) -> float:
@@ -493,11 +541,9 @@ def _comparable(ours: list[list[Classifier]], rivals: list[list[list[Classifier]
     recipes = Counter(record.recipe for own in ours for record in own)
     every = [record for draws in (ours, *rivals) for own in draws for record in own]
     procedures = Counter((record.machine.procedure, record.machine.precision) for record in every)
-    models = max(len({record.models for record in own}) for own in ours)
     reasons = [
         f"its generators have several recipes: {dict(recipes)}" if len(recipes) > 1 else "",
         f"its classifiers were trained in several ways: {dict(procedures)}" if len(procedures) > 1 else "",
-        "classifiers of one draw have images of several generators" if models > 1 else "",
     ]
     key = ours[0][0].key
     for reason in filter(None, reasons):
@@ -505,14 +551,30 @@ def _comparable(ours: list[list[Classifier]], rivals: list[list[list[Classifier]
     return not any(reasons)
 
 
-def _gain(name: str, spread: str, ours: Sequence[Classifier], theirs: Sequence[Classifier]) -> DrawnGain:
+def units(drawn: Sequence[DrawnGain]) -> list[DrawnGain]:
+    """The gains of a cell, one for all draws of a fold whose generators began with the same one: their mean."""
+    of: dict[tuple[int, int], list[DrawnGain]] = defaultdict(list)
+    for one in drawn:
+        of[one.fold, one.draw % BASES].append(one)
+    return [
+        replace(
+            own[0],
+            draw=base,
+            gain=float(np.mean([one.gain for one in own])),
+            influence=np.mean([one.influence for one in own], axis=0),
+        )
+        for (_, base), own in of.items()
+    ]
+
+
+def _gain(name: str, ours: Sequence[Classifier], theirs: Sequence[Classifier]) -> DrawnGain:
     """What a draw gains: a mean over classifiers."""
     if len({record.held_out for record in (*ours, *theirs)}) > 1:
         raise SystemExit(f"{ours[0].key.cell}: expected one set of held-out images, found several; prepare it again")
     (area, influence), (other, of_other) = _mean(ours), _mean(theirs)
     key = ours[0].key
     fold = (*FOLDS, PILOT_FOLDS).index(key.folds)
-    return DrawnGain(name, spread, fold, key.draw, area - other, influence - of_other)
+    return DrawnGain(name, name, fold, key.draw, area - other, influence - of_other)
 
 
 def _mean(records: Sequence[Classifier]) -> tuple[float, np.ndarray]:

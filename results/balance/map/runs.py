@@ -1,14 +1,14 @@
 """Train the generators and classifiers of the pilot and of the map, and keep a record of every classifier.
 
-    python results/balance/map/runs.py pilot SETS WORK [--questions virus] [--patients 25 100] [--only WAY ...]
+    python results/balance/map/runs.py pilot SETS WORK [--questions virus] [--patients 25] [--only WAY ...]
     python results/balance/map/runs.py pilot-table
-    python results/balance/map/runs.py choose [--draws 3]
+    python results/balance/map/runs.py choose
     python results/balance/map/runs.py cells SETS WORK [--questions virus] [--patients 25] [--minutes 60] [--core 0]
 
-`pilot` trains on fold 1 and tests on fold 0, which the map never tests on. For the question virus it tries every way of
-ways.py, for the others those without synthetic images. `pilot-table` says how draws and patients spread, and so what
-how many draws would show. `choose` keeps the strongest rivals, the best uses and the number of draws in choices.json,
-which is committed before `cells` measures those on folds 1 and 2. What it chose stays; a later call adds questions.
+`pilot` trains on fold 1 and tests on fold 0, which the map never tests on. In its first cell it tries every way of
+ways.py, in the others those without synthetic images. `pilot-table` says how draws and patients spread, and so what the
+cells of the map can show. `choose` keeps the strongest rivals and the best use in choices.json, which is committed
+before `cells` measures those on folds 1 and 2. What it chose stays; a later call adds cells of the pilot.
 
 Both go on where they stopped: a record is added as soon as a classifier is done (pilot.jsonl, cells.jsonl), and a
 generator continues from its last checkpoint. So they can be stopped or killed at any time, and called again, with
@@ -34,7 +34,7 @@ import records
 import torch
 from draws import (
     NORMAL,
-    OF_CLASSIFIERS,
+    PRECISION,
     Draw,
     Failed,
     OutOfTime,
@@ -66,15 +66,15 @@ def main(words: Sequence[str] | None = None) -> None:
     """See the module's text."""
     options = _parser().parse_args(words)
     if options.step == "pilot-table":
-        print(pilot_table(records.read(records.PILOT)))
+        print(pilot_table(records.read(records.OF_PILOT)))
         return
     if options.step == "choose":
-        choose(options.draws)
+        choose()
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a training is stopped, too
     budget = Budget(options.kimg, options.fine_tuned_kimg, options.steps)
     pilot = options.step == "pilot"
-    path = options.records or (records.PILOT if pilot else records.CELLS)
+    path = options.records or (records.OF_PILOT if pilot else records.CELLS)
     if budget != Budget() and options.records is None:
         raise SystemExit(f"{budget} is not that of the protocol: name another file with --records, not {path.name}")
     if options.core is not None:
@@ -92,15 +92,15 @@ def main(words: Sequence[str] | None = None) -> None:
         raise SystemExit("\n".join(["failed:", *failed]))
 
 
-def choose(draws: int) -> None:
+def choose() -> None:
     """Write what the pilot says; what an earlier call chose stays."""
     uses = {name: way.family for name, way in USES.items()}
-    choices = records.choose(records.read(records.PILOT), RIVALS, uses, draws)
+    choices = records.choose(records.read(records.OF_PILOT), RIVALS, uses)
     if choices is None:
-        raise SystemExit(f"nothing is chosen: the pilot of {records.USES_FROM} is not complete")
+        raise SystemExit(f"nothing is chosen: the pilot of {records.WITH_USES} is not complete")
     with atomic_write(records.CHOICES) as file:
         file.write(msgspec.json.format(msgspec.json.encode(choices)) + b"\n")
-    print(f"{records.CHOICES}: {', '.join(choices.rivals)}; {choices.draws} draws")
+    print(f"{records.CHOICES}: {', '.join(choices.uses)}; rivals of {len(choices.rivals)} cells of the pilot")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,15 +111,14 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("sets", type=Path)
         step.add_argument("work", type=Path)
         step.add_argument("--questions", nargs="+", choices=records.SMALL, default=list(records.SMALL))
-        numbers = sorted({count for counts in records.PATIENTS.values() for count in counts})
-        of_all = list(records.PILOT_PATIENTS) if name == "pilot" else numbers
-        step.add_argument("--patients", nargs="+", type=int, choices=numbers, default=of_all)
+        of_step = records.PILOT if name == "pilot" else records.MAP
+        for option, values in (("patients", {c.patients for c in of_step}), ("sides", {c.side for c in of_step})):
+            allowed = sorted(values)
+            step.add_argument(f"--{option}", nargs="+", type=int, choices=allowed, default=allowed)
         step.add_argument("--draws", nargs="+", type=int, help="numbers of draws (default: all)")
         step.add_argument("--seeds", nargs="+", type=int, default=list(range(records.SEEDS)), help="of classifiers")
         if name == "pilot":
             step.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
-        else:
-            step.add_argument("--sides", nargs="+", type=int, choices=records.PATIENTS, default=list(records.PATIENTS))
         step.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing new after so many")
         step.add_argument("--core", type=int, help="use this core only")
         step.add_argument("--device", default="cpu")
@@ -128,36 +127,43 @@ def _parser() -> argparse.ArgumentParser:
         step.add_argument("--steps", type=int, default=Budget.steps)
         step.add_argument("--records", type=Path, help="keep records in this file: for trials with another budget")
     steps.add_parser("pilot-table")
-    step = steps.add_parser("choose")
-    step.add_argument("--draws", type=int, default=records.DRAWS, help="of each cell, in each fold (default: 3)")
+    steps.add_parser("choose")
     return parser
 
 
 def pilot_work(options: argparse.Namespace, place: Place) -> Iterator[tuple[Draw, Sequence[str]]]:
     """The draws of the pilot, and the ways to try."""
-    for question in options.questions:
-        tried = records.pilot_ways(question, RIVALS, USES)
-        for patients in options.patients:
-            for number in options.draws or range(records.PILOT_DRAWS):
-                cell = Cell(question, records.PILOT_SIDE, patients)
-                names = [name for name in options.only if name in tried]
-                yield Draw(cell, records.PILOT_FOLDS, number, place), names
+    for cell in _asked(options, records.PILOT):
+        tried = records.pilot_ways(cell, RIVALS, USES)
+        names = [name for name in options.only if name in tried]
+        for number in options.draws or range(records.PILOT_DRAWS):
+            yield Draw(cell, records.PILOT_FOLDS, number, place), names
 
 
 def cells_work(options: argparse.Namespace, place: Place) -> Iterator[tuple[Draw, Sequence[str]]]:
-    """The draws of the map, and the ways that the pilot chose; cell by cell, so that some are soon complete."""
+    """The draws of the map, and the ways that the pilot chose; cell by cell, so that some are soon complete.
+
+    Those of which the pilot has not chosen yet are named and left out.
+    """
     choices = records.read_choices()
-    missing = [name for name in options.questions if choices is None or name not in choices.rivals]
-    if choices is None or missing:
-        raise SystemExit(
-            f"{records.CHOICES.name} has no choice for {', '.join(missing)}: expected a pilot of each question; run "
-            "pilot, then choose"
-        )
-    for cell in records.MAP:
-        if cell.question in options.questions and cell.patients in options.patients and cell.side in options.sides:
-            for number in options.draws or range(choices.draws):
-                for folds in records.FOLDS:
-                    yield Draw(cell, folds, number, place), (*choices.rivals_of(cell), *choices.uses)
+    chosen = {cell: choices.rivals_of(cell) if choices else None for cell in _asked(options, records.MAP)}
+    for cell, rivals in chosen.items():
+        if rivals is None:
+            print(f"{cell}: left out, since {records.nearest_pilot(cell)} has no pilot in {records.CHOICES.name} yet")
+    if choices is None or not any(chosen.values()):
+        raise SystemExit(f"{records.CHOICES.name} has nothing for these cells: run pilot, then choose")
+    for cell, rivals in chosen.items():
+        for number in options.draws or range(records.DRAWS[cell]):
+            for folds in records.FOLDS if rivals else ():
+                yield Draw(cell, folds, number, place), (*(rivals or ()), *choices.uses)
+
+
+def _asked(options: argparse.Namespace, cells: Iterable[Cell]) -> list[Cell]:
+    return [
+        cell
+        for cell in cells
+        if cell.question in options.questions and cell.patients in options.patients and cell.side in options.sides
+    ]
 
 
 def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path, failed: list[str]) -> None:
@@ -249,7 +255,7 @@ def this_machine(device: str) -> Machine:
     known = describe_environment(device, None)
     return Machine(
         known.processor,
-        OF_CLASSIFIERS,
+        PRECISION,
         __version__,
         known.commit or "",
         str(torch.__version__),
@@ -263,7 +269,7 @@ def pilot_table(found: Sequence[Classifier]) -> str:
     Then, of each use: what it gains over the strongest rival, how much that differs between draws and patients, and
     what would be shown with some numbers of draws.
     """
-    cells = sorted({record.key.cell for record in found})
+    cells = [cell for cell in records.PILOT if any(record.key.cell == cell for record in found)]
     if not cells:
         return "The pilot has not been measured."
     lines = ["| way | " + " | ".join(f"{c.question}, {c.patients} patients, {c.side} px" for c in cells) + " |"]
@@ -273,7 +279,7 @@ def pilot_table(found: Sequence[Classifier]) -> str:
         values = [f"{np.mean(own):.3f} ± {np.std(own):.3f}" if own else "" for own in of_cells]
         if any(values):
             lines.append(f"| {name}{'' if name in RIVALS else ' *'} | " + " | ".join(values) + " |")
-    numbers = (2, 3, 6, 12)
+    numbers = (3, 7, 14)
     lines += ["", f"| use | cell | gain | draws | patients | {' | '.join(f'with {n} draws' for n in numbers)} |"]
     lines.append("|---|" + "---|" * (4 + len(numbers)))
     for cell in cells:

@@ -42,27 +42,27 @@ READING = (
     "not decided yet.",
     f"Hatched: only a gain above {ENOUGH:g} would have been shown in four cases of five. If no difference is shown "
     "there, there may still be one.",
-    "A cell is measured when all its draws of patients are done, and stands here from then on. It is decided when all "
-    "cells of its question are measured, so that it does not depend on which of them are done first, and stays so.",
+    "A cell is measured when all its draws of patients are done, and stands here from then on. Cells of a family are "
+    "decided together, when all of them are measured, so that it does not matter which are done first.",
 )
 HEADER = (
     *("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable"),
-    *("recall at 90 % specificity", "calibration error", "other hospital", "minutes", "verdict"),
+    *("in each half", "recall at 90 % specificity", "calibration error", "other hospital", "minutes", "verdict"),
 )
 
 
 def simulation_table() -> str:
-    """One line for each number of patients, and one for all."""
+    """One line for each cell, and one for all."""
     with open(HERE / "simulation.csv", newline="") as file:
         return "\n".join(_line(row) for row in csv.DictReader(file))
 
 
 def _line(row: dict[str, str]) -> str:
-    shares = [f"{100 * float(row[key]):.1f} %" for key in ("intervals_that_hold", "p_below_0.05", "helps", "harms")]
+    names = ("intervals_that_hold", "intervals_as_told_that_hold", "p_below_0.05", "helps", "harms")
+    shares = [f"{100 * float(row[key]):.1f} %" for key in names]
     false = f"{100 * float(row['false_discovery_rate']):.1f} %" if row["false_discovery_rate"] else ""
     errors = [f"{float(row[key]):.4f}" for key in ("standard_error", "true_error", "detectable")]
-    small = f"{100 * float(row['detectable_is_0.01']):.1f} %"
-    return f"| {' | '.join([row['gains'], row['patients'], *shares, false, *errors, small])} |"
+    return f"| {' | '.join([row['gains'], row['cell'], *shares, false, *errors])} |"
 
 
 def measured() -> list[UseGain]:
@@ -89,7 +89,7 @@ def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
             f"{rival.gain.mean:+.4f} {_interval(one, rival, 4)}",
             f"{min(1.0, 2 * min(rival.gain.p(1), rival.gain.p(-1))):.3f}",
             f"{detectable(one, rival):.4f}",
-            *(_beside(one) if not rank else [""] * 4),
+            *(_beside(one) if not rank else [""] * 5),
             word(one),
         )
         for one in found
@@ -98,9 +98,10 @@ def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
 
 
 def _beside(one: UseGain) -> list[str]:
-    """Differences to the first rival, and the cost."""
+    """The gain in each half of the patients, differences to the first rival, and the cost."""
     other = "" if one.other_hospital is None else f"{one.other_hospital:+.4f}"
-    return [f"{one.recall:+.3f}", f"{one.calibration:+.3f}", other, f"{one.minutes:.0f}"]
+    halves = ", ".join(f"{gain:+.4f}" for gain in one.of_folds)
+    return [halves, f"{one.recall:+.3f}", f"{one.calibration:+.3f}", other, f"{one.minutes:.0f}"]
 
 
 def word(one: UseGain) -> str:
@@ -197,9 +198,10 @@ def figure(question: str, found: Iterable[UseGain]) -> Markup:
     """The cells of one question: patients from left to right, a row for each size and use."""
     own = {(one.cell, one.use): one for one in found if one.cell.question == question}
     choices = records.read_choices()
-    counts = sorted({count for counts in records.PATIENTS.values() for count in counts})
+    planned = [cell for cell in records.MAP if cell.question == question]
+    counts = sorted({cell.patients for cell in planned})
     rows: dict[str, list[HeatCell | None]] = {}
-    for side in records.PATIENTS:
+    for side in sorted({cell.side for cell in planned}):
         for use in choices.uses if choices else ("",):
             cells = [Cell(question, side, count) for count in counts]
             name = f"{side} px: {use}" if use else f"{side} px"

@@ -18,21 +18,22 @@ class Way:
     probe: bool = False
     """A linear classifier of Lite0's frozen features instead of a network."""
     smote: bool = False
-    images: str = "joint"
+    images: str = "fine-tuned"
     """Which synthetic images: a name of `IMAGES`."""
     choice: str = "all"
     """Of twice as many as are missing: all: the first half. boundary: the half of which a classifier of the real
     images, trained by `PRETRAINED`, is least sure."""
+    members: int = 1
+    """Networks that are trained, each with a seed of its own; their probabilities are averaged."""
     family: str = ""
     """Of a use of synthetic images: ways that are much alike, of which the pilot chooses one at most."""
 
 
 IMAGES = {
+    "fine-tuned": "one model of all classes but the small one, which is not told the class, fine-tuned to one class",
     "joint": "one model that is told the class and sees all classes equally often",
-    "fine-tuned": "one model of all other classes, which is not told the class, then fine-tuned to the small class",
-    "truncated": "as joint, with a truncation of 0.7",
-    "three models": "as joint, a third of the images from each of three seeds",
-    "between patients": "as joint, somewhere between two seeds, each of them the nearest one to a real image",
+    "truncated": "as fine-tuned, with a truncation of 0.7",
+    "between patients": "as fine-tuned, somewhere between two seeds, each of them the nearest one to a real image",
 }
 
 
@@ -54,6 +55,7 @@ RIVALS: dict[str, Way] = {
     "pretrained, augmentation, logit adjustment": Way(Arm(augmented=True, network="lite0", loss="logit-adjusted")),
     "pretrained, augmentation, oversampling, mixup": Way(replace(PRETRAINED, blend="mixup")),
     "pretrained, augmentation, oversampling, CutMix": Way(replace(PRETRAINED, blend="cutmix")),
+    "pretrained, augmentation, oversampling, mean of four": Way(PRETRAINED, members=4),
     "linear": Way(Arm(), probe=True),
     "linear, SMOTE": Way(Arm(), probe=True, smote=True),
 }
@@ -72,7 +74,7 @@ USES: dict[str, Way] = {
             _with(PRETRAINED, "pretrained, other images", **ALIKE), images=images
         )
         for images in IMAGES
-        if images != "joint"
+        if images != "fine-tuned"
     },
     "pretrained, synthetic and real alike: of the boundary": replace(
         _with(PRETRAINED, "pretrained, other images", **ALIKE), choice="boundary"
