@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     parser.add_argument("--only", type=int, nargs="+", help="sides of the images (default: all)")
+    parser.add_argument("--presets", nargs="+", help="names of presets (default: all)")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -73,12 +74,10 @@ def main() -> None:
         print(f"{machine()}\n")
         print("| preset | side | batch | arithmetic | GFLOP an image | images/s | minutes for 100 kimg | peak memory |")
         print("|---|---|---|---|---|---|---|---|", flush=True)
-    for preset, resolutions, settings in PRESETS:
+    for preset, resolutions, settings in (row for row in PRESETS if row[0] in (options.presets or row)):
         for resolution in (side for side in resolutions if options.only is None or side in options.only):
-            largest = {
-                "training.first_sides": []
-            }  # steps with images of the size, with which some presets do not begin
-            config = preset_config(preset, "cpu", resolution).override({**settings, **largest})
+            # Steps with images of the size, with which some presets do not begin.
+            config = preset_config(preset, "cpu", resolution).override({**settings, "training.first_sides": []})
             command = [sys.executable, __file__, "--steps", str(options.steps), "--measure"]
             told = subprocess.run(
                 [*command, json.dumps(config.to_dict())], check=True, stdout=subprocess.PIPE, text=True

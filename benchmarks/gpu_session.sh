@@ -80,10 +80,10 @@ seen() { # images that a run has seen
     echo "${images:-0}"
 }
 
-next() { # the unfinished runs that have seen the fewest images, as many as are trained at once
+next() { # the runs that go on and have seen the fewest images, as many as are trained at once
     local run
     for run in "${runs[@]}"; do
-        [ -e "$work/$run.finished" ] || echo "$(seen "$run") $run"
+        [ -e "$work/$run.finished" ] || [ -e "$work/$run.stuck" ] || echo "$(seen "$run") $run"
     done | sort -n | head -n "$at_once" | cut -d ' ' -f 2
 }
 
@@ -97,7 +97,10 @@ train() { # train RUN SECONDS
     status=$?
     [ $status -ne 0 ] || touch "$work/$run.finished"
     say "$run: status $status, $(seen "$run") images; $(tail -n 1 "$work/$run.log" | cut -c 1-200)"
-    [ -e "$work/$run.finished" ] || [ "$(seen "$run")" -gt "$before" ] || touch "$work/$run.stuck"
+    if [ ! -e "$work/$run.finished" ] && [ "$(seen "$run")" -le "$before" ]; then
+        say "$run took no step; its log is $work/$run.log"
+        touch "$work/$run.stuck"
+    fi
 }
 
 result() { # the scores of a run, and its generator
@@ -120,23 +123,23 @@ once tests.txt $test_seconds "$python" -m pytest -q -p no:cacheprovider tests/te
 once steps.md $table_seconds "$python" benchmarks/bench_gpu.py
 
 rm -f "$work"/*.stuck
+together=$(smaller "$at_once" 4) # are scored at the same time
+scoring=$((score_seconds * ((${#runs[@]} + together - 1) / together)))
 while mapfile -t turn < <(next) && [ ${#turn[@]} -gt 0 ]; do
-    seconds=$(smaller "$slice" $(($(left) - score_seconds - start_seconds)))
+    seconds=$(smaller "$slice" $(($(left) - scoring - start_seconds)))
     [ "$seconds" -ge "$start_seconds" ] || break
     for run in "${turn[@]}"; do
         train "$run" "$seconds" &
     done
     wait
-    if stuck=$(find "$work" -name "*.stuck" -printf '%f ') && [ -n "$stuck" ]; then
-        say "took no step: $stuck; the logs are in $work"
-        break
-    fi
 done
 
-for run in "${runs[@]}"; do
-    [ "$(seen "$run")" -eq 0 ] || [ "$(left)" -lt 20 ] || result "$run" &
+for ((first = 0; first < ${#runs[@]}; first += together)); do
+    for run in "${runs[@]:first:together}"; do
+        [ "$(seen "$run")" -eq 0 ] || [ "$(left)" -lt 20 ] || result "$run" &
+    done
+    wait
 done
-wait
 for run in "${runs[@]}"; do
     say "$run: $(seen "$run") images; $(find "$out" -name "$run.*" -printf '%f %s bytes, ')"
 done

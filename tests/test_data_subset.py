@@ -1,6 +1,7 @@
 """A part of a prepared set is a prepared set, and holds out whom the whole holds out."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -65,6 +66,11 @@ def test_parts_have_no_patient_in_common(data, tmp_path):
         return {row.patient for row in taken.manifest if (row.class_name, row.split) == ("NORMAL", "train")}
 
     parts = [chosen(part) for part in range(3)]
+    first, second = (PreparedSet.open(tmp_path / str(part)).info for part in (0, 1))
+    as_before = {"name": "data", "sha256": data.sha256, "seed": 0, "patients": {"NORMAL": 2}, "images": {}}
+    as_before |= {"resolution": None}  # sets of earlier versions, which had no parts, keep their name
+    assert first.fingerprint == hashlib.sha256(f"{data.sha256} {as_before}".encode()).hexdigest()
+    assert first.fingerprint != second.fingerprint
     assert [len(own) for own in parts] == [2, 2, 2]
     assert len(set.union(*parts)) == 6
     with pytest.raises(UsageError, match="NORMAL: patients: 2 were asked for in part 70, but there are only"):

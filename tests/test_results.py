@@ -397,6 +397,25 @@ def test_claims_wait_for_all_runs_of_their_length(monkeypatch, tmp_path):
     assert "The paper's claims" not in (tmp_path / "at-200" / "table.md").read_text()  # factors are not there
 
 
+def test_seeds_that_the_stopping_rule_adds_are_waited_for_and_count_at_their_end_alone(monkeypatch, tmp_path):
+    verdict = load("verdict", "verdict")
+    monkeypatch.setattr(verdict, "HERE", tmp_path)
+    names = "samgan-8", "msg-gan-6"
+    write_rows(
+        tmp_path / "headline", [of_the_verdict(verdict, n, seed, "headline") for n in names for seed in range(4)]
+    )
+    assert len(verdict.planned_at(400.0)) == 8
+    assert "8 of 8 of the part headline" in verdict.progress()
+    write_rows(tmp_path / "headline", [of_the_verdict(verdict, name, 4, "headline") for name in names])
+    assert len(verdict.planned_at(400.0)) == 12
+    assert (len(verdict.planned_at(200.0)), len(verdict.rows_at(200.0))) == (8 + 16, 8)
+    verdict.main()
+    table = (tmp_path / "at-400" / "table.md").read_text()
+    assert "Not finished: 10 of 12 jobs have ended." in table
+    assert "The paper's claims" not in table
+    assert "10 of 12 of the part headline" in verdict.progress()
+
+
 def test_each_claim_is_judged_at_one_length():
     """All of them, but flips, of which two pairs have the seeds of the factors; with rows that the protocol has."""
     verdict = load("verdict", "verdict")

@@ -165,7 +165,7 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
     by_rival = {}
     for rival in found.rivals:
         by_hand = [
-            DrawnGain("a", "25", fold, d, *(mean(USE, folds, d, w) - mean(rival.way, folds, d, w) for w in range(2)))
+            DrawnGain("a", fold, d, *(mean(USE, folds, d, w) - mean(rival.way, folds, d, w) for w in range(2)))
             for fold, folds in enumerate(records.FOLDS)
             for d in range(3)
         ]
@@ -180,7 +180,9 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
     assert found.recall > 0.02
     for missing in (every[0], every[-1]):
         assert records.gains([record for record in every if record != missing], choices) == []
-    assert found.of_folds == pytest.approx([np.mean([d.gain for d in by_rival[RIVAL] if d.fold == f]) for f in (0, 1)])
+    for rival in found.rivals:
+        halves = [np.mean([draw.gain for draw in by_rival[rival.way] if draw.fold == fold]) for fold in (0, 1)]
+        assert rival.of_folds == pytest.approx(halves)
     further = [replace(r, key=replace(r.key, draw=3), predicted="") for r in every if r.key.draw == 0]
     assert records.gains([*every, *further], choices) == [found]  # what was added later does not count
     other = [replace(r, key=replace(r.key, budget=records.Budget(kimg=1.0))) for r in every]
@@ -193,6 +195,15 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
     elsewhere = replace(every[0], machine=replace(every[0].machine, precision="another"))
     assert records.gains([elsewhere, *every[1:]], choices) == []
     assert "left out, since its classifiers were trained in several ways" in capsys.readouterr().out
+
+
+def test_a_use_that_is_left_out_keeps_its_family_undecided(records, monkeypatch):
+    cell, other = records.Cell("virus", 64, 25), records.Cell("virus", 64, 10)
+    families(records, monkeypatch, [cell, other])
+    every = [*cell_records(records, cell, 0.03), *cell_records(records, other, 0.0)]
+    assert all(found.decision for found in records.gains(every, chosen(records)))
+    mixed = [*every[:-1], replace(every[-1], recipe="another")]
+    assert [(found.cell, found.decision) for found in records.gains(mixed, chosen(records))] == [(cell, None)]
 
 
 def test_a_gain_over_one_rival_alone_is_no_gain(records, monkeypatch):
@@ -248,14 +259,12 @@ def test_the_pilot_chooses_the_best_of_each_kind_and_only_when_it_is_complete(re
 
 
 def test_draws_whose_generators_began_with_the_same_one_count_once(records):
-    drawn = [
-        DrawnGain("a", "a", fold, draw, 0.01 * draw, np.full(3, float(draw))) for fold in (0, 1) for draw in range(9)
-    ]
+    drawn = [DrawnGain("a", fold, draw, 0.01 * draw, np.full(3, float(draw))) for fold in (0, 1) for draw in range(9)]
     found = records.units(drawn)
     assert [(one.fold, one.draw) for one in found] == [(fold, base) for fold in (0, 1) for base in range(7)]
     assert [one.gain for one in found[:3]] == pytest.approx([0.035, 0.045, 0.02])  # draws 0 and 7, 1 and 8, 2
     assert found[1].influence == pytest.approx(np.full(3, 4.5))
-    assert [astuple(one)[:5] for one in records.units(drawn[:7])] == [astuple(one)[:5] for one in drawn[:7]]
+    assert [astuple(one)[:4] for one in records.units(drawn[:7])] == [astuple(one)[:4] for one in drawn[:7]]
 
 
 def test_the_families_of_the_map_are_those_of_its_page(records):
@@ -340,7 +349,10 @@ def test_simulated_maps_know_their_true_gains(records, scripts, monkeypatch):
     families(records, monkeypatch, own)
     for name in ("FAMILIES", "MAP", "DRAWS"):
         monkeypatch.setattr(simulate, name, getattr(records, name))
-    monkeypatch.setattr(simulate, "PATIENTS", dict.fromkeys(simulate.PATIENTS, (100, 100)))
+    monkeypatch.setattr(simulate, "PATIENTS", dict.fromkeys(simulate.PATIENTS, ((30, 20, 50), (30, 20, 50))))
+    truth, of, common = simulate._fold(np.random.default_rng(0), "virus", 0)
+    assert len(truth) == len(of) == len(common)
+    assert (set(of[truth == 1]), set(of[truth == 0])) == (set(range(50)), set(range(30, 100)))
     found = simulate.simulated(np.random.default_rng(0), (0.0, 0.1))
     assert [len(ranks) for ranks in found] == [2, 2]
     told = [simulate.Told(number, gain, found, d) for number, (gain, d) in enumerate(
@@ -425,7 +437,8 @@ def test_a_measured_cell_comes_to_the_table_the_page_and_the_package(records, sc
     assert page.count('fill="url(#hatch-virus)"') == sum(hatched)
     assert len(table.map_table(table.measured()).splitlines()) == 2 + 4 * records.RIVALS
     helped = next(one for one in table.measured() if one.cell == of[64, 25])
-    assert f"| {', '.join(f'{gain:+.4f}' for gain in helped.of_folds)} |" in table.map_table([helped])
+    for rival in helped.rivals:
+        assert f"| {', '.join(f'{gain:+.4f}' for gain in rival.of_folds)} |" in table.map_table([helped])
 
 
 @pytest.fixture

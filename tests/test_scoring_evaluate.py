@@ -9,12 +9,14 @@ from samgan import api
 from samgan.commands.main import main
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
+from samgan.errors import SamganError
 from samgan.metrics import load_features
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.load_features import Default
 from samgan.networks import Generator
 from samgan.presets import preset_config
 from samgan.runs import Run, TrainedOn, describe_environment, save_checkpoint
+from samgan.sampling import Source
 from samgan.scoring import Scores
 from samgan.scoring.evaluation import flattered
 
@@ -55,6 +57,15 @@ def test_the_papers_protocol_draws_as_many_images_as_there_are_real_ones(run, da
     assert json.loads((run.path / "scores.json").read_text())["floor_count"] is None
     some, _ = api.evaluate(run.path, data, device="cpu", protocol="paper", count=30, out=tmp_path / "some")
     assert (some.counts.fake, some.count, some.floor_count) == (30, 30, 24)
+
+
+def test_more_real_images_than_there_is_memory_for_are_refused_before_any_is_made(run, data, monkeypatch, no_features):
+    monkeypatch.setattr("samgan.data.dataset.ASK_FROM", 0)
+    monkeypatch.setattr("samgan.data.room.free_memory", lambda: 100)
+    monkeypatch.setattr(Source, "images", lambda *arguments, **options: pytest.fail("images were made"))
+    with pytest.raises(SamganError, match=r"images of 32 px from .* are free: choose .*samgan subset") as told:
+        api.evaluate(run.path, data, count=8)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -96,14 +96,23 @@ LENGTHS = (100.0, 200.0, 400.0, 1808.0)
 
 
 def planned_at(kimg: float) -> set[tuple[str, int]]:
-    """Row and seed of all runs that are scored at a length and that claims wait for."""
-    return {
-        (row, seed)
-        for name, part in PARTS.items()
-        if name not in DESCRIBED and kimg in (part.kimg, *part.score_at)
-        for row, seeds in part.seeds.items()
-        for seed in range(seeds)
-    }
+    """Row and seed of all runs that are scored at a length and that claims wait for.
+
+    As soon as one of the seeds that the stopping rule may add is there, all of them are; they count at the end of their
+    part alone, since claims at shorter lengths were decided before.
+    """
+    found = set()
+    for name, part in PARTS.items():
+        if name not in DESCRIBED and kimg in (part.kimg, *part.score_at):
+            more = part.more_seeds if kimg == part.kimg and added(name) else 0
+            found |= {(row, seed) for row, seeds in part.seeds.items() for seed in range(seeds + more)}
+    return found
+
+
+def added(name: str) -> bool:
+    """Whether a part has a run of a seed that the stopping rule adds."""
+    rows = map(RowDocument.read, (HERE / name / "rows").glob("*.json"))
+    return any(row.seed >= PARTS[name].seeds.get(row.name, 0) for row in rows)
 
 
 def main() -> None:
@@ -121,7 +130,7 @@ def main() -> None:
                 rows,
                 command="results/verdict/run.sh, results/verdict/verdict.py",
                 title=f"Table 2 on the paper's own images, {kimg:g} kimg",
-                jobs=max(len(rows), len(planned | {(row.name, row.seed) for row in rows})),
+                jobs=len(planned | {(row.name, row.seed) for row in rows}),
                 claims=claims,
                 pictures=pictures_at(kimg),
             )
@@ -132,9 +141,12 @@ def main() -> None:
 
 
 def progress() -> str:
-    """How many runs have been made, for README.md."""
-    made = {name: len(list((HERE / name / "rows").glob("*.json"))) for name in PARTS}
-    planned = {name: sum(part.seeds.values()) for name, part in PARTS.items()}
+    """How many runs have been made, for README.md; those that failed have not."""
+    rows = {name: list(map(RowDocument.read, (HERE / name / "rows").glob("*.json"))) for name in PARTS}
+    made = {name: sum(row.scores is not None for row in own) for name, own in rows.items()}
+    planned = {
+        name: sum(part.seeds.values()) + len(part.seeds) * part.more_seeds * added(name) for name, part in PARTS.items()
+    }
     parts = ", ".join(f"{made[name]} of {planned[name]} of the part {name}" for name in PARTS)
     return f"Of its {sum(planned.values())} runs {sum(made.values())} have been made: {parts}."
 
@@ -167,7 +179,7 @@ def write_further(path: Path, rows: Sequence[RowDocument], claims: Sequence[Clai
         lines += ["", f"## {title}", ""]
         for claim in claims:
             compared = dict.fromkeys((pair.better, pair.worse) for pair in claim.pairs)
-            pairs = tuple(Pair(*rows, measure) for rows in compared for measure in measures)
+            pairs = tuple(Pair(*names, measure) for names in compared for measure in measures)
             for verdict in judge_claims(runs, [dataclasses.replace(claim, pairs=pairs)]) if pairs else ():
                 lines += [f"* {claim.sentence}", *(f"  * {line}" for line in verdict.evidence)]
     with atomic_write(path) as file:
@@ -204,7 +216,8 @@ def rows_at(kimg: float) -> list[RowDocument]:
         for path, row in own.items():
             check(row, name, path.stem)
             cut = row_at(row, kimg) or (row if row.failed and kimg == part.kimg else None)
-            if cut and (name != "full" or kimg == part.kimg):
+            further = name == "full" or row.seed >= part.seeds[row.name]
+            if cut and (kimg == part.kimg or not further):
                 found[row.name, row.seed] = cut
     first, *others = [row for row in found.values() if row.scores and not ROWS[row.name].colour] or [None]
     if first and not all(row.scoring.equals(first.scoring) for row in others):

@@ -44,7 +44,7 @@ def subset(
         classes: The classes that stay; default: all. A class that is in neither of the above keeps all its images.
         resolution: Side of the new images, by means over squares of pixels; default: that of the set. Preparing the
             source again might find other near duplicates, and hold out other images.
-        seed: Seed of the choice. With the same seed, the choice of a smaller number is part of that of a larger one.
+        seed: Seed of the choice. In part 0, that of a smaller number is part of that of a larger one by the same seed.
         part: 0 or more: which of the choices by the same seed and numbers. They have no patient in common, and no image
             of the classes in `images`.
 

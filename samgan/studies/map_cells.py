@@ -6,8 +6,8 @@ that none of them saw. A gain in AUC is taken as
 
     gain[cell, fold, draw] = cell + patients of the fold + draw,
 
-where the last has a variance that cells of the same `spread` share, estimated within folds, and the second
-has the variance that DeLong's influence of each patient gives.
+where the last has a variance that is estimated within the folds of the cell, and the second has the variance that
+DeLong's influence of each patient gives.
 """
 
 import math
@@ -31,9 +31,6 @@ class DrawnGain:
     """What synthetic images gained with one draw of few patients."""
 
     cell: str
-    spread: str
-    """Cells with the same name here are taken to have equal variance between draws, such as those of one question with
-    the same number of patients."""
     fold: int
     """Whose patients the classifiers were tested on."""
     draw: int
@@ -130,20 +127,22 @@ def estimate_gains(draws: Sequence[DrawnGain]) -> list[CellGain]:
     """The gain in each cell, in the order in which cells occur.
 
     Raises:
-        ValueError: Cells with the same spread have no fold with two draws, so their spread is not known.
+        ValueError: A cell has no fold with two draws, so it is not known how much they differ.
     """
     of_cells: dict[str, dict[int, list[DrawnGain]]] = defaultdict(lambda: defaultdict(list))
     for draw in draws:
         of_cells[draw.cell][draw.fold].append(draw)
-    spreads, found = _spreads(draws), []
+    found = []
     for cell, folds in of_cells.items():
         every = [draw for own in folds.values() for draw in own]
-        variance, freedom = spreads[every[0].spread]
-        of_draws = variance / len(every)
+        freedom = len(every) - len(folds)
+        if not freedom:
+            raise ValueError(f"{cell}: expected two draws or more of a fold, to know how much they differ")
+        of_draws = sum(_squares(own) for own in folds.values()) / freedom / len(every)
         of_patients = [_patient_variance(own) * (len(own) / len(every)) ** 2 for own in folds.values()]
         error = math.sqrt(of_draws + sum(of_patients))
         mean = sum(draw.gain for draw in every) / len(every)
-        found.append(CellGain(cell, len(every), mean, error, freedom))
+        found.append(CellGain(cell, len(every), mean, error, float(freedom)))
     return found
 
 
@@ -179,26 +178,9 @@ def decide(over: Sequence[Sequence[CellGain]], share: float = 1.0) -> list[Decis
     ]
 
 
-def _spreads(draws: Sequence[DrawnGain]) -> dict[str, tuple[float, float]]:
-    """The variance between draws within a cell and fold, and its degrees of freedom, by `spread`.
-
-    It is a mean over all cells. Cells share draws, so m of them have between once and m times the degrees of freedom of
-    one: the geometric mean of the two is taken, which results/balance/map/simulate.py checks.
-    """
-    together: dict[str, dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
-    drawn: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for draw in draws:
-        together[draw.spread][draw.cell, draw.fold].append(draw.gain)
-        drawn[draw.spread][draw.fold].add(draw.draw)
-    found = {}
-    for spread, groups in together.items():
-        count = sum(len(gains) - 1 for gains in groups.values())
-        if not count:
-            raise ValueError(f"{spread}: expected two draws or more of a cell and fold, to know how much draws differ")
-        squares = sum(float(np.square(np.subtract(gains, np.mean(gains))).sum()) for gains in groups.values())
-        of_one = sum(len(numbers) - 1 for numbers in drawn[spread].values())
-        found[spread] = squares / count, math.sqrt(count * of_one)
-    return found
+def _squares(draws: Sequence[DrawnGain]) -> float:
+    """The sum of squared differences from the mean."""
+    return float(np.square(np.subtract([draw.gain for draw in draws], np.mean([draw.gain for draw in draws]))).sum())
 
 
 def _patient_variance(draws: Sequence[DrawnGain]) -> float:

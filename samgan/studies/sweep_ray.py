@@ -75,6 +75,8 @@ def run_on_ray(
 
 def _end(ray: Any, running: list[Any]) -> None:
     """Ask jobs to end, and wait for their checkpoints; Ray by itself would kill them."""
+    if not running:
+        return
     say("samgan: jobs that are running save a checkpoint; the same command goes on from there")
     for reference in running:
         ray.cancel(reference)  # a training takes it as SIGINT, and is not started again

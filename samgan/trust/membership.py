@@ -15,6 +15,8 @@ from samgan.trust.documents import Estimate, Membership
 from samgan.trust.real_images import RealImages
 
 JUDGED = 64  # about how many images the discriminator takes at once
+ROUNDING = 1e-6
+"""A judge whose logits spread by less than this share of the other's says the same of all images."""
 
 
 def find_membership(
@@ -70,11 +72,17 @@ def find_membership(
 def _together(
     members: Float[Tensor, "n judges"], others: Float[Tensor, "m judges"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
-    """One number for each image. Logits of several judges have different scales, so each counts by its own spread."""
-    if members.shape[1] > 1:
-        spread = torch.cat([members, others]).std(dim=0).clamp(min=torch.finfo(members.dtype).tiny)
-        members, others = members / spread, others / spread
-    return members.sum(dim=1), others.sum(dim=1)
+    """One number for each image. Logits of several judges have different scales, so each counts by its own spread.
+
+    A judge who says the same of all images does not count.
+    """
+    both = torch.cat([members, others]).double()
+    if both.shape[1] > 1:
+        both = both - both.mean(dim=0)
+        spread = both.std(dim=0)
+        both = torch.where(spread > ROUNDING * spread.amax(), both / spread, torch.zeros_like(both))
+    of_members, of_others = both.sum(dim=1).split([len(members), len(others)])
+    return of_members, of_others
 
 
 def _load(config: NetworkConfig, weights: dict[str, Tensor], name: str) -> Discriminator:
@@ -132,7 +140,7 @@ def judge(
         batch = from_uint8(torch.cat(kinds, dim=1).flatten(0, 1)).to(device)
         own = None if label is None else torch.full((len(batch),), label, device=device)
         pyramid = image_pyramid(batch, network.image_sides)
-        found = [judge(pyramid, own, batches=len(some)) for judge in (discriminator, discriminator.beside) if judge]
+        found = [one(pyramid, own, batches=len(some)) for one in (discriminator, discriminator.beside) if one]
         # Over the logits of an image, if it has a map of them.
         judged = torch.stack([one.float().cpu().view(len(some), size, -1).mean(dim=2) for one in found], dim=2)
         logits[0].append(judged[:, :half].flatten(0, 1))

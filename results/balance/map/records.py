@@ -202,7 +202,7 @@ class Choices:
     rivals: tuple[RivalsOf, ...]
 
     def rivals_of(self, cell: Cell) -> tuple[str, ...] | None:
-        """Those of the cell of the pilot that is nearest; None if its question and size have no pilot yet.
+        """Those of the cell of the pilot that is nearest; None until that has chosen.
 
         Of the same question and size, with the nearest ratio of patients, the smaller of two.
         """
@@ -223,6 +223,8 @@ class Rival:
     way: str
     auc: float
     gain: CellGain
+    of_folds: tuple[float, ...]
+    """The gain in each half of the patients: trained on one, tested on the other."""
 
 
 @dataclass(frozen=True)
@@ -243,8 +245,6 @@ class UseGain:
     """Gain in AUC on another hospital's images, over the first rival; None: there are none."""
     minutes: float
     """Of training a draw's generators and one classifier of its images, on average."""
-    of_folds: tuple[float, ...]
-    """The gain over the strongest rival in each half of the patients: trained on one, tested on the other."""
 
     @property
     def strongest(self) -> Rival:
@@ -385,14 +385,11 @@ class Spread:
     """Standard error over the held-out patients of one fold."""
 
     def detectable(self, draws: int) -> float:
-        """What so many draws in each of two folds, each with a base of its own, would show in four cases of five.
-
-        As the first of its family that is shown.
-        """
+        """What so many draws in each of two folds would show in four cases of five, first in the first family."""
         error = (self.of_draws**2 / (2 * draws) + self.of_patients**2 / 2) ** 0.5
         first = FAMILIES[0]
         p = FALSE_DISCOVERIES * first.share / (2 * USES * len(first.draws))
-        return CellGain("", draws, 0.0, error, 2.0 * (draws - 1)).detectable(p)
+        return CellGain("", draws, 0.0, error, 2.0 * (min(draws, BASES) - 1)).detectable(p)
 
 
 def pilot_spreads(
@@ -461,7 +458,7 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
             pairs = zip(complete[cell, use], complete[cell, way], strict=True)
             drawn[rank] += units([_gain(f"{number}", ours, theirs) for ours, theirs in pairs])
     found = [estimate_gains(own) for own in drawn]
-    there = {(cell, use) for cell, use, _ in measured}
+    there = {(cell, use) for cell, use, _ in told}  # one that is left out keeps its family undecided
     ready = [family for family in FAMILIES if there.issuperset(product(family.draws, choices.uses))]
     decisions = decided([cell for cell, *_ in told], found, ready)
     return [
@@ -512,18 +509,24 @@ def _use_gain(
 ) -> UseGain:
     ours, first = (list(itertools.chain.from_iterable(complete[cell, way])) for way in (use, ways[0]))
     rivals = tuple(
-        Rival(way, float(np.mean([_area(record)[0] for own in complete[cell, way] for record in own])), gain)
+        Rival(
+            way,
+            float(np.mean([_area(record)[0] for own in complete[cell, way] for record in own])),
+            gain,
+            _of_folds(complete[cell, use], complete[cell, way]),
+        )
         for way, gain in zip(ways, found, strict=True)
     )
     recall, calibration = (np.mean([of(r) for r in ours]) - np.mean([of(r) for r in first]) for of in (_recall, _error))
     elsewhere = [[r.other_hospital for r in own if r.other_hospital is not None] for own in (ours, first)]
     other = float(np.mean(elsewhere[0]) - np.mean(elsewhere[1])) if all(elsewhere) else None
     minutes = np.mean([record.generator_seconds + record.seconds for record in ours]) / 60
-    strongest = min(rivals, key=lambda rival: rival.gain.mean).way
-    pairs = zip(complete[cell, use], complete[cell, strongest], strict=True)
-    each = [_gain("", mine, theirs) for mine, theirs in pairs]
-    of_folds = tuple(float(np.mean([one.gain for one in each if one.fold == fold])) for fold in range(len(FOLDS)))
-    return UseGain(cell, use, rivals, decision, float(recall), float(calibration), other, float(minutes), of_folds)
+    return UseGain(cell, use, rivals, decision, float(recall), float(calibration), other, float(minutes))
+
+
+def _of_folds(ours: list[list[Classifier]], theirs: list[list[Classifier]]) -> tuple[float, ...]:
+    drawn = [_gain("", *pair) for pair in zip(ours, theirs, strict=True)]
+    return tuple(float(np.mean([one.gain for one in drawn if one.fold == fold])) for fold in range(len(FOLDS)))
 
 
 def _recall(record: Classifier) -> float:
@@ -574,7 +577,7 @@ def _gain(name: str, ours: Sequence[Classifier], theirs: Sequence[Classifier]) -
     (area, influence), (other, of_other) = _mean(ours), _mean(theirs)
     key = ours[0].key
     fold = (*FOLDS, PILOT_FOLDS).index(key.folds)
-    return DrawnGain(name, name, fold, key.draw, area - other, influence - of_other)
+    return DrawnGain(name, fold, key.draw, area - other, influence - of_other)
 
 
 def _mean(records: Sequence[Classifier]) -> tuple[float, np.ndarray]:

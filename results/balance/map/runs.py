@@ -279,7 +279,7 @@ def pilot_table(found: Sequence[Classifier]) -> str:
         values = [f"{np.mean(own):.3f} ± {np.std(own):.3f}" if own else "" for own in of_cells]
         if any(values):
             lines.append(f"| {name}{'' if name in RIVALS else ' *'} | " + " | ".join(values) + " |")
-    numbers = (3, 7, 14)
+    numbers = (7, 14)
     lines += ["", f"| use | cell | gain | draws | patients | {' | '.join(f'with {n} draws' for n in numbers)} |"]
     lines.append("|---|" + "---|" * (4 + len(numbers)))
     for cell in cells:

@@ -5,11 +5,11 @@
 Each map has the cells, folds and draws of the protocol; of each draw two rivals, and one use of synthetic images. A
 classifier's score of an image is the sum of its class, something of its patient, something of the image, and noise of
 its own. What a use gains differs from draw to draw: more so with few patients, and differently far in each question. A
-part of that is common to draws whose generators began with the same one, and to cells of a question, which have
-patients in common. Without a gain, at most 5 % of cells and of maps may be called a gain or a loss; with gains and
-losses, 93 to 97 % of intervals have to hold the true one, which is known exactly here. Families of cells are decided as
-in the map itself. Last, every cell has the gain that would have been detectable in it without one: four in five should
-be found. Writes simulation.csv.
+part of that is common to draws whose generators began with the same one, in all cells of a question and size, and to
+cells of a question, which have patients in common. Without a gain, at most 5 % of cells and of maps may be called a
+gain or a loss; with gains and losses, 93 to 97 % of intervals have to hold the true one, which is known exactly here.
+Families of cells are decided as in the map itself. Last, every cell has the gain that would have been detectable in it
+without one: four in five should be found. Writes simulation.csv.
 """
 
 import argparse
@@ -33,10 +33,15 @@ OF_QUESTION = {"virus": 1.0, "three": 0.7, "covid": 0.4}
 """What that deviation is multiplied by."""
 OF_CELLS, OF_BASES = 0.3, 0.15
 """Shares of its variance that cells of a question have in common in a fold and draw, and draws with one base."""
-PATIENTS = {"virus": (522, 582), "three": (855, 908), "covid": (2047, 2131)}
-"""Held-out patients of each fold; `IMAGES` and `PREVALENCE` are those of the sets, too."""
-IMAGES = {"virus": 2.36, "three": 1.98, "covid": 1.42}
-PREVALENCE = {"virus": 0.35, "three": 0.26, "covid": 0.17}
+PATIENTS = {
+    "virus": ((88, 265, 169), (107, 279, 196)),
+    "three": ((88, 265, 502), (107, 279, 522)),
+    "covid": ((492, 0, 1555), (466, 0, 1665)),
+}
+"""Held-out patients of each fold, as the sets have them: with images of the small class alone, of both kinds, and of
+the others alone."""
+IMAGES = {"virus": (1.22, 1.87), "three": (1.22, 1.65), "covid": (1.04, 1.54)}
+"""Images of a patient in the small class, and in the others, on average."""
 DISTANCE, OF_PATIENT, OF_IMAGE, OWN = 1.4, 0.5, 0.7, 0.5
 """Of the classes' means in a score, and the standard deviations of its parts."""
 SECOND = 0.05
@@ -67,24 +72,24 @@ def simulated(draw: np.random.Generator, gains: Sequence[float]) -> list[list[Ce
     """
     found: list[list[DrawnGain]] = [[] for _ in range(RIVALS)]
     folds = {(question, fold): _fold(draw, question, fold) for question in PATIENTS for fold in range(len(FOLDS))}
+    bases = {(cell.question, cell.side): draw.normal(size=(len(FOLDS), BASES)) for cell in MAP}
     of_patients = draw.normal(size=(len(PATIENTS), len(FOLDS), max(DRAWS.values())))
     for number, (cell, gain) in enumerate(zip(MAP, gains, strict=True)):
         question, spread = list(PATIENTS).index(cell.question), _spread(cell)
         of_cell: list[list[DrawnGain]] = [[] for _ in range(RIVALS)]
         for fold in range(len(FOLDS)):
             truth, of, common = folds[cell.question, fold]
-            of_bases = draw.normal(size=BASES)
             for of_draw in range(DRAWS[cell]):
                 against = [_area(truth, of, common, DISTANCE - SECOND * rank, draw) for rank in range(RIVALS)]
                 deviation = (
                     OF_CELLS**0.5 * of_patients[question, fold, of_draw]
-                    + OF_BASES**0.5 * of_bases[of_draw % BASES]
+                    + OF_BASES**0.5 * bases[cell.question, cell.side][fold, of_draw % BASES]
                     + (1 - OF_CELLS - OF_BASES) ** 0.5 * draw.normal()
                 )
                 more = distance_gained(gain, spread) + spread * deviation
                 area, influence = _area(truth, of, common, DISTANCE + more, draw)
                 for own, (other, of_other) in zip(of_cell, against, strict=True):
-                    own.append(DrawnGain(f"{number}", f"{number}", fold, of_draw, area - other, influence - of_other))
+                    own.append(DrawnGain(f"{number}", fold, of_draw, area - other, influence - of_other))
         for every, own in zip(found, of_cell, strict=True):
             every += units(own)
     return [estimate_gains(own) for own in found]
@@ -113,9 +118,14 @@ def _area(
 
 def _fold(draw: np.random.Generator, question: str, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Classes of images, their patients, and what all scores of an image share."""
-    count = PATIENTS[question][fold]
-    of = np.repeat(np.arange(count), draw.geometric(1 / IMAGES[question], size=count))
-    truth = (draw.random(count) < PREVALENCE[question]).astype(int)[of]
+    small, both, others = PATIENTS[question][fold]
+    count = small + both + others
+    of, truth = [], []
+    for first, last, mean, label in ((0, small + both, IMAGES[question][0], 1), (small, count, IMAGES[question][1], 0)):
+        own = np.repeat(np.arange(first, last), draw.geometric(1 / mean, size=last - first))
+        of.append(own)
+        truth.append(np.full(len(own), label))
+    of, truth = np.concatenate(of), np.concatenate(truth)
     common = OF_PATIENT * draw.normal(size=count)[of] + OF_IMAGE * draw.normal(size=len(of))
     return truth, of, common
 

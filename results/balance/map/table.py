@@ -46,8 +46,8 @@ READING = (
     "decided together, when all of them are measured, so that it does not matter which are done first.",
 )
 HEADER = (
-    *("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable"),
-    *("in each half", "recall at 90 % specificity", "calibration error", "other hospital", "minutes", "verdict"),
+    *("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable", "in each half"),
+    *("recall at 90 % specificity", "calibration error", "other hospital", "minutes", "verdict"),
 )
 
 
@@ -89,7 +89,8 @@ def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
             f"{rival.gain.mean:+.4f} {_interval(one, rival, 4)}",
             f"{min(1.0, 2 * min(rival.gain.p(1), rival.gain.p(-1))):.3f}",
             f"{detectable(one, rival):.4f}",
-            *(_beside(one) if not rank else [""] * 5),
+            ", ".join(f"{gain:+.4f}" for gain in rival.of_folds),
+            *(_beside(one) if not rank else [""] * 4),
             word(one),
         )
         for one in found
@@ -98,10 +99,9 @@ def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
 
 
 def _beside(one: UseGain) -> list[str]:
-    """The gain in each half of the patients, differences to the first rival, and the cost."""
+    """Differences to the first rival, and the cost."""
     other = "" if one.other_hospital is None else f"{one.other_hospital:+.4f}"
-    halves = ", ".join(f"{gain:+.4f}" for gain in one.of_folds)
-    return [halves, f"{one.recall:+.3f}", f"{one.calibration:+.3f}", other, f"{one.minutes:.0f}"]
+    return [f"{one.recall:+.3f}", f"{one.calibration:+.3f}", other, f"{one.minutes:.0f}"]
 
 
 def word(one: UseGain) -> str:
@@ -151,7 +151,7 @@ def _verdict(one: UseGain) -> Verdict:
         high=round(high, 5),
         verdict=word(one),
         detectable=round(gain.detectable(one.decision.needed), 5),
-        draws=gain.draws,
+        draws=len(records.FOLDS) * records.DRAWS[one.cell],
     )
 
 
