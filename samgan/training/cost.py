@@ -30,7 +30,7 @@ from samgan.training.step import train_step
 # Measured on a CPU by benchmarks/bench_cost.py: the resident size of a process that has imported and begun everything,
 # what scoring takes besides images and patches, and the ratio of resident memory to the tensors that are there, by
 # precision: freed memory is not always where the next tensor fits, and convolutions have memory of their own.
-PROCESS_BYTES = 828 << 20
+PROCESS_BYTES = 760 << 20
 SCORING_BYTES = 60 << 20
 FRAGMENTED = {"bf16": 1.05, "fp32": 1.25}
 BLOCKED = 16
