@@ -132,7 +132,7 @@ def test_rows_of_the_future_work_differ_in_networks_and_how_these_learn_and_not_
     plus = ROWS[PLUS].config("cpu", side)
     for name in RECIPES:
         config = ROWS[name].config("cpu", side)
-        assert config.training.first_sides == []
+        assert not config.training.first_sides
         assert config.training.kimg == plus.training.kimg
     changed = ROWS[f"{PLUS}-attention"].config("cpu", side).differences(plus)
     assert set(changed) == {"network.generator_attention", "network.discriminator_attention"}

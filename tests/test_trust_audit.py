@@ -193,7 +193,7 @@ def test_an_attack_takes_images_of_high_logits_for_training_images(run, data, tm
 
     def judged(discriminator, config, members, others, *_):
         return tuple(
-            torch.tensor([side * (image.numpy().tobytes() in known) for image in images])
+            torch.tensor([[side * (image.numpy().tobytes() in known)] for image in images])
             for images in (members, others)
         )
 
