@@ -51,7 +51,6 @@ IMAGES = 1100
 """Half of them held out, so that as many as in a real training are scored."""
 TRAIN = """
 import json, sys
-sys.modules["torchmetrics"] = None  # which Lightning Fabric imports if it is there, as for our tests
 from lines import peak_gb
 import samgan
 from samgan.config import Config

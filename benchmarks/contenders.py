@@ -134,7 +134,7 @@ ANSWERS: dict[str, Callable[[Step], Any]] = {"seconds": seconds, "profile": prof
 
 def contend(module: str, function: str, fields: dict[str, Any]) -> None:
     """For each line of input, a name of `ANSWERS`, print its answer as one line of JSON; the first line is ours."""
-    # Lightning Fabric imports torchmetrics if it is installed, as it is for our tests; users of samgan do not need it.
+    # Earlier versions import Lightning Fabric, and that torchmetrics if it is installed, as it is for our tests.
     sys.modules["torchmetrics"] = None  # type: ignore[assignment]
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):

@@ -123,7 +123,7 @@ once tests.txt $test_seconds "$python" -m pytest -q -p no:cacheprovider tests/te
 once steps.md $table_seconds "$python" benchmarks/bench_gpu.py
 
 rm -f "$work"/*.stuck
-together=$(smaller "$at_once" 4) # are scored at the same time
+together=4 # runs are scored at the same time
 scoring=$((score_seconds * ((${#runs[@]} + together - 1) / together)))
 while mapfile -t turn < <(next) && [ ${#turn[@]} -gt 0 ]; do
     seconds=$(smaller "$slice" $(($(left) - scoring - start_seconds)))

@@ -77,6 +77,8 @@ def test_parts_have_no_patient_in_common(data, tmp_path):
         chosen(70)
     with pytest.raises(UsageError, match="--part -1: expected 0 or more"):
         chosen(-1)
+    with pytest.raises(UsageError, match="--part 1: expected a number of patients or of images"):
+        subset(data, tmp_path / "whole", part=1)
 
 
 def test_the_command_writes_what_train_and_subset_open_again(data, tmp_path, capsys):

@@ -140,7 +140,7 @@ def test_recall_is_taken_where_enough_of_the_others_are_told_right(records):
 
 def families(records, monkeypatch, *own):
     """A map of these cells, with three draws in each fold; those of an inner list are a family."""
-    monkeypatch.setattr(records, "FAMILIES", tuple(records.Family(dict.fromkeys(cells, 3), 0.5) for cells in own))
+    monkeypatch.setattr(records, "FAMILIES", tuple(records.Family("a", dict.fromkeys(cells, 3), 0.5) for cells in own))
     monkeypatch.setattr(records, "MAP", [cell for cells in own for cell in cells])
     monkeypatch.setattr(records, "DRAWS", dict.fromkeys(records.MAP, 3))
 
@@ -267,8 +267,17 @@ def test_draws_whose_generators_began_with_the_same_one_count_once(records):
     assert [astuple(one)[:4] for one in records.units(drawn[:7])] == [astuple(one)[:4] for one in drawn[:7]]
 
 
-def test_the_families_of_the_map_are_those_of_its_page(records):
+def test_the_families_of_the_map_are_those_of_its_page(records, scripts):
     """Draws of a fold have no patient in common, so there have to be enough of them; the shares are of one whole."""
+    page = " ".join((FOLDER / "README.md").read_text().split())
+    assert " ".join(scripts.table.families_table().split()) in page
+    first, budget, folds = records.FAMILIES[0], records.Budget(), len(records.FOLDS)
+    draws, bases = folds * sum(first.draws.values()), folds * records.BASES
+    counts = (
+        f"{bases} generators to begin with ({bases * budget.kimg:,.0f} thousand images), {draws} that are fine-tuned"
+    )
+    assert f"{counts} ({draws * budget.fine_tuned_kimg:,.0f})" in page
+    assert f"and {draws * (records.RIVALS + records.USES)} classifiers" in page
     assert sum(family.share for family in records.FAMILIES) == pytest.approx(1)
     smallest_fold = 353  # patients with the class VIRUS
     assert all(cell.patients * draws <= smallest_fold for cell, draws in records.DRAWS.items())

@@ -61,6 +61,8 @@ def subset(
     check_seed(seed)
     if part < 0:
         raise UsageError(f"--part {part}: expected 0 or more")
+    if part and not (patients or images):
+        raise UsageError(f"--part {part}: expected a number of patients or of images, such as --patients NORMAL=125")
     _check(data, names, patients, images, side)
     check_new_folder(out)
     data.verify()

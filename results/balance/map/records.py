@@ -63,6 +63,7 @@ class Cell:
 class Family:
     """Cells that are decided together, once all of them are measured."""
 
+    name: str
     draws: dict[Cell, int]
     """Of few patients, in each fold of a cell: no two of a fold have a patient in common. Each has a generator."""
     share: float
@@ -70,11 +71,11 @@ class Family:
 
 
 FAMILIES = (
-    Family({Cell("virus", 64, 10): 14, Cell("virus", 64, 25): 14}, 0.8),
-    Family({Cell("virus", 64, 50): 7, Cell("virus", 64, 100): 3}, 0.05),
-    Family({Cell("three", 64, 25): 7}, 0.05),
-    Family({Cell("covid", 64, 25): 7}, 0.05),
-    Family({Cell("virus", 128, 25): 7}, 0.05),
+    Family("first", {Cell("virus", 64, 10): 14, Cell("virus", 64, 25): 14}, 0.8),
+    Family("more patients", {Cell("virus", 64, 50): 7, Cell("virus", 64, 100): 3}, 0.05),
+    Family("three classes", {Cell("three", 64, 25): 7}, 0.05),
+    Family("another disease", {Cell("covid", 64, 25): 7}, 0.05),
+    Family("larger images", {Cell("virus", 128, 25): 7}, 0.05),
 )
 """In the order in which they are measured. What the map is for stands first, and has most of the 5 %."""
 MAP = [cell for family in FAMILIES for cell in family.draws]

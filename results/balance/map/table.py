@@ -65,6 +65,17 @@ def _line(row: dict[str, str]) -> str:
     return f"| {' | '.join([row['gains'], row['cell'], *shares, false, *errors])} |"
 
 
+def families_table() -> str:
+    """What the map is planned to have, in the order in which it is measured."""
+    header = ("family", "question", "px", "patients", "draws in each fold", "share of the 5 %")
+    rows = [
+        (family.name, cell.question, str(cell.side), str(cell.patients), str(draws), f"{family.share:g}")
+        for family in records.FAMILIES
+        for cell, draws in family.draws.items()
+    ]
+    return "\n".join(markdown_table(header, rows))
+
+
 def measured() -> list[UseGain]:
     """The gains in the cells that are complete."""
     return records.gains(records.read(records.CELLS), records.read_choices())
@@ -229,7 +240,7 @@ def main(words: list[str]) -> None:
     elif words:
         raise SystemExit(f"table.py {' '.join(words)}: expected nothing, or write")
     else:
-        print(simulation_table(), origin.table(), map_table(found), known_table(known), sep="\n\n")
+        print(families_table(), simulation_table(), origin.table(), map_table(found), known_table(known), sep="\n\n")
 
 
 def write(found: list[UseGain], known: UtilityMap) -> None:
