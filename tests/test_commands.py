@@ -155,7 +155,7 @@ def test_prepare_warns_of_patients_on_both_sides_of_the_sources_split(capsys, fo
     assert main([*arguments, "--resolution", "64", "--workers", "1"]) == 0
     text = capsys.readouterr().out
     assert "split by source (its folders" in text
-    assert "warning: 48 patients, or groups of near duplicates, are on both sides" in text
+    assert "WARNING: 48 patients, or groups of near duplicates, are on both sides" in text
     assert "enlarged: 96 images were smaller than 64 px" in text
 
 

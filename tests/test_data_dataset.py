@@ -116,7 +116,9 @@ def test_damaged_set_is_not_opened_and_can_be_prepared_again(folder, tmp_path, n
     with pytest.raises(SamganError, match=message) as caught:
         PreparedSet.open(tmp_path / "out")
     assert "\n" not in str(caught.value)
-    assert prepare_here(folder, tmp_path / "out").sha256 == expected
+    with pytest.raises(UsageError, match=r"the same command with --replace writes a new set there"):
+        prepare_here(folder, tmp_path / "out")
+    assert prepare_here(folder, tmp_path / "out", replace=True).sha256 == expected
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,10 @@ def test_nih(label):
     rows += ["00000009_000.png,Hernia,0,9,81,F,PA,2582,2991,0.143,0.143"]
     found = label(paths, [NIH, *rows])
     assert classes(found) == {paths[1]: "No Finding", paths[2]: "Pleural_Thickening"}
-    assert [(entry.patient, entry.view) for entry in found.entries] == [(hashed("2"), "AP"), (hashed("3"), "PA")]
+    assert [(entry.patient_in_table, entry.view) for entry in found.entries] == [
+        (hashed("2"), "AP"),
+        (hashed("3"), "PA"),
+    ]
     assert reasons(found) == {
         paths[0]: "several labels: Cardiomegaly, Emphysema",
         paths[3]: "no row of the tables gives it a label",
@@ -167,7 +170,9 @@ def test_chexpert(label):
     assert classes(found) == {names[0]: "No Finding", names[2]: "Edema", names[4]: "Pneumothorax"}
     assert [entry.view for entry in found.entries] == ["AP", "Lateral", "AP"]
     assert [entry.split for entry in found.entries] == ["train", "train", "holdout"]
-    assert [entry.patient for entry in found.entries] == [hashed(f"patient{n}") for n in ("00001", "00002", "64542")]
+    assert [entry.patient_in_table for entry in found.entries] == [
+        hashed(f"patient{n}") for n in ("00001", "00002", "64542")
+    ]
     assert any("patient00001" in said for said in found.warnings)
     assert reasons(found)[names[1]] == "an uncertain label"
     assert found.labels.uncertain_labels == 1
@@ -208,7 +213,7 @@ def test_mimic_labels_of_studies_with_splits_and_views_in_other_files(label):
     expected = dict(zip(paths, ("No Finding", "No Finding", "Edema", "Pneumonia"), strict=True))
     assert classes(found) == expected
     assert [entry.split for entry in found.entries] == ["train"] * 3 + ["holdout"]
-    assert [entry.patient for entry in found.entries] == [hashed("10000032")] * 3 + [hashed("11000011")]
+    assert [entry.patient_in_table for entry in found.entries] == [hashed("10000032")] * 3 + [hashed("11000011")]
     assert [entry.view for entry in found.entries] == ["PA", "LATERAL", "PA", "PA"]
     assert [row.row for row in found.labels.unused_rows] == ["row 4"]  # no IDs of patients
     assert found.labels.rows_matched == 3 + 4 + 4
@@ -228,7 +233,10 @@ def test_padchest(label):
     ]  # fmt: skip
     found = label(["0/1_a.png", "0/1_b.png", "1/1_c.png", "1/1_d.png"], [PADCHEST, *rows])
     assert classes(found) == {"0/1_a.png": "normal", "1/1_c.png": "scoliosis"}
-    assert [(entry.patient, entry.view) for entry in found.entries] == [(hashed("77"), "PA"), (hashed("79"), "PA")]
+    assert [(entry.patient_in_table, entry.view) for entry in found.entries] == [
+        (hashed("77"), "PA"),
+        (hashed("79"), "PA"),
+    ]
     assert reasons(found)["0/1_b.png"] == "several labels: pleural effusion, scoliosis"
     assert reasons(found)["1/1_d.png"] == "its rows in the tables have no label"
 
@@ -238,7 +246,7 @@ def test_rsna(label):
     paths = ["stage_2_train_images/0004cfab.dcm", "stage_2_train_images/00436515.dcm"]
     found = label(paths, [RSNA_LABELS, *boxes])
     assert classes(found) == {paths[0]: "Target_0", paths[1]: "Target_1"}
-    assert {entry.patient for entry in found.entries} == {""}  # patientId is the name of the file
+    assert {entry.patient_in_table for entry in found.entries} == {""}  # patientId is the name of the file
     assert any("Target_0, Target_1" in said for said in found.warnings)
     named = ["0004cfab,No Lung Opacity / Not Normal", "00436515,Lung Opacity", "00436515,Lung Opacity"]
     found = label(paths, [RSNA_CLASSES, *named])
@@ -300,7 +308,7 @@ def test_headers_delimiters_and_encodings_of_hospitals(label, header, delimiter,
     found = label(["x/a1.PNG", "x/a2.png", "x/a3.png"], text.encode(encoding))
     assert list(classes(found).values()) == ["Müller-Weiß", "normal", "normal"]
     assert [entry.split for entry in found.entries] == ["train", "holdout", "train"]
-    assert [entry.patient for entry in found.entries] == [hashed("007"), hashed("8"), hashed("9")]
+    assert [entry.patient_in_table for entry in found.entries] == [hashed("007"), hashed("8"), hashed("9")]
     assert [entry.view for entry in found.entries] == ["PA", "AP", "PA"]
     assert any("Windows-1252" in said for said in found.warnings) == (encoding == "cp1252")
 
@@ -802,7 +810,7 @@ def test_rows_may_be_patients_whose_folders_hold_the_images(label):
     paths = ["images/Fall_ax/0.png", "images/Fall_ax/1.png", "images/Fall_bx/0.png", "images/Fall_cx/0.png"]
     source = label(paths, ["patient,diagnosis", "Fall_ax,normal", "Fall_bx,tb", "Fall_dx,tb"])
     assert classes(source) == {paths[0]: "normal", paths[1]: "normal", paths[2]: "tb"}
-    assert [entry.patient for entry in source.entries] == [hashed("Fall_ax")] * 2 + [hashed("Fall_bx")]
+    assert [entry.patient_in_table for entry in source.entries] == [hashed("Fall_ax")] * 2 + [hashed("Fall_bx")]
     assert any("its rows name folders, not files, each of one patient" in said for said in source.warnings)
     assert source.labels.unused_rows == (UnusedRow("row 3", "no such folder in the source"),)
 
@@ -810,7 +818,7 @@ def test_rows_may_be_patients_whose_folders_hold_the_images(label):
 def test_rows_may_be_folders(label):
     source = label(["x/1.png", "x/2.png", "y/1.png"], ["folder,label", "x,A", "y,B"])
     assert classes(source) == {"x/1.png": "A", "x/2.png": "A", "y/1.png": "B"}
-    assert {entry.patient for entry in source.entries} == {""}
+    assert {entry.patient_in_table for entry in source.entries} == {""}
 
 
 def test_bids(label):
@@ -824,7 +832,7 @@ def test_bimcv(label):
     table = ["PatientID,ReportID,Labels", "S03047,E07987,\"['COVID 19']\"", "S03048,E07988,['normal']"]
     source = label(paths, table)
     assert classes(source) == {paths[0]: "COVID 19", paths[1]: "normal"}
-    assert [entry.patient for entry in source.entries] == [hashed("S03047"), hashed("S03048")]
+    assert [entry.patient_in_table for entry in source.entries] == [hashed("S03047"), hashed("S03048")]
 
 
 def test_columns_like_findings_that_are_not_known_are_said(label):

@@ -33,10 +33,22 @@ def key(name):
     return f"{name:>064}" if name else ""
 
 
-def record(path, picture=0, shade=0, *, class_name="A", split="", patient="", patient_id="", study="", synthetic=False):
+def record(
+    path,
+    picture=0,
+    shade=0,
+    *,
+    class_name="A",
+    split="",
+    patient="",
+    table="",
+    patient_id="",
+    study="",
+    synthetic=False,
+):
     image = np.clip(PICTURES[picture].astype(int) + shade, 0, 255).astype(np.uint8)
     return Record(
-        entry=Entry(path, 1, 1, class_name, split, patient),
+        entry=Entry(path, 1, 1, class_name, split, patient, patient_in_table=table),
         sha256=image.tobytes().hex()[:64],
         width=16,
         height=16,
@@ -83,14 +95,15 @@ def mixtures(draw):
     for number in range(count):
         person = draw(st.integers(1, 6))
         folder = f"patient{person}" if has["folder"] and draw(st.booleans()) else ""
-        table = key(f"table{draw(st.integers(1, 6))}") if has["table"] and not folder and draw(st.booleans()) else ""
+        table = key(f"table{draw(st.integers(1, 6))}") if has["table"] and draw(st.booleans()) else ""
         name = f"person{person}_x_{number}.png" if has["name"] and draw(st.booleans()) else f"{number}.png"
         class_name = draw(st.sampled_from("AB"))
         described[f"{class_name}/{folder + '/' if folder else ''}{name}"] = {
             "picture": draw(st.integers(0, 7)),
             "shade": draw(st.integers(0, 3)),
             "class_name": class_name,
-            "patient": folder or table,
+            "patient": folder,
+            "table": table,
             "patient_id": f"id{draw(st.integers(1, 6))}" if has["patient"] and draw(st.booleans()) else "",
             "study": f"study{draw(st.integers(1, 9))}" if has["study"] and draw(st.booleans()) else "",
             "synthetic": some_made and draw(st.integers(0, 4)) == 0,
@@ -150,11 +163,16 @@ def test_nothing_is_on_both_sides_and_every_contradiction_is_named(described, du
 
     # patients and studies
     real = [known for known in records if not known.is_synthetic]
-    assert_on_one_side(found, real, lambda known: known.entry.patient)
+    assert_on_one_side(found, real, lambda known: known.entry.patient_in_table)
+    by_table = {known.entry.patient for known in real if known.entry.patient_in_table}
+    by_folder = {known.entry.patient for known in real if not known.entry.patient_in_table}
+    assert_on_one_side(found, real, lambda known: known.entry.patient if known.entry.patient in by_folder else "")
+    if not by_table:
+        assert_on_one_side(found, real, lambda known: known.entry.patient)
     if counts(records, lambda known: known.study_key):
         assert_on_one_side(found, real, lambda known: known.study_key)
     if counts(records, lambda known: known.patient_key):
-        trusted = {known.patient_key for known in real if not known.entry.patient}
+        trusted = {known.patient_key for known in real if not known.entry.patient_in_table}
         assert_on_one_side(found, real, lambda known: known.patient_key if known.patient_key in trusted else "")
     assert {leak.what for leak in info.leaks} <= {"DICOM PatientIDs"}
     assert info.groups_on_both_sides == 0
@@ -312,7 +330,7 @@ def test_split_names_every_way_that_told_patients():
     assert told(many(8, study=lambda n: f"s{n // 2}")) == ("study (DICOM)", 0.0)
     assert told(many(8, study=lambda n: f"s{n}" if n < 4 else "")) == ("study (DICOM; 50 % of images), else image", 0.0)
     assert told(many(8, patient_id=lambda n: f"p{n}", study=lambda n: "one")) == ("patient (DICOM PatientID)", 1.0)
-    by_both = many(8, patient=lambda n: key(f"t{n}") if n < 2 else "", patient_id=lambda n: f"p{n}")
+    by_both = many(8, table=lambda n: key(f"t{n}") if n < 2 else "", patient_id=lambda n: f"p{n}")
     assert told(by_both) == ("patient (DICOM PatientID and label table)", 1.0)
     folders = [record(f"A/patient{n // 2}/{n}.png", n, patient=f"patient{n // 2}") for n in range(8)]
     assert told(folders) == ("patient (folders)", 1.0)
@@ -338,7 +356,7 @@ def test_an_image_with_a_study_alone_gets_the_patient_of_the_study():
 
 def test_an_image_that_a_table_lacks_stays_with_its_patient():
     """One PatientID; the table names the patient of the first image only."""
-    records = many(8, patient=lambda n: key("t") if n == 0 else "", patient_id=lambda n: "same" if n < 2 else f"p{n}")
+    records = many(8, table=lambda n: key("t") if n == 0 else "", patient_id=lambda n: "same" if n < 2 else f"p{n}")
     for seed in range(8):
         found = choose(records, holdout=0.5, seed=seed)
         assert found.rows[0].split == found.rows[1].split
@@ -346,13 +364,57 @@ def test_an_image_that_a_table_lacks_stays_with_its_patient():
 
 
 def test_a_table_goes_before_patient_ids_and_a_pattern_before_both():
-    records = many(8, patient=lambda n: key(f"t{n}"), patient_id=lambda n: f"p{n // 4}")
+    records = many(8, table=lambda n: key(f"t{n}"), patient_id=lambda n: f"p{n // 4}")
     found = choose(records, holdout=0.5)
     assert found.info.patients == 8
     (leak,) = found.info.leaks  # the table decides, but that it contradicts the files is said
     assert (leak.what, leak.count) == ("DICOM PatientIDs", 2)
     asked = choose(records, patient_regex=r"A/(\d)")
     assert {row.patient for row in asked.rows} == {"0"}
+
+
+def test_folders_of_examinations_are_not_patients():
+    records = [record(f"A/7310{n:02}/im.dcm", n, patient=f"7310{n:02}", patient_id=f"p{n // 2}") for n in range(8)]
+    for seed in range(8):
+        found = choose(records, holdout=0.5, seed=seed)
+        assert_on_one_side(found, records, lambda known: known.patient_key)
+    assert (found.info.split_by, found.info.patients) == ("patient (DICOM PatientID)", 4)
+    assert any("4 DICOM PatientIDs have images in several of them" in words for words in found.info.warnings)
+
+
+def test_patient_ids_that_stand_for_many_folders_are_placeholders():
+    records = [
+        record(f"A/patient{n}/im.dcm", n % 8, 9 * (n // 8), patient=f"patient{n}", patient_id=f"ANON{n % 2}")
+        for n in range(24)
+    ]
+    found = choose(records, holdout=0.5)
+    assert (found.info.split_by, found.info.patients) == ("patient (folders)", 24)
+    assert any("stands for 12 patients of folders or tables" in words for words in found.info.warnings)
+
+
+def test_a_folder_joins_images_of_which_a_table_knows_some():
+    records = [
+        record(f"A/patient{n // 2}/{n}.png", n, patient=f"patient{n // 2}", table=key(f"t{n // 2}") if n % 2 else "")
+        for n in range(8)
+    ]
+    for seed in range(8):
+        found = choose(records, holdout=0.5, seed=seed)
+        assert_on_one_side(found, records, lambda known: known.entry.patient)
+    assert found.info.patients == 4
+
+
+def test_names_that_number_the_series_of_each_folder_tell_no_patient():
+    """As Horos and OsiriX export: IM, series, image."""
+    names = [
+        f"{person}/IM-{series:04}-0001.jpg" for person in ("Brown_T", "Lee_N", "Ruiz_A", "Ito_K") for series in (1, 2)
+    ]
+    records = [record(f"A/{name}", n) for n, name in enumerate(names)]
+    found = choose(records)
+    assert found.info.split_by == "image"
+    assert any("files of 4 folders of one class are named IM-0002" in words for words in found.info.warnings)
+    of_kermany = [record(f"chest_xray/chest_xray/train/A/IM-{n // 2:04}-{n}.jpeg", n) for n in range(4)]
+    of_kermany += [record(f"chest_xray/train/A/IM-{n // 2:04}-{n}.jpeg", n) for n in range(4, 8)]
+    assert told(of_kermany) == ("patient (file names)", 1.0)
 
 
 def test_studies_of_several_patients_are_said_and_stay_together():
@@ -373,13 +435,13 @@ def test_one_large_patient_and_one_patient_alone_are_said():
     assert large.info.near_duplicates == 0
     (said,) = large.info.warnings
     assert said.startswith("WARNING: 15 of 20 images stay on one side of the split")
-    alone = choose(many(8, patient=lambda n: key("t")))
+    alone = choose(many(8, table=lambda n: key("t")))
     assert any(words.startswith("WARNING: no image is held out") for words in alone.info.warnings)
-    assert choose(many(8, patient=lambda n: key("t")), holdout=0.0).info.warnings == ()
+    assert choose(many(8, table=lambda n: key("t")), holdout=0.0).info.warnings == ()
 
 
 def test_neither_ids_nor_names_of_a_table_are_published():
-    records = many(8, patient=lambda n: key(f"t{n}") if n < 4 else "Jane Doe", study=lambda n: f"s{n}")
+    records = many(8, table=lambda n: key(f"t{n}") if n < 4 else "Jane Doe", study=lambda n: f"s{n}")
     names = [row.patient for row in choose(records).rows]
     assert all(len(name) == 16 and int(name, 16) >= 0 for name in names)
     assert len(set(names)) == 5
@@ -430,10 +492,13 @@ def test_prepare_names_the_files_of_a_patient_on_both_sides(tmp_path, capsys):
         save(tmp_path / "set" / ("train", "test")[number % 2] / "A" / f"person{number // 2}_x_{number}.png", image)
     assert main(["prepare", str(tmp_path / "set"), str(tmp_path / "out"), "--resolution", "32", "--workers", "1"]) == 0
     text = capsys.readouterr().out
-    assert "warning: 4 patients, or groups of near duplicates, are on both sides" in text
+    assert "WARNING: 4 patients, or groups of near duplicates, are on both sides" in text
     assert "4 patients, such as those of train/A/person0_x_0.png and test/A/person0_x_1.png; train/A/" in text
     info = PreparedSet.open(tmp_path / "out").info
     assert len(info.leaks[0].examples) == 3
+    assert main(["inspect", str(tmp_path / "out"), "--no-pictures"]) == 0
+    assert "WARNING: on both sides of the split: 4 patients" in capsys.readouterr().out
+    assert "on both sides of the split: 4 patients" in (tmp_path / "out/data.html").read_text()
     assert subset(PreparedSet.open(tmp_path / "out"), tmp_path / "part", images={"A": 2}).info.leaks is None
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,13 +15,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from test_data_readers import GREY, dicom
 from test_data_sources import write_npz
 
 import samgan.files
-from samgan.data import PreparedSet, chunks, prepare, write_phantoms
+from samgan.data import PreparedSet, chunks, prepare, write, write_phantoms
 from samgan.data.fit import fit_image
 from samgan.data.options import PrepareOptions
 from samgan.data.prepare import fingerprint_of
@@ -255,7 +257,7 @@ def test_the_fingerprint_of_a_set_never_changes():
     """Else a finished set would be prepared again, and `ALGORITHM` says when that must be."""
     options = PrepareOptions(resolution=64, holdout=0.25, patient_regex=r"(p\d+)")
     entries = [Entry("A/1.png", 1234, 1_700_000_000_000_000_000, "A", ""), Entry("B/2.png", 99, 5, "B", "train")]
-    assert fingerprint_of(options, entries) == "df001add5c765faf1cfebe120737549eaf63914f690698fc72ff7324072a0b93"
+    assert fingerprint_of(options, entries) == "4279d6e2be50b2aee5cef0f0aa9996269ba8e3ef21e4394cbc42878f5ee663e0"
 
 
 def test_odd_file_names_come_through_the_manifest(folder, tmp_path):
@@ -287,6 +289,85 @@ def test_real_radiographs(real_images_folder, tmp_path):
         assert counts["holdout"] / sum(counts.values()) == pytest.approx(0.2, abs=0.01)
     mean = prepared.images.mean(axis=(0, 1))
     assert mean[20:40, 28:36].mean() > mean[20:40, 14:22].mean() + 30  # spine and heart between the lungs
+
+
+def dicom_file(path, image, kind="1.2.840.10008.5.1.4.1.1.1", **attributes):
+    """A DICOM file of 12 bits; a report if there is no image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image is not None:
+        path.write_bytes(dicom(image, SOPClassUID=kind, **attributes))
+        return
+    report = pydicom.dcmread(io.BytesIO(dicom(GREY.astype(np.uint16))))
+    del report.PixelData
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = kind
+    report.save_as(path, enforce_file_format=True)
+
+
+def test_reports_beside_radiographs_are_no_damage(tmp_path):
+    """Archives export structured reports and presentation states with the images."""
+    for number in range(12):
+        dicom_file(tmp_path / f"set/{number}.dcm", np.roll(GREY, 5 * number, axis=1).astype(np.uint16) * 16)
+        dicom_file(tmp_path / f"set/report{number}.dcm", None, kind="1.2.840.10008.5.1.4.1.1.88.33")
+    prepared = prepare_here(tmp_path / "set", tmp_path / "out")
+    assert (len(prepared.images), prepared.info.left_out.bad_files) == (12, ())
+    assert {file.reason for file in prepared.info.left_out.unused} == {
+        "DICOM without pixel data (Comprehensive SR Storage); expected a radiograph"
+    }
+    dicom_file(tmp_path / "set/empty.dcm", None, kind="1.2.840.10008.5.1.4.1.1.1")  # of a radiograph, without it
+    with pytest.raises(SamganError, match=r"1 of 25 files cannot be used.*Computed Radiography Image Storage"):
+        prepare_here(tmp_path / "set", tmp_path / "other")
+
+
+def test_dicom_of_nearly_one_shade_is_a_warning(tmp_path):
+    for number in range(12):
+        dicom_file(tmp_path / f"set/{number}.dcm", np.roll(GREY, 5 * number, axis=1).astype(np.uint16), bits=16)
+    prepared = prepare_here(tmp_path / "set", tmp_path / "out")
+    assert any(words.startswith("WARNING: 12 of 12 images have no window") for words in prepared.info.warnings)
+
+
+def test_files_that_can_be_read_by_now_are_taken_in_when_told(folder, tmp_path, monkeypatch):
+    """As when a decoder was installed since."""
+    read, out = chunks.read_radiograph, tmp_path / "out"
+    unreadable = sorted((folder / "NORMAL").iterdir())[0].read_bytes()
+
+    def lacks_a_decoder(data, *arguments, **options):
+        if data == unreadable:
+            raise BadImageError("no decoder")
+        return read(data, *arguments, **options)
+
+    monkeypatch.setattr(chunks, "read_radiograph", lacks_a_decoder)
+    assert len(prepare_here(folder, out, max_bad=0.2).images) == 11
+    monkeypatch.undo()
+    assert len(prepare_here(folder, out, max_bad=0.2).images) == 11
+    assert len(prepare_here(folder, out, max_bad=0.2, replace=True).images) == 12
+
+
+def test_an_interrupted_run_reads_again_what_it_could_not_read(tmp_path):
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    facts = np.frombuffer(b'[{"bad": "no decoder"}]', np.uint8)
+    np.savez(partial / "bad.npz", images=np.zeros((0, 1, 16, 16), np.uint8), facts=facts)
+    np.savez(partial / "good.npz", images=np.zeros((1, 1, 16, 16), np.uint8), facts=np.frombuffer(b"[{}]", np.uint8))
+    chunks.forget_bad(partial)
+    assert [file.name for file in partial.iterdir()] == ["good.npz"]
+
+
+def test_a_set_stays_whole_if_its_successor_cannot_be_written(folder, tmp_path, monkeypatch):
+    before = prepare_here(folder, tmp_path / "out")
+    (tmp_path / "out/DATA_CARD.md").write_text("filled in")
+
+    def is_full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "write_images", is_full)
+        with pytest.raises(SamganError, match="No space left"):
+            prepare_here(folder, tmp_path / "out", seed=3, replace=True)
+    assert PreparedSet.open(tmp_path / "out").sha256 == before.sha256
+    after = prepare_here(folder, tmp_path / "out", seed=3, replace=True)
+    assert after.sha256 != before.sha256
+    assert not (tmp_path / "out/DATA_CARD.md").exists()
+    assert (tmp_path / "out/older-DATA_CARD.md").read_text() == "filled in"
 
 
 # what is refused

@@ -48,6 +48,21 @@ def test_patients_stay_whole_and_the_held_out_ones_are_the_same(data, tmp_path):
         assert np.array_equal(part.images[index], data.images[place[row.sha256]])
 
 
+def test_synthetic_images_are_no_patients_and_warnings_are_about_the_whole(data, tmp_path):
+    rows = [dataclasses.replace(row, synthetic="yes" if n % 3 == 0 else "") for n, row in enumerate(data.manifest)]
+    real = {row.patient for row in rows if row.split == "train" and row.class_name == "NORMAL" and not row.synthetic}
+    info = dataclasses.replace(data.info, warnings=("WARNING: 5 of 60 are odd", "split at random"), notes={})
+    mixed = PreparedSet(data.path, info, data.images, rows)
+    with pytest.raises(UsageError, match=f"there are only {len(real)}"):
+        subset(mixed, tmp_path / "many", patients={"NORMAL": len(real) + 1})
+    part = subset(mixed, tmp_path / "part", patients={"NORMAL": 2}, classes=["NORMAL"])
+    assert not any(row.synthetic for row in part.manifest if row.split == "train")
+    assert part.info.warnings == ("WARNING: of the whole set: 5 of 60 are odd", "of the whole set: split at random")
+    assert subset(part, tmp_path / "again", images={"NORMAL": 2}).info.warnings == part.info.warnings
+    with pytest.raises(UsageError, match="a class is named twice"):
+        subset(data, tmp_path / "twice", classes=["NORMAL", "NORMAL"])
+
+
 def test_a_smaller_choice_is_part_of_a_larger_one_of_the_same_seed(data, tmp_path):
     def chosen(count, seed):
         part = subset(data, tmp_path / f"{count}-{seed}", images={"NORMAL": count}, classes=["NORMAL"], seed=seed)

@@ -12,7 +12,7 @@ from samgan.errors import WARNING, UsageError, shown
 
 if TYPE_CHECKING:
     from samgan.data import PreparedSet
-    from samgan.data.documents import BadFile, LabelsUsed, Leak, LeftOut, SetInfo
+    from samgan.data.documents import BadFile, LabelsUsed, LeftOut, SetInfo
     from samgan.data.options import LabelOptions
 
 BAD_FILES_SHOWN = 20
@@ -137,7 +137,9 @@ def _add_subset(parser: argparse.ArgumentParser) -> None:
     add_classes(parser, "keep only these classes (default: all)")
     parser.add_argument("--resolution", type=int, metavar="PIXELS", help="side in pixels")
     add_seed(parser, "seed of the random choice")
-    text = "of the choices by one seed, which have no patient in common, from 0 (default: %(default)s)"
+    text = (
+        "which of the choices by one seed, from 0; no patient of a class in --patients is in two (default: %(default)s)"
+    )
     parser.add_argument("--part", type=int, default=0, metavar="N", help=text)
 
 
@@ -168,6 +170,8 @@ def _numbers(option: str, words: list[str]) -> dict[str, int]:
 
 
 def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
+    from samgan.data.findings import told_leaks
+
     info = prepared.info
     by_source = info.split_by == "source"
     yield (
@@ -182,10 +186,10 @@ def _describe_set(prepared: "PreparedSet") -> Iterator[str]:
         yield f"near duplicates: {info.near_duplicates} images, kept{where}"
     if both := info.groups_on_both_sides:
         yield (
-            f"warning: {both} patients, or groups of near duplicates, are on both sides of the split that the source "
+            f"{WARNING}{both} patients, or groups of near duplicates, are on both sides of the split that the source "
             f"has, so scores on held-out images will be too good. {_remedy(info)}"
         )
-    yield from _describe_leaks(info.leaks or (), by_source)
+    yield from (f"{WARNING}{sentence}" for sentence in told_leaks(info.leaks or ()))
     if info.enlarged:
         yield f"enlarged: {info.enlarged} images were smaller than {prepared.resolution} px"
     if info.synthetic:
@@ -223,13 +227,6 @@ def _remedy(info: "SetInfo") -> str:
     return "A folder without such a split is split by patient"
 
 
-def _describe_leaks(leaks: "Sequence[Leak]", by_source: bool) -> Iterator[str]:
-    indent = "  " if by_source else "warning: on both sides of the split: "
-    for leak in leaks:
-        examples = "; ".join(f"{training} and {held_out}" for training, held_out in leak.examples)
-        yield f"{indent}{leak.count} {leak.what}, such as those of {examples}"
-
-
 def _describe_labels(labels: "LabelsUsed") -> Iterator[str]:
     names = ", ".join(table.name for table in labels.tables)
     yield f"labels: {names}; {labels.rows_matched} of {labels.rows} rows belong to images of the source"
@@ -254,6 +251,7 @@ def _describe_left_out(left_out: "LeftOut", path: Path) -> Iterator[str]:
         yield from (f"  {file.source}: {file.reason}" for file in bad[:BAD_FILES_SHOWN])
         if len(bad) > BAD_FILES_SHOWN:
             yield f"  and {len(bad) - BAD_FILES_SHOWN} more; {path / 'dataset.json'} lists all of them"
+        yield "  once they can be read, the same command with --replace takes them in"
 
 
 def _describe_unused(unused: "Sequence[BadFile]", path: Path) -> Iterator[str]:

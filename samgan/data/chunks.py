@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,7 +17,7 @@ from samgan.data.fit import fit_image
 from samgan.data.jobs import Job, bytes_of, run_jobs
 from samgan.data.options import ALGORITHM, PixelOptions
 from samgan.data.readers import BadImageError, read_radiograph
-from samgan.data.readers.radiograph import Scales
+from samgan.data.readers.radiograph import NoImageError, Scales
 from samgan.data.sources import Entry, Source, read_entries
 from samgan.files import atomic_write, hash_json
 
@@ -82,7 +82,7 @@ def _prepare_chunk(
                 sha256 = hashlib.sha256(data if isinstance(data, bytes) else data.tobytes()).hexdigest()
                 radiograph, data = radiograph._replace(pixels=image[:0]), b""  # let go of what was reserved
         except BadImageError as error:
-            facts.append({"bad": str(error)})
+            facts.append({"no_image" if isinstance(error, NoImageError) else "bad": str(error)})
             continue
         images.append(image)
         facts.append(
@@ -113,10 +113,21 @@ def load_chunk(file: Path) -> tuple[UInt8[np.ndarray, "n c h w"], list[dict[str,
         return chunk["images"], json.loads(chunk["facts"].tobytes())
 
 
-def collect(source: Source, chunks: list[Path]) -> tuple[list[Record], list[BadFile]]:
-    """Gather what is known about each image, and the files that cannot be read."""
+class Collected(NamedTuple):
+    """What was found in the files of a source."""
+
+    records: list[Record]
+    bad_files: list[BadFile]
+    """Files that cannot be read."""
+    no_images: list[BadFile]
+    """Files that hold no image by their kind."""
+
+
+def collect(source: Source, chunks: list[Path]) -> Collected:
+    """Gather what is known about each file."""
     records: list[Record] = []
     bad_files: list[BadFile] = []
+    no_images: list[BadFile] = []
     for number, file in enumerate(chunks):
         images, facts = load_chunk(file)
         pending = iter(zip(images, _thumbnails(images), strict=True))
@@ -125,12 +136,15 @@ def collect(source: Source, chunks: list[Path]) -> tuple[list[Record], list[BadF
             if "bad" in fact:
                 bad_files.append(BadFile(entry.path, fact["bad"]))
                 continue
+            if "no_image" in fact:
+                no_images.append(BadFile(entry.path, fact["no_image"]))
+                continue
             image, thumbnail = next(pending)
             pixel_hash = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
             fact["notes"] = tuple(fact["notes"])  # JSON knows lists only
             fact["is_synthetic"] = fact["is_synthetic"] or source.is_synthetic
             records.append(Record(entry=entry, pixel_hash=pixel_hash, thumbnail=thumbnail, **fact))
-    return records, bad_files
+    return Collected(records, bad_files, no_images)
 
 
 def _thumbnails(images: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n s s"]:
@@ -141,10 +155,10 @@ def _thumbnails(images: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n s 
     return np.rint(blocks.mean(axis=(1, 3, 5), dtype=np.float32)).astype(np.uint8)
 
 
-def forget_bad(source: Source, chunks: list[Path], bad_files: list[BadFile]) -> None:
-    """Delete the chunks with bad files, so that the next run reads them again: it may have the missing decoder."""
-    bad_paths = {bad.source for bad in bad_files}
-    for number, chunk in enumerate(chunks):
-        start = number * CHUNK_IMAGES
-        if any(entry.path in bad_paths for entry in source.entries[start : start + CHUNK_IMAGES]):
-            chunk.unlink()
+def forget_bad(partial: Path) -> None:
+    """Delete the chunks with files that could not be read, so that they are read again: a decoder may be there now."""
+    for file in partial.glob("*.npz"):
+        with np.load(file, allow_pickle=False) as chunk:
+            facts = json.loads(chunk["facts"].tobytes()) if "facts" in chunk else []
+        if any("bad" in fact for fact in facts):
+            file.unlink()

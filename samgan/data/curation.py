@@ -11,8 +11,11 @@ from jaxtyping import Bool, Float32, Int, UInt8
 
 from samgan.errors import UsageError
 
-# One alternative per public set: Kermany (two naming schemes), this package's phantoms, NIH ChestX-ray14.
-PATIENT_REGEX = r"(?:^|/)(?:(person\d+)_|(?:NORMAL\d*-)?(IM-\d+)-\d+|(phantom\d+)_|(\d{8})_\d{3}\.)[^/]*$"
+# One alternative per public set: Kermany (two naming schemes), this package's phantoms, NIH ChestX-ray14, whose numbers
+# go up to 00030805: eight digits may also be a date.
+PATIENT_REGEX = r"(?:^|/)(?:(person\d+)_|(?:NORMAL\d*-)?(IM-\d+)-\d+|(phantom\d+)_|(000\d{5})_\d{3}\.)[^/]*$"
+SERIES = re.compile(r"IM-\d+")
+"""A patient of Kermany's set by PATIENT_REGEX; but viewers such as Horos number the series of a patient like this."""
 
 HASH_DISTANCE_BITS = 10
 CORRELATION = 0.98

@@ -6,9 +6,12 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from samgan.data.chunks import Record
 from samgan.data.documents import BadFile, Contradiction, Leak, ManifestRow
 from samgan.data.options import PrepareOptions
+from samgan.data.readers.dicom.settings import NEARLY_ONE_SHADE
 from samgan.errors import WARNING, SamganError, shown
 
 EXAMPLES = 3
+FEW = 0.01
+"""Share of images up to which a fault of single images is only noted in the manifest."""
 
 
 def check_synthetic(name: str, records: Sequence[Record], options: PrepareOptions) -> None:
@@ -69,6 +72,27 @@ def find_leaks(rows: Sequence[ManifestRow], kinds: Iterable[tuple[str, Sequence[
             examples = tuple((found["train"], found["holdout"]) for found in both[:EXAMPLES])
             leaks.append(Leak(what, len(both), examples))
     return leaks
+
+
+def told_leaks(leaks: Iterable[Leak]) -> Iterator[str]:
+    """A sentence about each kind that is on both sides of a split."""
+    for leak in leaks:
+        examples = "; ".join(f"{training} and {held_out}" for training, held_out in leak.examples)
+        yield f"on both sides of the split: {leak.count} {leak.what}, such as those of {examples}"
+
+
+def warn_of_darkness(records: Sequence[Record]) -> Iterator[str]:
+    """A sentence about DICOM files that show hardly anything, since no window says which of their values are meant.
+
+    Args:
+        records: the images that stay.
+    """
+    dark = [record.entry.path for record in records if NEARLY_ONE_SHADE in record.notes]
+    if len(dark) >= max(1, FEW * len(records)):
+        yield (
+            f"{WARNING}{len(dark)} of {len(records)} images have no window and use less than 1/16 of their depth, so "
+            f"they are nearly one shade, such as {shown(dark[0])}: export them for presentation, or with a window"
+        )
 
 
 def warn_of_classes(

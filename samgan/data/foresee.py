@@ -92,7 +92,7 @@ def foresee(source: str | Path, out: Path, options: PrepareOptions, labels: Labe
     classes: dict[str, Counter[str]] = {}
     for entry in opened.entries:
         classes.setdefault(entry.class_name, Counter())[entry.split] += 1
-    patients = {entry.patient for entry in opened.entries if entry.patient}
+    patients = {told for entry in opened.entries if (told := entry.patient_in_table or entry.patient)}
     reasons = Counter(file.reason.split(":")[0] for file in opened.unused)
     return Foreseen(
         source=opened.name,

@@ -8,7 +8,7 @@ from samgan.data.fit import FITS, NORMALIZERS
 from samgan.errors import UsageError
 from samgan.seeds import check_seed
 
-ALGORITHM = 5
+ALGORITHM = 6
 """Increased whenever the same files and options would give other pixels or another manifest."""
 RESOLUTIONS = tuple(2**power for power in range(3, 11))
 DUPLICATES = ("drop", "keep")

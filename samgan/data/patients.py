@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from samgan.data import curation
 from samgan.data.chunks import Record
-from samgan.data.sources.folder_names import is_plain
+from samgan.data.sources.folder_names import is_plain, spelled, split_and_rest, split_of
 from samgan.errors import shown
 
 FILE_NAMES, FOLDERS, TABLE, PATIENT_ID, STUDY = "file names", "folders", "label table", "DICOM PatientID", "DICOM study"
@@ -15,6 +15,8 @@ FILE_NAMES, FOLDERS, TABLE, PATIENT_ID, STUDY = "file names", "folders", "label 
 
 MANY_FOLDERS = 10
 """From so many folders inside the classes, they may be patients."""
+MANY_PATIENTS = 10
+"""Patients per PatientID, on average, from which the IDs are placeholders."""
 
 
 class Patients(NamedTuple):
@@ -58,12 +60,14 @@ class Key(NamedTuple):
 def identify_patients(records: Sequence[Record], pattern: str | None) -> Patients:
     """Find the patient that each image shows.
 
-    The first of these that tells it: the given pattern; a folder or a label table; DICOM's PatientID; the default
+    The first of these that tells it: the given pattern; a label table; a folder; DICOM's PatientID; the default
     pattern, if none was given; the study (StudyInstanceUID), whose patient is that of its other images. Otherwise the
-    image is its own patient, named by its path, and so is every synthetic image.
+    image is its own patient, named by its path, and so is every synthetic image. The PatientID comes before the folders
+    if these divide the images of a patient, as folders of accession numbers do.
 
     Images of one study belong together in any case. Images with the same key of another level do so if any of them is
-    told by it: where a table lacks one image of a PatientID, the PatientID joins that image to those in the table.
+    told by it: where a table lacks one image of a PatientID, the PatientID joins that image to those in the table. A
+    PatientID also joins images that folders tell, since it is only a guess that these are patients.
     """
     levels, warnings = _levels(records, pattern)
     keys = [_first_key(levels, index) for index in range(len(records))]
@@ -71,12 +75,13 @@ def identify_patients(records: Sequence[Record], pattern: str | None) -> Patient
     final = _resolve(levels, keys, carriers)
     used = {key for key in keys if key is not None}
     studies = levels[-1].keys
-    joined = [
-        (places[0], place)
-        for key, places in carriers.items()
-        if key in used or levels[key.level].told_by == STUDY
-        for place in places[1:]
-    ]
+    by_folder = {index for index, key in enumerate(keys) if key is not None and levels[key.level].told_by == FOLDERS}
+    joined = []
+    for key, places in carriers.items():
+        way = levels[key.level].told_by
+        corrects_folders = way == PATIENT_ID and pattern is None and not by_folder.isdisjoint(places)
+        if key in used or way == STUDY or corrects_folders:
+            joined += [(places[0], place) for place in places[1:]]
     told = [final[key] if key is not None else None for key in keys]
     names = [key.name if key else record.entry.path for key, record in zip(told, records, strict=True)]
     told_by = [levels[key.level].told_by if key else "" for key in told]
@@ -98,34 +103,93 @@ def identify_patients(records: Sequence[Record], pattern: str | None) -> Patient
 
 
 def _levels(records: Sequence[Record], pattern: str | None) -> tuple[list[Level], tuple[str, ...]]:
-    """All ways to tell the patients, the most trusted one first, and the study last."""
-    is_real = [not record.is_synthetic for record in records]
-    paths = [record.entry.path.replace("\\", "/") for record in records]  # some archives are written with backslashes
-    given = [record.entry.patient for record in records]
-    in_path = [patient in path.split("/") for patient, path in zip(given, paths, strict=True)]
-    ids, studies = [record.patient_key for record in records], [record.study_key for record in records]
-    warnings = []
-    for what, keys in (("PatientID", ids), ("StudyInstanceUID", studies)):
-        counts = Counter(key for key, counts in zip(keys, is_real, strict=True) if key and counts)
-        if len(counts) == 1 and (same := counts.total()) > sum(is_real) / 2:
-            keys[:] = [""] * len(keys)
-            if same > 1:
-                warnings.append(
-                    f"{same} of {sum(is_real)} images have the same DICOM {what}, and no image has another: it is "
-                    "taken for a placeholder and does not tell patients apart"
-                )
-    by_name = Level(FILE_NAMES, curation.patients_from_names(paths, pattern))
-    levels = [
-        Level(FOLDERS, [patient if told else "" for patient, told in zip(given, in_path, strict=True)]),
-        Level(TABLE, ["" if told else patient for patient, told in zip(given, in_path, strict=True)]),
-        Level(PATIENT_ID, ids),
-    ]
-    levels = [*levels, by_name] if pattern is None else [by_name, *levels]
-    levels.append(Level(STUDY, studies))
-    return [
-        level._replace(keys=[key if counts else "" for key, counts in zip(level.keys, is_real, strict=True)])
-        for level in levels
-    ], tuple(warnings)
+    """All ways to tell the patients, the most trusted one first, and the study last. Synthetic images show none."""
+
+    def level(told_by: str, keys: Iterable[str]) -> Level:
+        return Level(told_by, ["" if record.is_synthetic else key for record, key in zip(records, keys, strict=True)])
+
+    table = level(TABLE, (record.entry.patient_in_table for record in records))
+    folders = level(FOLDERS, (record.entry.patient for record in records))
+    ids = level(PATIENT_ID, (record.patient_key for record in records))
+    studies = level(STUDY, (record.study_key for record in records))
+    by_name = level(FILE_NAMES, curation.patients_from_names([_path(record) for record in records], pattern))
+    real = sum(not record.is_synthetic for record in records)
+    named = [one or other for one, other in zip(table.keys, folders.keys, strict=True)]
+    warnings = [_clear(ids, "PatientID", real), _clear(studies, "StudyInstanceUID", real), _clear_shared(ids, named)]
+    if pattern is not None:
+        levels = [by_name, table, folders, ids, studies]
+    else:
+        warnings.append(_clear_series(by_name, records))
+        divided, shared = _compare(ids.keys, folders.keys)
+        levels = [table, folders, ids, by_name, studies]
+        if divided > shared:
+            levels = [table, ids, folders, by_name, studies]
+            warnings.append(
+                f"folders look like patients, but {divided} DICOM PatientIDs have images in several of them: the "
+                "PatientID tells the patients"
+            )
+    return levels, tuple(filter(None, warnings))
+
+
+def _clear(level: Level, what: str, real: int) -> str:
+    """Clear keys that are all the same, and say so if there are several."""
+    counts = Counter(filter(None, level.keys))
+    if len(counts) != 1 or (same := counts.total()) <= real / 2:
+        return ""
+    level.keys[:] = [""] * len(level.keys)
+    if same == 1:
+        return ""
+    return (
+        f"{same} of {real} images have the same DICOM {what}, and no image has another: it is taken for a placeholder "
+        "and does not tell patients apart"
+    )
+
+
+def _clear_shared(ids: Level, named: Sequence[str]) -> str:
+    """Clear PatientIDs of which each stands for many patients that something more trusted names, and say so."""
+    pairs = {(own, name) for own, name in zip(ids.keys, named, strict=True) if own and name}
+    known = {own for own, _ in pairs}
+    if len(pairs) <= MANY_PATIENTS * len(known):
+        return ""
+    ids.keys[:] = [""] * len(ids.keys)
+    return (
+        f"each DICOM PatientID stands for {len(pairs) / len(known):.0f} patients of folders or tables on average: the "
+        "IDs are taken for placeholders and do not tell patients apart"
+    )
+
+
+def _compare(ids: Sequence[str], folders: Sequence[str]) -> tuple[int, int]:
+    """How many IDs lie in several folders, and how many folders hold several IDs."""
+    pairs = {(own, folder) for own, folder in zip(ids, folders, strict=True) if own and folder}
+    by_id, by_folder = Counter(own for own, _ in pairs), Counter(folder for _, folder in pairs)
+    return sum(count > 1 for count in by_id.values()), sum(count > 1 for count in by_folder.values())
+
+
+def _clear_series(by_name: Level, records: Sequence[Record]) -> str:
+    """Clear names such as IM-0001 where they number the series of each patient, and say so.
+
+    In Kermany's set such a name lies in one folder of its class. In what viewers export, each patient has a folder of
+    their own, in which series are counted from 1.
+    """
+    folders: dict[tuple[str, str, str], set[tuple[str, ...]]] = defaultdict(set)
+    for record, name in zip(records, by_name.keys, strict=True):
+        entry = record.entry
+        if curation.SERIES.fullmatch(name):
+            parts = _path(record).split("/")[:-1]
+            telling = [part for part in parts if not (is_plain(part) or split_of(part) or split_and_rest(part)[0])]
+            within = tuple(dict.fromkeys(part for part in telling if spelled(part) != spelled(entry.class_name)))
+            folders[name, entry.class_name, entry.split].add(within)
+    count, name = max(((len(found), name) for (name, *_), found in folders.items()), default=(0, ""))
+    if count < 2:
+        return ""
+    by_name.keys[:] = ["" if curation.SERIES.fullmatch(key) else key for key in by_name.keys]
+    return (
+        f"files of {count} folders of one class are named {name}-...: these are numbers of series and tell no patient"
+    )
+
+
+def _path(record: Record) -> str:
+    return record.entry.path.replace("\\", "/")  # some archives are written with backslashes
 
 
 def _first_key(levels: Sequence[Level], index: int) -> Key | None:
@@ -190,7 +254,7 @@ def _untold_folders(records: Sequence[Record], told_by: Sequence[str]) -> Iterat
     """Say that many folders inside the classes may be patients, if nothing tells any patient."""
     if any(told_by):
         return
-    folders = Counter(record.entry.path.replace("\\", "/").rpartition("/")[0] for record in records)
+    folders = Counter(_path(record).rpartition("/")[0] for record in records)
     named = [folder for folder in sorted(folders) if folder and not is_plain(folder.rpartition("/")[2])]
     sides = {(record.entry.class_name, record.entry.split) for record in records}
     if len(named) >= MANY_FOLDERS and len(named) > 2 * len(sides) and len(records) > len(folders):

@@ -17,7 +17,7 @@ from samgan.data.room import require_disk
 from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.survey import forget_survey, survey_depth
-from samgan.data.write import write_set
+from samgan.data.write import OF_CARD, write_set
 from samgan.errors import WARNING, SamganError, UsageError, shown
 from samgan.files import PRIVATE, hash_json, is_full, is_system_name, locked
 
@@ -47,7 +47,8 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     """Read, fit, de-duplicate and split a source of radiographs into the folder `out`.
 
     An interrupted run continues where it stopped. If `out` holds a finished set of the same files and options, that set
-    is returned at once, or made again if it is damaged.
+    is returned at once, or made again if its images or manifest have changed. With `replace`, it is also made again if
+    some of its files could not be read: a decoder may have been installed since.
 
     Long because it has many options, each described below.
 
@@ -74,8 +75,8 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         allow_synthetic: whether images that say that they show no patient may be in the set, as training images only.
         labels: tables that tell the classes, and maybe patients, splits and views; None: the source's folders or arrays
             tell the classes.
-        replace: whether a finished set of other options, or of files that have changed since, may be replaced. Runs
-            that were trained on it can then not be continued.
+        replace: whether a finished set of other options, or of files that have changed since, or one that cannot be
+            opened, may be replaced. Runs that were trained on it can then not be continued.
 
     Returns:
         The prepared set, opened.
@@ -111,10 +112,10 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         opened = label_source(opened, labels)
         options = dataclasses.replace(options, labels=_publishable(labels, opened))
     fingerprint = fingerprint_of(options, opened.entries)
-    finished = finished_set(out, opened)
+    finished = finished_set(out, opened, replace=replace)
     if finished and not replace:
         _refuse_another(finished, options, fingerprint)
-    if finished and _is_right(finished, fingerprint):
+    if finished and _is_right(finished, fingerprint) and not (replace and _may_be_more(finished)):
         _remove_partial(out)
         return finished
     is_there = finished is not None
@@ -123,19 +124,20 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
     try:
         out.mkdir(PRIVATE, parents=True, exist_ok=True)
         held.enter_context(locked(out, _busy(out)))
-        by_another = None if is_there else finished_set(out, opened)  # since this call looked
+        by_another = None if is_there else finished_set(out, opened, replace=replace)  # since this call looked
         if by_another and not replace:
             _refuse_another(by_another, options, fingerprint)
         if by_another and _is_right(by_another, fingerprint):
             return by_another
         _require_disk(out, opened, options)
+        forget_bad(out / PARTIAL)
         with strict_decoders():  # once, around all threads
             survey = survey_depth(opened, out / PARTIAL, bits, workers)
             opened = opened._replace(warnings=(*opened.warnings, *survey.sentences))
             chunks = prepare_chunks(opened, out / PARTIAL, options.pixels, survey.scales, workers)
-        records, bad_files = collect(opened, chunks)
+        records, bad_files, no_images = collect(opened, chunks)
+        opened = opened._replace(unused=(*opened.unused, *no_images))
         if len(bad_files) > max_bad * len(opened.entries):
-            forget_bad(opened, chunks, bad_files)
             forget_survey(out / PARTIAL)
             raise _too_many_bad(bad_files, len(opened.entries), max_bad)
         if classes_from is None and labels is None and opened.path.suffix.lower() != ".npz":
@@ -221,11 +223,16 @@ def _publishable(labels: LabelOptions, labelled: Source) -> LabelOptions:
     return dataclasses.replace(labels, files=names, sha256=hashes)
 
 
-def finished_set(out: Path, source: Source) -> PreparedSet | None:
-    """Return the set that `out` already holds, or None if there is none yet.
+def _may_be_more(finished: PreparedSet) -> bool:
+    """Whether files could not be read when the set was made."""
+    return bool(finished.info.left_out and finished.info.left_out.bad_files)
+
+
+def finished_set(out: Path, source: Source, *, replace: bool = False) -> PreparedSet | None:
+    """Return the set that `out` already holds, or None if there is none yet, or if what is there may be replaced.
 
     Raises:
-        UsageError: It is no folder, or holds other files or a set of another source.
+        UsageError: It is no folder, or holds other files, a set of another source, or one that cannot be opened.
     """
     if not out.exists():
         return None
@@ -233,10 +240,12 @@ def finished_set(out: Path, source: Source) -> PreparedSet | None:
         raise UsageError(f"{out} is not a folder: choose a new or empty folder")
     try:
         finished = PreparedSet.open(out)
-    except SamganError:
+    except SamganError as error:
         foreign = sorted(path.name for path in out.iterdir() if not _is_ours(path.name))
         if foreign:
             raise UsageError(f"{out} holds other files ({shown(foreign[0])}): choose a new or empty folder") from None
+        if (out / "dataset.json").exists() and not replace:
+            raise UsageError(f"{error} (the same command with --replace writes a new set there)") from None
         return None
     before, remedy = finished.info.source, "choose another folder or remove this one"
     if before != source.name:
@@ -248,7 +257,7 @@ def finished_set(out: Path, source: Source) -> PreparedSet | None:
 
 
 def _is_ours(name: str) -> bool:
-    finished = name in (PARTIAL, ".lock", "images.npy", "manifest.csv", "dataset.json")
+    finished = name in (PARTIAL, ".lock", "images.npy", "manifest.csv", "dataset.json", "data.html", *OF_CARD)
     return finished or is_system_name(name) or (name.startswith(".") and name.endswith(".tmp"))
 
 

@@ -18,6 +18,7 @@ from samgan.data.findings import (
     find_leaks,
     left_out_for,
     warn_of_classes,
+    warn_of_darkness,
     warn_of_split,
     warn_of_synthetic,
 )
@@ -116,6 +117,7 @@ def select(
         warnings=(
             *source.warnings,
             *patients.warnings,
+            *warn_of_darkness([records[index] for index in kept]),
             *warn_of_classes(contradicted, near, not drops, lost),
             *(() if by_source else warn_of_split(rows, kept_groups, options)),
             *warn_of_synthetic(rows),

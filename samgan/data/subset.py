@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from samgan.data.documents import ManifestRow, SubsetOf
 from samgan.data.options import RESOLUTIONS
 from samgan.data.selection import count
 from samgan.data.write import finish_set, write_images
-from samgan.errors import UsageError
+from samgan.errors import WARNING, UsageError
 from samgan.files import PRIVATE, atomic_folder, check_new_folder, naming
 from samgan.seeds import check_seed
 
@@ -45,8 +46,8 @@ def subset(
         resolution: Side of the new images, by means over squares of pixels; default: that of the set. Preparing the
             source again might find other near duplicates, and hold out other images.
         seed: Seed of the choice. In part 0, that of a smaller number is part of that of a larger one by the same seed.
-        part: 0 or more: which of the choices by the same seed and numbers. They have no patient in common, and no image
-            of the classes in `images`.
+        part: 0 or more: which of the choices by one seed and numbers. They have no patient of a class in `patients`
+            in common, and no image of one in `images`; a patient may have images in another class.
 
     Returns:
         The new set. `subset_of` in its dataset.json says which set it was taken from, and how.
@@ -86,6 +87,8 @@ def subset(
         resolution=side,
         enlarged=None,
         leaks=None,
+        notes=_notes(rows) if data.info.notes is not None else None,
+        warnings=data.info.warnings and tuple(map(_of_whole, data.info.warnings)),
         subset_of=taken,
         **count(rows, data.groups(order), names),
     )
@@ -100,6 +103,19 @@ def subset(
     return PreparedSet.open(out)
 
 
+OF_WHOLE = "of the whole set: "
+
+
+def _of_whole(sentence: str) -> str:
+    """A warning about the set that the images are taken from: its numbers are not those of the new set."""
+    rest = sentence.removeprefix(WARNING)
+    return sentence if rest.startswith(OF_WHOLE) else f"{sentence[: len(sentence) - len(rest)]}{OF_WHOLE}{rest}"
+
+
+def _notes(rows: Sequence[ManifestRow]) -> dict[str, int]:
+    return dict(Counter(note for row in rows for note in row.notes.split("; ") if note))
+
+
 def _check(
     data: PreparedSet, names: Sequence[str], patients: Mapping[str, int], images: Mapping[str, int], side: int
 ) -> None:
@@ -107,6 +123,8 @@ def _check(
     if side not in RESOLUTIONS or side > data.resolution:
         allowed = ", ".join(str(one) for one in RESOLUTIONS if one <= data.resolution)
         raise UsageError(f"--resolution {side}: expected one of {allowed}, for images of {data.resolution} px")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--classes {' '.join(names)}: a class is named twice")
     if twice := sorted(set(patients) & set(images)):
         raise UsageError(f"{twice[0]}: give a number of patients or of images, not both")
     if unknown := sorted({*patients, *images, *names} - set(data.classes)):
@@ -152,6 +170,7 @@ def _choose(
         own = data.indices("train", [name])
         draw = np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")])
         if name in patients:
+            own = np.array([i for i in own if not data.manifest[i].synthetic], dtype=int)  # they show no patient
             known = sorted({data.manifest[i].patient for i in own})
             chosen = {known[i] for i in _part(draw, len(known), patients[name], part, f"{name}: patients")}
             own = np.array([i for i in own if data.manifest[i].patient in chosen])

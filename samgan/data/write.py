@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -18,20 +19,34 @@ from samgan.data.selection import Selection
 from samgan.files import atomic_write, write_json
 from samgan.terminal import say
 
+CARD = ("DATA_CARD.md", "card.json")
+"""What `samgan card` writes into the folder of a set."""
+OF_CARD = (*CARD, *(f"older-{name}" for name in CARD))
+
 
 def write_set(out: Path, chunks: list[Path], selection: Selection) -> None:
     """Write images.npy (streamed from the chunks), manifest.csv and dataset.json, in this order."""
-    if (out / "dataset.json").exists():
-        say(f"{out}: replacing the set in it")
-        (out / "dataset.json").unlink()
-        (out / "data.html").unlink(missing_ok=True)  # it shows the older images
     for leftover in out.glob(".*.tmp"):
         leftover.unlink()
 
     info = selection.info
     with atomic_write(out / "images.npy") as file:
         write_images(file, (info.images, info.channels, info.resolution, info.resolution), _kept(chunks, selection))
+        _put_away(out)  # as late as can be: an older set stays whole if the images cannot be written
     finish_set(out, selection.rows, info)
+
+
+def _put_away(out: Path) -> None:
+    """Make an older set of the folder unfinished. Its card gets another name: a person may have added to it."""
+    if not (out / "dataset.json").exists():
+        return
+    say(f"{out}: replacing the set in it")
+    (out / "dataset.json").unlink()
+    (out / "data.html").unlink(missing_ok=True)  # it shows the older images
+    for name in CARD:
+        if (out / name).exists():
+            os.replace(out / name, out / f"older-{name}")
+            say(f"{out / name} is about the older set: it is now older-{name}")
 
 
 def _kept(chunks: list[Path], selection: Selection) -> Iterator[UInt8[np.ndarray, "n c h w"]]:

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from samgan.data.dataset import PreparedSet, take
-from samgan.data.documents import LeftOut, ManifestRow
+from samgan.data.documents import Leak, LeftOut, ManifestRow
+from samgan.data.findings import find_leaks
 from samgan.data.inspection.documents import (
     TELLS,
     InspectionDocument,
@@ -90,7 +91,16 @@ def describe(data: PreparedSet, values: Values) -> InspectionDocument:
         left_out=info.left_out or LeftOut(),
         notes=info.notes or {},
         warnings=info.warnings or (),
+        leaks=_leaks(data),
     )
+
+
+def _leaks(data: PreparedSet) -> tuple[Leak, ...]:
+    """What `samgan prepare` found on both sides of the split; of a subset, what can be told from its manifest."""
+    if data.info.leaks is not None:
+        return data.info.leaks
+    real = [row for row in data.manifest if not row.synthetic]
+    return tuple(find_leaks(real, [("patients", [row.patient for row in real])]))
 
 
 def measure(data: PreparedSet) -> Values:

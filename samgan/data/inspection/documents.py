@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from samgan.data.documents import DataUsed, LeftOut
+from samgan.data.documents import DataUsed, Leak, LeftOut
 from samgan.documents import Document
 
 TELLS = 0.65
@@ -112,6 +112,8 @@ class InspectionDocument(Document):
     """What was passed over in the files' metadata, with the number of images."""
     warnings: tuple[str, ...]
     """What `samgan prepare` decided or found wrong."""
+    leaks: tuple[Leak, ...]
+    """What is on both sides of the split."""
 
 
 Values = dict[str, Float[np.ndarray, " n"]]

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from samgan.data.dataset import PreparedSet
 from samgan.data.documents import SPLITS
+from samgan.data.findings import told_leaks
 from samgan.data.inspection.documents import FACTS, InspectionDocument, Telling, Values
 from samgan.errors import WARNING
 from samgan.pages import histogram, picture, write_page
@@ -66,17 +67,20 @@ def write_inspection_page(
 
 def findings(document: InspectionDocument) -> Iterator[str]:
     """What to look at before training, the gravest first; one sentence each. Nothing if nothing stands out."""
-    yield from sorted(document.warnings, key=lambda sentence: not sentence.startswith(WARNING))
+    leaks = (
+        f"{WARNING}{sentence}: scores on held-out images will be too good" for sentence in told_leaks(document.leaks)
+    )
+    yield from sorted([*leaks, *document.warnings], key=lambda sentence: not sentence.startswith(WARNING))
     across = sum(not pair.same_class for pair in document.near_pairs)
     if across:
         yield (
             f"{_images_look(across)} like an earlier image of another class: one of the two labels may be wrong. "
             "See the near duplicates below."
         )
-    leaks = sum(not pair.same_split for pair in document.near_pairs)
-    if leaks:
+    across = sum(not pair.same_split for pair in document.near_pairs)
+    if across:
         yield (
-            f"{_images_look(leaks)} like an earlier image on the other side of the split: scores on held-out images "
+            f"{_images_look(across)} like an earlier image on the other side of the split: scores on held-out images "
             "will be too good."
         )
     for found in document.tellings:

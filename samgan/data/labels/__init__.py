@@ -250,7 +250,7 @@ def _choose(
             entry._replace(
                 class_name=classes[0],
                 split=own.splits[0] if has_splits else entry.split,
-                patient=_hashed(own.patients[0]) if own.patients else entry.patient,
+                patient_in_table=_hashed(own.patients[0]) if own.patients else "",
                 view=own.views[0] if own.views else entry.view,
             )
         )

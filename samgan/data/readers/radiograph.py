@@ -24,6 +24,10 @@ class BadImageError(SamganError):
     """An image cannot be used; the message is the reason, without the file's name."""
 
 
+class NoImageError(BadImageError):
+    """The file is whole and holds no image by its kind, such as a DICOM report: nothing is lost without it."""
+
+
 class Step(NamedTuple):
     """One step from stored values to the picture, for people to read."""
 

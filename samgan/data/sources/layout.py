@@ -48,9 +48,11 @@ class Entry(NamedTuple):
     split: str
     """"train" or "holdout" if the source itself says so; otherwise empty."""
     patient: str = ""
-    """Whom the image shows, if a folder or a table tells it."""
+    """Whom the image shows, if a folder tells it."""
     view: str = ""
     """Such as PA or AP, if a table tells it."""
+    patient_in_table: str = ""
+    """Whom the image shows, if a table tells it: a SHA-256 hash of the table's ID."""
 
 
 class Place(NamedTuple):

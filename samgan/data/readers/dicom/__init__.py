@@ -18,7 +18,7 @@ from samgan.data.readers.dicom.file import HEADLESS_REMEDY, DicomFile, is_dicom,
 from samgan.data.readers.dicom.pixels import PixelFormat, decode, read_format
 from samgan.data.readers.dicom.settings import fit_depth, note_darkness, read_display
 from samgan.data.readers.dicom.tables import Table, depth_of, read_table
-from samgan.data.readers.radiograph import BadImageError, Radiograph, Reading, Step
+from samgan.data.readers.radiograph import BadImageError, NoImageError, Radiograph, Reading, Step
 from samgan.grids import SYNTHETIC
 
 __all__ = ["is_dicom", "open_dicom", "read_dicom"]
@@ -80,7 +80,8 @@ def _without_pixels(file: DicomFile, attributes: Attributes) -> BadImageError:
         return BadImageError("truncated: the file ends before its pixels")
     kind = UID(attributes.text("SOPClassUID"))
     if kind.name != kind:  # a name that the standard has
-        return BadImageError(f"DICOM without pixel data ({kind.name}); expected a radiograph")
+        error = BadImageError if "Image" in kind.name else NoImageError  # archives export reports beside images
+        return error(f"DICOM without pixel data ({kind.name}); expected a radiograph")
     if len(file.dataset) == 0 and "no DICOM preamble" in file.notes:
         return BadImageError(f"damaged DICOM without a preamble: {HEADLESS_REMEDY}")
     return BadImageError("DICOM without pixel data; expected a radiograph")

@@ -21,6 +21,7 @@ from samgan.data.readers.dicom.pixels import PixelFormat
 from samgan.data.readers.dicom.tables import Table, read_table
 
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+NEARLY_ONE_SHADE = "no window, and less than 1/16 of the depth used: nearly one shade"
 DETECTOR_DEPTHS = (12, 14)
 
 
@@ -65,7 +66,7 @@ def fit_depth(words: UInt[np.ndarray, "*shape"], display: Display, attributes: A
 def note_darkness(shades: Num[np.ndarray, "*shape"], display: Display, attributes: Attributes) -> None:
     """Note that an image without a window uses so little of its range that hardly anything can be seen."""
     if display.voi is None and float(shades.max()) - float(shades.min()) < 1 / 16:
-        attributes.note("no window, and less than 1/16 of the depth used: nearly one shade")
+        attributes.note(NEARLY_ONE_SHADE)
 
 
 def _read_padding(attributes: Attributes, pixels: PixelFormat) -> Padding | None:
