@@ -91,7 +91,9 @@ class TrainingConfig:
         choices=SIDES[1:-1],
         unique=True,
     )
-    first_kimg: float = setting(60.0, "how many thousand images are shown at each of first_sides", above=0, maximum=1e9)
+    first_kimg: float = setting(
+        60.0, "how many thousand images are shown at each of first_sides", minimum=0.001, maximum=1e9
+    )
     first_penalty_power: float = setting(
         0.0,
         "at each of first_sides, the weight of the penalty is multiplied by (side / resolution) to this power; 0: not "

@@ -440,6 +440,7 @@ def _missing(place: Place, links: dict[int, Link]) -> str:
 def _read_place(line: str) -> Place | None:
     """A place that was sent; None if it is none."""
     try:
-        return msgspec.json.decode(line, type=Place)
+        place = msgspec.json.decode(line, type=Place)
     except (msgspec.DecodeError, UnicodeError):
         return None
+    return place if place.processes > 0 and place.hosts > 0 else None

@@ -680,6 +680,10 @@ def test_a_run_never_changes_its_arithmetic(capsys, data, tmp_path, monkeypatch)
     config = json.loads((out / "config.json").read_text())
     assert config["training"]["precision"] == "fp32"
     assert run(capsys, *command, "--training.precision=bf16", "--resume")[0] == 0  # the same command goes on
+    with monkeypatch.context() as patch:  # a machine that would choose another one
+        patch.setattr("samgan.devices.cpu_has_bf16", lambda: True)
+        assert run(capsys, *command, "--training.precision=auto", "--resume")[0] == 0
+    assert json.loads((out / "config.json").read_text())["training"]["precision"] == "fp32"
     config["training"]["precision"] = "bf16"  # as if another machine had begun it
     (out / "config.json").write_text(json.dumps(config))
     status, _, error = run(capsys, "train", data, "--out", out, "--resume")

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import hosts as laboratory
+import msgspec
 import pytest
 import torch
 from hosts import ROOT, Network, finish
@@ -20,7 +21,7 @@ from hosts import ROOT, Network, finish
 import samgan.hosts
 from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
-from samgan.hosts import HostLost, NotMet, Place, attended, join, listen, receive
+from samgan.hosts import HostLost, NotMet, Place, _read_place, attended, join, listen, receive
 from samgan.runs import Run, load_checkpoint
 
 TINY = [
@@ -160,6 +161,13 @@ def soon(monkeypatch):
     """Nobody is waited for long."""
     for name, value in {"ARRIVAL": 1.0, "PATIENCE": 0.3, "BEAT": 0.05, "SILENCE": 0.6, "GRACE": 2.0}.items():
         monkeypatch.setattr(samgan.hosts, name, value)
+
+
+def test_what_is_no_place_of_a_run_is_turned_away():
+    encoded = msgspec.json.encode(place(1))
+    assert _read_place(encoded.decode()) == place(1)
+    for wrong in (dict(processes=0), dict(hosts=0), dict(rank="x")):
+        assert _read_place(json.dumps(json.loads(encoded) | wrong)) is None
 
 
 def test_processes_meet_and_end_in_peace(soon):

@@ -25,12 +25,14 @@ from samgan.training import (
     Sampler,
     Scorer,
     TrainingState,
+    check_start,
     choose_classes,
     choose_length,
     plan,
     train_loop,
     train_step,
 )
+from samgan.training.run import say_new_classes
 
 CPU = torch.device("cpu")
 LABELS = np.array([0] * 12 + [1] * 7 + [2] * 3)  # of the 22 images
@@ -331,6 +333,21 @@ def test_a_run_keeps_what_was_resolved_and_goes_on_with_it(sets, trained, tmp_pa
     assert api.train(open_config, sets["both"], tmp_path / "run", resume=True, quiet=True).last_step() == 3
     with pytest.raises(UsageError, match=r"network\.num_classes is 2, not 0"):
         api.train(open_config.override({"network.num_classes": 0}), sets["both"], tmp_path / "run", resume=True)
+
+
+def test_networks_of_another_run_keep_the_places_of_its_classes(sets, trained, tmp_path, capsys):
+    """They know a class by its number."""
+    config = preset_config().override({"network.resolution": 32, **TINY})
+    turned = config.override({"data.classes": ["PNEUMONIA", "NORMAL"]})
+    with pytest.raises(UsageError, match=r"PNEUMONIA has another place here: give --classes NORMAL PNEUMONIA"):
+        api.train(turned, sets["both"], tmp_path / "run", start=trained.path, quiet=True)
+    assert not (tmp_path / "run").exists()
+    before = trained.config.override({"data.classes": ["COVID", "PNEUMONIA"]})
+    with pytest.raises(UsageError, match=r"PNEUMONIA has another place here: give --classes NORMAL PNEUMONIA$"):
+        check_start(trained.config.override({"data.classes": ["PNEUMONIA", "NORMAL"]}), before)
+    check_start(trained.config, before)
+    say_new_classes(trained.config, before)
+    assert capsys.readouterr().err == "samgan: class NORMAL begins as COVID of that run\n"
 
 
 def test_a_run_from_before_there_were_classes_goes_on_without(sets, tmp_path):

@@ -15,6 +15,12 @@ TINY = {
 PENALIZED = {"training.penalty": "r1", "training.penalty_weight": 1.0}
 MODULATED = {"network.generator_blocks": "modulated", "network.discriminator_blocks": "residual"}
 ATTENTIVE = {"network.generator_attention": [8], "network.discriminator_attention": [8]}
+PROJECTED = {
+    **MODULATED,
+    "network.discriminator_blocks": "projected",
+    "network.vision_features": "radiograph",
+    "network.vision_resolution": 64,
+}
 # Of each rule: settings by which it holds, and another value of each of its settings.
 CASES = (
     (
@@ -62,6 +68,10 @@ CASES = (
         {**ATTENTIVE, "network.attention_kind": "cbam"},
         {"network.attention_pooled": False, "network.attention_value_reduction": 1},
     ),
+    ({**ATTENTIVE, "network.attention_kind": "linear"}, {"network.attention_pooled": False}),
+    (PROJECTED, {"network.spectral_norm": "discriminator"}),
+    ({**PROJECTED, "network.minibatch_std": "last"}, {"network.minibatch_std": "every"}),
+    ({}, {"training.burn_in_kimg": 0.5}),
 )
 
 
@@ -101,8 +111,8 @@ def test_what_is_said_to_have_no_effect_has_none(base, key, value, images):
 
 def test_every_rule_has_a_case():
     assert [set(rule.keys) for rule in RULES] == [set(others) for _, others in CASES]
-    for rule, (base, _) in zip(RULES, CASES, strict=True):
-        assert rule.unused(Config().override({**TINY, **base}))
+    for rule, (base, others) in zip(RULES, CASES, strict=True):
+        assert rule.unused(Config().override({**TINY, **base, **others}))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +133,8 @@ def test_every_rule_has_a_case():
         ({"network.spectral_norm": "both"}, "network.spectral_norm_scale", "unit"),
         (ATTENTIVE, "network.attention_kind", "linear"),
         (ATTENTIVE, "network.attention_pooled", False),
+        (PROJECTED, "network.minibatch_std", "none"),
+        ({"training.burnt_in_learning_rate": 0.0001}, "training.burn_in_kimg", 0.01),
     ],
 )
 def test_what_is_not_said_to_have_no_effect_has_one(base, key, value, images):

@@ -38,9 +38,10 @@ class EqualizedConv2d(nn.Module):
     The scale of w does not change w / sigma(w), but it changes how far an optimizer's step of a given length turns it.
     So "plain" and "unit" are the same function, learning at different speeds.
 
-    sigma is estimated as u^T W v with W of shape [out, in * k * k]. Only `power_iteration` changes `u` and `v`; the
-    training step calls it after each weight update. A forward pass changes nothing, so it may be repeated, and it is
-    the same in training and evaluation.
+    sigma is estimated as u^T W v with W of shape [out, in * k * k]; of a transposed convolution [in, out * k * k], what
+    it does to one pixel, where torch's spectral norm has its outputs first. Only `power_iteration` changes `u` and `v`;
+    the training step calls it after each weight update. A forward pass changes nothing: it may be repeated, and is the
+    same in training and evaluation.
 
     Args:
         in_channels: Channels of the input.

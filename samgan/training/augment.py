@@ -35,6 +35,8 @@ MAX_PROBABILITY = 0.8  # changes leak from about here on (ADA, section 3.1)
 def augment(pyramid: Pyramid, uniform: Float[Tensor, "n 7"], probability: float | Float[Tensor, " n"]) -> Pyramid:
     """Flip, enlarge, rotate, shift, and change brightness and contrast of each image, each with `probability`.
 
+    An image is mirrored with half of `probability`, as in ADA: most are not, so the side of the heart can be learnt.
+
     Differentiable. Every scale of an image is changed in the same way, so the scales still show one image, up to
     interpolation. Where a rotation or shift reaches beyond the edge, the image is mirrored.
 

@@ -74,7 +74,7 @@ def check_start(config: Config, saved: Config) -> None:
     """Check, before anything is written, that a run can begin with networks of another configuration.
 
     Raises:
-        UsageError: These networks have different settings.
+        UsageError: These networks have different settings, or classes in another order.
     """
     grows = saved.network.resolution != config.network.resolution
     allowed = set(MAY_GROW) if grows else set()
@@ -86,6 +86,20 @@ def check_start(config: Config, saved: Config) -> None:
         raise UsageError(f"--start: the networks of that run have different settings: {'; '.join(foreign)}")
     if grows and (reason := reason_not_to_grow(saved.network, config.network)):
         raise UsageError(f"--start: these networks cannot begin with those of that run: {reason}")
+    _check_places(config.data.classes if config.network.num_classes else (), saved.data.classes)
+
+
+def _check_places(classes: Sequence[str], before: Sequence[str]) -> None:
+    """Check that classes have the number that they had: networks know them by it."""
+    moved = [name for place, name in enumerate(classes) if name in before and before.index(name) != place]
+    if not moved:
+        return
+    new = iter([name for name in classes if name not in before])
+    kept = [name if name in classes else next(new, "") for name in before]
+    raise UsageError(
+        f"--start: the networks of that run know its classes ({', '.join(before)}) by their order, and {moved[0]} has "
+        f"another place here: give --classes {' '.join([*filter(None, kept), *new])}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

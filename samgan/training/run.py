@@ -15,7 +15,7 @@ from samgan.config import RESUMABLE, Config
 from samgan.data import PreparedSet
 from samgan.devices import SLOW, OneProcess, choose_precision, keep_freed_memory, make_fabric, usable_precision
 from samgan.distributed import leave, on_first_process
-from samgan.errors import UsageError
+from samgan.errors import UsageError, shown
 from samgan.files import Location
 from samgan.hosts import attended
 from samgan.networks import load_pretrained
@@ -173,6 +173,8 @@ def _resolve_precision(config: Config, device: str, goes_on: Location | None) ->
     usable = usable_precision(config.training.precision, device)
     if goes_on is not None:
         own = Run.open(goes_on).config.training.precision
+        if config.training.precision == "auto":
+            usable = own
         if usable_precision(own, device) != own:
             raise UsageError(
                 f"{goes_on} computes in {own}, and {SLOW}; continue it on one with AVX-512 or on a GPU, or begin "
@@ -193,6 +195,7 @@ def _train(request: _Request, fabric: "OneProcess | lightning_fabric.Fabric") ->
         origin = _find_origin(request.start) if request.start and not goes_on else None
         if origin:
             check_start(config, origin.config)
+            say_new_classes(config, origin.config)
 
         def open_run() -> None:
             data.verify()
@@ -219,6 +222,14 @@ def _train(request: _Request, fabric: "OneProcess | lightning_fabric.Fabric") ->
         )
         train_loop(config, data.images, run, fabric, options)
     return run
+
+
+def say_new_classes(config: Config, before: Config) -> None:
+    """Say which class begins as which other one, in a run that begins with the networks of another run."""
+    names = config.data.classes if config.network.num_classes else ()
+    for name, old in zip(names, before.data.classes, strict=False):
+        if name != old:
+            say(f"samgan: class {shown(name)} begins as {shown(old)} of that run")
 
 
 def choose_classes(config: Config, data: PreparedSet) -> Config:

@@ -17,6 +17,7 @@ class Rule(NamedTuple):
 
 
 _VISION = tuple(f"network.vision_{name}" for name in ("features", "file", "resolution", "channels"))
+_BURNT_IN = ("burnt_in_learning_rate", "burnt_in_penalty_weight", "burnt_in_beta2")
 _ATTENTION = tuple(f"network.attention_{name}" for name in ("kind", "pooled", "reduction", "value_reduction"))
 RULES = (
     Rule(
@@ -93,6 +94,28 @@ RULES = (
         ("network.attention_pooled", "network.attention_value_reduction"),
         lambda config: config.network.attention_kind in ("squeeze-excitation", "cbam"),
         "network.attention_kind is {network.attention_kind}",
+    ),
+    Rule(
+        ("network.attention_pooled",),
+        lambda config: config.network.attention_kind == "linear",
+        "network.attention_kind is linear, which pools nothing",
+    ),
+    Rule(
+        ("network.spectral_norm",),
+        lambda config: (
+            (config.network.discriminator_blocks, config.network.spectral_norm) == ("projected", "discriminator")
+        ),
+        "heads of network.discriminator_blocks projected always have it",
+    ),
+    Rule(
+        ("network.minibatch_std",),
+        lambda config: (config.network.discriminator_blocks, config.network.minibatch_std) == ("projected", "every"),
+        "heads of network.discriminator_blocks projected have one place for it, as with last",
+    ),
+    Rule(
+        ("training.burn_in_kimg",),
+        lambda config: all(getattr(config.training, name) is None for name in _BURNT_IN),
+        "no training.burnt_in_* setting is given",
     ),
 )
 """Every rule is tested by training: with another value of the setting, the weights come out the same."""
