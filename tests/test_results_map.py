@@ -235,6 +235,9 @@ def test_the_pilot_chooses_the_best_of_each_kind_and_only_when_it_is_complete(re
         records.add(records.OF_PILOT, record)
     scripts.runs.main(["choose"])
     choices = records.read_choices()
+    older = [replace(record, machine=replace(record.machine, procedure=1)) for record in pilot(further, without)]
+    (*mixed,) = [*records.read(records.OF_PILOT), *older]  # classifiers of an older procedure choose nothing
+    assert records.choose(mixed, rivals, dict.fromkeys(uses, "")) == choices
     assert [own.cell for own in choices.rivals] == [first, covid]
     assert choices.rivals_of(records.Cell("virus", 64, 10)) == choices.rivals_of(first) == ("linear, SMOTE", "linear")
     assert choices.rivals_of(records.Cell("virus", 64, 50)) == ("linear, SMOTE", "linear")  # the smaller of two

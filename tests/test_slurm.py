@@ -186,7 +186,7 @@ def test_the_script_says_what_a_job_takes(data, tmp_path):
     script = array.script(tmp_path / "a 100%")
     for words in ("--array=0-1", "--cpus-per-task=8", "--gpus=1", f'--output="{tmp_path}/a 100%%/%x-%a.log"'):
         assert f"#SBATCH {words}\n" in script
-    assert f"-m samgan.studies.sweep_task '{tmp_path}/a 100%/samgan-" in script
+    assert f"-P -m samgan.studies.sweep_task '{tmp_path}/a 100%/samgan-" in script
 
 
 def test_a_dry_run_shows_the_script_and_contradictions_are_refused(data, tmp_path, capsys):

@@ -458,7 +458,7 @@ def test_a_file_of_a_stage_that_was_edited_by_hand_is_refused_in_one_line(data, 
         return "screening.csv", "".join(lines)
 
     again = "remove it, and run the same command again"
-    unfit = "screening.csv and plan.json do not agree on NORMAL.* remove screening.json and screening.csv"
+    unfit = "screening.csv and plan.json do not agree on NORMAL.* remove screening.json, screening.csv, set, "
     for (name, content), words in (
         (("training.json", "{"), "is not valid JSON.*after removing it"),
         (models(), rf"\(NORMAL\), found none; {again}"),
@@ -489,3 +489,14 @@ def test_a_file_of_a_stage_that_was_edited_by_hand_is_refused_in_one_line(data, 
     (out / "training.json").write_text(json.dumps(training["models"]))  # as earlier versions wrote them
     (out / "screening.json").write_text(json.dumps(screening["classes"]))
     assert balance(data, out, asked)[0].screening["NORMAL"].kept == screened["kept"]
+    manifest = (out / "set" / "manifest.csv").read_text()
+    for written, words in (
+        (
+            "\n".join(manifest.splitlines()[:-1]),
+            "and not the .* that screening.csv kept: remove set, audit and utility in",
+        ),
+        (manifest.replace("origin", "came"), "manifest.csv cannot be read"),
+    ):
+        (out / "set" / "manifest.csv").write_text(written)
+        with pytest.raises(SamganError, match=words):
+            balance(data, out, asked)

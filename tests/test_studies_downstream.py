@@ -1,5 +1,6 @@
 """The whole of `samgan utility` on phantoms: what it reads, trains, writes and refuses."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -22,7 +23,7 @@ from samgan.studies import (
     format_utility,
     utility,
 )
-from samgan.studies.downstream import read_synthetic, training_images
+from samgan.studies.downstream import check_held_out, read_synthetic, training_images
 from samgan.trust.utility_document import UtilityDocument
 
 
@@ -213,6 +214,19 @@ def test_images_of_another_size_are_fitted_and_that_is_noted(data, tmp_path):
     read = read_synthetic("NORMAL", tmp_path / "large.npy", 20, data, "cpu")
     assert read.images.shape == (20, 1, 32, 32)
     assert read.notes[-1].startswith("NORMAL: 20 images of 64x64 px were fitted to 32x32 px as ")
+
+
+def test_few_held_out_patients_are_refused(data):
+    """Of two to four patients the interval is far too narrow, whatever the number of images."""
+    rows = data.manifest
+    held_out = [row.index for row in rows if (row.split, row.class_name) == ("holdout", "NORMAL")]
+    for people, words in ((7, "of 8 or more patients; found .* of 7;"), (8, None)):
+        of = {index: f"p{place % people}" for place, index in enumerate(held_out)}
+        few = dataclasses.replace(
+            data, manifest=[dataclasses.replace(r, patient=of.get(r.index, r.patient)) for r in rows]
+        )
+        with pytest.raises(SamganError, match=words) if words else contextlib.nullcontext():
+            check_held_out(few, data.classes)
 
 
 @pytest.mark.parametrize(

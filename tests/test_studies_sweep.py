@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -230,6 +231,18 @@ def test_a_job_is_scored_on_its_way_and_trains_as_it_would_without(data, tmp_pat
     assert "has passed 0.012 kimg, and cannot be scored there any more" in capsys.readouterr().err
     (other,) = run_sweep([one], tmp_path / "parts", Scoring(count=10), HERE)
     assert other.scored_at == (), "scores of other numbers of images are not mixed"
+    assert f"{one.key} has no scores at 0.012, 0.024 kimg" in capsys.readouterr().err
+    run_sweep([one], tmp_path / "plain", Scoring(), HERE)  # asked for when it was done
+    assert f"{one.key} has no scores at 0.012, 0.024 kimg" in capsys.readouterr().err
+
+
+def test_a_run_that_stands_at_a_length_is_scored_there_in_the_way_that_is_asked_for_now(data, tmp_path, no_features):
+    one = dataclasses.replace(job(data), score_at=(0.012,))
+    short = one.config.override({"training.kimg": 0.012})
+    run = api.train(short, data, tmp_path / "runs" / one.key, quiet=True)
+    api.evaluate(run.path, data, count=8, out=run.path / "scores-0.012")  # by an earlier call
+    (row,) = run_sweep([one], tmp_path, Scoring(count=10), HERE)
+    assert [(at.kimg, at.scores.count) for at in row.scored_at] == [(0.012, 10)]
 
 
 def test_a_row_keeps_scores_by_second_features(data, tmp_path, no_features):
@@ -259,15 +272,25 @@ def test_a_row_keeps_scores_by_second_features(data, tmp_path, no_features):
 def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, monkeypatch):
     train = api.train
 
+    wrong = {
+        "bad": RuntimeError("CUDA out of memory.\nTried to allocate"),
+        "gone": OSError(errno.EIO, "Input/output error"),
+        "full": OSError(errno.ENOSPC, "No space left on device"),
+    }
+
     def fails(config, prepared, out, **more):
-        if Path(out).name.startswith("bad"):
-            raise RuntimeError("CUDA out of memory.\nTried to allocate")
+        if error := wrong.get(Path(out).name.split("-")[0]):
+            raise error
         return train(config, prepared, out, **more)
 
     monkeypatch.setattr(api, "train", fails)
-    bad, good = run_sweep([job(data, "bad"), job(data, "good")], tmp_path, Scoring(), HERE)
+    names = ("bad", "gone", "good")
+    bad, gone, good = run_sweep([job(data, name) for name in names], tmp_path, Scoring(), HERE)
     assert bad.failed == "RuntimeError: CUDA out of memory."
+    assert gone.failed == "OSError: [Errno 5] Input/output error"
     assert good.scores
+    with pytest.raises(OSError, match="No space left"):  # no row could be written
+        run_sweep([job(data, "full")], tmp_path, Scoring(), HERE)
 
 
 def test_a_lost_workers_lock_is_waited_for(data, tmp_path, no_features, monkeypatch):

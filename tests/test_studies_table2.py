@@ -604,6 +604,27 @@ def test_a_doubled_set_is_shown_as_often_as_another_one(data):
             assert [row.kimg for row in planned] == pytest.approx([expected, 2 * expected], abs=0.016)
 
 
+def test_the_order_of_classes_makes_no_other_rows(data):
+    data = PreparedSet.open(data)
+    keys = [
+        [job.key for job in jobs_of(TableRequest(rows=["samgan-8"], classes=classes, kimg=0.1), data)]
+        for classes in (("NORMAL", "PNEUMONIA"), ("PNEUMONIA", "NORMAL"), ("NORMAL",))
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_plan_refuses_what_the_run_would(data, capsys):
+    command = ["table2", str(data), "--dry-run", "--rows", "msg-gan-6"]
+    for wrong, words in (
+        (["--classes", "NOPE"], "unknown class NOPE"),
+        (["--faces", "nowhere"], "nowhere"),
+        (["--gpus-per-job", "-1"], "expected 0 or more"),
+        (["--gpus-per-job", "1"], "it is for jobs on --ray or --slurm"),
+    ):
+        assert main([*command, *wrong]) != 0
+        assert words in capsys.readouterr().err
+
+
 def test_the_plan_of_epochs_needs_the_data(capsys):
     assert main(["table2", "--dry-run", "--rows", "msg-gan-6", "--epochs", "3"]) == 2
     assert "the length depends on the number of images: name the prepared set" in capsys.readouterr().err

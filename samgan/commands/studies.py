@@ -106,7 +106,7 @@ def _table2(options: argparse.Namespace) -> Outcome:
 
 def _plan(data: Path | None, out: Path | None, request: "TableRequest") -> Outcome:
     from samgan.data import PreparedSet
-    from samgan.studies import SUSTAINED_TFLOPS, plan_rows, slurm_script
+    from samgan.studies import SUSTAINED_TFLOPS, jobs_of, plan_rows, slurm_script
 
     lines = []
     if request.slurm:
@@ -114,7 +114,11 @@ def _plan(data: Path | None, out: Path | None, request: "TableRequest") -> Outco
             raise UsageError("samgan table2 DATA --out FOLDER --slurm --dry-run: the script needs both")
         lines = ["", slurm_script(data, out, request) or "Every job is done; nothing would be submitted."]
 
-    rows = plan_rows(request, PreparedSet.open(data) if data else None)
+    opened = PreparedSet.open(data) if data else None
+    faces = PreparedSet.open(request.faces) if request.faces else None
+    if opened:
+        jobs_of(request, opened, faces)  # refuses what the run would refuse
+    rows = plan_rows(request, opened)
     pace = f" on a GPU that sustains {SUSTAINED_TFLOPS:g} TFLOP/s (an assumption)" * (request.budget_minutes is None)
     return Outcome([dataclasses.asdict(row) for row in rows], "\n".join([*_plan_lines(rows, pace), *lines]))
 
@@ -200,11 +204,13 @@ def _advice(data: "PreparedSet", options: argparse.Namespace) -> Outcome:
     """What is known of such a set; of a folder that was begun, its plan says which images are missing."""
     from samgan.studies import advise, missing_images
     from samgan.studies.balance_documents import Plan
+    from samgan.studies.balance_plan import check_several
 
     if options.out is not None and (options.out / "plan.json").exists():
         missing = Plan.read(options.out / "plan.json").missing
     else:
         names = list(options.classes) or data.classes
+        check_several(data, names)
         missing = missing_images({name: len(data.indices("train", [name])) for name in names}, options.target)
     advice = advise(data, missing)
     return Outcome(dataclasses.asdict(advice), "\n".join(advice.lines))

@@ -110,7 +110,10 @@ def _measured(question: Question) -> str:
     cases = question.verdicts
     where = ", ".join(f"{px} px" for px in sorted({case.side for case in cases}))
     auc, seen = min(case.rival_auc for case in cases), max(case.detectable for case in cases)
-    single = " Each case had one draw of patients; its interval says nothing of others."
+    single = (
+        " Each case had one draw of patients, of which alone its interval tells, and a test of its own at 95 %: among "
+        "so many, one may differ by chance."
+    )
     return (
         f"Measured: {question.text} ({question.difficulty}), {where}, {sizes(cases)} of the small class: "
         f"{_told(cases)}. The AUC without synthetic images was {auc:.3f} or more, and a gain of {seen:.4f} would have "

@@ -18,6 +18,7 @@ from samgan.provenance import SET_FORMATS
 from samgan.sampling import check_origin, open_model
 from samgan.studies.balance_documents import METHODS, ClassPlan, Plan, UtilityPlan
 from samgan.studies.downstream import check_held_out
+from samgan.terminal import say
 from samgan.trust import check_enough
 
 
@@ -158,6 +159,15 @@ def _check_options(data: PreparedSet, request: BalanceRequest, names: Sequence[s
             f"--format {request.file_format}: expected a set with 1 channel, found {data.channels} in {data.path}; use "
             f"--format {request.file_format.removesuffix('16')}"
         )
+    check_several(data, names)
+
+
+def check_several(data: PreparedSet, names: Sequence[str]) -> None:
+    """Refuse a set of one class.
+
+    Raises:
+        UsageError: There is only one class.
+    """
     if len(names) < 2:
         raise UsageError(
             f"{data.path}: expected two or more classes to balance, found only {', '.join(names)}; name more with "
@@ -224,6 +234,10 @@ def keep_plan(plan: Plan, out: Path) -> None:
         before = replace(before, config=Config.from_dict(before.config).to_dict())
     except (KeyError, UsageError) as error:
         raise SamganError(f"{path} belongs to another version of samgan ({error}); name a new folder") from None
+    if before.features is None and plan.features is not None:
+        say(f"samgan: weights of {plan.features} are there by now: stages that are left use them")
+        before = replace(before, features=plan.features)
+        before.write(path)
     for own in fields(Plan):
         was, asked = (_comparable(own.name, getattr(one, own.name)) for one in (before, plan))
         if own.name not in ("samgan", "utility") and was != asked:

@@ -1,8 +1,10 @@
 """The balanced set as a folder: real and synthetic images with their manifest, and cards for the set and its models."""
 
+import csv
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +22,14 @@ from samgan.studies.balance_stages import Work, labels_of
 from samgan.terminal import say
 from samgan.trust import Record, write_card
 
+AGAIN = "the same command makes it again"
+
 
 def write_set(work: Work, originals: Path | None) -> None:
     """Write the folder `set`, which appears only when it is complete."""
     target = work.out / "set"
     if (target / "manifest.json").is_file():
+        _check_set(work, target)
         return
     say("samgan: writing the set")
     for left in work.out.glob(".set.*.tmp"):  # of a call that was killed; it holds images of patients
@@ -41,6 +46,26 @@ def write_set(work: Work, originals: Path | None) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _check_set(work: Work, target: Path) -> None:
+    """Refuse a set that was written from another screening.
+
+    Raises:
+        SamganError: It holds other synthetic images than screening.csv keeps, or its manifest cannot be read.
+    """
+    try:
+        with open(target / "manifest.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["origin"] == "synthetic"]
+        found = Counter((row["class"], int(row["seed"])) for row in rows)
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise SamganError(f"{target / 'manifest.csv'} cannot be read ({error}): remove {target}; {AGAIN}") from None
+    wanted = Counter((name, row.seed) for name in work.plan.missing for row in work.kept(name))
+    if found != wanted:
+        raise SamganError(
+            f"{target} holds {found.total()} synthetic images, and not the {wanted.total()} that screening.csv kept: "
+            f"remove set, audit and utility in {work.out}; {AGAIN}"
+        )
 
 
 def _write_real(work: Work, folder: Path, originals: Path | None) -> Iterator[SetImage]:

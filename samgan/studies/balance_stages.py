@@ -155,7 +155,7 @@ def check_screening(out: Path, found: Mapping[str, ScreenedClass], plan: Plan) -
         if counts != told or [row.seed for row in own] != list(range(len(own))):
             raise SamganError(
                 f"{path}, screening.csv and plan.json do not agree on {name}: one of them was edited; remove "
-                "screening.json and screening.csv, and run the same command again"
+                "screening.json, screening.csv, set, audit and utility, and run the same command again"
             )
 
 

@@ -32,6 +32,9 @@ from samgan.trust.utility_document import UTILITY_SCORES, ArmScores, ClassImages
 
 LEAST = 16
 """The fewest held-out images of a class that can be tested on."""
+LEAST_PATIENTS = 8
+"""The fewest held-out patients of a class. They are drawn again for the interval: of two to four, draws hardly differ,
+and it is far too narrow."""
 
 
 @dataclass(frozen=True)
@@ -196,20 +199,19 @@ def check_held_out(data: PreparedSet, names: Sequence[str]) -> None:
     """Refuse a set that has too few held-out images to test on.
 
     Raises:
-        SamganError: A class has fewer than 16, or all of them are of one patient or of patients of one half (`halves`).
+        SamganError: A class has fewer than 16, or they are of fewer than 8 patients or of patients of one half
+            (`halves`).
     """
     tested = _held_out(data, names)
     half = halves(tested.patients, tested.truth)
-    few = [
-        name
-        for k, name in enumerate(names)
-        if (tested.truth == k).sum() < LEAST or len(set(half[tested.truth == k])) < 2
-    ]
-    if few:
-        raise SamganError(
-            f"{data.path}: expected {LEAST} or more held-out images of {few[0]}, of two patients or more; prepare "
-            "the set again with a larger --holdout"
-        )
+    for k, name in enumerate(names):
+        own = np.flatnonzero(tested.truth == k)
+        people = len({tested.patients[i] for i in own})
+        if len(own) < LEAST or people < LEAST_PATIENTS or len(set(half[own])) < 2:
+            raise SamganError(
+                f"{data.path}: expected {LEAST} or more held-out images of {name}, of {LEAST_PATIENTS} or more "
+                f"patients; found {len(own)} of {people}; prepare the set again with a larger --holdout"
+            )
 
 
 def _held_out(data: PreparedSet, names: Sequence[str]) -> Tested:

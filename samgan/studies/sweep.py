@@ -19,7 +19,7 @@ import torch
 from samgan import api
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, first_line
-from samgan.files import PRIVATE, atomic_write, locked
+from samgan.files import PRIVATE, atomic_write, is_full, locked
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, find_collapse
 from samgan.sampling import load_model, sample
@@ -78,7 +78,23 @@ def run_sweep(
                 found[row.key] = row
                 if report:
                     report([row for row in found.values() if row])
-        return [row for row in found.values() if row]
+        rows = [row for row in found.values() if row]
+    _say_unscored(jobs, rows)
+    return rows
+
+
+def _say_unscored(jobs: Sequence[Job], rows: Sequence[RowDocument]) -> None:
+    """Say which scores on the way a table lacks: a run that has passed a length is not trained again for it."""
+    lengths = {row.key: {one.kimg for one in row.scored_at} for row in rows if not row.failed}
+    for job in jobs:
+        there = lengths.get(job.key)
+        missing = [] if there is None else [kimg for kimg in job.score_at if kimg not in there]
+        if missing:
+            told = ", ".join(f"{kimg:g}" for kimg in missing)
+            say(
+                f"samgan: {job.key} has no scores at {told} kimg: it ended before, or had passed them when they were "
+                "asked for in this way"
+            )
 
 
 def _run(
@@ -174,8 +190,10 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
         picture = to_uint8(sample(load_model(run), range(PICTURE_SEEDS))).numpy()
         with atomic_write(_path(job, out).with_suffix(".png")) as file:
             write_png(file, image_grid(picture, PICTURE_SEEDS), {"Description": SYNTHETIC})
-    except (SamganError, MemoryError, RuntimeError, ValueError) as error:  # ends this row; others may succeed
+    except (SamganError, MemoryError, OSError, RuntimeError, ValueError) as error:  # ends this row; others may succeed
         if getattr(error, "signal_number", None):  # stopped from outside, not failed
+            raise
+        if isinstance(error, OSError) and is_full(error):  # no other row could be written
             raise
         name = "" if isinstance(error, SamganError) else f"{type(error).__name__}: "
         failed = name + first_line(error)
@@ -207,18 +225,27 @@ def _score_at(
         if by is None:
             continue
         document = folder / scores_file(scoring.protocol)
+        begun = (path / "config.json").is_file()
+        steps = part.config.training.total_steps
+        if document.exists() and begun and Run(path).last_step() == steps and not _fits(Scores.read(document), by):
+            document.unlink()  # it can still be scored in this way
         if not document.exists():
-            begun = (path / "config.json").is_file()
-            if begun and Run(path).last_step() > part.config.training.total_steps:
+            if begun and Run(path).last_step() > steps:
                 what = "by the second features" if found else "there"
                 say(f"samgan: {job.key} has passed {kimg:g} kimg, and cannot be scored {what} any more")
                 break
             run = _train(part, path, data, resources, on_collapse)
-            if run.last_step() < part.config.training.total_steps:  # ended at its collapse
+            if run.last_step() < steps:  # ended at its collapse
                 break
             _score(run, data, by, resources.device, folder)
         found.append(Scores.read(document))
     return [ScoredAt(kimg=kimg, scores=found[0], second_scores=found[1] if len(found) > 1 else None)] if found else []
+
+
+def _fits(scores: Scores, scoring: Scoring) -> bool:
+    """Whether scores were made in this way, as far as it is named."""
+    pairs = ((scoring.features, scores.features), (scoring.count, scores.count))
+    return all(wanted is None or wanted == found for wanted, found in pairs)
 
 
 def _second(scoring: Scoring) -> Scoring | None:
@@ -235,8 +262,6 @@ def _train(job: Job, path: Path, data: PreparedSet, resources: Resources, on_col
         _wait_for(Run(path))
         if _is_trained(Run(path), job, on_collapse):
             return Run(path)
-        if config.training.precision == "auto":  # keep the precision of the machine that began the run
-            config = config.override({"training.precision": Run(path).config.training.precision})
     return api.train(
         config,
         data,

@@ -121,7 +121,7 @@ class ArrayDocument(Document):
         options += [f"--cpus-per-task={self.cores}"] if self.cores else []
         options += [f"--gpus={self.gpus}"] if self.gpus else []
         options += ["--open-mode=append", f'--output="{str(folder).replace("%", "%%")}/%x-%a.log"']
-        command = [sys.executable, "-m", "samgan.studies.sweep_task", str(folder / f"{name}.json")]
+        command = [sys.executable, "-P", "-m", "samgan.studies.sweep_task", str(folder / f"{name}.json")]
         lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
         return "\n".join([*lines, f'exec {shlex.join(command)} "$SLURM_ARRAY_TASK_ID"', ""])
 
@@ -185,16 +185,18 @@ def run_on_slurm(
 def _in_queue(pending: Sequence[Job], folder: Path, wanted: ArrayDocument) -> dict[str, Task]:
     """The tasks, by key of their job, that wait or run since an earlier call."""
     found: dict[str, Task] = {}
-    keys = {job.key for job in pending}
+    parts = {job.key: tuple(job.score_at) for job in pending}
     arrays: dict[str, ArrayDocument] = {}
     for task, state in _states().items():
         path = folder / f"{task.name}.json"
         if state in ENDED or not path.exists():
             continue
         array = arrays[task.name] = arrays.get(task.name) or ArrayDocument.read(path)
-        if (key := array.jobs[task.number].key) not in keys:
+        own = array.jobs[task.number]
+        if (key := own.key) not in parts:
             continue
-        if (array.scoring, array.on_collapse) != (wanted.scoring, wanted.on_collapse):
+        asked = (wanted.scoring, wanted.on_collapse, parts[key])
+        if (array.scoring, array.on_collapse, tuple(own.score_at)) != asked:
             raise SamganError(
                 f"{key} is in Slurm's queue since an earlier call, which scores it in another way; wait for it with "
                 f"the same options as before, or end it with scancel --name={task.name}"

@@ -34,7 +34,7 @@ def main(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # training handles it itself
     try:
         run_task(Path(words[0]), int(words[1]))
-    except SamganError as error:
+    except (SamganError, OSError) as error:
         stopped = getattr(error, "signal_number", None)
         say(f"samgan: {'' if stopped else 'error: '}{shown(str(error))}")
         return 128 + stopped if stopped else 1

@@ -105,6 +105,10 @@ class TableRequest:
             raise UsageError(f"--score-at {wrong[0]:g}: expected more than 0")
         if self.slurm and self.ray is not None:
             raise UsageError("--ray and --slurm both say where jobs run; give only one of them")
+        if not self.gpus_per_job >= 0:
+            raise UsageError(f"--gpus-per-job {self.gpus_per_job:g}: expected 0 or more")
+        if self.gpus_per_job and not self.slurm and self.ray is None:
+            raise UsageError(f"--gpus-per-job {self.gpus_per_job:g}: it is for jobs on --ray or --slurm")
         if self.slurm and self.gpus_per_job != int(self.gpus_per_job):
             raise UsageError(f"--gpus-per-job {self.gpus_per_job:g}: expected a whole number with --slurm")
         for name, word, allowed in (
@@ -124,7 +128,7 @@ class TableRequest:
         """The configuration of one job of a row on a prepared set; a row of a doubled set is shown twice the images."""
         own: dict[str, Any] = {"training.seed": seed, "network.image_channels": source.channels}
         if self.classes and not row.colour:
-            own["data.classes"] = list(self.classes)
+            own["data.classes"] = sorted(set(self.classes))  # in any order they are the same images, and the same row
         if self.budget_minutes is not None:
             own["training.kimg"] = ENDLESS_KIMG
         for name in ("kimg", "epochs", "snapshot_every_kimg"):

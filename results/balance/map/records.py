@@ -352,6 +352,7 @@ def choose(records: Sequence[Classifier], rivals: Iterable[str], uses: dict[str,
         uses: Ways with them, and the family of each: of a family, at most one is chosen.
     """
     rivals, chosen, best = list(rivals), list[RivalsOf](), tuple[str, ...]()
+    records = _of_newest_procedure(records)
     for cell in PILOT:
         found = _means(records, cell)
         if all(way in found for way in pilot_ways(cell, rivals, uses)):
@@ -468,10 +469,16 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
     ]
 
 
+def _of_newest_procedure(records: Sequence[Classifier]) -> list[Classifier]:
+    """Ways are compared only where their classifiers were trained by one procedure; `runs.py` replaces older ones."""
+    newest = max((record.machine.procedure for record in records), default=0)
+    return [record for record in records if record.machine.procedure == newest]
+
+
 def _complete(records: Sequence[Classifier]) -> dict[tuple[Cell, str], list[list[Classifier]]]:
     """Of each cell and way of which all draws are done: the classifiers, by fold and draw."""
     of: Compared = defaultdict(lambda: defaultdict(list))
-    for record in records:
+    for record in _of_newest_procedure(records):
         key = record.key
         if key.budget == Budget() and key.draw < DRAWS.get(key.cell, 0) and key.seed < SEEDS:
             of[key.cell, key.way][f"{key.folds} {key.draw}"].append(record)

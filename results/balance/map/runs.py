@@ -181,7 +181,7 @@ def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path
     busy = f"{draw.folder}: another process is at it"
     try:
         with locked(draw.folder, busy):
-            done = {record.key for record in records.read(path)}
+            done = {record.key for record in records.read(path) if record.machine.procedure == PROCEDURE}
             for key in (key for key in wanted if key not in done):
                 draw.place.check()
                 try:
