@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ BYTE = 0x7FFFFFFF - 1
 """The byte that is locked on Windows: nobody may read or write a locked byte, so it lies behind what files hold."""
 PROCESSES = Path("/proc")
 """Where Linux tells who holds which lock."""
+PATIENCE = 0.1
+"""Seconds until a lock counts as held: `find_holder` may have taken it for a moment."""
 
 
 class HeldError(Exception):
@@ -32,7 +35,7 @@ def can_lock_folders() -> bool:
 
 
 def lock(descriptor: int) -> bool:
-    """Lock an open file, without waiting.
+    """Lock an open file, without waiting for longer than `PATIENCE`.
 
     Args:
         descriptor: Of a file, or of a folder where `can_lock_folders`. The lock ends when it is closed.
@@ -43,9 +46,21 @@ def lock(descriptor: int) -> bool:
     Raises:
         HeldError: Somebody else holds the lock.
     """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _try_lock(descriptor)
+        except HeldError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(PATIENCE / 20)
+
+
+def _try_lock(descriptor: int, shared: bool = False) -> bool:
+    """As `lock`, once; or, but for Windows, share the lock with others who do so, and with no one else."""
     try:
         if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         elif msvcrt is not None:
             _lock_byte(descriptor)
         else:
@@ -68,19 +83,20 @@ class Holder:
 def find_holder(path: Path) -> Holder | None:
     """Tell who holds the lock of a file; None if nobody does, or there is no such file.
 
-    Linux tells it without a look at the lock itself. Elsewhere the lock is taken and given back at once, so that a
-    process that asks for it in that moment is refused.
+    Linux tells it if the process is ours. If not, it may be another user's, or in another container or on another
+    host: the lock is tried, which takes it for a moment, for which `lock` is patient.
     """
     try:
         inode = os.stat(path, follow_symlinks=False).st_ino
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | NON_BLOCKING)
+        # Only to read: the file may be another user's, and a shared lock needs no more, on network file systems too.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | NON_BLOCKING)
     except OSError:
         return None
     try:
         for pid in _flock_holders(inode):
             if _has_opened(pid, path):
                 return Holder(pid)
-        lock(descriptor)
+        _try_lock(descriptor, shared=True)
         unlock(descriptor)
     except HeldError:
         return Holder(None)
@@ -90,13 +106,14 @@ def find_holder(path: Path) -> Holder | None:
 
 
 def _flock_holders(inode: int) -> list[int]:
-    """Processes that hold the lock of a file with this number, on any file system."""
+    """Processes that hold the lock of a file with this number, on any file system, and do not only share it."""
     try:
         rows = [line.split() for line in (PROCESSES / "locks").read_text("utf-8").splitlines()]
     except OSError:
         return []
     # 1: FLOCK  ADVISORY  WRITE 3565 fe:00:2162768 0 EOF
-    return [int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)]
+    held = [row for row in rows if row[1] == "FLOCK" and row[3] == "WRITE"]
+    return [int(row[4]) for row in held if row[5].rpartition(":")[2] == str(inode)]
 
 
 def _has_opened(pid: int, path: Path) -> bool:

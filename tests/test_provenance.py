@@ -249,6 +249,12 @@ def test_uids_belong_to_the_image(model, folder, tiny_config, tmp_path):
     assert len({dataset.SOPInstanceUID for dataset in (first, second, deep, other)}) == 4
     assert first.SeriesInstanceUID == second.SeriesInstanceUID != deep.SeriesInstanceUID
     assert first.StudyInstanceUID == deep.StudyInstanceUID != other.StudyInstanceUID
+    image, mark = np.zeros((1, 8, 8), np.uint8), Mark("a" * 64, "tiny", 16, 7, "NORMAL")
+    changed = [{}, {"class_name": "PNEUMONIA"}, {"truncation": 0.5}, {"latent": "beside 7"}, {"software": "samgan 9"}]
+    for place, change in enumerate(changed):
+        of_sample(tmp_path / f"mark-{place}" / "x.dcm", image, dataclasses.replace(mark, **change))
+    of_marks = {read(path).SOPInstanceUID for path in tmp_path.glob("mark-*/*.dcm")}
+    assert len(of_marks) == len(changed)
     for dataset in (first, deep, other):
         for uid in (dataset.SOPInstanceUID, dataset.SeriesInstanceUID, dataset.StudyInstanceUID):
             assert pydicom.uid.UID(uid).is_valid

@@ -161,6 +161,10 @@ def test_what_is_no_model_file_is_refused(run_and_state, tmp_path):
         "is damaged": good[:-1] + bytes([good[-1] ^ 1]),
         "do not fit its configuration": safetensors.torch.save({some: weights[some]}, metadata),
     }
+    half = {name: values.bfloat16() for name, values in weights.items()}
+    (tmp_path / "half.safetensors").write_bytes(safetensors.torch.save(half, metadata))
+    with pytest.raises(SamganError, match="do not fit its configuration"):
+        read_model(tmp_path / "half.safetensors")
     wrong = {"config": ("", "[]", "3", '{"training": 3}', "9" * 5000), "images_seen": ("", "x", "-1")}
     # All before the file is written to: the weights are mapped from it.
     headers = [

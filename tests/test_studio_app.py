@@ -27,7 +27,7 @@ from samgan.config import settings
 from samgan.data import prepare
 from samgan.errors import SamganError, UsageError
 from samgan.locks import lock
-from samgan.studio import processes, settings_form
+from samgan.studio import processes, settings_form, worker
 from samgan.studio.catalogue import Catalogue
 from samgan.studio.places import Root
 
@@ -509,6 +509,29 @@ def test_a_command_that_cannot_be_started_is_told(root, monkeypatch):
     answer = client.post("/train/resume", data={"run": "runs/first run"}, headers=ORIGIN)
     assert answer.status_code == 409
     assert "could not be started" in words(answer)
+
+
+@pytest.mark.parametrize("command", [processes._command(["presets"]), worker.COMMAND])
+def test_no_process_imports_what_lies_in_the_current_folder(tmp_path, command):
+    """The root of a studio may be a folder of everybody's."""
+    for name in ("argparse", "csv", "json", "samgan"):
+        (tmp_path / f"{name}.py").write_text("open('imported', 'w')", "utf-8")
+    subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prepare", "source", "out", "--resolution=16"], "argument --resolution: "),
+        (["inspect", "nothing"], "nothing"),
+    ],
+)
+def test_what_a_command_refuses_is_said_without_its_name(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SamganError) as error:
+        processes.answer(words, 60.0)
+    assert str(error.value).startswith(said)
 
 
 def test_unknown_pages_are_said_to_be_unknown(built):

@@ -332,6 +332,23 @@ def test_a_reader_without_a_mouse(enter, root, tiny_config):
     page.wait_for_selector("th:has-text('Reader Ä')")
 
 
+def test_nobody_judges_a_picture_that_did_not_come(enter, root):
+    (path,) = (root / JUDGED / "reader-study").glob("ben-*")
+    page = enter()
+    page.route("**/compare/picture.png*", lambda route: route.fulfill(content_type="image/png", body=b""))
+    page.goto(f"{page.url}compare/test?run={JUDGED}&test={path.stem}")
+    page.wait_for_load_state("networkidle")
+    page.keyboard.press("r")
+    page.locator("#say-real").click()
+    page.wait_for_load_state("networkidle")
+    assert ReaderTest.read(path).answered == 0
+    page.unroute("**/compare/picture.png*")
+    page.reload()
+    page.wait_for_function("() => document.getElementById('blind').naturalWidth > 0")
+    page.locator("#say-real").click()
+    page.wait_for_selector("#test[aria-label='Picture 2 of 40']")
+
+
 @pytest.mark.parametrize("width", [390, 3840])
 def test_every_page_fits_a_phone_and_a_wall_in_the_dark(enter, more_pages, width):
     page = enter(viewport={"width": width, "height": 900}, color_scheme="dark")

@@ -3,16 +3,18 @@
 import json
 import os
 import shutil
+import threading
 
 import pytest
 
 pytest.importorskip("starlette", reason="the studio is not installed: pip install 'samgan[studio]'")
 from studio import held, line, make_run
 
+from samgan import locks
 from samgan.data import prepare
 from samgan.errors import SamganError
 from samgan.studio import processes
-from samgan.studio.catalogue import DEPTH, Catalogue
+from samgan.studio.catalogue import DEPTH, FOLDERS, REMEMBERED, Catalogue
 from samgan.studio.places import Root
 
 TOTAL = 10
@@ -70,6 +72,32 @@ def test_a_run_whose_lock_is_held_is_running(root, tiny_config):
         assert again.state == "running"
     assert catalogue.describe_run("run").state == "stopped"  # killed; its .lock stays
     assert (run / ".lock").exists()
+
+
+def test_a_run_that_another_user_trains_is_running(root, tiny_config, monkeypatch):
+    run = make_run(root / "run", tiny_config)
+    opened = os.open
+
+    def refuse_to_write(path, flags, *mode, **named):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, flags, *mode, **named)
+
+    with held(run):
+        monkeypatch.setattr(os, "open", refuse_to_write)
+        monkeypatch.setattr(locks, "PROCESSES", root / "nothing")  # nor does it tell which files are open
+        described = Catalogue(Root(root)).describe_run("run")
+        assert (described.state, described.pid) == ("running", None)
+
+
+def test_a_look_keeps_nobody_from_beginning_to_train(root, tiny_config):
+    run = make_run(root / "run", tiny_config)
+    with open(run / ".lock", "wb") as looking, open(run / ".lock", "rb") as training:
+        assert locks._try_lock(looking.fileno(), shared=True)
+        threading.Timer(locks.PATIENCE / 4, looking.close).start()
+        assert locks.find_holder(run / ".lock") is None  # several may look at the same time
+        assert locks.lock(training.fileno())
+        assert locks.find_holder(run / ".lock") == locks.Holder(os.getpid())
 
 
 NEEDS_LOCKS = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="only Linux tells who holds a lock")
@@ -198,6 +226,27 @@ def test_files_of_a_large_folder_that_were_not_looked_at_are_said(root, monkeypa
     assert look(root).notes == (
         "1 folder has more than 3 files, and not all were looked at: the folder of this studio.",
     )
+
+
+def test_a_folder_with_too_many_folders_hides_nothing_beside_it(root, tiny_config, monkeypatch):
+    monkeypatch.setattr("samgan.studio.catalogue.FOLDERS", 9)
+    for place in ("dicom/a run", "runs/first", "second"):
+        make_run(root / place, tiny_config)
+    for number in range(20):
+        (root / "dicom" / f"patient {number}").mkdir()
+    found = look(root)
+    assert {run.place for run in found.runs} == {"dicom/a run", "runs/first", "second"}  # the limit is used up
+    assert found.notes == ("More than 9 folders are here, and not all were looked into: name a smaller one.",)
+    shutil.rmtree(root / "dicom")
+    assert look(root).notes == ()
+
+
+def test_more_is_remembered_than_a_walk_asks_for(root, tiny_config):
+    for number in range(3):
+        make_run(root / f"run-{number}", tiny_config, checkpoint=5)
+    catalogue = Catalogue(Root(root))
+    catalogue.look()
+    assert len(catalogue.known) / 4 < REMEMBERED / FOLDERS
 
 
 def test_a_root_that_is_gone_is_not_an_empty_one(root, tiny_config):

@@ -153,7 +153,24 @@ def test_tests_of_other_weights_are_counted_and_do_not_count(root, worker, tiny_
     _, third = start(client, reader="C")
     train(root / "both", config, seed=6, step=9)
     again = make_client(root, worker=worker)
-    assert "other weights" in show(again, third, 0).text
+    for answer in (show(again, third, 0), again.get("/compare/test", params={"run": "both", "test": third})):
+        assert answer.status_code == 409
+        assert "the run has other weights by now" in answer.text
+        assert "start a new test" in answer.text
+
+
+def test_no_page_asks_about_a_picture_that_cannot_be_shown(root, worker):
+    client = make_client(root, worker=worker)
+    location, name = start(client)
+    (root / "set").rename(root.parent / "set")  # moved out of the root
+    other = make_client(root, worker=worker)
+    page = other.get(location)
+    assert (page.status_code, "say-real" in page.text) == (409, False)
+    part = say(other, name, 0, "real", **PART)  # of a page that was open before: it has shown its picture
+    assert "set that this model was trained on is not in the folder" in part.text
+    assert stored(root, name).answered == 1
+    (root.parent / "set").rename(root / "set")
+    assert "say-real" in other.get(location).text
 
 
 def test_nothing_but_the_picture_tells_what_it_is(root, worker):

@@ -8,9 +8,11 @@ pytest.importorskip("starlette", reason="the studio is not installed: pip instal
 pytest.importorskip("httpx", reason="starlette's client for tests needs httpx")
 pytest.importorskip("uvicorn", reason="the studio is not installed: pip install 'samgan[studio]'")
 
+from starlette.testclient import TestClient
 from studio import HOST, ORIGIN, TOKEN, make_client, make_run
 
 from samgan.errors import UsageError
+from samgan.studio.guard import Guard
 from samgan.studio.places import Outside, Root
 from samgan.studio.serve import Address, check_host
 
@@ -76,6 +78,23 @@ def test_a_foreign_host_is_refused_as_dns_rebinding(root, host):
     assert client.get("/", headers={"host": host}).status_code == 403
     assert client.get("/", headers={"host": host}, params={"key": TOKEN}).status_code == 403
     assert client.get("/", headers=[("host", HOST), ("host", host)]).status_code == 403
+
+
+def test_a_refused_host_is_told_which_are_expected(root):
+    answer = make_client(root).get("/", headers={"host": "127.0.0.1:\x1b9000"})
+    assert answer.text == (
+        "Refused: expected Host 127.0.0.1:8017 or localhost:8017, found 127.0.0.1:\\x1b9000: open that address; "
+        "through a tunnel, forward the same port\n"
+    )
+
+
+def test_at_port_80_browsers_leave_the_port_out(root):
+    guard = Guard(make_client(root).app.app, hosts=Address("127.0.0.1", 80).names, token=TOKEN)
+    client = TestClient(guard, base_url="http://127.0.0.1", follow_redirects=False)
+    assert "samgan-studio-80=" in client.get("/", params={"key": TOKEN}).headers["set-cookie"]
+    assert client.get("/").status_code == 200
+    assert client.get("/", headers={"host": "127.0.0.1:8017"}).status_code == 403
+    assert client.post("/train/stop", data={"run": "run"}, headers={"origin": "http://127.0.0.1"}).status_code == 409
 
 
 @pytest.mark.parametrize(
@@ -223,6 +242,8 @@ def test_an_address_for_others_must_be_meant():
     assert Address("127.0.0.1", 5).names == ("127.0.0.1:5", "localhost:5")
     assert Address("::1", 5).names == ("[::1]:5", "localhost:5")
     assert Address("192.0.2.7", 5).names == ("192.0.2.7:5",)
+    assert Address("0:0:0:0:0:0:0:1", 80).names == ("[::1]:80", "localhost:80", "[::1]", "localhost")
+    assert Address("::ffff:127.0.0.1", 5).names == ("127.0.0.1:5", "localhost:5")
 
 
 def test_a_form_that_is_too_long_is_refused(root):

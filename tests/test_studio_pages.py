@@ -434,6 +434,13 @@ def test_the_form_to_prepare_has_every_option(built):
     assert names == options | set(prepare_form.TABLE) | {"source", "name"}
 
 
+def test_the_command_takes_every_choice_of_the_form_to_prepare():
+    choices = [(field, choice) for field in prepare_form.fields() for choice in field.choices]
+    for field, choice in choices:
+        assert str(getattr(_parse(["prepare", "source", "new", field.word(choice)]), field.name)) == choice
+    assert next(choice for field, choice in choices if field.name == "resolution") == "32"
+
+
 def test_prepare_says_what_would_happen_and_starts_what_the_form_says(root, started, monkeypatch, twelve_phantoms):
     shutil.copytree(twelve_phantoms, root / "xrays")
     (root / "labels.csv").write_text("file,class\n", "utf-8")

@@ -168,6 +168,75 @@ def test_a_changed_pixel_of_dicom_and_of_one_row_is_found(run, folder, tmp_path)
     assert "  row 1: synthetic, preset tiny, 0.016 kimg" in format_findings(findings)
 
 
+def rearrange(source, target, changes):
+    """An archive with other arrays."""
+    with np.load(source) as archive:
+        arrays = dict(archive)
+    changed = {name: change(arrays) if callable(change) else change for name, change in changes.items()}
+    np.savez(target, **{**arrays, **changed})
+    return target
+
+
+FOREIGN = np.zeros((50, 32, 32), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "faults"),
+    [
+        (
+            "npz/samples",
+            {"seeds": lambda old: old["seeds"] + 1000},
+            ["seeds says 10{row}, and its mark says {row}"] * 3,
+        ),
+        ("npz/samples", {"seeds": np.zeros(2)}, ["its seeds has not one row for each image"] * 3),
+        ("npz/samples", {"seeds": np.array(40)}, ["its seeds has not one row for each image"] * 3),
+        (
+            "npz/samples",
+            {"classes": np.array(["PNEUMONIA", "NORMAL", "PNEUMONIA"])},
+            ["", "classes says NORMAL, and its mark says PNEUMONIA", ""],
+        ),
+        ("npz/samples", {"train_images": FOREIGN}, ["arrays beside those of its format: train_images"] * 3),
+        ("medmnist/medmnist", {"images_64": FOREIGN}, ["arrays beside those of its format: images_64"] * 3),
+        ("medmnist/medmnist", {"test_images": FOREIGN}, ["its test_images is not empty"] * 3),
+        ("medmnist/medmnist", {"val_labels": np.zeros((1, 1))}, ["its val_labels is not empty"] * 3),
+        (
+            "medmnist/medmnist",
+            {"train_labels": np.array([[7], [1], [1]], np.uint8)},
+            ["train_labels says [7], and its mark says [1]", "", ""],
+        ),
+        (
+            "medmnist/medmnist",
+            {"provenance": lambda old: str(old["provenance"]).replace('"PNEUMONIA": 1', '"NORMAL": 1')},
+            ["its Labels are not the numbers of the classes"] * 3,
+        ),
+    ],
+)
+def test_what_an_archive_says_beside_its_marks_must_be_what_they_say(run, folder, tmp_path, name, changes, faults):
+    path = rearrange(folder / f"{name}.npz", tmp_path / "a.npz", changes)
+    for findings in (api.verify([path]), api.verify([path], run.path, device="cpu")):
+        assert [finding.verdict for finding in findings] == [
+            "altered" if fault else "regenerated" if findings[0].difference == 0 else "marked" for fault in faults
+        ]
+        for row, (finding, fault) in enumerate(zip(findings, faults, strict=True)):
+            assert fault.format(row=40 + row) in finding.detail
+
+
+def test_a_mark_without_a_hash_is_checked_only_by_making_the_image_again(run, folder, tmp_path):
+    source = folder / "png" / "seed-00000040.png"
+    ((image, mark),) = read_samples(source)
+    painted = image.copy()
+    painted[0, :9, :9] = 255
+    entries = dataclasses.replace(mark, pixels_sha256="").entries()
+    for name, pixels in (("own", image), ("painted", painted)):
+        with open(tmp_path / f"{name}.png", "wb") as file:
+            write_png(file, pixels, entries)
+    paths = [tmp_path / "own.png", tmp_path / "painted.png"]
+    findings = api.verify(paths)
+    assert {finding.verdict for finding in findings} == {"not checked"}
+    assert "not checked: its mark has no hash of the pixels" in format_findings(findings)
+    assert verdicts(*paths, run=run.path) == ["regenerated", "differs"]
+
+
 def test_a_forged_mark_convinces_until_the_image_is_made_again(run, folder, tmp_path):
     """What a mark proves, and what it does not."""
     source = folder / "png" / "seed-00000040.png"

@@ -22,8 +22,8 @@ def write_dicom(path: Path, sample: Sample) -> None:
     """Write one Secondary Capture image, without identity, dates or anything else that a patient has.
 
     UIDs are 2.25. and a name-based UUID (PS3.5, B.2; RFC 9562, version 5), which needs no registered root. The name of
-    the instance consists of model, seed and pixels, and of where the latent is if it is not that of the seed. So the
-    same image gets the same UID wherever it is made, and an image of another bit depth, or one that came out
+    the instance consists of the mark and the pixels, from which the whole file is made. So the same image gets the same
+    UID wherever this version of the software makes it; an image of another class or bit depth, or one that came out
     differently on another machine, gets another UID.
 
     Long because it sets one attribute per line, module by module of the standard.
@@ -62,8 +62,7 @@ def write_dicom(path: Path, sample: Sample) -> None:
     # image
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = SecondaryCaptureImageStorage
-    place = (mark.latent,) if mark.latent else ()
-    dataset.SOPInstanceUID = _uid("image", mark.model_sha256, str(mark.seed), hash_pixels(image), *place)
+    dataset.SOPInstanceUID = _uid("image", text, hash_pixels(image))
     dataset.SyntheticData = "YES"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.InstanceNumber = mark.seed if mark.seed < DICOM_INTEGER and not mark.latent else None

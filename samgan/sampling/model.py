@@ -280,8 +280,9 @@ def _check_weights(
     A small file may ask for a network of many gigabytes. On the device "meta" a network has shapes and no values.
     """
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        expected = {name: tensor.shape for name, tensor in constructor(config.network).state_dict().items()}
-    found = {name: tensor.shape for name, tensor in weights.items() if isinstance(tensor, Tensor)}
+        own = constructor(config.network).state_dict()
+    expected = {name: (tensor.shape, tensor.dtype) for name, tensor in own.items()}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items() if isinstance(tensor, Tensor)}
     if found != expected:
         raise SamganError(f"the weights in {origin} do not fit its configuration")
     for name, tensor in weights.items():

@@ -1,6 +1,6 @@
 """The pages of the studio as one application. A new page is a file in `pages/` and a line in `PAGES`."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -57,7 +57,7 @@ STATIC["page.css"] = TEMPLATES[1] / "style.css"
 def make_app(
     root: Root,
     *,
-    hosts: Collection[str],
+    hosts: Sequence[str],
     token: str,
     read_only: bool = False,
     open_to_others: bool = False,
@@ -67,7 +67,7 @@ def make_app(
 
     Args:
         root: The folder to show.
-        hosts: What a browser may call this server, such as "127.0.0.1:8017".
+        hosts: What a browser may call this server, such as "127.0.0.1:8017"; the first with its port.
         token: The key of the first link.
         read_only: Whether to refuse everything but looking.
         open_to_others: Whether other machines can reach it; every page then says so.

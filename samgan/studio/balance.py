@@ -120,6 +120,8 @@ class Study:
         if found.document is None:
             return found.problem
         signs = found.document.signs
+        if not signs and found.document.missed:
+            return "could not have found copies", True
         return (f"signs of memorisation: {', '.join(signs)}" if signs else "no sign of memorisation"), bool(signs)
 
     def _set(self) -> Stage:

@@ -133,7 +133,7 @@ class Readers:
             raise UsageError(f"Type the name or the initials of who reads, at most {READER} characters.")
         seed = secrets.randbelow(SEEDS)
         split, pictures = choose_pictures(rows, model.trained_classes, bool(model.classes), seed)
-        sha256, files = _make(worker, model, "", pictures, data, folder)
+        sha256, files = _make(worker, model, pictures, data, folder)
         moment = datetime.now(UTC)
         test = ReaderTest(
             reader=reader,
@@ -158,26 +158,43 @@ class Readers:
         return name
 
     def picture(self, worker: Worker, model: FoundModel, data: SetInfo, folder: Path, path: Path, number: int) -> bytes:
-        """The PNG file of a picture of a test that has been answered, or is the next.
+        """The PNG file of a picture of a test that has been answered, or is the next. Its time begins now.
 
         Raises:
             UsageError: It is not its turn.
-            SamganError: The test cannot be read, the run has other weights by now, or the set has changed.
+            SamganError: As for `pictures`.
         """
         test = ReaderTest.read(path)
         if number > test.answered or number >= len(test.pictures):
             raise UsageError("It is not the turn of this picture.")
+        files = self.pictures(worker, model, data, folder, path)
         with self._turn:
-            files = self._pictures.get(path)
-        if files is None:
-            if data.sha256 != test.data.sha256:
-                raise SamganError("The set has changed since this test was started: start a new one.")
-            _, files = _make(worker, model, test.model_sha256, test.pictures, data, folder)
-        with self._turn:
-            self._keep(path, files)
             if number == test.answered:
                 self._since[path] = number, time.monotonic()
         return files[number]
+
+    def pictures(self, worker: Worker, model: FoundModel, data: SetInfo, folder: Path, path: Path) -> list[bytes]:
+        """The PNG files of all pictures of a test, made again if they are not kept any more.
+
+        Raises:
+            SamganError: The test cannot be read, the run has other weights by now, the set has changed, or the pictures
+                cannot be made.
+        """
+        with self._turn:
+            files = self._pictures.get(path)
+        if files is None:
+            test = ReaderTest.read(path)
+            if data.sha256 != test.data.sha256:
+                raise SamganError("The set has changed since this test was started: start a new one.")
+            sha256, files = _make(worker, model, test.pictures, data, folder)
+            if sha256 != test.model_sha256:
+                raise SamganError(
+                    f"This test is of weights {test.model_sha256[:12]}, and the run has other weights by now "
+                    f"({sha256[:12]}), which make other pictures: start a new test."
+                )
+        with self._turn:
+            self._keep(path, files)
+        return files
 
     def answer(self, path: Path, number: int, said_real: bool) -> ReaderTest:
         """Take the answer to a picture; a second answer to the same one is passed over.
@@ -213,13 +230,13 @@ def file_of(root: Root, run: Path, name: str) -> Path:
 
 
 def _make(
-    worker: Worker, model: FoundModel, sha256: str, pictures: Sequence[Shown], data: SetInfo, folder: Path
+    worker: Worker, model: FoundModel, pictures: Sequence[Shown], data: SetInfo, folder: Path
 ) -> tuple[str, list[bytes]]:
     """The hash of the weights, and the files of all pictures of a test, made in one go: no picture takes longer."""
     made = [shown for shown in pictures if not shown.real]
     rows = [shown.number for shown in pictures if shown.real]
     classes = tuple(shown.class_name for shown in made) if model.classes else ()
-    task = Seeds(weights(model.path, sha256), tuple(shown.number for shown in made), classes)
+    task = Seeds(weights(model.path), tuple(shown.number for shown in made), classes)
     answer, files = worker.do(task)
     if not isinstance(answer, Made):
         raise SamganError("The process that makes pictures gave another answer than was asked for.")

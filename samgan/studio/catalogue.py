@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,14 +24,14 @@ from samgan.studio.places import Outside, Root
 DEPTH = 5
 """Folders below the root that are looked into."""
 FOLDERS = 5000
-"""At most so many; a folder of images has few folders in it, but it may be a wrong root."""
+"""Folders that are looked into at most; a folder of images has few folders in it, but it may be a wrong root."""
 ENTRIES = 20_000
 """Entries of one folder that are looked at."""
 NAMED = 3
 """Folders that a note names."""
 MODEL_SUFFIX = ".safetensors"
-REMEMBERED = 20_000
-"""Files whose content is remembered until they change."""
+REMEMBERED = 10 * FOLDERS
+"""What is remembered of files and folders until they change: more than a walk asks for, which takes six of a run."""
 
 TELLING = frozenset(
     {
@@ -264,15 +264,17 @@ class Catalogue:
     def _walk(self, note: Callable[[str], object], every: bool = False) -> Iterator[tuple[Path, str]]:
         """Folders that are sets or runs, and files of weights; or every folder. Nothing in them is looked into.
 
-        Links and hidden folders are not followed.
+        Level by level, so that a large folder hides nothing beside it: one with more folders than may still be looked
+        into has to wait for all others. Links and hidden folders are not followed.
 
         Raises:
             SamganError: The root itself cannot be read.
         """
         self._check_root()
-        waiting, seen, passed = [(self.root.path, 0)], 0, _Passed()
-        while waiting:
-            folder, depth = waiting.pop()
+        waiting, large = deque([(self.root.path, 0)]), deque[tuple[Path, int]]()
+        seen, passed = 0, _Passed()
+        while (waiting or large) and seen < FOLDERS:
+            folder, depth = (waiting or large).popleft()
             seen += 1
             try:
                 names, inside, more, whole = self._list(folder)
@@ -292,11 +294,12 @@ class Catalogue:
                 passed.large += [] if whole else [self.root.place(folder)]
                 if depth == DEPTH:
                     passed.deep += len(inside)
-                elif seen + len(waiting) < FOLDERS:
+                elif seen + len(waiting) + len(inside) <= FOLDERS:
                     waiting += [(folder / name, depth + 1) for name in inside]
                 else:
-                    note(f"More than {FOLDERS:,} folders are here, and not all were looked into: name a smaller one.")
-                    return
+                    large += [(folder / name, depth + 1) for name in inside[: FOLDERS - len(large)]]
+        if waiting or large:
+            note(f"More than {FOLDERS:,} folders are here, and not all were looked into: name a smaller one.")
         for sentence in passed.sentences():
             note(sentence)
 
@@ -330,7 +333,7 @@ class Catalogue:
                     elif entry.is_symlink() and entry.is_dir():
                         links += 1
                 whole = next(entries, None) is None
-            return frozenset(files), tuple(sorted(folders, reverse=True)), links, whole
+            return frozenset(files), tuple(sorted(folders)), links, whole
 
         return self.remembered(folder, "folders", read)
 

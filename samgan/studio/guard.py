@@ -3,19 +3,22 @@
 The server listens on this machine only, but every program and every web page on it can reach that address. So:
 
 * the Host must be one of ours (a foreign name that leads here is DNS rebinding);
-* a secret cookie must be there; only a link with a key gives it, and other sites' pages cannot send it (SameSite);
+* a secret cookie must be there; only a link with a key gives it, and other sites' pages cannot send it (SameSite), but
+  browsers send it to the servers at other ports of this host, too;
 * whatever is not a GET must come from one of our own pages (Origin), and is refused in read-only mode;
 * every answer forbids scripts and styles that are not files of ours, frames, and requests to anywhere else.
 """
 
 import hmac
 import secrets
-from collections.abc import Collection
+from collections.abc import Sequence
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from samgan.errors import shown
 
 ANSWERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -28,6 +31,8 @@ ANSWERS = {
 }
 """Headers of every answer."""
 READING = ("GET", "HEAD")
+HOST_SHOWN = 100
+"""Characters of a wrong Host that the refusal repeats."""
 ENTER = (
     "this browser has no key for the studio, perhaps because the studio was started again. "
     "Open the link that samgan studio printed when it last started: it has the key."
@@ -43,16 +48,16 @@ class Guard:
 
     Args:
         app: The pages.
-        hosts: What the header Host may be, such as "127.0.0.1:8017".
+        hosts: What the header Host may be, such as "127.0.0.1:8017"; the first with its port.
         token: The key of the printed link.
         read_only: Whether to refuse everything but looking.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str], token: str, read_only: bool = False) -> None:
-        self.app, self.hosts, self.token, self.read_only = app, frozenset(hosts), token, read_only
+    def __init__(self, app: ASGIApp, *, hosts: Sequence[str], token: str, read_only: bool = False) -> None:
+        self.app, self.hosts, self.token, self.read_only = app, tuple(hosts), token, read_only
         self.once: set[str] = set()
         self.secret = secrets.token_urlsafe(32)
-        port = min(self.hosts).rpartition(":")[2]
+        port = self.hosts[0].rpartition(":")[2]
         self.cookie = f"samgan-studio-{port}"  # a browser sends cookies to all ports of a host
 
     def key_for_once(self) -> str:
@@ -83,7 +88,11 @@ class Guard:
         """The refusal of a request, or the cookie for one with a key; None lets it through."""
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0] not in self.hosts:
-            return _refused("this is not the address of this server")
+            found = shown(", ".join(hosts)[:HOST_SHOWN]) or "none"
+            return _refused(
+                f"expected Host {' or '.join(self.hosts)}, found {found}: open that address; through a tunnel, "
+                "forward the same port"
+            )
         keys = parse_qs(query.decode("latin-1")).get("key", []) if method == "GET" else []
         if keys:
             return self._enter(keys[0]) if len(keys) == 1 else _refused(ENTER)

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from samgan.config import SIDES
 from samgan.data.options import CHOICES, HELP, PrepareOptions
 from samgan.errors import UsageError
 from samgan.studio.choices import read_number
@@ -13,6 +14,8 @@ from samgan.studio.places import Root
 
 FIRST = ("resolution", "holdout", "classes_from")
 """Shown without unfolding anything."""
+OFFERED = {**CHOICES, "resolution": SIDES[3:]}
+"""What an option may be, as the command takes it: it makes no sets that are too small to train on."""
 TABLE = {
     "labels": "table that names each image's labels, instead of folders: .csv, .tsv, .csv.gz or .xlsx, below the "
     "folder of this studio",
@@ -94,8 +97,8 @@ def _table_words(root: Root, typed: Mapping[str, str]) -> Iterator[str]:
 
 def _field(own: "dataclasses.Field[object]", kind: object) -> Field:
     default = "" if own.default is None else str(own.default)
-    if own.name in CHOICES:
-        choices = tuple(str(choice) for choice in CHOICES[own.name] if choice is not None)
+    if own.name in OFFERED:
+        choices = tuple(str(choice) for choice in OFFERED[own.name] if choice is not None)
         return Field(own.name, HELP[own.name], "choice", default, choices)
     plain = next(part for part in typing.get_args(kind) if part is not type(None)) if _is_optional(kind) else kind
     kinds: dict[object, typing.Literal["whole", "number", "yes"]] = {bool: "yes", int: "whole", float: "number"}

@@ -96,7 +96,7 @@ def answer(words: Sequence[str], seconds: float) -> str:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [
             f"it ended with status {done.returncode}"
         ]
-        raise SamganError(lines[-1].removeprefix("samgan: error: "))
+        raise SamganError(re.sub("^samgan( [a-z0-9-]+)?: error: ", "", lines[-1]))
     return done.stdout.decode("utf-8", "replace")
 
 
@@ -129,4 +129,4 @@ def stop(run: Path) -> None:
 
 
 def _command(words: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "samgan", *words]
+    return [sys.executable, "-P", "-m", "samgan", *words]  # -P: nothing is imported from the current folder

@@ -28,10 +28,11 @@ class Address:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What browsers may call it; the first is for links."""
-        own = f"[{self.host}]" if ":" in self.host else self.host
-        names = (own, "localhost") if _meant(self.host).is_loopback else (own,)
-        return tuple(f"{name}:{self.port}" for name in names)
+        """What browsers call it; the first is for links. They write the shortest form, without the port if it is 80."""
+        address = _meant(self.host)
+        own = f"[{address}]" if address.version == 6 else str(address)
+        names = (own, "localhost") if address.is_loopback else (own,)
+        return (*(f"{name}:{self.port}" for name in names), *(names if self.port == 80 else ()))
 
 
 def serve(root: Root, *, host: str = LOOPBACK, port: int = 0, read_only: bool = False, browser: bool = True) -> None:

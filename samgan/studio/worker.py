@@ -23,7 +23,8 @@ WAITING = 8
 """Requests that may wait for one another. More would take the threads that all pages need."""
 KEPT_BYTES = 1 << 26
 """Of pictures that were made, so that a page and its pictures need one task together."""
-COMMAND = (sys.executable, "-m", "samgan.studio.maker")
+COMMAND = (sys.executable, "-P", "-m", "samgan.studio.maker")
+"""With -P nothing is imported from the current folder, which may be anybody's."""
 AGAIN = "Try again; the terminal of the studio may say more."
 
 

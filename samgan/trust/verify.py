@@ -31,6 +31,8 @@ GOOD = ("regenerated", "marked")
 """Verdicts on images that are what they claim to be."""
 NOT_OF_A_SEED = "not the image of a seed, so it is not made again"
 """Said of images whose marks say where their latents are."""
+WITHOUT_HASH = "its mark has no hash of the pixels; to make it again and compare, give the run with --run"
+"""Said of images of which nothing tells whether they are as they were marked."""
 ROWS_SHOWN = 20
 """The largest number of rows that `format_findings` lists for one file."""
 
@@ -87,10 +89,11 @@ def verify_files(files: Sequence[Path], models: Iterator[Model] | None = None) -
             number = row if len(found) > 1 else None
             detail = "; ".join((*stored.faults, *stored.notes))
             findings.append(Finding(str(file), number, mark, "marked" if unchanged else "altered", detail))
-            if mark.latent and unchanged and models is not None:
-                findings[-1].verdict, findings[-1].detail = "not checked", _add(NOT_OF_A_SEED, stored)
-            elif not mark.latent and models is not None:
+            if models is not None and not mark.latent:
                 waiting.append((findings[-1], stored))
+            elif unchanged and (models is not None or not mark.pixels_sha256):
+                why = WITHOUT_HASH if models is None else NOT_OF_A_SEED
+                findings[-1].verdict, findings[-1].detail = "not checked", _add(why, stored)
         if len(waiting) >= FORWARD_BATCH:
             _make_again(waiting, find)
             waiting = []

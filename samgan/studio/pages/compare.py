@@ -1,6 +1,7 @@
 """Compare: real and synthetic images side by side, and a blinded test of readers: which is real?"""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,8 +118,7 @@ def real_picture(request: Request) -> Response:
     rows = choose(found.rows(class_name, found.split(class_name)), found.columns**2, _number(wanted, "seed"))
     if not len(rows):
         raise UsageError("the set has no such images")
-    folder = studio.root.check(studio.root.find(found.place) / "images.npy").parent
-    return Response(sheet(folder, found.info, rows, found.columns), media_type="image/png")
+    return Response(sheet(_folder(studio, found), found.info, rows, found.columns), media_type="image/png")
 
 
 def synthetic_picture(request: Request) -> Response:
@@ -148,9 +148,8 @@ def test_picture(request: Request) -> Response:
     wanted, studio = asked(request), studio_of(request)
     found = _find(studio, wanted.get("run", ""))
     path = file_of(studio.root, found.model.path, wanted.get("test", ""))
-    folder = studio.root.check(studio.root.find(found.place) / "images.npy").parent
     number = _number(wanted, "n")
-    content = studio.readers.picture(studio.worker, found.model, found.info, folder, path, number)
+    content = studio.readers.picture(studio.worker, found.model, found.info, _folder(studio, found), path, number)
     return Response(content, media_type="image/png")
 
 
@@ -166,7 +165,7 @@ def _start(studio: Studio, typed: dict[str, str]) -> Response:
         raise UsageError("A blinded test is kept in the folder of a run: choose a run, not an exported model.")
     if studio.catalogue.describe_run(found.model.place).state == "running":
         raise SamganError("This run is being trained, so its pictures change: stop it first, or wait for its end.")
-    folder = studio.root.check(studio.root.find(found.place) / "images.npy").parent
+    folder = _folder(studio, found)
     try:
         rows = read_manifest(studio.root.check(folder / "manifest.csv"), found.info.classes)
     except (OSError, ValueError) as error:
@@ -190,6 +189,14 @@ def _answer(request: Request, typed: dict[str, str]) -> Response:
 
 
 def _next(request: Request, model: FoundModel, name: str, done: ReaderTest) -> Response:
+    """The next picture of a test, or its result.
+
+    The picture is made before the page, so that none is asked about that cannot be shown.
+    """
+    if done.result is None:
+        studio, found = studio_of(request), _find(studio_of(request), model.place)
+        path = file_of(studio.root, model.path, name)
+        studio.readers.pictures(studio.worker, model, found.info, _folder(studio, found), path)
     values: dict[str, Any] = {"model": model, "name": name, "test": done, "splits": SPLITS, "percent": percent}
     if is_part(request):
         return respond(request, "test_part.html", **values)
@@ -203,6 +210,11 @@ def _find(studio: Studio, place: str) -> Compared:
     if data is None or data.info is None:
         raise SamganError("The set that this model was trained on is not in the folder of this studio.")
     return Compared(model, data.place, data.info, contents_of(studio.catalogue, data.place, data.info))
+
+
+def _folder(studio: Studio, found: Compared) -> Path:
+    """The folder of a set whose images do not lie elsewhere."""
+    return studio.root.check(studio.root.find(found.place) / "images.npy").parent
 
 
 def _side(studio: Studio, found: Compared, class_name: str, seed: int) -> Side:
