@@ -25,6 +25,7 @@ from samgan.scoring import (
     quick_scores,
     score_images,
 )
+from samgan.scoring.words import summary
 
 DISTRIBUTION_SCORES = ["frechet", "kid_x1000", "precision", "recall", "density", "coverage"]
 
@@ -169,6 +170,41 @@ def test_a_collapsed_generator_is_told():
     assert collapse.difference == pytest.approx(expected)
     assert scores.scores["recall"].value < 0.5 * scores.scores["recall"].floor
     assert scores.scores["coverage"].value < 0.5 * scores.scores["coverage"].floor
+
+
+def test_many_images_that_are_a_few_dozen_repeated_are_told():
+    """Hardly any pair is of the same image, so the mean over pairs does not tell."""
+    fake = blobs(30, seed=1).repeat(10, 1, 1, 1)
+    scores = score_images(real=blobs(600), fake=fake, features=None)
+    assert scores.mode_collapse.verdict == "no sign of mode collapse"
+    assert asdict(scores.repeats) == {"generated": 270, "real": 0, "found": True}
+    words = "270 of 300 generated images are nearly the same as an earlier one; of as many real ones, 0 are."
+    assert summary(scores)[0] == (words, True)
+    assert words in format_table(scores)
+    some = score_images(real=blobs(600), fake=torch.cat([fake[:40], blobs(260, seed=2)]), features=None)
+    assert [verdict.collapsed for verdict in summary(some)[:2]] == [False, False]
+    assert summary(some)[1].sentence.startswith("10 of 300 generated images")
+    assert "nearly the same" not in format_table(score_images(real=blobs(600), fake=blobs(300, seed=2), features=None))
+    assert score_images(real=blobs(40), fake=fake, features=None, protocol="legacy").repeats is None
+
+
+def test_no_sign_of_collapse_is_not_called_equality():
+    scores = score_images(real=blobs(160), fake=blobs(80, seed=1), features=None)
+    test = scores.mode_collapse
+    interval = f"{test.difference:+.3f}, 95 % interval {test.low:+.3f} to {test.high:+.3f}"
+    assert summary(scores)[0].sentence == (
+        "No sign of mode collapse: generated images were not found to be more alike than real ones (MS-SSIM "
+        f"generated - real = {interval})."
+    )
+
+
+@pytest.mark.parametrize(("value", "below"), [(0.79, True), (0.81, False)])
+def test_a_distance_clearly_below_its_floor_calls_for_an_audit(value, below):
+    scores = score_images(real=blobs(16), fake=blobs(8, seed=1), features=None)
+    found = summary(replace(scores, scores={"frechet": Scored(value, 1.0)}))[-1].sentence
+    assert found.startswith("Frechet distance: 0.8 times its floor")
+    assert ("Below the floor: training images may be repeated; run samgan audit." in found) == below
+    assert ("Real images reach about 1." in found) != below
 
 
 def test_more_diverse_images_than_the_real_ones_are_no_collapse():
@@ -423,6 +459,10 @@ def test_the_table_has_a_line_for_every_class(monkeypatch):
     assert header.count("|") == first.count("|") == second.count("|")
     assert "Verdict on a: no sign of mode collapse" in table
     assert "Verdict on b/c: mode collapse" in table
+    hidden = replace(scores, mode_collapse=scores.classes["a"].mode_collapse, repeats=None)
+    outcome, *others = summary(hidden)  # of a small class, which all images together do not show
+    assert outcome == ("Mode collapse in b/c: generated images repeat themselves within the class.", True)
+    assert not any("No sign" in verdict.sentence for verdict in others)
 
 
 def test_gaps_by_class_see_a_class_that_collapsed():

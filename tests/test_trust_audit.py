@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
 from samgan.metrics.feature_networks import FeaturesUnavailable
 from samgan.metrics.features import FeatureExtractor
+from samgan.metrics.planted import changed_copies
 from samgan.runs import Run, record_best
+from samgan.sampling import load_model
 from samgan.trust import AuditDocument, audit, format_audit
 from samgan.trust.real_images import RealImages
 
@@ -87,7 +90,36 @@ def test_held_out_patients_raise_no_alarm_but_training_patients_do(data, tmp_pat
     document, _ = audited(np.asarray(data.images[aside]), rest, tmp_path)
     assert document.signs == ()
     document, _ = audited(data.select("train")[: len(aside)], rest, tmp_path)
-    assert document.signs == ("pixels.closer", "pixels.nearest_is_training")
+    assert document.signs == ("copies", "pixels.closer", "pixels.nearest_is_training")
+
+
+def test_one_copy_among_many_images_is_a_sign(data, fresh, tmp_path):
+    """Chance would put as many below the 1st percentile, but not at no distance at all."""
+    copied = data.indices("train")[3]
+    document, _ = audited(np.concatenate([fresh[::3], data.images[[copied]]]), data, tmp_path)
+    assert document.signs == ("copies",)
+    assert document.verdict.startswith("Signs of memorisation: 1 image is a copy (of 51; ")
+    assert (document.pixels.pairs[0].place, document.pixels.pairs[0].training) == (50, copied)
+    assert document.exceeds(1.0)
+
+
+def test_held_out_near_duplicates_of_training_images_set_no_threshold(data, fresh, tmp_path):
+    """As from a source's own split; the k-th closest of them would be at no distance."""
+    rows, images = list(data.manifest), np.array(data.images)
+    of_class = [[data.indices(split, [name])[:3] for split in ("holdout", "train")] for name in data.classes]
+    for held_out, training in np.concatenate(of_class, axis=1).T:
+        images[held_out] = images[training]
+        rows[held_out] = dataclasses.replace(rows[held_out], near_duplicate_of=int(training))
+    leaky = dataclasses.replace(data, manifest=rows, images=images)
+    noisy = changed_copies(torch.from_numpy(data.select("train")[:COUNT]), "noise, sd 10 of 255").numpy()
+    document, _ = audited(noisy, leaky, tmp_path)
+    assert document.counts.held_out.images == len(data.indices("holdout")) - 6
+    assert "pixels.closer" in document.signs
+    assert any(note.startswith("6 held-out images are left out") for note in document.notes)
+    unknown = [dataclasses.replace(row, near_duplicate_of=None) for row in rows]
+    document, _ = audited(noisy, dataclasses.replace(leaky, manifest=unknown), tmp_path)
+    assert document.pixels.closer.count == 0
+    assert document.verdict.startswith("This audit could not have found copies")
 
 
 def test_what_is_close_by_features_only_is_found_and_shown(data, fresh, tmp_path, monkeypatch):
@@ -178,6 +210,12 @@ def test_of_a_run_the_discriminator_is_asked_too(run, data, tmp_path):
     record_best(Run.open(run.path), Run.open(run.path).checkpoints()[-1], "quick_score", 1.0)
     document, _ = audit(run.path, data, out=tmp_path, count=40, checkpoint="best", device="cpu")
     assert any("the best quick scores" in note for note in document.notes)
+    model = load_model(run)
+    for pair in document.pixels.pairs:
+        seed, *of_class = re.fullmatch("seed ([0-9]+)(?:, class (NORMAL|PNEUMONIA))?", pair.image).groups()
+        assert (int(seed), bool(of_class[0])) == (pair.place, bool(model.classes))
+        if of_class[0]:  # classes are in the order of the training set, not in turn
+            assert (of_class[0] == "PNEUMONIA") == (pair.place >= 20)
     one_class, _ = audit(run.path, data, out=tmp_path, count=40, classes=["NORMAL"], device="cpu")
     assert one_class.counts.training.images == len(data.indices("train", ["NORMAL"]))
     exported = api.export(run.path, tmp_path / "model.safetensors")
@@ -205,7 +243,8 @@ def test_an_attack_takes_images_of_high_logits_for_training_images(run, data, tm
     side = -1.0
     found, _ = audit(run.path, data, out=tmp_path, count=40, device="cpu")
     assert found.membership.auc.value == 0
-    assert "membership" not in found.signs
+    assert "membership" in found.signs
+    assert "by lower logits" in found.verdict
 
 
 def test_mirrored_hearts_are_counted(data, tmp_path):
@@ -230,7 +269,9 @@ def test_the_command(data, fresh, tmp_path, capsys):
     assert main(command) == 0
     assert "Signs of memorisation" in capsys.readouterr().out
     assert (tmp_path / "images-audit" / "audit.html").exists()
-    assert main([*command, "--fail-above", "0.05", "--no-pictures"]) == 1
+    assert main([*command, "--fail-above", "1", "--no-pictures"]) == 1, "copies are too many, however few"
+    np.save(tmp_path / "images.npy", fresh)
+    assert main([*command, "--fail-above", "0", "--no-pictures"]) == 1
     assert main([*command, "--fail-above", "0.5", "--no-pictures"]) == 0
     capsys.readouterr()
     assert main([*command, "--fail-above", "1.5"]) == 2
@@ -255,6 +296,13 @@ def test_what_does_not_fit_is_refused(data, fresh, tmp_path, change, error, word
 def test_images_of_another_size_are_refused(data, tmp_path):
     with pytest.raises(SamganError, match="expected at least 8 images of shape"):
         audit(np.zeros((20, 1, 64, 64), np.uint8), data, out=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("change", [np.float32, np.uint16, lambda images: images[:, 0]])
+def test_arrays_that_are_not_uint8_images_are_refused(data, fresh, tmp_path, change):
+    images = change(fresh)
+    with pytest.raises(SamganError, match=r"expected uint8 images \[n c h w\], got"):
+        audit(images, data, out=tmp_path, device="cpu")
 
 
 def test_images_in_memory_are_audited_like_those_of_a_file(data, fresh, tmp_path):

@@ -21,6 +21,7 @@ from samgan.scoring import FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.documents import Counts
 from samgan.trust import CHECKLISTS, CLAIM, OPEN, AuditDocument, Record, answers, escape, format_card, read_record
 from samgan.trust.card_form import CardForm
+from samgan.trust.documents import SkippedPart
 from samgan.trust.sign_off import SignOff, add_sign_off, hash_audit
 from samgan.trust.utility_document import UtilityDocument
 
@@ -208,6 +209,20 @@ def test_the_card_of_a_file_knows_less_than_that_of_the_run(run, data, tmp_path)
     assert (of_file.model.sha256, of_file.model.images_seen) == (of_run.model.sha256, of_run.model.images_seen)
     assert of_file.environment is None
     assert format_card(of_file).count(OPEN) > format_card(of_run).count(OPEN)
+
+
+def test_a_card_says_what_the_audit_could_not_see_and_which_images_it_is_of(run, data):
+    found = replace(audit(run, data), notes=("Only 9 images are held out.",))
+    found = replace(found, skipped=(SkippedPart("nearest images by features", "none in /secret/cache"),))
+    card = format_card(replace(read_record(run.path, data, {}), audits={"": found}))
+    part = sections(card)["Memorisation"]
+    assert "b. Only 9 images are held out. Left out of the audit: nearest images by features." in part
+    assert "secret" not in card
+    assert "whose model" not in part
+    of_images = replace(found, generated=Origin("x.npy"))
+    for name, start in (("", "Of the images x.npy"), ("NORMAL", "NORMAL, of the images x.npy")):
+        words = answers.memorisation(Record(audits={name: of_images}))
+        assert words.startswith(f"{start}, whose model is not recorded: No sign of memorisation")
 
 
 @pytest.mark.parametrize("words", ["a | b", "<script>", "[a](b)", "**bold**", "`x`", "# a\n\n# b", "![i](u)", "a_b_c"])

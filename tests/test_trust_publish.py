@@ -24,11 +24,14 @@ from samgan.runs import Run, TrainedOn, describe_environment, save_checkpoint
 from samgan.sampling import Origin, Source, load_model, open_model
 from samgan.scoring import FeaturesUsed, MeanOfPairs, Scored, Scores
 from samgan.scoring.documents import Counts
-from samgan.trust import OPEN
+from samgan.trust import OPEN, AuditDocument
 from samgan.trust.front_matter import LICENCES, join_card, split_card
 from samgan.trust.publishing import BEGIN, FILES
+from samgan.trust.sign_off import SignOff, add_sign_off, hash_audit
 
 NAME = "ward/x-rays"
+BALANCE = json.loads((Path(__file__).parents[1] / "results/balance/as-it-is/balance.json").read_text())
+AUDIT = AuditDocument.from_dict(BALANCE["audit"]["NORMAL"], "an audit")
 # What huggingface_hub 2.4 does with its own HTTP library when it uploads.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
 
@@ -250,6 +253,27 @@ def test_a_card_of_another_model_or_of_other_scores_is_refused(run, capsys):
         card.write_text(f"---\n{front}\n---\n{text}")
         with pytest.raises(SamganError, match="between the lines ---"):
             samgan.publish(run.path, "shared")
+
+
+def test_a_card_of_an_earlier_audit_or_without_its_sign_off_is_refused(run, data):
+    def write(**changes):
+        document = replace(AUDIT, generated=Origin("run", model_sha256=load_model(run).sha256), data=data.used())
+        replace(document, **changes).write(run.path / "audit.json")
+
+    def sign(decision):
+        own = hash_audit(run.path / "audit.json")
+        add_sign_off(run.path, SignOff("Dr. A", "2026-01-31", decision, "", own))
+
+    write()
+    sign("accepted")
+    finished(run, data=data)
+    assert "2026-01-31: accepted" in Path("shared/README.md").read_text()
+    sign("not accepted")
+    with pytest.raises(SamganError, match="has other sign-offs than the run has now; make the card again"):
+        samgan.publish(run.path, "shared")
+    write(verdict="Signs of memorisation: 45 % ...")
+    with pytest.raises(SamganError, match=r"README\.md has another audit than the run has now"):
+        samgan.publish(run.path, "shared")
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(run, tmp_path):

@@ -61,7 +61,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
     parser.add_argument("--no-pictures", action="store_true", help="show no real images in the page")
     text = "end with status 1 if more than this share of the synthetic images is closer to a training image than 99 %% "
-    text += "of held-out images are"
+    text += "of held-out images are, if one is a copy, or if the audit could not have found copies"
     parser.add_argument("--fail-above", type=float, metavar="SHARE", help=text)
     add_features(parser)
     add_checkpoint(parser)
@@ -78,8 +78,7 @@ def _audit(options: argparse.Namespace) -> Outcome:
     names = ("count", "classes", "features", "features_file", "seed", "checkpoint", "out", "device")
     data, pictures = PreparedSet.open(options.data), not options.no_pictures
     document, page = audit(options.source, data, pictures=pictures, **given(options, *names))
-    shares = [measured.closer.share.value for measured in document.measures.values()]
-    failed = limit is not None and max(shares) > limit
+    failed = limit is not None and document.exceeds(limit)
     return Outcome(document, f"{format_audit(document)}\n{page}", int(failed))
 
 

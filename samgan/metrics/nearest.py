@@ -142,6 +142,11 @@ def nearest_features(features: Float[Tensor, "n d"], references: Float[Tensor, "
     return Nearest(distance.float(), index, torch.zeros(len(x), dtype=torch.bool))
 
 
+def count_repeats(images: UInt8[Tensor, "n c h w"]) -> int:
+    """How many images are like an earlier one of the set, by `first_alike`."""
+    return int((first_alike(images) != torch.arange(len(images))).sum())
+
+
 def first_alike(
     images: UInt8[Tensor, "n c h w"], *, distance: float = ALIKE, mirrored: bool = True
 ) -> Int[Tensor, " n"]:

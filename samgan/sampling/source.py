@@ -70,11 +70,15 @@ class Source:
 
         Raises:
             UsageError: A checkpoint was named, but the source is not a run.
-            SamganError: The run or model cannot be read.
+            SamganError: The run or model cannot be read, or an array is not uint8 [n c h w].
         """
         if isinstance(source, Source):
             return source
         if isinstance(source, np.ndarray):
+            if source.dtype != np.uint8 or source.ndim != 4:
+                raise SamganError(
+                    f"expected uint8 images [n c h w], got {source.dtype} {list(source.shape)}: convert them first"
+                )
             return cls(Origin("images"), stored=torch.from_numpy(np.require(source, requirements=["C", "W"])))
         path = Path(source)
         name = path.resolve().name
@@ -161,10 +165,18 @@ class Source:
         stored = self._read(like).images
         return stored[self._chosen(len(stored), count, seed)]
 
-    def names(self, count: int, *, seed: int = 0) -> list[str]:
-        """A name for each image that `images` returns for the same arguments: its seed, its file, or its position."""
+    def names(self, count: int, labels: Labels = None, *, seed: int = 0) -> list[str]:
+        """A name for each image that `images` returns for the same arguments: its seed, its file, or its position.
+
+        A model with classes makes another image of the same seed for each class: "seed 7, class NORMAL".
+        """
         if self.model is not None:
-            return [f"seed {seed + index}" for index in range(count)]
+            seeds = range(seed, seed + count)
+            labels = self.model.labels(seeds) if labels is None else labels
+            if labels is None:
+                return [f"seed {one}" for one in seeds]
+            of_class = [self.model.classes[label] for label in labels.tolist()]
+            return [f"seed {one}, class {name}" for one, name in zip(seeds, of_class, strict=True)]
         stored = self._pictures or self._read(None)
         chosen = self._chosen(len(stored.images), count, seed).tolist()
         return [stored.names[index] if stored.names else f"image {index}" for index in chosen]

@@ -68,6 +68,16 @@ def short_name(features: str) -> str:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """How many images are like an earlier one of their set, among as many generated and real ones."""
+
+    generated: int
+    real: int
+    found: bool
+    """Whether generated images are so more often than real ones: their 95 % intervals do not overlap."""
+
+
+@dataclass(frozen=True)
 class Counts:
     """Images that were given."""
 
@@ -104,6 +114,8 @@ class Scores(Document):
     ms_ssim_real: MeanOfPairs | None
     ms_ssim_generated: MeanOfPairs | None
     mode_collapse: CollapseTest | None
+    repeats: Repeats | None = None
+    """Of `count` images each; None in documents of earlier versions and by the legacy protocol."""
     scores: dict[str, Scored]
     """By the name of its record in `samgan.scoring.registry`; a score that could not be taken is in `skipped`."""
     swd_by_level: dict[str, Scored] = field(default_factory=dict)

@@ -14,8 +14,10 @@ from samgan.errors import SamganError, UsageError
 from samgan.metrics.feature_networks import NETWORKS
 from samgan.metrics.features import FeatureExtractor, extract
 from samgan.metrics.frechet import frechet_distance_per_batch
+from samgan.metrics.intervals import share_of
 from samgan.metrics.legacy import adjacent_ms_ssim
 from samgan.metrics.ms_ssim import PairMean, mean_ms_ssim, pair_mean
+from samgan.metrics.nearest import count_repeats
 from samgan.scoring.documents import (
     MODE_COLLAPSE,
     NO_MODE_COLLAPSE,
@@ -23,6 +25,7 @@ from samgan.scoring.documents import (
     Counts,
     FeaturesUsed,
     MeanOfPairs,
+    Repeats,
     Scored,
     Scores,
     Skipped,
@@ -180,6 +183,7 @@ def _standard(
     drawn_real, drawn_fake = (_order(len(images), seed) for images in (real, fake))
     taken = drawn_real[: max(m, 2 * of_floor)]
     sets = Sets(real[taken], fake[drawn_fake[:m]], of_floor, seed, features)
+    scores = replace(scores, repeats=_repeats(sets.fake, sets.real[:m]))
     found: dict[str, Scored] = {}
     for score in SCORES.values():
         if score.needs_features and features is None:
@@ -249,6 +253,12 @@ def _with_ms_ssim(scores: Scores, compute: Callable[[], tuple[PairMean, PairMean
         ms_ssim_generated=MeanOfPairs(**generated._asdict()),
         mode_collapse=CollapseTest(verdict, difference, difference - half, difference + half),
     )
+
+
+def _repeats(fake: Tensor, real: Tensor) -> Repeats:
+    generated, others = count_repeats(fake), count_repeats(real)
+    found = share_of(generated, len(fake)).low > share_of(others, len(real)).high
+    return Repeats(generated, others, found)
 
 
 def _remembering(features: FeatureExtractor) -> FeatureExtractor:

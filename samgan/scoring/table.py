@@ -90,6 +90,17 @@ def verdicts(scores: Scores) -> list[Verdict]:
     return found
 
 
+def about_repeats(scores: Scores) -> str:
+    """How many generated images repeat an earlier one, if that is more often than real images do beyond chance."""
+    found = scores.repeats
+    if found is None or not found.found:
+        return ""
+    return (
+        f"{found.generated} of {scores.count} generated images are nearly the same as an earlier one; of as many real "
+        f"ones, {found.real} are."
+    )
+
+
 def remarks(scores: Scores) -> list[str]:
     """What the numbers rest on."""
     lines = [
@@ -109,6 +120,8 @@ def remarks(scores: Scores) -> list[str]:
         )
     if scores.features:
         lines.append(_of_features(scores.features, scores.resolution))
+    if sentence := about_repeats(scores):
+        lines.append(sentence)
     if scores.protocol != "legacy":
         lines.append("MS-SSIM does not depend on the number of images and takes all that were given.")
     else:

@@ -4,6 +4,7 @@ from collections import Counter
 
 from samgan.scoring import Scores, score_rows
 from samgan.scoring.table import ScoreRow
+from samgan.trust.documents import AuditDocument
 from samgan.trust.record import Record
 
 LIMITS = (
@@ -258,8 +259,18 @@ def _of_split(record: Record) -> str:
 
 
 def memorisation(record: Record) -> str:
-    """The verdict of the audit, or of each class's audit."""
-    return " ".join(f"{name}: {audit.verdict}" if name else audit.verdict for name, audit in record.audits.items())
+    """The verdict of the audit, or of each class's audit, and what a reader needs to know to judge it."""
+    return " ".join(_of_audit(name, audit) for name, audit in record.audits.items())
+
+
+def _of_audit(class_name: str, audit: AuditDocument) -> str:
+    of = [class_name] if class_name else []
+    if not audit.generated.model_sha256:
+        word = "of" if of else "Of"
+        of.append(f"{word} the images {audit.generated.name}, whose model is not recorded")
+    verdict = f"{', '.join(of)}: {audit.verdict}" if of else audit.verdict
+    left_out = ", ".join(part.what for part in audit.skipped)  # the reasons can hold folders of the machine
+    return " ".join([verdict, *audit.notes, *([f"Left out of the audit: {left_out}."] if left_out else [])])
 
 
 def sign_offs(record: Record) -> str:

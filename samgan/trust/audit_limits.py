@@ -22,6 +22,11 @@ def describe_limits(request: AuditRequest) -> Iterator[str]:
             f"the 1st percentile. The percentile needs {ENOUGH_HELD_OUT} images, a narrow interval some thousand."
         )
     yield from _of_the_split(request.data)
+    if request.known_held_out:
+        yield (
+            f"{request.known_held_out} held-out images are left out: their patients, or near duplicates of them, are "
+            "among the training images."
+        )
     if len(held_out) > held_out.counts.patients:
         yield (
             f"{len(held_out)} held-out images show {held_out.counts.patients} patients; the intervals count images of "
@@ -47,8 +52,6 @@ def _of_the_split(data: PreparedSet) -> Iterator[str]:
             "The patients of some images are not known: held-out images may show patients of the training images, and "
             "fewer copies are then found."
         )
-    if both := data.info.groups_on_both_sides:
-        yield f"{both} patients, or groups of near duplicates, are on both sides of the source's own split."
 
 
 def _of_the_training(request: AuditRequest) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
-from samgan.sampling import Source, labels_like
+from samgan.sampling import Labels, Source, labels_like
 from samgan.seeds import check_seed
 from samgan.trust.real_images import RealImages
 
@@ -26,9 +27,11 @@ class AuditRequest:
     """Real images of these classes; empty for all."""
     training: RealImages
     held_out: RealImages
-    """With the classes in the same shares as in `training`."""
+    """Of other patients than the training images, with the classes in the same shares as in `training`."""
     all_held_out: int
-    """Number of held-out images, before some were left out to get these shares."""
+    """Number of held-out images of other patients, before some were left out to get these shares."""
+    known_held_out: int
+    """Number of held-out images that were left out because their patient, or a near duplicate, is in training."""
     count: int | None
     seed: int
     origin_notes: tuple[str, ...]
@@ -55,12 +58,16 @@ class AuditRequest:
         names = tuple(classes) or source.classes
         if source.model is not None and source.model.classes:
             source.model.require_classes(names)
-        training, held_out = (RealImages(data, data.indices(split, names)) for split in ("train", "holdout"))
+        training, rows = RealImages(data, data.indices("train", names)), data.indices("holdout", names)
+        # A near duplicate of a training image would set a threshold that no changed copy can fall below.
+        known = set(data.groups(data.indices("train")))
+        is_known = np.array([group in known for group in data.groups(rows)], dtype=bool)
+        held_out = RealImages(data, rows[~is_known])
         compared = held_out.with_shares_of(training)
         if min(len(training), len(compared)) < LEAST:
             raise SamganError(
-                f"an audit needs at least {LEAST} training images and {LEAST} held-out images; {data.path} has "
-                f"{len(training)} and {len(compared)}: prepare it again with samgan prepare --holdout"
+                f"an audit needs at least {LEAST} training images and {LEAST} held-out images of other patients; "
+                f"{data.path} has {len(training)} and {len(compared)}: prepare it again with samgan prepare --holdout"
             )
         return cls(
             source=source,
@@ -69,6 +76,7 @@ class AuditRequest:
             training=training,
             held_out=compared,
             all_held_out=len(held_out),
+            known_held_out=int(is_known.sum()),
             count=count,
             seed=seed,
             origin_notes=tuple(origin_notes),
@@ -80,12 +88,10 @@ class AuditRequest:
         Raises:
             SamganError: There are too few, or they have another shape than the real images.
         """
-        count, labels, model = self.count, None, self.source.model
-        if model is not None:
+        count = self.count
+        if self.source.model is not None:
             count = count or len(self.training)
-            if model.classes:
-                labels = labels_like(self.training.labels(model.config.data.classes).numpy(), count)
-        images = self.source.images(count, labels, seed=self.seed, like=self.data)
+        images = self.source.images(count, self._labels(count), seed=self.seed, like=self.data)
         shape = list(self.training.images.shape[1:])
         if list(images.shape[1:]) != shape or len(images) < LEAST:
             raise SamganError(
@@ -93,6 +99,17 @@ class AuditRequest:
                 f"as in {self.data.path}; found {len(images)} of shape {list(images.shape[1:])}"
             )
         return images
+
+    def names(self, count: int) -> list[str]:
+        """A name for each of the `count` images of `synthetic_images`, as `samgan.sampling.Source.names`."""
+        return self.source.names(count, self._labels(count), seed=self.seed)
+
+    def _labels(self, count: int | None) -> Labels:
+        """The class of each image that a model makes; None for a model without classes and for stored images."""
+        model = self.source.model
+        if count is None or model is None or not model.classes:
+            return None
+        return labels_like(self.training.labels(model.config.data.classes).numpy(), count)
 
 
 def check_range(count: int | None, seed: int, default: int) -> None:

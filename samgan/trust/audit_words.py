@@ -13,9 +13,14 @@ NO_PROOF = (
     "This does not prove that no patient can be recognised: the audit does not look for parts of images, for copies "
     "that were changed more than the planted copies that it finds, or for what the network knows but does not show."
 )
+COPIES_FIRST = "Look at the pairs: those of the copies come first."
 CLOSE_IS_NO_COPY = (
     "A close image is not always a copy: smooth images are close to everything, and if the generator repeats a few "
     "layouts, they are close to the same few patients. Look at the pairs."
+)
+BLIND = (
+    "Held-out images lie as close to training images as such copies do: look at the pairs of held-out images, and "
+    "prepare the set again, split by patient."
 )
 
 
@@ -37,8 +42,19 @@ def describe_verdict(document: AuditDocument) -> str:
                 f"{_percent(nearest.share)} of the synthetic images have a training image as their nearest real image, "
                 f"{label}; {100 * expected.value:.1f} % are expected, and up to {100 * expected.high:.1f} % by chance"
             )
-    if close:
+    if document.copies:
+        copied = (
+            f"{'1 image is a copy' if document.copies == 1 else f'{document.copies} images are copies'} (of "
+            f"{document.counts.synthetic}; the distance to a training image, in pixels, is below "
+            f"{document.alike.distance:g} and below that of every held-out image)"
+        )
+        parts, end = ["Signs of memorisation", copied, *close, *pulled], COPIES_FIRST
+    elif close:
         parts, end = ["Signs of memorisation", *close, *pulled], CLOSE_IS_NO_COPY
+    elif document.missed:
+        missed = " and ".join(f"{100 * share:.0f} % ({change})" for change, share in document.missed.items())
+        found = f"of planted copies that were changed a little, it would have found {missed}"
+        parts, end = ["This audit could not have found copies", found, *pulled, *not_close], BLIND
     elif pulled:
         parts, end = ["A trace of the training images, but no copies seen", *pulled, *not_close], NO_PROOF
     else:
@@ -51,19 +67,21 @@ def describe_verdict(document: AuditDocument) -> str:
 
 def _of_membership(membership: Membership) -> str:
     auc = membership.auc
-    area = f"AUC {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
-    if membership.found:
-        return (
-            f"The discriminator tells training images from held-out ones ({area}): to that extent, anybody who has the "
-            "checkpoint can tell who was in the training set. An exported generator holds no discriminator."
-        )
-    return f"The discriminator does not tell training images from held-out ones ({area})."
+    area = f"AUC {auc.value:.3f}, interval {auc.low:.3f} to {auc.high:.3f}"
+    if not membership.found:
+        return f"The discriminator was not shown to tell training images from held-out ones ({area})."
+    how = "" if auc.value > 0.5 else " by lower logits than those of held-out ones"
+    return (
+        f"The discriminator tells training images from held-out ones{how} ({area}): to that extent, anybody who has "
+        "the checkpoint can tell who was in the training set. An exported generator holds no discriminator."
+    )
 
 
 def table_rows(document: AuditDocument) -> list[tuple[str, str, str, str]]:
     """What was compared, the number of synthetic images, the number to expect, and whether it is a sign."""
     word = {True: "sign", False: "no sign"}
-    rows = []
+    title = f"copies: closer than {document.alike.distance:g} and than all held-out images, in pixels"
+    rows = [(title, str(document.copies), "0", word[bool(document.copies)])]
     for label, measured in document.measures.items():
         for title, sign in (
             (_closer(measured.closer), measured.closer),

@@ -27,7 +27,7 @@ from samgan.metrics.intervals import share_of
 from samgan.metrics.load_features import choose_features, say_features
 from samgan.metrics.memorisation import Sign, closer_than_held_out, nearest_is_training
 from samgan.metrics.mirrored import count_mirrored, fit_sides
-from samgan.metrics.nearest import ALIKE, Nearest, first_alike, nearest_features, nearest_image
+from samgan.metrics.nearest import ALIKE, Nearest, count_repeats, nearest_features, nearest_image
 from samgan.metrics.planted import CHANGES, changed_copies
 from samgan.sampling import Source
 from samgan.trust.audit_limits import describe_limits
@@ -92,7 +92,7 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
 
     Raises:
         UsageError: The generator was trained on other data, or an argument is out of range.
-        SamganError: There are too few images, or images of another shape.
+        SamganError: There are too few images, images of another shape, or an array that is not uint8.
     """
     keep_freed_memory()
     check_range(count, seed, len(data.images))
@@ -187,7 +187,7 @@ def _measure(
         of_fake, nearest(of.fake, of.held_out), training.patients, held_out.patients, seed=request.seed
     )
     found = {name: nearest(copies, of.training).distance < closer.threshold for name, copies in of.planted.items()}
-    names = request.source.names(len(of.fake), seed=request.seed)
+    names = request.names(len(of.fake))
     rows = [f"row {index}" for index in held_out.indices]
     return Measured(
         measure=measure,
@@ -256,14 +256,14 @@ def _alike(fake: Tensor, real: Tensor, seed: int) -> AlikeShares:
         images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]]
         for images in (fake, real)
     ]
-    repeated = [int((first_alike(images) != torch.arange(count)).sum()) for images in drawn]
-    synthetic, training = (Estimate(*share_of(number, count)) for number in repeated)
+    synthetic, training = (Estimate(*share_of(count_repeats(images), count)) for images in drawn)
     return AlikeShares(ALIKE, count, synthetic, training)
 
 
 def _signs(document: AuditDocument) -> list[str]:
     """Names of the signs that were found."""
-    signs = [
+    signs = ["copies"] if document.copies else []
+    signs += [
         f"{space}.{name}"
         for space, measured in (("pixels", document.pixels), ("features", document.features))
         for name in ("closer", "nearest_is_training")

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from samgan.data import DataUsed
 from samgan.documents import Document
+from samgan.metrics.constants import PLAIN_CHANGES
 from samgan.sampling import Origin
 from samgan.scoring.documents import short_name
 
@@ -57,7 +58,7 @@ class Pair:
     place: int
     """The index of the image among those that were audited."""
     image: str
-    """Its name: a seed, a file, or a row of the manifest."""
+    """Its name: a seed (with its class, if the model has classes), a file, or a row of the manifest."""
     training: int
     """Row of the training image in the manifest."""
     mirrored: bool
@@ -113,11 +114,11 @@ class Membership:
     """Whether the discriminator's logits tell training images from held-out ones."""
 
     auc: Estimate
-    """0.5: they do not tell them apart; 1: they do so without an error."""
+    """0.5: they do not tell them apart; 1: they do so without an error; 0: so do they, held-out ones higher."""
     images: int
     """Number of training images; there are as many held-out ones."""
     found: bool
-    """Whether the interval of `auc` lies above 0.5."""
+    """Whether the interval of `auc` lies above 0.5, or below it."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class AuditDocument(Document):
     verdict: str
     """What was found and what that does not prove, in sentences."""
     signs: tuple[str, ...]
-    """Names of the signs that were found, such as "pixels.closer" or "membership"."""
+    """Names of the signs that were found, such as "copies", "pixels.closer" or "membership"."""
     pixels: Measured
     features: MeasuredFeatures | None
     membership: Membership | None
@@ -202,6 +203,25 @@ class AuditDocument(Document):
         if self.features is not None:
             found[f"by {short_name(self.features.name)} features"] = self.features
         return found
+
+    @property
+    def copies(self) -> int:
+        """Images that are copies: in pixels closer to a training image than `alike.distance` and any held-out image."""
+        limit = min(self.alike.distance, self.pixels.distances.held_out.least)
+        return sum(pair.distance < limit for pair in self.pixels.pairs)
+
+    @property
+    def missed(self) -> dict[str, float]:
+        """Plain changes of which no measure finds half of the planted copies, with the largest share that one finds."""
+        found = {
+            change: max(one.planted.get(change, 1.0) for one in self.measures.values()) for change in PLAIN_CHANGES
+        }
+        return {change: share for change, share in found.items() if share < 0.5}
+
+    def exceeds(self, limit: float) -> bool:
+        """Whether more than a share of the images is close, one is a copy, or copies could not have been found."""
+        close = max(measured.closer.share.value for measured in self.measures.values())
+        return close > limit or bool(self.copies or self.missed)
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:

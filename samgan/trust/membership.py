@@ -66,7 +66,7 @@ def find_membership(
         raise SamganError("no class has both training and held-out images")
     of_members, of_others = _together(*(torch.cat(parts) for parts in logits))
     auc = membership_auc(of_members.numpy(), of_others.numpy(), *patients)
-    return Membership(Estimate(*auc), len(of_members), auc.low > 0.5)
+    return Membership(Estimate(*auc), len(of_members), not auc.low <= 0.5 <= auc.high)
 
 
 def _together(

@@ -113,8 +113,8 @@ def publish(  # noqa: PLR0913 (options of one call, each with a default)
 
     Raises:
         UsageError: The options contradict each other or the card, or huggingface_hub is missing.
-        SamganError: Places of the card are open and it is no draft, the card is of another model or other scores, the
-            folder is in use, or the upload failed.
+        SamganError: Places of the card are open and it is no draft, the card is of another model or has other scores,
+            another audit or other sign-offs than the run has, the folder is in use, or the upload failed.
     """
     source, folder = Path(run), Path(folder)
     if push:
@@ -223,7 +223,7 @@ class _Active(HTMLParser):
 
 
 def _check_card(body: str, record: Record, where: str) -> None:
-    """Refuse the card of another model, one with other scores than those of the front matter, and active HTML."""
+    """Refuse the card of another model, one that contradicts the run's documents, and active HTML."""
     assert record.model is not None
     if found := _Active.first(body):
         raise SamganError(f"{where} holds {shown(found)!r}, which may run or load something in a browser: remove it")
@@ -232,11 +232,17 @@ def _check_card(body: str, record: Record, where: str) -> None:
             f"{where} is not the card of this model: expected its sha256 {record.model.sha256[:12]}... in it; make one "
             "with samgan card, and name it with --card"
         )
-    if record.scores and escape(answers.results(record)) not in body:
-        raise SamganError(
-            f"{where} has other scores than the run has now; make the card again with samgan card, and name it with "
-            "--card"
-        )
+    found_now = {
+        "other scores": answers.results,
+        "another audit": answers.memorisation,
+        "other sign-offs": answers.sign_offs,
+    }
+    for what, answer in found_now.items():
+        if escape(answer(record)) not in body:
+            raise SamganError(
+                f"{where} has {what} than the run has now; make the card again with samgan card, and name it "
+                "with --card"
+            )
 
 
 def _check_open(text: str, licensed: bool, card: Path | None, source: Path, draft: bool) -> int:
