@@ -78,7 +78,7 @@ $(VENV)/.installed-test: pyproject.toml $(wildcard kernels/*.* kernels/*/*.*) | 
 
 $(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	touch $@ $(VENV)/.installed
+	touch $@
 
 clean:
 	rm -rf $(VENV) .venv-tools

@@ -145,7 +145,16 @@ def test_a_word_with_line_breaks_is_refused_in_one_line(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["presets", "a\nb\x1b[2J"])
     assert caught.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1] == "samgan: error: unrecognized arguments: a\\nb\\x1b[2J"
+    assert capsys.readouterr().err.splitlines()[-1] == "samgan presets: error: unrecognized arguments: a\\nb\\x1b[2J"
+
+
+def test_an_option_that_is_a_setting_is_named_in_full(capsys):
+    for words, meant in ((["--kimg", "50"], "--training.kimg"), (["--seed=3"], "--training.seed")):
+        with pytest.raises(SystemExit):
+            main(["train", "data", *words])
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith(f"samgan train: error: unrecognized arguments: {words[0]}")
+        assert last.endswith(f"; did you mean {meant}?")
 
 
 def test_prepare_warns_of_patients_on_both_sides_of_the_sources_split(capsys, folder, tmp_path):

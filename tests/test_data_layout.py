@@ -173,7 +173,7 @@ REFUSED = {
     "splits and something else": (["train/A", "test/A", "extra/A"], "extra would become a class, beside test, train"),
     "split in one name": (["A", "B", "A_test"], "A_test is named like a split"),
     "splits of other classes": (["train_A", "test_B"], "test_B is named like a split"),
-    "splits in some classes": (["A/train", "A/test", "B"], "A has folders like test, train, but B has not"),
+    "splits in some classes": (["A/train", "A/test", "B"], "A has folders like test, train, but not B"),
     "images without a class in a split": (["train/A", "train/B", "test"], "6 images, such as test/0.png"),
     "many images above": ([":50", "A:50", "B:50"], "50 images, such as 0.png"),
     "many above splits": (["A/train", "A/test", "A:30", "B/train", "B/test"], "30 images, such as A/0.png"),

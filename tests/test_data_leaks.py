@@ -526,6 +526,18 @@ def test_synthetic_images_are_refused_in_one_line(with_synthetic, tmp_path, caps
     assert not (tmp_path / "out/dataset.json").exists()
 
 
+def test_overviews_of_synthetic_images_are_no_images(with_synthetic, tmp_path):
+    """`samgan sample --sheets` writes them beside the samples."""
+    marked = {"Synthetic": "true", "Software": "samgan 0.1.0"}
+    save(with_synthetic / "A/sheets/grid.png", np.tile(PICTURES[3], (2, 2)), Seed="0...", **marked)
+    save(with_synthetic / "A/made5.png", PICTURES[3] // 2, Seed="0...", Latent="seed 0 to 1, step 1", **marked)
+    prepared = prepare(with_synthetic, tmp_path / "out", resolution=32, workers=1, allow_synthetic=True)
+    assert not any("sheets" in row.source for row in prepared.manifest)
+    assert any("made5" in row.source for row in prepared.manifest)
+    (left_out,) = [file for file in prepared.info.left_out.unused if "sheets" in file.source]
+    assert left_out.reason == "an overview of several synthetic images, made by samgan sample --sheets"
+
+
 @pytest.mark.parametrize("own_split", [False, True])
 def test_allowed_synthetic_images_are_training_images_and_no_patients(with_synthetic, tmp_path, own_split, capsys):
     source = with_synthetic

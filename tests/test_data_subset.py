@@ -158,10 +158,11 @@ def test_of_images_that_are_like_one_that_does_not_stay_the_first_takes_its_plac
 
 
 def test_a_smaller_copy_has_means_of_pixels_and_the_same_split(data, tmp_path, capsys):
-    assert main(["subset", str(data.path), str(tmp_path / "small"), "--resolution", "8", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert (document["resolution"], document["subset_of"]["resolution"]) == (8, 8)
-    small = PreparedSet.open(tmp_path / "small")
+    with pytest.raises(SystemExit):  # a size that no network takes
+        main(["subset", str(data.path), str(tmp_path / "small"), "--resolution", "8"])
+    assert "invalid choice: 8 (choose from 32, 64," in capsys.readouterr().err
+    small = subset(data, tmp_path / "small", resolution=8)
+    assert (small.info.resolution, small.info.subset_of.resolution) == (8, 8)
     small.verify()
     assert small.manifest == data.manifest
     assert small.info.counts == data.info.counts

@@ -5,6 +5,7 @@ import itertools
 import re
 import shutil
 import sys
+import time
 from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -584,7 +585,7 @@ def test_a_run_that_draws_share_is_trained_by_one_process_at_a_time(scripts, tmp
         waited.append(seconds)
         other.__exit__(None, None, None)
 
-    monkeypatch.setattr(draws.time, "sleep", wait)
+    monkeypatch.setattr(draws, "time", SimpleNamespace(sleep=wait, monotonic=time.monotonic))
     with draws.in_turn(tmp_path / "run", place):
         assert waited == [draws.WAIT]
 

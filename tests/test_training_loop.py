@@ -134,6 +134,20 @@ def test_resume_of_a_finished_run_changes_nothing(tiny_config, images, tmp_path,
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.filterwarnings("ignore:skipped a checkpoint")
+def test_a_damaged_checkpoint_takes_the_place_of_no_good_one(tiny_config, images, tmp_path, fabric):
+    config = tiny_config.override({"training.keep_checkpoints": 1})
+    run = new_run(tmp_path / "run", config)
+    train_loop(config.override({"training.kimg": 0.016}), images, run, fabric)
+    saved = torch.load(run.checkpoint_path(4), weights_only=True)
+    save_checkpoint(run.checkpoint_path(4), {**saved, "config": config.to_dict()})
+    run.checkpoint_path(9).write_bytes(b"torn")
+    short = config.override({"training.kimg": 0.032})
+    assert train_loop(short, images, run, fabric, Options(resume=True)).step == 8
+    assert run.checkpoints() == [run.checkpoint_path(8)]
+    assert (run.checkpoint_folder / "step-00000009.pt.damaged").read_bytes() == b"torn"
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("spare", [True, False])
 def test_a_snapshot_that_was_cut_off_is_completed_on_resume(

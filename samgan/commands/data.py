@@ -135,7 +135,7 @@ def _add_subset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patients", nargs="+", default=[], metavar="CLASS=N", help=text)
     parser.add_argument("--images", nargs="+", default=[], metavar="CLASS=N", help="keep N random training images")
     add_classes(parser, "keep only these classes (default: all)")
-    parser.add_argument("--resolution", type=int, metavar="PIXELS", help="side in pixels")
+    parser.add_argument("--resolution", type=int, choices=SIDES[3:], help="side in pixels")
     add_seed(parser, "seed of the random choice")
     text = (
         "which of the choices by one seed, from 0; no patient of a class in --patients is in two (default: %(default)s)"

@@ -20,6 +20,7 @@ from samgan.commands import data, images, scores, settings, studies, studio, tra
 from samgan.commands.command import Command, Outcome
 from samgan.commands.completion import add_completion, add_settings, completion_script
 from samgan.commands.settings import split_settings
+from samgan.config import settings as known_settings
 from samgan.errors import LONGEST, SamganError, UsageError, shortened, shown
 from samgan.files import is_full
 from samgan.terminal import ending_signals, forget_unwritten, open_standard_files, printable, say
@@ -117,13 +118,26 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Options of the command that was typed, with `command` and `settings` (dotted keys) among them."""
     words, settings = split_settings(arguments)
     typed = next((word for word in words if not word.startswith("-")), None)
-    parser, _ = _make_parser({typed})
-    options = parser.parse_args(words)
+    parser, commands = _make_parser({typed})
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        commands[options.command.name].error(
+            f"unrecognized arguments: {' '.join(unknown)}{_setting_of(options, unknown)}"
+        )
     options.settings = settings
     if settings and not options.command.takes_settings:
         takers = ", ".join(command.name for command in COMMANDS if command.takes_settings)
         parser.error(f"--{next(iter(settings))}: samgan {options.command.name} takes no settings; these do: {takers}")
     return options
+
+
+def _setting_of(options: argparse.Namespace, unknown: Sequence[str]) -> str:
+    """The settings that an unknown option may mean, such as --training.kimg for --kimg."""
+    word = unknown[0].partition("=")[0].removeprefix("--").replace("-", "_")
+    meant = [known.key for known in known_settings() if known.key.partition(".")[2] == word]
+    if not (meant and options.command.takes_settings):
+        return ""
+    return f"; did you mean --{' or --'.join(meant)}?"
 
 
 def full_parser() -> argparse.ArgumentParser:

@@ -120,19 +120,25 @@ def _plan(data: Path | None, out: Path | None, request: "TableRequest") -> Outco
         jobs_of(request, opened, faces)  # refuses what the run would refuse
     rows = plan_rows(request, opened)
     pace = f" on a GPU that sustains {SUSTAINED_TFLOPS:g} TFLOP/s (an assumption)" * (request.budget_minutes is None)
-    return Outcome([dataclasses.asdict(row) for row in rows], "\n".join([*_plan_lines(rows, pace), *lines]))
+    return Outcome(
+        [dataclasses.asdict(row) for row in rows],
+        "\n".join([*_plan_lines(rows, None if request.scale == "cpu" else pace), *lines]),
+    )
 
 
-def _plan_lines(rows: "Sequence[PlannedRow]", pace: str) -> Iterator[str]:
-    yield f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps  GPU-hours"
+def _plan_lines(rows: "Sequence[PlannedRow]", pace: str | None) -> Iterator[str]:
+    """A table; hours on a GPU, at a pace that is told, only for scales that are meant for one."""
+    on_gpu = pace is not None
+    yield f"{'row':<24} seeds  parameters (M)  GFLOP a step  memory (GiB)    steps{'  GPU-hours' * on_gpu}"
     for row in rows:
         parameters = (row.generator_parameters + row.discriminator_parameters) / 1e6
         yield (
             f"{row.name:<24} {row.seeds:>5}  {parameters:>14.1f}  {row.flops_per_step / 1e9:>12.0f}  "
-            f"{row.memory_bytes / 2**30:>12.1f}  {row.steps or '-':>7}  {row.gpu_hours:>9.1f}"
+            f"{row.memory_bytes / 2**30:>12.1f}  {row.steps or '-':>7}" + f"  {row.gpu_hours:>9.1f}" * on_gpu
         )
     jobs, hours = sum(row.seeds for row in rows), sum(row.gpu_hours for row in rows)
-    yield f"{jobs} jobs, {hours:.0f} GPU-hours{pace}; memory is an estimate for one process on a CPU"
+    told = f", {hours:.0f} GPU-hours{pace}" * on_gpu
+    yield f"{jobs} jobs{told}; memory is an estimate for one process on a CPU"
 
 
 def _add_balance(parser: argparse.ArgumentParser) -> None:

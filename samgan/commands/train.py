@@ -108,7 +108,7 @@ def _note_unused(config: Config, asked: Mapping[str, Any], typed: Mapping[str, A
 def _dry_run(
     config: Config, asked: Mapping[str, Any], options: argparse.Namespace, prepared: "PreparedSet | None"
 ) -> Outcome:
-    from samgan.devices import choose_device
+    from samgan.devices import choose_device, usable_precision
     from samgan.runs import processor_name
     from samgan.training import check_fit, choose_classes, choose_length, plan
 
@@ -116,7 +116,7 @@ def _dry_run(
         config = choose_length(choose_classes(config, prepared), prepared)
         images = len(prepared.indices("train", config.data.classes))
         check_fit(config, (images, *prepared.images.shape[1:]), options.processes * options.hosts)
-    cost = plan(config).to_dict()
+    cost, precision = plan(config).to_dict(), usable_precision(config.training.precision, "cpu")
     tree: dict[str, Any] = config.to_dict()
     lines = []
     for setting in settings():
@@ -127,7 +127,8 @@ def _dry_run(
         f"generator      {cost['generator_parameters']:>14,} parameters",
         f"discriminator  {cost['discriminator_parameters']:>14,} parameters",
         f"one step       {cost['flops_per_step'] / 1e9:>14,.1f} GFLOP",
-        f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB ({_beside_free(cost['memory_bytes'])})",
+        f"memory         {cost['memory_bytes'] / 2**20:>14,.0f} MiB (estimate for a CPU in {precision}"
+        f"{_beside_free(cost['memory_bytes'])})",
         f"length         {cost['steps']:>14,} steps, {cost['kimg']:g} kimg",
     ]
     unused = list(_note_unused(config, asked, options.settings))
@@ -137,13 +138,13 @@ def _dry_run(
 
 
 def _beside_free(needed: int) -> str:
-    """What to say of an estimate of memory: above all, that there is not so much."""
+    """What to say of an estimate of memory if there is not so much."""
     from samgan.data.room import free_memory
 
     free = free_memory()
     if free is None or needed <= free:
-        return "estimate for a CPU"
-    return f"estimate for a CPU; {free / 2**20:,.0f} are free: choose a smaller training.batch_size or channel_base"
+        return ""
+    return f"; {free / 2**20:,.0f} are free: choose a smaller training.batch_size or channel_base"
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """The training loop: steps, log, snapshots, stopping and resuming."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +55,10 @@ def check_fit(config: Config, shape: Sequence[int], processes: int = 1) -> None:
     network, batch_size = config.network, config.training.batch_size
     expected = (network.image_channels, network.resolution, network.resolution)
     if tuple(shape[1:]) != expected:
-        raise UsageError(f"the network expects images of (channels, height, width) {expected}; got {tuple(shape[1:])}")
+        raise UsageError(
+            f"the network expects images of (channels, height, width) {expected}; got {tuple(shape[1:])}: give "
+            "network.resolution and network.image_channels those of the set, or prepare it with another --resolution"
+        )
     if shape[0] < 2:
         raise UsageError(f"training needs at least 2 images; got {shape[0]}")
     if processes < 1 or batch_size % processes:
@@ -261,6 +265,10 @@ def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
     ]
     if foreign:
         raise SamganError(f"{newest.path} belongs to another run ({'; '.join(foreign)}); move it away and resume again")
+    for path in run.checkpoints():
+        if path.name > newest.path.name:  # else it would count as the newest, and be kept in place of a good one
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+            say(f"samgan: {path} cannot be read: it is now {path.name}.damaged")
     return newest.path, not run.grid_path(newest.images_seen).exists()
 
 

@@ -12,6 +12,7 @@ from samgan.data.readers.metadata import PASSED_OVER, PNG_MAGIC, png_pixels_are_
 from samgan.data.readers.radiograph import (
     BadImageError,
     Extremes,
+    NoImageError,
     Radiograph,
     Reading,
     Scale,
@@ -112,7 +113,10 @@ def read_pillow(data: bytes, reading: Reading) -> Radiograph:
     is_png = data.startswith(PNG_MAGIC)
     if is_png and not png_pixels_are_sound(data):
         raise BadImageError("damaged (the checksum of its pixels is wrong): copy or download it again")
-    is_synthetic = is_png and png_texts(data).get("Synthetic", "").lower() == "true"
+    texts = png_texts(data) if is_png else {}
+    is_synthetic = texts.get("Synthetic", "").lower() == "true"
+    if is_synthetic and texts.get("Seed", "").endswith("...") and "Latent" not in texts:
+        raise NoImageError("an overview of several synthetic images, made by samgan sample --sheets")
     return Radiograph(
         pixels, bits, is_synthetic=is_synthetic, notes=picture.notes, steps=(*steps, *more) if reading.explain else ()
     )

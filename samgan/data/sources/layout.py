@@ -308,7 +308,7 @@ def _find_splits_below(layout: Layout) -> None:
     if len(split_classes) < len(below):
         others = set(below) - set(split_classes)
         layout.suspicions.append(
-            f"{_named(split_classes)} has folders like {_named(below[split_classes[0]])}, but {_named(others)} has not"
+            f"{_named(split_classes)} has folders like {_named(below[split_classes[0]])}, but not {_named(others)}"
         )
         return
     strays = [place for place in layout.places if len(place.folders) == 1]
