@@ -172,7 +172,7 @@ def test_nothing_is_on_both_sides_and_every_contradiction_is_named(described, du
     if counts(records, lambda known: known.study_key):
         assert_on_one_side(found, real, lambda known: known.study_key)
     if counts(records, lambda known: known.patient_key):
-        trusted = {known.patient_key for known in real if not known.entry.patient_in_table}
+        trusted = {known.patient_key for known in real if not (known.entry.patient_in_table or known.entry.patient)}
         assert_on_one_side(found, real, lambda known: known.patient_key if known.patient_key in trusted else "")
     assert {leak.what for leak in info.leaks} <= {"DICOM PatientIDs"}
     assert info.groups_on_both_sides == 0
@@ -383,13 +383,24 @@ def test_folders_of_examinations_are_not_patients():
 
 
 def test_patient_ids_that_stand_for_many_folders_are_placeholders():
-    records = [
-        record(f"A/patient{n}/im.dcm", n % 8, 9 * (n // 8), patient=f"patient{n}", patient_id=f"ANON{n % 2}")
-        for n in range(24)
-    ]
-    found = choose(records, holdout=0.5)
-    assert (found.info.split_by, found.info.patients) == ("patient (folders)", 24)
-    assert any("stands for 12 patients of folders or tables" in words for words in found.info.warnings)
+    def told_by(folder, patient_id):
+        records = [
+            record(f"A/{folder(n)}/im.dcm", n % 8, 9 * (n // 8), patient=folder(n), patient_id=patient_id(n))
+            for n in range(24)
+        ]
+        info = choose(records, holdout=0.5).info
+        return info.split_by, info.patients, [words for words in info.warnings if "placeholder" in words]
+
+    by_folder, by_id = "patient (folders)", "patient (DICOM PatientID)"
+    way, count, (said,) = told_by(lambda n: f"7310{n:02}", lambda n: f"ANON{n % 2}")
+    assert (way, count) == (by_folder, 24)
+    assert said.startswith("2 of 2 DICOM PatientIDs stand for up to 12 folders each")
+    way, count, (said,) = told_by(lambda n: f"7310{n:02}", lambda n: f"p{n}" if n < 12 else "ANON")
+    assert (way, count) == (by_folder, 24)
+    assert said.startswith("1 of 13 DICOM PatientIDs")
+    # Three hospitals, and folders that say themselves that they are of patients.
+    assert told_by(lambda n: f"patient{n:02}", lambda n: f"site{n % 3}") == (by_folder, 24, [])
+    assert told_by(lambda n: f"7310{n:02}", lambda n: f"p{n // 3}") == (by_id, 8, [])
 
 
 def test_a_folder_joins_images_of_which_a_table_knows_some():
@@ -412,8 +423,10 @@ def test_names_that_number_the_series_of_each_folder_tell_no_patient():
     found = choose(records)
     assert found.info.split_by == "image"
     assert any("files of 4 folders of one class are named IM-0002" in words for words in found.info.warnings)
+    assert any(words.startswith("WARNING: files of 4 folders") for words in found.info.warnings)
     of_kermany = [record(f"chest_xray/chest_xray/train/A/IM-{n // 2:04}-{n}.jpeg", n) for n in range(4)]
-    of_kermany += [record(f"chest_xray/train/A/IM-{n // 2:04}-{n}.jpeg", n) for n in range(4, 8)]
+    of_kermany += [record(f"chest_xray/train/A/IM-{n // 2:04}-{n}.jpeg", n) for n in range(4, 7)]
+    of_kermany.append(record("chest_xray/train/A/checked/IM-0001-9.jpeg", 7))  # one that somebody put aside
     assert told(of_kermany) == ("patient (file names)", 1.0)
 
 

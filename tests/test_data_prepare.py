@@ -348,8 +348,35 @@ def test_an_interrupted_run_reads_again_what_it_could_not_read(tmp_path):
     facts = np.frombuffer(b'[{"bad": "no decoder"}]', np.uint8)
     np.savez(partial / "bad.npz", images=np.zeros((0, 1, 16, 16), np.uint8), facts=facts)
     np.savez(partial / "good.npz", images=np.zeros((1, 1, 16, 16), np.uint8), facts=np.frombuffer(b"[{}]", np.uint8))
-    chunks.forget_bad(partial)
+    assert chunks.forget_bad(partial)
+    assert not chunks.forget_bad(partial)
     assert [file.name for file in partial.iterdir()] == ["good.npz"]
+
+
+def test_a_file_that_can_be_read_by_now_counts_for_the_bit_depth(tmp_path, monkeypatch):
+    """The one with the largest value, of 16 bits."""
+    source = tmp_path / "set"
+    source.mkdir()
+    for number in range(12):
+        image = np.roll(GREY, 5 * number, axis=1).astype(np.uint16) * (250 if number == 11 else 3)
+        Image.fromarray(image).save(source / f"{number:02}.png")
+    whole = (source / "11.png").read_bytes()
+    (source / "11.png").write_bytes(whole[:200].ljust(len(whole), b"\0"))
+    times = (source / "10.png").stat().st_mtime_ns
+    os.utime(source / "11.png", ns=(times, times))
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["samgan.data.prepare"], "select", stopped)  # the name of a function, too
+        with pytest.raises(KeyboardInterrupt):
+            prepare_here(source, tmp_path / "out", max_bad=0.2)
+    (source / "11.png").write_bytes(whole)
+    os.utime(source / "11.png", ns=(times, times))
+    continued = prepare_here(source, tmp_path / "out", max_bad=0.2)
+    assert continued.sha256 == prepare_here(source, tmp_path / "fresh", max_bad=0.2).sha256
+    assert len(continued.images) == 12
 
 
 def test_a_set_stays_whole_if_its_successor_cannot_be_written(folder, tmp_path, monkeypatch):
@@ -367,7 +394,11 @@ def test_a_set_stays_whole_if_its_successor_cannot_be_written(folder, tmp_path, 
     after = prepare_here(folder, tmp_path / "out", seed=3, replace=True)
     assert after.sha256 != before.sha256
     assert not (tmp_path / "out/DATA_CARD.md").exists()
-    assert (tmp_path / "out/older-DATA_CARD.md").read_text() == "filled in"
+    assert (tmp_path / "out/older-1-DATA_CARD.md").read_text() == "filled in"
+    (tmp_path / "out/DATA_CARD.md").write_text("again")
+    prepare_here(folder, tmp_path / "out", seed=4, replace=True)
+    kept = [(tmp_path / f"out/older-{number}-DATA_CARD.md").read_text() for number in (1, 2)]
+    assert kept == ["filled in", "again"]
 
 
 # what is refused

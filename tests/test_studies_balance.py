@@ -28,6 +28,7 @@ from samgan.presets import preset_config
 from samgan.sampling import Model
 from samgan.studies import BalanceDocument, BalanceRequest, balance, balance_stages
 from samgan.studies.balance_documents import Plan
+from samgan.studies.balance_plan import keep_plan, make_plan
 from samgan.trust import REASONS, Screen, Screened
 
 module = importlib.import_module("samgan.studies.balancing")
@@ -438,6 +439,19 @@ def test_a_class_of_too_few_images_is_told_before_anything_is_made(folder, confi
     with pytest.raises(SamganError, match="two patients of a class for its limits; there are 12 images of 12"):
         balance(few, tmp_path / "out", BalanceRequest(config=config))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_begun_without_features_goes_on_with_those_that_are_there_by_now(data, config, tmp_path, capsys):
+    plan = dataclasses.replace(make_plan(data, BalanceRequest(config=config, seeds=0), "cpu"), features=None)
+    keep_plan(plan, tmp_path / "out")
+    there = dataclasses.replace(plan, features="radiograph")
+    with pytest.raises(UsageError, match="was begun with minutes"):
+        keep_plan(dataclasses.replace(there, minutes=3.0), tmp_path / "out")
+    assert Plan.read(tmp_path / "out/plan.json") == plan
+    assert "are there by now" not in capsys.readouterr().err
+    keep_plan(there, tmp_path / "out")
+    assert Plan.read(tmp_path / "out/plan.json") == there
+    assert "weights of radiograph are there by now" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")

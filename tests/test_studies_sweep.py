@@ -30,6 +30,7 @@ from samgan.metrics.load_features import Default
 from samgan.runs import Collapse, Run
 from samgan.scoring import Scores
 from samgan.studies import Job, Resources, RowDocument, ScoredBy, Scoring, finished, run_sweep, sweep_ray
+from samgan.studies.sweep import _fits
 from samgan.studies.sweep_ray import cores_of_a_job
 from samgan.studies.sweep_status import Status
 from samgan.training import Interrupted
@@ -243,6 +244,19 @@ def test_a_run_that_stands_at_a_length_is_scored_there_in_the_way_that_is_asked_
     api.evaluate(run.path, data, count=8, out=run.path / "scores-0.012")  # by an earlier call
     (row,) = run_sweep([one], tmp_path, Scoring(count=10), HERE)
     assert [(at.kimg, at.scores.count) for at in row.scored_at] == [(0.012, 10)]
+
+
+def test_scores_fit_by_the_name_of_their_features(data, tmp_path, no_features):
+    run = api.train(job(data).config, data, tmp_path / "run", quiet=True)
+    scores, _ = api.evaluate(run.path, data, count=8, features="radiograph")
+    assert _fits(scores, Scoring(features="radiograph", count=8))
+    assert _fits(scores, Scoring())
+    assert not _fits(scores, Scoring(features="radiograph", count=9))
+    assert not _fits(scores, Scoring(features="lite0"))
+    plain, _ = api.evaluate(run.path, data, count=8)
+    assert not _fits(plain, Scoring(features="radiograph"))
+    named = dataclasses.replace(scores, features=dataclasses.replace(scores.features, name="mine.pt2 (sha256:0123)"))
+    assert _fits(named, Scoring(features="/somewhere/mine.pt2"))
 
 
 def test_a_row_keeps_scores_by_second_features(data, tmp_path, no_features):

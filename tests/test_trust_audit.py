@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import re
 
 import numpy as np
@@ -101,6 +102,27 @@ def test_one_copy_among_many_images_is_a_sign(data, fresh, tmp_path):
     assert document.verdict.startswith("Signs of memorisation: 1 image is a copy (of 51; ")
     assert (document.pixels.pairs[0].place, document.pixels.pairs[0].training) == (50, copied)
     assert document.exceeds(1.0)
+
+
+def test_real_images_that_are_as_close_as_copies_are_none_by_chance(data, fresh, tmp_path):
+    """In sets whose patients are not known, new images can be closer than 0.02, and one of all is the closest."""
+    document, _ = audited(fresh, data, tmp_path)
+    pixels, pair = document.pixels, document.pixels.pairs[0]
+
+    def copies(distances, held_out):
+        pairs = tuple(dataclasses.replace(pair, distance=distance) for distance in distances)
+        spread = dataclasses.replace(
+            pixels.distances, held_out=dataclasses.replace(pixels.distances.held_out, least=held_out)
+        )
+        return dataclasses.replace(document, pixels=dataclasses.replace(pixels, pairs=pairs, distances=spread)).copies
+
+    every, others = document.counts.synthetic, document.counts.held_out.images
+    enough = next(k for k in range(1, 99) if math.prod((every - j) / (every + others - j) for j in range(k)) < 0.025)
+    assert enough > 2
+    assert copies([0.005] * (enough - 1), 0.01) == 0
+    assert copies([0.005] * enough, 0.01) == enough
+    assert copies([0.0005, 0.005], 0.01) == 1
+    assert copies([0.0005] * enough, 0.0001) == 0  # a held-out image is closer
 
 
 def test_held_out_near_duplicates_of_training_images_set_no_threshold(data, fresh, tmp_path):

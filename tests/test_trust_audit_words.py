@@ -93,15 +93,15 @@ def test_a_copy_is_a_sign_however_few_there_are(document):
         pairs = (replace(first, distance=distance), *others)
         return replace(unsigned, pixels=replace(unsigned.pixels, pairs=pairs, distances=distances))
 
-    copied = with_first(0.019)
+    copied = with_first(0.0009)
     assert copied.copies == 1
     assert copied.exceeds(1.0)
     verdict = describe_verdict(copied)
     assert verdict.startswith(f"Signs of memorisation: 1 image is a copy (of {document.counts.synthetic}; ")
     assert "those of the copies come first" in verdict
     assert table_rows(copied)[0][1:] == ("1", "0", "sign")
-    assert with_first(0.021).copies == 0
-    assert with_first(0.019, least=0.018).copies == 0, "a held-out image, of another patient, is as close"
+    assert with_first(0.019).copies == 0, "one image is the closest by chance"
+    assert with_first(0.0009, least=0.0008).copies == 0, "a held-out image, of another patient, is as close"
 
 
 def test_the_table_has_a_row_for_each_number(document):

@@ -155,10 +155,17 @@ def _thumbnails(images: UInt8[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "n s 
     return np.rint(blocks.mean(axis=(1, 3, 5), dtype=np.float32)).astype(np.uint8)
 
 
-def forget_bad(partial: Path) -> None:
-    """Delete the chunks with files that could not be read, so that they are read again: a decoder may be there now."""
+def forget_bad(partial: Path) -> bool:
+    """Delete the chunks with files that could not be read, so that they are read again: a decoder may be there now.
+
+    Returns:
+        Whether there were any.
+    """
+    found = False
     for file in partial.glob("*.npz"):
         with np.load(file, allow_pickle=False) as chunk:
             facts = json.loads(chunk["facts"].tobytes()) if "facts" in chunk else []
         if any("bad" in fact for fact in facts):
             file.unlink()
+            found = True
+    return found

@@ -5,18 +5,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from samgan.data import curation
 from samgan.data.chunks import Record
-from samgan.data.sources.folder_names import is_plain, spelled, split_and_rest, split_of
-from samgan.errors import shown
+from samgan.data.sources.folder_names import is_plain, says_person, spelled, split_and_rest, split_of
+from samgan.errors import WARNING, shown
 
 FILE_NAMES, FOLDERS, TABLE, PATIENT_ID, STUDY = "file names", "folders", "label table", "DICOM PatientID", "DICOM study"
 
 
 MANY_FOLDERS = 10
-"""From so many folders inside the classes, they may be patients."""
-MANY_PATIENTS = 10
-"""Patients per PatientID, on average, from which the IDs are placeholders."""
+"""From so many folders inside the classes, they may be patients. And a PatientID is a placeholder if it has images in
+more than so many times as many folders as others have, or if this is usual."""
 
 
 class Patients(NamedTuple):
@@ -62,12 +63,12 @@ def identify_patients(records: Sequence[Record], pattern: str | None) -> Patient
 
     The first of these that tells it: the given pattern; a label table; a folder; DICOM's PatientID; the default
     pattern, if none was given; the study (StudyInstanceUID), whose patient is that of its other images. Otherwise the
-    image is its own patient, named by its path, and so is every synthetic image. The PatientID comes before the folders
-    if these divide the images of a patient, as folders of accession numbers do.
+    image is its own patient, named by its path, and so is every synthetic image. The PatientID comes before folders
+    of numbers if these divide the images of a patient, as those of accession numbers do.
 
     Images of one study belong together in any case. Images with the same key of another level do so if any of them is
     told by it: where a table lacks one image of a PatientID, the PatientID joins that image to those in the table. A
-    PatientID also joins images that folders tell, since it is only a guess that these are patients.
+    PatientID also joins images that folders of numbers tell, since it is only a guess that these are patients.
     """
     levels, warnings = _levels(records, pattern)
     keys = [_first_key(levels, index) for index in range(len(records))]
@@ -75,11 +76,15 @@ def identify_patients(records: Sequence[Record], pattern: str | None) -> Patient
     final = _resolve(levels, keys, carriers)
     used = {key for key in keys if key is not None}
     studies = levels[-1].keys
-    by_folder = {index for index, key in enumerate(keys) if key is not None and levels[key.level].told_by == FOLDERS}
+    by_number = {
+        index
+        for index, key in enumerate(keys)
+        if key is not None and levels[key.level].told_by == FOLDERS and not says_person(key.name)
+    }
     joined = []
     for key, places in carriers.items():
         way = levels[key.level].told_by
-        corrects_folders = way == PATIENT_ID and pattern is None and not by_folder.isdisjoint(places)
+        corrects_folders = way == PATIENT_ID and pattern is None and not by_number.isdisjoint(places)
         if key in used or way == STUDY or corrects_folders:
             joined += [(places[0], place) for place in places[1:]]
     told = [final[key] if key is not None else None for key in keys]
@@ -114,13 +119,13 @@ def _levels(records: Sequence[Record], pattern: str | None) -> tuple[list[Level]
     studies = level(STUDY, (record.study_key for record in records))
     by_name = level(FILE_NAMES, curation.patients_from_names([_path(record) for record in records], pattern))
     real = sum(not record.is_synthetic for record in records)
-    named = [one or other for one, other in zip(table.keys, folders.keys, strict=True)]
-    warnings = [_clear(ids, "PatientID", real), _clear(studies, "StudyInstanceUID", real), _clear_shared(ids, named)]
+    numbered = ["" if says_person(key) else key for key in folders.keys]  # which may be examinations
+    warnings = [_clear(ids, "PatientID", real), _clear(studies, "StudyInstanceUID", real), _clear_shared(ids, numbered)]
     if pattern is not None:
         levels = [by_name, table, folders, ids, studies]
     else:
         warnings.append(_clear_series(by_name, records))
-        divided, shared = _compare(ids.keys, folders.keys)
+        divided, shared = _compare(ids.keys, numbered)
         levels = [table, folders, ids, by_name, studies]
         if divided > shared:
             levels = [table, ids, folders, by_name, studies]
@@ -145,16 +150,19 @@ def _clear(level: Level, what: str, real: int) -> str:
     )
 
 
-def _clear_shared(ids: Level, named: Sequence[str]) -> str:
-    """Clear PatientIDs of which each stands for many patients that something more trusted names, and say so."""
-    pairs = {(own, name) for own, name in zip(ids.keys, named, strict=True) if own and name}
-    known = {own for own, _ in pairs}
-    if len(pairs) <= MANY_PATIENTS * len(known):
+def _clear_shared(ids: Level, numbered: Sequence[str]) -> str:
+    """Clear PatientIDs that stand for many more folders than others do, or all if most stand for many, and say so."""
+    pairs = {(own, name) for own, name in zip(ids.keys, numbered, strict=True) if own and name}
+    counts = Counter(own for own, _ in pairs)
+    usual = float(np.median(list(counts.values()))) if counts else 0.0
+    limit = MANY_FOLDERS * usual if usual <= MANY_FOLDERS else 0
+    shared = {own for own, count in counts.items() if count > limit}
+    if not shared:
         return ""
-    ids.keys[:] = [""] * len(ids.keys)
+    ids.keys[:] = ["" if key in shared else key for key in ids.keys]
     return (
-        f"each DICOM PatientID stands for {len(pairs) / len(known):.0f} patients of folders or tables on average: the "
-        "IDs are taken for placeholders and do not tell patients apart"
+        f"{len(shared)} of {len(counts)} DICOM PatientIDs stand for up to {max(counts.values())} folders each: they "
+        "are taken for placeholders and do not tell patients apart"
     )
 
 
@@ -179,12 +187,14 @@ def _clear_series(by_name: Level, records: Sequence[Record]) -> str:
             telling = [part for part in parts if not (is_plain(part) or split_of(part) or split_and_rest(part)[0])]
             within = tuple(dict.fromkeys(part for part in telling if spelled(part) != spelled(entry.class_name)))
             folders[name, entry.class_name, entry.split].add(within)
-    count, name = max(((len(found), name) for (name, *_), found in folders.items()), default=(0, ""))
-    if count < 2:
+    several = [(len(found), name) for (name, *_), found in folders.items() if len(found) > 1]
+    if 2 * len(several) <= len(folders):
         return ""
+    count, name = max(several)
     by_name.keys[:] = ["" if curation.SERIES.fullmatch(key) else key for key in by_name.keys]
     return (
-        f"files of {count} folders of one class are named {name}-...: these are numbers of series and tell no patient"
+        f"{WARNING}files of {count} folders of one class are named {name}-...: these are numbers of series and tell no "
+        "patient"
     )
 
 

@@ -17,7 +17,7 @@ from samgan.data.room import require_disk
 from samgan.data.selection import select
 from samgan.data.sources import Entry, Source, close_sources, open_source
 from samgan.data.survey import forget_survey, survey_depth
-from samgan.data.write import OF_CARD, write_set
+from samgan.data.write import CARD, OLDER_CARD, write_set
 from samgan.errors import WARNING, SamganError, UsageError, shown
 from samgan.files import PRIVATE, hash_json, is_full, is_system_name, locked
 
@@ -76,7 +76,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         labels: tables that tell the classes, and maybe patients, splits and views; None: the source's folders or arrays
             tell the classes.
         replace: whether a finished set of other options, or of files that have changed since, or one that cannot be
-            opened, may be replaced. Runs that were trained on it can then not be continued.
+            opened, may be replaced. Runs that were trained on it can be continued only if the new set is the same.
 
     Returns:
         The prepared set, opened.
@@ -130,7 +130,7 @@ def prepare(  # noqa: PLR0913 - the fields of PrepareOptions as keywords
         if by_another and _is_right(by_another, fingerprint):
             return by_another
         _require_disk(out, opened, options)
-        forget_bad(out / PARTIAL)
+        _forget_bad(out / PARTIAL)
         with strict_decoders():  # once, around all threads
             survey = survey_depth(opened, out / PARTIAL, bits, workers)
             opened = opened._replace(warnings=(*opened.warnings, *survey.sentences))
@@ -196,8 +196,14 @@ def _refuse_another(finished: PreparedSet, asked: PrepareOptions, fingerprint: s
     reason = "; ".join(differ) or "files of the source have changed since, or another version of samgan made it"
     raise UsageError(
         f"{finished.path} holds another set ({reason}): choose another folder, or replace that set with --replace "
-        "(runs that were trained on it can then not be continued)"
+        "(runs that were trained on it can be continued only if the new set is the same)"
     )
+
+
+def _forget_bad(partial: Path) -> None:
+    """Forget what could not be read, and the bit depth that was found without it."""
+    if forget_bad(partial):
+        forget_survey(partial)
 
 
 def _remove_partial(out: Path) -> None:
@@ -257,8 +263,9 @@ def finished_set(out: Path, source: Source, *, replace: bool = False) -> Prepare
 
 
 def _is_ours(name: str) -> bool:
-    finished = name in (PARTIAL, ".lock", "images.npy", "manifest.csv", "dataset.json", "data.html", *OF_CARD)
-    return finished or is_system_name(name) or (name.startswith(".") and name.endswith(".tmp"))
+    files = (PARTIAL, ".lock", "images.npy", "manifest.csv", "dataset.json", "data.html", *CARD)
+    leftover = name.startswith(".") and name.endswith(".tmp")
+    return name in files or leftover or is_system_name(name) or OLDER_CARD.fullmatch(name) is not None
 
 
 def _too_many_bad(bad_files: list[BadFile], files: int, max_bad: float) -> SamganError:

@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import io
+import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +23,7 @@ from samgan.terminal import say
 
 CARD = ("DATA_CARD.md", "card.json")
 """What `samgan card` writes into the folder of a set."""
-OF_CARD = (*CARD, *(f"older-{name}" for name in CARD))
+OLDER_CARD = re.compile(rf"older-\d+-({'|'.join(map(re.escape, CARD))})")
 
 
 def write_set(out: Path, chunks: list[Path], selection: Selection) -> None:
@@ -45,8 +47,9 @@ def _put_away(out: Path) -> None:
     (out / "data.html").unlink(missing_ok=True)  # it shows the older images
     for name in CARD:
         if (out / name).exists():
-            os.replace(out / name, out / f"older-{name}")
-            say(f"{out / name} is about the older set: it is now older-{name}")
+            older = next(place for k in itertools.count(1) if not (place := out / f"older-{k}-{name}").exists())
+            os.replace(out / name, older)
+            say(f"{out / name} is about the older set: it is now {older.name}")
 
 
 def _kept(chunks: list[Path], selection: Selection) -> Iterator[UInt8[np.ndarray, "n c h w"]]:

@@ -229,15 +229,14 @@ def keep_plan(plan: Plan, out: Path) -> None:
             _check_links(out)
         plan.write(path)
         return
-    before = Plan.read(path)
+    before, changed = Plan.read(path), ""
     try:  # an earlier version had fewer settings
         before = replace(before, config=Config.from_dict(before.config).to_dict())
     except (KeyError, UsageError) as error:
         raise SamganError(f"{path} belongs to another version of samgan ({error}); name a new folder") from None
     if before.features is None and plan.features is not None:
-        say(f"samgan: weights of {plan.features} are there by now: stages that are left use them")
         before = replace(before, features=plan.features)
-        before.write(path)
+        changed = f"samgan: weights of {plan.features} are there by now: stages that are left use them"
     for own in fields(Plan):
         was, asked = (_comparable(own.name, getattr(one, own.name)) for one in (before, plan))
         if own.name not in ("samgan", "utility") and was != asked:
@@ -245,6 +244,9 @@ def keep_plan(plan: Plan, out: Path) -> None:
                 f"{out} was begun with {own.name} {_short(was)}, not {_short(asked)}; ask for the same again, or name "
                 "a new folder"
             )
+    if changed:
+        say(changed)
+        before.write(path)
     if before.utility != plan.utility:  # it is the last stage, and may be done again
         (out / "utility" / "utility.json").unlink(missing_ok=True)
         replace(before, utility=plan.utility).write(path)

@@ -227,9 +227,8 @@ def _score_at(
         document = folder / scores_file(scoring.protocol)
         begun = (path / "config.json").is_file()
         steps = part.config.training.total_steps
-        if document.exists() and begun and Run(path).last_step() == steps and not _fits(Scores.read(document), by):
-            document.unlink()  # it can still be scored in this way
-        if not document.exists():
+        at_hand = begun and Run(path).last_step() == steps  # then it can still be scored in this way
+        if not document.exists() or (at_hand and not _fits(Scores.read(document), by)):
             if begun and Run(path).last_step() > steps:
                 what = "by the second features" if found else "there"
                 say(f"samgan: {job.key} has passed {kimg:g} kimg, and cannot be scored {what} any more")
@@ -244,8 +243,9 @@ def _score_at(
 
 def _fits(scores: Scores, scoring: Scoring) -> bool:
     """Whether scores were made in this way, as far as it is named."""
-    pairs = ((scoring.features, scores.features), (scoring.count, scores.count))
-    return all(wanted is None or wanted == found for wanted, found in pairs)
+    named = Path(scoring.features).name if scoring.features else ""
+    by_features = not named or (scores.features is not None and scores.features.short == named)
+    return by_features and scoring.count in (None, scores.count)
 
 
 def _second(scoring: Scoring) -> Scoring | None:

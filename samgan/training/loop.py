@@ -99,10 +99,10 @@ def _check_places(classes: Sequence[str], before: Sequence[str]) -> None:
     if not moved:
         return
     new = iter([name for name in classes if name not in before])
-    kept = [name if name in classes else next(new, "") for name in before]
+    kept = [name if name in classes else next(new) for name in before]  # there are as many
     raise UsageError(
         f"--start: the networks of that run know its classes ({', '.join(before)}) by their order, and {moved[0]} has "
-        f"another place here: give --classes {' '.join([*filter(None, kept), *new])}"
+        f"another place here: give --classes {' '.join(kept)}"
     )
 
 

@@ -45,8 +45,8 @@ def describe_verdict(document: AuditDocument) -> str:
     if document.copies:
         copied = (
             f"{'1 image is a copy' if document.copies == 1 else f'{document.copies} images are copies'} (of "
-            f"{document.counts.synthetic}; the distance to a training image, in pixels, is below "
-            f"{document.alike.distance:g} and below that of every held-out image)"
+            f"{document.counts.synthetic}; closer to a training image, in pixels, than any held-out image, and than "
+            "chance explains)"
         )
         parts, end = ["Signs of memorisation", copied, *close, *pulled], COPIES_FIRST
     elif close:
@@ -80,7 +80,7 @@ def _of_membership(membership: Membership) -> str:
 def table_rows(document: AuditDocument) -> list[tuple[str, str, str, str]]:
     """What was compared, the number of synthetic images, the number to expect, and whether it is a sign."""
     word = {True: "sign", False: "no sign"}
-    title = f"copies: closer than {document.alike.distance:g} and than all held-out images, in pixels"
+    title = "copies: closer than all held-out images, in pixels, and than chance explains"
     rows = [(title, str(document.copies), "0", word[bool(document.copies)])]
     for label, measured in document.measures.items():
         for title, sign in (

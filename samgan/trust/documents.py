@@ -1,13 +1,17 @@
 """audit.json and screening.json: what an audit found, and which synthetic images were kept."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from samgan.data import DataUsed
 from samgan.documents import Document
-from samgan.metrics.constants import PLAIN_CHANGES
+from samgan.metrics.constants import COPY, PLAIN_CHANGES
 from samgan.sampling import Origin
 from samgan.scoring.documents import short_name
+
+BY_CHANCE = 0.025
+"""Probability below which something is not put down to chance, as of one side of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -206,9 +210,19 @@ class AuditDocument(Document):
 
     @property
     def copies(self) -> int:
-        """Images that are copies: in pixels closer to a training image than `alike.distance` and any held-out image."""
-        limit = min(self.alike.distance, self.pixels.distances.held_out.least)
-        return sum(pair.distance < limit for pair in self.pixels.pairs)
+        """Images that are copies: in pixels closer to a training image than any held-out image, and than 0.001.
+
+        Up to `alike.distance` they are copies if there are more of them than new real images would be by chance.
+        """
+        least = self.pixels.distances.held_out.least
+        sure, alike = (
+            sum(pair.distance < min(limit, least) for pair in self.pixels.pairs)
+            for limit in (COPY, self.alike.distance)
+        )
+        # That the closest ones of all are all synthetic has this probability, if none of them is a copy.
+        every, held_out = self.counts.synthetic, self.counts.held_out.images
+        chance = math.prod((every - place) / (every + held_out - place) for place in range(alike))
+        return alike if chance < BY_CHANCE else sure
 
     @property
     def missed(self) -> dict[str, float]:

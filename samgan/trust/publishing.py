@@ -232,13 +232,10 @@ def _check_card(body: str, record: Record, where: str) -> None:
             f"{where} is not the card of this model: expected its sha256 {record.model.sha256[:12]}... in it; make one "
             "with samgan card, and name it with --card"
         )
-    found_now = {
-        "other scores": answers.results,
-        "another audit": answers.memorisation,
-        "other sign-offs": answers.sign_offs,
-    }
-    for what, answer in found_now.items():
-        if escape(answer(record)) not in body:
+    found_now = [("another audit", audit.verdict) for audit in record.audits.values()]
+    found_now += [("other scores", answers.results(record)), ("other sign-offs", answers.sign_offs(record))]
+    for what, answer in found_now:
+        if escape(answer) not in body:
             raise SamganError(
                 f"{where} has {what} than the run has now; make the card again with samgan card, and name it "
                 "with --card"

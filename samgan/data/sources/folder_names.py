@@ -127,6 +127,11 @@ def are_patients(names: Collection[str]) -> bool:
     return len(told) > 1 and len(told) >= 0.9 * len(lower)
 
 
+def says_person(name: str) -> bool:
+    """Whether a name says itself that it is a person's: patient0001, sub-01; a bare number may be an examination's."""
+    return PERSON.fullmatch(name.lower()) is not None
+
+
 def spelled(name: str) -> str:
     """A name without what differs when one thing is written in two ways: Lung Opacity, lung_opacity, its copy (2)."""
     without_copy = re.sub(r"\bcopy of\b|[ _-]+(?:copy|kopie)\b|\(\d+\)$", " ", plain_class_name(name).casefold())
