@@ -16,8 +16,10 @@ FILE_NAMES, FOLDERS, TABLE, PATIENT_ID, STUDY = "file names", "folders", "label 
 
 
 MANY_FOLDERS = 10
-"""From so many folders inside the classes, they may be patients. And a PatientID is a placeholder if it has images in
-more than so many times as many folders as others have, or if this is usual."""
+"""From so many folders inside the classes, they may be patients."""
+MANY_TIMES = 10
+"""A PatientID with images in more than so many times as many folders as others have is a placeholder. All are, if more
+than so many folders are usual."""
 
 
 class Patients(NamedTuple):
@@ -155,7 +157,7 @@ def _clear_shared(ids: Level, numbered: Sequence[str]) -> str:
     pairs = {(own, name) for own, name in zip(ids.keys, numbered, strict=True) if own and name}
     counts = Counter(own for own, _ in pairs)
     usual = float(np.median(list(counts.values()))) if counts else 0.0
-    limit = MANY_FOLDERS * usual if usual <= MANY_FOLDERS else 0
+    limit = MANY_TIMES * usual if usual <= MANY_TIMES else 0
     shared = {own for own, count in counts.items() if count > limit}
     if not shared:
         return ""

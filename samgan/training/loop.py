@@ -254,7 +254,8 @@ def _why_nothing(state: TrainingState, options: Options) -> str:
 def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
     """The checkpoint to continue from, and whether the run was killed between writing it and the rest of its snapshot.
 
-    None if the run was cut off before its first checkpoint; it then starts at the first step.
+    None if the run was cut off before its first checkpoint; it then starts at the first step. Later checkpoints, which
+    cannot be read, get another name.
     """
     newest = newest_checkpoint(run)
     if newest is None:
