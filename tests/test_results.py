@@ -546,11 +546,12 @@ def test_goals_stand_beside_what_was_reached(monkeypatch, tmp_path):
     monkeypatch.setattr(goals, "GOALS_FILE", tmp_path / "goals.csv")
     assert goals.GOALS["covid-256"].minutes == goals.GOALS["kermany-128"].minutes == 150
     told = {"goal": "covid-256", "settings": "--training.batch_size=16", "seed": "1", "minutes": "150", "by": "clock"}
+    told["arithmetic"] = "bf16"
     scores = {"frechet": ".9", "frechet_floor": ".1", "precision": ".81", "recall": ".4", "coverage": ".5"}
     second = {"radiograph_frechet": "2", "radiograph_frechet_floor": "1", "radiograph_recall": ".3"}
     second["radiograph_coverage"] = ".6"
     goals.write(goals.GOALS_FILE, [{**told, "kimg": "9, 8, 7", **scores, "ms_ssim_gap": "+0.01", **second}])
-    line = "| covid-256 | --training.batch_size=16 | 1 | 150 | clock | 9, 8, 7 | 9.0 (goal: 10) | 0.81 | "
+    line = "| covid-256 | --training.batch_size=16 | 1 | 150 | clock | bf16 | 9, 8, 7 | 9.0 (goal: 10) | 0.81 | "
     assert goals.table().splitlines()[-1] == f"{line}0.40 (goal: 0.35) | 0.50 (goal: 0.6) | +0.01 |"
     told = "| covid-256 | --training.batch_size=16 | 1 | 2.0 | 0.30 | 0.60 |"
     assert goals.second_table().splitlines()[2:] == [told]
@@ -564,7 +565,7 @@ def test_trials_with_attention_stand_beside_those_without_it(monkeypatch, tmp_pa
     trials = load("sizes", "trials")
     monkeypatch.setattr(trials, "TRIALS", tmp_path / "trials.csv")
     monkeypatch.setattr(trials, "CURVES", tmp_path / "curves.csv")
-    key = {"data": "kermany", "size": "128", "seed": "0", "minutes": "20"}
+    key = {"data": "kermany", "size": "128", "seed": "0", "minutes": "20", "arithmetic": "bf16"}
     scores = {"precision": ".9", "recall": ".5", "coverage": ".7"}
     pair = {"samgan-vision": ("44", ".6", "1.5"), "samgan-vision-attention": ("30", ".8", "1.25")}
     trials.write(
@@ -582,14 +583,14 @@ def test_short_trainings_are_counted_together(monkeypatch, tmp_path):
     trials = load("sizes", "trials")
     monkeypatch.setattr(trials, "SHORT", tmp_path / "short.csv")
     key = {"data": "covid", "size": "256", "variant": "as it is", "minutes": "5", "kimg": "9"}
-    key |= {"kimg_of_size": "3", "precision": "fp32"}
+    key |= {"kimg_of_size": "3", "arithmetic": "fp32"}
     sound = {"diverged": "no", "thumbnail_frechet": "1.5", "ms_ssim_gap": "-0.01"}
     bad = {"diverged": "yes", "collapsed": "no", "thumbnail_frechet": "", "ms_ssim_gap": ""}
     rows = [{**sound, "collapsed": "no"}, {**sound, "collapsed": "yes", "ms_ssim_gap": "+0.9"}, bad]
     trials.write(trials.SHORT, [{**key, "seed": seed, **row} for seed, row in enumerate(rows)])
     line = "| covid, 256 px | as it is | 5 | 9, 3 | fp32 | 3 | 1 | 1 | 1.50 to 1.50 | -0.010 to +0.900 |"
     assert trials.short_table().splitlines()[2:] == [line]
-    trials.write(trials.SHORT, [*trials.read(trials.SHORT), {**key, "seed": 3, **rows[0], "precision": "bf16"}])
+    trials.write(trials.SHORT, [*trials.read(trials.SHORT), {**key, "seed": 3, **rows[0], "arithmetic": "bf16"}])
     assert len(trials.short_table().splitlines()) == 4  # not taken together
 
 
@@ -614,10 +615,10 @@ def test_what_is_known_of_a_trial_is_of_its_own_runs(monkeypatch, tmp_path):
         monkeypatch.setattr(trials, name, tmp_path / f"{name}.csv")
     paces = [{"side": side, "settings": "", "threads": "1", "images_per_second": "50"} for side in ("64", "128")]
     trials.write(trials.PACE, paces)
-    options = argparse.Namespace(sets=Path("sets/covid"), size=128, seed=0, minutes=20)
+    options = argparse.Namespace(sets=Path("sets/covid"), size=128, seed=0, minutes=20, arithmetic="bf16")
     assert trials.parts_of("64 px first", options) == [(64, 24), (128, 36)]
     assert trials.parts_of("64 px first, in one run", options) == [(64, 24), (128, 36)]
-    with pytest.raises(SystemExit, match=r"no trial covid, 128, 64 px first, 0, 20: call"):
+    with pytest.raises(SystemExit, match=r"no trial covid, 128, 64 px first, 0, 20, bf16: call"):
         trials.recorded("64 px first", options)
     trials.write(trials.TRIALS, [{**trials.described("64 px first", options), "kimg": "61"}])
     with pytest.raises(SystemExit, match="it now has 60"):
@@ -649,17 +650,17 @@ def test_trials_are_trained_in_the_precision_of_their_paces(monkeypatch, tmp_pat
     trials, called = load("sizes", "trials"), []
     monkeypatch.setattr(trials, "call", lambda core, words: called.append(words))
     options = argparse.Namespace(
-        step="run", work=tmp_path, sets=tmp_path / "kermany", seed=0, core=0, more=[], classes=["PNEUMONIA"]
+        work=tmp_path, sets=tmp_path / "kermany", seed=0, core=0, more=[], classes=["PNEUMONIA"], arithmetic="bf16"
     )
     monkeypatch.setattr(trials, "usable_precision", lambda precision, device: precision)
-    trials.train(64, 1, [], "", options)
+    run = trials.train(64, 1, [], "", options)
     assert "--training.precision=bf16" in called.pop()
     monkeypatch.setattr(trials, "usable_precision", lambda precision, device: "fp32")
     with pytest.raises(SystemExit, match="paces are those of bf16, which this processor cannot compute in"):
         trials.train(64, 1, [], "", options)
-    options.step = "short"
-    trials.train(64, 1, [], "", options)
-    assert not any("precision" in str(word) for word in called.pop())
+    options.arithmetic = "fp32"
+    assert trials.train(64, 1, [], "", options) != run
+    assert "--training.precision=fp32" in called.pop()
 
 
 def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp_path):

@@ -26,19 +26,22 @@ from typing import Any
 import spectrum
 from trials import (
     AUDITS,
+    PRECISION,
     SCORES,
     audited,
+    check_precision,
     draw_grid,
-    in_one_precision,
     kimg_of,
     origin,
     read,
     replace_lines,
     scored,
     slug_of,
+    suffix_of,
     write,
 )
 
+from samgan.devices import usable_precision
 from samgan.runs import Run
 from samgan.scoring import Scores
 
@@ -104,6 +107,8 @@ def main() -> None:
     one.add_argument("--from-side", type=int, default=0)
     one.add_argument("--by-pace", action="store_true")
     one.add_argument("--count", type=int, default=1000)
+    told = "in which networks are trained (default: bf16 by pace, as paces are; else what --training.precision=auto is)"
+    one.add_argument("--arithmetic", choices=("bf16", "fp32"), default="", help=told)
     step = steps.add_parser("run", parents=[one])
     step.add_argument("--processes", type=int, default=1)
     step = steps.add_parser("keep", parents=[one])
@@ -113,6 +118,8 @@ def main() -> None:
     if options.step == "table":
         print(table(), second_table(), sep="\n\n")
     else:
+        if not options.arithmetic:
+            options.arithmetic = PRECISION if options.by_pace else usable_precision("auto", "cpu")
         {"run": run, "keep": keep}[options.step](options.goal, settings, options)
 
 
@@ -120,13 +127,15 @@ def described(name: str, settings: list[str], options: argparse.Namespace) -> di
     """What tells a run from all others."""
     told = [*settings, f"from {options.from_side} px on"] if options.from_side else settings
     by = "pace" if options.by_pace else "clock"
-    return {"goal": name, "settings": " ".join(told), "seed": str(options.seed), "by": by}
+    own = {"goal": name, "settings": " ".join(told), "seed": str(options.seed)}
+    return {**own, "by": by, "arithmetic": options.arithmetic}
 
 
 def place_of(own: dict[str, str], work: Path) -> Path:
     """The folder of a run's parts, each named by its side."""
     slug = slug_of(own["settings"]) or "plus"
-    return work / own["goal"] / f"{slug}{'-by-pace' if own['by'] == 'pace' else ''}-{own['seed']}"
+    by = "-by-pace" if own["by"] == "pace" else ""
+    return work / own["goal"] / f"{slug}{by}{suffix_of(own['arithmetic'])}-{own['seed']}"
 
 
 def run(name: str, settings: list[str], options: argparse.Namespace) -> None:
@@ -180,7 +189,7 @@ def keep(name: str, settings: list[str], options: argparse.Namespace) -> None:
     asked = {"run": out, "data": sets / str(side), "name": f"{told}, seed {options.seed}", "classes": goal.classes}
     spectrum.compare(argparse.Namespace(**asked, count=256))
     size = {"data": goal.data, "size": str(side), "variant": told}
-    key = {**size, "seed": own["seed"], "minutes": f"{goal.minutes:g}"}
+    key = {**size, "seed": own["seed"], "minutes": f"{goal.minutes:g}", "arithmetic": own["arithmetic"]}
     replace_lines(AUDITS, key, [audited(out, sets / str(side), options)])
 
 
@@ -188,9 +197,9 @@ def train(out: Path, side: int, minutes: float, settings: list[Any], options: ar
     """Train one part until its minutes are over or its images are trained, or go on with it."""
     goal = GOALS[options.goal]
     data = ["train", options.sets / goal.data / str(side), "--out", out, "--processes", options.processes]
-    if options.by_pace:
-        settings = [*settings, in_one_precision()]
-    else:
+    check_precision(options.arithmetic)
+    settings = [*settings, f"--training.precision={options.arithmetic}"]
+    if not options.by_pace:
         data += ["--minutes", minutes]
     if not (out / "config.json").exists():
         first = ["--training.first_sides=[]", f"--training.seed={options.seed}"]
@@ -209,12 +218,12 @@ def call(arguments: list[Any]) -> None:
 
 def table() -> str:
     """All runs, each beside its goal."""
-    head = ("goal", "changed", "seed", "minutes", "by", "kimg", "Frechet / floor", "precision", "recall", "coverage")
+    head = ("goal", "changed", "seed", "minutes", "by", "arithmetic", "kimg", "Frechet / floor", *SCORES[1:])
     lines = [f"| {' | '.join([*head, 'MS-SSIM gap'])} |", f"|{'---|' * (len(head) + 1)}"]
     for row in read(GOALS_FILE):
         goal = GOALS[row["goal"]]
         ratio = float(row["frechet"]) / float(row["frechet_floor"])
-        cells = [row["goal"], row["settings"], row["seed"], row["minutes"], row["by"], row["kimg"]]
+        cells = [row[key] for key in ("goal", "settings", "seed", "minutes", "by", "arithmetic", "kimg")]
         aim = f" (goal: {goal.floors:g})" if goal.floors else ""
         aim = f" (goal: a distance of {goal.distance:g}, not {float(row['frechet']):.3f})" if goal.distance else aim
         cells += [f"{ratio:.1f}{aim}"]

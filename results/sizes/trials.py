@@ -59,7 +59,7 @@ PACE, TRIALS, CURVES = HERE / "pace.csv", HERE / "trials.csv", HERE / "curves.cs
 JUDGED, PARTS, AUDITS, SHORT = (HERE / f"{name}.csv" for name in ("judged", "parts", "audits", "short"))
 SCORES = ("frechet", "precision", "recall", "coverage")
 PRECISION = "bf16"
-"""In which paces are measured, so that all that is trained by pace is trained in it, on whatever machine."""
+"""In which paces are measured, so that what is trained by pace is trained in it unless --arithmetic says otherwise."""
 STEPS, WARM_UP = 24, 16
 """Of `pace`: steps of each variant in a round, and before the first; every eighth step has a penalty."""
 
@@ -83,8 +83,8 @@ class Variant:
 SMALL_FIRST = ((64, 0.4),)
 TWO_FIRST = ((64, 0.2), (128, 0.3))
 LOSSES = ("loss_discriminator", "loss_generator")
-KEYS = ("data", "size", "variant", "seed", "minutes")
-"""What tells a trial from all others."""
+KEYS = ("data", "size", "variant", "seed", "minutes", "arithmetic")
+"""What tells a trial from all others. The arithmetic is empty where it was not recorded."""
 GRID = {64: 32, 128: 16, 256: 8, 512: 4}
 """How many synthetic images a picture has, in two rows; of the seeds from 0 on."""
 SHOWN = {"kermany": "D. Kermany, K. Zhang, M. Goldbaum (2018), Mendeley Data, doi 10.17632/rscbjbr9sj.2, CC BY 4.0"}
@@ -187,6 +187,8 @@ def main() -> None:
     trial.add_argument("--minutes", type=float, default=20)
     trial.add_argument("--seed", type=int, default=0)
     trial.set_defaults(more=[])
+    told = "in which networks are trained; paces are of bf16, so fp32 is for machines that lack it (default: bf16)"
+    trial.add_argument("--arithmetic", choices=("bf16", "fp32"), default=PRECISION, help=told)
     trial.add_argument("--core", type=int, default=0, help="the core that trains (default: 0)")
     step = steps.add_parser("run", parents=[trial])
     step.add_argument("--features", type=Path, required=True)
@@ -202,6 +204,7 @@ def main() -> None:
     step = steps.add_parser("short", parents=[trial])
     step.add_argument("--seeds", type=int, default=5, help="their number, from 0 on (default: 5)")
     step.set_defaults(more=["--training.snapshot_every_kimg=4"])  # a collapse must show in three of them
+    step.set_defaults(arithmetic=usable_precision("auto", "cpu"))  # nothing is compared
     steps.add_parser("table")
     steps.add_parser("plot")
     options = parser.parse_args()
@@ -232,7 +235,7 @@ def main() -> None:
 
 def measure_paces(size: int, options: argparse.Namespace) -> None:
     """Measure each variant's images a second, and those of the smaller networks that some begin with."""
-    in_one_precision()  # refuses a processor that cannot compute in it
+    check_precision(PRECISION)
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     variants = [VARIANTS[name] for name in options.only]
@@ -329,7 +332,7 @@ def scored(run: Path, data: Path, given: list[Any], options: argparse.Namespace)
 
 def described(name: str, options: argparse.Namespace) -> dict[str, str]:
     """The values of `KEYS` of a trial."""
-    values = (options.sets.name, options.size, name, options.seed, f"{options.minutes:g}")
+    values = (options.sets.name, options.size, name, options.seed, f"{options.minutes:g}", options.arithmetic)
     return dict(zip(KEYS, map(str, values), strict=True))
 
 
@@ -453,7 +456,7 @@ def short(name: str, options: argparse.Namespace) -> None:
         own = described(name, options)
         if any(own.items() <= row.items() for row in read(SHORT)):
             continue
-        row = {**own, "precision": usable_precision("auto", "cpu"), "kimg": "", "kimg_of_size": ""}
+        row = {**own, "kimg": "", "kimg_of_size": ""}
         row |= {"diverged": "no", "collapsed": "no", "thumbnail_frechet": "", "ms_ssim_gap": ""}
         try:
             runs = trained(name, options)
@@ -527,13 +530,13 @@ def short_table() -> str:
     head += ("diverged", "collapsed", "thumbnail Frechet", "gap")
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     rows = read(SHORT)
-    names = ("data", "size", "variant", "minutes", "precision")
+    names = ("data", "size", "variant", "minutes", "arithmetic")
     for values in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
         key = dict(zip(names, values, strict=True))
         own = [row for row in rows if key.items() <= row.items()]
         lengths = {f"{row['kimg']}, {row['kimg_of_size']}" for row in own if row["kimg"]}
         cells = [f"{key['data']}, {key['size']} px", key["variant"], key["minutes"], "; ".join(sorted(lengths))]
-        cells += [key["precision"], str(len(own))]
+        cells += [key["arithmetic"], str(len(own))]
         cells += [str(sum(row[what] == "yes" for row in own)) for what in ("diverged", "collapsed")]
         for score, form in (("thumbnail_frechet", ".2f"), ("ms_ssim_gap", "+.3f")):
             values = [float(row[score]) for row in own if row[score]]
@@ -602,7 +605,8 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
         word.removeprefix("--") for word in [*settings, *options.more] if str(word).startswith("--") and "=" in word
     )
     kind = re.sub(r"[^a-z0-9.]+", "-", changed) or "plus"
-    out: Path = options.work / options.sets.name / str(side) / f"{kind}{past}-{options.seed}"
+    own = f"{kind}{past}{suffix_of(options.arithmetic)}-{options.seed}"
+    out: Path = options.work / options.sets.name / str(side) / own
     data = ["train", options.sets / str(side), "--out", out]
     if not any(str(word).startswith("--training.first_sides") for word in settings):
         data.append("--training.first_sides=[]")  # which samgan-plus has by default
@@ -617,8 +621,8 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
     is_new = not (out / "config.json").exists()
     if not is_new and Run(out).last_step() >= Run(out).config.training.total_steps:
         return out
-    if options.step != "short":  # which compares nothing
-        settings.append(in_one_precision())
+    check_precision(options.arithmetic)
+    settings.append(f"--training.precision={options.arithmetic}")
     if is_new:
         call(options.core, [*data, *settings])
     else:
@@ -626,15 +630,22 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
     return out
 
 
-def in_one_precision() -> str:
-    """The setting for it.
+def check_precision(precision: str) -> None:
+    """Refuse a processor that cannot compute in it.
 
     Raises:
-        SystemExit: This machine cannot compute in it.
+        SystemExit: It would compute in another one.
     """
-    if usable_precision(PRECISION, "cpu") != PRECISION:
-        raise SystemExit(f"paces are those of {PRECISION}, which this processor cannot compute in: take one that can")
-    return f"--training.precision={PRECISION}"
+    if usable_precision(precision, "cpu") != precision:
+        raise SystemExit(
+            f"paces are those of {PRECISION}, which this processor cannot compute in: take one that can, or train what "
+            "is to be compared with --arithmetic fp32"
+        )
+
+
+def suffix_of(arithmetic: str) -> str:
+    """What the folder of a run ends in, so that it is not taken for one in the arithmetic of the paces."""
+    return "" if arithmetic == PRECISION else f"-{arithmetic}"
 
 
 def origin(settings: list[Any]) -> list[Any]:
@@ -665,12 +676,12 @@ def table() -> str:
         own = [row for row in rows if (row["data"], row["size"]) == (data, size)]
         floor = own[0]["frechet_floor"]
         lines += [f"{data}, {size} px; Frechet distance of real images to other real ones: {float(floor):.3f}", ""]
-        lines += ["| what changed | seed | minutes | kimg | Frechet | precision | recall | coverage | MS-SSIM gap |"]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        head = ("what changed", "seed", "minutes", "arithmetic", "kimg", "Frechet", *SCORES[1:], "MS-SSIM gap")
+        lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for row in own:
             scores = " | ".join(f"{float(row[key]):.3f}" for key in SCORES)
-            told = f"| {row['variant']} | {row['seed']} | {row['minutes']} | {float(row['kimg']):.0f} | {scores} |"
-            lines.append(f"{told} {float(row['ms_ssim_gap']):+.3f} |")
+            told = " | ".join(row[key] for key in ("variant", "seed", "minutes", "arithmetic", "kimg"))
+            lines.append(f"| {told} | {scores} | {float(row['ms_ssim_gap']):+.3f} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -720,7 +731,8 @@ def plot(path: Path) -> None:
     for axis, (data, size) in zip(axes, panels, strict=True):
         for key, points in curves.items():
             if key[:2] == (data, str(size)):
-                axis.plot(*zip(*points, strict=True), marker=".", label=f"{key[2]}, seed {key[3]}, {key[4]} min")
+                told = f"{key[2]}, seed {key[3]}, {key[4]} min{', fp32' if key[5] == 'fp32' else ''}"
+                axis.plot(*zip(*points, strict=True), marker=".", label=told)
         axis.set(title=f"{data}, {size} px", xlabel="minutes of one core", yscale="log")
         axis.grid(alpha=0.3, which="both")
         axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.1))
