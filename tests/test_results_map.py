@@ -127,18 +127,6 @@ def test_probabilities_keep_their_order_even_near_1(records):
         records.probabilities(replace(record, held_out="none"))
 
 
-def test_recall_is_taken_where_enough_of_the_others_are_told_right(records):
-    truth = np.arange(200) % 2
-    score = np.linspace(0, 1, 200) + 0.3 * truth
-    predicted = np.stack([1 - score, score], 1)
-    threshold = np.quantile(score[truth == 0], 0.9, method="higher")
-    assert records.recall_at(predicted, truth, 1) == (score[truth == 1] > threshold).mean()
-    # 20 of no illness with 0 to 19, 10 ill: 18 of the others are told right at a threshold of 18, which 17.5 is below.
-    score = np.array([*range(20), 17.5, 18.5, *[30] * 8])
-    found = records.recall_at(np.stack([-score, score], 1), np.repeat([0, 1], [20, 10]), 1)
-    assert found == 0.9
-
-
 def families(records, monkeypatch, *own):
     """A map of these cells, with three draws in each fold; those of an inner list are a family."""
     monkeypatch.setattr(records, "FAMILIES", tuple(records.Family("a", dict.fromkeys(cells, 3), 0.5) for cells in own))
@@ -178,7 +166,10 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
     assert found.decision.helps
     assert found.calibration == pytest.approx(0.05)
     assert found.minutes == pytest.approx(11)
-    assert found.recall > 0.02
+    assert found.recall.mean > 0.02
+    low, high = found.recall.interval()
+    assert low < found.recall.mean < high
+    assert found.recall.draws == 6
     for missing in (every[0], every[-1]):
         assert records.gains([record for record in every if record != missing], choices) == []
     for rival in found.rivals:
@@ -450,6 +441,8 @@ def test_a_measured_cell_comes_to_the_table_the_page_and_the_package(records, sc
     assert page.count('fill="url(#hatch-virus)"') == sum(hatched)
     assert len(table.map_table(table.measured()).splitlines()) == 2 + 4 * records.RIVALS
     helped = next(one for one in table.measured() if one.cell == of[64, 25])
+    low, high = helped.recall.interval()
+    assert f"| {helped.recall.mean:+.3f} [{low:+.3f}, {high:+.3f}] |" in table.map_table([helped])
     for rival in helped.rivals:
         assert f"| {', '.join(f'{gain:+.4f}' for gain in rival.of_folds)} |" in table.map_table([helped])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from samgan.metrics.auc import grouped_auc, patient_influence
+from samgan.metrics.auc import grouped_auc, patient_influence, recall_influence
 from samgan.metrics.classification import weighted_auc
 from samgan.studies.map_cells import DrawnGain, _discoveries, decide, estimate_gains, gain_in_auc
 
@@ -41,6 +41,34 @@ def test_the_gain_and_its_error_over_patients_are_those_of_a_bootstrap():
     found = weighted_auc(ours, truth, weights) - weighted_auc(theirs, truth, weights)
     assert gain == pytest.approx(found[0])
     assert np.sqrt(np.square(influence).sum()) == pytest.approx(found[1:].std(), rel=0.15)
+
+
+def test_recall_is_taken_where_enough_of_the_others_are_told_right():
+    positive = np.arange(200) % 2 == 1
+    score = np.linspace(0, 1, 200) + 0.3 * positive
+    threshold = np.quantile(score[~positive], 0.9, method="higher")
+    recall, influence = recall_influence(score, positive, np.arange(200) // 4, 0.9)
+    assert recall == (score[positive] > threshold).mean()
+    assert influence.shape == (50,)
+    assert influence.sum() == pytest.approx(0, abs=1e-12)
+    # 20 of no illness with 0 to 19, 10 ill: 18 of the others are told right at a threshold of 18, which 17.5 is below.
+    score = np.array([*range(20), 17.5, 18.5, *[30] * 8])
+    assert recall_influence(score, np.repeat([False, True], [20, 10]), np.arange(30), 0.9)[0] == 0.9
+
+
+def test_the_error_of_a_recall_is_that_of_other_patients():
+    """Of many samples of patients: the spread of the gain in recall, and how often an interval holds the true gain."""
+    gains, errors = [], []
+    for seed in range(600):
+        _, truth, of, ours, theirs = some(seed)
+        (more, influence), (less, of_other) = (
+            recall_influence(probabilities[:, 1], truth == 1, of, 0.9) for probabilities in (ours, theirs)
+        )
+        gains.append(more - less)
+        errors.append(np.sqrt(np.square(influence - of_other).sum()))
+    assert np.mean(errors) == pytest.approx(np.std(gains), rel=0.1)
+    held = np.abs(np.array(gains) - np.mean(gains)) < 1.96 * np.array(errors)
+    assert 0.93 < held.mean() < 0.97
 
 
 def test_the_gain_of_three_classes_is_the_mean_of_each_against_the_rest():

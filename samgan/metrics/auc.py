@@ -1,4 +1,4 @@
-"""Area under the ROC curve of one number, with the interval in which the true area lies."""
+"""The ROC curve of one number: the area under it and one point on it, and how sure they are."""
 
 import math
 
@@ -7,6 +7,9 @@ from jaxtyping import Bool, Float, Int
 from scipy import special
 
 from samgan.metrics.intervals import LEVEL, Share
+
+SLOPE_OVER = 0.1
+"""Of the specificity: over how much of it the slope of a ROC curve is taken."""
 
 
 def grouped_auc(
@@ -64,6 +67,42 @@ def patient_influence(
     of_images[positive] = (below - area) / len(own)
     of_images[~positive] = (above - area) / len(others)
     return area, np.bincount(patients, of_images)
+
+
+def recall_influence(
+    scores: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    patients: Int[np.ndarray, " n"],
+    specificity: float,
+) -> tuple[float, Float[np.ndarray, " patients"]]:
+    """The recall at a specificity, and how much each patient pulls it up or down, as `patient_influence` does.
+
+    The threshold is one of the scores of those that are not positive, so it is not known exactly either. What this adds
+    goes by the slope of the ROC curve, which is taken over 0.1 of the specificity.
+
+    Args:
+        scores: of each image, finite.
+        positive: whether it is of the class that should score higher; both kinds occur.
+        patients: whom each image belongs to, counted from 0.
+        specificity: share of the others that are told right, from 0.05 to 0.95.
+
+    Returns:
+        The share of the positive ones that score above the threshold; the influences, whose sum is 0.
+
+    Source: Hsieh and Turnbull 1996 (doi:10.1214/aos/1033066197), of patients as in Obuchowski 1997.
+    """
+    own, others = scores[positive], scores[~positive]
+
+    def above(share: float) -> tuple[float, Bool[np.ndarray, " n"]]:
+        told = scores > np.quantile(others, share, method="higher")
+        return float(told[positive].mean()), told
+
+    recall, told = above(specificity)
+    slope = (above(specificity - SLOPE_OVER / 2)[0] - above(specificity + SLOPE_OVER / 2)[0]) / SLOPE_OVER
+    of_images = np.empty(len(scores))
+    of_images[positive] = (told[positive] - recall) / len(own)
+    of_images[~positive] = -slope * (told[~positive] - told[~positive].mean()) / len(others)
+    return recall, np.bincount(patients, of_images)
 
 
 def _placements(scores: np.ndarray, others: np.ndarray) -> Float[np.ndarray, " n"]:

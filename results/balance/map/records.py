@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -18,6 +18,7 @@ from scipy.special import softmax
 
 from samgan.errors import SamganError
 from samgan.files import atomic_write, locked
+from samgan.metrics.auc import recall_influence
 from samgan.studies.map_cells import (
     FALSE_DISCOVERIES,
     CellGain,
@@ -238,8 +239,8 @@ class UseGain:
     """In the order of the pilot."""
     decision: Decision | None
     """None: not all cells of its family are measured, so nothing is decided yet."""
-    recall: float
-    """Gain in recall of the small class at `SPECIFICITY`, over the first rival."""
+    recall: CellGain
+    """In recall of the small class at `SPECIFICITY`, over the first rival."""
     calibration: float
     """Change of the calibration error against the first rival; lower is better."""
     other_hospital: float | None
@@ -271,12 +272,6 @@ def probabilities(record: Classifier) -> np.ndarray:
     if len(logs) != len(known.truth) * len(known.classes):
         raise SystemExit(f"{record.key}: expected probabilities of {len(known.truth)} images in {known.classes}")
     return softmax(logs.reshape(len(known.truth), -1), axis=1)
-
-
-def recall_at(predicted: np.ndarray, truth: np.ndarray, small: int, specificity: float = SPECIFICITY) -> float:
-    """Recall of a class where this share of the others is told to be none of it."""
-    threshold = np.quantile(predicted[truth != small, small], specificity, method="higher")
-    return float((predicted[truth == small, small] > threshold).mean())
 
 
 def read(path: Path) -> list[Classifier]:
@@ -525,22 +520,18 @@ def _use_gain(
         )
         for way, gain in zip(ways, found, strict=True)
     )
-    recall, calibration = (np.mean([of(r) for r in ours]) - np.mean([of(r) for r in first]) for of in (_recall, _error))
+    pairs = zip(complete[cell, use], complete[cell, ways[0]], strict=True)
+    (recall,) = estimate_gains(units([_gain(found[0].cell, *pair, _recall) for pair in pairs]))
+    calibration = np.mean([_error(r) for r in ours]) - np.mean([_error(r) for r in first])
     elsewhere = [[r.other_hospital for r in own if r.other_hospital is not None] for own in (ours, first)]
     other = float(np.mean(elsewhere[0]) - np.mean(elsewhere[1])) if all(elsewhere) else None
     minutes = np.mean([record.generator_seconds + record.seconds for record in ours]) / 60
-    return UseGain(cell, use, rivals, decision, float(recall), float(calibration), other, float(minutes))
+    return UseGain(cell, use, rivals, decision, recall, float(calibration), other, float(minutes))
 
 
 def _of_folds(ours: list[list[Classifier]], theirs: list[list[Classifier]]) -> tuple[float, ...]:
     drawn = [_gain("", *pair) for pair in zip(ours, theirs, strict=True)]
     return tuple(float(np.mean([one.gain for one in drawn if one.fold == fold])) for fold in range(len(FOLDS)))
-
-
-def _recall(record: Classifier) -> float:
-    known = HeldOut.read(record.held_out)
-    small = known.classes.index(SMALL[record.key.cell.question])
-    return recall_at(probabilities(record), np.array(known.truth), small)
 
 
 def _error(record: Classifier) -> float:
@@ -578,25 +569,42 @@ def units(drawn: Sequence[DrawnGain]) -> list[DrawnGain]:
     ]
 
 
-def _gain(name: str, ours: Sequence[Classifier], theirs: Sequence[Classifier]) -> DrawnGain:
+Measured = tuple[float, np.ndarray]
+"""What a classifier reaches, and the influence of each held-out patient on it."""
+
+
+def _area(record: Classifier) -> Measured:
+    """The AUC."""
+    known = HeldOut.read(record.held_out)
+    return area_and_influence(probabilities(record), np.array(known.truth), np.array(known.patients))
+
+
+def _recall(record: Classifier) -> Measured:
+    """The recall of the small class at `SPECIFICITY`."""
+    known = HeldOut.read(record.held_out)
+    small = known.classes.index(SMALL[record.key.cell.question])
+    positive, patients = np.array(known.truth) == small, np.array(known.patients)
+    return recall_influence(probabilities(record)[:, small], positive, patients, SPECIFICITY)
+
+
+def _gain(
+    name: str,
+    ours: Sequence[Classifier],
+    theirs: Sequence[Classifier],
+    of: Callable[[Classifier], Measured] = _area,
+) -> DrawnGain:
     """What a draw gains: a mean over classifiers."""
     if len({record.held_out for record in (*ours, *theirs)}) > 1:
         raise SystemExit(f"{ours[0].key.cell}: expected one set of held-out images, found several; prepare it again")
-    (area, influence), (other, of_other) = _mean(ours), _mean(theirs)
+    (reached, influence), (other, of_other) = _mean(ours, of), _mean(theirs, of)
     key = ours[0].key
     fold = (*FOLDS, PILOT_FOLDS).index(key.folds)
-    return DrawnGain(name, fold, key.draw, area - other, influence - of_other)
+    return DrawnGain(name, fold, key.draw, reached - other, influence - of_other)
 
 
-def _mean(records: Sequence[Classifier]) -> tuple[float, np.ndarray]:
-    areas, influences = zip(*map(_area, records), strict=True)
-    return float(np.mean(areas)), np.mean(influences, axis=0)
-
-
-def _area(record: Classifier) -> tuple[float, np.ndarray]:
-    """The AUC of a classifier, and the influence of each held-out patient on it."""
-    known = HeldOut.read(record.held_out)
-    return area_and_influence(probabilities(record), np.array(known.truth), np.array(known.patients))
+def _mean(records: Sequence[Classifier], of: Callable[[Classifier], Measured]) -> Measured:
+    values, influences = zip(*map(of, records), strict=True)
+    return float(np.mean(values)), np.mean(influences, axis=0)
 
 
 def name_of(images: Iterable[str]) -> str:

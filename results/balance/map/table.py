@@ -47,7 +47,7 @@ READING = (
 )
 HEADER = (
     *("question", "px", "patients", "use", "rival", "its AUC", "gain [95 %]", "p", "detectable", "in each half"),
-    *("recall at 90 % specificity", "calibration error", "other hospital", "minutes", "verdict"),
+    *("recall at 90 % specificity [95 %]", "calibration error", "other hospital", "minutes", "verdict"),
 )
 
 
@@ -112,7 +112,9 @@ def map_rows(found: Iterable[UseGain]) -> list[tuple[str, ...]]:
 def _beside(one: UseGain) -> list[str]:
     """Differences to the first rival, and the cost."""
     other = "" if one.other_hospital is None else f"{one.other_hospital:+.4f}"
-    return [f"{one.recall:+.3f}", f"{one.calibration:+.3f}", other, f"{one.minutes:.0f}"]
+    low, high = one.recall.interval()
+    recall = f"{one.recall.mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return [recall, f"{one.calibration:+.3f}", other, f"{one.minutes:.0f}"]
 
 
 def word(one: UseGain) -> str:
