@@ -4,6 +4,7 @@ import importlib
 import itertools
 import re
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import astuple, replace
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import msgspec
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import stats
 
@@ -20,6 +22,7 @@ from samgan import __version__
 from samgan.commands.main import main
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import write_phantoms
+from samgan.runs import Run
 from samgan.studies.map_cells import DrawnGain, area_and_influence, estimate_gains
 from samgan.studies.utility_map import PATH, UtilityMap
 from samgan.trust.utility_document import HARMS, HELPS
@@ -74,11 +77,13 @@ def classifiers(records, cell, folds, way, auc, *, draws=3, **changes):
             predicted=records.encoded(predicted),
             **{
                 "held_out": "the-same",
+                "trained_on": f"{cell} {folds} {draw}",
                 "seconds": 60.0,
-                "machine": records.Machine("a processor", "bf16", __version__, "", "2", 2),
+                "machine": records.Machine("a processor", "cpu", "bf16", __version__, "", "2", 2),
                 "date": "2026-01-01",
                 "recipe": "one" if synthetic else "",
                 "generator_seconds": 600.0 * synthetic,
+                "image_seconds": 120.0 * synthetic,
                 **changes,
             },
         )
@@ -111,6 +116,14 @@ def test_a_record_is_kept_whole_whatever_was_killed_before(records):
         file.write(b'{"key": 1}\n')
     with pytest.raises(SystemExit, match=r"cells.jsonl, line 4: expected a record of a classifier .* remove it"):
         records.read(records.CELLS)
+
+
+def test_of_records_of_one_classifier_that_of_the_newest_procedure_counts(records):
+    one = next(classifiers(records, records.MAP[0], "1-2", RIVAL, 0.7))
+    second, third = (replace(one, machine=replace(one.machine, procedure=number)) for number in (2, 3))
+    for record in (second, third, replace(third, seconds=1.0), second):
+        records.add(records.CELLS, record)
+    assert records.read(records.CELLS) == [third]
 
 
 def test_probabilities_keep_their_order_even_near_1(records):
@@ -165,7 +178,7 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
     assert found.strongest.way == RIVAL
     assert found.decision.helps
     assert found.calibration == pytest.approx(0.05)
-    assert found.minutes == pytest.approx(11)
+    assert found.minutes == pytest.approx(13)
     assert found.recall.mean > 0.02
     low, high = found.recall.interval()
     assert low < found.recall.mean < high
@@ -182,6 +195,9 @@ def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch)
     assert records.gains(every, None) == records.gains(every, chosen(records, "covid")) == []
     with pytest.raises(SystemExit, match="one set of held-out images"):
         records.gains([replace(every[0], held_out="another"), *every[1:]], choices)
+    several = rf"1-2, draw 0, {USE} and {RIVAL}: expected one set of training images, found several"
+    with pytest.raises(SystemExit, match=several):
+        records.gains([replace(every[0], trained_on="another"), *every[1:]], choices)
     assert records.gains([*every[:-1], replace(every[-1], recipe="another")], choices) == []
     assert "left out, since its generators have several recipes" in capsys.readouterr().out
     elsewhere = replace(every[0], machine=replace(every[0].machine, precision="another"))
@@ -230,6 +246,7 @@ def test_the_pilot_chooses_the_best_of_each_kind_and_only_when_it_is_complete(re
     older = [replace(record, machine=replace(record.machine, procedure=1)) for record in pilot(further, without)]
     (*mixed,) = [*records.read(records.OF_PILOT), *older]  # classifiers of an older procedure choose nothing
     assert records.choose(mixed, rivals, dict.fromkeys(uses, "")) == choices
+    assert scripts.runs.pilot_table(mixed) == scripts.runs.pilot_table(mixed[: -len(older)])
     assert [own.cell for own in choices.rivals] == [first, covid]
     assert choices.rivals_of(records.Cell("virus", 64, 10)) == choices.rivals_of(first) == ("linear, SMOTE", "linear")
     assert choices.rivals_of(records.Cell("virus", 64, 50)) == ("linear, SMOTE", "linear")  # the smaller of two
@@ -251,6 +268,35 @@ def test_the_pilot_chooses_the_best_of_each_kind_and_only_when_it_is_complete(re
     assert later.rivals[:2] == choices.rivals
     assert {own.cell for own in later.rivals} == {first, further, three, covid}
     assert later.rivals_of(records.Cell("virus", 64, 100)) == ("linear", rivals[-3])
+
+
+def test_what_the_pilot_lacks_is_named_and_a_use_whose_generator_diverges_is_not_chosen(records, scripts, capsys):
+    cell, best = records.WITH_USES, "pretrained, synthetic fill up"
+    ways = {name: 0.8 if name == best else 0.7 for name in scripts.ways.WAYS}
+    found = [
+        record
+        for way, auc in ways.items()
+        for record in classifiers(records, cell, records.PILOT_FOLDS, way, auc, draws=records.PILOT_DRAWS)
+    ]
+    lacking = next(record for record in found if (record.key.way, record.key.draw) == (best, 2))
+    for record in found:
+        if record != lacking:
+            records.add(records.OF_PILOT, record)
+    with pytest.raises(SystemExit, match=r"nothing is chosen: the pilot of .* is not complete"):
+        scripts.runs.main(["choose"])
+    told = capsys.readouterr().out
+    assert f"{cell}: the pilot is not complete; these ways lack these draws: {best}: 2\n" in told
+    assert f"{records.PILOT[1]}: the pilot has not begun" in told
+    lost = records.Lost(lacking.key, lacking.machine, lacking.date)
+    records.add(records.lost_beside(records.OF_PILOT), lost)
+    assert records.read_lost(records.OF_PILOT) == [lost]
+    scripts.runs.main(["choose"])
+    assert f"{best}: not chosen, since a generator of it diverged with every seed" in capsys.readouterr().out
+    assert best not in records.read_choices().uses
+    records.CHOICES.unlink()
+    records.add(records.OF_PILOT, lacking)  # it could be trained after all
+    scripts.runs.main(["choose"])
+    assert records.read_choices().uses == (best,)
 
 
 def test_draws_whose_generators_began_with_the_same_one_count_once(records):
@@ -306,7 +352,7 @@ def test_kinds_of_images_and_their_folds(scripts):
     assert folds[:4] == FOLDS_OF_FOUR  # as ever: sets of other machines have the same
 
 
-def test_sets_are_prepared_from_both_folders(scripts, tmp_path, monkeypatch):
+def test_sets_are_prepared_from_both_folders(records, scripts, tmp_path, monkeypatch):
     sets = scripts.sets
     write_phantoms(tmp_path / "phantoms", 24, resolution=64)
     normal, ill = (sorted((tmp_path / "phantoms" / name).iterdir()) for name in ("NORMAL", "PNEUMONIA"))
@@ -342,7 +388,11 @@ def test_sets_are_prepared_from_both_folders(scripts, tmp_path, monkeypatch):
     place = scripts.draws.Place(tmp_path / "sets", tmp_path / "work", scripts.records.Budget())
     elsewhere = scripts.draws.Draw(scripts.records.Cell("three", 32, 10), "1-2", 0, place).elsewhere()
     assert elsewhere.images.shape == (19, 1, 32, 32)  # without a copy of a child's
-    assert elsewhere.area(elsewhere.ill.astype(float)) == 1
+    found = elsewhere.tested(0.9 - 0.8 * np.array(elsewhere.known.truth))
+    assert found.auc == 1
+    np.testing.assert_allclose(
+        scripts.records.probabilities(found)[:, 1], 0.1 + 0.8 * np.array(elsewhere.known.truth), rtol=0.01
+    )
     areas = scripts.origin.measured(PreparedSet.open(tmp_path / "sets" / "adults" / "32"))
     assert set(areas) == {"NORMAL", "COVID"}
 
@@ -502,16 +552,37 @@ def test_cells_are_measured_once_and_go_on_after_a_stop(records, scripts, folds,
         probabilities = records.probabilities(record)
         area, _ = area_and_influence(probabilities, *map(np.array, astuple(records.HeldOut.read(record.held_out))[1:]))
         assert area == pytest.approx(record.scores["auc"], abs=0.01)
-    assert [bool(r.recipe) for r in found] == [bool(r.models) for r in found] == [False, False, True]
+    assert [bool(r.recipe) for r in found] == [bool(r.generators) for r in found] == [False, False, True]
+    seed = found[-1].key.generator
+    assert [(one.run.split("-")[0], one.seed) for one in found[-1].generators] == [("fine", seed), ("others", seed)]
     assert found[-1].generator_seconds > 0
+    assert len({r.trained_on for r in found}) == 1
     assert [words[0] for words in short] == ["subset", "train", "train"]  # what it is fine-tuned from, and it
+    tested, asked = scripts.runs.tested, []
+    monkeypatch.setattr(scripts.runs, "tested", lambda *words: asked.append(words) or tested(*words))
     scripts.runs.main(words)
     assert len(short) == 3
+    assert not asked
     assert records.read(tmp_path / "trial.jsonl") == found
+    monkeypatch.setattr(scripts.runs, "PROCEDURE", 99)
+    scripts.runs.this_machine.cache_clear()
+    for _ in range(2):
+        scripts.runs.main(words)
+        assert len(asked) == 3  # of the newer procedure, and then no more
+    newer = records.read(tmp_path / "trial.jsonl")
+    assert [(r.key, r.machine.procedure) for r in newer] == [(r.key, 99) for r in found]
+    assert len(short) == 3
+    (tmp_path / "trial.jsonl").unlink()
+    records.add(tmp_path / "trial.jsonl", replace(newer[0], trained_on="another"))
+    with pytest.raises(SystemExit, match=r"expected the training images of the draw's other lines, another, found"):
+        scripts.runs.main(words)
+    assert records.read(tmp_path / "trial.jsonl") == [replace(newer[0], trained_on="another")]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_that_diverged_is_tried_again_with_another_seed_once(scripts, folds, short, tmp_path, monkeypatch):
+def test_a_training_that_diverged_is_tried_again_with_other_seeds_and_records_have_them(
+    scripts, folds, short, tmp_path, monkeypatch
+):
     draws, call, asked = scripts.draws, scripts.draws.call, []
 
     def diverging(words, place):
@@ -520,20 +591,29 @@ def test_a_training_that_diverged_is_tried_again_with_another_seed_once(scripts,
             raise draws.Diverged("samgan train: status 1")
         call(words, place)
 
-    place = draws.Place(folds, tmp_path / "work", scripts.records.Budget(kimg=0.008))
+    place = draws.Place(folds, tmp_path / "work", scripts.records.Budget(kimg=0.008, fine_tuned_kimg=0.008))
     draw = draws.Draw(scripts.records.Cell("virus", 64, 10), "1-2", 0, place)
     data = draw.open()
     monkeypatch.setattr(draws, "call", diverging)
     bad = 1
     run = draws.trained(draw, data, "joint", "NORMAL", 5)
-    assert asked == [["--training.seed=5"], ["--training.seed=505"]]
+    assert asked == [["--training.seed=5"], ["--training.seed=105"]]
     assert draws.trained(draw, data, "joint", "NORMAL", 5) == run  # known to diverge, and trained: nothing is called
     assert len(asked) == 2
     assert draws.seconds_of([run, run]) == draws.seconds_of([run]) > 0
+    asked, bad = [], 1
+    run = draws.trained(draw, data, "fine-tuned", "NORMAL", 7)
+    assert asked == [["--training.seed=1000"], ["--training.seed=1100"], ["--training.seed=7"]]
+    own, base = draws.described([run])
+    assert (own.run, own.seed, base.seed) == (run.name, 7, 1100)
+    assert own.sha256 != base.sha256
+    told = [line for line in Run.open(run).stats() if line["kind"] == "scores"]
+    assert (own.swd, own.ms_ssim_gap) == (told[-1]["swd"], told[-1]["ms_ssim_gap"])
     asked, bad = [], 9
-    with pytest.raises(draws.Failed):
-        draws.trained(draw, data, "joint", "NORMAL", 6)
-    assert len(asked) == 2
+    for _ in range(2):
+        with pytest.raises(draws.Diverged):
+            draws.trained(draw, data, "joint", "NORMAL", 6)
+        assert asked == [[f"--training.seed={seed}"] for seed in (6, 106, 206, 306, 406)]
 
 
 def test_draws_of_all_numbers_of_patients_share_what_has_seen_none_of_them(scripts, folds, tmp_path, monkeypatch):
@@ -555,7 +635,7 @@ def test_draws_of_all_numbers_of_patients_share_what_has_seen_none_of_them(scrip
         runs += draws.runs_of(draw, few, "fine-tuned", "NORMAL", 5)
         assert runs[-1].parent == draw.folder
         assert runs[-1].name.startswith("fine-tuned-5-")  # it did not diverge, only what it begins with
-    base = draw.shared / f"others-1500-{draws.length(draw)}"
+    base = draw.shared / f"others-1100-{draws.length(draw)}"
     assert trained.pop(base) == (folds / "virus" / "1-2" / "64", 120.0, ["--classes", "PNEUMONIA"], None)
     assert [trained[run] for run in runs] == [
         (few.path, 30.0, ["--classes", "NORMAL"], base) for few in data.values()
@@ -589,7 +669,9 @@ def test_no_seed_of_a_second_try_is_another_seed(scripts):
     first = {draws.Draw(None, folds, number, None).seed() for folds in ("1-2", "2-1", "1-0") for number in range(99)}
     others = {seed + of for seed in first for of in range(50)}
     assert len(first) == 3 * 99
-    assert not {seed + draws.AGAIN for seed in others} & others
+    again = {seed + draws.AGAIN * number for seed in others for number in range(1, draws.TRIES)}
+    assert len(again) == len(others) * (draws.TRIES - 1)
+    assert not again & others
 
 
 def test_a_way_of_several_networks_has_the_mean_of_what_they_say(scripts, monkeypatch):
@@ -597,9 +679,9 @@ def test_a_way_of_several_networks_has_the_mean_of_what_they_say(scripts, monkey
 
     def classify(images, labels, of_real, test, arm, classes, *, seed, **options):
         seeds.append(seed)
-        return np.full((len(test), classes), float(seed))
+        return draws.Classified(np.full((len(test), classes), float(seed)), 2.0)
 
-    monkeypatch.setattr(draws, "classify", classify)
+    monkeypatch.setattr(draws, "classify_timed", classify)
     monkeypatch.setattr(draws, "SMALL", {"virus": "VIRUS"})
     real = {"BACTERIA": np.zeros((6, 1, 32, 32), np.uint8), "VIRUS": np.zeros((2, 1, 32, 32), np.uint8)}
     data = SimpleNamespace(classes=list(real), select=lambda part, names: real[names[0]])
@@ -608,7 +690,83 @@ def test_a_way_of_several_networks_has_the_mean_of_what_they_say(scripts, monkey
     way = scripts.ways.RIVALS["pretrained, augmentation, oversampling, mean of four"]
     found = draws.classified(draw, data, way, {}, draw.seed(1), real["VIRUS"])
     assert seeds == [1001, 1011, 1021, 1031]
-    assert (found == np.mean(seeds)).all()
+    assert (found.predicted == np.mean(seeds)).all()
+    assert found.seconds == 8
+
+
+def test_what_was_made_before_costs_what_it_took_then(scripts, tmp_path, monkeypatch):
+    draws, rivals, asked = scripts.draws, scripts.ways.RIVALS, []
+    monkeypatch.setenv("SAMGAN_CACHE", str(tmp_path / "cache"))
+    trained = "samgan.studies.classifier.train_classifier"
+    monkeypatch.setattr(trained, lambda *_, seed, **options: asked.append(seed) or time.sleep(0.01))
+    monkeypatch.setattr("samgan.studies.classifier.predict", lambda network, test: np.full((len(test), 2), 0.5))
+    monkeypatch.setattr(draws, "SMALL", {"virus": "VIRUS"})
+    real = {"BACTERIA": np.zeros((6, 1, 32, 32), np.uint8), "VIRUS": np.zeros((2, 1, 32, 32), np.uint8)}
+    data = SimpleNamespace(classes=list(real), select=lambda part, names: real[names[0]])
+    place = draws.Place(tmp_path, tmp_path, scripts.records.Budget())
+    draw = draws.Draw(scripts.records.Cell("virus", 64, 2), "1-2", 0, place)
+
+    def seconds(name):
+        return draws.classified(draw, data, rivals[name], {}, 1, real["VIRUS"]).seconds
+
+    one = seconds("pretrained, augmentation, oversampling")
+    four = seconds("pretrained, augmentation, oversampling, mean of four")
+    assert seconds("pretrained, augmentation, oversampling, mean of four") == four > one + 0.03
+    assert asked == [1, 11, 21, 31]
+    draw.folder.mkdir(parents=True)
+    made = [draws.kept(draw, "some", lambda: asked.append("made") or time.sleep(0.01) or real["VIRUS"]) for _ in "12"]
+    assert asked[4:] == ["made"]
+    assert made[0].seconds == made[1].seconds > 0.01
+    np.testing.assert_array_equal(made[1].images, real["VIRUS"])
+
+
+def test_the_time_of_images_has_that_of_choosing_but_not_that_of_training(scripts, tmp_path, monkeypatch):
+    draws, done = scripts.draws, []
+    monkeypatch.setattr(draws, "runs_of", lambda *_: done.append("trained") or [tmp_path])
+    monkeypatch.setattr(draws, "synthetic", lambda *words: np.zeros((words[-1], 1, 32, 32), np.uint8))
+    monkeypatch.setattr(draws, "train_classifier", lambda *_, **options: time.sleep(0.05))
+    monkeypatch.setattr(draws, "predict", lambda judge, pool: np.full((len(pool), 2), 0.5))
+    real = np.zeros((4, 1, 32, 32), np.uint8)
+    data = SimpleNamespace(classes=["BACTERIA", "VIRUS"], select=lambda part, names: real)
+    place = draws.Place(tmp_path, tmp_path, scripts.records.Budget())
+    draw = draws.Draw(scripts.records.Cell("virus", 64, 2), "1-2", 0, place)
+    draw.folder.mkdir(parents=True)
+    kept = draws.kept
+
+    def after_training(*words):
+        assert done
+        return kept(*words)
+
+    monkeypatch.setattr(draws, "kept", after_training)
+    way = scripts.ways.USES["pretrained, synthetic and real alike: of the boundary"]
+    made = draws.chosen(draw, data, way, 5, "VIRUS", 3)
+    assert made.images.shape == (3, 1, 32, 32)
+    assert made.seconds > 0.05
+
+
+def test_a_record_tells_its_device_and_networks_compute_in_full_on_every_one(scripts, tmp_path, monkeypatch):
+    draws, seen = scripts.draws, []
+    gpu, cpu = (scripts.runs.this_machine(device) for device in ("cuda", "cpu"))
+    assert gpu != cpu
+    assert (gpu.device.split(":")[0], cpu.device) == ("cuda", "cpu")
+    rounding = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [of.allow_tf32 for of in rounding]
+    try:
+        for of in rounding:
+            of.allow_tf32 = True
+        draws.compute_in_full()
+        assert [of.allow_tf32 for of in rounding] == [False, False]
+    finally:
+        for of, was in zip(rounding, before, strict=True):
+            of.allow_tf32 = was
+
+    def begin(command, *, env, **options):
+        seen.append(env["NVIDIA_TF32_OVERRIDE"])
+        return subprocess.Popen([sys.executable, "-c", ""], env=env, **options)
+
+    monkeypatch.setattr(draws, "subprocess", SimpleNamespace(Popen=begin, DEVNULL=subprocess.DEVNULL))
+    draws.call(["train"], draws.Place(tmp_path, tmp_path, scripts.records.Budget()))
+    assert seen == ["0"]
 
 
 def test_only_the_small_class_is_filled_up(scripts, monkeypatch):
@@ -641,12 +799,29 @@ def test_what_fails_is_named_and_the_others_go_on(records, scripts, folds, short
     with pytest.raises(SystemExit, match=rf"failed:\n.*{USE}: samgan train: status 1\n.*linear, synthetic"):
         scripts.runs.main([*words, *TINY, "--records", str(tmp_path / "trial.jsonl")])
     assert [record.key.way for record in records.read(tmp_path / "trial.jsonl")] == [RIVAL, SECOND]
+    assert records.read_lost(tmp_path / "trial.jsonl") == []
+
+    def diverging(words, place):
+        raise scripts.draws.Diverged("samgan train: status 1")
+
+    monkeypatch.setattr(scripts.draws, "call", diverging)
+    monkeypatch.setattr(scripts.draws, "_failed", {})
+    for _ in range(2):
+        with pytest.raises(SystemExit, match=rf"failed:\n.*{USE}: diverged with 5 seeds .*\n.*linear, synthetic"):
+            scripts.runs.main([*words, *TINY, "--records", str(tmp_path / "trial.jsonl")])
+        lost = records.read_lost(tmp_path / "trial.jsonl")
+        assert [one.key.way for one in lost] == [USE, "linear, synthetic fill up"]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_every_kind_of_synthetic_image_is_made_and_used(records, scripts, folds, short, tmp_path):
+def test_every_kind_of_synthetic_image_is_made_and_used(records, scripts, folds, short, tmp_path, monkeypatch):
+    few = records.Cell("virus", 64, 10)
+    monkeypatch.setattr(records, "PILOT", (few,))
+    monkeypatch.setattr(records, "WITH_USES", few)
     names = ["linear, SMOTE", *scripts.ways.USES]
     words = ["pilot", str(folds), str(tmp_path / "work"), "--questions", "virus", "--draws", "0", *TINY]
     scripts.runs.main([*words, "--records", str(tmp_path / "p.jsonl"), "--only", *names])
-    assert [record.key.way for record in records.read(tmp_path / "p.jsonl")] == names
+    found = records.read(tmp_path / "p.jsonl")
+    assert [record.key.way for record in found] == names
+    assert [record.key.way for record in found if record.generators] == names[1:]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from samgan.metrics.classification import scores
-from samgan.studies.probe import _choose_penalty, _fit, probe, smote
+from samgan.studies.probe import PENALTIES, _choose_penalty, _fit, _folds, probe, smote
 
 
 def clouds(counts, dim=20, gap=1.5, seed=0):
@@ -43,11 +43,36 @@ def test_the_fit_is_at_the_minimum():
         assert abs(loss(weights + step) - loss(weights - step)) / 2e-4 < 1e-3
 
 
-def test_noise_gets_a_large_penalty_and_clear_classes_a_small_one():
+def test_noise_gets_a_large_penalty():
     x, labels, groups = clouds((60, 20), gap=0.0)
     assert _choose_penalty(x, labels, groups, 2) >= 10
+
+
+def test_a_penalty_at_an_end_of_those_tried_is_told():
+    """Of noise the largest one, if it does not happen to tell the classes; of clear classes the smallest."""
+    x, labels, groups = clouds((60, 20), gap=0.0, seed=3)
+    with pytest.warns(UserWarning, match=r"the penalty 1e\+06 is at an end of those tried \(0.01 to 1e\+06\)"):
+        assert _choose_penalty(x, labels, groups, 2) == PENALTIES[-1]
     x, labels, groups = clouds((60, 20), gap=8.0)
-    assert _choose_penalty(x, labels, groups, 2) <= 1
+    with pytest.warns(UserWarning, match="the penalty 0.01 is at an end"):
+        assert _choose_penalty(x, labels, groups, 2) == PENALTIES[0]
+
+
+def test_many_noisy_features_that_all_tell_a_little_do_not_get_the_largest_penalty():
+    """As many as a network has, and as few images as the map has."""
+    labels = np.repeat([0, 1], [880, 28])
+    x = np.random.default_rng(0).normal(size=(908, 1280)) + 0.15 * labels[:, None]
+    x = (x - x.mean(0)) / x.std(0)
+    assert 100 < _choose_penalty(x, labels, [f"{k}-{i // 2}" for i, k in enumerate(labels)], 2) < PENALTIES[-1]
+
+
+def test_folds_share_out_patients_by_the_rarest_class_that_they_have():
+    """Eight patients have both classes; images of the other class come first."""
+    groups = [f"one-{i}" for i in range(41)] + 2 * [f"both-{i}" for i in range(8)]
+    labels = np.repeat([0, 1], [49, 8])
+    fold = _folds(labels, groups, 2)
+    assert np.bincount(fold[labels == 1]).tolist() == [2, 2, 2, 2]
+    assert (fold[41:49] == fold[49:]).all()  # a patient is in one fold
 
 
 def test_synthetic_images_do_not_choose_the_penalty_but_are_learnt_from():

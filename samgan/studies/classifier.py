@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import hashlib
+import time
+import zipfile
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -18,8 +20,9 @@ from samgan.files import atomic_write
 from samgan.studies.class_losses import CLASS_LOSSES
 from samgan.studies.classifier_networks import CLASSIFIER_NETWORKS
 
-PROCEDURE = 2
-"""Raised when anything about training a classifier changes, so that no older result is taken from the cache."""
+PROCEDURE = 3
+"""Raised when anything about training a classifier changes, so that no older result is taken from the cache. It covers
+the linear classifier of `samgan.studies.probe`, too: records of both have it."""
 WEIGHT_DECAY = 1e-2
 BATCH_SIZE = 64
 Blend = Literal["mixup", "cutmix"]
@@ -83,6 +86,16 @@ CLASSICAL = tuple(name for name, arm in ARMS.items() if not arm.synthetic)
 WITH_SYNTHETIC = tuple(name for name, arm in ARMS.items() if arm.real and arm.synthetic)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classified:
+    """What a classifier says, and what it took."""
+
+    predicted: Float[np.ndarray, "m classes"]
+    """Probabilities."""
+    seconds: float
+    """Of training and predicting, when that was done: the cache keeps it."""
+
+
 def classify(  # noqa: PLR0913 (options of one classifier)
     images: UInt8[np.ndarray, "n c h w"],
     labels: Int[np.ndarray, " n"],
@@ -96,6 +109,24 @@ def classify(  # noqa: PLR0913 (options of one classifier)
     device: str = "cpu",
     precision: str = "auto",
 ) -> Float[np.ndarray, "m classes"]:
+    """The probabilities of `classify_timed`."""
+    options: dict[str, Any] = {"seed": seed, "steps": steps, "device": device, "precision": precision}
+    return classify_timed(images, labels, of_real, test, arm, classes, **options).predicted
+
+
+def classify_timed(  # noqa: PLR0913 (options of one classifier)
+    images: UInt8[np.ndarray, "n c h w"],
+    labels: Int[np.ndarray, " n"],
+    of_real: Bool[np.ndarray, " n"],
+    test: UInt8[np.ndarray, "m c h w"],
+    arm: Arm,
+    classes: int,
+    *,
+    seed: int,
+    steps: int,
+    device: str = "cpu",
+    precision: str = "auto",
+) -> Classified:
     """Train a classifier by `train_classifier` and predict `test`, or take the probabilities from the cache.
 
     A test takes hours and may be stopped, so probabilities are kept. Tests of the same real images with different
@@ -108,20 +139,23 @@ def classify(  # noqa: PLR0913 (options of one classifier)
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     folder = cache_folder()
-    path = folder / "classifiers" / f"{digest.hexdigest()}.npy" if folder else None
+    path = folder / "classifiers" / f"{digest.hexdigest()}.npz" if folder else None
     if path:
-        with contextlib.suppress(OSError, ValueError):  # missing or damaged: compute it
-            known: np.ndarray = np.load(path, allow_pickle=False)
-            if known.shape == (len(test), classes):
-                return known
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing or damaged
+            with np.load(path, allow_pickle=False) as known:
+                kept = Classified(known["predicted"], float(known["seconds"]))
+            if kept.predicted.shape == (len(test), classes):
+                return kept
+    begun = time.perf_counter()
     predicted = predict(train_classifier(images, labels, arm, classes, of_real=of_real, **options), test)
+    done = Classified(predicted, time.perf_counter() - begun)
     if path:
         try:
             with atomic_write(path) as file:
-                np.save(file, predicted)
+                np.savez(file, predicted=done.predicted, seconds=done.seconds)
         except OSError as error:  # a full disk costs the cache, not the test
             tell_without_cache(error.strerror or str(error))
-    return predicted
+    return done
 
 
 def train_classifier(  # noqa: PLR0913 (options of one classifier)

@@ -1,5 +1,6 @@
 """A linear classifier of frozen features: what can be told with few images before anything is trained."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,8 +8,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
-"""Of the sum of squared weights, of which cross-validation chooses one."""
+PENALTIES = tuple(10.0**power for power in range(-2, 7))
+"""Of the sum of squared weights, of which cross-validation chooses one. With 1,280 features of few images it takes 1e4
+or 1e5."""
 FOLDS = 4
 NEIGHBOURS = 5
 """Of `smote`, as in the paper."""
@@ -85,12 +87,7 @@ def _choose_penalty(
     x: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], groups: Sequence[str], classes: int
 ) -> float:
     """The penalty by which patients that were left out are told best; each class counts alike."""
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
-    first = np.array([labels[member == g][0] for g in range(len(names))])
-    fold_of = np.empty(len(names), int)
-    order = np.lexsort((np.random.default_rng(0).permutation(len(names)), first))  # each class in all folds
-    fold_of[order] = np.arange(len(names)) % FOLDS
-    fold = fold_of[member]
+    fold = _folds(labels, groups, classes)
     merit = dict.fromkeys(PENALTIES, 0.0)
     for left_out in range(FOLDS):
         train, tested = fold != left_out, fold == left_out
@@ -100,7 +97,26 @@ def _choose_penalty(
             weights, bias = _fit(x[train], labels[train], classes, penalty)
             found = log_softmax(x[tested] @ weights + bias, axis=1)[np.arange(tested.sum()), labels[tested]]
             merit[penalty] += sum(found[labels[tested] == k].mean() for k in np.unique(labels[tested]))
-    return max(PENALTIES, key=merit.__getitem__)
+    best = max(PENALTIES, key=merit.__getitem__)
+    if best in (PENALTIES[0], PENALTIES[-1]):
+        warnings.warn(
+            f"the penalty {best:g} is at an end of those tried ({PENALTIES[0]:g} to {PENALTIES[-1]:g}): expected one "
+            "between; the features tell nothing, or everything, or samgan.studies.probe.PENALTIES is too short",
+            stacklevel=3,
+        )
+    return best
+
+
+def _folds(labels: Int[np.ndarray, " n"], groups: Sequence[str], classes: int) -> Int[np.ndarray, " n"]:
+    """The fold of each image. Patients are shared out by the rarest class that they have: so each class is in all."""
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    has = np.zeros((len(names), classes), bool)
+    has[member, labels] = True
+    rarest = np.where(has, has.sum(0), len(names) + 1).argmin(1)
+    fold_of = np.empty(len(names), int)
+    order = np.lexsort((np.random.default_rng(0).permutation(len(names)), rarest))
+    fold_of[order] = np.arange(len(names)) % FOLDS
+    return fold_of[member]
 
 
 def _fit(

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import BASES, FOLDS, PILOT_FOLDS, SMALL, Budget, Cell
+from records import (
+    BASES,
+    FOLDS,
+    PILOT_FOLDS,
+    SMALL,
+    Budget,
+    Cell,
+    Generator,
+    HeldOut,
+    OtherHospital,
+    encoded,
+    name_of,
+)
 from ways import PRETRAINED, Way
 
 from samgan.data import PreparedSet
@@ -26,7 +38,8 @@ from samgan.pictures import to_uint8
 from samgan.runs import Run
 from samgan.sampling import Model, open_model, sample
 from samgan.sampling.images import generate, latents_of_seeds, truncated
-from samgan.studies import classify, predict, train_classifier
+from samgan.studies import predict, train_classifier
+from samgan.studies.classifier import Classified, classify_timed
 from samgan.studies.downstream import training_images
 from samgan.studies.map_cells import area_and_influence
 from samgan.studies.probe import probe
@@ -35,8 +48,11 @@ from samgan.training import ARITHMETIC
 TOLD = ["--data.class_sampling=balanced", "--training.augment_target=0.6"]
 PRECISION = "fp32"
 """Of all generators and classifiers: every machine can compute in it, so that all have one recipe."""
-AGAIN = 500
-"""Added to the seed of a training that diverged, which is tried again once; no other seed is made so (`Draw.seed`)."""
+IN_FULL = {"NVIDIA_TF32_OVERRIDE": "0"}
+"""Keeps NVIDIA's libraries from rounding factors to 10 bits, which torch lets them do in convolutions of fp32."""
+TRIES, AGAIN = 5, 100
+"""A training that diverges is tried with so many seeds, each so much larger than the one before; no other seed is made
+so (`Draw.seed`)."""
 PSI = 0.7
 MARGIN = 2
 """Of a choice among synthetic images, so many times as many as are missing are made."""
@@ -58,14 +74,17 @@ class Elsewhere:
     """Images of another hospital."""
 
     images: np.ndarray
-    ill: np.ndarray
-    """Which are not normal."""
+    known: HeldOut
+    """Which are not normal, and whose they are."""
+    name: str
+    """Hash of their names."""
 
-    def area(self, predicted: np.ndarray) -> float:
-        """Area under the ROC curve of the probability that an image is not normal."""
-        return area_and_influence(
-            np.stack([1 - predicted, predicted], 1), self.ill.astype(int), np.arange(len(self.ill))
-        )[0]
+    def tested(self, normal: np.ndarray) -> OtherHospital:
+        """The record of a classifier that gives these probabilities of being normal."""
+        predicted = np.stack([normal, 1 - normal], 1)
+        area, _ = area_and_influence(predicted, np.array(self.known.truth), np.array(self.known.patients))
+        self.known.write(self.name)
+        return OtherHospital(area, encoded(predicted), self.name)
 
 
 WAIT = 5.0
@@ -158,11 +177,22 @@ class Draw:
         data = PreparedSet.open(self.place.sets / name / str(self.cell.side))
         draw = np.random.default_rng(0)
         chosen = [np.sort(draw.permutation(data.indices("train", [one]))[:OF_EACH]) for one in data.classes]
-        ill = np.repeat([one != NORMAL for one in data.classes], list(map(len, chosen)))
-        return Elsewhere(np.concatenate([data.take(part) for part in chosen]), ill)
+        ill = np.repeat([one != NORMAL for one in data.classes], list(map(len, chosen))).astype(int)
+        index = np.concatenate(chosen)
+        patients = np.unique(data.groups(index), return_inverse=True)[1]
+        known = HeldOut((NORMAL, f"not {NORMAL}"), tuple(ill.tolist()), tuple(patients.tolist()))
+        return Elsewhere(data.take(index), known, name_of(data.manifest[i].source for i in index))
 
 
-def images_for(draw: Draw, data: PreparedSet, way: Way, generator: int | None) -> dict[str, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Synthetic images, and how long it took to make them and to choose among them."""
+
+    images: np.ndarray
+    seconds: float
+
+
+def images_for(draw: Draw, data: PreparedSet, way: Way, generator: int | None) -> dict[str, Made]:
     """The synthetic images that a way takes, made if they are not there: of the small class, or of every class."""
     if generator is None:
         return {}
@@ -175,7 +205,7 @@ def images_for(draw: Draw, data: PreparedSet, way: Way, generator: int | None) -
 
 def classified(
     draw: Draw, data: PreparedSet, way: Way, made: dict[str, np.ndarray], seed: int, test: np.ndarray
-) -> np.ndarray:
+) -> Classified:
     """Probabilities of `test`, by one classifier of real images and of those of `images_for`."""
     names, budget = data.classes, draw.place.budget
     real = {name: data.select("train", [name]) for name in names}
@@ -188,39 +218,45 @@ def classified(
         for member in range(way.members):
             draw.place.check()
             own = seed + 10 * member
-            found.append(classify(images, labels, of_real, test, way.arm, len(names), seed=own, **asked))
-        return np.mean(found, axis=0)
+            found.append(classify_timed(images, labels, of_real, test, way.arm, len(names), seed=own, **asked))
+        return Classified(np.mean([one.predicted for one in found], axis=0), sum(one.seconds for one in found))
+    begun = time.perf_counter()
     eyes = load_features("lite0", device=draw.place.device)
     features, of_test = (extract(eyes, torch.from_numpy(part)).double().cpu().numpy() for part in (images, test))
     patients = [data.manifest[i].patient for name in names for i in data.indices("train", [name])]
     groups = np.full(len(labels), "", object)
     groups[of_real] = patients
     smote_seed = seed if way.smote else None
-    return probe(features, labels, list(groups), of_test, len(names), of_real=of_real, smote_seed=smote_seed)
+    predicted = probe(features, labels, list(groups), of_test, len(names), of_real=of_real, smote_seed=smote_seed)
+    return Classified(predicted, time.perf_counter() - begun)
 
 
-def chosen(draw: Draw, data: PreparedSet, way: Way, generator: int, name: str, count: int) -> np.ndarray:
+def chosen(draw: Draw, data: PreparedSet, way: Way, generator: int, name: str, count: int) -> Made:
     """The synthetic images of one class that a way takes; they are kept."""
+    runs = runs_of(draw, data, way.images, name, generator)
     if way.choice == "all":
-        make = partial(synthetic, draw, data, way.images, generator, name, count)
+        make = partial(synthetic, runs, draw, data, way.images, name, count)
     else:
-        make = partial(of_the_boundary, draw, data, way, generator, name, count)
+        make = partial(of_the_boundary, runs, draw, data, way, name, count)
     kind = way.images if way.choice == "all" else f"{way.choice}-{draw.place.budget.steps}"
     return kept(draw, f"{kind}-{generator}-{name}-{count}", make)
 
 
-def kept(draw: Draw, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array of a draw, made once. Its name tells how long generators are trained: none of a trial is taken."""
-    path = draw.folder / f"{name}-{length(draw)}.npy".replace(" ", "-")
+def kept(draw: Draw, name: str, make: Callable[[], np.ndarray]) -> Made:
+    """Images of a draw, made once. Their name tells how long generators are trained: none of a trial is taken."""
+    path = draw.folder / f"{name}-{length(draw)}.npz".replace(" ", "-")
     if not path.exists():
+        begun = time.perf_counter()
+        images = make()
         with atomic_write(path) as file:
-            np.save(file, make())
-    return np.load(path)
+            np.savez(file, images=images, seconds=time.perf_counter() - begun)
+    with np.load(path) as known:
+        return Made(known["images"], float(known["seconds"]))
 
 
-def of_the_boundary(draw: Draw, data: PreparedSet, way: Way, generator: int, name: str, count: int) -> np.ndarray:
+def of_the_boundary(runs: list[Path], draw: Draw, data: PreparedSet, way: Way, name: str, count: int) -> np.ndarray:
     """Of more images than are wanted, those of which a classifier of the real images is least sure."""
-    pool = synthetic(draw, data, way.images, generator, name, MARGIN * count)
+    pool = synthetic(runs, draw, data, way.images, name, MARGIN * count)
     real = [data.select("train", [other]) for other in data.classes]
     labels = np.repeat(np.arange(len(real)), [len(part) for part in real])
     place = draw.place
@@ -230,9 +266,8 @@ def of_the_boundary(draw: Draw, data: PreparedSet, way: Way, generator: int, nam
     return pool[np.sort(np.argsort(np.abs(sure - 0.5))[:count])]
 
 
-def synthetic(draw: Draw, data: PreparedSet, kind: str, generator: int, name: str, count: int) -> np.ndarray:
-    """Synthetic images of a class, of one kind of `IMAGES`."""
-    runs = runs_of(draw, data, kind, name, generator)
+def synthetic(runs: list[Path], draw: Draw, data: PreparedSet, kind: str, name: str, count: int) -> np.ndarray:
+    """Synthetic images of a class, of one kind of `IMAGES`, by the generators of these runs."""
     share = -(-count // len(runs))
     models = (open_model(run, device=draw.place.device) for run in runs)
     return np.concatenate([images_of(one, kind, name, share, data) for one in models])[:count]
@@ -274,7 +309,8 @@ def trained(draw: Draw, data: PreparedSet, method: str, name: str, seed: int) ->
     """The run of a method; for `fine-tuned` that of a class.
 
     Raises:
-        Failed: It diverged, and again with another seed, or a command failed.
+        Diverged: It did, or one that it begins with, with every seed that is tried.
+        Failed: A command failed.
     """
     place, budget = draw.place, draw.place.budget
 
@@ -312,11 +348,11 @@ def of_seed(seed: int) -> list[str]:
 
 
 def tried(train_with: Callable[[int], Path], seed: int) -> Path:
-    """A run with this seed, or with another one if that diverges."""
-    try:
-        return train_with(seed)
-    except Diverged:
-        return train_with(seed + AGAIN)
+    """A run with this seed, or with the first of some others if that diverges."""
+    for one in range(seed, seed + (TRIES - 1) * AGAIN, AGAIN):
+        with suppress(Diverged):
+            return train_with(one)
+    return train_with(seed + (TRIES - 1) * AGAIN)
 
 
 @contextmanager
@@ -379,6 +415,20 @@ def origins(run: Path) -> set[Path]:
     return {run, *origins(beside if beside.exists() else run.parent.parent / start.run)}
 
 
+def described(runs: Sequence[Path]) -> tuple[Generator, ...]:
+    """The records of runs, and then of those with whose networks they began."""
+    return tuple(map(_described, [*runs, *sorted(set().union(*map(origins, runs)) - set(runs))]))
+
+
+def _described(path: Path) -> Generator:
+    run = Run.open(path)
+    told = [line for line in run.stats() if line["kind"] == "scores"]
+    last = told[-1] if told else {}
+    return Generator(
+        path.name, run.config.training.seed, open_model(path).sha256[:12], last.get("swd"), last.get("ms_ssim_gap")
+    )
+
+
 def seconds_of(runs: Iterable[Path]) -> float:
     """How long runs were trained, with those that they began with; each counts once."""
     every = set().union(*map(origins, runs))
@@ -396,9 +446,10 @@ def call(words: Sequence[Any], place: Place) -> None:
     """
     place.check()
     command = [sys.executable, "-m", "samgan", *map(str, words)]
+    settings = os.environ | IN_FULL
     with (
         tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as program,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=settings) as program,
     ):
         try:
             program.wait(None if place.end == float("inf") else place.end - time.monotonic())
@@ -414,6 +465,12 @@ def call(words: Sequence[Any], place: Place) -> None:
         sys.stderr.write(text)
         kind = Diverged if "training stopped" in text else Failed  # samgan's words for a loss or weight that is NaN
         raise kind(f"samgan {' '.join(map(str, words))}: status {program.returncode}")
+
+
+def compute_in_full() -> None:
+    """Let this process compute all of single precision on a GPU, too, as `call` does for others."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def stay_on(core: int) -> None:

@@ -7,10 +7,11 @@ import itertools
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -119,6 +120,8 @@ class Machine:
     """What a classifier was trained on, and by which version."""
 
     processor: str
+    device: str
+    """cpu; of a GPU also its name."""
     precision: str
     """Of classifiers."""
     samgan: str
@@ -126,6 +129,32 @@ class Machine:
     torch: str
     procedure: int
     """`samgan.studies.classifier.PROCEDURE`."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A generator whose images were used, or one with whose networks such a one began."""
+
+    run: str
+    """Name of its folder."""
+    seed: int
+    """That it was trained with: another one than the draw's if that diverged."""
+    sha256: str
+    swd: float | None = None
+    """The last quick scores in its log, of images against held-out ones; nothing is chosen by them. None: it has
+    none."""
+    ms_ssim_gap: float | None = None
+
+
+@dataclass(frozen=True)
+class OtherHospital:
+    """What a classifier makes of another hospital's images."""
+
+    auc: float
+    """Of the probability that an image is not normal."""
+    predicted: str
+    """As in `Classifier`, of two classes: normal, and not."""
+    held_out: str
 
 
 @dataclass(frozen=True)
@@ -140,18 +169,31 @@ class Classifier:
     """Logarithms of the probabilities of all classes for each held-out image, float16 in base64: `probabilities`."""
     held_out: str
     """Hash of the names of the held-out images: only records with the same one can be compared."""
+    trained_on: str
+    """SHA-256 of the draw's prepared set, its images and their list: only records with the same one can be compared."""
     seconds: float
-    """Of training and testing the classifier."""
+    """Of training and testing the classifier; of each network when that was done, also if the cache had it."""
     machine: Machine
     date: str
-    other_hospital: float | None = None
-    """AUC on images of another hospital, of the classes that these have; None: there are none for this question."""
+    other_hospital: OtherHospital | None = None
+    """None: there are no such images for this question."""
     recipe: str = ""
     """Hash of the generator's settings but its seed; empty: no synthetic image was used."""
     generator_seconds: float = 0.0
     """Of training the generators of its images; other ways of the draw, and other draws, may share them."""
-    models: tuple[str, ...] = ()
-    """SHA-256 of these generators."""
+    image_seconds: float = 0.0
+    """Of making these images, and of choosing among them; other ways of the draw may share them."""
+    generators: tuple[Generator, ...] = ()
+    """Those of its images, and those that they began with."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A classifier that cannot be trained: a generator of its images diverged with every seed that is tried."""
+
+    key: Key
+    machine: Machine
+    date: str
 
 
 @dataclass(frozen=True)
@@ -246,7 +288,7 @@ class UseGain:
     other_hospital: float | None
     """Gain in AUC on another hospital's images, over the first rival; None: there are none."""
     minutes: float
-    """Of training a draw's generators and one classifier of its images, on average."""
+    """Of training a draw's generators, making its images and training one classifier of these, on average."""
 
     @property
     def strongest(self) -> Rival:
@@ -265,35 +307,60 @@ def encoded(probabilities: np.ndarray) -> str:
     return base64.b64encode(logs.tobytes()).decode()
 
 
-def probabilities(record: Classifier) -> np.ndarray:
+def probabilities(record: Classifier | OtherHospital) -> np.ndarray:
     """Of the held-out images, [images, classes]."""
     known = HeldOut.read(record.held_out)
     logs = np.frombuffer(base64.b64decode(record.predicted), "<f2").astype(float)
     if len(logs) != len(known.truth) * len(known.classes):
-        raise SystemExit(f"{record.key}: expected probabilities of {len(known.truth)} images in {known.classes}")
+        what = record.key if isinstance(record, Classifier) else "another hospital"
+        raise SystemExit(f"{what}: expected probabilities of {len(known.truth)} images in {known.classes}")
     return softmax(logs.reshape(len(known.truth), -1), axis=1)
 
 
 def read(path: Path) -> list[Classifier]:
-    """The records of a file, each classifier once. A last line that was cut off is left out.
+    """The records of a file, each classifier once: by the newest procedure, the first of several.
 
     Raises:
         SystemExit: A line is no record.
     """
     found: dict[Key, Classifier] = {}
+    for record in _lines(path, Classifier):
+        before = found.get(record.key)
+        if before is None or record.machine.procedure > before.machine.procedure:
+            found[record.key] = record
+    return list(found.values())
+
+
+def lost_beside(path: Path) -> Path:
+    """The file of what is `Lost`, beside the records."""
+    return path.with_name(f"{path.stem}-lost.jsonl")
+
+
+def read_lost(path: Path) -> list[Lost]:
+    """What could not be trained, of the records of a file.
+
+    Raises:
+        SystemExit: A line is no such record.
+    """
+    return list(_lines(lost_beside(path), Lost))
+
+
+R = TypeVar("R", Classifier, Lost)
+
+
+def _lines(path: Path, kind: type[R]) -> Iterator[R]:
+    """Of a file, if there is one. A last line that was cut off is left out."""
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
             break
         try:
-            record = msgspec.json.decode(line, type=Classifier)
+            yield msgspec.json.decode(line, type=kind)
         except msgspec.DecodeError as error:
             raise SystemExit(f"{path}, line {number}: expected a record of a classifier ({error}); remove it") from None
-        found.setdefault(record.key, record)
-    return list(found.values())
 
 
-def add(path: Path, record: Classifier) -> None:
+def add(path: Path, record: Classifier | Lost) -> None:
     """Add a record in one piece; a line that an earlier process did not finish is removed first."""
     for _ in range(600):  # tenths of a second, while another process adds one
         try:
@@ -336,7 +403,25 @@ def pilot_ways(cell: Cell, rivals: Iterable[str], uses: Iterable[str]) -> list[s
     return [*rivals, *(uses if cell == WITH_USES else ())]
 
 
-def choose(records: Sequence[Classifier], rivals: Iterable[str], uses: dict[str, str]) -> Choices | None:
+def missing(
+    records: Sequence[Classifier], lost: Iterable[Lost], cell: Cell, ways: Iterable[str]
+) -> dict[str, list[int]]:
+    """What a cell of the pilot lacks: the draws of each way. One of which a draw is lost lacks nothing any more."""
+    done = {
+        (record.key.way, record.key.draw, record.key.seed) for record in _of_pilot(of_newest_procedure(records), cell)
+    }
+    gone = {one.key.way for one in _of_pilot(lost, cell) if (one.key.way, one.key.draw, one.key.seed) not in done}
+    lacking = {
+        way: [draw for draw in range(PILOT_DRAWS) if any((way, draw, seed) not in done for seed in range(SEEDS))]
+        for way in ways
+        if way not in gone
+    }
+    return {way: draws for way, draws in lacking.items() if draws}
+
+
+def choose(
+    records: Sequence[Classifier], rivals: Iterable[str], uses: dict[str, str], lost: Sequence[Lost] = ()
+) -> Choices | None:
     """The rivals of each cell of the pilot that is complete, and the uses; None before `WITH_USES` is.
 
     What has been chosen stays, since cells may have been measured by it: only cells of the pilot are added.
@@ -345,15 +430,17 @@ def choose(records: Sequence[Classifier], rivals: Iterable[str], uses: dict[str,
         records: Of the pilot.
         rivals: Ways without synthetic images.
         uses: Ways with them, and the family of each: of a family, at most one is chosen.
+        lost: What could not be trained: such a use counts as tried, and is not chosen.
     """
     rivals, chosen, best = list(rivals), list[RivalsOf](), tuple[str, ...]()
-    records = _of_newest_procedure(records)
     for cell in PILOT:
-        found = _means(records, cell)
-        if all(way in found for way in pilot_ways(cell, rivals, uses)):
+        found = _means(of_newest_procedure(records), cell)
+        if not missing(records, lost, cell, pilot_ways(cell, rivals, uses)):
             chosen.append(RivalsOf(cell, tuple(sorted(rivals, key=found.__getitem__, reverse=True)[:RIVALS])))
             if cell == WITH_USES:
-                ranked = sorted(uses, key=found.__getitem__, reverse=True)
+                for use in (use for use in uses if use not in found):
+                    print(f"{use}: not chosen, since a generator of it diverged with every seed")
+                ranked = sorted((use for use in uses if use in found), key=found.__getitem__, reverse=True)
                 first = {uses[use]: use for use in reversed(ranked)}  # the best of each family
                 best = tuple(use for use in ranked if first[uses[use]] == use)[:USES]
     if before := read_choices():
@@ -413,7 +500,7 @@ def pilot_spreads(
     return {use: Spread(float(np.mean(gains)), of_draws, of_patients[use]) for use, gains in gained.items()}
 
 
-def _of_pilot(records: Iterable[Classifier], cell: Cell) -> list[Classifier]:
+def _of_pilot(records: Iterable[R], cell: Cell) -> list[R]:
     """Those that count in a cell of the pilot."""
     return [
         record
@@ -432,7 +519,7 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
     """The gain of every chosen use in the cells that are complete: all their draws, in each of the folds.
 
     Raises:
-        SystemExit: Classifiers that are compared were not tested on the same images.
+        SystemExit: Classifiers that are compared were not tested, or those of a draw not trained, on the same images.
     """
     if choices is None:
         return []
@@ -464,7 +551,7 @@ def gains(records: Sequence[Classifier], choices: Choices | None) -> list[UseGai
     ]
 
 
-def _of_newest_procedure(records: Sequence[Classifier]) -> list[Classifier]:
+def of_newest_procedure(records: Sequence[Classifier]) -> list[Classifier]:
     """Ways are compared only where their classifiers were trained by one procedure; `runs.py` replaces older ones."""
     newest = max((record.machine.procedure for record in records), default=0)
     return [record for record in records if record.machine.procedure == newest]
@@ -473,7 +560,7 @@ def _of_newest_procedure(records: Sequence[Classifier]) -> list[Classifier]:
 def _complete(records: Sequence[Classifier]) -> dict[tuple[Cell, str], list[list[Classifier]]]:
     """Of each cell and way of which all draws are done: the classifiers, by fold and draw."""
     of: Compared = defaultdict(lambda: defaultdict(list))
-    for record in _of_newest_procedure(records):
+    for record in of_newest_procedure(records):
         key = record.key
         if key.budget == Budget() and key.draw < DRAWS.get(key.cell, 0) and key.seed < SEEDS:
             of[key.cell, key.way][f"{key.folds} {key.draw}"].append(record)
@@ -523,9 +610,9 @@ def _use_gain(
     pairs = zip(complete[cell, use], complete[cell, ways[0]], strict=True)
     (recall,) = estimate_gains(units([_gain(found[0].cell, *pair, _recall) for pair in pairs]))
     calibration = np.mean([_error(r) for r in ours]) - np.mean([_error(r) for r in first])
-    elsewhere = [[r.other_hospital for r in own if r.other_hospital is not None] for own in (ours, first)]
+    elsewhere = [[r.other_hospital.auc for r in own if r.other_hospital is not None] for own in (ours, first)]
     other = float(np.mean(elsewhere[0]) - np.mean(elsewhere[1])) if all(elsewhere) else None
-    minutes = np.mean([record.generator_seconds + record.seconds for record in ours]) / 60
+    minutes = np.mean([record.generator_seconds + record.image_seconds + record.seconds for record in ours]) / 60
     return UseGain(cell, use, rivals, decision, recall, float(calibration), other, float(minutes))
 
 
@@ -594,10 +681,16 @@ def _gain(
     of: Callable[[Classifier], Measured] = _area,
 ) -> DrawnGain:
     """What a draw gains: a mean over classifiers."""
-    if len({record.held_out for record in (*ours, *theirs)}) > 1:
-        raise SystemExit(f"{ours[0].key.cell}: expected one set of held-out images, found several; prepare it again")
+    every, key = (*ours, *theirs), ours[0].key
+    if len({record.held_out for record in every}) > 1:
+        raise SystemExit(f"{key.cell}: expected one set of held-out images, found several; prepare it again")
+    if len({record.trained_on for record in every}) > 1:
+        ways = f"{key.way} and {theirs[0].key.way}"
+        raise SystemExit(
+            f"{key.cell}, {key.folds}, draw {key.draw}, {ways}: expected one set of training images, found several; "
+            "remove the lines of one and train these again"
+        )
     (reached, influence), (other, of_other) = _mean(ours, of), _mean(theirs, of)
-    key = ours[0].key
     fold = (*FOLDS, PILOT_FOLDS).index(key.folds)
     return DrawnGain(name, fold, key.draw, reached - other, influence - of_other)
 

@@ -13,9 +13,10 @@ before `cells` measures those on folds 1 and 2. What it chose stays; a later cal
 Both go on where they stopped: a record is added as soon as a classifier is done (pilot.jsonl, cells.jsonl), and a
 generator continues from its last checkpoint. So they can be stopped or killed at any time, and called again, with
 --minutes for as long as a machine is to be had. A training that fails, such as one that diverges, is named, and the
-others go on; its cell stays open. Several may work in one WORK, each with a core and a draw of its own.
-On another machine only the records are needed; without WORK its generators are trained again. SETS is the folder that
-sets.py wrote.
+others go on; its cell stays open. What diverges with every seed is also listed in a file beside the records
+(pilot-lost.jsonl): `choose` takes no such use. Several may work in one WORK, each with a core and a draw of its own.
+SETS is the folder that sets.py wrote. Another machine needs the same SETS and the records so far: lines of a draw that
+was trained on other images are refused. It does not need WORK; without that, its generators are trained again.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import functools
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,18 +36,22 @@ import torch
 from draws import (
     NORMAL,
     PRECISION,
+    TRIES,
+    Diverged,
     Draw,
     Failed,
     OutOfTime,
     Place,
     classified,
+    compute_in_full,
+    described,
     images_for,
     origins,
     runs_of,
     seconds_of,
     stay_on,
 )
-from records import Budget, Cell, Classifier, HeldOut, Key, Machine
+from records import Budget, Cell, Classifier, HeldOut, Key, Lost, Machine
 from ways import RIVALS, USES, WAYS, Way
 
 from samgan import __version__
@@ -56,7 +61,6 @@ from samgan.files import atomic_write, hash_json, locked
 from samgan.metrics.classification import scores
 from samgan.metrics.feature_networks import FeaturesUnavailable
 from samgan.runs import Run, describe_environment
-from samgan.sampling import open_model
 from samgan.studies.classifier import PROCEDURE
 from samgan.studies.map_cells import area_and_influence
 from samgan.training import ARITHMETIC
@@ -77,6 +81,7 @@ def main(words: Sequence[str] | None = None) -> None:
     path = options.records or (records.OF_PILOT if pilot else records.CELLS)
     if budget != Budget() and options.records is None:
         raise SystemExit(f"{budget} is not that of the protocol: name another file with --records, not {path.name}")
+    compute_in_full()
     if options.core is not None:
         stay_on(options.core)
     end = time.monotonic() + 60 * options.minutes
@@ -93,11 +98,19 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def choose() -> None:
-    """Write what the pilot says; what an earlier call chose stays."""
+    """Write what the pilot says, and tell what it lacks; what an earlier call chose stays."""
     uses = {name: way.family for name, way in USES.items()}
-    choices = records.choose(records.read(records.OF_PILOT), RIVALS, uses)
+    found, lost = records.read(records.OF_PILOT), records.read_lost(records.OF_PILOT)
+    for cell in records.PILOT:
+        lacking = records.missing(found, lost, cell, records.pilot_ways(cell, RIVALS, uses))
+        if not any(record.key.cell == cell for record in found):
+            print(f"{cell}: the pilot has not begun")
+        elif lacking:
+            each = "; ".join(f"{way}: {', '.join(map(str, draws))}" for way, draws in lacking.items())
+            print(f"{cell}: the pilot is not complete; these ways lack these draws: {each}")
+    choices = records.choose(found, RIVALS, uses, lost)
     if choices is None:
-        raise SystemExit(f"nothing is chosen: the pilot of {records.WITH_USES} is not complete")
+        raise SystemExit(f"nothing is chosen: the pilot of {records.WITH_USES} is not complete, or lost every use")
     with atomic_write(records.CHOICES) as file:
         file.write(msgspec.json.format(msgspec.json.encode(choices)) + b"\n")
     print(f"{records.CHOICES}: {', '.join(choices.uses)}; rivals of {len(choices.rivals)} cells of the pilot")
@@ -169,7 +182,7 @@ def _asked(options: argparse.Namespace, cells: Iterable[Cell]) -> list[Cell]:
 def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path, failed: list[str]) -> None:
     """Train and test the classifiers of one draw that have no record yet; not if another process is at it.
 
-    What fails is added to `failed`, and is left out.
+    What fails is added to `failed`, and is left out. What diverges with every seed is also `Lost`.
     """
     wanted = [
         Key(draw.cell, draw.folds, draw.number, name, draw.seed() if WAYS[name].arm.synthetic else None, seed, budget)
@@ -181,15 +194,24 @@ def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path
     busy = f"{draw.folder}: another process is at it"
     try:
         with locked(draw.folder, busy):
-            done = {record.key for record in records.read(path) if record.machine.procedure == PROCEDURE}
+            known = [record for record in records.read(path) if record.machine.procedure == PROCEDURE]
+            done = {record.key for record in known}
+            lost = {one.key for one in records.read_lost(path)}
+            of_draw = (draw.cell, draw.folds, draw.number)
+            same = {r.trained_on for r in known if (r.key.cell, r.key.folds, r.key.draw) == of_draw}
             for key in (key for key in wanted if key not in done):
                 draw.place.check()
                 try:
-                    record = tested(draw, key)
+                    record = tested(draw, key, same)
                 except FeaturesUnavailable:
                     raise
+                except Diverged as error:
+                    failed.append(f"{_named(key)}: diverged with {TRIES} seeds ({error})")
+                    if key not in lost:
+                        records.add(records.lost_beside(path), Lost(key, this_machine(draw.place.device), _today()))
+                    continue
                 except (Failed, SamganError) as error:
-                    failed.append(f"{key.cell} {key.folds} {key.draw}, {key.way}: {error}")
+                    failed.append(f"{_named(key)}: {error}")
                     continue
                 records.add(path, record)
                 print(key.cell, key.folds, key.draw, key.way, key.seed, record.scores, flush=True)
@@ -199,15 +221,37 @@ def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path
         print(busy)
 
 
-def tested(draw: Draw, key: Key) -> Classifier:
-    """Train one classifier and test it on the held-out patients, and on another hospital's where there are some."""
+def _named(key: Key) -> str:
+    return f"{key.cell} {key.folds} {key.draw}, {key.way}"
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def tested(draw: Draw, key: Key, same: Collection[str]) -> Classifier:
+    """Train one classifier and test it on the held-out patients, and on another hospital's where there are some.
+
+    Args:
+        draw: Whose set it is trained on.
+        key: Which classifier.
+        same: What the draw's other records were trained on.
+
+    Raises:
+        SystemExit: That was another set.
+    """
     way, data = WAYS[key.way], draw.open()
+    if other := set(same) - {data.sha256}:
+        raise SystemExit(
+            f"{_named(key)}: expected the training images of the draw's other lines, {other.pop()[:12]}, found "
+            f"{data.sha256[:12]} in {data.path}; prepare SETS from the same folders, or remove those lines"
+        )
     made = images_for(draw, data, way, key.generator)
     test, elsewhere = data.select("holdout"), draw.elsewhere()
-    begun = time.perf_counter()
     images = test if elsewhere is None else np.concatenate([test, elsewhere.images])
-    predicted = classified(draw, data, way, made, draw.seed(1 + key.seed), images)
-    seconds = time.perf_counter() - begun
+    own = {name: one.images for name, one in made.items()}
+    done = classified(draw, data, way, own, draw.seed(1 + key.seed), images)
+    predicted = done.predicted
     index = data.indices("holdout")
     truth = data.labels(data.classes)[index]
     patients = np.unique(data.groups(index), return_inverse=True)[1]
@@ -217,17 +261,19 @@ def tested(draw: Draw, key: Key) -> Classifier:
     area, _ = area_and_influence(predicted[: len(test)], truth, patients)
     other = None
     if elsewhere is not None:
-        other = elsewhere.area(1 - predicted[len(test) :, data.classes.index(NORMAL)])
+        other = elsewhere.tested(predicted[len(test) :, data.classes.index(NORMAL)])
     of_generators = provenance(draw, data, way, key.generator, made)
     return Classifier(
         key=key,
         scores={name: round(value, 6) for name, value in (found | {"auc": area}).items()},
         predicted=records.encoded(predicted[: len(test)]),
         held_out=name,
-        seconds=round(seconds, 1),
+        trained_on=data.sha256,
+        seconds=round(done.seconds, 1),
         machine=this_machine(draw.place.device),
-        date=datetime.now(UTC).date().isoformat(),
+        date=_today(),
         other_hospital=other,
+        image_seconds=round(sum(one.seconds for one in made.values()), 1),
         **of_generators,
     )
 
@@ -245,7 +291,7 @@ def provenance(draw: Draw, data: PreparedSet, way: Way, generator: int | None, m
     return {
         "recipe": hash_json(sorted(set(recipes)))[:12],
         "generator_seconds": round(seconds_of(runs), 1),
-        "models": tuple(open_model(run).sha256[:12] for run in runs),
+        "generators": described(runs),
     }
 
 
@@ -253,8 +299,10 @@ def provenance(draw: Draw, data: PreparedSet, way: Way, generator: int | None, m
 def this_machine(device: str) -> Machine:
     """Where this runs."""
     known = describe_environment(device, None)
+    gpu = f": {torch.cuda.get_device_name()}" if device.startswith("cuda") and torch.cuda.is_available() else ""
     return Machine(
         known.processor,
+        f"{device}{gpu}",
         PRECISION,
         __version__,
         known.commit or "",
@@ -269,6 +317,7 @@ def pilot_table(found: Sequence[Classifier]) -> str:
     Then, of each use: what it gains over the strongest rival, how much that differs between draws and patients, and
     what would be shown with some numbers of draws.
     """
+    found = records.of_newest_procedure(found)
     cells = [cell for cell in records.PILOT if any(record.key.cell == cell for record in found)]
     if not cells:
         return "The pilot has not been measured."
