@@ -35,9 +35,12 @@ from samgan.studies import (
     ARMS,
     CLAIMS,
     CLASSICAL,
+    CONFIRMED,
     HEADLINE,
+    REFUTED,
     ROWS,
     SIGN,
+    UNDECIDED,
     BalanceDocument,
     RowDocument,
     ScoredAt,
@@ -310,8 +313,22 @@ def of_the_verdict(verdict, name, seed, part, **changes):
     kimg = verdict.PARTS[part].kimg
     config = verdict.expected_config(name, seed, kimg)
     trained = replace(made.trained, config=config.to_dict(), kimg=config.training.kimg)
-    at = tuple(ScoredAt(kimg=length, scores=made.scores) for length in verdict.PARTS[part].score_at)
-    row = replace(made, name=name, seed=seed, key=f"{name}-seed{seed}-0", trained=trained, scored_at=at)
+    copies = ROWS[name].copies
+
+    def scored(length):
+        seen = int(1000 * copies * length)
+        return tuple(
+            replace(one, generated=replace(one.generated, images_seen=seen))
+            for one in (made.scores, made.second_scores)
+        )
+
+    at = []
+    for length in verdict.PARTS[part].score_at:
+        scores, second = scored(length)
+        at.append(ScoredAt(kimg=length, scores=scores, second_scores=second))
+    scores, second = scored(kimg)
+    row = replace(made, name=name, seed=seed, trained=trained, scores=scores, second_scores=second)
+    row = replace(row, key=verdict.key_of(row, kimg), scored_at=tuple(at))
     return replace(row, **changes)
 
 
@@ -325,14 +342,16 @@ def test_rows_of_the_verdict_are_taken_as_they_were_at_a_length(monkeypatch, tmp
     verdict = load("verdict", "verdict")
     monkeypatch.setattr(verdict, "HERE", tmp_path)
     row = of_the_verdict(verdict, "samgan-8", 0, "headline")
-    on_the_way = replace(row.scores, ms_ssim_real=None)
+    on_the_way, by_second = (
+        replace(one, ms_ssim_real=None) for one in (row.scored_at[0].scores, row.scored_at[0].second_scores)
+    )
     alarm = Collapse(step=12500, images_seen=100000, wall_seconds=9.0, reason="alike")
     trained = replace(row.trained, collapse=alarm, gamma={"generator.8": 0.5})
-    at = ScoredAt(kimg=100.0, scores=on_the_way, second_scores=on_the_way)
+    at = ScoredAt(kimg=100.0, scores=on_the_way, second_scores=by_second)
     row = replace(row, trained=trained, scored_at=(at,))
     write_rows(tmp_path / "headline", [row])
     (found,) = verdict.rows_at(100.0)
-    assert found.scores == found.second_scores == on_the_way
+    assert (found.scores, found.second_scores) == (on_the_way, by_second)
     assert found.trained.kimg == 100
     assert found.trained.wall_minutes == pytest.approx(row.trained.wall_minutes / 4, abs=0.01)
     assert found.trained.collapse == alarm
@@ -346,9 +365,9 @@ def test_rows_of_the_verdict_are_taken_as_they_were_at_a_length(monkeypatch, tmp
     write_rows(tmp_path / "headline", [replace(row, key="again")])
     with pytest.raises(SystemExit, match="expected one run of each row and seed"):
         verdict.rows_at(100.0)
-    other = replace(row, seed=1, key="again", scoring=replace(row.scoring, count=7))
-    tree = verdict.expected_config("samgan-8", 1, 400.0).to_dict()
-    write_rows(tmp_path / "headline", [replace(other, trained=replace(row.trained, config=tree))])
+    (tmp_path / "headline" / "rows" / "again.json").unlink()
+    other = of_the_verdict(verdict, "samgan-8", 1, "headline")
+    write_rows(tmp_path / "headline", [replace(other, scoring=replace(row.scoring, count=7))])
     with pytest.raises(SystemExit, match="expected rows that were scored in one way"):
         verdict.rows_at(100.0)
 
@@ -364,11 +383,29 @@ def test_a_run_that_failed_is_reported(monkeypatch, tmp_path):
     verdict = load("verdict", "verdict")
     monkeypatch.setattr(verdict, "HERE", tmp_path)
     bad = of_the_verdict(verdict, "samgan-8", 0, "headline", trained=None, scores=None, failed="loss is nan")
-    write_rows(tmp_path / "headline", [replace(bad, scored_at=())])
+    write_rows(tmp_path / "headline", [replace(bad, second_scores=None, scored_at=())])
+    verdict.main()
+    for kimg in verdict.PARTS["headline"].lengths:
+        table = (tmp_path / f"at-{kimg:g}" / "table.md").read_text()
+        assert "Failed: samgan-8, seed 0: loss is nan" in table
+        assert "failed (1)" in table
+
+
+def test_a_run_that_failed_on_its_way_counts_as_far_as_it_got_and_is_not_waited_for(monkeypatch, tmp_path):
+    verdict = load("verdict", "verdict")
+    monkeypatch.setattr(verdict, "HERE", tmp_path)
+    rows = [of_the_verdict(verdict, name, seed, "headline") for name in ("samgan-8", "msg-gan-6") for seed in range(4)]
+    got_so_far = replace(rows[0].trained, kimg=240.0)
+    lost = {"scores": None, "second_scores": None, "failed": "loss is nan"}
+    rows[0] = replace(rows[0], trained=got_so_far, **lost)
+    write_rows(tmp_path / "headline", rows)
+    assert {(row.name, row.seed) for row in verdict.rows_at(200.0)} == {(row.name, row.seed) for row in rows}
+    assert all(row.scores and not row.failed for row in verdict.rows_at(200.0))
     verdict.main()
     table = (tmp_path / "at-400" / "table.md").read_text()
-    assert "Failed: samgan-8, seed 0: loss is nan" in table
-    assert "failed (1)" in table
+    assert "Not finished" not in table
+    assert f"* {HEADLINE}: **undecided at this scale**" in table
+    assert "; seed 0 of samgan-8 failed, so the other seeds are not compared" in table
 
 
 def test_claims_wait_for_all_runs_of_their_length(monkeypatch, tmp_path):
@@ -383,6 +420,7 @@ def test_claims_wait_for_all_runs_of_their_length(monkeypatch, tmp_path):
     verdict.main()
     table = (tmp_path / "at-400" / "table.md").read_text()
     assert "Not finished: 7 of 8 jobs have ended." in table
+    assert "* Claims wait for samgan-8, seed 0.\n" in table
     assert "The paper's claims" not in table
     assert not (tmp_path / "at-400" / "further.md").exists()
     write_rows(tmp_path / "headline", rows[:1])
@@ -394,6 +432,7 @@ def test_claims_wait_for_all_runs_of_their_length(monkeypatch, tmp_path):
     further = (tmp_path / "at-400" / "further.md").read_text()
     assert "1 - recall: samgan-8 below msg-gan-6" in further
     assert further.count("Frechet distance: samgan-8 below msg-gan-6") == 1  # by the second network
+    assert not any(word in further for word in (CONFIRMED, REFUTED, UNDECIDED))
     assert "The paper's claims" not in (tmp_path / "at-200" / "table.md").read_text()  # factors are not there
 
 
@@ -414,15 +453,20 @@ def test_seeds_that_the_stopping_rule_adds_are_waited_for_and_count_at_their_end
     assert "Not finished: 10 of 12 jobs have ended." in table
     assert "The paper's claims" not in table
     assert "10 of 12 of the part headline" in verdict.progress()
+    assert verdict.LOOKED_AT_TWICE not in table
+    write_rows(tmp_path / "headline", [of_the_verdict(verdict, name, 5, "headline") for name in names])
+    verdict.main()
+    table = (tmp_path / "at-400" / "table.md").read_text()
+    assert f"* {verdict.LOOKED_AT_TWICE}\n" in table
+    assert "The paper's claims" in table
 
 
 def test_each_claim_is_judged_at_one_length():
-    """All of them, but flips, of which two pairs have the seeds of the factors; with rows that the protocol has."""
+    """With rows that the protocol has, and as many seeds as it says."""
     verdict = load("verdict", "verdict")
     judged = {kimg: verdict.claims_at(kimg) for kimg in verdict.LENGTHS}
     sentences = [claim.sentence for claims in judged.values() for claim in claims]
-    assert sorted(set(sentences)) == sorted(claim.sentence for claim in CLAIMS)
-    assert [one for one in set(sentences) if sentences.count(one) > 1] == ["Flips help"]
+    assert sorted(sentences) == sorted(claim.sentence for claim in CLAIMS)
     for kimg, least in {400: 4, 200: 2, 100: 1}.items():
         assert judged[kimg]
         seeds = Counter(name for name, _ in verdict.planned_at(kimg))
@@ -458,10 +502,11 @@ def test_every_run_of_the_verdict_is_one_that_table2_starts_by_its_script(tmp_pa
         config = request.config(ROWS[name], data, 0)
         assert config.computed() == verdict.expected_config(name, 0, 100.0).computed()
         assert config.training.precision == "fp32"
-        verdict.check(of_the_verdict(verdict, name, 0, "rest"), "rest", f"{name}-seed0-0")
+        row = of_the_verdict(verdict, name, 0, "rest")
+        verdict.check(row, "rest", row.key)
 
 
-def test_a_row_that_is_not_of_the_protocol_is_refused():
+def test_a_row_that_is_not_of_the_protocol_is_refused(monkeypatch):
     verdict = load("verdict", "verdict")
     row = of_the_verdict(verdict, "msg-gan-2", 0, "rest")
     verdict.check(row, "rest", row.key)
@@ -485,6 +530,34 @@ def test_a_row_that_is_not_of_the_protocol_is_refused():
             verdict.check(other, "rest", row.key)
     with pytest.raises(SystemExit, match="expected the key other"):
         verdict.check(row, "rest", "other")
+    monkeypatch.setattr("samgan.studies.sweep_job.ARITHMETIC", 0)
+    with pytest.raises(SystemExit, match="expected a run of this arithmetic"):
+        verdict.check(row, "rest", row.key)
+
+
+def test_scores_of_the_verdict_are_of_the_length_and_the_networks_that_they_say():
+    verdict = load("verdict", "verdict")
+    row = of_the_verdict(verdict, "samgan-8", 0, "headline")
+    verdict.check(row, "headline", row.key)
+    early = replace(row.scores, generated=replace(row.scores.generated, images_seen=8))
+    for other, told in (
+        (replace(row, scores=early), "expected scores at 400 kimg: images seen 400000.0, found 8"),
+        (replace(row, scored_at=(replace(row.scored_at[0], scores=early),)), "expected scores at 100 kimg"),
+        (replace(row, scored_at=(replace(row.scored_at[0], kimg=50.0),)), "expected a length of the part"),
+        (replace(row, second_scores=row.scores), f"expected features {verdict.RADIOGRAPH}"),
+        (replace(row, scores=replace(row.scores, seed=1)), "expected the protocol and seed"),
+    ):
+        with pytest.raises(SystemExit, match=re.escape(told)):
+            verdict.check(other, "headline", row.key)
+
+
+def test_how_often_claims_err_is_told_as_it_was_simulated(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER / "verdict")
+    rates = load("verdict", "error_rates")
+    assert rates.table() in (FOLDER / "verdict" / "protocol.md").read_text()
+    tables = [rates.simulated(400, rates.SPREADS["as assumed"], np.random.default_rng(seed)) for seed in range(2)]
+    assert [sorted(table) for table in tables] == [["msg-gan-6", "samgan-8"]] * 2
+    assert tables[0] != tables[1]
 
 
 def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatch):

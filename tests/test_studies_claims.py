@@ -8,6 +8,7 @@ from scipy import stats
 
 from samgan.scoring import MODE_COLLAPSE, NO_MODE_COLLAPSE, Scores
 from samgan.studies import CLAIMS, CONFIRMED, HEADLINE, REFUTED, ROWS, SIGN, UNDECIDED, judge_claims, rank_correlation
+from samgan.studies.claims import Pair, describe_pairs
 
 
 def scored(frechet, *, likeness=0.6, recall=0.5, gap=0.0, coverage=0.5, sign=False):
@@ -209,6 +210,40 @@ def test_the_sign_of_a_collapse_is_judged_by_what_rows_with_it_cover(share, word
     assert verdict(SIGN, few).word == UNDECIDED
     seeds = {name: 3 * found for name, found in runs.items()}  # of one row are no further evidence
     assert verdict(SIGN, seeds) == verdict(SIGN, runs)
+
+
+def test_a_sign_has_to_be_clearer_to_contradict_the_claim_than_to_confirm_it():
+    """One of two scores is enough to contradict it, so each may err half as often."""
+    covered = [0.61, 0.62, 0.63, 0.64, 0.65, 0.305], [0.6, 0.3, 0.31, 0.32, 0.34, 0.35]
+    p = stats.mannwhitneyu(*covered).pvalue
+    assert 0.025 < p < 0.05
+    for with_sign, without, word in ((*covered, UNDECIDED), (*covered[::-1], CONFIRMED)):
+        runs = {f"with {k}": [scored(1.0, recall=x, coverage=x, sign=True)] for k, x in enumerate(with_sign)}
+        runs |= {f"without {k}": [scored(1.0, recall=x, coverage=x)] for k, x in enumerate(without)}
+        assert verdict(SIGN, runs).word == word
+
+
+def test_nothing_is_claimed_of_a_row_of_which_a_run_failed():
+    runs = {
+        "samgan-8": {0: scored(1.0), 1: scored(1.01)},
+        "msg-gan-6": {0: scored(3.0), 1: scored(3.02), 2: scored(3.0)},
+    }
+    claims = [claim for claim in CLAIMS if claim.sentence == HEADLINE]
+    (sure,) = judge_claims(runs, claims)
+    assert sure.word == CONFIRMED
+    (open_now,) = judge_claims(runs, claims, {"samgan-8": [2]})
+    assert open_now.word == UNDECIDED
+    assert "seed 2 of samgan-8 failed, so the other seeds are not compared" in open_now.evidence[0]
+    assert open_now.intervals == {}
+
+
+def test_pairs_are_described_without_a_verdict():
+    runs = {"samgan-8": {0: scored(1.0), 1: scored(1.01)}, "msg-gan-6": {0: scored(3.0), 1: scored(3.02)}}
+    (line,) = describe_pairs(runs, [Pair("samgan-8", "msg-gan-6")])
+    assert line.startswith(
+        "Frechet distance: samgan-8 below msg-gan-6: 1.000 and 1.010 against 3.000 and 3.020; ratio "
+    )
+    assert not any(word in line for word in (CONFIRMED, REFUTED, UNDECIDED))
 
 
 def test_a_row_has_the_sign_when_most_of_its_seeds_have():

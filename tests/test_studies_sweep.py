@@ -32,6 +32,7 @@ from samgan.scoring import Scores
 from samgan.studies import Job, Resources, RowDocument, ScoredBy, Scoring, finished, run_sweep, sweep_ray
 from samgan.studies.sweep import _fits
 from samgan.studies.sweep_ray import cores_of_a_job
+from samgan.studies.sweep_row import finished_rows
 from samgan.studies.sweep_status import Status
 from samgan.training import Interrupted
 
@@ -244,6 +245,33 @@ def test_a_run_that_stands_at_a_length_is_scored_there_in_the_way_that_is_asked_
     api.evaluate(run.path, data, count=8, out=run.path / "scores-0.012")  # by an earlier call
     (row,) = run_sweep([one], tmp_path, Scoring(count=10), HERE)
     assert [(at.kimg, at.scores.count) for at in row.scored_at] == [(0.012, 10)]
+
+
+def test_scores_on_the_way_that_were_computed_in_an_older_way_are_not_taken(data, tmp_path, no_features, monkeypatch):
+    one = dataclasses.replace(job(data), score_at=(0.012,))
+    (first,) = run_sweep([one], tmp_path, Scoring(), HERE)
+    assert len(first.scored_at) == 1
+    for module in ("sweep", "sweep_job"):
+        monkeypatch.setattr(f"samgan.studies.{module}.SCORING", 2)
+    (again,) = run_sweep([one], tmp_path, Scoring(), HERE)
+    assert again.scoring.computes == 2
+    assert again.scored_at == ()
+
+
+def test_a_run_that_fails_on_its_way_keeps_what_it_had_trained_and_scored(data, tmp_path, no_features, monkeypatch):
+    train = api.train
+
+    def diverges(config, prepared, out, **more):
+        run = train(config.override({"training.kimg": 0.012}), prepared, out, **more)
+        if config.training.kimg > 0.012:
+            raise SamganError("loss is nan")
+        return run
+
+    monkeypatch.setattr(api, "train", diverges)
+    (row,) = run_sweep([dataclasses.replace(job(data), score_at=(0.012,))], tmp_path, Scoring(), HERE)
+    assert (row.failed, row.scores, row.trained.kimg) == ("loss is nan", None, 0.012)
+    assert [at.kimg for at in row.scored_at] == [0.012]
+    assert finished_rows([row]) == []
 
 
 def test_scores_fit_by_the_name_of_their_features(data, tmp_path, no_features):

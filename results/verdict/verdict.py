@@ -5,7 +5,8 @@
 For each length at which rows were scored, it writes at-LENGTH/ (table.md, table.csv, table.json, table.html) with all
 rows that have scores there, whichever part of the protocol they are from. When all runs that are scored at this length
 have ended, it tests the claims that the protocol judges there. further.md then has what decides nothing: the same pairs
-by other measures, and by the radiograph features, whose scores are in second.csv.
+by other measures, and by the radiograph features, whose scores are in second.csv. A run that failed has ended, too;
+what was scored before counts.
 """
 
 import dataclasses
@@ -15,8 +16,9 @@ from pathlib import Path
 from samgan.config import Config, flatten
 from samgan.files import atomic_write
 from samgan.scoring import Scores
-from samgan.studies import CLAIMS, HEADLINE, ROWS, RowDocument, judge_claims, write_table
-from samgan.studies.claims import FRECHET, LIKENESS, MISSED, Claim, Pair
+from samgan.studies import CLAIMS, HEADLINE, ROWS, RowDocument, write_table
+from samgan.studies.claims import FRECHET, LIKENESS, MISSED, Claim, Pair, describe_pairs
+from samgan.studies.sweep_job import Job
 
 HERE = Path(__file__).parent
 
@@ -32,6 +34,11 @@ class Part:
     score_at: tuple[float, ...] = ()
     more_seeds: int = 0
     """That the stopping rule may add."""
+
+    @property
+    def lengths(self) -> tuple[float, ...]:
+        """At which it is scored."""
+        return (*self.score_at, self.kimg)
 
 
 REST = (
@@ -61,7 +68,7 @@ FACTORS = (
     "Flips help",
 )
 FLIPS = (("msg-gan-6", "msg-gan-7"), ("samgan-8", "samgan-5"))
-"""The pairs of the last of these that have two seeds; all five of its pairs are in the whole table."""
+"""The pairs of the last of these that have two seeds, and decide. The other three have one, and are described."""
 NOT_RUN = ("msg-gan-7-rate-0.001", "samgan-8-rate-0.001")
 """Rows that claims name and the protocol leaves out."""
 SECOND = ("frechet", "recall", "coverage")
@@ -69,6 +76,9 @@ SET = "318c3605837bad1f4a40f3731fddb2725ae74ac4357464e8d4c6e6766fae6359"
 """The prepared set of the protocol, for all rows but that of faces."""
 STAND_IN = "2bc9e920563d781c36a37fb24319c161b16bc2d4d7d1ac2186c69598ef5ce863"
 """The file of features that results/stand_in.py writes."""
+RADIOGRAPH = "a843e2a22055c1fde3cedfc0de90f217a2000e3124c8f2724f1f269c6cfcbe92"
+"""The radiograph features, the second network."""
+LOOKED_AT_TWICE = "Its claim was looked at twice: after four seeds, and after the two that the stopping rule added."
 COUNT = 1500
 SETTINGS = {"network.max_channels": 32, "training.batch_size": 8, "training.precision": "fp32"}
 """What run.sh gives to all rows; recipes that are no rows of the paper take the precision alone."""
@@ -84,7 +94,7 @@ def claims_at(kimg: float) -> list[Claim]:
         pairs = tuple(pair for pair in flips.pairs if (pair.better, pair.worse) in FLIPS)
         return [*own, dataclasses.replace(flips, pairs=pairs)]
     if kimg == 100:
-        others = [claim for claim in CLAIMS if claim.sentence not in (HEADLINE, *FACTORS[:-1])]
+        others = [claim for claim in CLAIMS if claim.sentence not in (HEADLINE, *FACTORS)]
         return [
             dataclasses.replace(claim, pairs=tuple(pair for pair in claim.pairs if pair.worse not in NOT_RUN))
             for claim in others
@@ -103,7 +113,7 @@ def planned_at(kimg: float) -> set[tuple[str, int]]:
     """
     found = set()
     for name, part in PARTS.items():
-        if name not in DESCRIBED and kimg in (part.kimg, *part.score_at):
+        if name not in DESCRIBED and kimg in part.lengths:
             more = part.more_seeds if kimg == part.kimg and added(name) else 0
             found |= {(row, seed) for row, seeds in part.seeds.items() for seed in range(seeds + more)}
     return found
@@ -123,7 +133,7 @@ def main() -> None:
             folder = HERE / f"at-{kimg:g}"
             folder.mkdir(exist_ok=True)
             planned = planned_at(kimg)
-            waiting = planned - {(row.name, row.seed) for row in rows if row.scores}
+            waiting = planned - {(row.name, row.seed) for row in rows}
             claims = [] if waiting else claims_at(kimg)
             write_table(
                 folder,
@@ -133,11 +143,21 @@ def main() -> None:
                 jobs=len(planned | {(row.name, row.seed) for row in rows}),
                 claims=claims,
                 pictures=pictures_at(kimg),
+                notes=notes_at(kimg, waiting),
             )
             write_second(folder / "second.csv", rows)
             if claims:
                 write_further(folder / "further.md", rows, claims)
     print(progress())
+
+
+def notes_at(kimg: float, waiting: set[tuple[str, int]]) -> list[str]:
+    """What a reader of a table has to know of its claims."""
+    if waiting and claims_at(kimg):
+        first = ", ".join(f"{row}, seed {seed}" for row, seed in sorted(waiting)[:3])
+        more = f" and {len(waiting) - 3} others" if len(waiting) > 3 else ""
+        return [f"Claims wait for {first}{more}."]
+    return [LOOKED_AT_TWICE] if kimg == PARTS["headline"].kimg and added("headline") else []
 
 
 def progress() -> str:
@@ -162,7 +182,12 @@ def pictures_at(kimg: float) -> dict[str, Path]:
 
 
 def write_further(path: Path, rows: Sequence[RowDocument], claims: Sequence[Claim]) -> None:
-    """Pairs of the claims by further measures and by the second network, which decide nothing."""
+    """Pairs of the claims by further measures and by the second network, which decide nothing.
+
+    All five pairs of flips are there, also where one seed of a pair is all there is.
+    """
+    described = {claim.sentence: claim for claim in CLAIMS if claim.sentence == FACTORS[-1]}
+    claims = [*claims, *(one for name, one in described.items() if name not in {claim.sentence for claim in claims})]
     of_paper = [row for row in rows if not ROWS[row.name].is_recipe and not ROWS[row.name].colour]
     first: dict[str, dict[int, Scores]] = {}
     second: dict[str, dict[int, Scores]] = {}
@@ -179,9 +204,10 @@ def write_further(path: Path, rows: Sequence[RowDocument], claims: Sequence[Clai
         lines += ["", f"## {title}", ""]
         for claim in claims:
             compared = dict.fromkeys((pair.better, pair.worse) for pair in claim.pairs)
-            pairs = tuple(Pair(*names, measure) for names in compared for measure in measures)
-            for verdict in judge_claims(runs, [dataclasses.replace(claim, pairs=pairs)]) if pairs else ():
-                lines += [f"* {claim.sentence}", *(f"  * {line}" for line in verdict.evidence)]
+            own = {pair.measure for pair in claim.pairs} if runs is first else set()  # which the table has
+            pairs = [Pair(*names, measure) for names in compared for measure in measures if measure not in own]
+            if pairs:
+                lines += [f"* {claim.sentence}", *(f"  * {line}" for line in describe_pairs(runs, pairs))]
     with atomic_write(path) as file:
         file.write(("\n".join(lines) + "\n").encode())
 
@@ -201,7 +227,7 @@ def write_second(path: Path, rows: list[RowDocument]) -> None:
 def rows_at(kimg: float) -> list[RowDocument]:
     """All rows as they were after so many thousand images, in the order of the table; one for each row and seed.
 
-    Those that failed are there at the end of their part.
+    Those that failed are there at all lengths of their part, without scores at those that they had not reached.
 
     Raises:
         SystemExit: A part has two runs of one row and seed, or one that is not of the protocol, or rows were scored in
@@ -215,7 +241,7 @@ def rows_at(kimg: float) -> list[RowDocument]:
             raise SystemExit(f"{name}/rows: expected one run of each row and seed; remove those of other settings")
         for path, row in own.items():
             check(row, name, path.stem)
-            cut = row_at(row, kimg) or (row if row.failed and kimg == part.kimg else None)
+            cut = row_at(row, kimg) or (row if row.failed and kimg in part.lengths else None)
             further = name == "full" or row.seed >= part.seeds[row.name]
             if cut and (kimg == part.kimg or not further):
                 found[row.name, row.seed] = cut
@@ -246,6 +272,8 @@ def check(row: RowDocument, name: str, stem: str) -> None:
     seeds = part.seeds.get(row.name, 0) and part.seeds[row.name] + part.more_seeds
     expect("a row and seed of the part", True, 0 <= row.seed < seeds)
     expect("the key", stem, row.key)
+    if row.scores or not ROWS[row.name].colour:  # the key has the arithmetic and the set, too
+        expect("a run of this arithmetic, with the key", key_of(row, part.kimg), row.key)
     if row.trained:
         found, wanted = (
             flatten(config.computed())
@@ -254,11 +282,26 @@ def check(row: RowDocument, name: str, stem: str) -> None:
         for key in sorted(found.keys() | wanted.keys()):
             expect(key, wanted.get(key), found.get(key))
         expect("a run to its end", False, row.trained.ended_early)
-    for scores in filter(None, (row.scores, *(at.scores for at in row.scored_at))):
-        expect("images", COUNT, scores.count)
-        expect("features", STAND_IN, scores.features and scores.features.sha256)
-        if not ROWS[row.name].colour:
-            expect("the set", SET, scores.data and scores.data.sha256)
+    second = None if ROWS[row.name].colour else RADIOGRAPH
+    ended = (part.kimg, row.scores, row.second_scores)
+    for kimg, first, other in (ended, *((at.kimg, at.scores, at.second_scores) for at in row.scored_at)):
+        expect("a length of the part", True, kimg in part.lengths)
+        for features, scores in ((STAND_IN, first), (second, other)):
+            if scores is None:
+                continue
+            expect("images", COUNT, scores.count)
+            expect("features", features, scores.features and scores.features.sha256)
+            expect("the protocol and seed", ("standard", 0), (scores.protocol, scores.seed))
+            seen = scores.generated and scores.generated.images_seen
+            expect(f"scores at {kimg:g} kimg: images seen", ROWS[row.name].copies * 1000 * kimg, seen)
+            if not ROWS[row.name].colour:
+                expect("the set", SET, scores.data and scores.data.sha256)
+
+
+def key_of(row: RowDocument, kimg: float) -> str:
+    """The key of a row's run, by the protocol, and by what this version of samgan computes."""
+    data = row.scores.data if row.scores and ROWS[row.name].colour else None
+    return Job(row.name, expected_config(row.name, row.seed, kimg), "", data.sha256 if data else SET, None).key
 
 
 def expected_config(name: str, seed: int, kimg: float) -> Config:
@@ -273,10 +316,10 @@ def row_at(row: RowDocument, kimg: float) -> RowDocument | None:
 
     Of a row that went on, the weights of attention are not known, and an alarm counts only if it was there by then.
     """
-    if not row.trained or not row.scores:
+    if not row.trained:
         return None
     copies = ROWS[row.name].copies
-    if round(row.trained.kimg / copies, 1) == kimg:
+    if row.scores and round(row.trained.kimg / copies, 1) == kimg:
         return dataclasses.replace(row, scored_at=())
     at = next((at for at in row.scored_at if at.kimg == kimg), None)
     if at is None:
@@ -292,7 +335,8 @@ def row_at(row: RowDocument, kimg: float) -> RowDocument | None:
         },
         collapse=alarm if alarm and alarm.images_seen <= 1000 * seen else None,
     )
-    return dataclasses.replace(row, trained=trained, scores=at.scores, second_scores=at.second_scores, scored_at=())
+    scores = {"scores": at.scores, "second_scores": at.second_scores, "failed": None}
+    return dataclasses.replace(row, trained=trained, **scores, scored_at=())
 
 
 if __name__ == "__main__":

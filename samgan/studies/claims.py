@@ -156,14 +156,26 @@ class _Compared(NamedTuple):
     word: str
     line: str
     difference: Difference | None = None
+    power: str = ""
+
+    @property
+    def evidence(self) -> str:
+        """The line, with its verdict if there is an interval."""
+        return f"{self.line}: {self.word}{self.power}" if self.difference else self.line
 
 
-def judge_claims(runs: Mapping[str, Mapping[int, Scores]], claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
+def judge_claims(
+    runs: Mapping[str, Mapping[int, Scores]],
+    claims: Sequence[Claim] = CLAIMS,
+    failed: Mapping[str, Sequence[int]] | None = None,
+) -> list[Verdict]:
     """Test claims.
 
     A pair is "confirmed" if the 95 % interval of its difference within seeds (better minus worse) is below zero. It is
     "not confirmed" if a wider interval, which holds for all pairs of the claim together (Bonferroni), is above zero.
     A claim is "confirmed" if all its pairs are, and "not confirmed" if one or more are; otherwise it is undecided.
+    A pair with a row of which a run failed is undecided: a row that diverges with one seed would be judged by its good
+    seeds alone.
 
     The evidence also has, for each pair, the p of a permutation test and of a t-test of its own seeds alone, and how
     many seeds its difference would take to be seen; and the mean over several pairs with its interval. These decide
@@ -173,6 +185,7 @@ def judge_claims(runs: Mapping[str, Mapping[int, Scores]], claims: Sequence[Clai
         runs: Scores by the row's name and the seed. All are of one data set, and of networks whose seeds may be assumed
             to spread equally.
         claims: Default: all.
+        failed: By the row's name, the seeds whose runs failed.
 
     Returns:
         A verdict for each.
@@ -182,8 +195,8 @@ def judge_claims(runs: Mapping[str, Mapping[int, Scores]], claims: Sequence[Clai
         if claim.sentence == SIGN:
             verdicts.append(_sign(runs))
             continue
-        found = [_compare(pair, len(claim.pairs), runs) for pair in claim.pairs]
-        words, evidence = [one.word for one in found], [one.line for one in found]
+        found = [_compare(pair, len(claim.pairs), runs, failed or {}) for pair in claim.pairs]
+        words, evidence = [one.word for one in found], [one.evidence for one in found]
         intervals = {}
         for pair, one in zip(claim.pairs, found, strict=True):
             if one.difference:
@@ -201,7 +214,15 @@ def _joined(words: Sequence[str]) -> str:
     return CONFIRMED if set(words) == {CONFIRMED} else UNDECIDED
 
 
-def _compare(pair: Pair, pairs: int, runs: Mapping[str, Mapping[int, Scores]]) -> _Compared:
+def describe_pairs(runs: Mapping[str, Mapping[int, Scores]], pairs: Sequence[Pair]) -> list[str]:
+    """Lines on pairs of which nothing is claimed: what `judge_claims` says of them, without a verdict."""
+    found = [_compare(pair, 1, runs, {}) for pair in pairs]
+    return [f"{one.line}{one.power}" for one in found]
+
+
+def _compare(
+    pair: Pair, pairs: int, runs: Mapping[str, Mapping[int, Scores]], failed: Mapping[str, Sequence[int]]
+) -> _Compared:
     """The verdict on one of the `pairs` pairs of a claim, and a line that says why."""
     measure, values = pair.measure, _values(pair.measure, runs)
     title = f"{measure.name}: {pair.better} below {pair.worse}"
@@ -217,6 +238,8 @@ def _compare(pair: Pair, pairs: int, runs: Mapping[str, Mapping[int, Scores]]) -
         return " and ".join(f"{measure.shown(values[row][seed]):.3f}" for seed in seeds)
 
     line = f"{title}: {shown(pair.better)} against {shown(pair.worse)}"
+    if lost := [f"seed {seed} of {name}" for name in (pair.better, pair.worse) for seed in failed.get(name, ())]:
+        return _Compared(UNDECIDED, f"{line}; {', '.join(lost)} failed, so the other seeds are not compared")
     rest = rest_of(values)
     if not rest.freedom:
         return _Compared(UNDECIDED, f"{line}; no rows have two seeds that differ, so their spread is not known")
@@ -224,8 +247,8 @@ def _compare(pair: Pair, pairs: int, runs: Mapping[str, Mapping[int, Scores]]) -
     # One pair is enough to contradict a claim, so all pairs together must not err more often than one.
     confirmed, refuted = difference.interval()[1] < 0, difference.interval(pairs)[0] > 0
     word = CONFIRMED if confirmed else REFUTED if refuted else UNDECIDED
-    line = f"{line}; {_with_interval(measure, difference)}: {word}{_power(measure, found, rest)}"
-    return _Compared(word, line, difference)
+    line = f"{line}; {_with_interval(measure, difference)}"
+    return _Compared(word, line, difference, _power(measure, found, rest))
 
 
 def _power(measure: Measure, found: Sequence[float], rest: Rest) -> str:
@@ -273,16 +296,21 @@ def _values(measure: Measure, runs: Mapping[str, Mapping[int, Scores]]) -> Value
 
 
 def _sign(runs: Mapping[str, Mapping[int, Scores]]) -> Verdict:
-    """Test by ranks whether rows with the sign in most of their seeds cover less than rows without it."""
+    """Test by ranks whether rows with the sign in most of their seeds cover less than rows without it.
+
+    As with pairs, one of the two scores is enough to contradict the claim, so for that its p has to be half as large.
+    """
     evidence, words = [], []
-    for name in ("recall", "coverage"):
+    names = ("recall", "coverage")
+    for name in names:
         rows = [row for scores in runs.values() if (row := _row_of_sign(name, list(scores.values())))]
         with_sign, without = ([row.covered for row in rows if row.sign is sign] for sign in (True, False))
         line = f"{name}: {len(with_sign)} rows with the sign, {len(without)} without"
         if with_sign and without:
             p = float(stats.mannwhitneyu(with_sign, without).pvalue)
             lower = statistics.fmean(with_sign) < statistics.fmean(without)
-            word = UNDECIDED if not p <= 1 - LEVEL else CONFIRMED if lower else REFUTED
+            allowed = (1 - LEVEL) / (1 if lower else len(names))
+            word = UNDECIDED if not p <= allowed else CONFIRMED if lower else REFUTED
             line += f"; medians {statistics.median(with_sign):.3f} and {statistics.median(without):.3f}, p {p:.2g}"
         else:
             word = UNDECIDED

@@ -130,7 +130,14 @@ def seeds_to_see(difference: float, rest: Rest, seeds: int) -> int | None:
     """
     if difference == 0 or not math.isfinite(difference):
         return None
-    number = 1
-    while seen_with(number, rest._replace(freedom=max(1, rest.freedom + number - seeds))) > abs(difference):
-        number += 1 + number // 100  # beyond a hundred, to the nearest percent
-    return number
+
+    def is_seen(number: int) -> bool:
+        return seen_with(number, rest._replace(freedom=max(1, rest.freedom + number - seeds))) <= abs(difference)
+
+    too_few, enough = 0, 1
+    while not is_seen(enough):
+        too_few, enough = enough, 2 * enough
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if is_seen(middle) else (middle, enough)
+    return enough

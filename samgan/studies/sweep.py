@@ -23,7 +23,7 @@ from samgan.files import PRIVATE, atomic_write, is_full, locked
 from samgan.pictures import SYNTHETIC, image_grid, to_uint8, write_png
 from samgan.runs import Run, find_collapse
 from samgan.sampling import load_model, sample
-from samgan.scoring import Scores, scores_file
+from samgan.scoring import SCORING, Scores, scores_file
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_ray import run_on_ray
 from samgan.studies.sweep_row import Curve, RowDocument, ScoredAt, Trained
@@ -178,15 +178,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
             scores = _score(run, data, scoring, resources.device)
             if other := _second(scoring):
                 second = _score(run, data, other, resources.device, run.path / "second-scores")
-            used = scores.features, scores.count
-            on_the_way = [one for one in on_the_way if (one.scores.features, one.scores.count) == used]
-            by_second = second and second.features  # an earlier call may have had other ones
-            on_the_way = [
-                one
-                if one.second_scores is None or one.second_scores.features == by_second
-                else dataclasses.replace(one, second_scores=None)
-                for one in on_the_way
-            ]
+            on_the_way = _scored_alike(on_the_way, scores, second)
         picture = to_uint8(sample(load_model(run), range(PICTURE_SEEDS))).numpy()
         with atomic_write(_path(job, out).with_suffix(".png")) as file:
             write_png(file, image_grid(picture, PICTURE_SEEDS), {"Description": SYNTHETIC})
@@ -197,6 +189,8 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
             raise
         name = "" if isinstance(error, SamganError) else f"{type(error).__name__}: "
         failed = name + first_line(error)
+        with contextlib.suppress(SamganError, OSError, ValueError):
+            trained = trained or _described_so_far(out / "runs" / job.key)
     row = RowDocument(
         name=job.name,
         seed=job.seed,
@@ -215,13 +209,26 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
     return row
 
 
+def _scored_alike(on_the_way: list[ScoredAt], scores: Scores, second: Scores | None) -> list[ScoredAt]:
+    """Scores on the way by the features and the count of those at the end; an earlier call may have had others."""
+    used, by_second = (scores.features, scores.count), second and second.features
+    return [
+        one
+        if one.second_scores is None or one.second_scores.features == by_second
+        else dataclasses.replace(one, second_scores=None)
+        for one in on_the_way
+        if (one.scores.features, one.scores.count) == used
+    ]
+
+
 def _score_at(
     kimg: float, job: Job, path: Path, data: PreparedSet, scoring: Scoring, resources: Resources, on_collapse: str
 ) -> list[ScoredAt]:
     """Train to a part of the job's length, and score that; nothing if the run has passed it without scores."""
     part = dataclasses.replace(job, config=job.config.override({"training.kimg": kimg}))
     found: list[Scores] = []
-    for by, folder in ((scoring, path / f"scores-{kimg:g}"), (_second(scoring), path / f"second-scores-{kimg:g}")):
+    at = f"scores-{kimg:g}" + (f"-computed-by-{SCORING}" if SCORING > 1 else "")  # those of an older way are not taken
+    for by, folder in ((scoring, path / at), (_second(scoring), path / f"second-{at}")):
         if by is None:
             continue
         document = folder / scores_file(scoring.protocol)
@@ -307,6 +314,15 @@ def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
     if job.minutes is None and step < job.config.training.total_steps and run.is_over():  # of a part of the job
         return False
     return run.is_over(job.minutes) or (on_collapse == "stop" and find_collapse(run.stats()) is not None)
+
+
+def _described_so_far(path: Path) -> Trained | None:
+    """What a run that failed had trained by its last checkpoint."""
+    if not (path / "config.json").is_file():
+        return None
+    run = Run(path)
+    begun = any(line["kind"] == "train" and line["step"] <= run.last_step() for line in run.stats())
+    return _describe(run) if begun else None
 
 
 def _describe(run: Run) -> Trained:

@@ -88,7 +88,7 @@ class RowDocument(Document):
     scoring: ScoredBy
     on_collapse: Literal["warn", "stop", "ignore"] = "warn"
     trained: Trained | None = None
-    """None if training failed."""
+    """Of a run that failed, up to its last checkpoint; None if it has none."""
     scores: Scores | None = None
     """None if training or scoring failed."""
     second_scores: Scores | None = None

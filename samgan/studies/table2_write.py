@@ -23,7 +23,7 @@ from samgan.studies.table2_rows import ROWS
 HOW_CLAIMS_ARE_TESTED = f"""Claims are tested on runs of the paper's networks, without those that ended early. \
 "{REFUTED}" means that the opposite was measured, by more than seeds differ (95 % interval; a wider one for a claim of \
 several pairs, because one pair is enough to contradict it). Rows are compared within seeds, which share the order of \
-images and latents."""
+images and latents. Where a run of a row failed, nothing is claimed of that row."""
 PUBLISHED = ("paper's FID", "paper's MR / MG")
 """Columns of table.md and table.html for which a table without rows of the paper's networks has no value."""
 NOT_COMPARABLE = """The paper's FID was measured with other features, on other images and after longer training, so \
@@ -57,6 +57,7 @@ def write_table(
     jobs: int | None = None,
     claims: Sequence[Claim] = CLAIMS,
     pictures: Mapping[str, Path] | None = None,
+    notes: Sequence[str] = (),
 ) -> tuple[Table, list[Path]]:
     """Write `table.md`, `table.csv`, `table.json` and `table.html`.
 
@@ -68,6 +69,7 @@ def write_table(
         jobs: Number of jobs of the whole sweep, if some may not have ended.
         claims: Those to test.
         pictures: PNG files of synthetic images by the key of a row; default: `rows/KEY.png` of the folder.
+        notes: Sentences that stand first among those below the table.
 
     Returns:
         What table.json holds, and the files.
@@ -80,11 +82,11 @@ def write_table(
         title=title,
         header=[names[place] for place in columns],
         cells=[[line[place] for place in columns] for line in cells],
-        verdicts=judge_claims(judged, claims) if judged else [],
+        verdicts=judge_claims(judged, claims, _failed(rows)) if judged else [],
         ranks=_rank_sentences(rank_correlations(lines)),
         alarms=alarm_lines(rows),
         alarm_summary=alarm_summary(rows),
-        notes=_notes(rows, command, jobs or len(rows), of_paper),
+        notes=[*notes, *_notes(rows, command, jobs or len(rows), of_paper)],
     )
     document = Table(
         title=title,
@@ -115,6 +117,15 @@ def _judged(rows: Sequence[RowDocument]) -> dict[str, dict[int, Scores]]:
         if not one.trained.ended_early and not row.colour and not row.is_recipe:
             runs.setdefault(row.name, {})[one.row.seed] = one.scores
     return runs
+
+
+def _failed(rows: Sequence[RowDocument]) -> dict[str, list[int]]:
+    """Seeds whose runs failed, by row."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if row.failed is not None:
+            found.setdefault(row.name, []).append(row.seed)
+    return found
 
 
 def _csv(lines: Sequence[TableLine]) -> str:
