@@ -14,7 +14,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -30,11 +30,14 @@ BEAT = 1.0
 """Seconds between two signs of life."""
 SILENCE = 20.0
 """A process that is not heard of for so many seconds is lost. Together with `GRACE`, less than 30."""
+PAUSE = 3.0
+"""A process that looks for signs of life after more than so many seconds stood still itself, as by Ctrl-Z."""
 GRACE = 3.0
 """Seconds in which a process may end by itself once another one is lost. After them, it is ended."""
 LONGEST = 1 << 16  # bytes of a line; longer ones are not ours
 OF_TORCH = re.compile("gloo|nccl|connection (closed|reset)|broken pipe", re.IGNORECASE)
 """What torch's errors of communication have in common; Gloo's are plain RuntimeErrors."""
+Check = Callable[[], None]  # called while a process waits for others; raises an error if that is of no use any more
 RESUME = "Training stops here too; continue from the last checkpoint with --resume, on as many hosts as you like"
 
 
@@ -125,19 +128,22 @@ class Link:
             raise EOFError
         return [line.decode(errors="replace") for line in lines]
 
-    def line(self, seconds: float) -> str:
+    def line(self, seconds: float, check: Check = lambda: None) -> str:
         """The next line, waited for.
 
         Raises:
             EOFError: None came within `seconds`, or the connection was closed.
         """
-        self.connection.settimeout(seconds)
+        until = time.monotonic() + seconds
+        self.connection.settimeout(min(seconds, 0.5))
         with contextlib.suppress(OSError):
-            while b"\n" not in self.unread and len(self.unread) < LONGEST:
-                block = self.connection.recv(4096)
-                if not block:
-                    break
-                self.unread += block
+            while b"\n" not in self.unread and len(self.unread) < LONGEST and time.monotonic() < until:
+                check()
+                with contextlib.suppress(TimeoutError):
+                    block = self.connection.recv(4096)
+                    if not block:
+                        break
+                    self.unread += block
         line, found, self.unread = self.unread.partition(b"\n")
         if not found:
             raise EOFError
@@ -201,12 +207,14 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Watch until `end`."""
-        while not self._over.wait(BEAT):
+        before = time.monotonic()
+        while self.lost is None and not self._over.wait(BEAT):
+            now = time.monotonic()
+            stood_still, before = max(0.0, now - before - PAUSE), now
             for link in self.links:
+                link.heard += stood_still  # nobody could be heard then, and the others may have stopped too
                 link.send("beat")
             self.lost = self._look()
-            if self.lost is not None:
-                break
         if self.lost is None:
             return
         for link in self.links:
@@ -264,9 +272,8 @@ def attended(watch: Watch | None) -> Iterator[None]:
     except RuntimeError as error:
         if not OF_TORCH.search(str(error)):
             raise
-        lost = watch.why(error)
         failed = False
-        raise lost from None
+        raise watch.why(error) from None
     except Exception as error:
         failed = not getattr(error, "on_all_processes", False)
         raise
@@ -291,16 +298,17 @@ def listen(port: int) -> socket.socket:
         ) from None
 
 
-def receive(listener: socket.socket, place: Place, told: int) -> Watch:
+def receive(listener: socket.socket, place: Place, told: int, check: Check = lambda: None) -> Watch:
     """On the first process: wait for all others, and tell them a number.
 
     Args:
         listener: From `listen`; it is closed.
         place: Of this process.
         told: What `join` returns to the others.
+        check: Called again and again while it waits.
 
     Raises:
-        NotMet: Somebody has not come, or was started with other numbers or another version.
+        NotMet: Somebody has not come, or was started with other numbers or another version. Or an error of `check`.
     """
     links: dict[int, Link] = {}
     begun, has_said = time.monotonic(), False
@@ -308,12 +316,15 @@ def receive(listener: socket.socket, place: Place, told: int) -> Watch:
         with listener:
             listener.settimeout(0.2)
             while len(links) < place.world - 1:
+                check()
                 with contextlib.suppress(OSError):
                     _admit(Link(None, listener.accept()[0]), place, links)
-                for rank in [rank for rank, link in links.items() if _is_gone(link)]:
-                    del links[rank]
-                missing = _missing(place, links)
-                waited = time.monotonic() - begun
+                for rank, link in list(links.items()):
+                    try:
+                        link.lines()
+                    except EOFError:  # it has ended before the run began
+                        del links[rank]
+                missing, waited = _missing(place, links), time.monotonic() - begun
                 if missing and waited > PATIENCE and not has_said:
                     terminal.say(f"samgan: waiting for {missing}")
                     has_said = True
@@ -332,24 +343,25 @@ def receive(listener: socket.socket, place: Place, told: int) -> Watch:
     return Watch(place, links.values())
 
 
-def join(address: str, port: int, place: Place) -> tuple[Watch, int]:
+def join(address: str, port: int, place: Place, check: Check = lambda: None) -> tuple[Watch, int]:
     """On every other process: find the first one, and wait until all have come.
 
     Args:
         address: Name or address of the first process's host.
         port: At which it listens.
         place: Of this process.
+        check: Called again and again while it waits.
 
     Returns:
         The watch, and the number that the first process tells.
 
     Raises:
-        NotMet: The first process does not answer, or refuses this one.
+        NotMet: The first process does not answer, or refuses this one. Or an error of `check`.
     """
-    link = Link(None, _connect(address, port))
+    link = Link(None, _connect(address, port, check))
     link.send(msgspec.json.encode(place).decode())
     try:
-        link.place, number = _read_answer(link.line(ARRIVAL + GRACE), address, port)
+        link.place, number = _read_answer(link.line(ARRIVAL + GRACE, check), address, port)
     except EOFError:
         link.close()
         raise NotMet(
@@ -373,9 +385,10 @@ def _read_answer(line: str, address: str, port: int) -> tuple[Place, int]:
     return first, int(number)
 
 
-def _connect(address: str, port: int) -> socket.socket:
+def _connect(address: str, port: int, check: Check) -> socket.socket:
     begun, has_said = time.monotonic(), False
     while True:
+        check()
         try:
             return socket.create_connection((address, port), timeout=5)
         except socket.gaierror as error:
@@ -419,15 +432,6 @@ def _admit(link: Link, place: Place, links: dict[int, Link]) -> None:
     link.send(f"no {reason}")
     link.close()
     raise NotMet(reason)
-
-
-def _is_gone(link: Link) -> bool:
-    """Whether somebody has come and ended before the run began."""
-    try:
-        link.lines()
-    except EOFError:
-        return True
-    return False
 
 
 def _missing(place: Place, links: dict[int, Link]) -> str:

@@ -9,9 +9,11 @@ import contextlib
 import os
 import socket
 import struct
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 from lightning_fabric.plugins.environments import (
@@ -23,13 +25,18 @@ from lightning_fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning_fabric.utilities.distributed import _set_num_threads_if_needed
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from samgan.errors import UsageError
-from samgan.hosts import NotMet, Place, Watch, join, listen, receive
+from samgan.hosts import Check, NotMet, Place, Watch, join, listen, receive
 
-PARENT = "SAMGAN_PARENT"
-"""The environment variable by which a process that this program started knows it: the number of its parent."""
+PARENT = "samgan_parent"
+"""The option -X by which Python tells a worker that it is one: the number of the process that started it.
+
+Programs that a run starts inherit its environment variables, but not this option.
+"""
 LEFT_OVER = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 INTERFACE = "GLOO_SOCKET_IFNAME"
@@ -50,22 +57,21 @@ class OwnProcesses(LightningEnvironment):
     def __init__(self, processes: int, hosts: int) -> None:
         super().__init__()
         self.hosts = hosts
-        self.is_child = _is_child(processes)
+        self.is_worker = _is_worker(processes)
         if hosts > 1:
             _check_hosts(hosts)
-        if not self.is_child:
+        if not self.is_worker:
             for name in (*LEFT_OVER, *(ADDRESS if hosts == 1 else ())):
                 os.environ.pop(name, None)
-            os.environ[PARENT] = str(os.getpid())  # for the processes that Fabric starts, which inherit it
 
     @property
     def creates_processes_externally(self) -> bool:
         """Whether this process was started by another one of the run."""
-        return self.is_child
+        return self.is_worker
 
     def local_rank(self) -> int:
         """This process's number on its host, from 0."""
-        return int(os.environ["LOCAL_RANK"]) if self.is_child else 0
+        return int(os.environ["LOCAL_RANK"]) if self.is_worker else 0
 
     def node_rank(self) -> int:
         """This host's number, from 0."""
@@ -82,7 +88,9 @@ def choose_environment(processes: int, hosts: int) -> ClusterEnvironment:
     Raises:
         UsageError: A launcher has started another number of processes; or there are several hosts, and it is not known
             where the first one is, or which one this is.
+        SystemExit: This is a worker, and the process that started it is gone.
     """
+    _end_if_orphaned()
     asked = processes * hosts
     launchers = (
         ("torchrun", TorchElasticEnvironment.detect, TorchElasticEnvironment, "WORLD_SIZE"),
@@ -90,7 +98,7 @@ def choose_environment(processes: int, hosts: int) -> ClusterEnvironment:
         ("jsrun", LSFEnvironment.detect, LSFEnvironment, "JSM_NAMESPACE_SIZE"),
         ("mpirun", lambda: asked > 1 and MPIEnvironment.detect(), MPIEnvironment, "OMPI_COMM_WORLD_SIZE"),
     )
-    if _is_child(processes):
+    if _is_worker(processes):
         return OwnProcesses(processes, hosts)
     for name, detect, environment, count in launchers:
         if not detect():
@@ -111,6 +119,60 @@ def choose_environment(processes: int, hosts: int) -> ClusterEnvironment:
     return OwnProcesses(processes, hosts)
 
 
+class Workers(_SubprocessScriptLauncher):
+    """Starts the other processes of this host, the workers, and ends them if the processes do not meet.
+
+    Fabric's own launcher also kills this process when a worker fails, without a word. Here `check` says it until all
+    have met, and their `Watch` afterwards.
+    """
+
+    def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Start the workers, then call `function`, in which the processes meet."""
+        environment = self.cluster_environment
+        environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        try:
+            if not environment.creates_processes_externally:
+                self._start()
+            _set_num_threads_if_needed(num_processes=self.num_processes)
+            return function(*args, **kwargs)
+        except BaseException:  # also a signal: the workers would wait for this process
+            for process in self.procs:
+                process.terminate()
+            raise
+
+    def _start(self) -> None:
+        import __main__
+
+        spec = __main__.__spec__  # of `python -m`
+        program = [os.path.abspath(sys.argv[0])] if spec is None else ["-m", spec.name]
+        command = [sys.executable, "-X", f"{PARENT}={os.getpid()}", *program, *sys.argv[1:]]
+        found = self.cluster_environment
+        place = {
+            "MASTER_ADDR": found.main_address,
+            "MASTER_PORT": str(found.main_port),
+            "NODE_RANK": str(found.node_rank()),
+            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
+        }
+        for number in range(1, self.num_processes):
+            self.procs.append(subprocess.Popen(command, env={**os.environ, **place, "LOCAL_RANK": str(number)}))
+
+    def check(self) -> None:
+        """Check that the processes of this host that this one waits for are there.
+
+        Raises:
+            NotMet: A worker has ended by an error.
+            SystemExit: This is a worker, and the process that started it is gone.
+        """
+        _end_if_orphaned()
+        host = self.cluster_environment.node_rank()
+        for rank, process in enumerate(self.procs, host * self.num_processes + 1):
+            if process.poll():  # it ends with 0 after an error that every process has
+                raise NotMet(
+                    f"{Place(rank, host, self.num_nodes, self.num_processes)} ended with status {process.returncode} "
+                    "before all had come: see what it says, and start again; if it says nothing, memory may be short"
+                )
+
+
 class Together(DDPStrategy):
     """Several processes, which meet before torch connects them, and watch over each other.
 
@@ -121,12 +183,17 @@ class Together(DDPStrategy):
     watch: Watch | None = None
     """Over the other processes, from the launch on."""
 
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = Workers(self.cluster_environment, self.num_processes, self.num_nodes)
+
     def setup_environment(self) -> None:
         """Meet the other processes.
 
         Raises:
             NotMet: Some have not come, or the port of the first host is taken.
         """
+        assert isinstance(self._launcher, Workers)
         found = self.cluster_environment
         assert found is not None
         found.set_global_rank(self.node_rank * self.num_processes + self.local_rank)
@@ -136,12 +203,7 @@ class Together(DDPStrategy):
         backend = "nccl" if self.root_device.type == "cuda" else "gloo"
         if place.hosts > 1 and backend == "gloo":
             name_interface(address)
-        try:
-            self.watch, store = _meet(found, address, place)
-        except NotMet:
-            for process in getattr(self.launcher, "procs", ()):  # they would wait for this one
-                process.terminate()
-            raise
+        self.watch, store = _meet(found, address, place, self._launcher.check)
         # Who is lost is for the watch to say: the first process may take its time over a snapshot.
         torch.distributed.init_process_group(
             backend, store=store, rank=place.rank, world_size=place.world, timeout=timedelta(days=1)
@@ -150,7 +212,7 @@ class Together(DDPStrategy):
         super().setup_environment()
 
 
-def _meet(found: ClusterEnvironment, address: str, place: Place) -> tuple[Watch, Store]:
+def _meet(found: ClusterEnvironment, address: str, place: Place, check: Check) -> tuple[Watch, Store]:
     """The watch over the other processes, and where torch tells them how to reach each other."""
     agent, port = None, found.main_port
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun itself listens at this port
@@ -159,13 +221,13 @@ def _meet(found: ClusterEnvironment, address: str, place: Place) -> tuple[Watch,
             TCPStore(address, port, None, False, wait_for_workers=False),
         )
     if place.rank > 0:
-        watch, port = join(address, int(agent.get("port")) if agent else port, place)
+        watch, port = join(address, int(agent.get("port")) if agent else port, place, check)
         return watch, agent or TCPStore(address, port, None, False, wait_for_workers=False)
     listener = listen(0 if agent else port)
     if agent:
         agent.set("port", str(listener.getsockname()[1]))
     store = agent or TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
-    return receive(listener, place, 0 if isinstance(store, PrefixStore) else store.port), store
+    return receive(listener, place, 0 if isinstance(store, PrefixStore) else store.port, check), store
 
 
 def name_interface(address: str) -> None:
@@ -211,9 +273,15 @@ def without_overrides() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _is_child(processes: int) -> bool:
-    """Whether Fabric has started this process for the run of another one, which is the first of this host."""
-    return os.environ.get(PARENT) == str(os.getppid()) and 0 < _number("LOCAL_RANK", 0) < processes
+def _is_worker(processes: int) -> bool:
+    """Whether this process was started for the run of another one, which is the first of this host."""
+    return PARENT in sys._xoptions and 0 < _number("LOCAL_RANK", 0) < processes
+
+
+def _end_if_orphaned() -> None:
+    """End a worker whose parent is gone, without a word: it has nobody to train with. Windows does not tell it."""
+    if sys._xoptions.get(PARENT, str(os.getppid())) != str(os.getppid()):
+        sys.exit(0)
 
 
 def _is_step_of_slurm() -> bool:

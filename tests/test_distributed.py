@@ -72,9 +72,10 @@ def gradients():
     return {"x": x.detach(), "first": gradient.detach(), "second": second.detach(), "third": third}
 
 def interrupted():
-    lengths = {"kimg": 8.0, "log_every_kimg": 0.016, "snapshot_every_kimg": 4.0}
+    # No line of the log is due for long.
+    lengths = {"kimg": 8.0, "log_every_kimg": 4.0, "snapshot_every_kimg": 4.0}
     config = configs["rahinge"].override({"training": lengths})
-    path = folder / "interrupted"
+    path = folder / f"interrupted-{samgan.training.loop.ASK_SECONDS}"
     if rank() == 0:
         Run.create(path, config)
     torch.distributed.barrier()
@@ -90,6 +91,14 @@ def interrupted():
     except Interrupted as error:
         torch.distributed.barrier()  # only the first process writes
         return {"signal": error.signal_number, "files": sorted(p.name for p in (path / "checkpoints").iterdir())}
+
+def interrupted_soon():
+    samgan.training.loop.ASK_SECONDS = 0.0
+    return interrupted()
+
+def interrupted_later():
+    samgan.training.loop.ASK_SECONDS = 0.3
+    return interrupted()
 
 def scored():
     config, path, calls = configs["rahinge"], folder / "scored", []
@@ -162,7 +171,8 @@ work = {name: (lambda config=config: steps(config)) for name, config in configs.
 work["gradients"] = gradients
 for name, function in work.items():
     in_two(name, function)
-stopped = {"scored": scored, "interrupted": interrupted, "nan": nan, "full": full, "bug": bug, "uneven": uneven}
+stopped = {"scored": scored, "interrupted_soon": interrupted_soon, "interrupted_later": interrupted_later}
+stopped |= {"nan": nan, "full": full, "bug": bug, "uneven": uneven}
 for name, function in stopped.items():
     in_two(name, function)
 for name, function in work.items():  # last: forking after a backward pass is not safe
@@ -247,8 +257,13 @@ def test_gather_differentiates_three_times(results):
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(results):
-    for name in ("interrupted-0", "interrupted-1"):
-        assert results(name) == {"signal": 15, "files": ["step-00000008.pt"]}
+    """Long before the next line of the log: the step after the signal if they ask each other after every step."""
+    for name in ("interrupted_soon-0", "interrupted_soon-1"):
+        assert results(name) == {"signal": 15, "files": ["step-00000006.pt"]}
+    later = results("interrupted_later-0")
+    assert later == results("interrupted_later-1")
+    (file,) = later["files"]
+    assert 6 <= int(file[5:-3]) < 1000
 
 
 def test_the_first_process_scores_while_both_go_on_and_both_end_where_its_watch_says_so(results):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import hosts as laboratory
 import msgspec
@@ -277,6 +279,103 @@ def test_an_error_of_one_process_is_told_to_the_others_and_one_of_all_is_not(soo
     with pytest.raises(RuntimeError, match="a defect"), attended(first):
         raise RuntimeError("a defect")
     second.end(failed=False)
+
+
+def test_time_in_which_a_process_stood_still_itself_is_nobodys_silence(soon, monkeypatch):
+    """After Ctrl-Z and fg, nothing has come for long, since the others stood still as well."""
+    monkeypatch.setattr(samgan.hosts, "SILENCE", 60.0)
+    first, (second, _) = meet(place(1))
+    second._over.set()
+    second.join()  # nothing comes from it any more
+    ahead, looks = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead[0], sleep=time.sleep)
+    monkeypatch.setattr(samgan.hosts, "time", clock)
+    original = first._look
+    monkeypatch.setattr(first, "_look", lambda: looks.append(0) or original())
+    ahead[0] = 1000.0
+    until = time.monotonic() + 30
+    while len(looks) < 4 and first.lost is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert first.lost is None
+    assert len(looks) >= 4
+    monkeypatch.setattr(samgan.hosts, "SILENCE", 0.3)
+    assert first._found.wait(30)
+    assert "host 1 (node-1) has not answered" in first.lost
+    first.end(failed=False)
+    second.links[0].close()
+
+
+class Gone(NotMet):
+    """Why nobody need wait any longer."""
+
+
+def test_whoever_waits_for_the_others_learns_that_it_is_of_no_use(monkeypatch):
+    """The waiting would take ten minutes."""
+
+    def check():
+        calls.append(0)
+        if len(calls) == 3:
+            raise Gone("gone")
+
+    calls = []
+    with pytest.raises(Gone):
+        receive(listen(0), place(0), 7, check)
+    with listen(0) as silent:
+        port = silent.getsockname()[1]
+        calls = []
+        with pytest.raises(Gone):  # connected, and never answered
+            join("127.0.0.1", port, place(1), check)
+    calls = []
+    with pytest.raises(Gone):  # nobody listens
+        join("127.0.0.1", port, place(1), check)
+
+
+STOOD_STILL = """
+import sys, time
+from pathlib import Path
+import samgan.hosts
+from samgan.hosts import Place, attended, join, listen, receive
+samgan.hosts.BEAT, samgan.hosts.PAUSE, samgan.hosts.SILENCE, samgan.hosts.GRACE = 0.1, 1.0, 10.0, 60.0
+rank, file = int(sys.argv[1]), Path(sys.argv[2])
+if rank == 0:
+    listener = listen(0)
+    file.with_suffix(".part").write_text(str(listener.getsockname()[1]))
+    file.with_suffix(".part").rename(file)
+    watch = receive(listener, Place(0, 0, 1, 2), 7)
+else:
+    while not file.exists():
+        time.sleep(0.05)
+    watch, _ = join("127.0.0.1", int(file.read_text()), Place(1, 0, 1, 2))
+watch.reached()
+while watch.lost is None:
+    print("beat", flush=True)
+    time.sleep(0.1)
+print(watch.lost, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_all_stand_still_go_on_and_one_alone_is_named(tmp_path):
+    command = [sys.executable, "-c", STOOD_STILL]
+    pair = [
+        subprocess.Popen([*command, str(rank), tmp_path / "port"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        for rank in (0, 1)
+    ]
+    try:
+        for process in pair:
+            assert process.stdout.readline() == "beat\n"
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for process in pair:
+                process.send_signal(number)
+            time.sleep(13)
+        pair[1].send_signal(signal.SIGSTOP)
+        *before, last = pair[0].communicate(timeout=120)[0].splitlines()
+        assert len(before) > 20
+        assert last.startswith("process 1 has not answered for 10 seconds")
+    finally:
+        for process in pair:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.slow

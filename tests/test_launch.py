@@ -1,14 +1,25 @@
-"""The processes that are asked for are those that run, whatever the environment says."""
+"""The processes that are asked for are those that run, whatever the environment says, and none is left behind."""
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
+from samgan.data import prepare
+from samgan.data.phantom import write_phantoms
 from samgan.devices import OneProcess, make_fabric
 from samgan.errors import UsageError
-from samgan.launch import INTERFACE, PARENT, OwnProcesses, choose_environment, interface_to, name_interface
+from samgan.hosts import NotMet
+from samgan.launch import INTERFACE, PARENT, OwnProcesses, Workers, choose_environment, interface_to, name_interface
+
+ROOT = Path(__file__).parents[1]
 
 BATCH = {"SLURM_JOB_ID": "12345678", "SLURM_JOB_NAME": "job", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"} | {
     "SLURM_NODEID": "0",
@@ -30,7 +41,7 @@ def environment(monkeypatch):
 
     def set_only(variables):
         for name in list(os.environ):
-            if name.startswith(("SLURM", "LT_", "TORCHELASTIC", "OMPI_", "JSM_")) or name in {*LEFT_OVER, PARENT}:
+            if name.startswith(("SLURM", "LT_", "TORCHELASTIC", "OMPI_", "JSM_")) or name in LEFT_OVER:
                 del os.environ[name]
         os.environ.update(variables)
 
@@ -145,12 +156,200 @@ def test_several_hosts(environment):
     assert (found.main_address, found.main_port, found.node_rank(), found.local_rank()) == ("10.1.2.3", 29500, 1, 0)
 
 
-def test_a_process_that_fabric_started_knows_its_place(environment):
-    environment({**GOOD, "LOCAL_RANK": "1", "WORLD_SIZE": "2", PARENT: str(os.getppid())})
+def worker_of(monkeypatch, parent):
+    """Make this process a worker that `parent` has started, as far as Python's options go."""
+    monkeypatch.setitem(sys._xoptions, PARENT, str(parent))
+
+
+def test_a_worker_knows_its_place(environment, monkeypatch):
+    variables = {**GOOD, "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
+    environment(variables)
+    assert not choose_environment(2, 1).creates_processes_externally  # another program that inherits these variables
+    worker_of(monkeypatch, os.getppid())
+    environment(variables)
     found = choose_environment(2, 1)
     assert found.creates_processes_externally
     assert (found.local_rank(), found.node_rank(), found.main_port) == (1, 0, 29500)
-    # Another program that a run has started inherits these variables too.
-    for rank, parent in (("0", os.getppid()), ("2", os.getppid()), ("1", os.getpid())):
-        environment({**GOOD, "LOCAL_RANK": rank, "WORLD_SIZE": "2", PARENT: str(parent)})
+    for rank in ("0", "2"):
+        environment({**variables, "LOCAL_RANK": rank})
         assert not choose_environment(2, 1).creates_processes_externally
+
+
+def test_a_worker_whose_parent_has_ended_ends_too_and_starts_nothing(environment, monkeypatch, capfd):
+    environment({**GOOD, "LOCAL_RANK": "1", "WORLD_SIZE": "2"})
+    worker_of(monkeypatch, os.getpid())  # which is not the number of its parent
+    with pytest.raises(SystemExit) as caught:
+        make_fabric("cpu", 2)
+    assert not caught.value.code
+    assert capfd.readouterr().err == ""
+    with pytest.raises(SystemExit):  # and while it waits for the others
+        Workers(OwnProcesses(2, 1), 2, 1).check()
+
+
+@pytest.fixture
+def started(environment, monkeypatch, tmp_path):
+    """Makes workers that run a script, which finds its variables and numbers written down in a file."""
+    environment({})
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    made = []
+
+    def start(then):
+        script = tmp_path / "script.py"
+        told = "json.dumps([dict(os.environ), sys._xoptions, os.getppid(), sys.argv[1:]])"
+        write = f"Path({str(tmp_path / 'part')!r}).write_text({told}); os.rename({str(tmp_path / 'part')!r}, "
+        imports = "import json, os, sys, time; from pathlib import Path"
+        script.write_text(f"{imports}\n{write}{str(tmp_path / 'told')!r})\n{then}\n")
+        monkeypatch.setattr(sys, "argv", [str(script), "--a", "b"])
+        made.append(Workers(OwnProcesses(2, 1), 2, 1))
+        return made[-1]
+
+    yield start
+    for workers in made:
+        for process in workers.procs:
+            process.kill()
+            process.wait()
+
+
+def until(happened, seconds=120):
+    """Wait until something has happened."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"not within {seconds} seconds"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, NotMet])
+def test_workers_end_with_a_process_that_does_not_get_to_meet_them(started, tmp_path, error):
+    workers = started("time.sleep(600)")
+
+    def meet():
+        until((tmp_path / "told").exists)
+        workers.check()
+        raise error
+
+    with pytest.raises(error):
+        workers.launch(meet)
+    (process,) = workers.procs
+    assert process.wait(60) == -signal.SIGTERM
+    variables, options, parent, words = json.loads((tmp_path / "told").read_text())
+    assert variables["LOCAL_RANK"] == "1"
+    assert (variables["WORLD_SIZE"], variables["NODE_RANK"], variables["MASTER_ADDR"]) == ("2", "0", "127.0.0.1")
+    assert variables["MASTER_PORT"] == str(workers.cluster_environment.main_port)
+    assert options[PARENT] == str(parent) == str(os.getpid())
+    assert words == ["--a", "b"]
+
+
+def test_a_worker_that_fails_before_all_have_come_is_named(started):
+    """Nobody kills this process for it, as Fabric's own thread would."""
+    workers = started("sys.exit(3)")
+
+    def meet():
+        workers.procs[0].wait(60)
+        assert "child-process-observer" not in {thread.name for thread in threading.enumerate()}
+        with pytest.raises(NotMet, match="process 1 ended with status 3 before all had come: see what it says"):
+            workers.check()
+
+    workers.launch(meet)
+
+
+def test_a_worker_that_ends_in_peace_is_no_error(started):
+    workers = started("sys.exit(0)")  # after an error that all have, which this process is yet to find
+    workers.launch(lambda: workers.procs[0].wait(60))
+    workers.check()
+
+
+def test_a_run_of_several_processes_starts_them_in_this_way(environment):
+    environment({})
+    assert type(make_fabric("cpu", 2).strategy.launcher) is Workers
+
+
+# ---- whole commands
+
+TRAIN = [
+    *("--network.max_channels=8", "--training.batch_size=4", "--training.precision=fp32", "--device=cpu"),
+    *("--training.log_every_kimg=0.008", "--processes=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("launch")
+    write_phantoms(folder / "images", 20, 32)
+    return prepare(folder / "images", folder / "set", resolution=32, workers=1).path
+
+
+def processes_of(run):
+    """Numbers of the processes that have this run folder on their command line, newest last."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if f"--out={run}".encode() in words:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+@pytest.fixture
+def train(data, tmp_path):
+    """Starts `samgan train` in a group of its own, which is ended at last."""
+    started = []
+
+    def start(*words, code="from samgan.commands.main import main; sys.exit(main())"):
+        script = tmp_path / "program.py"
+        script.write_text(f"import os, signal, sys, time\n{code}\n")
+        command = [sys.executable, str(script), "train", str(data), f"--out={tmp_path / 'run'}", *TRAIN, *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        with open(tmp_path / "said", "w") as said:
+            started.append(subprocess.Popen(command, env=environment, stderr=said, start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        for number in processes_of(tmp_path / "run"):
+            os.kill(number, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_parent_that_is_ended_at_the_start_leaves_no_worker_behind(train, tmp_path, number):
+    run = tmp_path / "run"
+    parent = train("--training.kimg=1000")
+    until(lambda: len(processes_of(run)) == 2)
+    time.sleep(0.5)  # the worker is still importing
+    parent.send_signal(number)
+    assert parent.wait(120) in (-number, 128 + number)
+    until(lambda: not processes_of(run))
+    assert not (run / "config.json").exists()
+    assert "error" not in (tmp_path / "said").read_text()
+
+
+IN_A_SNAPSHOT = """
+import samgan.training.snapshots
+original = samgan.training.snapshots.save_checkpoint
+def slow(path, state):
+    original(path, state)
+    open(sys.argv[3].removeprefix("--out=") + "/in", "w").close()
+    time.sleep(30)
+samgan.training.snapshots.save_checkpoint = slow
+from samgan.commands.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_worker_that_is_killed_during_a_snapshot_is_named(train, tmp_path):
+    run = tmp_path / "run"
+    first = train("--training.kimg=1000", "--training.snapshot_every_kimg=0.04", code=IN_A_SNAPSHOT)
+    until((run / "in").exists)
+    (worker,) = set(processes_of(run)) - {first.pid}
+    os.kill(worker, signal.SIGKILL)
+    assert first.wait(120) == 1
+    said = (tmp_path / "said").read_text()
+    assert "samgan: error: process 1 is gone: its training was killed" in said
+    assert "Traceback" not in said
+    assert "Child process" not in said

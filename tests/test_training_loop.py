@@ -1,5 +1,6 @@
 """The loop: resuming bit for bit, snapshots, the log, stopping; the DRIVER script kills and resumes real processes."""
 
+import errno
 import io
 import json
 import threading
@@ -11,6 +12,8 @@ from PIL import Image
 
 import samgan.training.loop
 import samgan.training.snapshots
+from samgan.commands.main import main
+from samgan.data import prepare
 from samgan.devices import make_fabric
 from samgan.errors import SamganError, UsageError
 from samgan.pictures import from_uint8
@@ -466,6 +469,96 @@ def test_a_run_ends_after_its_minutes(tmp_path, tiny_config, images, fabric, cap
     spent = walls()[-1]  # longer than asked on a machine that stalled
     assert go_on(2 * spent / 60) > step  # those before count
     assert walls()[-1] >= 2 * spent
+
+
+@pytest.mark.parametrize("longer", [False, True])
+@pytest.mark.parametrize("at", ["score", "_write_grid"])
+def test_the_last_snapshot_of_some_minutes_is_completed_on_resume(
+    tiny_config, images, tmp_path, fabric, monkeypatch, at, longer
+):
+    """No multiple of the steps between snapshots says that this one is due. `longer`: --resume has more minutes."""
+    config = tiny_config.override({"training": {"kimg": 1000, "log_every_kimg": 0.012, "snapshot_every_kimg": 500}})
+    run, minutes, watched = new_run(tmp_path / "run", config), 1e-6, []
+
+    def train(score, minutes, resume=True):
+        options = {"scorer": Scorer("swd", score), "watch": lambda: bool(watched.append(0)), "at_once": True}
+        return train_loop(config, images, run, fabric, Options(resume=resume, minutes=minutes, quiet=True, **options))
+
+    def score(fake, labels):
+        return {"swd": 1.0}
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    original = samgan.training.snapshots._write_grid
+
+    def no_grid(path, *rest):
+        if path.name != "real.png":
+            raise KeyboardInterrupt
+        original(path, *rest)
+
+    with monkeypatch.context() as patched:
+        if at == "_write_grid":
+            patched.setattr(samgan.training.snapshots, "_write_grid", no_grid)
+        with pytest.raises(KeyboardInterrupt):
+            train(die if at == "score" else score, minutes, resume=False)
+    step = run.last_step()
+    assert step == 3
+    if longer:
+        monkeypatch.setattr(samgan.training.loop, "_run", lambda *_: None)
+        minutes = 1000.0
+    assert train(score, minutes).step == step
+    assert [line["step"] for line in run.stats() if line["kind"] == "scores"] == [step]
+    assert run.best() == Best(checkpoint=f"step-{step:08d}.pt", score="swd", value=1.0)
+    assert len(watched) == 1
+
+
+def test_scores_that_are_not_written_again_stay(tiny_config, images, tmp_path, fabric):
+    run = new_run(tmp_path / "run", tiny_config)
+    scored = Options(scorer=Scorer("swd", lambda fake, labels: {"swd": 1.0}), quiet=True)
+    train_loop(tiny_config, images, run, fabric, scored)
+    run.grid_path(40).unlink()
+    train_loop(tiny_config, images, run, fabric, Options(resume=True, quiet=True))  # without a scorer
+    assert [line["step"] for line in run.stats() if line["kind"] == "scores"] == [4, 8, 10]
+    assert run.grid_path(40).exists()
+
+
+@pytest.mark.parametrize(("kimg", "scores"), [(0.04, [4, 8, 10]), (0.036, [4, 8, 9])])
+def test_a_checkpoint_that_does_not_say_whether_it_is_scored_is_completed(
+    tiny_config, images, tmp_path, fabric, kimg, scores
+):
+    """As earlier versions wrote them: its step tells."""
+    config = tiny_config.override({"training.kimg": kimg})
+    run = new_run(tmp_path / "run", config)
+    options = {"scorer": Scorer("swd", lambda fake, labels: {"swd": 1.0}), "quiet": True}
+    train_loop(config, images, run, fabric, Options(**options))
+    saved = torch.load(run.checkpoints()[-1], weights_only=True)
+    assert saved.pop(samgan.training.snapshots.DUE) is True
+    save_checkpoint(run.checkpoints()[-1], saved)
+    run.grids()[-1].unlink()
+    train_loop(config, images, run, fabric, Options(resume=True, **options))
+    assert [line["step"] for line in run.stats() if line["kind"] == "scores"] == scores
+    assert len(run.grids()) == 3
+
+
+def test_a_full_disk_is_told_with_what_continues_the_run(tiny_config, twelve_phantoms, tmp_path, monkeypatch, capsys):
+    def refuse(path, state):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    data = prepare(twelve_phantoms, tmp_path / "set", resolution=32, workers=1).path
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config.to_dict()))
+    words = ["train", str(data), "--config", str(tmp_path / "config.json"), "--device=cpu"]
+    words += ["--training.precision=fp32", "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patched:
+        patched.setattr(samgan.training.snapshots, "save_checkpoint", refuse)
+        capsys.readouterr()
+        assert main(words) == 1
+        *_, last = capsys.readouterr().err.splitlines()
+        assert last.startswith("samgan: error: No space left on device (/")
+        assert last.endswith("step-00000004.pt): free some space, then continue with --resume")
+        assert main([*words, "--resume"]) == 1
+        assert capsys.readouterr().err.endswith("free some space, then run the same command again\n")
+    assert main([*words, "--resume"]) == 0
 
 
 # ---- stopped from outside

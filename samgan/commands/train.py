@@ -11,7 +11,8 @@ from samgan.commands.options import add_classes, add_device, add_on_collapse, ad
 from samgan.commands.settings import configuration, describe_settings, given_settings
 from samgan.commands.studio import check_studio
 from samgan.config import Config, settings
-from samgan.errors import UsageError
+from samgan.errors import SamganError, UsageError
+from samgan.files import is_full
 from samgan.presets import PLUS
 
 if TYPE_CHECKING:
@@ -66,7 +67,13 @@ def _train(options: argparse.Namespace) -> Outcome:
 
     _note_unused(config, asked, options.settings)
     names = ("resume", "minutes", "device", "processes", "hosts", "loggers", "start", "on_collapse")
-    run = api.train(config, prepared, options.out, **given(options, *names))
+    try:
+        run = api.train(config, prepared, options.out, **given(options, *names))
+    except OSError as error:
+        if options.resume or not is_full(error) or not (options.out / "config.json").is_file():
+            raise  # the same command will do
+        where = f" ({error.filename})" if error.filename else ""
+        raise SamganError(f"{error.strerror}{where}: free some space, then continue with --resume") from None
     checkpoint, images_seen = run.checkpoints()[-1], run.last_step() * config.training.batch_size
     document = {"run": str(run.path), "images_seen": images_seen, "checkpoint": str(checkpoint), "best": run.best()}
     return Outcome(document, f"{run.path}: {images_seen / 1000:g} kimg done; next: samgan sample {run.path} --out DIR")

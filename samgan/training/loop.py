@@ -25,12 +25,17 @@ from samgan.training.batches import Sampler
 from samgan.training.log import Log, say
 from samgan.training.loggers import Logger
 from samgan.training.recipe import Recipe
-from samgan.training.snapshots import Scorer, Snapshots, write_real_grid
+from samgan.training.snapshots import DUE, Scorer, Snapshots, write_real_grid
 from samgan.training.state import TrainingState
 from samgan.training.step import CapturedPasses, can_capture, train_step
 
 if TYPE_CHECKING:
     import lightning_fabric
+
+
+ASK_SECONDS = 2.0
+"""How often several processes ask each other whether one of them was told to stop. Slurm and torchrun kill a process
+30 seconds after the signal, and the checkpoint takes its time too."""
 
 
 class Interrupted(SamganError):
@@ -161,12 +166,13 @@ def train_loop(
     Raises:
         UsageError: Images or labels do not fit the network, or the batch does not fit the processes.
         SamganError: A loss or weight became NaN or infinite; the last checkpoint is intact.
-        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; the last step is saved.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived, at any process; the last step is saved.
     """
     indices = options.indices
     check_fit(config, (len(images if indices is None else indices), *images.shape[1:]), world_size())
     state = TrainingState(config, fabric.device, options.recipe)
-    path, cut_off = on_first_process(_starting_point, run, config) if options.resume else (None, False)
+    begin = on_first_process(_starting_point, run, config) if options.resume else _StartingPoint()
+    path = begin.path
     if path:
         _restore(state, path)
         if not options.quiet:
@@ -182,15 +188,15 @@ def train_loop(
         Snapshots(run, state, sampler.labels, log.loggers, options.scorer, options.watch, options.at_once) as snapshots,
     ):
         if options.resume:
-            on_first_process(run.cut_log, state.step, scored=not cut_off)
+            scores_again = begin.cut_off and begin.due and options.scorer is not None
+            on_first_process(run.cut_log, state.step, scored=not scores_again)
         if state.step == 0:
             on_first_process(write_real_grid, run, sampler)
             if options.start and not path:
                 on_first_process(snapshots.take, wait=True)
         ended = False
-        if cut_off:
-            due = state.step % _every(config) == 0 or state.step == config.training.total_steps
-            ended = on_first_process(snapshots.take, due, wait=True)
+        if begin.cut_off:
+            ended = on_first_process(snapshots.take, begin.due, wait=True)
         if not ended:
             _run(state, sampler, log, snapshots, fabric, options)
     return state
@@ -213,7 +219,7 @@ def _run(
     log_every, snapshot_every = training.steps(training.log_every_kimg), _every(state.config)
 
     def out_of_time() -> bool:
-        return options.minutes is not None and bool(_agree(int(log.seconds() >= 60 * options.minutes), device))
+        return options.minutes is not None and bool(_agree([float(log.seconds() >= 60 * options.minutes)], device)[0])
 
     captured = CapturedPasses(state, fabric.autocast) if can_capture(state) else None
     step = partial(train_step, captured=captured) if captured else train_step
@@ -221,6 +227,7 @@ def _run(
     if finished and not options.quiet:
         on_first_process(say, _why_nothing(state, options))
     with _signals() as received, captured.stream if captured else contextlib.nullcontext():
+        stopping = _Stopping(received, state.step, device)
         while not finished:
             log.add(step(state, sampler(state.step), fabric.autocast))
             flush = state.step % log_every == 0
@@ -228,8 +235,7 @@ def _run(
             finished = ended or state.step >= training.total_steps or (flush and out_of_time())
             due = finished or state.step % snapshot_every == 0
             flush = flush or due
-            # Several processes must agree to stop, which costs a message, so they do so only when a line is written.
-            stop = _agree(received[0] if received else 0, device) if world_size() == 1 or flush else 0
+            stop = stopping.signal_at(state.step, ask=flush)
             if flush or stop:
                 log.flush()
             if due or stop:
@@ -251,15 +257,23 @@ def _why_nothing(state: TrainingState, options: Options) -> str:
     return f"nothing left to train: {done} took the {minutes} asked for, which count from the start of the run"
 
 
-def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
-    """The checkpoint to continue from, and whether the run was killed between writing it and the rest of its snapshot.
+@dataclass(frozen=True)
+class _StartingPoint:
+    """Where a run begins or goes on."""
 
-    None if the run was cut off before its first checkpoint; it then starts at the first step. Later checkpoints, which
-    cannot be read, get another name.
-    """
+    path: Path | None = None
+    """The checkpoint to continue from; None begins at the first step."""
+    cut_off: bool = False
+    """Whether the run was killed between writing that checkpoint and the rest of its snapshot."""
+    due: bool = False
+    """Whether that snapshot is one to score and to watch."""
+
+
+def _starting_point(run: Run, config: Config) -> _StartingPoint:
+    """Where to continue. Checkpoints that are newer, but cannot be read, get another name."""
     newest = newest_checkpoint(run)
     if newest is None:
-        return None, False
+        return _StartingPoint()
     differences = newest.config.differences(config)
     foreign = [
         f"{key} is {values[0]!r}, not {values[1]!r}" for key, values in differences.items() if key not in RESUMABLE
@@ -270,7 +284,9 @@ def _starting_point(run: Run, config: Config) -> tuple[Path | None, bool]:
         if path.name > newest.path.name:  # else it would count as the newest, and be kept in place of a good one
             os.replace(path, path.with_name(f"{path.name}.damaged"))
             say(f"samgan: {path} cannot be read: it is now {path.name}.damaged")
-    return newest.path, not run.grid_path(newest.images_seen).exists()
+    by_its_step = newest.step % _every(config) == 0 or newest.step == config.training.total_steps
+    due = bool(newest.state.get(DUE, by_its_step))  # checkpoints of earlier versions do not say it
+    return _StartingPoint(newest.path, not run.grid_path(newest.images_seen).exists(), due)
 
 
 def _begin_from(state: TrainingState, path: Path) -> None:
@@ -321,8 +337,39 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _agree(value: int, device: torch.device) -> int:
-    """The largest value of any process; the same answer on every process."""
+class _Stopping:
+    """Whether to stop for a signal: all processes get the same answer after the same step.
+
+    Several processes must ask each other, which costs a message. They do so every `ASK_SECONDS`, counted in steps,
+    since their clocks differ.
+
+    Args:
+        received: From `_signals`.
+        step: Of the state, before the first step.
+        device: Of this process.
+    """
+
+    def __init__(self, received: list[int], step: int, device: torch.device) -> None:
+        self.received, self.device = received, device
+        self.asked, self.asked_at = step, time.monotonic()
+        self.next = step + 1
+
+    def signal_at(self, step: int, *, ask: bool) -> int:
+        """The signal to stop for after this step, or 0. Several processes may learn of it later, unless they `ask`."""
+        own = self.received[0] if self.received else 0
+        if world_size() == 1:
+            return own
+        if step < self.next and not ask:
+            return 0
+        seconds = (time.monotonic() - self.asked_at) / (step - self.asked)
+        agreed, slowest = _agree([float(own), seconds], self.device)
+        self.asked, self.asked_at = step, time.monotonic()
+        self.next = step + max(1, int(ASK_SECONDS / max(slowest, 1e-6)))
+        return int(agreed)
+
+
+def _agree(values: Sequence[float], device: torch.device) -> list[float]:
+    """The largest of each value on any process; the same answer on every process."""
     if world_size() == 1:
-        return value
-    return int(gather(torch.tensor([float(value)], device=device)).max())
+        return list(values)
+    return gather(torch.tensor([values], dtype=torch.float32, device=device)).amax(0).tolist()

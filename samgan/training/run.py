@@ -86,7 +86,7 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         out: New run folder, or the one to continue.
         resume: Continue the run in `out`, bit for bit.
         device: "auto", "cpu", "cuda" or "mps".
-        processes: Processes per host. Fabric starts the calling script once for each. All but the first end in this
+        processes: Processes per host. The calling script is started once for each. All but the first end in this
             function, so that the code after it runs once.
         hosts: Number of hosts.
         loggers: Who is told what happens: names of `samgan.training.LOGGERS`, which write into the run folder, or

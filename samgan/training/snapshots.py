@@ -26,6 +26,8 @@ from samgan.training.loggers import Loggers
 from samgan.training.state import TrainingState
 
 SCORED_IMAGES = 512
+DUE = "snapshot_due"
+"""The entry of a checkpoint that says whether its snapshot is one to score and to watch, should the run be killed."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Snapshots:
                 f"step {state.step}: weight {bad} is NaN or infinite; training stopped, the last checkpoint is intact"
             )
         path = self.run.checkpoint_path(state.step)
-        save_checkpoint(path, state.state_dict())
+        save_checkpoint(path, {**state.state_dict(), DUE: due})
         fake = future = None
         score: Callable[[], dict[str, Any]] | None = None
         if due and self.scorer:
