@@ -18,6 +18,7 @@ from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
 from samgan.errors import SamganError, UsageError
+from samgan.files import locked
 from samgan.metrics.feature_networks import FeaturesUnavailable
 from samgan.metrics.feature_networks.inception import INCEPTION
 from samgan.metrics.feature_networks.weights import file_name
@@ -329,6 +330,19 @@ def test_a_folder_goes_on_with_what_it_was_begun_with(folder, data, config, tmp_
             balance(data, tmp_path / "out", BalanceRequest(config=config, copies=True, **given))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_one_call_at_a_time_uses_a_folder_and_a_set_that_lacks_a_file_is_refused(data, config, tmp_path, lenient):
+    request = BalanceRequest(config=config, seeds=0, minutes=1.0, device="cpu", target="0.9")
+    out = tmp_path / "out"
+    balance(data, out, request)
+    with locked(out, ""), pytest.raises(SamganError, match="out is in use by another samgan balance; wait for it"):
+        balance(data, out, request)
+    real = next(out.glob("set/*/*/real-*.png"))
+    real.unlink()
+    with pytest.raises(SamganError, match=rf"set: expected the \d+ files of .* 1 are missing, such as .*{real.name}"):
+        balance(data, out, request)
+
+
 def test_links_that_cannot_be_made_are_refused_before_the_training(folder, data, config, tmp_path, monkeypatch):
     def refuse(path, target):
         raise OSError(22, "A required privilege is not held by the client")
@@ -357,7 +371,10 @@ def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkey
     committed = BalanceDocument.read(COMMITTED / "100-joint" / "balance.json").utility
     monkeypatch.setattr(module, "write_report", lambda *_: None)
 
-    def utility(*_, seeds, steps, **__):
+    hashes = {}
+
+    def utility(*_, seeds, steps, models, **__):
+        hashes.update(models)
         asked.append((seeds, steps))
         return dataclasses.replace(committed, seeds=seeds, steps=steps), None
 
@@ -372,6 +389,7 @@ def test_the_last_stage_may_be_done_anew(data, config, tmp_path, lenient, monkey
     earlier.write_text('{"decision": {}, "verdict": ""}')  # as an earlier version wrote it
     balance(data, tmp_path / "out", BalanceRequest(config=config, seeds=5, steps=3, **given))
     assert asked == [(2, 3), (5, 3), (5, 3)]
+    assert hashes == {name: model.sha256 for name, model in document.training.items()}
     (left := tmp_path / "out" / ".set.1.tmp").mkdir()
     (tmp_path / "out" / "set" / "manifest.json").unlink()
     shutil.rmtree(tmp_path / "out" / "set")

@@ -208,6 +208,15 @@ def test_as_many_as_asked_for_stand_beside_real_ones_and_all_of_them_alone(data,
     assert {name: counts.synthetic for name, counts in document.classes.items()} == beside
 
 
+def test_the_first_document_that_is_written_names_the_models_that_were_given(data, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("samgan.studies.classifier.BATCH_SIZE", 8)
+    monkeypatch.setattr(UtilityDocument, "write", lambda document, path: written.append(document.models))
+    images = data.select("train", ["PNEUMONIA"])
+    utility(data, {"NORMAL": images}, tmp_path, seeds=2, steps=1, device="cpu", models={"NORMAL": "ab" * 32})
+    assert written == [{"NORMAL": "ab" * 32}]
+
+
 def test_images_of_another_size_are_fitted_and_that_is_noted(data, tmp_path):
     large = np.random.default_rng(0).integers(0, 256, (20, 64, 64), np.uint8)
     np.save(tmp_path / "large.npy", large)

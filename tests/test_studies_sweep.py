@@ -335,6 +335,26 @@ def test_what_goes_wrong_in_one_row_ends_that_row(data, tmp_path, no_features, m
         run_sweep([job(data, "full")], tmp_path, Scoring(), HERE)
 
 
+def test_a_set_that_was_prepared_again_does_not_get_under_the_key_of_the_one_before(tmp_path, no_features, monkeypatch):
+    write_phantoms(tmp_path / "images", 16, resolution=32)
+    before = prepare(tmp_path / "images", tmp_path / "set", resolution=32, workers=1)
+    jobs = [job(before, kimg=0.012), job(before, "other", kimg=0.012)]
+
+    def prepare_again(rows):
+        if len(rows) == 1:
+            shutil.rmtree(before.path)
+            prepare(tmp_path / "images", before.path, resolution=32, holdout=0.4, workers=1)
+
+    one, other = run_sweep(jobs, tmp_path / "sweep", Scoring(), HERE, report=prepare_again)
+    assert one.scores.data.sha256 == before.sha256
+    assert other.failed.startswith(f"{before.path}: expected the set {before.sha256[:12]} that this sweep began with")
+    path = tmp_path / "sweep" / "rows" / f"{one.key}.json"
+    wrong = dataclasses.replace(one.scores.data, sha256="ab" * 32)
+    dataclasses.replace(one, scores=dataclasses.replace(one.scores, data=wrong)).write(path)
+    with pytest.raises(SamganError, match=rf"found those of {'ab' * 6}; delete this file and .*{one.key}"):
+        finished(jobs[0], tmp_path / "sweep", Scoring())
+
+
 def test_a_lost_workers_lock_is_waited_for(data, tmp_path, no_features, monkeypatch):
     run_sweep([job(data)], tmp_path, Scoring(), HERE)
     run = Run(tmp_path / "runs" / job(data).key)
@@ -386,6 +406,24 @@ def test_lost_machines_of_a_cluster_are_named_once_and_a_lost_head_ends_the_swee
         health.look()
     health.close()
     assert left == [1], "Ray would wait for the head, and end the process"
+
+
+def test_a_job_that_runs_out_of_memory_on_ray_is_not_started_again_without_end(monkeypatch):
+    class OutOfMemoryError(Exception):
+        pass
+
+    found = []
+    ray = SimpleNamespace(exceptions=SimpleNamespace(OutOfMemoryError=OutOfMemoryError))
+    ray.init = lambda **_: found.append(os.environ["RAY_task_oom_retries"])  # noqa: SIM112 (so Ray spells it)
+    error = OutOfMemoryError("Task was killed.\nSet RAY_memory_usage_threshold")
+    assert sweep_ray._reason(ray, error).startswith("out of memory on its machine; ")
+    assert sweep_ray._reason(ray, OSError("first\nlast")) == "last"
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    sweep_ray._start(Resources(ray="local"))
+    os.environ["RAY_task_oom_retries"] = "7"  # noqa: SIM112 (so Ray spells it)
+    sweep_ray._start(Resources(ray="local"))
+    assert found == ["3", "7"]
 
 
 def test_a_stop_from_outside_survives_pickling_by_a_worker():

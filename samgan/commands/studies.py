@@ -56,7 +56,8 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray", metavar="ADDRESS", help=text)
     text = "run jobs as an array of Slurm (partition, account and time limit: SBATCH_PARTITION and so on)"
     parser.add_argument("--slurm", action="store_true", help=text)
-    text = "CPU cores of a job (default: all cores of this machine; with --slurm as many as Slurm gives)"
+    text = "CPU cores of a job (default: all of this machine; on Ray all of the largest, and smaller ones stay idle; "
+    text += "with --slurm as many as Slurm gives)"
     parser.add_argument("--cores-per-job", type=int, metavar="N", help=text)
     parser.add_argument("--gpus-per-job", type=float, default=0.0, metavar="N", help="GPUs of a job on Ray or Slurm")
     text = "images per set for scores (default: half the real ones; all with --protocol paper)"

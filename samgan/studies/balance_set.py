@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-import os
+import os.path
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 
 from samgan import __version__
 from samgan.errors import SamganError
-from samgan.files import write_json
+from samgan.files import atomic_folder, check_new_folder, write_json
 from samgan.pictures import to_integers, write_png
 from samgan.provenance import FORMATS, Sample
 from samgan.runs import Run
@@ -31,33 +31,29 @@ def write_set(work: Work, originals: Path | None) -> None:
     if (target / "manifest.json").is_file():
         _check_set(work, target)
         return
+    check_new_folder(target, f"remove it: {AGAIN}")
     say("samgan: writing the set")
-    for left in work.out.glob(".set.*.tmp"):  # of a call that was killed; it holds images of patients
-        shutil.rmtree(left)
-    temporary = work.out / f".set.{os.getpid()}.tmp"
-    try:
+    with atomic_folder(target) as temporary:
         images = [*_write_real(work, temporary, originals), *_write_synthetic(work, temporary)]
         (temporary / "manifest.csv").write_bytes(format_csv(SetImage, images))
         # The set may be given away, so paths of this machine are left out.
         rows = [{column: text for column, text in as_row(image).items() if text} for image in images]
         document = {"samgan": __version__, "plan": work.plan.to_give_away(), "images": rows}
         write_json(temporary / "manifest.json", document)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _check_set(work: Work, target: Path) -> None:
-    """Refuse a set that was written from another screening.
+    """Refuse a set that was written from another screening, or that lacks a file.
 
     Raises:
-        SamganError: It holds other synthetic images than screening.csv keeps, or its manifest cannot be read.
+        SamganError: It holds other synthetic images than screening.csv keeps, lacks a file of its manifest, or the
+            manifest cannot be read.
     """
     try:
         with open(target / "manifest.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["origin"] == "synthetic"]
-        found = Counter((row["class"], int(row["seed"])) for row in rows)
+            rows = list(csv.DictReader(file))
+        found = Counter((row["class"], int(row["seed"])) for row in rows if row["origin"] == "synthetic")
+        lost = [row["file"] for row in rows if not os.path.lexists(target / row["file"])]  # originals may be links
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise SamganError(f"{target / 'manifest.csv'} cannot be read ({error}): remove {target}; {AGAIN}") from None
     wanted = Counter((name, row.seed) for name in work.plan.missing for row in work.kept(name))
@@ -65,6 +61,11 @@ def _check_set(work: Work, target: Path) -> None:
         raise SamganError(
             f"{target} holds {found.total()} synthetic images, and not the {wanted.total()} that screening.csv kept: "
             f"remove set, audit and utility in {work.out}; {AGAIN}"
+        )
+    if lost:
+        raise SamganError(
+            f"{target}: expected the {len(rows)} files of manifest.csv, but {len(lost)} are missing, such as "
+            f"{lost[0]}: remove {target}; {AGAIN}"
         )
 
 

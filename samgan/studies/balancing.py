@@ -10,7 +10,7 @@ from pathlib import Path
 from samgan.data import PreparedSet
 from samgan.devices import choose_device
 from samgan.errors import SamganError
-from samgan.files import Location
+from samgan.files import Location, locked
 from samgan.studies.balance_advice import short_advice
 from samgan.studies.balance_documents import BalanceDocument, Plan, TrainingDocument
 from samgan.studies.balance_page import write_report
@@ -36,8 +36,8 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
     """Make the images that classes lack, screen and audit them, write the set, and test whether it helps a classifier.
 
     Args:
-        data: Prepared set with two classes or more. Only scores, audit and utility use its held-out images; no image
-            is made or chosen with their help.
+        data: Prepared set with two classes or more. Only training's quick scores, which choose nothing here,
+            audit and utility use its held-out images; no image is made or chosen with their help.
         out: Folder to write: new, or one that was begun with the same request.
         request: What to make; default: as many images of every class as the largest has, by one model trained for an
             hour.
@@ -47,25 +47,33 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
 
     Raises:
         UsageError: The request is not possible, or differs from the one that the folder was begun with.
-        SamganError: There are too few training images of a class that lacks some, or too few held-out ones; or a stage
-            failed. Finished stages are kept, and the next call continues after them.
+        SamganError: Another call uses the folder; there are too few training images of a class that lacks some, or too
+            few held-out ones; or a stage failed. Finished stages are kept, and the next call continues after them.
     """
     request, out = request or BalanceRequest(), Path(out)
     device = choose_device(request.device)
     if not request.features and (out / "plan.json").is_file():  # go on as the folder was begun
         request = replace(request, features=Plan.read(out / "plan.json").features)
     plan = make_plan(data, request, device)
-    keep_plan(plan, out)
-    if not (out / "training.json").is_file():
-        say(f"samgan: {short_advice()}")  # before hours are spent
-    work = Work(data, out, plan, device, request.features_file)
+    if not (out / "plan.json").is_file():
+        keep_plan(plan, out)  # makes the folder, which the lock needs
+    with locked(out, f"{out} is in use by another samgan balance; wait for it to end, or stop it"):
+        keep_plan(plan, out)
+        if not (out / "training.json").is_file():
+            say(f"samgan: {short_advice()}")  # before hours are spent
+        return _make(Work(data, out, plan, device, request.features_file), request.originals)
+
+
+def _make(work: Work, originals: Path | None) -> tuple[BalanceDocument, Path]:
+    """Do all stages that are not finished yet."""
+    out, plan = work.out, work.plan
     work.models = stage(out / "training.json", "training", TrainingDocument, lambda: train_models(work)).models
     check_classes(out / "training.json", work.models, plan)
     scores = {name: score_model(work, name) for name in plan.missing}
     screening = stage(out / "screening.json", "screening", ScreeningDocument, lambda: screen_images(work)).classes
     check_screening(out, screening, plan)
     audits = {name: audit_model(work, name) for name in plan.missing}
-    write_set(work, request.originals)
+    write_set(work, originals)
     found = _test(work)
     document = BalanceDocument(
         plan=plan,
@@ -114,7 +122,8 @@ def _test(work: Work) -> UtilityDocument | None:
             seeds=asked.seeds,
             steps=asked.steps,
             device=work.device,
+            models={name: model.sha256 for name, model in work.models.items()},
         )
-        return replace(document, models={name: model.sha256 for name, model in work.models.items()})
+        return document
 
     return work.optional(path, "utility", UtilityDocument, make)

@@ -78,7 +78,7 @@ class _Request:
         return list(self.real)
 
 
-def utility(
+def utility(  # noqa: PLR0913 (options of one test)
     data: PreparedSet,
     synthetic: Mapping[str, Location | np.ndarray],
     out: Location,
@@ -88,6 +88,7 @@ def utility(
     seeds: int = 5,
     steps: int = 500,
     device: str = "auto",
+    models: Mapping[str, str] | None = None,
 ) -> tuple[UtilityDocument, Path]:
     """Train and test every arm with every seed; write utility.json and utility.html.
 
@@ -104,6 +105,8 @@ def utility(
         seeds: Classifiers per arm: seeds 0 to `seeds` - 1.
         steps: Steps of 64 images per classifier.
         device: Where they are trained.
+        models: By class, the SHA-256 of the model that made its images, for the document; default: those of the
+            models that are read here.
 
     Returns:
         The document and the path of the page.
@@ -127,6 +130,8 @@ def utility(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     document = _test(request)
+    if models is not None:
+        document = replace(document, models=dict(models))
     page = folder / "utility.html"
     write_page(page, document)
     document.write(folder / "utility.json")

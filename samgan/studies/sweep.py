@@ -27,7 +27,7 @@ from samgan.scoring import SCORING, Scores, scores_file
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_ray import run_on_ray
 from samgan.studies.sweep_row import Curve, RowDocument, ScoredAt, Trained
-from samgan.studies.sweep_slurm import run_on_slurm
+from samgan.studies.sweep_slurm import refuse_queued, run_on_slurm
 from samgan.studies.sweep_status import Status
 from samgan.terminal import say
 
@@ -63,8 +63,9 @@ def run_sweep(
 
     Raises:
         UsageError: Ray is not installed, there is no Slurm, or a job asks for more than any machine has.
-        SamganError: Another sweep uses the folder; the cluster cannot be reached; a row cannot be read; or a row was
-            scored in another way and cannot be scored again, because its run is gone or features are missing.
+        SamganError: Another sweep uses the folder; Slurm has jobs that are to run elsewhere now; the cluster cannot be
+            reached; a row cannot be read; or a row was scored in another way and cannot be scored again, because its
+            run is gone or features are missing.
         Interrupted: A signal arrived; the same call continues.
     """
     out.mkdir(PRIVATE, parents=True, exist_ok=True)
@@ -73,6 +74,8 @@ def run_sweep(
         pending = [job for job in jobs if found[job.key] is None]
         for job in pending:
             _refuse_to_lose(job, out, scoring)
+        if not resources.slurm:
+            refuse_queued(pending, out)
         with Status(jobs, out, found, 1 if resources.here else None):
             for row in _run(pending, out, scoring, resources, on_collapse):
                 found[row.key] = row
@@ -111,9 +114,15 @@ def finished(job: Job, out: Path, scoring: Scoring, on_collapse: str = "warn") -
     """The row of a job that was trained and scored in this way, or None.
 
     Raises:
-        SamganError: The row cannot be read, or is that of another job.
+        SamganError: The row cannot be read, is that of another job, or was scored on another set.
     """
     row = _read_row(job, out)
+    data = row.scores.data if row and row.scores else None
+    if data and data.sha256 != job.data_sha256:
+        raise SamganError(
+            f"{_path(job, out)}: expected scores of the set {job.data_sha256[:12]}, found those of {data.sha256[:12]}; "
+            f"delete this file and {out / 'runs' / job.key} to train the row again"
+        )
     if row is None or row.trained is None or row.scores is None or not scoring.scored(row):
         return None
     return row if on_collapse == "stop" or not row.trained.ended_early else None
@@ -167,7 +176,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about collapses and slow networks: the table shows both
-            data = PreparedSet.open(job.data)
+            data = _open(job)
             path = out / "runs" / job.key
             for kimg in job.score_at:
                 on_the_way += _score_at(kimg, job, path, data, scoring, resources, on_collapse)
@@ -207,6 +216,17 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
     if earlier is None or earlier.scores is None:
         row.write(_path(job, out))
     return row
+
+
+def _open(job: Job) -> PreparedSet:
+    """Open the set of a job, which must still be the one that is in the job's key."""
+    data = PreparedSet.open(job.data)
+    if data.sha256 != job.data_sha256:
+        raise SamganError(
+            f"{job.data}: expected the set {job.data_sha256[:12]} that this sweep began with, found "
+            f"{data.sha256[:12]}: it was prepared again; give the same command again, which trains this set anew"
+        )
+    return data
 
 
 def _scored_alike(on_the_way: list[ScoredAt], scores: Scores, second: Scores | None) -> list[ScoredAt]:

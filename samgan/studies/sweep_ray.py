@@ -19,6 +19,8 @@ from samgan.terminal import ending_signals, say
 from samgan.training import Interrupted
 
 LOST_WORKERS = 20
+OUT_OF_MEMORY = "3"
+"""A job that ran out of memory is started again so often; Ray's default is without end."""
 SILENCE = 20.0
 """A head that does not answer for so many seconds is lost. Ray ends this process after 60, without an exception."""
 SAVING = 60.0
@@ -66,11 +68,18 @@ def run_on_ray(
                     try:
                         yield ray.get(reference)
                     except ray.exceptions.RayError as error:
-                        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+                        reason = _reason(ray, error)
                         yield RowDocument(name=job.name, seed=job.seed, key=job.key, scoring=scoring.key, failed=reason)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             _end(ray, list(waiting))
             raise
+
+
+def _reason(ray: Any, error: Exception) -> str:
+    """Why a job failed, in one line."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "out of memory on its machine; run fewer jobs there at a time with a larger --cores-per-job"
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _end(ray: Any, running: list[Any]) -> None:
@@ -150,6 +159,7 @@ def cores_of_a_job(nodes: Sequence[dict[str, Any]], resources: Resources) -> int
 
 
 def _start(resources: Resources) -> Any:
+    os.environ.setdefault("RAY_task_oom_retries", OUT_OF_MEMORY)
     try:
         import ray
     except ImportError:

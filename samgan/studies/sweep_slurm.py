@@ -9,6 +9,7 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from samgan.config import Config
-from samgan.documents import Document
+from samgan.documents import Document, read_json
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, hash_json
 from samgan.studies.sweep_job import Job, Resources, Scoring
@@ -107,10 +108,10 @@ class ArrayDocument(Document):
 
     def name(self, folder: Path) -> str:
         """The name that the array has in Slurm, in this folder."""
-        return f"samgan-{hash_json([str(folder), self.to_dict()])[:12]}"
+        return _name(folder, self.to_dict())
 
-    def script(self, folder: Path) -> str:
-        """The script for sbatch. All paths in it are absolute.
+    def options(self, folder: Path) -> list[str]:
+        """What samgan depends on, as arguments of sbatch. Those win over variables such as SBATCH_JOB_NAME.
 
         Args:
             folder: `slurm/` in the sweep's folder, absolute.
@@ -120,10 +121,24 @@ class ArrayDocument(Document):
         options = [f"--job-name={name}", f"--array=0-{len(self.jobs) - 1}", "--requeue", "--signal=B:TERM@120"]
         options += [f"--cpus-per-task={self.cores}"] if self.cores else []
         options += [f"--gpus={self.gpus}"] if self.gpus else []
-        options += ["--open-mode=append", f'--output="{str(folder).replace("%", "%%")}/%x-%a.log"']
+        return [*options, "--open-mode=append", f"--output={str(folder).replace('%', '%%')}/%x-%a.log"]
+
+    def script(self, folder: Path) -> str:
+        """The script for sbatch. All paths in it are absolute, and its options are also in it, for who submits it.
+
+        Args:
+            folder: `slurm/` in the sweep's folder, absolute.
+        """
+        name = self.name(folder)
+        options = [re.sub("^(--output)=(.*)$", r'\1="\2"', option) for option in self.options(folder)]
         command = [sys.executable, "-P", "-m", "samgan.studies.sweep_task", str(folder / f"{name}.json")]
         lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
         return "\n".join([*lines, f'exec {shlex.join(command)} "$SLURM_ARRAY_TASK_ID"', ""])
+
+
+def _name(folder: Path, tree: Any) -> str:
+    """The name of an array by what is in its file, which another version of samgan may have written."""
+    return f"samgan-{hash_json([str(folder), tree])[:12]}"
 
 
 class Task(NamedTuple):
@@ -186,12 +201,7 @@ def _in_queue(pending: Sequence[Job], folder: Path, wanted: ArrayDocument) -> di
     """The tasks, by key of their job, that wait or run since an earlier call."""
     found: dict[str, Task] = {}
     parts = {job.key: tuple(job.score_at) for job in pending}
-    arrays: dict[str, ArrayDocument] = {}
-    for task, state in _states().items():
-        path = folder / f"{task.name}.json"
-        if state in ENDED or not path.exists():
-            continue
-        array = arrays[task.name] = arrays.get(task.name) or ArrayDocument.read(path)
+    for task, array in _alive(folder):
         own = array.jobs[task.number]
         if (key := own.key) not in parts:
             continue
@@ -201,8 +211,49 @@ def _in_queue(pending: Sequence[Job], folder: Path, wanted: ArrayDocument) -> di
                 f"{key} is in Slurm's queue since an earlier call, which scores it in another way; wait for it with "
                 f"the same options as before, or end it with scancel --name={task.name}"
             )
+        if (array.cores, array.gpus, array.device) != (wanted.cores, wanted.gpus, wanted.device):
+            raise SamganError(
+                f"{key} is in Slurm's queue since an earlier call with other --cores-per-job, --gpus-per-job or "
+                f"--device; wait for it with the same options as before, or end it with scancel --name={task.name}"
+            )
         found[key] = task
     return found
+
+
+def refuse_queued(pending: Sequence[Job], out: Path) -> None:
+    """Refuse to run jobs elsewhere that Slurm still has in its queue; without a word where Slurm was never asked.
+
+    Raises:
+        SamganError: A job waits or runs in Slurm, or Slurm does not answer.
+    """
+    folder, keys = slurm_folder(out), {job.key for job in pending}
+    if not shutil.which("squeue") or not any(folder.glob("samgan-*.json")):
+        return
+    for task, array in _alive(folder):
+        if array.jobs[task.number].key in keys:
+            raise SamganError(
+                f"{array.jobs[task.number].key} is in Slurm's queue since an earlier call; wait for it with --slurm, "
+                f"or end it with scancel --name={task.name}"
+            )
+
+
+def _alive(folder: Path) -> Iterator[tuple[Task, ArrayDocument]]:
+    """The tasks that wait or run, with their array; not those of a folder that was copied or moved to this place."""
+    arrays: dict[str, ArrayDocument | None] = {}
+    for task, state in _states().items():
+        path = folder / f"{task.name}.json"
+        if state in ENDED or not path.exists():
+            continue
+        if task.name not in arrays:
+            array = ArrayDocument.read(path)
+            arrays[task.name] = array if _name(folder, read_json(path, "")) == task.name else None
+            if arrays[task.name] is None:  # its rows appear at the other place
+                say(
+                    f"samgan: jobs of {folder.parent} at another place are still in Slurm's queue: scancel "
+                    f"--name={task.name} ends them"
+                )
+        if found := arrays[task.name]:
+            yield task, found
 
 
 def _submit(jobs: Sequence[Job], array: ArrayDocument, folder: Path) -> dict[str, Task]:
@@ -214,7 +265,7 @@ def _submit(jobs: Sequence[Job], array: ArrayDocument, folder: Path) -> dict[str
     script = folder / f"{name}.sh"
     with atomic_write(script) as file:
         file.write(array.script(folder).encode())
-    done = _ask("sbatch", "--parsable", str(script))
+    done = _ask("sbatch", "--parsable", *array.options(folder), str(script))
     if done.returncode:
         raise SamganError(
             f"--slurm: sbatch refused {script}: {_complaint(done)}; name what your cluster asks for in variables such "

@@ -80,7 +80,7 @@ class TableRequest:
     ray: str | None = None
     """Run jobs on Ray: "local", "auto" or the address of a cluster; None: in this process."""
     cores_per_job: int | None = None
-    """CPU cores of a job; None: all of this machine."""
+    """CPU cores of a job; None: all of this machine, on Ray all of the largest one, on Slurm as many as it gives."""
     gpus_per_job: float = 0.0
     """GPUs of a job, on Ray or Slurm."""
     device: str = "auto"
