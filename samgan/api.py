@@ -1,5 +1,6 @@
 """The four steps as functions: prepare, train, sample, evaluate; and export and verify."""
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -131,11 +132,11 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
     )
 
 
-def verify(files: Sequence[Location], run: Location | None = None, *, device: str = "auto") -> list[Finding]:
+def verify(files: Location | Sequence[Location], run: Location | None = None, *, device: str = "auto") -> list[Finding]:
     """Read which model and seed images come from; with the run, regenerate them and compare bit for bit.
 
     Args:
-        files: PNG, DICOM or NPZ files.
+        files: PNG, DICOM or NPZ files, or one of them.
         run: The run folder, whose checkpoints are all tried, or a file made by `export`.
         device: Where to regenerate the images.
 
@@ -147,6 +148,8 @@ def verify(files: Sequence[Location], run: Location | None = None, *, device: st
     """
     keep_freed_memory()
     models = None if run is None else _all_models(Path(run), choose_device(device))
+    if isinstance(files, str | os.PathLike):  # one file, whose name would otherwise be taken letter by letter
+        files = [files]
     return verify_files([Path(file) for file in files], models)
 
 

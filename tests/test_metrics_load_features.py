@@ -356,3 +356,9 @@ def test_the_folder_of_torch_hub_is_known_without_torch(given, monkeypatch):
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert str(torch_hub_folder()) == os.path.join(torch.hub.get_dir(), "checkpoints")
+
+
+def test_loading_features_leaves_the_callers_random_numbers_alone():
+    before = torch.get_rng_state()
+    load_features("radiograph")
+    assert torch.equal(torch.get_rng_state(), before)

@@ -6,6 +6,7 @@ from scipy import ndimage, stats
 from samgan.errors import SamganError
 from samgan.metrics import swd
 from samgan.metrics.swd import _laplacian_pyramid, _sliced_distance, sliced_wasserstein_distance
+from samgan.scoring.quick import QuickScorer
 
 
 def blobs(n, c=1, size=64, *, seed=0, sigma=2.0):
@@ -19,6 +20,14 @@ def test_swd_names_its_levels(size, levels):
     scores = sliced_wasserstein_distance(blobs(8, size=size), blobs(8, size=size, seed=1))
     assert list(scores) == [*levels, "mean"]
     assert scores["mean"] == pytest.approx(np.mean([scores[level] for level in levels]))
+
+
+def test_fewer_images_than_planned_are_refused():
+    """What was not filled would be whatever was in memory."""
+    with pytest.raises(SamganError, match="expected 12 generated images, as many as real ones, found 5"):
+        swd.distances_to(swd.real_levels(blobs(12)), blobs(5))
+    with pytest.raises(SamganError, match="expected 12 generated images or more, found 5"):
+        QuickScorer(blobs(12), 12)(blobs(5))
 
 
 def test_swd_is_deterministic_by_seed():

@@ -17,7 +17,16 @@ from samgan.pictures import to_uint8, write_png
 from samgan.presets import preset_config
 from samgan.provenance import Mark, read_samples
 from samgan.runs import Run, save_checkpoint
-from samgan.sampling import generate, interpolate, latents_of_seeds, load_model, sample, truncated
+from samgan.sampling import (
+    generate,
+    interpolate,
+    latents_of_seeds,
+    load_model,
+    sample,
+    sample_batches,
+    truncated,
+    write_model,
+)
 from samgan.sampling.images import MEAN_SEEDS
 from samgan.sampling.sheets import SHEETS
 
@@ -98,6 +107,20 @@ def test_the_model_itself_stays_as_it_is(model):
     assert other.generator.blocks is model.generator.blocks  # no second copy of the weights
 
 
+def test_no_file_takes_a_truncated_model(model, tmp_path):
+    with pytest.raises(UsageError, match=r"expected a model without truncation, found one of 0\.5"):
+        write_model(truncated(model, 0.5), tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_in_batches_can_be_learnt_from(model):
+    _, images = next(sample_batches(model, [1, 2]))
+    assert not images.is_inference()
+    layer = torch.nn.Conv2d(images.shape[1], 1, 3)
+    layer(images).sum().backward()
+    assert layer.weight.grad is not None
+
+
 def test_sheets_show_truncated_images(model):
     other, labels = truncated(model, 0.3), torch.tensor([0, 1] * 4)
     for name in ("grid", "interpolation", "scales"):
@@ -130,6 +153,7 @@ def test_truncated_images_are_made_again_from_their_marks(run, tmp_path, file_fo
         assert document["classes"] == {"a": 2, "b": 2}  # as many images of each class
     files = sorted(path for path in tmp_path.rglob("*") if path.suffix in (".png", ".dcm", ".npz"))
     findings = api.verify(files, run.path, device="cpu")
+    assert api.verify(str(files[0]), run.path, device="cpu") == api.verify(files[:1], run.path, device="cpu")
     assert [finding.verdict for finding in findings] == ["regenerated"] * 12
     assert not any(finding.detail for finding in findings)
     assert [finding.mark.truncation for finding in findings] == [0.0] * 4 + [0.7] * 4 + [1.0] * 4

@@ -181,7 +181,8 @@ def load_network(record: FeatureNetwork, file: Path | None = None) -> tuple[nn.M
     path = file or record.find(record)
     state, sha256 = read_weights(path, record)
     try:
-        return record.build(state), sha256
+        with torch.random.fork_rng(devices=[]):  # its weights are drawn before they are replaced
+            return record.build(state), sha256
     except (RuntimeError, TypeError, KeyError) as error:
         raise not_the_weights(path, sha256, record) from error
 

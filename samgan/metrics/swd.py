@@ -82,8 +82,15 @@ def real_levels(real: UInt8[Tensor, "n c h w"], *, seed: int = 0) -> Iterator[Re
 
 
 def distances_to(real: Iterable[RealLevel], fake: UInt8[Tensor, "n c h w"]) -> dict[str, float]:
-    """As `sliced_wasserstein_distance`, of real images that `real_levels` was given and as many generated ones."""
+    """As `sliced_wasserstein_distance`, of real images that `real_levels` was given and as many generated ones.
+
+    Raises:
+        SamganError: There are not as many.
+    """
     distances, levels = {}, tuple(real)
+    expected = levels[0].places.shape[1] // PATCHES_PER_IMAGE
+    if len(fake) != expected:
+        raise SamganError(f"expected {expected} generated images, as many as real ones, found {len(fake)}")
     for level, patches in zip(levels, _patches(fake, [level.places for level in levels]), strict=True):
         distances[str(level.size)] = 1000 * _sliced_distance(level.patches, patches, level.directions)
     return distances | {"mean": sum(distances.values()) / len(distances)}

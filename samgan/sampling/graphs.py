@@ -76,7 +76,7 @@ def write_graph(model: Model, path: Path) -> int:
         The largest difference, in grey levels, between images of the file and of `sample`, for `CHECKED_SEEDS`.
 
     Raises:
-        SamganError: The model is too large for the format, or the images differ by more than `TOLERANCE`.
+        SamganError: The model is too large for the format or truncated, or the images differ by more than `TOLERANCE`.
     """
     graph = GRAPHS[path.suffix]
     content = graph.encode(model)

@@ -68,7 +68,7 @@ def truncated(model: Model, psi: float) -> Model:
     return dataclasses.replace(model, generator=model.generator.truncated(psi, latents), truncation=float(psi))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: a classifier may be trained on the images
 def generate(generator: Generator, latents: Float[Tensor, "n latent"], labels: Labels = None) -> Iterator[Pyramid]:
     """Yield CPU pyramids of up to `forward_batch` images, in the order of `latents`; values are not clipped."""
     device, at_once = next(generator.parameters()).device, forward_batch(generator)

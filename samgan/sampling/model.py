@@ -169,6 +169,9 @@ def write_model(model: Model, path: Path) -> None:
     Args:
         model: From `load_model`.
         path: The file, ending in .safetensors; written whole or not at all.
+
+    Raises:
+        UsageError: The model is truncated, which the file could not say.
     """
     weights = {name: tensor.contiguous() for name, tensor in model.generator.state_dict().items()}
     with atomic_write(path) as file:
@@ -176,7 +179,16 @@ def write_model(model: Model, path: Path) -> None:
 
 
 def metadata_of(model: Model) -> dict[str, str]:
-    """Configuration and origin of a model, as every file of `samgan export` holds them: texts by name."""
+    """Configuration and origin of a model, as every file of `samgan export` holds them: texts by name.
+
+    Raises:
+        UsageError: The model is truncated, which no file can say.
+    """
+    if model.truncation != 1:
+        raise UsageError(
+            f"expected a model without truncation, found one of {model.truncation:g}, which its file could not say; "
+            "write the model as it was opened, and truncate it after reading"
+        )
     return {
         "config": json.dumps(model.config.to_dict()),
         "images_seen": str(model.images_seen),

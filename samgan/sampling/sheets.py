@@ -66,7 +66,7 @@ def scales_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> F
     return torch.cat([F.interpolate(row, size=(side, side), mode="nearest") for row in rows])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "m c h w"]:
     """The images of `seeds`; below them, a row per layer shows where the generator attends to from the image's centre.
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from samgan.errors import SamganError
 from samgan.metrics.frechet import frechet_distance
 from samgan.metrics.ms_ssim import mean_ms_ssim
 from samgan.metrics.swd import distances_to, real_levels
@@ -64,10 +65,12 @@ class QuickScorer:
         """Score generated images, `count` or more.
 
         Raises:
-            SamganError: They are not uint8, differ from the real ones in shape, or are fewer than three.
+            SamganError: They are not uint8, differ from the real ones in shape, or are fewer than `count`.
         """
         fake = as_tensor(fake)
         check_comparable(self.shape, fake.shape)
+        if len(fake) < self.count:
+            raise SamganError(f"expected {self.count} generated images or more, found {len(fake)}")
         ms_ssim = mean_ms_ssim(fake, seed=self.seed).mean
         swd = distances_to(self.levels, fake[: self.count])["mean"]
         layout = 1000 * frechet_distance(self.thumbnails, _thumbnails(fake)) / self.thumbnails.shape[1]
