@@ -280,11 +280,16 @@ def test_a_floor_at_fewer_images_says_so_in_the_table(tmp_path):
 
 def test_claims_are_judged_on_whole_runs_of_the_papers_networks(tmp_path, monkeypatch):
     judged = []
-    monkeypatch.setattr("samgan.studies.table2_write.judge_claims", lambda runs, claims: judged.append(runs) or [])
+
+    def judge(runs, claims, failed):
+        judged.append((runs, failed))
+        return []
+
+    monkeypatch.setattr("samgan.studies.table2_write.judge_claims", judge)
     documents = [document("samgan-8"), document(PLUS), document("msg-gan-1"), FAILED]
     documents += [document("samgan-8", 1, collapse=SIGN, ended_early=True, kimg=12.0)]
     _, files = write_table(tmp_path, documents, command="", title="")
-    assert judged == [{"samgan-8": {0: documents[0].scores}}]
+    assert judged == [({"samgan-8": {0: documents[0].scores}}, {FAILED.name: [FAILED.seed]})]
     (cells,) = (line for line in files[0].read_text().splitlines() if line.startswith("| samgan-8 |"))
     assert "| 26.0 (1 ended early) |" in cells
 
