@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 from samgan.data import PreparedSet, prepare
 from samgan.devices import choose_device, keep_freed_memory
@@ -28,7 +28,7 @@ from samgan.sampling import (
     write_samples,
 )
 from samgan.scoring import evaluate
-from samgan.seeds import check_seed
+from samgan.seeds import as_seed
 from samgan.training.run import train
 from samgan.trust import Finding, verify_files
 
@@ -90,7 +90,7 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
     out: Location,
     count: int = 64,
     *,
-    seed: int = 0,
+    seed: SupportsIndex = 0,
     file_format: str = "png",
     sheets: Sequence[str] = (),
     class_name: str | None = None,
@@ -125,10 +125,10 @@ def sample(  # noqa: PLR0913 (options of one call, each with a default)
     keep_freed_memory()
     if count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
-    check_seed(seed, count)
+    first = as_seed(seed, count)
     model = truncated(open_model(Path(source), checkpoint, choose_device(device)), truncation)
     return write_samples(
-        model, Path(out), count, seed=seed, file_format=file_format, sheets=sheets, class_name=class_name
+        model, Path(out), count, seed=first, file_format=file_format, sheets=sheets, class_name=class_name
     )
 
 

@@ -7,6 +7,7 @@ Every setting stands here once, with its default, its allowed values and its hel
 import dataclasses
 import difflib
 import functools
+import numbers
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -282,7 +283,7 @@ class Config:
             if isinstance(value, Mapping):  # an empty section
                 branch.setdefault(leaf, {})
             else:
-                branch[leaf] = value
+                branch[leaf] = _as_json(value)
         return _merge(self, nested, "")
 
     def differences(self, other: "Config") -> dict[str, tuple[Any, Any]]:
@@ -335,6 +336,11 @@ def flatten(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, Mapping) and value
         flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
+
+
+def _as_json(value: Any) -> Any:
+    """A whole number of another type, such as a seed of numpy's, as an int; any other value as it is."""
+    return int(value) if isinstance(value, numbers.Integral) and not isinstance(value, bool) else value
 
 
 class Setting(NamedTuple):

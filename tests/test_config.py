@@ -7,6 +7,7 @@ import re
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -51,6 +52,14 @@ def test_round_trip_through_json():
 def test_missing_keys_take_their_defaults():
     assert Config.from_dict({}) == Config()
     assert Config.from_dict({"training": {"seed": 5}}).training == TrainingConfig(seed=5)
+
+
+def test_whole_numbers_of_numpy_become_ints():
+    config = Config().override({"training.seed": np.int64(3)})
+    assert type(config.training.seed) is int
+    assert config == Config().override({"training.seed": 3})
+    with pytest.raises(UsageError, match="whole number"):
+        Config().override({"training.seed": np.True_})
 
 
 def test_override_leaves_the_original_and_its_argument_alone():

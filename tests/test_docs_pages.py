@@ -1,16 +1,21 @@
 """What the pages on Python and on presets show must run and must be true."""
 
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
 
+import samgan
+from samgan.commands.main import COMMANDS
 from samgan.data.chunks import CHUNK_IMAGES
 from samgan.data.phantom import write_phantoms
 from samgan.presets import PRESETS
+from samgan.scoring import documents
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -53,3 +58,35 @@ def test_the_table_of_presets_is_the_presets():
         assert cells[:-1] == [row.name, *switches, *rest]
         real, generated = row.paper_ms_ssim_real, row.paper_ms_ssim_generated
         assert cells[-1] == ("-" if real is None else f"{real:.2f} / {generated:.2f}")
+
+
+WITHOUT_FUNCTION = {"card", "models", "studio", "presets", "settings", "completion"}
+
+
+def test_every_other_command_is_a_function():
+    assert {command.name for command in COMMANDS} - {*samgan.__all__} == WITHOUT_FUNCTION
+    text = (DOCS / "python.md").read_text()
+    _, _, last = text.partition("These commands have no function:")
+    assert {*re.findall(r"`samgan (\w+)`", last)} == WITHOUT_FUNCTION
+    functions = {command.name for command in COMMANDS} - WITHOUT_FUNCTION
+    assert functions <= {*re.findall(r"samgan\.(\w+)", text)}
+
+
+def test_every_record_of_the_scores_is_described():
+    hints = typing.get_type_hints(documents.Scores).values()
+    records = {word for hint in hints for word in re.findall(r"samgan\.scoring\.documents\.(\w+)", repr(hint))}
+    text = (DOCS / "reference/scores.md").read_text()
+    assert records <= {*re.findall(r"autoclass:: (\w+)\(\)", text)}
+
+
+def test_every_name_of_the_package_is_one():
+    pages = [*DOCS.glob("*.md"), *DOCS.glob("reference/*.md"), *DOCS.glob("tutorials/*.md")]
+    pages += [DOCS.parent / name for name in ("README.md", "CONTRIBUTING.md")]
+    for page in [*pages, *Path(samgan.__file__).parent.rglob("*.py")]:
+        for name in re.findall(r"`(samgan(?:\.[A-Za-z_]\w*)+)`", page.read_text(encoding="utf-8")):
+            if name == "samgan.json":  # a file
+                continue
+            try:
+                pkgutil.resolve_name(name)
+            except (ImportError, AttributeError) as error:
+                pytest.fail(f"{page}: {name}: {error}")

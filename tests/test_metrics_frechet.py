@@ -6,7 +6,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from samgan.errors import SamganError
-from samgan.metrics.frechet import frechet_distance, frechet_distance_per_batch, kernel_distance
+from samgan.metrics.frechet import check_features, frechet_distance, frechet_distance_per_batch, kernel_distance
 
 
 def features(n, d, *, seed=0, shift=0.0):
@@ -111,3 +111,14 @@ def test_distances_refuse_what_has_no_distance(distance):
         distance(real, real[:1])
     with pytest.raises(SamganError, match="not finite"):
         distance(real, real.masked_fill(real == real.max(), torch.nan))
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
+def test_features_of_two_widths_are_refused(distance):
+    with pytest.raises(SamganError, match=r"found \[60, 8\] and \[50, 1\]; compute both with one extractor"):
+        distance(features(60, 8), features(50, 1))
+
+
+def test_what_is_no_table_of_features_is_refused():
+    with pytest.raises(SamganError, match=r"expected features \[n, d\] and \[m, d\], found \[9\] and \[9\]"):
+        check_features(torch.zeros(9), torch.zeros(9))

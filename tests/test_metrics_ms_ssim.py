@@ -101,6 +101,12 @@ def test_ms_ssim_refuses_what_is_too_small(shape):
         ms_ssim(images, images)
 
 
+def test_no_images_have_no_ms_ssim():
+    none = blobs(1, 1, 32, 32)[:0]
+    assert ms_ssim(none, none).shape == (0,)
+    assert ms_ssim(none.double(), none.double()).dtype == torch.float64
+
+
 def test_ms_ssim_refuses_images_of_two_shapes():
     with pytest.raises(SamganError, match="same shape"):
         ms_ssim(blobs(2, 1, 32, 32), blobs(1, 1, 32, 32))
@@ -144,6 +150,13 @@ def test_mean_ms_ssim_is_the_mean_over_its_pairs():
 def test_mean_ms_ssim_needs_three_images():
     with pytest.raises(SamganError, match="three images"):
         mean_ms_ssim(blobs(2, 1, 32, 32))
+
+
+@pytest.mark.parametrize("pairs", [1, 0, -1])
+def test_mean_ms_ssim_needs_two_pairs(pairs):
+    """The interval of a single value would have no width."""
+    with pytest.raises(SamganError, match=f"at least two pairs for its interval, found {pairs}"):
+        mean_ms_ssim(blobs(4, 1, 32, 32), pairs=pairs)
 
 
 @pytest.mark.parametrize(("num_images", "num_pairs"), [(60, 60), (60, 90), (40, 780), (200, 200)])

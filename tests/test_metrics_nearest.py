@@ -98,6 +98,11 @@ def test_what_cannot_be_looked_up_is_refused():
         nearest_features(torch.zeros(2, 3), torch.zeros(2, 4))
 
 
+def test_nothing_is_nearest_to_no_features():
+    nearest = nearest_features(torch.zeros(0, 3), torch.zeros(2, 3))
+    assert len(nearest.distance) == len(nearest.index) == len(nearest.mirrored) == 0
+
+
 def test_nearest_features_are_those_of_scipy(monkeypatch):
     monkeypatch.setattr(nearest_module, "BLOCK_QUERIES", 7)
     random = torch.Generator().manual_seed(0)

@@ -94,3 +94,16 @@ def test_prdc_refuses_sets_without_a_kth_neighbour():
         prdc(features(6, 3), features(5, 3))
     with pytest.raises(SamganError, match="not finite"):
         prdc(features(9, 3), features(9, 3) * torch.inf)
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_prdc_refuses_what_is_no_neighbour(k):
+    with pytest.raises(SamganError, match=f"1 or more, found {k}"):
+        prdc(features(9, 3), features(9, 3), k=k)
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_prdc_refuses_features_of_two_widths(width):
+    """Those of width 1 would be broadcast."""
+    with pytest.raises(SamganError, match=rf"found \[60, 8\] and \[50, {width}\]"):
+        prdc(features(60, 8), features(50, width))

@@ -409,6 +409,22 @@ def test_sheets_show_one_class_after_the_other(conditional, tmp_path, monkeypatc
     np.testing.assert_array_equal([first, second], pixels(conditional, [0, 3])[:, 0])
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize("draw", [sample, attention_sheet])
+def test_a_label_that_is_no_class_is_refused(conditional, draw, label):
+    with pytest.raises(
+        UsageError, match=f"labels: expected whole numbers from 0 to 2, one for each image, found {label}"
+    ):
+        draw(conditional, [1, 2], torch.tensor([0, label]))
+
+
+def test_labels_are_given_to_generators_of_classes_only(conditional, model):
+    with pytest.raises(UsageError, match="trained without classes, but labels were given"):
+        sample(model, [1], torch.tensor([0]))
+    with pytest.raises(UsageError, match="from 0 to 2, one for each image, found none"):
+        next(generate(conditional.generator, latents_of_seeds([1], conditional.generator.latent_size)))
+
+
 def test_a_path_is_of_one_class(conditional):
     path = interpolate(conditional, [4, 8], 3)
     ends = sample(conditional, [4, 8], torch.tensor([1, 1]))

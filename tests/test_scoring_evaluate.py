@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from samgan.data import prepare
 from samgan.data.phantom import write_phantoms
 from samgan.errors import SamganError
 from samgan.metrics import load_features
+from samgan.metrics.feature_networks.radiograph import RADIOGRAPH
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.load_features import Default
 from samgan.networks import Generator
@@ -104,3 +106,26 @@ def test_scores_by_the_features_a_discriminator_saw_are_said_to_flatter(preset, 
 def test_images_without_settings_and_scores_without_features_are_not_flattered():
     extractor = FeatureExtractor(torch.nn.Identity(), name="lite0", sha256="", device=torch.device("cpu"))
     assert flattered(None, extractor) == flattered(preset_config("samgan-vision"), None) == []
+
+
+def test_numpys_seeds_and_names_of_files_are_taken(run, data):
+    options = {"features": RADIOGRAPH.name, "features_file": str(RADIOGRAPH.find(RADIOGRAPH)), "device": "cpu"}
+    before = torch.get_rng_state()
+    scores, _ = api.evaluate(run.path, data, seed=np.int64(3), **options)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert type(Scores.read(run.path / "scores.json").seed) is type(scores.seed) is int
+
+
+def test_the_name_of_a_set_is_no_set(run_script):
+    """In a process of its own, since annotations are checked in this one."""
+    said = run_script(
+        "import json, samgan, samgan.studies, samgan.trust\nfrom samgan.data.inspection import inspect\n"
+        "said, data, config = [], 'xrays-64', samgan.preset_config('samgan-plus')\n"
+        "for use in (lambda: samgan.train(config, data, 'run'), lambda: samgan.evaluate('run', data),\n"
+        "            lambda: samgan.trust.audit('run', data), lambda: samgan.studies.balance(data, 'out'),\n"
+        "            lambda: inspect(data)):\n"
+        "    try:\n        use()\n"
+        "    except samgan.UsageError as error:\n        said.append(str(error))\n"
+        "print(json.dumps(said))"
+    )
+    assert said == ["data: expected a prepared set, found 'xrays-64'; open it with samgan.PreparedSet.open"] * 5

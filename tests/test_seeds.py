@@ -1,5 +1,7 @@
 """Seeds: one range for everything."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from samgan.commands.main import main
 from samgan.errors import UsageError
-from samgan.seeds import SEEDS, check_seed
+from samgan.seeds import SEEDS, as_seed, check_seed
 
 
 @given(st.integers(0, SEEDS), st.integers(1, 1 << 20))
@@ -24,6 +26,23 @@ def test_every_image_has_a_seed_of_its_own(seed, images):
 def test_other_values_are_refused(seed):
     with pytest.raises(UsageError, match="expected a whole number from 0 to 2\\^32 - 1"):
         check_seed(seed)
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), 3])
+def test_whole_numbers_of_other_types_become_ints(seed):
+    assert type(as_seed(seed)) is int
+    assert as_seed(seed) == 3
+
+
+@pytest.mark.parametrize("seed", [-1, np.int64(-1), SEEDS, True, np.True_, 1.5, np.float64(3), "3"])
+def test_what_is_no_seed_does_not_become_one(seed):
+    with pytest.raises(UsageError, match="expected a whole number"):
+        inspect.unwrap(as_seed)(seed)  # past the check of annotations, as a caller is
+
+
+def test_a_refusal_tells_the_type_if_that_is_the_reason():
+    with pytest.raises(UsageError, match="found one of type int64, not int"):
+        check_seed(np.int64(3))
 
 
 @pytest.fixture(scope="module")

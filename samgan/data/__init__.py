@@ -1,6 +1,6 @@
 """From files of radiographs to a prepared set; phantoms for tests and first tries."""
 
-from samgan.data.dataset import PreparedSet, take
+from samgan.data.dataset import PreparedSet, check_prepared, take
 from samgan.data.documents import DataUsed, ManifestRow, SetInfo
 from samgan.data.explain import Explanation, explain_file
 from samgan.data.options import LabelOptions
@@ -14,6 +14,7 @@ __all__ = [
     "ManifestRow",
     "PreparedSet",
     "SetInfo",
+    "check_prepared",
     "explain_file",
     "phantoms",
     "prepare",

@@ -22,6 +22,12 @@ ASK_FROM = 1 << 28
 """Bytes of images from which on it is asked whether memory is free for them."""
 
 
+def check_prepared(data: object) -> None:
+    """Refuse what is no prepared set in a function that a user calls, who may have given the path of one."""
+    if not isinstance(data, PreparedSet):
+        raise UsageError(f"data: expected a prepared set, found {data!r}; open it with samgan.PreparedSet.open")
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedSet:
     """A folder that `samgan prepare` finished: images.npy, manifest.csv and dataset.json, which marks it complete."""

@@ -102,9 +102,9 @@ def extract(
     cache may be deleted at any time.
 
     Args:
-        extractor: from `samgan.metrics.load_features`.
+        extractor: from `samgan.metrics.load_features.load_features`.
         images: the set.
-        batch_size: images per call of the network; the features do not depend on it.
+        batch_size: images per call of the network; the features depend on it only by rounding.
         cache: False neither reads nor writes the cache, for images that will not be scored again.
 
     Returns:

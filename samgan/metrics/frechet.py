@@ -11,7 +11,7 @@ from samgan.errors import SamganError
 BLOCK_ROWS = 2048
 
 
-def frechet_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
+def frechet_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m _"]) -> float:
     """Measure the distance between the Gaussians fitted to two sets of features.
 
         d^2 = |mu_r - mu_f|^2 + tr(C_r) + tr(C_f) - 2 tr((C_r C_f)^(1/2))
@@ -28,7 +28,7 @@ def frechet_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> 
         The squared distance, >= 0 up to rounding; lower is better, and 0 is equal means and covariances.
 
     Raises:
-        SamganError: fewer than two images in a set, or features that are not finite.
+        SamganError: fewer than two images in a set, or features that differ in number or are not finite.
 
     Source: Heusel et al. 2017, eq. 6 (arXiv:1706.08500); covariances with n - 1, as in its public code.
     """
@@ -68,7 +68,7 @@ def frechet_distance_per_batch(
     return sum(frechet_distance(real[i : i + batch_size], fake[i : i + batch_size]) for i in starts) / batches
 
 
-def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> float:
+def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m _"]) -> float:
     """Estimate the squared maximum mean discrepancy of two sets of features (KID) from all their images.
 
         MMD^2 = mean_{i!=j} k(r_i, r_j) + mean_{i!=j} k(f_i, f_j) - 2 mean k(r_i, f_j),   k(x, y) = (x.y / d + 1)^3
@@ -81,7 +81,7 @@ def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> f
         An unbiased estimate: for sets of one distribution it lies around 0 and may be negative. Lower is better.
 
     Raises:
-        SamganError: fewer than two images in a set, or features that are not finite.
+        SamganError: fewer than two images in a set, or features that differ in number or are not finite.
 
     Source: Binkowski et al. 2018, section 4 (arXiv:1801.01401).
     """
@@ -92,12 +92,26 @@ def kernel_distance(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"]) -> f
     return float(within_real + within_fake - 2 * _kernel_sum(real, fake) / (n * m))
 
 
-def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets in float64, if a distance between them is defined."""
-    if min(len(real), len(fake)) < 2:
-        raise SamganError(f"expected features of at least two images in each set, found {len(real)} and {len(fake)}")
+def check_features(real: Tensor, fake: Tensor) -> None:
+    """Refuse two sets that cannot be compared.
+
+    Raises:
+        SamganError: They are not [n, d] and [m, d], or not finite.
+    """
+    if real.ndim != 2 or real.shape[1:] != fake.shape[1:]:
+        raise SamganError(
+            f"expected features [n, d] and [m, d], found {list(real.shape)} and {list(fake.shape)}; "
+            "compute both with one extractor"
+        )
     if not (real.isfinite().all() and fake.isfinite().all()):
         raise SamganError("features are not finite: check the feature extractor and the images given to it")
+
+
+def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sets in float64, if a distance between them is defined."""
+    check_features(real, fake)
+    if min(len(real), len(fake)) < 2:
+        raise SamganError(f"expected features of at least two images in each set, found {len(real)} and {len(fake)}")
     return real.double(), fake.double()
 
 

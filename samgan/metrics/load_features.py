@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from samgan.errors import SamganError, UsageError, first_line
+from samgan.files import Location
 from samgan.metrics.feature_networks import NETWORKS, FeatureNetwork, FeaturesUnavailable
 from samgan.metrics.feature_networks.inception import INCEPTION
 from samgan.metrics.feature_networks.radiograph import RADIOGRAPH
@@ -66,7 +67,7 @@ def choose_features(
     shape: Sequence[int],
     *,
     default: str | None = None,
-    features_file: Path | None = None,
+    features_file: Location | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[FeatureExtractor | None, str]:
     """Load the features that were named, or else those that are there.
@@ -118,7 +119,7 @@ def say_features(extractor: FeatureExtractor | None, why: str) -> None:
 
 
 def load_features(
-    spec: str | Path, *, features_file: Path | None = None, device: str | torch.device = "cpu"
+    spec: str | Path, *, features_file: Location | None = None, device: str | torch.device = "cpu"
 ) -> FeatureExtractor:
     """Load a feature extractor.
 
@@ -146,7 +147,7 @@ def load_features(
     """
     device = torch.device(device)
     if spec in NETWORKS:
-        return _load_network(NETWORKS[str(spec)], features_file, device)
+        return _load_network(NETWORKS[str(spec)], Path(features_file) if features_file else None, device)
     path = Path(spec)
     if path.suffix not in MODULE_LOADERS:
         raise UsageError(f"--features {spec}: expected one of {_names()}, a .pt file, a .pt2 file")

@@ -59,31 +59,37 @@ def ms_ssim(
         raise SamganError(f"MS-SSIM compares images of the same shape, found {tuple(a.shape)} and {tuple(b.shape)}")
     if min(a.shape[2:]) < MIN_RESOLUTION:
         raise SamganError(f"MS-SSIM needs images of at least {MIN_RESOLUTION} px, found {a.shape[2]}x{a.shape[3]}")
+    if not len(a):
+        return a.new_zeros(0, dtype=torch.float64 if a.dtype == torch.float64 else torch.float32)
     chunk = max(1, CHUNK_PIXELS // a[:1].numel())
     values = [_ms_ssim(x, y) for x, y in zip(a.split(chunk), b.split(chunk), strict=True)]
-    return torch.cat(values) if values else a.new_zeros(0, dtype=torch.float32)
+    return torch.cat(values)
 
 
 def mean_ms_ssim(images: UInt8[Tensor, "n c h w"], *, pairs: int | None = None, seed: int = 0) -> PairMean:
     """Average MS-SSIM over random pairs of different images of one set.
 
-    No pair occurs twice, and every image is in the same number of pairs (two by default).
+    No pair occurs twice. By default, every image is in two pairs. If `pairs` is no multiple of the number of images,
+    some may be in more pairs than others.
 
     Args:
         images: three or more.
-        pairs: number of pairs, by default one per image; at most all pairs.
+        pairs: number of pairs, two or more, by default one per image; at most all pairs.
         seed: of the pairing.
 
     Returns:
-        Mean and 95 % interval, 0 to 1; lower is more diverse, and 1 is a set of copies.
+        Mean, 0 to 1; lower is more diverse, and 1 is a set of copies. Its 95 % interval is the mean plus or minus a
+        margin, and is not cut off at 0 or 1.
 
     Raises:
-        SamganError: fewer than three images, or images too small for MS-SSIM.
+        SamganError: fewer than three images or two pairs, or images too small for MS-SSIM.
 
     Source: Odena et al. 2017, section 4.2 (arXiv:1610.09585) for the use of MS-SSIM as a measure of diversity.
     """
     if len(images) < 3:
         raise SamganError(f"the mean MS-SSIM of a set needs at least three images, found {len(images)}")
+    if pairs is not None and pairs < 2:
+        raise SamganError(f"the mean MS-SSIM of a set needs at least two pairs for its interval, found {pairs}")
     drawn = random_pairs(len(images), len(images) if pairs is None else pairs, seed=seed)
     drawn = drawn.to(images.device)
     chunk = max(1, CHUNK_PIXELS // images[:1].numel())

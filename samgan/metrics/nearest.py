@@ -133,6 +133,8 @@ def nearest_features(features: Float[Tensor, "n d"], references: Float[Tensor, "
     """
     if features.shape[1:] != references.shape[1:] or not len(references):
         raise SamganError(f"nearest features: cannot compare {list(features.shape)} with {list(references.shape)}")
+    if not len(features):
+        return Nearest(torch.zeros(0), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool))
     # Shifting both sets changes no distance, and less is lost to cancellation in |x|^2 + |y|^2 - 2 x.y.
     centre = references.double().mean(dim=0)
     x, y = features.double() - centre, references.double() - centre

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from samgan.errors import SamganError
+from samgan.metrics.frechet import check_features
 
 BLOCK_ROWS = 1024
 
@@ -21,7 +22,7 @@ class Prdc(NamedTuple):
     coverage: float
 
 
-def prdc(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, k: int = 5) -> Prdc:
+def prdc(real: Float[Tensor, "n d"], fake: Float[Tensor, "m _"], *, k: int = 5) -> Prdc:
     """Compare two sets of features by balls that reach to each image's k-th nearest neighbour in its own set.
 
         precision = share of fakes inside any real ball        recall   = share of reals inside any fake ball
@@ -40,14 +41,15 @@ def prdc(real: Float[Tensor, "n d"], fake: Float[Tensor, "m d"], *, k: int = 5) 
         better. Mode collapse lowers recall and coverage, poor images lower precision and density.
 
     Raises:
-        SamganError: k or fewer images in a set, or features that are not finite.
+        SamganError: k is below 1, k or fewer images in a set, or features that differ in number or are not finite.
 
     Source: Kynkaanniemi et al. 2019, eq. 1-2 (arXiv:1904.06991); Naeem et al. 2020, section 3 (arXiv:2002.09797).
     """
+    check_features(real, fake)
+    if k < 1:
+        raise SamganError(f"k: expected the number of a neighbour, 1 or more, found {k}")
     if min(len(real), len(fake)) <= k:
         raise SamganError(f"precision and recall need more than k = {k} images, found {len(real)} and {len(fake)}")
-    if not (real.isfinite().all() and fake.isfinite().all()):
-        raise SamganError("features are not finite: check the feature extractor and the images given to it")
     # Shifting both sets changes no distance, and less is lost to cancellation in |x|^2 + |y|^2 - 2 x.y.
     centre = real.double().mean(dim=0)
     real, fake = real.double() - centre, fake.double() - centre

@@ -70,7 +70,12 @@ def truncated(model: Model, psi: float) -> Model:
 
 @torch.no_grad()  # not inference mode: a classifier may be trained on the images
 def generate(generator: Generator, latents: Float[Tensor, "n latent"], labels: Labels = None) -> Iterator[Pyramid]:
-    """Yield CPU pyramids of up to `forward_batch` images, in the order of `latents`; values are not clipped."""
+    """Yield CPU pyramids of up to `forward_batch` images, in the order of `latents`; values are not clipped.
+
+    Raises:
+        UsageError: Labels are missing or out of range, or were given to a generator without classes.
+    """
+    _check_labels(generator, labels)
     device, at_once = next(generator.parameters()).device, forward_batch(generator)
     for start in range(0, len(latents), at_once):
         chunk = latents[start : start + at_once]
@@ -78,6 +83,19 @@ def generate(generator: Generator, latents: Float[Tensor, "n latent"], labels: L
         own = None if labels is None else F.pad(labels[start : start + at_once], (0, padding)).to(device)
         pyramid = generator(F.pad(chunk, (0, 0, 0, padding)).to(device), own)
         yield [images[: len(chunk)].float().cpu() for images in pyramid]
+
+
+def _check_labels(generator: Generator, labels: Labels) -> None:
+    if generator.embed is None:
+        if labels is not None:
+            raise UsageError("labels: the generator was trained without classes, but labels were given; leave them out")
+        return
+    expected = f"labels: expected whole numbers from 0 to {generator.embed.num_embeddings - 1}, one for each image"
+    if labels is None:
+        raise UsageError(f"{expected}, found none")
+    wrong = labels[(labels < 0) | (labels >= generator.embed.num_embeddings)]
+    if len(wrong):
+        raise UsageError(f"{expected}, found {wrong[0]}")
 
 
 def sample(model: Model, seeds: Sequence[int], labels: Labels = None) -> Float[Tensor, "n c h w"]:

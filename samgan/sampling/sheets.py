@@ -74,10 +74,10 @@ def attention_sheet(model: Model, seeds: Sequence[int], labels: Labels = None) -
     """
     latents = latents_of_seeds(seeds, model.generator.latent_size)
     labels = model.labels(seeds) if labels is None else labels
+    images = sample(model, seeds, labels)
     maps = attention_maps(
         model.generator, latents.to(model.device), None if labels is None else labels.to(model.device), from_centre=True
     )
-    images = sample(model, seeds, labels)
     rows = [images]
     for resolution, beta in maps.items():
         centre = beta[:, 0].float().cpu()

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from samgan import __version__
 from samgan.config import Config
-from samgan.data import PreparedSet
+from samgan.data import PreparedSet, check_prepared
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import UsageError
 from samgan.files import PRIVATE, Location
@@ -21,7 +22,7 @@ from samgan.sampling import Source, labels_like
 from samgan.scoring.documents import Scores
 from samgan.scoring.images import Classes, check_inputs, most_images, score_images
 from samgan.scoring.report import PLAIN, Story, write_report
-from samgan.seeds import check_seed
+from samgan.seeds import as_seed
 from samgan.terminal import say
 
 SPLITS = {"train": "train", "holdout": "holdout", "all": None}
@@ -60,9 +61,9 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     split: str = "train",
     classes: Sequence[str] = (),
     features: str | None = None,
-    features_file: Path | None = None,
+    features_file: Location | None = None,
     protocol: str = "standard",
-    seed: int = 0,
+    seed: SupportsIndex = 0,
     checkpoint: str = "newest",
     out: Location | None = None,
     device: str = "auto",
@@ -100,13 +101,14 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
     keep_freed_memory()
     if count is not None and count < 1:
         raise UsageError(f"--count {count}: expected 1 or more")
-    check_seed(seed, count or len(data.images))
+    check_prepared(data)
+    first = as_seed(seed, count or len(data.images))
     if split not in SPLITS:
         raise UsageError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     target = choose_device(device)
     opened = Source.open(source, checkpoint=checkpoint, device=target)
     folder = Path(out) if out else opened.folder("scores")
-    request = _Request(opened, data, tuple(classes) or opened.classes, split, count, protocol, seed, folder, story)
+    request = _Request(opened, data, tuple(classes) or opened.classes, split, count, protocol, first, folder, story)
     data.verify()
     real, fake, of_class = _images(request)
     default = "imagenet-inception" if protocol == "legacy" else None
@@ -123,7 +125,7 @@ def evaluate(  # noqa: PLR0913 (options of one evaluation, each with a default)
         fake=fake,
         features=extractor,
         protocol=protocol,
-        seed=seed,
+        seed=first,
         count=count,
         skip_reason=reason,
         classes=of_class,

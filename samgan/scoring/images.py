@@ -73,8 +73,8 @@ def score_images(
     Args:
         real: The images to compare with, the training set or a held-out split.
         fake: The generated images, of the same channels and resolution.
-        features: From `samgan.metrics.features.load_features`; None leaves out the scores that need features. For the
-            legacy protocol load "imagenet-inception".
+        features: From `samgan.metrics.load_features.load_features`; None leaves out the scores that need features. For
+            the legacy protocol load "imagenet-inception".
         protocol: "standard"; "paper" for all images against all; or "legacy" for comparison with the numbers of the
             paper's group only.
         seed: Of everything drawn: halves, pairs, patches, directions.

@@ -7,7 +7,7 @@ utility/ and report.html. A finished stage is not done again.
 from dataclasses import replace
 from pathlib import Path
 
-from samgan.data import PreparedSet
+from samgan.data import PreparedSet, check_prepared
 from samgan.devices import choose_device
 from samgan.errors import SamganError
 from samgan.files import Location, locked
@@ -50,6 +50,7 @@ def balance(data: PreparedSet, out: Location, request: BalanceRequest | None = N
         SamganError: Another call uses the folder; there are too few training images of a class that lacks some, or too
             few held-out ones; or a stage failed. Finished stages are kept, and the next call continues after them.
     """
+    check_prepared(data)
     request, out = request or BalanceRequest(), Path(out)
     device = choose_device(request.device)
     if not request.features and (out / "plan.json").is_file():  # go on as the folder was begun

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samgan.config import RESUMABLE, Config
-from samgan.data import PreparedSet
+from samgan.data import PreparedSet, check_prepared
 from samgan.devices import SLOW, OneProcess, choose_precision, keep_freed_memory, make_fabric, usable_precision
 from samgan.distributed import leave, on_first_process
 from samgan.errors import UsageError, shown
@@ -109,6 +109,7 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
         SamganError: `out` is in use, the prepared set is damaged, or training failed.
     """
     keep_freed_memory()
+    check_prepared(data)
     if minutes is not None and not minutes > 0:
         raise UsageError(f"--minutes {minutes:g}: expected more than 0")
     if on_collapse not in ON_COLLAPSE:

@@ -10,7 +10,6 @@ from torch import Tensor
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.sampling import Labels, Source, labels_like
-from samgan.seeds import check_seed
 from samgan.trust.real_images import RealImages
 
 LEAST = 8
@@ -112,17 +111,11 @@ class AuditRequest:
         return labels_like(self.training.labels(model.config.data.classes).numpy(), count)
 
 
-def check_range(count: int | None, seed: int, default: int) -> None:
-    """Refuse a count or a seed out of range.
-
-    Args:
-        count: Synthetic images to audit.
-        seed: Seed of the first image.
-        default: The largest number of images if `count` is None.
+def check_count(count: int | None) -> None:
+    """Refuse a number of synthetic images that is too small for an audit; None is the default.
 
     Raises:
-        UsageError: One of them is out of range.
+        UsageError: It is.
     """
     if count is not None and count < LEAST:
         raise UsageError(f"--count {count}: expected {LEAST} or more")
-    check_seed(seed, count or default)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from samgan import __version__
-from samgan.data import PreparedSet
+from samgan.data import PreparedSet, check_prepared
 from samgan.devices import choose_device, keep_freed_memory
 from samgan.errors import SamganError
 from samgan.files import PRIVATE, Location, atomic_write
@@ -30,9 +31,10 @@ from samgan.metrics.mirrored import count_mirrored, fit_sides
 from samgan.metrics.nearest import ALIKE, Nearest, count_repeats, nearest_features, nearest_image
 from samgan.metrics.planted import CHANGES, changed_copies
 from samgan.sampling import Source
+from samgan.seeds import as_seed
 from samgan.trust.audit_limits import describe_limits
 from samgan.trust.audit_page import Pictures, write_audit_page
-from samgan.trust.audit_request import AuditRequest, check_range
+from samgan.trust.audit_request import AuditRequest, check_count
 from samgan.trust.audit_words import PAIRS_SHOWN, describe_verdict
 from samgan.trust.documents import (
     AlikeShares,
@@ -63,8 +65,8 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
     count: int | None = None,
     classes: Sequence[str] = (),
     features: str | None = None,
-    features_file: Path | None = None,
-    seed: int = 0,
+    features_file: Location | None = None,
+    seed: SupportsIndex = 0,
     checkpoint: str = "newest",
     out: Location | None = None,
     device: str = "auto",
@@ -95,14 +97,16 @@ def audit(  # noqa: PLR0913 (options of one call, each with a default)
         SamganError: There are too few images, images of another shape, or an array that is not uint8.
     """
     keep_freed_memory()
-    check_range(count, seed, len(data.images))
+    check_prepared(data)
+    check_count(count)
+    first = as_seed(seed, count or len(data.images))
     target = choose_device(device)
     data.verify()
     opened = Source.open(source, checkpoint=checkpoint, device=target)
     folder = Path(out) if out else opened.folder("audit")
     extractor, why = choose_features(features, data.images.shape[1:], features_file=features_file, device=target)
     say_features(extractor, why)
-    request = AuditRequest.open(opened, data, classes=classes, count=count, seed=seed)
+    request = AuditRequest.open(opened, data, classes=classes, count=count, seed=first)
     fake = request.synthetic_images()
     folder.mkdir(PRIVATE, parents=True, exist_ok=True)  # before the long part: if it cannot be made, fail now
     document = _compute(request, fake, extractor, why)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Float
 
-from samgan.data.dataset import PreparedSet, take
+from samgan.data.dataset import PreparedSet, check_prepared, take
 from samgan.data.documents import Leak, LeftOut, ManifestRow
 from samgan.data.findings import find_leaks
 from samgan.data.inspection.documents import (
@@ -47,6 +47,7 @@ def inspect(
         UsageError: `out` is a folder.
         SamganError: The set is damaged.
     """
+    check_prepared(data)
     path = Path(out) if out is not None else data.path / "data.html"
     if path.is_dir():
         raise UsageError(f"--out {path} is a folder: name a file")
