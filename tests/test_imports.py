@@ -2,11 +2,13 @@
 
 import ast
 import graphlib
+import shutil
 from pathlib import Path
 
 import pytest
 
 import samgan
+from samgan.data import prepare
 
 PACKAGE = Path(samgan.__file__).parent
 # From the ground up. A wing, or a file that stands by itself, imports from the floors below its own only.
@@ -127,6 +129,43 @@ LIGHT = [
 @pytest.mark.parametrize("module", LIGHT)
 def test_starts_without_the_heavy_libraries(run_script, module):
     assert run_script(HEAVY.format(module=module)) == []
+
+
+@pytest.fixture(scope="module")
+def prepared(twelve_phantoms, tmp_path_factory):
+    """A folder with radiographs of two classes, a prepared set of them, and an image without a mark."""
+    folder = tmp_path_factory.mktemp("quick")
+    shutil.copytree(twelve_phantoms, folder / "xrays")
+    prepare(folder / "xrays", folder / "set", resolution=32, workers=1)
+    shutil.copy(next(folder.glob("xrays/*/*.png")), folder / "image.png")
+    return folder
+
+
+QUICK = """
+import json, sys
+from samgan.commands.main import main
+
+try:
+    status = main(sys.argv[1:])
+except SystemExit as error:  # argparse's --help
+    status = error.code
+print(json.dumps([status, sorted({"torch", "torchvision", "lightning_fabric"} & set(sys.modules))]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("prepare FOLDER/xrays FOLDER/again --resolution 32 --workers 1", 0),
+        ("inspect FOLDER/set", 0),
+        ("balance FOLDER/set --advise --target 8", 0),
+        ("verify FOLDER/image.png", 1),
+        *((f"{command} --help", 0) for command in ("train", "sample", "export", "evaluate", "audit", "balance")),
+    ],
+)
+def test_what_needs_no_network_answers_without_torch(run_script, prepared, words, status):
+    """Its import takes seconds."""
+    assert run_script(QUICK, *words.replace("FOLDER", str(prepared)).split()) == [status, []]
 
 
 TRAINING = """

@@ -10,7 +10,7 @@ from samgan.errors import UsageError
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
     from samgan.provenance import FORMATS
-    from samgan.sampling.sheets import SHEETS
+    from samgan.sampling.sheet_names import SHEET_NAMES
 
     parser.add_argument("source", metavar="RUN", type=Path, help=MODEL)
     parser.add_argument("--out", type=Path, required=True, help="new folder to write")
@@ -25,7 +25,7 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     text = "format of the files; " + "; ".join(f"{name}: {known.label}" for name, known in FORMATS.items())
     parser.add_argument("--format", dest="file_format", default="png", choices=tuple(FORMATS), help=text)
     text = "also write these overview pictures to OUT/sheets"
-    parser.add_argument("--sheets", nargs="+", default=[], choices=tuple(SHEETS), help=text)
+    parser.add_argument("--sheets", nargs="+", default=[], choices=SHEET_NAMES, help=text)
     add_checkpoint(parser)
     add_device(parser)
 
@@ -70,10 +70,14 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> Outcome:
-    from samgan import api
-    from samgan.trust import format_findings
+    from samgan.trust import format_findings, verify_files
 
-    findings = api.verify(options.files, options.source, device=options.device)
+    if options.source is None:
+        findings = verify_files(options.files)  # in a second: it needs no torch
+    else:
+        from samgan import api
+
+        findings = api.verify(options.files, options.source, device=options.device)
     return Outcome(findings, format_findings(findings), 0 if all(finding.ok for finding in findings) else 1)
 
 

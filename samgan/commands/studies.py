@@ -182,11 +182,12 @@ def _add_balance(parser: argparse.ArgumentParser) -> None:
 
 def _balance(options: argparse.Namespace) -> Outcome:
     from samgan.data import PreparedSet
-    from samgan.studies import BalanceRequest, balance, format_balance
 
     data = PreparedSet.open(options.data)
     if options.advise:
-        return _advice(data, options)
+        return _advice(data, options)  # in a second: it needs no torch
+    from samgan.studies import BalanceRequest, balance, format_balance
+
     if options.out is None:
         raise UsageError("samgan balance DATA OUT: both are needed, except with --advise")
     runs = _models(options.runs, list(options.classes) or data.classes)
@@ -211,7 +212,7 @@ def _advice(data: "PreparedSet", options: argparse.Namespace) -> Outcome:
     """What is known of such a set; of a folder that was begun, its plan says which images are missing."""
     from samgan.studies import advise, missing_images
     from samgan.studies.balance_documents import Plan
-    from samgan.studies.balance_plan import check_several
+    from samgan.studies.balance_target import check_several
 
     if options.out is not None and (options.out / "plan.json").exists():
         missing = Plan.read(options.out / "plan.json").missing

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from samgan.errors import SamganError
-from samgan.pictures import SYNTHETIC
+from samgan.grids import SYNTHETIC
 from samgan.provenance.mark import Sample, hash_pixels
 
 UID_NAMESPACE = uuid.UUID("6f0e9a52-6d0b-4c52-9d0c-0d8a1b1f7c3e")

@@ -16,7 +16,7 @@ import numpy as np
 
 from samgan import __version__
 from samgan.errors import SamganError
-from samgan.pictures import SYNTHETIC
+from samgan.grids import SYNTHETIC
 from samgan.seeds import SEEDS
 
 SOFTWARE = f"samgan {__version__}"

@@ -14,7 +14,7 @@ from samgan.data.readers.dicom import open_dicom
 from samgan.data.readers.dicom.codecs import find_decoder
 from samgan.data.readers.radiograph import check_size
 from samgan.errors import SamganError
-from samgan.pictures import SYNTHETIC
+from samgan.grids import SYNTHETIC
 from samgan.provenance.mark import Mark, Sample, StoredSample, channels_first, find_entries, is_cut, wrong_description
 
 TEXTS = {"DerivationDescription": "Derivation Description", "ImageComments": "Image Comments"}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from samgan.later import import_when_used
 from samgan.studies.balance_advice import Advice, advise, short_advice
 from samgan.studies.balance_documents import BalanceDocument
+from samgan.studies.balance_target import missing_images
 from samgan.studies.balance_words import format_balance
 from samgan.studies.downstream_page import format_utility
 from samgan.studies.table2_document import Table
@@ -12,7 +13,7 @@ from samgan.studies.utility_map import UtilityMap, read_utility_map
 from samgan.trust.utility_document import COMPARED, UTILITY_SCORES
 
 if TYPE_CHECKING:
-    from samgan.studies.balance_plan import BalanceRequest, missing_images
+    from samgan.studies.balance_plan import BalanceRequest
     from samgan.studies.balancing import balance
     from samgan.studies.claims import (
         CLAIMS,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from samgan.later import import_when_used
 from samgan.trust.audit_words import format_audit
 from samgan.trust.documents import AuditDocument, ScreenedClass, ScreeningDocument
+from samgan.trust.findings import Finding, format_findings
+from samgan.trust.verify import verify_files
 
 if TYPE_CHECKING:
     from samgan.trust.auditing import audit
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from samgan.trust.publishing import Published, publish
     from samgan.trust.record import Record, read_record
     from samgan.trust.screening import REASONS, Screen, Screened, check_enough
-    from samgan.trust.verify import Finding, format_findings, verify_files
 
 __all__ = [
     "CHECKLISTS",
@@ -53,7 +54,6 @@ __getattr__ = import_when_used(
         "publishing",
         "record",
         "screening",
-        "verify",
     ),
     __all__,
 )
