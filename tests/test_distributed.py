@@ -19,6 +19,7 @@ import dataclasses, errno, json, os, signal, sys, time
 from pathlib import Path
 import numpy as np
 import torch
+import torch._dynamo  # which every fork would import anew: optimizers do, and it takes seconds
 import torch.distributed
 import samgan.training.loop
 import samgan.training.recipe
