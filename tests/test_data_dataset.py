@@ -280,3 +280,18 @@ def test_a_set_of_gigabytes_costs_no_memory(folder, tmp_path, run_script):
     size, grown = run_script(PEAK, out)
     assert size > 3e9
     assert grown < 1e8
+
+
+def test_the_name_of_a_set_is_no_set(run_script):
+    """In a process of its own, since annotations are checked in this one."""
+    said = run_script(
+        "import json, samgan, samgan.studies, samgan.trust\nfrom samgan.data.inspection import inspect\n"
+        "said, data, config = [], 'xrays-64', samgan.preset_config('samgan-plus')\n"
+        "for use in (lambda: samgan.train(config, data, 'run'), lambda: samgan.evaluate('run', data),\n"
+        "            lambda: samgan.trust.audit('run', data), lambda: samgan.studies.balance(data, 'out'),\n"
+        "            lambda: inspect(data)):\n"
+        "    try:\n        use()\n"
+        "    except samgan.UsageError as error:\n        said.append(str(error))\n"
+        "print(json.dumps(said))"
+    )
+    assert said == ["data: expected a prepared set, found 'xrays-64'; open it with samgan.PreparedSet.open"] * 5

@@ -28,6 +28,7 @@ from samgan.sampling import (
     write_model,
 )
 from samgan.sampling.images import MEAN_SEEDS
+from samgan.sampling.sheet_names import SHEET_NAMES
 from samgan.sampling.sheets import SHEETS
 
 
@@ -228,3 +229,7 @@ def test_pyramids_of_one_image_have_one_row_of_scales(tmp_path):
     (pyramid,) = generate(model.generator, latents_of_seeds(range(2), model.generator.latent_size))
     assert [images.shape for images in pyramid] == [(2, 1, 32, 32)]
     assert SHEETS["scales"](model, range(2), None).shape[1] < 2 * 32
+
+
+def test_the_names_of_sheets_are_those_that_there_are():
+    assert tuple(SHEETS) == SHEET_NAMES

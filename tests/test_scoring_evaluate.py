@@ -114,18 +114,3 @@ def test_numpys_seeds_and_names_of_files_are_taken(run, data):
     scores, _ = api.evaluate(run.path, data, seed=np.int64(3), **options)
     assert torch.equal(torch.get_rng_state(), before)
     assert type(Scores.read(run.path / "scores.json").seed) is type(scores.seed) is int
-
-
-def test_the_name_of_a_set_is_no_set(run_script):
-    """In a process of its own, since annotations are checked in this one."""
-    said = run_script(
-        "import json, samgan, samgan.studies, samgan.trust\nfrom samgan.data.inspection import inspect\n"
-        "said, data, config = [], 'xrays-64', samgan.preset_config('samgan-plus')\n"
-        "for use in (lambda: samgan.train(config, data, 'run'), lambda: samgan.evaluate('run', data),\n"
-        "            lambda: samgan.trust.audit('run', data), lambda: samgan.studies.balance(data, 'out'),\n"
-        "            lambda: inspect(data)):\n"
-        "    try:\n        use()\n"
-        "    except samgan.UsageError as error:\n        said.append(str(error))\n"
-        "print(json.dumps(said))"
-    )
-    assert said == ["data: expected a prepared set, found 'xrays-64'; open it with samgan.PreparedSet.open"] * 5

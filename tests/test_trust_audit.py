@@ -342,3 +342,9 @@ def test_a_set_without_held_out_images_gives_nothing_to_compare_with(data, fresh
     none = dataclasses.replace(data, manifest=[dataclasses.replace(row, split="train") for row in data.manifest])
     with pytest.raises(SamganError, match="samgan prepare --holdout"):
         audited(fresh, none, tmp_path)
+
+
+def test_a_seed_of_numpy_is_taken(data, fresh, tmp_path):
+    document, _ = audited(fresh, data, tmp_path, seed=np.int64(3))
+    assert type(document.seed) is int
+    assert document.seed == 3

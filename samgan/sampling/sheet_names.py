@@ -1,4 +1,4 @@
 """The names of overview pictures, without what draws them, which needs torch."""
 
 SHEET_NAMES = ("grid", "interpolation", "scales", "attention")
-"""In the order of `samgan.sampling.sheets.SHEETS`."""
+"""The keys of `samgan.sampling.sheets.SHEETS`."""

@@ -14,7 +14,6 @@ from samgan.networks import AliasFreeBlock, Generator, attention_maps
 from samgan.pictures import grid_images, image_grid, to_uint8
 from samgan.sampling.images import generate, latents_of_seeds, sample
 from samgan.sampling.model import Labels, Model
-from samgan.sampling.sheet_names import SHEET_NAMES
 
 SHEET_IMAGES, STEPS = 8, 8
 
@@ -136,5 +135,10 @@ def _attention(model: Model, seeds: Sequence[int], labels: Labels) -> UInt8[np.n
 
 
 Sheet = Callable[[Model, Sequence[int], Labels], UInt8[np.ndarray, "c h w"]]
-SHEETS: dict[str, Sheet] = dict(zip(SHEET_NAMES, (_grid, _interpolation, _scales, _attention), strict=True))
+SHEETS: dict[str, Sheet] = {
+    "grid": _grid,
+    "interpolation": _interpolation,
+    "scales": _scales,
+    "attention": _attention,
+}
 """By name: a function that makes a picture of the first seeds, given their classes."""
