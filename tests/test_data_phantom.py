@@ -16,12 +16,12 @@ LUNGS = (slice(20, 40), [*range(14, 24), *range(42, 50)])
 
 @pytest.fixture(scope="module")
 def normal():
-    return phantoms(60, 64, seed=1, pneumonia=False)
+    return phantoms(30, 64, seed=1, pneumonia=False)
 
 
 @pytest.fixture(scope="module")
 def pneumonia():
-    return phantoms(60, 64, seed=1, pneumonia=True)
+    return phantoms(30, 64, seed=1, pneumonia=True)
 
 
 @pytest.mark.parametrize("has_pneumonia", [False, True])

@@ -85,6 +85,7 @@ def phantoms(tmp_path_factory):
     return images[::2], images[1::2]
 
 
+@pytest.mark.slow
 def test_faults_move_the_scores_in_the_right_direction(extractor, script, phantoms):
     validate = script("validate")
     real, other = phantoms

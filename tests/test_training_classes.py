@@ -223,6 +223,7 @@ def test_the_plan_counts_what_classes_add(tiny_config, images):
     assert cost.flops_per_step == counter.get_total_flops() > without.flops_per_step
 
 
+@pytest.mark.slow
 def test_learns_what_tells_two_classes_apart(tmp_path):
     """Dark images are one class, bright ones the other: after seconds of training each label makes its own."""
     draw = np.random.default_rng(0)
