@@ -1,7 +1,8 @@
 #!/bin/sh
 # The runs of protocol.md: run.sh DATA FEATURES.pt PART [FACES], where PART is headline, factors, rest, full or faces.
 # DATA and FACES are prepared sets; FEATURES.pt is the stand-in Inception (results/stand_in.py). It can be stopped and
-# started again. Two jobs at a time, one core each. SEEDS=6 adds the seeds of the stopping rule to the headline.
+# started again. Two jobs at a time, one core each. SEEDS=6 adds the seeds of the stopping rule to the headline. ROWS, such
+# as ROWS=msg-gan-6=2, trains only these for now: a machine may be there for too short a time for others of the part.
 set -eu
 data=$1 features=$2 part=$3 seeds=${SEEDS:-4} second="--second-features radiograph"
 here=$(dirname "$0")
@@ -20,6 +21,7 @@ full) rows="samgan-8 msg-gan-6" length="--kimg 1808 --score-at 100 200 400" ;;
 faces) rows="msg-gan-1" length="--kimg 100 --faces $4" second="" ;; # the radiograph features see grey images only
 *) echo "run.sh: PART is headline, factors, rest, full or faces, not $part" >&2 && exit 2 ;;
 esac
+rows=${ROWS:-$rows}
 # shellcheck disable=SC2086
 exec samgan table2 "$data" --out "$here/$part" --rows $rows $length --scale cpu --network.max_channels=32 \
     --training.batch_size=8 --training.precision=fp32 --snapshot-every-kimg 20 --count 1500 \
