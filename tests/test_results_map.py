@@ -65,7 +65,7 @@ def classifiers(records, cell, folds, way, auc, *, draws=3, **changes):
     """The classifier of each of several draws, each a little different."""
     noise = np.random.default_rng([len(way), cell.patients])
     small = records.SMALL[cell.question]
-    records.HeldOut(("OTHER", small), tuple(TRUTH.astype(int).tolist()), tuple(range(PATIENTS))).write("the-same")
+    records.HeldOut(("OTHER", small), tuple(TRUTH.astype(int).tolist()), tuple(range(PATIENTS))).write(f"of-{small}")
     synthetic = way == USE or "synthetic" in way
     for draw in range(draws):
         distance = 2**0.5 * stats.norm.ppf(auc) + 0.003 * noise.normal()
@@ -76,7 +76,7 @@ def classifiers(records, cell, folds, way, auc, *, draws=3, **changes):
             scores={"auc": auc + 0.001 * float(noise.normal()), "calibration_error": 0.1 + 0.05 * synthetic},
             predicted=records.encoded(predicted),
             **{
-                "held_out": "the-same",
+                "held_out": f"of-{small}",
                 "trained_on": f"{cell} {folds} {draw}",
                 "seconds": 60.0,
                 "machine": records.Machine("a processor", "cpu", "bf16", __version__, "", "2", 2),
@@ -135,7 +135,7 @@ def test_probabilities_keep_their_order_even_near_1(records):
     np.testing.assert_allclose(found, np.stack([1 - p, p], 1), rtol=0.02)
     assert found[1, 1] > found[2, 1]
     with pytest.raises(SystemExit, match="expected probabilities of 300 images"):
-        records.probabilities(replace(record, held_out="the-same"))
+        records.probabilities(replace(record, held_out="of-VIRUS"))
     with pytest.raises(SystemExit, match="expected the held-out images of some records"):
         records.probabilities(replace(record, held_out="none"))
 
@@ -145,6 +145,33 @@ def families(records, monkeypatch, *own):
     monkeypatch.setattr(records, "FAMILIES", tuple(records.Family("a", dict.fromkeys(cells, 3), 0.5) for cells in own))
     monkeypatch.setattr(records, "MAP", [cell for cells in own for cell in cells])
     monkeypatch.setattr(records, "DRAWS", dict.fromkeys(records.MAP, 3))
+
+
+def test_held_out_images_that_were_prepared_in_another_way_are_refused(records):
+    known = records.HeldOut(("A", "B"), (0, 1), (0, 1))
+    for _ in range(2):
+        known.write("some")
+    with pytest.raises(SystemExit, match="expected its classes and patients, found others"):
+        replace(known, patients=(0, 0)).write("some")
+
+
+def test_draws_that_share_a_generator_follow_each_other_and_none_is_beyond_those_that_count(records, scripts):
+    records.CHOICES.write_bytes(msgspec.json.encode(chosen(records)))
+    place = scripts.draws.Place(Path("sets"), Path("work"), records.Budget())
+
+    def work(*words):
+        options = scripts.runs._parser().parse_args(["cells", "sets", "work", *words])
+        return [draw for draw, _ in scripts.runs.cells_work(options, place)]
+
+    every = work("--questions", "virus")
+    assert len({(draw.cell, draw.folds, draw.number) for draw in every}) == len(every)
+    own = {cell: count for cell, count in records.DRAWS.items() if cell.question == "virus"}
+    assert len(every) == len(records.FOLDS) * sum(own.values())
+    of_first = [(draw.shared, draw.base) for draw in every if draw.cell in records.FAMILIES[0].draws]
+    assert len(list(itertools.groupby(of_first))) == len(set(of_first)) == records.BASES * len(records.FOLDS)
+    assert {(draw.cell.patients, draw.number) for draw in work("--draws", "6", "--sides", "64")} == {
+        *((10, 6), (25, 6), (50, 6))  # of 100 patients there are three draws
+    }
 
 
 def test_a_cell_is_measured_when_all_its_draws_are(records, capsys, monkeypatch):
@@ -231,7 +258,7 @@ def test_the_pilot_chooses_the_best_of_each_kind_and_only_when_it_is_complete(re
     def pilot(cell, aucs):
         for way, auc in aucs.items():
             better = 0.2 if (way, cell.patients) == ("linear, SMOTE", 25) else 0.0
-            yield from classifiers(records, cell, records.PILOT_FOLDS, way, auc + better, draws=records.PILOT_DRAWS)
+            yield from classifiers(records, cell, records.PILOT_FOLDS, way, auc + better, draws=records.PILOT[cell])
 
     rivals, uses = list(scripts.ways.RIVALS), list(scripts.ways.USES)
     aucs = {way: 0.6 + 0.005 * number for number, way in enumerate([*rivals, *uses])}
@@ -276,7 +303,7 @@ def test_what_the_pilot_lacks_is_named_and_a_use_whose_generator_diverges_is_not
     found = [
         record
         for way, auc in ways.items()
-        for record in classifiers(records, cell, records.PILOT_FOLDS, way, auc, draws=records.PILOT_DRAWS)
+        for record in classifiers(records, cell, records.PILOT_FOLDS, way, auc, draws=records.PILOT[cell])
     ]
     lacking = next(record for record in found if (record.key.way, record.key.draw) == (best, 2))
     for record in found:
@@ -286,7 +313,7 @@ def test_what_the_pilot_lacks_is_named_and_a_use_whose_generator_diverges_is_not
         scripts.runs.main(["choose"])
     told = capsys.readouterr().out
     assert f"{cell}: the pilot is not complete; these ways lack these draws: {best}: 2\n" in told
-    assert f"{records.PILOT[1]}: the pilot has not begun" in told
+    assert f"{list(records.PILOT)[1]}: the pilot has not begun" in told
     lost = records.Lost(lacking.key, lacking.machine, lacking.date)
     records.add(records.lost_beside(records.OF_PILOT), lost)
     assert records.read_lost(records.OF_PILOT) == [lost]
@@ -322,6 +349,8 @@ def test_the_families_of_the_map_are_those_of_its_page(records, scripts):
     assert sum(family.share for family in records.FAMILIES) == pytest.approx(1)
     smallest_fold = 353  # patients with the class VIRUS
     assert all(cell.patients * draws <= smallest_fold for cell, draws in records.DRAWS.items())
+    trained_on = 386  # the same of fold 1, on which the pilot trains
+    assert all(cell.patients * draws <= trained_on for cell, draws in records.PILOT.items())
     assert len(set(records.MAP)) == len(records.MAP)
     assert all(records.nearest_pilot(cell).side == cell.side for cell in records.MAP)
 
@@ -817,7 +846,7 @@ def test_what_fails_is_named_and_the_others_go_on(records, scripts, folds, short
 @pytest.mark.filterwarnings("ignore")
 def test_every_kind_of_synthetic_image_is_made_and_used(records, scripts, folds, short, tmp_path, monkeypatch):
     few = records.Cell("virus", 64, 10)
-    monkeypatch.setattr(records, "PILOT", (few,))
+    monkeypatch.setattr(records, "PILOT", {few: 4})
     monkeypatch.setattr(records, "WITH_USES", few)
     names = ["linear, SMOTE", *scripts.ways.USES]
     words = ["pilot", str(folds), str(tmp_path / "work"), "--questions", "virus", "--draws", "0", *TINY]

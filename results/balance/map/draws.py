@@ -140,7 +140,7 @@ class Draw:
         return SMALL[self.cell.question]
 
     def seed(self, of: int = 0) -> int:
-        """A seed that no other draw has: of the generator (0), or of a classifier."""
+        """A seed that no other draw of its cell has: of the generator (0), or of a classifier."""
         folds = (*FOLDS, PILOT_FOLDS).index(self.folds)
         return 1000 * (1 + 10 * self.number + folds) + of
 

@@ -39,7 +39,6 @@ SMALL = {"virus": "VIRUS", "three": "VIRUS", "covid": "COVID"}
 FOLDS = "1-2", "2-1"
 """Trained on and tested on."""
 PILOT_FOLDS = "1-0"
-PILOT_DRAWS = 4
 SEEDS = 1
 """Classifiers of each way and draw: a further draw tells more than a further classifier."""
 BASES = 7
@@ -83,11 +82,15 @@ FAMILIES = (
 MAP = [cell for family in FAMILIES for cell in family.draws]
 DRAWS = {cell: count for family in FAMILIES for cell, count in family.draws.items()}
 WITH_USES = Cell("virus", 64, 25)
-PILOT = (
-    WITH_USES,
-    *(Cell("virus", 64, 100), Cell("three", 64, 25), Cell("covid", 64, 25), Cell("virus", 128, 25)),
-)
-"""Where the pilot tries the ways without synthetic images; in the first, it tries uses of them, too."""
+PILOT = {
+    WITH_USES: 4,
+    Cell("virus", 64, 100): 3,
+    Cell("three", 64, 25): 4,
+    Cell("covid", 64, 25): 4,
+    Cell("virus", 128, 25): 4,
+}
+"""Where the pilot tries the ways without synthetic images, and with how many draws: its fold has 386 patients with a
+virus, so no four draws of 100. In the first, it tries uses of synthetic images, too."""
 
 
 @dataclass(frozen=True)
@@ -206,12 +209,20 @@ class HeldOut:
     """Whom each image belongs to, counted from 0."""
 
     def write(self, name: str) -> None:
-        """Keep it under the hash that records have."""
-        path = HELD_OUT / f"{name}.json"
-        if not path.exists():
-            HELD_OUT.mkdir(exist_ok=True)
-            with atomic_write(path) as file:
-                file.write(msgspec.json.encode(self) + b"\n")
+        """Keep it under the hash that records have.
+
+        Raises:
+            SystemExit: Another machine prepared these images in another way.
+        """
+        path, content = HELD_OUT / f"{name}.json", msgspec.json.encode(self) + b"\n"
+        if path.exists() and path.read_bytes() != content:
+            raise SystemExit(
+                f"{path}: expected its classes and patients, found others; prepare SETS from the same folders, by the "
+                "same version of samgan"
+            )
+        HELD_OUT.mkdir(exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(content)
 
     @staticmethod
     @functools.cache
@@ -412,7 +423,7 @@ def missing(
     }
     gone = {one.key.way for one in _of_pilot(lost, cell) if (one.key.way, one.key.draw, one.key.seed) not in done}
     lacking = {
-        way: [draw for draw in range(PILOT_DRAWS) if any((way, draw, seed) not in done for seed in range(SEEDS))]
+        way: [draw for draw in range(PILOT[cell]) if any((way, draw, seed) not in done for seed in range(SEEDS))]
         for way in ways
         if way not in gone
     }
@@ -451,7 +462,7 @@ def choose(
 
 def _means(records: Sequence[Classifier], cell: Cell) -> dict[str, float]:
     """The mean AUC in a cell of the pilot of each way that was tried in full."""
-    places = set(product(range(PILOT_DRAWS), range(SEEDS)))
+    places = set(product(range(PILOT[cell]), range(SEEDS)))
     tried: dict[str, dict[tuple[int, int], float]] = defaultdict(dict)
     for record in _of_pilot(records, cell):
         tried[record.key.way][record.key.draw, record.key.seed] = record.scores["auc"]
@@ -491,7 +502,7 @@ def pilot_spreads(
     gained, of_patients = {}, {}
     for use in uses:
         if use in means:
-            drawn = [_gain("", own[use][draw], own[best][draw]) for draw in range(PILOT_DRAWS)]
+            drawn = [_gain("", own[use][draw], own[best][draw]) for draw in range(PILOT[cell])]
             gained[use] = [draw.gain for draw in drawn]
             influence = np.mean([draw.influence for draw in drawn], axis=0)
             of_patients[use] = float(np.sqrt(np.square(influence).sum()))
@@ -506,7 +517,7 @@ def _of_pilot(records: Iterable[R], cell: Cell) -> list[R]:
         record
         for record in records
         if (record.key.cell, record.key.folds, record.key.budget) == (cell, PILOT_FOLDS, Budget())
-        and record.key.draw < PILOT_DRAWS
+        and record.key.draw < PILOT[cell]
         and record.key.seed < SEEDS
     ]
 

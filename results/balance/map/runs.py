@@ -21,6 +21,7 @@ was trained on other images are refused. It does not need WORK; without that, it
 
 import argparse
 import functools
+import itertools
 import signal
 import sys
 import time
@@ -55,6 +56,7 @@ from records import Budget, Cell, Classifier, HeldOut, Key, Lost, Machine
 from ways import RIVALS, USES, WAYS, Way
 
 from samgan import __version__
+from samgan.config import Config, flatten
 from samgan.data import PreparedSet
 from samgan.errors import SamganError
 from samgan.files import atomic_write, hash_json, locked
@@ -149,14 +151,15 @@ def pilot_work(options: argparse.Namespace, place: Place) -> Iterator[tuple[Draw
     for cell in _asked(options, records.PILOT):
         tried = records.pilot_ways(cell, RIVALS, USES)
         names = [name for name in options.only if name in tried]
-        for number in options.draws or range(records.PILOT_DRAWS):
+        for number in _numbers(options, records.PILOT[cell]):
             yield Draw(cell, records.PILOT_FOLDS, number, place), names
 
 
 def cells_work(options: argparse.Namespace, place: Place) -> Iterator[tuple[Draw, Sequence[str]]]:
-    """The draws of the map, and the ways that the pilot chose; cell by cell, so that some are soon complete.
+    """The draws of the map, and the ways that the pilot chose; family by family, so that some are soon complete.
 
-    Those of which the pilot has not chosen yet are named and left out.
+    Draws whose generators begin with the same one follow each other, so it is seldom trained again if WORK is lost.
+    Cells of which the pilot has not chosen yet are named and left out.
     """
     choices = records.read_choices()
     chosen = {cell: choices.rivals_of(cell) if choices else None for cell in _asked(options, records.MAP)}
@@ -165,10 +168,17 @@ def cells_work(options: argparse.Namespace, place: Place) -> Iterator[tuple[Draw
             print(f"{cell}: left out, since {records.nearest_pilot(cell)} has no pilot in {records.CHOICES.name} yet")
     if choices is None or not any(chosen.values()):
         raise SystemExit(f"{records.CHOICES.name} has nothing for these cells: run pilot, then choose")
-    for cell, rivals in chosen.items():
-        for number in options.draws or range(records.DRAWS[cell]):
-            for folds in records.FOLDS if rivals else ():
-                yield Draw(cell, folds, number, place), (*(rivals or ()), *choices.uses)
+    for family in records.FAMILIES:
+        for base, folds, cell in itertools.product(range(records.BASES), records.FOLDS, family.draws):
+            if rivals := chosen.get(cell):
+                for number in _numbers(options, records.DRAWS[cell]):
+                    if number % records.BASES == base:
+                        yield Draw(cell, folds, number, place), (*rivals, *choices.uses)
+
+
+def _numbers(options: argparse.Namespace, count: int) -> list[int]:
+    """The draws that are asked for, of those that count in a cell."""
+    return [number for number in range(count) if not options.draws or number in options.draws]
 
 
 def _asked(options: argparse.Namespace, cells: Iterable[Cell]) -> list[Cell]:
@@ -200,6 +210,12 @@ def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path
             of_draw = (draw.cell, draw.folds, draw.number)
             same = {r.trained_on for r in known if (r.key.cell, r.key.folds, r.key.draw) == of_draw}
             for key in (key for key in wanted if key not in done):
+                if key in lost:
+                    file = records.lost_beside(path).name
+                    failed.append(
+                        f"{_named(key)}: diverged with {TRIES} seeds before; remove its line of {file} to try again"
+                    )
+                    continue
                 draw.place.check()
                 try:
                     record = tested(draw, key, same)
@@ -207,8 +223,7 @@ def with_draw(draw: Draw, names: Sequence[str], seeds: Sequence[int], path: Path
                     raise
                 except Diverged as error:
                     failed.append(f"{_named(key)}: diverged with {TRIES} seeds ({error})")
-                    if key not in lost:
-                        records.add(records.lost_beside(path), Lost(key, this_machine(draw.place.device), _today()))
+                    records.add(records.lost_beside(path), Lost(key, this_machine(draw.place.device), _today()))
                     continue
                 except (Failed, SamganError) as error:
                     failed.append(f"{_named(key)}: {error}")
@@ -283,11 +298,12 @@ def provenance(draw: Draw, data: PreparedSet, way: Way, generator: int | None, m
     if generator is None:
         return {}
     runs = list(dict.fromkeys(run for name in made for run in runs_of(draw, data, way.images, name, generator)))
-    recipes = []
+    recipes, defaults = [], flatten(Config().computed())
     for run in sorted(set().union(*map(origins, runs))):
-        tree = Run.open(run).config.to_dict()
-        tree["training"].pop("seed")
-        recipes.append(hash_json([tree, ARITHMETIC]))
+        settings = flatten(Run.open(run).config.computed()).items()
+        # Only what is no default: a setting that is added later, and is left as it is, makes no other recipe.
+        told = {key: value for key, value in settings if value != defaults.get(key) and key != "training.seed"}
+        recipes.append(hash_json([told, ARITHMETIC]))
     return {
         "recipe": hash_json(sorted(set(recipes)))[:12],
         "generator_seconds": round(seconds_of(runs), 1),

@@ -31,9 +31,9 @@ class Way:
 
 IMAGES = {
     "fine-tuned": "one model of all classes but the small one, which is not told the class, fine-tuned to one class",
-    "joint": "one model that is told the class and sees all classes equally often",
     "truncated": "as fine-tuned, with a truncation of 0.7",
     "between patients": "as fine-tuned, somewhere between two seeds, each of them the nearest one to a real image",
+    "joint": "one model that is told the class and sees all classes equally often",
 }
 
 
@@ -69,15 +69,15 @@ USES: dict[str, Way] = {
     "pretrained, synthetic and real alike in every class": _with(PRETRAINED, "pretrained", **EVERYWHERE),
     "pretrained, then on synthetic, then on real": _with(PRETRAINED, "first on synthetic", **FIRST),
     "linear, synthetic fill up": replace(_with(Arm(), "linear"), probe=True),
-    **{
+    "pretrained, synthetic and real alike: of the boundary": replace(
+        _with(PRETRAINED, "pretrained, other images", **ALIKE), choice="boundary"
+    ),
+    **{  # the last one needs a generator of its own, and is tried when all of the first one's have been used
         f"pretrained, synthetic and real alike: {images}": replace(
             _with(PRETRAINED, "pretrained, other images", **ALIKE), images=images
         )
         for images in IMAGES
         if images != "fine-tuned"
     },
-    "pretrained, synthetic and real alike: of the boundary": replace(
-        _with(PRETRAINED, "pretrained, other images", **ALIKE), choice="boundary"
-    ),
 }
 WAYS = {**RIVALS, **USES}
