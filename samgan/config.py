@@ -304,6 +304,15 @@ class Config:
             del (tree[section] if section else tree)[name]
         return tree
 
+    def chosen(self) -> dict[str, Any]:
+        """Of `computed`, by dotted name, what differs from its default.
+
+        It stays the same when a setting that nobody uses is retired, or when a new one is added whose default means
+        what was done without it.
+        """
+        defaults = flatten(Config().computed())
+        return {key: value for key, value in flatten(self.computed()).items() if value != defaults.get(key)}
+
     def to_dict(self) -> dict[str, Any]:
         """The tree as plain JSON types: `Config.from_dict(config.to_dict()) == config`."""
         return plain(dataclasses.asdict(self))

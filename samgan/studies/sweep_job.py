@@ -5,7 +5,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from samgan.config import Config, flatten
+from samgan.config import Config
 from samgan.files import hash_json
 from samgan.metrics.load_features import load_features, weights_sha256
 from samgan.scoring import SCORING
@@ -36,11 +36,9 @@ class Job:
     def key(self) -> str:
         """Name, seed and a hash of everything that decides what the run computes.
 
-        Only settings that differ from their defaults are hashed. So a key stays the same when a setting that nobody
-        uses is retired, or when a new one is added whose default means what was done without it.
+        Only settings that differ from their defaults are hashed (`Config.chosen`).
         """
-        defaults = flatten(Config().computed())
-        settings = {key: value for key, value in flatten(self.config.computed()).items() if value != defaults.get(key)}
+        settings = self.config.chosen()
         decides = {"settings": settings, "data": self.data_sha256, "minutes": self.minutes, "arithmetic": ARITHMETIC}
         return f"{self.name}-seed{self.seed}-{hash_json(decides)[:8]}"
 

@@ -215,14 +215,15 @@ class HeldOut:
             SystemExit: Another machine prepared these images in another way.
         """
         path, content = HELD_OUT / f"{name}.json", msgspec.json.encode(self) + b"\n"
-        if path.exists() and path.read_bytes() != content:
+        if not path.exists():
+            HELD_OUT.mkdir(exist_ok=True)
+            with atomic_write(path) as file:
+                file.write(content)
+        elif path.read_bytes() != content:
             raise SystemExit(
                 f"{path}: expected its classes and patients, found others; prepare SETS from the same folders, by the "
                 "same version of samgan"
             )
-        HELD_OUT.mkdir(exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(content)
 
     @staticmethod
     @functools.cache

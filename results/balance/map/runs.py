@@ -56,7 +56,6 @@ from records import Budget, Cell, Classifier, HeldOut, Key, Lost, Machine
 from ways import RIVALS, USES, WAYS, Way
 
 from samgan import __version__
-from samgan.config import Config, flatten
 from samgan.data import PreparedSet
 from samgan.errors import SamganError
 from samgan.files import atomic_write, hash_json, locked
@@ -298,12 +297,11 @@ def provenance(draw: Draw, data: PreparedSet, way: Way, generator: int | None, m
     if generator is None:
         return {}
     runs = list(dict.fromkeys(run for name in made for run in runs_of(draw, data, way.images, name, generator)))
-    recipes, defaults = [], flatten(Config().computed())
+    recipes = []
     for run in sorted(set().union(*map(origins, runs))):
-        settings = flatten(Run.open(run).config.computed()).items()
-        # Only what is no default: a setting that is added later, and is left as it is, makes no other recipe.
-        told = {key: value for key, value in settings if value != defaults.get(key) and key != "training.seed"}
-        recipes.append(hash_json([told, ARITHMETIC]))
+        settings = Run.open(run).config.chosen()  # so a setting that is added later makes no other recipe
+        settings.pop("training.seed", None)
+        recipes.append(hash_json([settings, ARITHMETIC]))
     return {
         "recipe": hash_json(sorted(set(recipes)))[:12],
         "generator_seconds": round(seconds_of(runs), 1),
