@@ -3,6 +3,7 @@
 import argparse
 import base64
 import csv
+import hashlib
 import importlib.util
 import io
 import json
@@ -241,7 +242,6 @@ def test_an_idea_changes_what_is_learned(idea):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.filterwarnings("ignore")
 def test_a_run_with_ideas_is_trained_and_scored(tmp_path):
     def network(images):
         return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
@@ -327,9 +327,24 @@ def of_the_verdict(verdict, name, seed, part, **changes):
         scores, second = scored(length)
         at.append(ScoredAt(kimg=length, scores=scores, second_scores=second))
     scores, second = scored(kimg)
+    second = None if ROWS[name].colour else second
     row = replace(made, name=name, seed=seed, trained=trained, scores=scores, second_scores=second)
     row = replace(row, key=verdict.key_of(row, kimg), scored_at=tuple(at))
     return replace(row, **changes)
+
+
+def headline_of(verdict, differences):
+    """Records of the headline, seed by seed, with these differences of the logarithm of the Frechet distance."""
+
+    def scored(row, value):
+        frechet = replace(row.scores.scores["frechet"], value=value)
+        return replace(row, scores=replace(row.scores, scores={**row.scores.scores, "frechet": frechet}))
+
+    return [
+        scored(of_the_verdict(verdict, name, seed, "headline"), value)
+        for seed, difference in enumerate(differences)
+        for name, value in (("samgan-8", (1 + seed / 10) * math.exp(difference)), ("msg-gan-6", 1 + seed / 10))
+    ]
 
 
 def write_rows(folder, rows):
@@ -348,7 +363,7 @@ def test_rows_of_the_verdict_are_taken_as_they_were_at_a_length(monkeypatch, tmp
     alarm = Collapse(step=12500, images_seen=100000, wall_seconds=9.0, reason="alike")
     trained = replace(row.trained, collapse=alarm, gamma={"generator.8": 0.5})
     at = ScoredAt(kimg=100.0, scores=on_the_way, second_scores=by_second)
-    row = replace(row, trained=trained, scored_at=(at,))
+    row = replace(row, trained=trained, scored_at=(at, row.scored_at[1]))
     write_rows(tmp_path / "headline", [row])
     (found,) = verdict.rows_at(100.0)
     assert (found.scores, found.second_scores) == (on_the_way, by_second)
@@ -356,7 +371,8 @@ def test_rows_of_the_verdict_are_taken_as_they_were_at_a_length(monkeypatch, tmp
     assert found.trained.wall_minutes == pytest.approx(row.trained.wall_minutes / 4, abs=0.01)
     assert found.trained.collapse == alarm
     assert found.trained.gamma == {}  # which is that of the end
-    assert not verdict.rows_at(200.0)
+    assert verdict.rows_at(200.0)[0].scores == row.scored_at[1].scores
+    assert not verdict.rows_at(1808.0)
     later = replace(trained, collapse=replace(alarm, images_seen=100008))
     write_rows(tmp_path / "headline", [replace(row, trained=later)])
     assert verdict.rows_at(100.0)[0].trained.collapse is None  # it came later
@@ -377,6 +393,10 @@ def test_the_pair_at_full_length_takes_no_ones_place(monkeypatch, tmp_path):
     monkeypatch.setattr(verdict, "HERE", tmp_path)
     write_rows(tmp_path / "full", [of_the_verdict(verdict, "samgan-8", 0, "full")])
     assert [len(verdict.rows_at(kimg)) for kimg in verdict.LENGTHS] == [0, 0, 0, 1]
+    verdict.write_tables()
+    assert "Not finished: 1 of 2 jobs have ended." in (tmp_path / "at-1808" / "table.md").read_text()
+    lines = (tmp_path / "full.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [["samgan-8", f"{kimg:g}"] for kimg in verdict.LENGTHS]
 
 
 def test_a_run_that_failed_is_reported(monkeypatch, tmp_path):
@@ -384,7 +404,7 @@ def test_a_run_that_failed_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(verdict, "HERE", tmp_path)
     bad = of_the_verdict(verdict, "samgan-8", 0, "headline", trained=None, scores=None, failed="loss is nan")
     write_rows(tmp_path / "headline", [replace(bad, second_scores=None, scored_at=())])
-    verdict.main()
+    verdict.write_tables()
     for kimg in verdict.PARTS["headline"].lengths:
         table = (tmp_path / f"at-{kimg:g}" / "table.md").read_text()
         assert "Failed: samgan-8, seed 0: loss is nan" in table
@@ -394,14 +414,21 @@ def test_a_run_that_failed_is_reported(monkeypatch, tmp_path):
 def test_a_run_that_failed_on_its_way_counts_as_far_as_it_got_and_is_not_waited_for(monkeypatch, tmp_path):
     verdict = load("verdict", "verdict")
     monkeypatch.setattr(verdict, "HERE", tmp_path)
-    rows = [of_the_verdict(verdict, name, seed, "headline") for name in ("samgan-8", "msg-gan-6") for seed in range(4)]
+    rows = headline_of(verdict, [-1.0, -1.02, -1.0, -0.98])
+    write_rows(tmp_path / "headline", rows)
+    verdict.write_tables()
+    assert f"* {HEADLINE}: **confirmed**" in (tmp_path / "at-400" / "table.md").read_text()
     got_so_far = replace(rows[0].trained, kimg=240.0)
     lost = {"scores": None, "second_scores": None, "failed": "loss is nan"}
-    rows[0] = replace(rows[0], trained=got_so_far, **lost)
+    rows[0] = replace(rows[0], trained=got_so_far, failures=1, **lost)
     write_rows(tmp_path / "headline", rows)
     assert {(row.name, row.seed) for row in verdict.rows_at(200.0)} == {(row.name, row.seed) for row in rows}
     assert all(row.scores and not row.failed for row in verdict.rows_at(200.0))
-    verdict.main()
+    verdict.write_tables()
+    table = (tmp_path / "at-400" / "table.md").read_text()
+    assert "* Claims wait for samgan-8, seed 0.\n" in table, "it is tried again"
+    write_rows(tmp_path / "headline", [replace(rows[0], failures=2)])
+    verdict.write_tables()
     table = (tmp_path / "at-400" / "table.md").read_text()
     assert "Not finished" not in table
     assert f"* {HEADLINE}: **undecided at this scale**" in table
@@ -417,14 +444,14 @@ def test_claims_wait_for_all_runs_of_their_length(monkeypatch, tmp_path):
         scores = {**row.scores.scores, "frechet": replace(frechet, value=frechet.value + 0.01 * number**2)}
         rows[number] = replace(row, scores=replace(row.scores, scores=scores))
     write_rows(tmp_path / "headline", rows[1:])
-    verdict.main()
+    verdict.write_tables()
     table = (tmp_path / "at-400" / "table.md").read_text()
     assert "Not finished: 7 of 8 jobs have ended." in table
     assert "* Claims wait for samgan-8, seed 0.\n" in table
     assert "The paper's claims" not in table
     assert not (tmp_path / "at-400" / "further.md").exists()
     write_rows(tmp_path / "headline", rows[:1])
-    verdict.main()
+    verdict.write_tables()
     table = (tmp_path / "at-400" / "table.md").read_text()
     assert "Not finished" not in table
     assert table.count(f"* {HEADLINE}: **confirmed**") == 1
@@ -439,26 +466,68 @@ def test_claims_wait_for_all_runs_of_their_length(monkeypatch, tmp_path):
 def test_seeds_that_the_stopping_rule_adds_are_waited_for_and_count_at_their_end_alone(monkeypatch, tmp_path):
     verdict = load("verdict", "verdict")
     monkeypatch.setattr(verdict, "HERE", tmp_path)
-    names = "samgan-8", "msg-gan-6"
-    write_rows(
-        tmp_path / "headline", [of_the_verdict(verdict, n, seed, "headline") for n in names for seed in range(4)]
-    )
-    assert len(verdict.planned_at(400.0)) == 8
+    rows = headline_of(verdict, [-1.57, -0.43, -1.57, -0.43, -1.0, -1.0])  # t = -3.04 after four
+    write_rows(tmp_path / "headline", rows[:8])
+    assert (len(verdict.planned_at(400.0)), verdict.added_at(400.0)) == (8, set())
     assert "8 of 8 of the part headline" in verdict.progress()
-    write_rows(tmp_path / "headline", [of_the_verdict(verdict, name, 4, "headline") for name in names])
-    assert len(verdict.planned_at(400.0)) == 12
-    assert (len(verdict.planned_at(200.0)), len(verdict.rows_at(200.0))) == (8 + 16, 8)
-    verdict.main()
+    write_rows(tmp_path / "headline", rows[8:10])
+    assert (len(verdict.planned_at(400.0)), len(verdict.added_at(400.0))) == (8, 4)
+    assert (len(verdict.planned_at(200.0)), verdict.added_at(200.0), len(verdict.rows_at(200.0))) == (8 + 16, set(), 8)
+    verdict.write_tables()
     table = (tmp_path / "at-400" / "table.md").read_text()
     assert "Not finished: 10 of 12 jobs have ended." in table
     assert "The paper's claims" not in table
     assert "10 of 12 of the part headline" in verdict.progress()
-    assert verdict.LOOKED_AT_TWICE not in table
-    write_rows(tmp_path / "headline", [of_the_verdict(verdict, name, 5, "headline") for name in names])
-    verdict.main()
+    write_rows(tmp_path / "headline", rows[10:])
+    verdict.write_tables()
     table = (tmp_path / "at-400" / "table.md").read_text()
-    assert f"* {verdict.LOOKED_AT_TWICE}\n" in table
-    assert "The paper's claims" in table
+    assert "* Looked at twice. After the first 4 seeds: undecided at this scale, Frechet distance: samgan-8 " in table
+    assert f"* {HEADLINE}: **confirmed**" in table
+
+
+@pytest.mark.parametrize(
+    ("differences", "why"),
+    [
+        ([-1.0, -1.01, -1.0, -0.99], "confirmed, Frechet distance"),
+        ([-1.0, 1.1, -1.0, 1.0], "undecided at this scale, Frechet distance"),
+        ([-1.0, -1.01, -1.0], "the first 4 seeds of both rows have not ended"),
+    ],
+)
+def test_seeds_are_added_only_where_the_stopping_rule_says_so(monkeypatch, tmp_path, differences, why):
+    verdict = load("verdict", "verdict")
+    monkeypatch.setattr(verdict, "HERE", tmp_path)
+    write_rows(tmp_path / "headline", headline_of(verdict, differences))
+    with pytest.raises(SystemExit, match=why):
+        verdict.first_look(verdict.rows_at(400.0))
+    write_rows(tmp_path / "headline", headline_of(verdict, [0.0] * 5)[-2:])
+    with pytest.raises(SystemExit, match=why):
+        verdict.write_tables()
+
+
+def test_flips_are_described_at_100_kimg_by_all_measures(tmp_path):
+    verdict = load("verdict", "verdict")
+    rows = [of_the_verdict(verdict, name, 0, "rest") for name in ("msg-gan-2", "msg-gan-3")]
+    for kimg in (100.0, 400.0):
+        verdict.write_further(tmp_path / f"{kimg:g}.md", kimg, rows, [])
+    inception, radiograph = (tmp_path / "100.md").read_text().split("## Radiograph features")
+    for measure in ("Frechet distance", "1 - recall", "MS-SSIM of generated pairs"):
+        assert f"{measure}: msg-gan-2 below msg-gan-3: " in inception
+    assert "Frechet distance: msg-gan-2 below msg-gan-3: " in radiograph
+    assert "Flips help" not in (tmp_path / "400.md").read_text()
+
+
+def test_a_run_begins_only_with_the_set_and_the_features_of_the_protocol(monkeypatch, tmp_path):
+    verdict = load("verdict", "verdict")
+    write_phantoms(tmp_path / "images", 4, resolution=32)
+    data, features = prepare(tmp_path / "images", tmp_path / "data", resolution=32, workers=1), tmp_path / "FEATURES.pt"
+    features.write_bytes(b"weights")
+    with pytest.raises(SystemExit, match=f"expected the set {verdict.SET} of protocol.md, found {data.sha256}"):
+        verdict.check_given(data.path, features)
+    monkeypatch.setattr(verdict, "SET", data.sha256)
+    with pytest.raises(SystemExit, match=f"expected the file {verdict.STAND_IN} of results/stand_in.py"):
+        verdict.check_given(data.path, features)
+    monkeypatch.setattr(verdict, "STAND_IN", hashlib.sha256(b"weights").hexdigest())
+    verdict.check_given(data.path, features)
 
 
 def test_each_claim_is_judged_at_one_length():
@@ -495,15 +564,19 @@ def test_the_script_of_the_verdict_runs_what_its_tables_expect():
 def test_every_run_of_the_verdict_is_one_that_table2_starts_by_its_script(tmp_path):
     """Whatever the row: those of the paper's networks have 32 channels, recipes of our own keep theirs."""
     verdict = load("verdict", "verdict")
-    request = TableRequest(settings=verdict.SETTINGS, kimg=100.0, snapshot_every_kimg=20.0)
     write_phantoms(tmp_path / "images", 4, resolution=64)
-    data = prepare(tmp_path / "images", tmp_path / "data", resolution=64, workers=1)
-    for name in verdict.PARTS["rest"].seeds:
-        config = request.config(ROWS[name], data, 0)
-        assert config.computed() == verdict.expected_config(name, 0, 100.0).computed()
-        assert config.training.precision == "fp32"
-        row = of_the_verdict(verdict, name, 0, "rest")
-        verdict.check(row, "rest", row.key)
+    grey, colour = (
+        prepare(tmp_path / "images", tmp_path / str(channels), resolution=64, channels=channels, workers=1)
+        for channels in (1, 3)
+    )
+    for name, part in verdict.PARTS.items():
+        request = TableRequest(settings=verdict.SETTINGS, kimg=part.kimg, snapshot_every_kimg=20.0)
+        for row, seeds in part.seeds.items():
+            config = request.config(ROWS[row], colour if ROWS[row].colour else grey, seeds - 1)
+            assert config.computed() == verdict.expected_config(row, seeds - 1, part.kimg).computed()
+            assert config.training.precision == "fp32"
+            made = of_the_verdict(verdict, row, seeds - 1, name)
+            verdict.check(made, name, made.key)
 
 
 def test_a_row_that_is_not_of_the_protocol_is_refused(monkeypatch):
@@ -542,8 +615,8 @@ def test_scores_of_the_verdict_are_of_the_length_and_the_networks_that_they_say(
     early = replace(row.scores, generated=replace(row.scores.generated, images_seen=8))
     for other, told in (
         (replace(row, scores=early), "expected scores at 400 kimg: images seen 400000.0, found 8"),
-        (replace(row, scored_at=(replace(row.scored_at[0], scores=early),)), "expected scores at 100 kimg"),
-        (replace(row, scored_at=(replace(row.scored_at[0], kimg=50.0),)), "expected a length of the part"),
+        (replace(row, scored_at=(replace(row.scored_at[0], scores=early), row.scored_at[1])), "expected scores at 100"),
+        (replace(row, scored_at=row.scored_at[:1]), "expected scores on its way at (100.0, 200.0), found (100.0,)"),
         (replace(row, second_scores=row.scores), f"expected features {verdict.RADIOGRAPH}"),
         (replace(row, scores=replace(row.scores, seed=1)), "expected the protocol and seed"),
     ):
@@ -566,7 +639,7 @@ def test_the_tables_of_the_verdict_are_those_of_its_records(tmp_path, monkeypatc
         if (FOLDER / "verdict" / part).exists():
             (tmp_path / part).symlink_to(FOLDER / "verdict" / part)
     monkeypatch.setattr(verdict, "HERE", tmp_path)
-    verdict.main()
+    verdict.write_tables()
     written = {path.relative_to(FOLDER / "verdict") for path in FOLDER.glob("verdict/at-*/*")}
     assert {path.relative_to(tmp_path) for path in tmp_path.glob("at-*/*")} == written
     for path in written:

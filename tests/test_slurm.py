@@ -142,6 +142,7 @@ def test_a_job_that_leaves_no_row_is_given_up_after_a_while(data, tmp_path, no_f
     monkeypatch.setattr(sweep_task, "run_task", lambda *_: None)
     (row,) = run_sweep(jobs_of(data, "one"), tmp_path, Scoring(), SLURM)
     assert "ended before it was done (COMPLETED); see" in row.failed
+    assert RowDocument.read(tmp_path / "rows" / f"{row.key}.json") == row
 
 
 def test_a_task_of_another_version_or_edited_by_hand_ends_in_one_line(data, tmp_path, no_features, capsys):

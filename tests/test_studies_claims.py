@@ -235,6 +235,25 @@ def test_nothing_is_claimed_of_a_row_of_which_a_run_failed():
     assert open_now.word == UNDECIDED
     assert "seed 2 of samgan-8 failed, so the other seeds are not compared" in open_now.evidence[0]
     assert open_now.intervals == {}
+    (described,) = describe_pairs(runs, [Pair("samgan-8", "msg-gan-6")], {"samgan-8": [2]})
+    assert described == open_now.evidence[0]
+
+
+def test_means_and_ranks_leave_out_a_row_of_which_a_run_failed():
+    names = "msg-gan-2", "msg-gan-3", "msg-gan-6", "msg-gan-7", "samgan-8", "samgan-5"
+    runs = {name: {seed: scored(1.0 + 0.01 * seed + k) for seed in range(2)} for k, name in enumerate(names)}
+    flips = [claim for claim in CLAIMS if claim.sentence == "Flips help"]
+
+    def means(failed):
+        (found,) = judge_claims(runs, flips, failed)
+        return [line for line in found.evidence if line.startswith("Frechet distance, mean over ")]
+
+    assert "mean over 3 pairs" in means({})[0]
+    assert "mean over 2 pairs" in means({"msg-gan-7": [2]})[0]
+    assert means({"msg-gan-7": [2], "samgan-8": [0]}) == []
+    runs = {f"row {k}": {0: scored(1.0, sign=k < 3)} for k in range(6)}
+    (found,) = judge_claims(runs, [claim for claim in CLAIMS if claim.sentence == SIGN], {"row 0": [1], "row 9": [0]})
+    assert "2 rows with the sign, 3 without; left out, since a run of them failed: row 0" in found.evidence[0]
 
 
 def test_pairs_are_described_without_a_verdict():

@@ -271,6 +271,7 @@ def test_a_run_that_fails_on_its_way_keeps_what_it_had_trained_and_scored(data, 
     (row,) = run_sweep([dataclasses.replace(job(data), score_at=(0.012,))], tmp_path, Scoring(), HERE)
     assert (row.failed, row.scores, row.trained.kimg) == ("loss is nan", None, 0.012)
     assert [at.kimg for at in row.scored_at] == [0.012]
+    assert row.trained.config["training"]["kimg"] == job(data).config.training.kimg, "that of the job, not of a part"
     assert finished_rows([row]) == []
 
 
@@ -500,11 +501,14 @@ def test_a_job_that_fails_is_reported_kept_and_tried_again(data, tmp_path, no_fe
 
     monkeypatch.setattr(api, "train", fails)
     bad, good = run_sweep(jobs, tmp_path, Scoring(), HERE)
-    assert bad.failed == "loss is nan"
+    assert (bad.failed, bad.failures) == ("loss is nan", 1)
     assert good.scores
+    bad, good = run_sweep(jobs, tmp_path, Scoring(), HERE)
+    assert (bad.failures, good.failures) == (2, 0)
+    assert RowDocument.read(tmp_path / "rows" / f"{bad.key}.json") == bad
     monkeypatch.setattr(api, "train", train)
     bad, _ = run_sweep(jobs, tmp_path, Scoring(), HERE)
-    assert bad.failed is None
+    assert (bad.failed, bad.failures) == (None, 0)
     assert bad.scores
 
 

@@ -1,11 +1,14 @@
 #!/bin/sh
 # The runs of protocol.md: run.sh DATA FEATURES.pt PART [FACES], where PART is headline, factors, rest, full or faces.
 # DATA and FACES are prepared sets; FEATURES.pt is the stand-in Inception (results/stand_in.py). It can be stopped and
-# started again. Two jobs at a time, one core each. SEEDS=6 adds the seeds of the stopping rule to the headline. ROWS, such
-# as ROWS=msg-gan-6=2, trains only these for now: a machine may be there for too short a time for others of the part.
+# started again. As many jobs at a time as there are cores, one core each. SEEDS=6 adds the seeds of the stopping rule to the
+# headline. ROWS, such as ROWS="samgan-8=1 msg-gan-6=1", trains only these for now, since a machine may be there for a
+# short time: both rows of a seed, so that rows and processors do not go together.
 set -eu
 data=$1 features=$2 part=$3 seeds=${SEEDS:-4} second="--second-features radiograph"
 here=$(dirname "$0")
+python "$here/verdict.py" check "$data" "$features"
+[ "$seeds" -le 4 ] || python "$here/verdict.py" more
 case $part in
 headline) rows="samgan-8=$seeds msg-gan-6=$seeds" length="--kimg 400 --score-at 100 200" ;;
 factors)
@@ -25,4 +28,4 @@ rows=${ROWS:-$rows}
 # shellcheck disable=SC2086
 exec samgan table2 "$data" --out "$here/$part" --rows $rows $length --scale cpu --network.max_channels=32 \
     --training.batch_size=8 --training.precision=fp32 --snapshot-every-kimg 20 --count 1500 \
-    --features "$features" $second --ray local --cores-per-job 1
+    --features "$features" $second --no-claims --ray local --cores-per-job 1

@@ -1,23 +1,30 @@
 """The tables of this folder from the records of its runs (see protocol.md and run.sh).
 
     python results/verdict/verdict.py
+    python results/verdict/verdict.py check SET FEATURES.pt    # are these the protocol's? run.sh asks before it trains
+    python results/verdict/verdict.py more                     # does the stopping rule add seeds to the headline?
 
 For each length at which rows were scored, it writes at-LENGTH/ (table.md, table.csv, table.json, table.html) with all
 rows that have scores there, whichever part of the protocol they are from. When all runs that are scored at this length
 have ended, it tests the claims that the protocol judges there. further.md then has what decides nothing: the same pairs
-by other measures, and by the radiograph features, whose scores are in second.csv. A run that failed has ended, too;
-what was scored before counts.
+by other measures, and by the radiograph features, whose scores are in second.csv. A run that failed twice has ended,
+too; what was scored before counts. full.csv has the pair at full length, on its way and at its end.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from samgan.config import Config, flatten
+from samgan.data import PreparedSet
 from samgan.files import atomic_write
 from samgan.scoring import Scores
 from samgan.studies import CLAIMS, HEADLINE, ROWS, RowDocument, write_table
-from samgan.studies.claims import FRECHET, LIKENESS, MISSED, Claim, Pair, describe_pairs
+from samgan.studies.claims import FRECHET, LIKENESS, MISSED, UNDECIDED, Claim, Pair, describe_pairs, judge_claims
+from samgan.studies.paired import differences, rest_of, seeds_to_see
 from samgan.studies.sweep_job import Job
 
 HERE = Path(__file__).parent
@@ -78,7 +85,8 @@ STAND_IN = "2bc9e920563d781c36a37fb24319c161b16bc2d4d7d1ac2186c69598ef5ce863"
 """The file of features that results/stand_in.py writes."""
 RADIOGRAPH = "a843e2a22055c1fde3cedfc0de90f217a2000e3124c8f2724f1f269c6cfcbe92"
 """The radiograph features, the second network."""
-LOOKED_AT_TWICE = "Its claim was looked at twice: after four seeds, and after the two that the stopping rule added."
+ENOUGH_FAILURES = 2
+"""A run that failed so often has ended; until then it is tried again."""
 COUNT = 1500
 SETTINGS = {"network.max_channels": 32, "training.batch_size": 8, "training.precision": "fp32"}
 """What run.sh gives to all rows; recipes that are no rows of the paper take the precision alone."""
@@ -106,17 +114,28 @@ LENGTHS = (100.0, 200.0, 400.0, 1808.0)
 
 
 def planned_at(kimg: float) -> set[tuple[str, int]]:
-    """Row and seed of all runs that are scored at a length and that claims wait for.
+    """Row and seed of all runs that are scored at a length and that claims wait for, but for those that are added."""
+    return {
+        (row, seed)
+        for name, part in PARTS.items()
+        if name not in DESCRIBED and kimg in part.lengths
+        for row, seeds in part.seeds.items()
+        for seed in range(seeds)
+    }
 
-    As soon as one of the seeds that the stopping rule may add is there, all of them are; they count at the end of their
-    part alone, since claims at shorter lengths were decided before.
+
+def added_at(kimg: float) -> set[tuple[str, int]]:
+    """Those that the stopping rule has added: all of them as soon as one is there.
+
+    They count at the end of their part alone, since claims at shorter lengths were decided before.
     """
-    found = set()
-    for name, part in PARTS.items():
-        if name not in DESCRIBED and kimg in part.lengths:
-            more = part.more_seeds if kimg == part.kimg and added(name) else 0
-            found |= {(row, seed) for row, seeds in part.seeds.items() for seed in range(seeds + more)}
-    return found
+    return {
+        (row, seed)
+        for name, part in PARTS.items()
+        if kimg == part.kimg and added(name)
+        for row, seeds in part.seeds.items()
+        for seed in range(seeds, seeds + part.more_seeds)
+    }
 
 
 def added(name: str) -> bool:
@@ -127,37 +146,103 @@ def added(name: str) -> bool:
 
 def main() -> None:
     """See the module's text."""
+    if sys.argv[1:2] == ["check"]:
+        check_given(*map(Path, sys.argv[2:]))
+    elif sys.argv[1:] == ["more"]:
+        print(first_look(rows_at(PARTS["headline"].kimg)))
+    else:
+        write_tables()
+
+
+def write_tables() -> None:
+    """Those of all lengths, and how far the runs have got."""
     for kimg in LENGTHS:
         rows = rows_at(kimg)
         if rows:
             folder = HERE / f"at-{kimg:g}"
             folder.mkdir(exist_ok=True)
-            planned = planned_at(kimg)
-            waiting = planned - {(row.name, row.seed) for row in rows}
+            planned = planned_at(kimg) | added_at(kimg)
+            waiting = planned - {(row.name, row.seed) for row in rows if has_ended(row)}
             claims = [] if waiting else claims_at(kimg)
             write_table(
                 folder,
                 rows,
                 command="results/verdict/run.sh, results/verdict/verdict.py",
                 title=f"Table 2 on the paper's own images, {kimg:g} kimg",
-                jobs=len(planned | {(row.name, row.seed) for row in rows}),
+                jobs=len(planned | described_at(kimg) | {(row.name, row.seed) for row in rows}),
                 claims=claims,
                 pictures=pictures_at(kimg),
-                notes=notes_at(kimg, waiting),
+                notes=notes_at(kimg, rows, waiting),
             )
             write_second(folder / "second.csv", rows)
             if claims:
-                write_further(folder / "further.md", rows, claims)
+                write_further(folder / "further.md", kimg, rows, claims)
+    write_full()
     print(progress())
 
 
-def notes_at(kimg: float, waiting: set[tuple[str, int]]) -> list[str]:
+def check_given(path: Path, features: Path) -> None:
+    """Refuse a set, or features, that are not those of the protocol; before hours of training, not after them."""
+    data, weights = PreparedSet.open(path).sha256, hashlib.sha256(features.read_bytes()).hexdigest()
+    if data != SET:
+        raise SystemExit(f"{path}: expected the set {SET} of protocol.md, found {data}; prepare it as told there")
+    if weights != STAND_IN:
+        raise SystemExit(f"{features}: expected the file {STAND_IN} of results/stand_in.py, found {weights}")
+
+
+def has_ended(row: RowDocument) -> bool:
+    """Whether nothing more is to come of a run: it was scored, or has failed again when it was tried again."""
+    return row.failed is None or row.failures >= ENOUGH_FAILURES
+
+
+def failed_of(rows: Sequence[RowDocument]) -> dict[str, list[int]]:
+    """Seeds whose runs failed, by row."""
+    failed = [row for row in rows if row.failed is not None]
+    return {name: [row.seed for row in failed if row.name == name] for name in {row.name for row in failed}}
+
+
+def described_at(kimg: float) -> set[tuple[str, int]]:
+    """Row and seed of the runs that end at a length where nothing but them is scored."""
+    ending = [part for name, part in PARTS.items() if name in DESCRIBED and part.kimg == kimg]
+    return set() if planned_at(kimg) else {(row, 0) for part in ending for row in part.seeds}
+
+
+def notes_at(kimg: float, rows: Sequence[RowDocument], waiting: set[tuple[str, int]]) -> list[str]:
     """What a reader of a table has to know of its claims."""
+    first = [first_look(rows)] if added_at(kimg) else []
     if waiting and claims_at(kimg):
-        first = ", ".join(f"{row}, seed {seed}" for row, seed in sorted(waiting)[:3])
+        told = ", ".join(f"{row}, seed {seed}" for row, seed in sorted(waiting)[:3])
         more = f" and {len(waiting) - 3} others" if len(waiting) > 3 else ""
-        return [f"Claims wait for {first}{more}."]
-    return [LOOKED_AT_TWICE] if kimg == PARTS["headline"].kimg and added("headline") else []
+        return [f"Claims wait for {told}{more}.", *first]
+    return first
+
+
+def first_look(rows: Sequence[RowDocument]) -> str:
+    """What the headline was after its first seeds; it has more by now, for which the stopping rule has to be met.
+
+    Raises:
+        SystemExit: It is not met: the headline was decided, or its estimate said that more seeds would not do.
+    """
+    (claim,), part = claims_at(400.0), PARTS["headline"]
+    names, runs = {name for pair in claim.pairs for name in pair[:2]}, dict[str, dict[int, Scores]]()
+    first = [row for row in rows if row.name in names and row.seed < part.seeds[row.name]]
+    if not {(row.name, row.seed) for row in first if has_ended(row)} >= planned_at(400.0):
+        raise SystemExit(f"headline/rows: the first {max(part.seeds.values())} seeds of both rows have not ended")
+    for row in first:
+        if row.scores:
+            runs.setdefault(row.name, {})[row.seed] = row.scores
+    (found,) = judge_claims(runs, [claim], failed_of(first))
+    allowed, needed = max(part.seeds.values()) + part.more_seeds, None
+    if not failed_of(first):
+        values = {name: {seed: FRECHET.of(one) or 0.0 for seed, one in own.items()} for name, own in runs.items()}
+        seen = differences(values, claim.pairs[0].better, claim.pairs[0].worse)
+        needed = seeds_to_see(statistics.fmean(seen), rest_of(values), len(seen)) if seen else None
+    if found.word != UNDECIDED or needed is None or needed > allowed:
+        raise SystemExit(
+            f"headline/rows has seeds that its stopping rule does not add: after the first, {HEADLINE} was "
+            f"{found.word}, {found.evidence[0]}; remove the records of the others"
+        )
+    return f"Looked at twice. After the first {max(part.seeds.values())} seeds: {found.word}, {found.evidence[0]}"
 
 
 def progress() -> str:
@@ -181,13 +266,12 @@ def pictures_at(kimg: float) -> dict[str, Path]:
     }
 
 
-def write_further(path: Path, rows: Sequence[RowDocument], claims: Sequence[Claim]) -> None:
+def write_further(path: Path, kimg: float, rows: Sequence[RowDocument], claims: Sequence[Claim]) -> None:
     """Pairs of the claims by further measures and by the second network, which decide nothing.
 
-    All five pairs of flips are there, also where one seed of a pair is all there is.
+    All five pairs of flips are there at 100 kimg, the only length that all of them have, by the first measure, too.
     """
-    described = {claim.sentence: claim for claim in CLAIMS if claim.sentence == FACTORS[-1]}
-    claims = [*claims, *(one for name, one in described.items() if name not in {claim.sentence for claim in claims})]
+    described = [claim for claim in CLAIMS if claim.sentence == FACTORS[-1] and kimg == 100]
     of_paper = [row for row in rows if not ROWS[row.name].is_recipe and not ROWS[row.name].colour]
     first: dict[str, dict[int, Scores]] = {}
     second: dict[str, dict[int, Scores]] = {}
@@ -202,12 +286,14 @@ def write_further(path: Path, rows: Sequence[RowDocument], claims: Sequence[Clai
         ("Radiograph features", second, (FRECHET, MISSED)),
     ):
         lines += ["", f"## {title}", ""]
-        for claim in claims:
+        for claim in [*claims, *described]:
             compared = dict.fromkeys((pair.better, pair.worse) for pair in claim.pairs)
-            own = {pair.measure for pair in claim.pairs} if runs is first else set()  # which the table has
-            pairs = [Pair(*names, measure) for names in compared for measure in measures if measure not in own]
+            in_table = {pair.measure for pair in claim.pairs} if runs is first and claim in claims else set()
+            wanted = measures if claim in claims else dict.fromkeys((FRECHET, *measures))
+            pairs = [Pair(*names, measure) for names in compared for measure in wanted if measure not in in_table]
             if pairs:
-                lines += [f"* {claim.sentence}", *(f"  * {line}" for line in describe_pairs(runs, pairs))]
+                told = describe_pairs(runs, pairs, failed_of(rows))
+                lines += [f"* {claim.sentence}", *(f"  * {line}" for line in told)]
     with atomic_write(path) as file:
         file.write(("\n".join(lines) + "\n").encode())
 
@@ -222,6 +308,28 @@ def write_second(path: Path, rows: list[RowDocument]) -> None:
             lines.append([row.name, str(row.seed), *(f"{value:.4f}" for value in values)])
     with atomic_write(path) as file:
         file.write("".join(f"{','.join(line)}\n" for line in lines).encode())
+
+
+def write_full() -> None:
+    """The pair at full length: scores on its way and at its end, in full.csv."""
+    lines = ["row,kimg,frechet,frechet_floor,recall,ms_ssim_gap"]
+    for path in sorted((HERE / "full" / "rows").glob("*.json")):
+        row = RowDocument.read(path)
+        check(row, "full", path.stem)
+        for kimg, found in scores_of(row, PARTS["full"].kimg):
+            frechet, gap = found.scores["frechet"], found.mode_collapse and found.mode_collapse.difference
+            values = (frechet.value, frechet.floor, found.scores["recall"].value, gap)
+            lines.append(f"{row.name},{kimg:g}," + ",".join("" if one is None else f"{one:.4f}" for one in values))
+    if len(lines) > 1:
+        with atomic_write(HERE / "full.csv") as file:
+            file.write(("\n".join(lines) + "\n").encode())
+
+
+def scores_of(row: RowDocument, kimg: float) -> Iterator[tuple[float, Scores]]:
+    """Scores of a run of so many thousand images, with their lengths: on its way, then at its end."""
+    yield from ((at.kimg, at.scores) for at in row.scored_at)
+    if row.scores:
+        yield kimg, row.scores
 
 
 def rows_at(kimg: float) -> list[RowDocument]:
@@ -282,6 +390,8 @@ def check(row: RowDocument, name: str, stem: str) -> None:
         for key in sorted(found.keys() | wanted.keys()):
             expect(key, wanted.get(key), found.get(key))
         expect("a run to its end", False, row.trained.ended_early)
+    if row.scores:  # a length that the run has passed is not scored any more
+        expect("scores on its way at", part.score_at, tuple(at.kimg for at in row.scored_at))
     second = None if ROWS[row.name].colour else RADIOGRAPH
     ended = (part.kimg, row.scores, row.second_scores)
     for kimg, first, other in (ended, *((at.kimg, at.scores, at.second_scores) for at in row.scored_at)):

@@ -68,6 +68,8 @@ def _add_table2(parser: argparse.ArgumentParser) -> None:
     text = "also keep scores by these features in the records of rows (rows/*.json)"
     parser.add_argument("--second-features", metavar="NAME", help=text)
     add_on_collapse(parser)
+    text = "leave the paper's claims out of the table, for a study that is not to see them before its end"
+    parser.add_argument("--no-claims", dest="claims", action="store_false", help=text)
     text = "print parameters, FLOPs, memory and GPU-hours, with --slurm also the script for sbatch; train nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
     add_device(parser)
@@ -94,6 +96,7 @@ def _table2(options: argparse.Namespace) -> Outcome:
         "ray",
         "slurm",
         "cores_per_job",
+        "claims",
     )
     names += ("gpus_per_job", "device")
     request = TableRequest(**given(options, *names), command=shlex.join(["samgan", *without_folders(sys.argv[1:])]))

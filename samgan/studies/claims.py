@@ -174,8 +174,8 @@ def judge_claims(
     A pair is "confirmed" if the 95 % interval of its difference within seeds (better minus worse) is below zero. It is
     "not confirmed" if a wider interval, which holds for all pairs of the claim together (Bonferroni), is above zero.
     A claim is "confirmed" if all its pairs are, and "not confirmed" if one or more are; otherwise it is undecided.
-    A pair with a row of which a run failed is undecided: a row that diverges with one seed would be judged by its good
-    seeds alone.
+    Nothing is claimed of a row of which a run failed, since a row that diverges with one seed would be judged by its
+    good seeds alone: a pair with it is undecided, and no mean has it.
 
     The evidence also has, for each pair, the p of a permutation test and of a t-test of its own seeds alone, and how
     many seeds its difference would take to be seen; and the mean over several pairs with its interval. These decide
@@ -190,12 +190,12 @@ def judge_claims(
     Returns:
         A verdict for each.
     """
-    verdicts = []
+    verdicts, failed = [], failed or {}
     for claim in claims:
         if claim.sentence == SIGN:
-            verdicts.append(_sign(runs))
+            verdicts.append(_sign(runs, failed))
             continue
-        found = [_compare(pair, len(claim.pairs), runs, failed or {}) for pair in claim.pairs]
+        found = [_compare(pair, len(claim.pairs), runs, failed) for pair in claim.pairs]
         words, evidence = [one.word for one in found], [one.evidence for one in found]
         intervals = {}
         for pair, one in zip(claim.pairs, found, strict=True):
@@ -203,7 +203,8 @@ def judge_claims(
                 low, high = one.difference.interval()
                 intervals[f"{pair.measure.scale}: {pair.better} - {pair.worse}"] = (low, one.difference.value, high)
         for measure in dict.fromkeys(pair.measure for pair in claim.pairs):
-            evidence += _average([pair for pair in claim.pairs if pair.measure is measure], runs)
+            whole = [pair for pair in claim.pairs if not {pair.better, pair.worse} & failed.keys()]
+            evidence += _average([pair for pair in whole if pair.measure is measure], runs)
         verdicts.append(Verdict(claim.sentence, _joined(words), evidence, intervals))
     return verdicts
 
@@ -214,9 +215,13 @@ def _joined(words: Sequence[str]) -> str:
     return CONFIRMED if set(words) == {CONFIRMED} else UNDECIDED
 
 
-def describe_pairs(runs: Mapping[str, Mapping[int, Scores]], pairs: Sequence[Pair]) -> list[str]:
+def describe_pairs(
+    runs: Mapping[str, Mapping[int, Scores]],
+    pairs: Sequence[Pair],
+    failed: Mapping[str, Sequence[int]] | None = None,
+) -> list[str]:
     """Lines on pairs of which nothing is claimed: what `judge_claims` says of them, without a verdict."""
-    found = [_compare(pair, 1, runs, {}) for pair in pairs]
+    found = [_compare(pair, 1, runs, failed or {}) for pair in pairs]
     return [f"{one.line}{one.power}" for one in found]
 
 
@@ -266,6 +271,8 @@ def _power(measure: Measure, found: Sequence[float], rest: Rest) -> str:
 
 def _average(pairs: Sequence[Pair], runs: Mapping[str, Mapping[int, Scores]]) -> list[str]:
     """A line on the mean over pairs of one measure, if several of them have scores."""
+    if not pairs:
+        return []
     measure = pairs[0].measure
     values, names = _values(measure, runs), [(pair.better, pair.worse) for pair in pairs]
     names, rest = [pair for pair in names if differences(values, *pair)], rest_of(values)
@@ -295,17 +302,20 @@ def _values(measure: Measure, runs: Mapping[str, Mapping[int, Scores]]) -> Value
     return {row: seeds for row, seeds in found.items() if seeds}
 
 
-def _sign(runs: Mapping[str, Mapping[int, Scores]]) -> Verdict:
+def _sign(runs: Mapping[str, Mapping[int, Scores]], failed: Mapping[str, Sequence[int]]) -> Verdict:
     """Test by ranks whether rows with the sign in most of their seeds cover less than rows without it.
 
     As with pairs, one of the two scores is enough to contradict the claim, so for that its p has to be half as large.
     """
     evidence, words = [], []
     names = ("recall", "coverage")
+    left_out = sorted(runs.keys() & failed.keys())
     for name in names:
-        rows = [row for scores in runs.values() if (row := _row_of_sign(name, list(scores.values())))]
+        whole = [scores for row, scores in runs.items() if row not in left_out]
+        rows = [row for scores in whole if (row := _row_of_sign(name, list(scores.values())))]
         with_sign, without = ([row.covered for row in rows if row.sign is sign] for sign in (True, False))
         line = f"{name}: {len(with_sign)} rows with the sign, {len(without)} without"
+        line += f"; left out, since a run of them failed: {', '.join(left_out)}" if left_out else ""
         if with_sign and without:
             p = float(stats.mannwhitneyu(with_sign, without).pvalue)
             lower = statistics.fmean(with_sign) < statistics.fmean(without)

@@ -26,7 +26,7 @@ from samgan.sampling import load_model, sample
 from samgan.scoring import SCORING, Scores, scores_file
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_ray import run_on_ray
-from samgan.studies.sweep_row import Curve, RowDocument, ScoredAt, Trained
+from samgan.studies.sweep_row import Curve, RowDocument, ScoredAt, Trained, keep_row, row_path
 from samgan.studies.sweep_slurm import refuse_queued, run_on_slurm
 from samgan.studies.sweep_status import Status
 from samgan.terminal import say
@@ -120,20 +120,16 @@ def finished(job: Job, out: Path, scoring: Scoring, on_collapse: str = "warn") -
     data = row.scores.data if row and row.scores else None
     if data and data.sha256 != job.data_sha256:
         raise SamganError(
-            f"{_path(job, out)}: expected scores of the set {job.data_sha256[:12]}, found those of {data.sha256[:12]}; "
-            f"delete this file and {out / 'runs' / job.key} to train the row again"
+            f"{row_path(out, job.key)}: expected scores of the set {job.data_sha256[:12]}, found those of "
+            f"{data.sha256[:12]}; delete this file and {out / 'runs' / job.key} to train the row again"
         )
     if row is None or row.trained is None or row.scores is None or not scoring.scored(row):
         return None
     return row if on_collapse == "stop" or not row.trained.ended_early else None
 
 
-def _path(job: Job, out: Path) -> Path:
-    return out / "rows" / f"{job.key}.json"
-
-
 def _read_row(job: Job, out: Path) -> RowDocument | None:
-    path = _path(job, out)
+    path = row_path(out, job.key)
     if not path.exists():
         return None
     row = RowDocument.read(path)
@@ -149,7 +145,7 @@ def _refuse_to_lose(job: Job, out: Path, scoring: Scoring) -> None:
     row = _read_row(job, out)
     if row is None or row.scores is None:
         return
-    path = _path(job, out)
+    path = row_path(out, job.key)
     if not Run(out / "runs" / job.key).last_step():
         raise SamganError(
             f"{path} was made with other --features, --features-file, --count, --protocol or --on-collapse, and its "
@@ -189,7 +185,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
                 second = _score(run, data, other, resources.device, run.path / "second-scores")
             on_the_way = _scored_alike(on_the_way, scores, second)
         picture = to_uint8(sample(load_model(run), range(PICTURE_SEEDS))).numpy()
-        with atomic_write(_path(job, out).with_suffix(".png")) as file:
+        with atomic_write(row_path(out, job.key).with_suffix(".png")) as file:
             write_png(file, image_grid(picture, PICTURE_SEEDS), {"Description": SYNTHETIC})
     except (SamganError, MemoryError, OSError, RuntimeError, ValueError) as error:  # ends this row; others may succeed
         if getattr(error, "signal_number", None):  # stopped from outside, not failed
@@ -199,7 +195,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
         name = "" if isinstance(error, SamganError) else f"{type(error).__name__}: "
         failed = name + first_line(error)
         with contextlib.suppress(SamganError, OSError, ValueError):
-            trained = trained or _described_so_far(out / "runs" / job.key)
+            trained = trained or _described_so_far(job, out / "runs" / job.key)
     row = RowDocument(
         name=job.name,
         seed=job.seed,
@@ -212,10 +208,7 @@ def run_job(job: Job, out: Path, scoring: Scoring, resources: Resources, on_coll
         scored_at=tuple(on_the_way),
         failed=failed,
     )
-    earlier = _read_row(job, out) if failed else None
-    if earlier is None or earlier.scores is None:
-        row.write(_path(job, out))
-    return row
+    return keep_row(row, out)
 
 
 def _open(job: Job) -> PreparedSet:
@@ -336,13 +329,16 @@ def _is_trained(run: Run, job: Job, on_collapse: str) -> bool:
     return run.is_over(job.minutes) or (on_collapse == "stop" and find_collapse(run.stats()) is not None)
 
 
-def _described_so_far(path: Path) -> Trained | None:
-    """What a run that failed had trained by its last checkpoint."""
+def _described_so_far(job: Job, path: Path) -> Trained | None:
+    """What a run that failed had trained by its last checkpoint; its configuration has the length of the job."""
     if not (path / "config.json").is_file():
         return None
     run = Run(path)
     begun = any(line["kind"] == "train" and line["step"] <= run.last_step() for line in run.stats())
-    return _describe(run) if begun else None
+    if not begun:
+        return None
+    config = run.config.override({"training.kimg": job.config.training.kimg})  # it may have that of a part
+    return dataclasses.replace(_describe(run), config=config.to_dict())
 
 
 def _describe(run: Run) -> Trained:

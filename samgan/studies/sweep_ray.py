@@ -13,7 +13,7 @@ from typing import Any
 
 from samgan.errors import SamganError, UsageError, first_line
 from samgan.studies.sweep_job import Job, Resources, Scoring
-from samgan.studies.sweep_row import RowDocument
+from samgan.studies.sweep_row import RowDocument, keep_row
 from samgan.studies.sweep_status import REFRESH_SECONDS
 from samgan.terminal import ending_signals, say
 from samgan.training import Interrupted
@@ -69,7 +69,8 @@ def run_on_ray(
                         yield ray.get(reference)
                     except ray.exceptions.RayError as error:
                         reason = _reason(ray, error)
-                        yield RowDocument(name=job.name, seed=job.seed, key=job.key, scoring=scoring.key, failed=reason)
+                        row = RowDocument(name=job.name, seed=job.seed, key=job.key, scoring=scoring.key, failed=reason)
+                        yield keep_row(row, out)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             _end(ray, list(waiting))
             raise

@@ -1,7 +1,8 @@
 """rows/KEY.json: what is known about one job of a sweep after it has ended."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -97,6 +98,8 @@ class RowDocument(Document):
     """Smallest length first."""
     failed: str | None = None
     """Why it failed."""
+    failures: int = 0
+    """How many calls in a row have failed to train or to score it; records from before this was counted say 0."""
 
     @classmethod
     def upgrade(cls, tree: dict[str, Any], schema: int) -> dict[str, Any]:
@@ -121,6 +124,27 @@ class RowDocument(Document):
     def title(self) -> str:
         """For messages, tables and pages."""
         return f"{self.name}, seed {self.seed}"
+
+
+def row_path(out: Path, key: str) -> Path:
+    """The file of a job's row."""
+    return out / "rows" / f"{key}.json"
+
+
+def keep_row(row: RowDocument, out: Path) -> RowDocument:
+    """Write a row to its file; one that failed does not take the place of earlier scores.
+
+    Returns:
+        The row; of one that failed, with the number of failures so far.
+    """
+    path = row_path(out, row.key)
+    earlier = RowDocument.read(path) if row.failed is not None and path.exists() else None
+    if row.failed is not None:
+        before = max(1, earlier.failures) if earlier and earlier.failed is not None else 0
+        row = replace(row, failures=before + 1)
+    if earlier is None or earlier.scores is None:
+        row.write(path)
+    return row
 
 
 class Finished(NamedTuple):

@@ -23,7 +23,7 @@ from samgan.documents import Document, read_json
 from samgan.errors import SamganError, UsageError
 from samgan.files import atomic_write, hash_json
 from samgan.studies.sweep_job import Job, Resources, Scoring
-from samgan.studies.sweep_row import RowDocument
+from samgan.studies.sweep_row import RowDocument, keep_row
 from samgan.terminal import say
 
 POLL_SECONDS = 5.0
@@ -185,7 +185,8 @@ def run_on_slurm(
                     continue
                 else:
                     failed = f"its job in Slurm ended before it was done ({state}); see {log}"
-                    row = RowDocument(name=job.name, seed=job.seed, key=key, scoring=scoring.key, failed=failed)
+                    lost = RowDocument(name=job.name, seed=job.seed, key=key, scoring=scoring.key, failed=failed)
+                    row = keep_row(lost, out)
                 if failed:
                     say(f"samgan: {key}: {failed}")
                 del waiting[key]

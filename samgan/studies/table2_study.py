@@ -17,6 +17,7 @@ from samgan.errors import SamganError, UsageError
 from samgan.files import Location
 from samgan.metrics.load_features import choose_features, default_features, say_features
 from samgan.scoring import check_inputs, most_images
+from samgan.studies.claims import CLAIMS
 from samgan.studies.sweep import finished, run_sweep
 from samgan.studies.sweep_job import Job, Resources, Scoring
 from samgan.studies.sweep_row import RowDocument
@@ -87,6 +88,8 @@ class TableRequest:
     """Where networks run."""
     slurm: bool = False
     """Run jobs as an array of Slurm."""
+    claims: bool = True
+    """Test the paper's claims in the table; a study that decides them at its end does not look before."""
     command: str = ""
     """The command that the table shows."""
 
@@ -167,7 +170,8 @@ def table2(data: Location, out: Location, request: TableRequest | None = None) -
     def write(rows: Sequence[RowDocument]) -> tuple[Table, list[Path]]:
         of_paper = any(not ROWS[row.name].is_recipe for row in rows)
         title = f"{'Table 2' if of_paper else 'Future work'} of the paper, {request.scale} scale"
-        return write_table(out, rows, command=request.command, title=title, jobs=len(jobs))
+        claims = CLAIMS if request.claims else ()
+        return write_table(out, rows, command=request.command, title=title, jobs=len(jobs), claims=claims)
 
     rows = run_sweep(jobs, out, scoring, resources, on_collapse=request.on_collapse, report=write)
     written = write(rows)
