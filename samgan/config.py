@@ -244,15 +244,16 @@ class Config:
         fits = group == 0 or batch_size % group == 0
         _require(fits, "network.minibatch_std_group", group, f"a divisor of training.batch_size, {batch_size}")
         sides, network = self.training.first_sides, self.network
+        give = "a preset that begins small at this size needs --training.first_sides=[]"
         fits = all(side < network.resolution for side in sides) and list(sides) == sorted(sides)
         allowed = f"sides below network.resolution, {network.resolution}, smallest first"
         _require(fits, "training.first_sides", list(sides), allowed)
         kinds = (network.generator_blocks, network.discriminator_blocks)
         fits = not sides or kinds == ("modulated", "residual")
-        _require(fits, "training.first_sides", list(sides), "none, unless blocks are modulated and residual")
+        _require(fits, "training.first_sides", list(sides), f"[], unless blocks are modulated and residual: {give}")
         # Blocks that wait end in zeros, which have no largest singular value to be divided by.
         fits = not sides or network.spectral_norm == "none"
-        _require(fits, "training.first_sides", list(sides), "none with spectral norm")
+        _require(fits, "training.first_sides", list(sides), f"[] with spectral norm: {give}")
         number, names = self.network.num_classes, self.data.classes
         if number and names:
             different = len(set(names))

@@ -37,6 +37,10 @@ CASES = {
     "msg-gan-4": ("msg-gan-4", SMALL),
     "samgan-8": ("samgan-8", SMALL),
     "samgan-plus": ("samgan-plus", {**PLUS, "network.num_classes": 0}),
+    "samgan-plus, 16 px first": (
+        "samgan-plus",
+        {**PLUS, "network.num_classes": 0, "training.first_sides": [16], "training.first_kimg": 0.08},
+    ),
     "samgan-plus, classes": ("samgan-plus", {**PLUS, **CLASSES}),
     **{name: (name, {**PLUS, **EYES, "network.num_classes": 0}) for name in ("samgan-projected", "samgan-vision")},
     "samgan-plus, classes, two processes": ("samgan-plus", {**PLUS, **CLASSES}),

@@ -522,6 +522,7 @@ def test_a_run_can_start_with_the_networks_of_smaller_images(capsys, data, folde
         assert run(capsys, "train", place, *plus, *begun, "--out", tmp_path / name)[0] == 0
     start = Run(tmp_path / "large").environment.start
     assert (start.run, start.images_seen) == ("small", 40)
+    assert Run(tmp_path / "large").best().checkpoint != "step-00000000.pt", "enlarged images of the smaller network"
     small, large = (
         load_model(Run(tmp_path / name), str(sorted((tmp_path / name / "checkpoints").glob("*.pt"))[place])).generator
         for name, place in (("small", -1), ("large", 0))
@@ -534,9 +535,18 @@ def test_a_run_can_start_with_the_networks_of_smaller_images(capsys, data, folde
     again = ["--start", tmp_path / "small", "--training.first_sides=[32]", "--out", tmp_path / "again"]
     status, _, error = run(capsys, "train", larger, *plus, *again)
     assert status == 0
+    assert "ends before images of 64 px are trained" not in error
     assert "--start brings networks that have begun: training.first_sides [32] is left out" in error
     assert Run(tmp_path / "again").config.training.first_sides == ()
     assert run(capsys, "train", larger, *plus, *again, "--resume")[0] == 0
+
+
+def test_a_run_that_ends_before_its_largest_images_says_so(capsys, data, tmp_path):
+    begin = ["--network.channel_base=256", "--network.num_classes=0", "--training.first_sides=[16]"]
+    status, _, error = run(capsys, "train", data, *TINY, *begin, "--training.first_kimg=1", "--out", tmp_path / "run")
+    assert status == 0
+    assert "training.kimg 0.04 ends before images of 32 px are trained: those of 16 px are enlarged. Train" in error
+    assert Run(tmp_path / "run").best() is None
 
 
 def test_a_discriminator_can_get_pretrained_eyes_later(capsys, data, tmp_path):

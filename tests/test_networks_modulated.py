@@ -61,6 +61,16 @@ def test_noise_is_the_same_in_every_process_and_version():
     )
 
 
+def test_shapes_alone_are_known_without_drawing_noise(monkeypatch):
+    """A file of weights may claim a size whose noise takes gigabytes."""
+    monkeypatch.setattr(np.random, "RandomState", None)
+    with torch.device("meta"):
+        layer = ModulatedConv2d(2, 2, 4096, 64)
+    assert layer.directions.shape == (4096**2, 64)
+    with pytest.raises(TypeError):
+        ModulatedConv2d(2, 2, 4, 4)
+
+
 def test_a_modulated_convolution_keeps_the_mean_square_after_activation():
     layer = ModulatedConv2d(64, 64, 16, 16)
     w = torch.randn(8, 16, 1, 1)

@@ -29,7 +29,7 @@ from samgan.errors import SamganError
 from samgan.metrics.features import FeatureExtractor
 from samgan.metrics.legacy import adjacent_ms_ssim
 from samgan.metrics.ms_ssim import mean_ms_ssim
-from samgan.runs import Collapse, Environment, Start
+from samgan.runs import Collapse, Environment, Run, Start
 from samgan.sampling import Origin, Source
 from samgan.scoring import Scores, score_images
 from samgan.studies import (
@@ -697,14 +697,14 @@ def test_goals_stand_beside_what_was_reached(monkeypatch, tmp_path):
     second = {"radiograph_frechet": "2", "radiograph_frechet_floor": "1", "radiograph_recall": ".3"}
     second["radiograph_coverage"] = ".6"
     goals.write(goals.GOALS_FILE, [{**told, "kimg": "9, 8, 7", **scores, "ms_ssim_gap": "+0.01", **second}])
-    line = "| covid-256 | --training.batch_size=16 | 1 | 150 | clock | bf16 | 9, 8, 7 | 9.0 (goal: 10) | 0.81 | "
-    assert goals.table().splitlines()[-1] == f"{line}0.40 (goal: 0.35) | 0.50 (goal: 0.6) | +0.01 |"
+    line = "| covid-256 | --training.batch_size=16 | 1 | 150 | clock | bf16 | 9, 8, 7 | 9.0 (goal: 10) | 0.810 | "
+    assert goals.table().splitlines()[-1] == f"{line}0.400 (goal: 0.35) | 0.500 (goal: 0.6) | +0.01 |"
     told = "| covid-256 | --training.batch_size=16 | 1 | 2.0 | 0.30 | 0.60 |"
     assert goals.second_table().splitlines()[2:] == [told]
     for name, aim in (("hour", " (goal: a distance of 0.07, not 0.900)"), ("quarter", "")):
         rows = [{**row, "goal": f"kermany-64-{name}"} for row in goals.read(goals.GOALS_FILE)]
         goals.write(goals.GOALS_FILE, rows)
-        assert f"| 9.0{aim} | 0.81 | 0.40 | 0.50 | +0.01 |" in goals.table()
+        assert f"| 9.0{aim} | 0.810 | 0.400 | 0.500 | +0.01 |" in goals.table()
 
 
 def test_trials_with_attention_stand_beside_those_without_it(monkeypatch, tmp_path):
@@ -798,6 +798,7 @@ def test_trials_are_trained_in_the_precision_of_their_paces(monkeypatch, tmp_pat
     options = argparse.Namespace(
         work=tmp_path, sets=tmp_path / "kermany", seed=0, core=0, more=[], classes=["PNEUMONIA"], arithmetic="bf16"
     )
+    options.trains = True
     monkeypatch.setattr(trials, "usable_precision", lambda precision, device: precision)
     run = trials.train(64, 1, [], "", options)
     assert "--training.precision=bf16" in called.pop()
@@ -807,6 +808,43 @@ def test_trials_are_trained_in_the_precision_of_their_paces(monkeypatch, tmp_pat
     options.arithmetic = "fp32"
     assert trials.train(64, 1, [], "", options) != run
     assert "--training.precision=fp32" in called.pop()
+    options.trains = False
+    with pytest.raises(SystemExit, match="is not there in full: name the WORK in which it was trained"):
+        trials.train(64, 1, [], "", options)
+    Run.create(run, Config().override({"data.classes": ["NORMAL"]}), Environment())
+    options.arithmetic = "bf16"
+    with pytest.raises(SystemExit, match="was trained on NORMAL: name another WORK"):
+        trials.train(64, 1, [], "", options)
+    assert not called
+
+
+@pytest.mark.parametrize(
+    ("step", "usable", "expected"), [("run", "fp32", "bf16"), ("audit", "fp32", "bf16"), ("short", "fp32", "fp32")]
+)
+def test_only_short_trainings_go_by_the_processor(monkeypatch, tmp_path, step, usable, expected):
+    trials, asked = load("sizes", "trials"), []
+    name = {"run": "run", "audit": "audit", "short": "short"}[step]
+    monkeypatch.setattr(trials, name, lambda variant, options: asked.append((variant, options)))
+    monkeypatch.setattr(trials, "usable_precision", lambda precision, device: usable)
+    features = [] if step == "short" else ["--features", "FEATURES.pt"]
+    monkeypatch.setattr("sys.argv", ["trials.py", step, "128", "sets", "work", *features])
+    trials.main()
+    assert {options.arithmetic for _, options in asked} == {expected}
+    assert {options.trains for _, options in asked} == {step != "audit"}
+    variants = {variant for variant, _ in asked}
+    assert "64 px first" in variants
+    assert "64 and 128 px first" not in variants
+    assert "64 px first, then pretrained eyes that see tiles" not in variants
+
+
+def test_paces_of_two_processors_are_not_mixed(monkeypatch, tmp_path):
+    trials = load("sizes", "trials")
+    monkeypatch.setattr(trials, "PACE", tmp_path / "pace.csv")
+    monkeypatch.setattr(trials, "check_precision", lambda precision: None)
+    trials.write(trials.PACE, [{"side": "64", "settings": "", "threads": "1", "processor": "another"}])
+    options = argparse.Namespace(threads=1, only=["as it is"], rounds=1)
+    with pytest.raises(SystemExit, match=r"of another processor \(another\); to measure all anew, remove its lines"):
+        trials.measure_paces(64, options)
 
 
 def test_a_trial_trains_what_a_quiet_core_trains_in_its_minutes(monkeypatch, tmp_path):

@@ -252,7 +252,7 @@ def test_newest_refuses_when_all_are_damaged(run):
 
 def test_choose(run, tmp_path):
     fill(run, [1, 2, 3])
-    with pytest.raises(SamganError, match="no scored snapshot"):
+    with pytest.raises(SamganError, match="no snapshot yet with scores of its largest images"):
         choose_checkpoint(run, "best")
     record_best(run, run.checkpoint_path(2), "fid", 10.0)
     assert choose_checkpoint(run, "newest").step == 3

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an 
 CASES = {
     "samgan-plus": {},
     "samgan-plus of two classes": {"network.num_classes": 2},
+    "samgan-plus, 16 px first": {"training.first_sides": [16], "training.first_kimg": 0.08},
     "samgan-projected": {"network.vision_features": "radiograph"},
     "samgan-vision": {"network.vision_features": "radiograph"},
     "msg-gan-2": {},  # WGAN-GP, RMSprop

@@ -275,6 +275,22 @@ def test_checkpoints_kept_are_the_newest_and_the_best(tiny_config, images, tmp_p
     assert [line["fid"] for line in scores] == [5.0, 4.0, 1.0, 3.0, 2.0, 2.0, 1.0, 6.0, 7.0, 8.0]
 
 
+def test_enlarged_images_are_never_the_best(tiny_config, images, tmp_path, fabric):
+    """A network whose largest blocks have not begun may score well for a while."""
+    changes = VARIANTS["small-first"] | {"training": {"first_sides": (8, 16), "first_kimg": 0.012}}
+    config = tiny_config.override(changes).override({"training": {"snapshot_every_kimg": 0.004}})
+    run, values = new_run(tmp_path / "run", config), iter(range(100))
+    scorer = Scorer("fid", lambda fake, labels: {"fid": float(next(values))})
+    train_loop(config, images, run, fabric, Options(scorer=scorer))
+    assert run.best().checkpoint == "step-00000007.pt", "the first after a step at 32 px"
+    at_once = config.override({"training.first_sides": []})
+    options = Options(
+        scorer=Scorer("fid", lambda fake, labels: {"fid": float(next(values))}), start=run.checkpoints()[-1]
+    )
+    train_loop(at_once, images, new_run(tmp_path / "same", at_once), fabric, options)
+    assert Run(tmp_path / "same").best().checkpoint == "step-00000000.pt", "a whole network, though of another run"
+
+
 def test_stats_lines_hold_means_since_the_last_line(tiny_config, images, tmp_path, fabric):
     run = new_run(tmp_path / "run", tiny_config)
     train_loop(tiny_config, images, run, fabric)

@@ -72,7 +72,7 @@ def test_blocks_above_the_first_images_wait():
             {"training.first_sides": [32], "network.generator_blocks": "plain", "network.mapping_layers": 0},
             "blocks are modulated and residual",
         ),
-        ({"training.first_sides": [32], "network.spectral_norm": "both"}, "none with spectral norm"),
+        ({"training.first_sides": [32], "network.spectral_norm": "both"}, "with spectral norm"),
     ],
 )
 def test_first_sides_that_cannot_be(settings, words):

@@ -109,8 +109,8 @@ def main() -> None:
     one.add_argument("--count", type=int, default=1000)
     told = "in which networks are trained (default: bf16 by pace, as paces are; else what --training.precision=auto is)"
     one.add_argument("--arithmetic", choices=("bf16", "fp32"), default="", help=told)
-    step = steps.add_parser("run", parents=[one])
-    step.add_argument("--processes", type=int, default=1)
+    one.add_argument("--processes", type=int, default=1)
+    steps.add_parser("run", parents=[one])
     step = steps.add_parser("keep", parents=[one])
     step.add_argument("--core", type=int, default=0, help="the core that scores (default: 0)")
     steps.add_parser("table")
@@ -181,6 +181,7 @@ def keep(name: str, settings: list[str], options: argparse.Namespace) -> None:
     side = goal.parts[-1][0]
     out, sets = place_of(own, options.work) / str(side), options.sets / goal.data
     told = f"goal {name}{' by pace' if options.by_pace else ''}, {own['settings'] or 'as it is'}"
+    told += suffix_of(own["arithmetic"]).replace("-", ", ")
     draw_grid(HERE / f"{slug_of(f'{told} {options.seed}')}.png", out, sets, side)
     given = ["--features", "radiograph", "--checkpoint", "newest", "--out", out / "radiograph"]
     scores = scored(out, sets / str(side), given, options)
@@ -229,7 +230,7 @@ def table() -> str:
         cells += [f"{ratio:.1f}{aim}"]
         for key in ("precision", "recall", "coverage"):
             least = f" (goal: {goal.least[key]:g})" if key in goal.least else ""
-            cells.append(f"{float(row[key]):.2f}{least}")
+            cells.append(f"{float(row[key]):.3f}{least}")
         lines.append(f"| {' | '.join([*cells, row['ms_ssim_gap']])} |")
     return "\n".join(lines)
 

@@ -182,13 +182,13 @@ def main() -> None:
     trial.add_argument("size", type=int)
     trial.add_argument("sets", type=Path)
     trial.add_argument("work", type=Path)
-    trial.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    trial.add_argument("--only", nargs="+", choices=VARIANTS, metavar="NAME", help="default: all that are for SIZE")
     trial.add_argument("--classes", nargs="+", default=["PNEUMONIA"])
     trial.add_argument("--minutes", type=float, default=20)
     trial.add_argument("--seed", type=int, default=0)
-    trial.set_defaults(more=[])
-    told = "in which networks are trained; paces are of bf16, so fp32 is for machines that lack it (default: bf16)"
-    trial.add_argument("--arithmetic", choices=("bf16", "fp32"), default=PRECISION, help=told)
+    told = "in which networks are trained; paces are of bf16, so fp32 is for machines that lack it (default: bf16; of "
+    told += "short, where nothing is compared, what the processor is good at)"
+    trial.add_argument("--arithmetic", choices=("bf16", "fp32"), help=told)
     trial.add_argument("--core", type=int, default=0, help="the core that trains (default: 0)")
     step = steps.add_parser("run", parents=[trial])
     step.add_argument("--features", type=Path, required=True)
@@ -203,11 +203,11 @@ def main() -> None:
         step.add_argument("--count", type=int, default=1000)
     step = steps.add_parser("short", parents=[trial])
     step.add_argument("--seeds", type=int, default=5, help="their number, from 0 on (default: 5)")
-    step.set_defaults(more=["--training.snapshot_every_kimg=4"])  # a collapse must show in three of them
-    step.set_defaults(arithmetic=usable_precision("auto", "cpu"))  # nothing is compared
     steps.add_parser("table")
     steps.add_parser("plot")
     options = parser.parse_args()
+    if "work" in options:
+        complete(options)
     done = {"run": run, "keep": keep, "judge": judge, "parts": score_parts, "audit": audit, "short": short}
     if options.step == "pace":
         for size in options.sizes:
@@ -233,6 +233,15 @@ def main() -> None:
             done[options.step](name, options)
 
 
+def complete(options: argparse.Namespace) -> None:
+    """What depends on the step: one may share no default of another."""
+    is_short = options.step == "short"
+    options.more = ["--training.snapshot_every_kimg=4"] if is_short else []  # a collapse must show in three of them
+    options.trains = is_short or options.step == "run"
+    options.arithmetic = options.arithmetic or (usable_precision("auto", "cpu") if is_short else PRECISION)
+    options.only = options.only or [name for name in VARIANTS if not why_not(name, options.size)]
+
+
 def measure_paces(size: int, options: argparse.Namespace) -> None:
     """Measure each variant's images a second, and those of the smaller networks that some begin with."""
     check_precision(PRECISION)
@@ -242,6 +251,15 @@ def measure_paces(size: int, options: argparse.Namespace) -> None:
     settings = {
         (side, paced(arguments)) for variant in variants for side, arguments in arguments_of(variant, size).items()
     }
+    machine = describe_environment("cpu", None).processor
+    known = {(row["side"], row["settings"], row["threads"]): row for row in read(PACE)}
+    for side, arguments in settings:
+        before = known.get((str(side), " ".join(arguments), str(options.threads)), {}).get("processor", machine)
+        if before != machine:
+            raise SystemExit(
+                f"{PACE.name} has {side} px {' '.join(arguments)} of another processor ({before}); to measure all "
+                f"anew, remove its lines with {options.threads} threads"
+            )
     steppers = {key: stepper(*key) for key in sorted(settings)}
     times: dict[Any, list[float]] = {key: [] for key in steppers}
     for _ in range(options.rounds):
@@ -249,8 +267,6 @@ def measure_paces(size: int, options: argparse.Namespace) -> None:
             begun = time.perf_counter()
             images = sum(step() for _ in range(STEPS))
             times[key].append(images / (time.perf_counter() - begun))
-    known = {(row["side"], row["settings"], row["threads"]): row for row in read(PACE)}
-    machine = describe_environment("cpu", None).processor
     for (side, arguments), found in times.items():
         row = {
             "side": str(side),
@@ -299,24 +315,31 @@ def given_setting(argument: str) -> tuple[str, Any]:
     return name, json.loads(value) if value[0].isdigit() or value in ("true", "false") else value
 
 
-def check_differs(name: str, size: int) -> None:
-    """Refuse a variant that would be another one under its name."""
+def why_not(name: str, size: int) -> str:
+    """Why a variant is none of this size, or would be another one under its name; empty if it is one."""
     if "--network.vision_tiles=true" in VARIANTS[name].last and size <= 128:
-        raise SystemExit(f"{name}: at {size} px the pretrained network sees whole images at full size")
+        return f"at {size} px the pretrained network sees whole images at full size"
+    if any(side >= size for side, _ in VARIANTS[name].first):
+        return f"it begins with images that are no smaller than {size} px"
+    return ""
 
 
 def run(name: str, options: argparse.Namespace) -> None:
     """Train and score one variant, unless trials.csv has it."""
-    check_differs(name, options.size)
-    done = {tuple(row[key] for key in KEYS) for row in read(TRIALS)}
-    if tuple(described(name, options).values()) in done:
-        return
+    if reason := why_not(name, options.size):
+        raise SystemExit(f"{name}: {reason}")
+    own = described(name, options)
+    for row in read(TRIALS):
+        if own.items() <= row.items():
+            if int(row["count"]) != options.count:
+                raise SystemExit(f"{TRIALS.name} has {name} with --count {row['count']}, not {options.count}")
+            return
     runs = trained(name, options)
     out = list(runs)[-1]
     given = ["--features", options.features, "--checkpoint", "newest"]
     scores = scored(out, options.sets / str(options.size), given, options)
     today = datetime.now(UTC).date().isoformat()
-    row = {**described(name, options), "kimg": sum(runs.values()), "count": options.count, **scores, "date": today}
+    row = {**own, "kimg": sum(runs.values()), "count": options.count, **scores, "date": today}
     write(TRIALS, [*read(TRIALS), row])
 
 
@@ -349,9 +372,9 @@ def recorded(name: str, options: argparse.Namespace) -> dict[Path, int]:
 
 
 def trained(name: str, options: argparse.Namespace) -> dict[Path, int]:
-    """The runs of a trial, smallest images first, trained if they are not there in full, and their thousands of images.
+    """The runs of a trial, smallest images first, and their thousands of images.
 
-    Each but the first began with the networks of the one before.
+    Each but the first began with the networks of the one before. `run` and `short` train what is lacking.
     """
     variant, runs, past = VARIANTS[name], dict[Path, int](), ""
     settings = arguments_of(variant, options.size)
@@ -619,8 +642,12 @@ def train(side: int, kimg: int, settings: list[Any], past: str, options: argpars
         f"--training.kimg={kimg}",
     ]
     is_new = not (out / "config.json").exists()
+    if not is_new and Run(out).config.data.classes != tuple(options.classes):
+        raise SystemExit(f"{out} was trained on {', '.join(Run(out).config.data.classes)}: name another WORK")
     if not is_new and Run(out).last_step() >= Run(out).config.training.total_steps:
         return out
+    if not options.trains:
+        raise SystemExit(f"{out} is not there in full: name the WORK in which it was trained, or call `trials.py run`")
     check_precision(options.arithmetic)
     settings.append(f"--training.precision={options.arithmetic}")
     if is_new:
@@ -674,8 +701,8 @@ def table() -> str:
     rows = read(TRIALS)
     for data, size in dict.fromkeys((row["data"], row["size"]) for row in rows):
         own = [row for row in rows if (row["data"], row["size"]) == (data, size)]
-        floor = own[0]["frechet_floor"]
-        lines += [f"{data}, {size} px; Frechet distance of real images to other real ones: {float(floor):.3f}", ""]
+        floors = sorted({f"{float(row['frechet_floor']):.3f}" for row in own})
+        lines += [f"{data}, {size} px; Frechet distance of real images to other real ones: {' or '.join(floors)}", ""]
         head = ("what changed", "seed", "minutes", "arithmetic", "kimg", "Frechet", *SCORES[1:], "MS-SSIM gap")
         lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         for row in own:

@@ -78,8 +78,10 @@ class ModulatedConv2d(nn.Module):
         if noise:
             # Not saved: NumPy guarantees that this stream of numbers does not change.
             directions = min(NOISE_DIRECTIONS, latent_size or style_size)
-            matrix = np.random.RandomState(2 * resolution + upsample).standard_normal((resolution**2, directions))
-            scaled = torch.tensor(matrix / directions**0.5, dtype=torch.float)
+            scaled = torch.empty(resolution**2, directions)
+            if not scaled.is_meta:
+                matrix = np.random.RandomState(2 * resolution + upsample).standard_normal(tuple(scaled.shape))
+                scaled = torch.tensor(matrix / directions**0.5, dtype=torch.float)
             self.register_buffer("directions", scaled, persistent=False)
 
     directions: Tensor

@@ -160,7 +160,9 @@ def choose_checkpoint(run: Run, which: str) -> Checkpoint:
     if which == "best":
         best = run.best()
         if best is None:
-            raise SamganError(f"{run.path} has no scored snapshot yet; use --checkpoint newest")
+            raise SamganError(
+                f"{run.path} has no snapshot yet with scores of its largest images; use --checkpoint newest"
+            )
         path = run.checkpoint_folder / best.checkpoint
     return load_checkpoint(path)
 

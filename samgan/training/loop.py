@@ -124,8 +124,9 @@ class Options:
     start: Path | None = None
     """A checkpoint of another run; a new run begins with its networks, including the averaged generator. Or a file of
     `samgan export`, which has a generator only: the discriminator is new. Both may be of smaller images, or have
-    residual blocks where the new ones are vision (`samgan.networks.load_smaller`). Optimizers and steps start afresh. A
-    snapshot is written before the first step."""
+    residual blocks where the new ones are vision (`samgan.networks.load_smaller`). Optimizers and steps start
+    afresh. With `training.ema_ramp` so does the average, at the first step: the old one would keep images of the other
+    data for thousands of steps. A snapshot is written before the first step."""
     minutes: float | None = None
     """End, with a snapshot, at the first line of the log after this many minutes of training. Minutes before a resume
     count; time between runs does not."""
@@ -172,20 +173,22 @@ def train_loop(
     check_fit(config, (len(images if indices is None else indices), *images.shape[1:]), world_size())
     state = TrainingState(config, fabric.device, options.recipe)
     begin = on_first_process(_starting_point, run, config) if options.resume else _StartingPoint()
-    path = begin.path
+    path, complete = begin.path, False
     if path:
         _restore(state, path)
         if not options.quiet:
             say(f"continuing from {path.name}, {state.images_seen / 1000:.1f} kimg")
     elif options.start:
-        _begin_from(state, options.start)
+        complete = _begin_from(state, options.start)
     elif config.training.first_sides and not options.quiet:
         sides = " px, then ".join(map(str, config.training.first_sides))
         say(f"beginning with images of {sides} px, {config.training.first_kimg:g} kimg each (training.first_sides)")
     sampler = Sampler(images, config, fabric.device, indices, options.labels)
     with (
         Log(run, state, options.loggers, options.minutes, options.quiet) as log,
-        Snapshots(run, state, sampler.labels, log.loggers, options.scorer, options.watch, options.at_once) as snapshots,
+        Snapshots(
+            run, state, sampler.labels, log.loggers, options.scorer, options.watch, options.at_once, complete
+        ) as snapshots,
     ):
         if options.resume:
             scores_again = begin.cut_off and begin.due and options.scorer is not None
@@ -289,20 +292,22 @@ def _starting_point(run: Run, config: Config) -> _StartingPoint:
     return _StartingPoint(newest.path, not run.grid_path(newest.images_seen).exists(), due)
 
 
-def _begin_from(state: TrainingState, path: Path) -> None:
-    """Load the networks of another run's checkpoint, or the generator of a file."""
+def _begin_from(state: TrainingState, path: Path) -> bool:
+    """Load the networks of another run's checkpoint, or the generator of a file; tell whether they are of this size."""
+    side = state.config.network.resolution
     if path.suffix == MODEL_SUFFIX:
         model = read_model(path, state.device)
         check_start(state.config, model.config)
         for network in filter(None, (state.generator, state.ema_generator)):
             load_smaller(network, model.generator.state_dict())
-        return
+        return model.config.network.resolution == side
     saved = load_checkpoint(path, device=state.device)
     check_start(state.config, saved.config)
     load_smaller(state.generator, saved.state["generator"])
     load_smaller(state.discriminator, saved.state["discriminator"])
     if state.ema_generator is not None:
         load_smaller(state.ema_generator, saved.sampling_weights)
+    return saved.config.network.resolution == side
 
 
 def _restore(state: TrainingState, path: Path) -> None:

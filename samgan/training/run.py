@@ -117,10 +117,10 @@ def train(  # noqa: PLR0913 (options of one run, each with a default)
     loggers = check_loggers(loggers)
     config = _resolve(config, data, begun=out if resume else start)
     config = _resolve_precision(config, device, goes_on=out if resume else None)
-    if start and config.training.first_sides:
-        sides = list(config.training.first_sides)
+    if start and (sides := list(config.training.first_sides)):
         say(f"samgan: --start brings networks that have begun: training.first_sides {sides} is left out")
         config = config.override({"training.first_sides": []})
+    _say_never_full(config)
     indices = data.indices("train", config.data.classes)
     check_fit(config, (len(indices), *data.images.shape[1:]), processes * hosts)
     if config.network.sees:
@@ -163,6 +163,17 @@ def _resolve(config: Config, data: PreparedSet, begun: Location | None) -> Confi
         own = Run.open(begun).config if find_file(Path(begun)) is None else open_model(Path(begun)).config
         config = config.override({"network.num_classes": own.network.num_classes})
     return choose_length(choose_classes(config, data), data)
+
+
+def _say_never_full(config: Config) -> None:
+    """Say that a run will end before its largest images are trained."""
+    training, side = config.training, config.network.resolution
+    if training.first_sides and training.kimg <= training.first_kimg * len(training.first_sides):
+        say(
+            f"samgan: training.kimg {training.kimg:g} ends before images of {side} px are trained: those of "
+            f"{max(training.first_sides)} px are enlarged. Train longer, or give --training.first_sides=[], or a "
+            f"training.first_kimg below {training.first_kimg:g}"
+        )
 
 
 def _resolve_precision(config: Config, device: str, goes_on: Location | None) -> Config:

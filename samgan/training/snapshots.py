@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from samgan.config import Config
 from samgan.distributed import rank, world_size
 from samgan.errors import SamganError
 from samgan.files import atomic_write
@@ -23,6 +24,7 @@ from samgan.runs import Run, prune_checkpoints, record_best, save_checkpoint
 from samgan.sampling import generate, labels_like, latents_of_seeds
 from samgan.training.batches import Sampler, random_generator
 from samgan.training.loggers import Loggers
+from samgan.training.schedules import sides_at
 from samgan.training.state import TrainingState
 
 SCORED_IMAGES = 512
@@ -75,6 +77,7 @@ class Snapshots:
         scorer: How to score; None writes no scores.
         watch: Called after every snapshot that was due; True ends the run.
         at_once: Whether training waits for the scores even if a core is spare.
+        complete: Whether the networks are complete before the first step: those of another run, of the same size.
     """
 
     def __init__(
@@ -86,9 +89,10 @@ class Snapshots:
         scorer: Scorer | None = None,
         watch: Callable[[], bool] | None = None,
         at_once: bool = False,
+        complete: bool = False,
     ) -> None:
         self.run, self.state, self.real_labels, self.loggers = run, state, real_labels, loggers
-        self.scorer, self.watch = scorer, watch
+        self.scorer, self.watch, self.complete = scorer, watch, complete
         self.begun: _Begun | None = None
         beside = rank() == 0 and scorer is not None and not at_once and spare_core(state.device)
         self.worker = _one_thread() if beside else None
@@ -164,7 +168,8 @@ class Snapshots:
             line = {"kind": "scores", "step": begun.step, "images_seen": begun.images_seen, **scores}
             run.log(line)
             loggers.line(line)
-            record_best(run, begun.checkpoint, self.scorer.chooses, scores[self.scorer.chooses])
+            if self.complete if begun.images_seen == 0 else in_full(self.state.config, begun.images_seen):
+                record_best(run, begun.checkpoint, self.scorer.chooses, scores[self.scorer.chooses])
         prune_checkpoints(run, self.state.config.training.keep_checkpoints)
         path = run.grid_path(begun.images_seen)
         is_new = not path.exists()
@@ -172,6 +177,11 @@ class Snapshots:
         if is_new:
             loggers.grid(begun.images_seen, image_grid(begun.shown))
         return begun.due and self.watch is not None and self.watch()
+
+
+def in_full(config: Config, images_seen: int) -> bool:
+    """Whether the last step trained the largest images; enlarged smaller ones may score well for a while."""
+    return sides_at(config, images_seen - config.training.batch_size)[-1] == config.network.resolution
 
 
 def spare_core(device: torch.device) -> bool:
