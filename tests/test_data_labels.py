@@ -700,8 +700,8 @@ def test_rows_that_contradict_each_other_are_left_out(label):
         ('image,label\na,"open\nb,B\n', {}, "labels0.csv, line 3: .*: correct the table"),
         ("\x00\x01\x02image,label\na,A\n", {}, "binary file"),
         ('image,label\na,"' + "A" * 200_000 + '"\n', {}, "line .*field larger"),
-        ("image,label\na,A\n", {"several": "all"}, "several 'all': expected one of only-single, first"),
-        ("image,label\na,A\n", {"uncertain": "?"}, "uncertain '?': expected one of drop, positive, negative"),
+        ("image,label\na,A\n", {"several": "all"}, "--several 'all': expected one of only-single, first"),
+        ("image,label\na,A\n", {"uncertain": "?"}, "--uncertain '?': expected one of drop, positive, negative"),
     ],
 )
 def test_broken_tables_are_refused_in_one_line(label, text, options, message):

@@ -407,7 +407,9 @@ def test_a_set_stays_whole_if_its_successor_cannot_be_written(folder, tmp_path, 
 def test_bad_files_are_named_and_left_out_up_to_a_share(folder, tmp_path):
     (folder / "NORMAL/a.png").write_bytes(b"\x07" * 40)
     (folder / "PNEUMONIA/b.png").write_bytes((folder / "NORMAL/phantom0001_1.png").read_bytes()[:300])
-    with pytest.raises(SamganError, match=r"2 of 14 files .* max_bad 0.01 .*NORMAL/a.png: not an image"):
+    with pytest.raises(
+        SamganError, match=r"2 of 14 files .* --max-bad 0.01 .*NORMAL/a.png: not an image.*such as --max-bad 0.15"
+    ):
         prepare_here(folder, tmp_path / "out")
     prepared = prepare_here(folder, tmp_path / "out", max_bad=0.2)
     assert len(prepared.images) == 12
@@ -591,17 +593,17 @@ def test_an_older_set_knows_its_source_by_name_alone(folder, tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"resolution": 48}, "resolution 48: expected one of 8, 16"),
+        ({"resolution": 48}, "--resolution 48: expected one of 8, 16"),
         ({"resolution": 2048}, "resolution"),
-        ({"channels": 2}, "channels 2: expected one of 1, 3"),
-        ({"fit": "squeeze"}, "fit 'squeeze': expected one of crop, pad, stretch"),
+        ({"channels": 2}, "--channels 2: expected one of 1, 3"),
+        ({"fit": "squeeze"}, "--fit 'squeeze': expected one of crop, pad, stretch"),
         ({"normalize": "zscore"}, "normalize"),
         ({"duplicates": "maybe"}, "duplicates"),
         ({"holdout": 1.0}, "holdout"),
         ({"holdout": -0.1}, "holdout"),
-        ({"max_bad": 1.5}, "max_bad"),
+        ({"max_bad": 1.5}, "--max-bad 1.5"),
         ({"workers": 0}, "workers"),
-        ({"classes_from": "names"}, "classes_from 'names': expected one of None, folder, none, labels"),
+        ({"classes_from": "names"}, "--classes-from 'names': expected one of folder, none, labels"),
         ({"patient_regex": "("}, "not a valid regular expression"),
     ],
 )

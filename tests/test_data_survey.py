@@ -178,9 +178,9 @@ def test_floating_point_of_a_small_range_is_never_counted_in_grey_levels(
         (
             4095,
             65535,
-            r"23 of 24 use less than 1/16 .* The largest value is in 05.png. .* declare --bits 12, which leaves",
+            r"23 of 24 use less than 1/16 .* The largest value is in 05.png. .* add --bits 12, which leaves",
         ),
-        (16383, 65535, r"23 of 24 use less than a quarter .* in 05.png. .* a mark .* burned in.* --bits 14"),
+        (16383, 65535, r"23 of 24 use less than a quarter .* in 05.png. .* a burned-in mark.* --bits 14"),
         (4095, 4095, None),
         (40000, 65535, None),
     ],

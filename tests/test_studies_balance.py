@@ -14,6 +14,7 @@ from PIL import Image
 
 from samgan import api
 from samgan.commands.main import main
+from samgan.config import Config
 from samgan.data import PreparedSet, prepare
 from samgan.data.phantom import phantoms, write_phantoms
 from samgan.data.subset import subset
@@ -463,13 +464,17 @@ def test_a_folder_begun_without_features_goes_on_with_those_that_are_there_by_no
     plan = dataclasses.replace(make_plan(data, BalanceRequest(config=config, seeds=0), "cpu"), features=None)
     keep_plan(plan, tmp_path / "out")
     there = dataclasses.replace(plan, features="radiograph")
-    with pytest.raises(UsageError, match="was begun with minutes"):
+    with pytest.raises(UsageError, match=r"was begun with --minutes 60.0, and this command asks for 3.0; ask"):
         keep_plan(dataclasses.replace(there, minutes=3.0), tmp_path / "out")
+    longer = Config.from_dict(there.config).override({"training.kimg": 50}).to_dict()
+    kimg = there.config["training"]["kimg"]
+    with pytest.raises(UsageError, match=f"was begun with training.kimg {kimg}, and this command asks for 50"):
+        keep_plan(dataclasses.replace(there, config=longer), tmp_path / "out")
     assert Plan.read(tmp_path / "out/plan.json") == plan
-    assert "are there by now" not in capsys.readouterr().err
+    assert "were not available" not in capsys.readouterr().err
     keep_plan(there, tmp_path / "out")
     assert Plan.read(tmp_path / "out/plan.json") == there
-    assert "weights of radiograph are there by now" in capsys.readouterr().err
+    assert "radiograph features were not available when this folder was begun, and are now" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")

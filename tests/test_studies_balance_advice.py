@@ -41,8 +41,8 @@ def test_a_case_like_the_set_is_named_and_what_is_not_measured_too(data):
     )
     assert "Not measured: which germ (hard)." in text
     assert "nobody has measured it with samgan" in text
-    assert "The way to beat was most often: a rival." in text
-    assert "one draw of patients" in text
+    assert "The best way without them was most often: a rival." in text
+    assert "one random choice of patients" in text
 
 
 @pytest.mark.parametrize("other", [{"side": 64}, {"images": 50}, {"images": 11}, {"images": None, "patients": 50}])

@@ -28,7 +28,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     add_preset(parser, f"one of samgan presets (default: {PLUS})")
     add_classes(parser, "train on these classes of the set (default: all)")
-    text = "continue the run in --out, bit for bit, with its own settings"
+    text = "continue the run in --out with its own settings (bit for bit on a CPU)"
     parser.add_argument("--resume", action="store_true", help=text)
     text = "stop after N minutes of training, if training.kimg is not reached earlier; pauses do not count"
     parser.add_argument("--minutes", type=float, metavar="N", help=text)

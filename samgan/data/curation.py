@@ -141,9 +141,12 @@ def patients_from_names(paths: Sequence[str], pattern: str | None = None) -> lis
     try:
         regex = re.compile(PATIENT_REGEX if pattern is None else pattern)
     except re.error as error:
-        raise UsageError(f"patient regex {pattern!r} is not a valid regular expression: {error}") from None
+        raise UsageError(f"--patient-regex {pattern!r} is not a valid regular expression: {error}") from None
     if not regex.groups:
-        raise UsageError(f"patient regex {pattern!r} has no group: put the part that names the patient in parentheses")
+        raise UsageError(
+            f"--patient-regex {pattern!r} has no group: put parentheses around the part that names the patient, "
+            "such as '(P[0-9]+)_'"
+        )
     matches = (regex.search(path) for path in paths)
     return [next((group for group in match.groups() if group), "") if match else "" for match in matches]
 

@@ -217,7 +217,11 @@ class SetInfo:
             if not folder.exists():
                 raise SamganError(f"{folder}: no such folder: samgan prepare XRAYS {folder} makes a prepared set there")
             if not path.exists():
-                raise SamganError(f"{folder} is not a finished prepared set (no dataset.json): run samgan prepare")
+                raise SamganError(
+                    f"{folder} is not a finished prepared set (no dataset.json). If it holds your images, make a set "
+                    f"of them first: samgan prepare {folder} NEW_FOLDER; then name NEW_FOLDER here. If samgan prepare "
+                    "was interrupted, run it again"
+                )
         tree = read_json(path, REMEDY)
         if not isinstance(tree, dict) or tree.get("format") != FORMAT:
             found = tree.get("format") if isinstance(tree, dict) else type(tree).__name__

@@ -144,8 +144,9 @@ def warn_of_split(rows: Sequence[ManifestRow], groups: Sequence[Hashable], optio
     ((_, largest),) = Counter(real).most_common(1)
     if all(row.split == "train" for row in rows):
         yield (
-            f"{WARNING}no image is held out: all images stay together, since they are of one patient, study or "
-            "duplicate"
+            f"{WARNING}no image is held out: all images seem to be of one patient or study, or duplicates. Without "
+            "held-out images there is no audit and no test of utility. If there are several patients, name them with "
+            "--patient-regex or --patient-column"
         )
     elif len(real) >= 10 and largest > len(real) / 2:
         yield (

@@ -35,7 +35,7 @@ HELP = {
     "bits": "bit depth of 16-bit grey PNG and TIFF and of arrays, which do not declare it (default: the smallest that "
     "holds the largest value of the source)",
     "duplicates": "what to do with exact duplicates, and with a picture that lies in several classes",
-    "holdout": "share of images to hold out",
+    "holdout": "share of the images of each class to hold out; all images of a patient stay together",
     "patient_regex": "the first group that matches is the patient's name in a file's path (default: folders or a label "
     "table that name patients, the PatientID of DICOM, or file names like those of the sets of Kermany and the NIH)",
     "max_bad": "largest share of unreadable files; with more of them, nothing is written",
@@ -91,7 +91,7 @@ class LabelOptions:
         for name, values in (("several", SEVERAL), ("uncertain", UNCERTAIN)):
             value = getattr(self, name)
             if value not in values:
-                raise UsageError(f"{name} {value!r}: expected one of {', '.join(values)}")
+                raise UsageError(f"--{name} {value!r}: expected one of {', '.join(values)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,20 +122,21 @@ class PrepareOptions:
         for name, values in CHOICES.items():
             value = getattr(self, name)
             if value not in values:
-                raise UsageError(f"{name} {value!r}: expected one of {', '.join(map(str, values))}")
+                option, allowed = name.replace("_", "-"), ", ".join(str(each) for each in values if each is not None)
+                raise UsageError(f"--{option} {value!r}: expected one of {allowed}")
         if self.bits is not None and self.bits not in BITS:
-            raise UsageError(f"bits {self.bits!r}: expected a whole number from {BITS[0]} to {BITS[-1]}")
+            raise UsageError(f"--bits {self.bits!r}: expected a whole number from {BITS[0]} to {BITS[-1]}")
         if not 0 <= self.holdout < 1:
-            raise UsageError(f"holdout {self.holdout}: expected 0 up to, not including, 1")
+            raise UsageError(f"--holdout {self.holdout}: expected a number from 0 to below 1, such as 0.2")
         if not 0 <= self.max_bad <= 1:
-            raise UsageError(f"max_bad {self.max_bad}: expected a share from 0 to 1")
+            raise UsageError(f"--max-bad {self.max_bad}: expected a share from 0 to 1, such as 0.05")
         check_seed(self.seed)
         patients_from_names([], self.patient_regex)
         if self.labels is not None:
             self.labels.check()
             if self.classes_from not in (None, "labels"):
                 raise UsageError(
-                    f"classes_from {self.classes_from!r}: tables of labels were given, which tell the classes"
+                    f"--classes-from {self.classes_from}: tables of labels were given, which tell the classes"
                 )
         elif self.classes_from == "labels":
-            raise UsageError("classes_from 'labels': expected a table of labels, found none; give --labels FILE")
+            raise UsageError("--classes-from labels: expected a table of labels, found none; give --labels FILE")

@@ -195,8 +195,9 @@ def _clear_series(by_name: Level, records: Sequence[Record]) -> str:
     count, name = max(several)
     by_name.keys[:] = ["" if curation.SERIES.fullmatch(key) else key for key in by_name.keys]
     return (
-        f"{WARNING}files of {count} folders of one class are named {name}-...: these are numbers of series and tell no "
-        "patient"
+        f"{WARNING}names such as {name}-... occur in {count} folders of one class, so they number series and not "
+        "patients, and are not used to tell patients apart. If each folder is one patient, add --patient-regex "
+        "'([^/]+)/[^/]+$'"
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -271,6 +272,7 @@ def _is_ours(name: str) -> bool:
 def _too_many_bad(bad_files: list[BadFile], files: int, max_bad: float) -> SamganError:
     named = "; ".join(f"{shown(bad.source)}: {shown(bad.reason)}" for bad in bad_files[:3])
     return SamganError(
-        f"{len(bad_files)} of {files} files cannot be used, more than max_bad {max_bad:g} allows: "
-        f"{named}{'; ...' if len(bad_files) > 3 else ''}"
+        f"{len(bad_files)} of {files} files cannot be used, and --max-bad {max_bad:g} allows fewer: "
+        f"{named}{'; ...' if len(bad_files) > 3 else ''}. Repair or remove them, or allow more, such as --max-bad "
+        f"{math.ceil(100 * len(bad_files) / files) / 100:g}"
     )

@@ -50,8 +50,8 @@ def require_address_space() -> None:
     free = free_address_space()
     if free is not None and free < LEAST_SPACE:
         raise SamganError(
-            f"ulimit -v leaves {free >> 20} MiB of address space, and training takes at least {LEAST_SPACE >> 20} "
-            "beside what its libraries have taken: raise it"
+            f"the limit on address space (ulimit -v) leaves {free >> 20} MiB, and training needs at least "
+            f"{LEAST_SPACE >> 20} MiB more; raise it: ulimit -v unlimited"
         )
 
 

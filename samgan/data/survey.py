@@ -172,9 +172,9 @@ def _warn_of_dark(what: str, found: list[_Measured], scale: Scale) -> Iterator[s
     if not dark:
         few = f"{len(others)} of {len(found)} use less than a quarter of this depth and will be dark"
     fitting = scale_for(scale.low, max(each.extremes.high for each in dark or others), found[0].extremes.is_float).bits
-    declare = f", or declare --bits {fitting}, which leaves it out" if fitting in BITS else ""
+    declare = f", or add --bits {fitting}, which leaves this file out" if fitting in BITS else ""
     yield (
-        f"{WARNING}{what}: {few}. The largest value is in {shown(brightest.path)}. If it is wrong there, such as a "
-        f"mark that was burned in, correct or remove that file{declare}; if the images come from several detectors, "
-        "prepare those of each by themselves"
+        f"{WARNING}{what}: {few}. The largest value is in {shown(brightest.path)}. If that value is an error, "
+        f"such as a burned-in mark, correct or remove the file{declare}. If the images come from several detectors, "
+        "prepare one set for each"
     )

@@ -111,8 +111,8 @@ def _measured(question: Question) -> str:
     where = ", ".join(f"{px} px" for px in sorted({case.side for case in cases}))
     auc, seen = min(case.rival_auc for case in cases), max(case.detectable for case in cases)
     single = (
-        " Each case had one draw of patients, of which alone its interval tells, and a test of its own at 95 %: among "
-        "so many, one may differ by chance."
+        " Each case used one random choice of patients, so its interval says nothing about other patients. Each was "
+        "tested by itself at 95 %, so one of so many may differ by chance."
     )
     return (
         f"Measured: {question.text} ({question.difficulty}), {where}, {sizes(cases)} of the small class: "
@@ -152,5 +152,6 @@ def _what_follows(measured: Sequence[Question]) -> Iterator[str]:
         yield "On a hard question they may help or harm: nobody has measured it with samgan."
     rivals = Counter(case.rival for _, case in cases)
     if rivals:
-        yield f"Try first what needs no synthetic image. The way to beat was most often: {rivals.most_common(1)[0][0]}."
+        best = rivals.most_common(1)[0][0]
+        yield f"Try first what needs no synthetic images. The best way without them was most often: {best}."
     yield "samgan balance ends with a test on your own held-out patients. Trust that more than anything said here."

@@ -1,13 +1,13 @@
 """The request to `samgan balance`: it is checked, and becomes a plan."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from samgan import __version__
-from samgan.config import Config
+from samgan.config import Config, flatten
 from samgan.data import PreparedSet
 from samgan.errors import SamganError, UsageError
 from samgan.files import PRIVATE, check_new_folder
@@ -191,20 +191,36 @@ def keep_plan(plan: Plan, out: Path) -> None:
         raise SamganError(f"{path} belongs to another version of samgan ({error}); name a new folder") from None
     if before.features is None and plan.features is not None:
         before = replace(before, features=plan.features)
-        changed = f"samgan: weights of {plan.features} are there by now: stages that are left use them"
-    for own in fields(Plan):
-        was, asked = (_comparable(own.name, getattr(one, own.name)) for one in (before, plan))
-        if own.name not in ("samgan", "utility") and was != asked:
-            raise UsageError(
-                f"{out} was begun with {own.name} {_short(was)}, not {_short(asked)}; ask for the same again, or name "
-                "a new folder"
-            )
+        changed = (
+            f"samgan: {plan.features} features were not available when this folder was begun, and are now: the stages "
+            "that are left use them"
+        )
+    for name, was, asked in _differences(before, plan):
+        raise UsageError(
+            f"{out} was begun with {name} {_short(was)}, and this command asks for {_short(asked)}; ask for the same "
+            "again, or name a new folder"
+        )
     if changed:
         say(changed)
         before.write(path)
     if before.utility != plan.utility:  # it is the last stage, and may be done again
         (out / "utility" / "utility.json").unlink(missing_ok=True)
         replace(before, utility=plan.utility).write(path)
+
+
+OPTIONS = {"file_format": "--format", "runs": "--run"}
+"""Options of the command that are not called as the field of the plan; settings have their own names."""
+
+
+def _differences(before: Plan, plan: Plan) -> Iterator[tuple[str, Any, Any]]:
+    """What differs between two plans, as it is called in a command; both values of each."""
+    for name in (own.name for own in fields(Plan) if own.name not in ("samgan", "utility")):
+        was, asked = (_comparable(name, getattr(one, name)) for one in (before, plan))
+        if name == "config":
+            own, others = flatten(was), flatten(asked)
+            yield from ((key, own[key], others[key]) for key in own if own[key] != others[key])
+        elif was != asked:
+            yield OPTIONS.get(name, f"--{name.replace('_', '-')}"), was, asked
 
 
 def _comparable(name: str, value: Any) -> Any:

@@ -29,9 +29,10 @@ def utility_sentences(document: UtilityDocument) -> list[str]:
         if score != DECIDES
     ]
     lines = [
-        f"Synthetic images: {document.verdict}. AUC with their best use minus AUC of the best way without them: "
-        f"{decision.mean:+.4f} [{decision.low:+.4f}, {decision.high:+.4f}], 95 % over patients and seeds. The best "
-        "ways are chosen on one half of the held-out patients by all seeds but one, and measured on the other half "
+        f"Synthetic images: {document.verdict}. The best classifier with them has an AUC of {decision.mean:+.4f} "
+        f"[{decision.low:+.4f}, {decision.high:+.4f}] relative to the best one without them (above 0: they help; 95 % "
+        "interval over patients and seeds). The best ways are chosen on one half of the held-out patients "
+        "by all seeds but one, and measured on the other half "
         f"with that seed, every way round: {'; '.join(pairs)}.",
         f"The same by other scores, which do not decide: {'; '.join(others)}. A lower Brier score is better.",
         f"{seeds} ResNet-18 per line, {document.steps} steps each, tested on {held_out.images} held-out images of "

@@ -66,7 +66,8 @@ class AuditRequest:
         if min(len(training), len(compared)) < LEAST:
             raise SamganError(
                 f"an audit needs at least {LEAST} training images and {LEAST} held-out images of other patients; "
-                f"{data.path} has {len(training)} and {len(compared)}: prepare it again with samgan prepare --holdout"
+                f"{data.path} has {len(training)} and {len(compared)}: prepare it again "
+                "and hold out more, such as samgan prepare --holdout 0.3"
             )
         return cls(
             source=source,

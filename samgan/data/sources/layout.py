@@ -136,8 +136,8 @@ def suspicious(source: str, suspicions: Sequence[str]) -> SamganError:
     more = f" (and {len(suspicions) - 2} more such findings)" if len(suspicions) > 2 else ""
     return SamganError(
         f"{shown(source)}: THE FOLDERS MAY NOT BE CLASSES: {'; '.join(suspicions[:2])}{more}. Move or rename what is "
-        "in the way, or say what the classes are: --classes-from folder (each folder is one), none (a single class) or "
-        "labels (a table tells them)"
+        "in the way, or add one of these: --classes-from folder (each folder is a class), --classes-from none (all "
+        "images are one class), --labels TABLE (a table says which class each image has)"
     )
 
 
