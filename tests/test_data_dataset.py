@@ -265,8 +265,8 @@ print(json.dumps([data.images.nbytes, memory("VmHWM") - before]))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
 def test_a_set_of_gigabytes_costs_no_memory(folder, tmp_path, run_script):
-    """A sparse file of 3 GB; 157 MB of it are read."""
-    out, count = tmp_path / "out", 12_000
+    """A sparse file of 1.3 GB; 157 MB of it are read."""
+    out, count = tmp_path / "out", 5_000
     prepare_here(folder, out, holdout=0.0)
     with open(out / "images.npy", "wb") as file:
         write.write_images(file, (count, 1, 512, 512), ())
@@ -278,7 +278,7 @@ def test_a_set_of_gigabytes_costs_no_memory(folder, tmp_path, run_script):
     table = [lines[0], *(f"{index},{cells[index % 12]}" for index in range(count))]
     (out / "manifest.csv").write_text("\n".join(table) + "\n")
     size, grown = run_script(PEAK, out)
-    assert size > 3e9
+    assert size > 1.3e9
     assert grown < 1e8
 
 

@@ -37,7 +37,7 @@ def fuzz(*words):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the fuzzer forks processes")
-@pytest.mark.parametrize("count", [30, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20, pytest.param(500, marks=pytest.mark.slow)])
 def test_damaged_inputs_end_in_one_line_or_are_right(count, tmp_path):
     result = fuzz("--count", count, "--log", tmp_path / "log", "--keep", tmp_path / "keep")
     assert result.returncode == 0, result.stdout + result.stderr

@@ -105,7 +105,9 @@ def traced():
 
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("config", CASES)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    "suffix", [pytest.param(each, marks=pytest.mark.slow) if each == ".pt2" else each for each in SUFFIXES]
+)
 def test_a_graph_makes_the_images_of_sample_for_any_number_of_seeds(config, suffix):
     model = model_of(config)
     content = GRAPHS[suffix].encode(model)
