@@ -198,7 +198,7 @@ def test_what_looks_like_something_else_is_refused_in_one_line(name):
         arranged(tree(*folders))
     message = str(caught.value)
     assert message.startswith("set: THE FOLDERS MAY NOT BE CLASSES: ")
-    assert all(f"{choice} (" in message for choice in ("--classes-from folder", "none", "labels"))
+    assert all(f"{each} (" in message for each in ("--classes-from folder", "--classes-from none", "--labels TABLE"))
     assert "\n" not in message
 
 

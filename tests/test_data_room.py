@@ -48,7 +48,7 @@ def test_too_little_address_space_is_told_before_a_training(tmp_path, monkeypatc
         if free is None:
             room.require_address_space()
         else:
-            told = rf"ulimit -v leaves {free >> 20} MiB of address space, and training takes at least 256"
+            told = rf"\(ulimit -v\) leaves {free >> 20} MiB, and training needs at least 256 MiB more; raise it"
             with pytest.raises(SamganError, match=told):
                 check_memory(preset_config())
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4256 << 20, 4256 << 20))

@@ -172,7 +172,7 @@ def test_the_command_makes_the_set_and_goes_on_where_it_stopped(folder, data, tm
     for words in ("near-copy: nearer", "Audit of NORMAL", "utility/utility.html", "Synthetic, NORMAL"):
         assert words in page
     assert main([*command, "--method", "per-class"]) == 2
-    assert "begun with method 'joint', not 'per-class'" in capsys.readouterr().err
+    assert "begun with --method 'joint', and this command asks for 'per-class'" in capsys.readouterr().err
 
 
 def stop(*_, **__):
@@ -312,7 +312,7 @@ def test_a_folder_goes_on_with_what_it_was_begun_with(folder, data, config, tmp_
         assert not path.is_symlink()
         assert path.name.endswith(Path(row["source"]).name)
         assert path.read_bytes() == (folder / "images" / row["source"]).read_bytes()
-    with pytest.raises(UsageError, match=r"begun with copies true, not false"):
+    with pytest.raises(UsageError, match=r"begun with --copies true, and this command asks for false"):
         balance(data, tmp_path / "out", BalanceRequest(config=config, **given))
     path = tmp_path / "out" / "plan.json"
     plan = json.loads(path.read_text())
